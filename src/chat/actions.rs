@@ -1,0 +1,197 @@
+//! One function per action, named like it. Nothing here knows how pushes reach tabs.
+
+use uuid::Uuid;
+
+use super::{Chat, Client, Failure, NOT_SAVED, Result, people};
+use crate::hub::Region;
+use crate::model::{BadText, MessageId, MessageText, RoomId, Target, User};
+use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal};
+use crate::store::{Entered, Page, Post, Posted};
+use crate::views::Tone;
+
+/// The longest beginning of a name that is looked for, in characters.
+const QUERY_CHARACTERS: usize = 64;
+
+pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<()> {
+    match action {
+        Action::Read { message, room } => {
+            read(chat, client, message, room);
+            return Ok(());
+        }
+        Action::NewMessage { text, room, key } => {
+            chat.spend(client).map_err(|refusal| refusal.of(key))?;
+            return new_message(chat, client, &text, room, key).await;
+        }
+        _ => chat.spend(client)?,
+    }
+    match action {
+        Action::ChangeGroup(target) => change_group(chat, client, target).await,
+        Action::OlderMessages { before, room } => older_messages(chat, client, before, room).await,
+        Action::FindPeople { text } => find_people(chat, client, &text).await,
+        _ => ping(chat, client),
+    }
+}
+
+async fn change_group(chat: &Chat, client: &Client, target: Target) -> Result<()> {
+    match chat
+        .store
+        .enter(client.returning, client.user.id, target.clone())
+        .await?
+    {
+        Entered::Room(room) => chat.show_room(client, &room, None).await,
+        Entered::Oneself | Entered::NoSuchRoom => {
+            let refusal = no_such_room(&target, &client.user);
+            Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into())
+        }
+    }
+}
+
+/// What is said of a room that is asked for by name and cannot be entered.
+pub(super) fn no_such_room(target: &Target, me: &User) -> Option<Refusal> {
+    let text = match target {
+        Target::Group(_) => no_such_group(target)?,
+        Target::Private(name) if name.to_lowercase() == me.name => {
+            "That is you. Open a second tab to have somebody to talk with.".to_owned()
+        }
+        Target::Private(name) => format!("Nobody called “{}” has been here.", shortened(name)),
+        Target::Room(_) => return None,
+    };
+    Some(Refusal::new(text))
+}
+
+/// What is said of a group that there is not.
+pub(super) fn no_such_group(target: &Target) -> Option<String> {
+    match target {
+        Target::Group(name) => Some(format!("There is no group #{}.", shortened(name))),
+        _ => None,
+    }
+}
+
+fn shortened(name: &str) -> String {
+    name.chars().take(QUERY_CHARACTERS).collect()
+}
+
+async fn new_message(
+    chat: &Chat,
+    client: &Client,
+    text: &str,
+    room: Option<RoomId>,
+    key: Option<Uuid>,
+) -> Result<()> {
+    let refuse = |words: String| Failure::from(Refusal::new(words).of(key));
+    let limit = chat.limits.message_characters;
+    let text = MessageText::new(text, limit).map_err(|bad| match bad {
+        BadText::Empty => refuse("There is nothing in that message.".to_owned()),
+        BadText::TooLong { characters } => refuse(format!(
+            "That message has {characters} characters; {limit} is the most."
+        )),
+    })?;
+    let here = client.outbox.place().map(|place| place.room);
+    let Some(room) = room.or(here) else {
+        return Err(refuse(NO_SUCH_ROOM.to_owned()));
+    };
+    let post = Post {
+        node: chat.node,
+        author: client.user.id,
+        room,
+        text,
+        key,
+    };
+    let message = match chat.store.post(post).await {
+        Ok(Posted::New(message)) if client.outbox.expect(&message) => return Ok(()),
+        Ok(Posted::New(message) | Posted::Known(message)) => message,
+        Ok(Posted::NoSuchRoom) => return Err(refuse(NO_SUCH_ROOM.to_owned())),
+        Err(error) => {
+            // The tab still has the text and sends it again by itself.
+            tracing::error!(
+                user.id = client.user.id.0,
+                ?error,
+                "a message was not stored"
+            );
+            let notice = chat.views.notice(NOT_SAVED, Tone::Trouble, None)?;
+            client.outbox.show(Region::Notice, notice.encode());
+            return Ok(());
+        }
+    };
+    if message.key.is_some() && client.outbox.dialect == Dialect::V1 {
+        chat.push(client, [chat.views.changed_message(&message)]);
+    }
+    Ok(())
+}
+
+async fn older_messages(
+    chat: &Chat,
+    client: &Client,
+    before: MessageId,
+    room: Option<RoomId>,
+) -> Result<()> {
+    let Some(here) = client.outbox.place().map(|place| place.room) else {
+        return Ok(());
+    };
+    if room.is_some_and(|room| room != here) || client.outbox.dialect == Dialect::Plain {
+        return Ok(());
+    }
+    let page = chat.store.older(here, before).await?;
+    chat.push(client, chat.views.older_messages(&page)?);
+    change_again(chat, client, page).await
+}
+
+/// What changed in an older page after it was read may have been pushed before it arrived: it is
+/// pushed again behind it, until what the tab has is what the page stands at.
+async fn change_again(chat: &Chat, client: &Client, mut page: Page) -> Result<()> {
+    let ends = page.messages.first().zip(page.messages.last());
+    let Some((first, last)) = ends.map(|(first, last)| (first.id, last.id)) else {
+        return Ok(());
+    };
+    let room = page.version.room;
+    while let Some(seen) = client
+        .outbox
+        .place()
+        .filter(|place| place.room == room)
+        .and_then(|place| place.seen)
+    {
+        if seen.number <= page.version.number {
+            break;
+        }
+        page = chat
+            .store
+            .changed_among(room, first, last, page.version.number)
+            .await?;
+        let again = page
+            .messages
+            .iter()
+            .map(|message| chat.views.changed_message(message));
+        chat.push(client, again);
+    }
+    Ok(())
+}
+
+fn read(chat: &Chat, client: &Client, message: MessageId, room: Option<RoomId>) {
+    if let Some(room) = room.or(client.outbox.place().map(|place| place.room)) {
+        chat.people.read(client.user.id, room, message);
+    }
+}
+
+async fn find_people(chat: &Chat, client: &Client, text: &str) -> Result<()> {
+    if client.outbox.dialect == Dialect::Plain {
+        return Ok(());
+    }
+    let query = shortened(text.trim().trim_start_matches('@'));
+    let mut found = match query.is_empty() {
+        true => Vec::new(),
+        // One more tells that there are more, another makes up for oneself.
+        false => chat.store.find_people(&query, people::LISTED + 2).await?,
+    };
+    found.retain(|person| person.user.id != client.user.id);
+    let more = found.len() > people::LISTED;
+    found.truncate(people::LISTED);
+    chat.push(client, [chat.views.users_found(&query, &found, more)?]);
+    Ok(())
+}
+
+fn ping(chat: &Chat, client: &Client) -> Result<()> {
+    if client.outbox.dialect == Dialect::V1 {
+        chat.push(client, [chat.views.connection()?]);
+    }
+    Ok(())
+}

@@ -1,0 +1,497 @@
+//! The story: what each action does, in which order.
+//!
+//! [`Chat::connect`], [`Client`] with [`Chat::handle`], [`Chat::disconnect`]: a door needs no
+//! more. Nothing here knows sockets, SQL or which backend runs.
+
+mod actions;
+mod delivery;
+mod people;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use crate::fake::FakeUsers;
+use crate::hub::{Close, Hub, Outbox, Region};
+use crate::model::{NodeId, ResumeToken, Room, RoomId, Target, User};
+use crate::protocol::{self, Action, Dialect, FIRST_GROUP, Frame, Hello, Push, Refusal};
+use crate::relay::Relay;
+use crate::store::{Arrival, Arrived, Entered, Page, Returning, Store, StoreError};
+use crate::views::{ChatPage, Tone, ViewError, Views};
+
+use delivery::Delivery;
+use people::People;
+
+/// How long a socket may take to show that it is alive before somebody else takes its client
+/// over.
+const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What is said when something of ours failed.
+const TROUBLE: &str = "That did not work on our side. Please try again.";
+const NOT_SAVED: &str = "Your message is not saved yet. It is tried again.";
+
+/// How much one person may do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Characters of a message.
+    pub message_characters: usize,
+    /// Actions that a client may do at once.
+    pub pace_burst: u32,
+    /// Actions per second after that; `None` for as many as come.
+    pub pace_per_second: Option<u32>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_characters: 4000,
+            pace_burst: 150,
+            pace_per_second: Some(10),
+        }
+    }
+}
+
+/// Why an action came to nothing.
+#[derive(Debug)]
+enum Failure {
+    /// For a reason that the person is told.
+    Refused(Refusal),
+    /// For a fault of ours.
+    Store(StoreError),
+    /// For a fault of ours.
+    View(ViewError),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<ViewError> for Failure {
+    fn from(error: ViewError) -> Self {
+        Self::View(error)
+    }
+}
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// The chat on one node.
+pub struct Chat {
+    node: NodeId,
+    store: Arc<dyn Store>,
+    relay: Arc<dyn Relay>,
+    views: Arc<Views>,
+    hub: Hub,
+    people: Arc<People>,
+    limits: Limits,
+    spares: Mutex<FakeUsers>,
+}
+
+/// Somebody who is connected.
+pub struct Client {
+    /// What waits for their socket.
+    pub outbox: Arc<Outbox>,
+    /// Who they are.
+    pub user: User,
+    returning: Returning,
+    pace: Mutex<Pace>,
+}
+
+/// A bucket of actions.
+struct Pace {
+    left: f64,
+    at: Instant,
+}
+
+/// A page for somebody who has not connected yet.
+pub struct FirstPage {
+    /// The HTML.
+    pub html: String,
+    /// Whether the address leads to a room.
+    pub found: bool,
+}
+
+impl Chat {
+    /// Begins to work on a store: from here on changes are shown as they are stored.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        relay: Arc<dyn Relay>,
+        views: Arc<Views>,
+        limits: Limits,
+    ) -> std::result::Result<Arc<Self>, StoreError> {
+        let node = NodeId::random();
+        let changes = store.join(node).await?;
+        let envelopes = relay.listen(node).await;
+        let chat = Arc::new(Self {
+            node,
+            store,
+            relay,
+            views,
+            hub: Hub::default(),
+            people: Arc::default(),
+            limits,
+            spares: Mutex::new(FakeUsers::random()),
+        });
+        tokio::spawn(Delivery::new(&chat).run(changes, envelopes));
+        tokio::spawn(people::run(Arc::clone(&chat.people), Arc::downgrade(&chat)));
+        Ok(chat)
+    }
+
+    /// Somebody arrives. They are who they were if they can show it and nobody else is, else
+    /// somebody new, in the room they say they are in, else in the first one.
+    pub async fn connect(&self, hello: Hello) -> anyhow::Result<Client> {
+        let (returning, user, token) = self.arrive(hello.resume).await.context("arriving")?;
+        let outbox = self.hub.connect(returning.client, user.id, hello.dialect);
+        let client = Client {
+            outbox,
+            user,
+            returning,
+            pace: Mutex::new(Pace {
+                left: f64::from(self.limits.pace_burst),
+                at: Instant::now(),
+            }),
+        };
+        if let Err(failure) = self
+            .greet(&client, &token, hello.room, hello.after, hello.at)
+            .await
+        {
+            self.tell(&client, failure);
+            self.disconnect(&client);
+            anyhow::bail!("could not enter a room");
+        }
+        if let (Dialect::V1, Some(online)) = (client.outbox.dialect, self.people.online()) {
+            client.outbox.show(Region::Online, online);
+        }
+        tracing::info!(
+            client.id = returning.client.0,
+            user.id = client.user.id.0,
+            "connected"
+        );
+        Ok(client)
+    }
+
+    async fn arrive(
+        &self,
+        resume: Option<ResumeToken>,
+    ) -> std::result::Result<(Returning, User, ResumeToken), StoreError> {
+        let (node, fresh) = (self.node, ResumeToken::random());
+        if let Some(token) = resume {
+            // Somebody else may come back at the same moment: then they are asked in their turn.
+            while let Some(returning) = self.store.returning(token.hash()).await? {
+                if self.is_alive(returning).await {
+                    break;
+                }
+                let resume = Some(returning);
+                let arrival = Arrival {
+                    node,
+                    resume,
+                    token: token.hash(),
+                    spare: None,
+                };
+                if let Arrived::As { client, user } = self.store.arrive(arrival).await? {
+                    return Ok((client, user, token));
+                }
+            }
+        }
+        let mut spare = None;
+        loop {
+            let arrival = Arrival {
+                node,
+                resume: None,
+                token: fresh.hash(),
+                spare,
+            };
+            if let Arrived::As { client, user } = self.store.arrive(arrival).await? {
+                return Ok((client, user, fresh));
+            }
+            spare = self
+                .spares
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .next();
+        }
+    }
+
+    /// Whether the client has a socket here that answers.
+    async fn is_alive(&self, returning: Returning) -> bool {
+        let Some(outbox) = self.hub.of_client(returning.client) else {
+            return false;
+        };
+        matches!(
+            tokio::time::timeout(PROBE_DEADLINE, outbox.probe()).await,
+            Ok(Ok(()))
+        )
+    }
+
+    /// What a newcomer is shown: who they are, where they are, who concerns them.
+    async fn greet(
+        &self,
+        client: &Client,
+        token: &ResumeToken,
+        room: Option<RoomId>,
+        after: Option<crate::model::Version>,
+        at: Option<String>,
+    ) -> Result<()> {
+        let resume = (client.outbox.dialect == Dialect::V1).then_some(token);
+        self.push(client, [self.views.logged_user(&client.user, resume)?]);
+        let address = at.as_deref().and_then(protocol::read_address);
+        let mut refused = None;
+        for target in [room.map(Target::Room), address].into_iter().flatten() {
+            match self
+                .store
+                .enter(client.returning, client.user.id, target.clone())
+                .await?
+            {
+                Entered::Room(room) => {
+                    let after = after.filter(|after| after.room == room.id);
+                    self.show_room(client, &room, after).await?;
+                    return self.mine(client).await;
+                }
+                Entered::Oneself | Entered::NoSuchRoom => {
+                    refused = actions::no_such_room(&target, &client.user).or(refused);
+                }
+            }
+        }
+        let first = Target::Group(FIRST_GROUP.to_owned());
+        match self
+            .store
+            .enter(client.returning, client.user.id, first)
+            .await?
+        {
+            Entered::Room(room) => self.show_room(client, &room, None).await?,
+            Entered::Oneself | Entered::NoSuchRoom => {
+                return Err(Refusal::new(protocol::NO_SUCH_ROOM).into());
+            }
+        }
+        if let Some(refusal) = refused {
+            self.tell(client, refusal.into());
+        }
+        self.mine(client).await
+    }
+
+    /// Shows the person who concerns them, and is seen by those.
+    async fn mine(&self, client: &Client) -> Result<()> {
+        let mine = self.store.people_of(client.user.id, people::LISTED).await?;
+        if client.outbox.dialect == Dialect::V1 {
+            client
+                .outbox
+                .show(Region::Mine, self.views.users_mine(&mine)?.encode());
+        }
+        self.people.arrived(&mine);
+        Ok(())
+    }
+
+    /// The client is in the room from now on and is shown it: what is new since `after`, or the
+    /// newest page. On a failure it stays where it was.
+    async fn show_room(
+        &self,
+        client: &Client,
+        room: &Room,
+        after: Option<crate::model::Version>,
+    ) -> Result<()> {
+        let outbox = &client.outbox;
+        let name = self.views.group_name(room)?;
+        // First into the room, then the page: so nothing falls in between.
+        let (former, unsettled) = self.hub.enter(outbox, room.id, None);
+        match self.rest(outbox.dialect, room.id, after).await {
+            Ok((pushes, version)) => {
+                let settled = unsettled
+                    .iter()
+                    .map(|message| self.views.changed_message(message));
+                let pushes = settled.chain([name]).chain(pushes);
+                outbox.bring(room.id, version, pushes.map(|push| push.encode()));
+                Ok(())
+            }
+            Err(failure) => {
+                if let Some(former) = former {
+                    self.hub.enter(outbox, former.room, former.seen);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// The socket's outbox fell behind and has drained: the rest of its room.
+    pub async fn catch_up(&self, client: &Client) -> bool {
+        let Some(place) = client.outbox.place() else {
+            return true;
+        };
+        match self
+            .rest(client.outbox.dialect, place.room, place.seen)
+            .await
+        {
+            Ok((pushes, version)) => {
+                let frames = pushes.into_iter().map(|push| push.encode());
+                client.outbox.bring(place.room, version, frames);
+                true
+            }
+            Err(failure) => {
+                self.tell(client, failure);
+                false
+            }
+        }
+    }
+
+    /// What a person did.
+    pub async fn handle(&self, client: &Client, text: &str) {
+        let done = match Action::parse(text) {
+            Ok(action) => actions::act(self, client, action).await,
+            Err(refusal) => self
+                .spend(client)
+                .map_err(|late| Failure::from(late.of(refusal.key)))
+                .and(Err(refusal.into())),
+        };
+        if let Err(failure) = done {
+            self.tell(client, failure);
+        }
+    }
+
+    /// A frame that cannot be an action.
+    pub fn refuse(&self, client: &Client, words: &str) {
+        let refusal = self
+            .spend(client)
+            .err()
+            .unwrap_or_else(|| Refusal::new(words));
+        self.tell(client, refusal.into());
+    }
+
+    /// Takes one action from the client's bucket.
+    fn spend(&self, client: &Client) -> std::result::Result<(), Refusal> {
+        let Some(per_second) = self.limits.pace_per_second else {
+            return Ok(());
+        };
+        let mut pace = client.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let refilled = now.duration_since(pace.at).as_secs_f64() * f64::from(per_second);
+        pace.left = (pace.left + refilled).min(f64::from(self.limits.pace_burst));
+        pace.at = now;
+        if pace.left < 1.0 {
+            return Err(Refusal::new(
+                "That was too much at once. Please wait a moment.",
+            ));
+        }
+        pace.left -= 1.0;
+        Ok(())
+    }
+
+    fn push(&self, client: &Client, pushes: impl IntoIterator<Item = Push>) {
+        client
+            .outbox
+            .push(pushes.into_iter().map(|push| push.encode()));
+    }
+
+    /// Says to the person, and to nobody else, why something came to nothing.
+    fn tell(&self, client: &Client, failure: Failure) {
+        let (text, tone, key) = match failure {
+            Failure::Refused(refusal) => (refusal.text, Tone::Refusal, refusal.key),
+            Failure::Store(error) => {
+                tracing::error!(user.id = client.user.id.0, ?error, "the store failed");
+                (TROUBLE.to_owned(), Tone::Trouble, None)
+            }
+            Failure::View(error) => {
+                tracing::error!(user.id = client.user.id.0, ?error, "a fragment failed");
+                (TROUBLE.to_owned(), Tone::Trouble, None)
+            }
+        };
+        match self.views.notice(&text, tone, key) {
+            // Each key has to be settled; of other notices the newest will do.
+            Ok(notice) if key.is_some() => self.push(client, [notice]),
+            Ok(notice) => client.outbox.show(Region::Notice, notice.encode()),
+            Err(error) => tracing::error!(?error, "a notice failed"),
+        }
+    }
+
+    /// The socket has gone; the person may be back in a moment.
+    pub fn disconnect(&self, client: &Client) {
+        self.hub.disconnect(&client.outbox);
+        self.people.left(client.returning, client.user.id);
+        tracing::info!(
+            client.id = client.returning.client.0,
+            user.id = client.user.id.0,
+            "disconnected"
+        );
+    }
+
+    /// The page at an address, for somebody who has not connected yet. Nothing is written and
+    /// nobody claimed.
+    pub async fn first_page(
+        &self,
+        address: &str,
+        scheme: &str,
+        host: &str,
+    ) -> anyhow::Result<FirstPage> {
+        let groups = self.store.groups().await?;
+        let target = protocol::read_address(address);
+        let (mut found, mut notice) = (true, None);
+        let room = match &target {
+            Some(Target::Group(name)) => self.store.group(name).await?,
+            // The same whether that person exists or not.
+            Some(Target::Private(_)) => None,
+            _ => {
+                found = false;
+                None
+            }
+        };
+        if let (Some(target @ Target::Group(_)), None) = (&target, &room) {
+            found = false;
+            notice = actions::no_such_group(target);
+        }
+        let page: Option<Page> = match &room {
+            Some(room) => Some(self.store.newest(room.id).await?),
+            None => None,
+        };
+        let html = self.views.chat_page(&ChatPage {
+            host,
+            scheme,
+            groups: &groups,
+            room: room.as_ref().zip(page.as_ref()),
+            notice: notice.as_deref(),
+        })?;
+        Ok(FirstPage { html, found })
+    }
+
+    /// The last words to a tab that is cut loose or turned away.
+    pub fn farewell(&self, words: &str) -> Option<Frame> {
+        let notice = self.views.notice(words, Tone::Refusal, None);
+        notice
+            .inspect_err(|error| tracing::error!(?error, "a notice failed"))
+            .ok()
+            .map(|push| push.encode())
+    }
+
+    /// The templates, which a door may have read anew.
+    #[must_use]
+    pub fn views(&self) -> &Views {
+        &self.views
+    }
+
+    /// Answers if the store does.
+    pub async fn check(&self) -> std::result::Result<(), StoreError> {
+        self.store.check().await
+    }
+
+    /// Ends every socket and waits for them, at most for `deadline`; what people have seen and
+    /// who has gone is stored.
+    pub async fn stop(&self, deadline: Duration) {
+        self.hub.close_all(Close {
+            code: 1012,
+            reason: "the server restarts",
+            drain: true,
+        });
+        if tokio::time::timeout(deadline, self.hub.empty())
+            .await
+            .is_err()
+        {
+            tracing::warn!(people = self.hub.people(), "some sockets did not finish");
+        }
+        people::finish(self).await;
+    }
+}

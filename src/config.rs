@@ -1,0 +1,278 @@
+//! What is set from outside: flags, and the environment where a flag is not given.
+
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use crate::chat;
+use crate::socket;
+use crate::store::Synchronous;
+
+/// An HTML-over-the-wire chat.
+///
+/// Without any flag it serves on http://127.0.0.1:8000 and keeps everything in the file
+/// overwire.db of the working folder, which it makes and fills with 30 fake users when there is
+/// none. Every flag has an environment variable; the flag goes before the variable.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "overwire", version, max_term_width = 100)]
+pub struct Config {
+    /// Something to do instead of serving
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Where to listen: a host or address, and a port (0 for any free one)
+    #[arg(
+        long,
+        env = "OVERWIRE_LISTEN",
+        default_value = "127.0.0.1:8000",
+        value_name = "HOST:PORT"
+    )]
+    #[arg(value_parser = host_and_port, global = true)]
+    pub listen: String,
+
+    /// The database: an SQLite file (overwire.db, sqlite:/var/lib/overwire.db)
+    #[arg(
+        long,
+        env = "OVERWIRE_DATABASE",
+        default_value = "overwire.db",
+        value_name = "FILE|URL"
+    )]
+    pub database: String,
+
+    /// What a stored message survives: “full” a power cut; “normal” a crash of the program, and
+    /// writes faster
+    #[arg(
+        long,
+        env = "OVERWIRE_SYNCHRONOUS",
+        default_value = "full",
+        value_name = "HOW"
+    )]
+    pub synchronous: Synchronous,
+
+    /// Another origin whose pages may open sockets, such as https://chat.example.org; may be
+    /// given several times, in the variable with commas between
+    #[arg(
+        long = "allow-origin",
+        env = "OVERWIRE_ALLOW_ORIGIN",
+        value_delimiter = ','
+    )]
+    #[arg(value_name = "ORIGIN", value_parser = origin)]
+    pub allow_origins: Vec<String>,
+
+    /// A proxy whose X-Forwarded-For, -Proto and -Host are believed: an address or a network
+    /// such as 10.0.0.0/8; may be given several times, in the variable with commas between
+    #[arg(
+        long = "trusted-proxy",
+        env = "OVERWIRE_TRUSTED_PROXY",
+        value_delimiter = ','
+    )]
+    #[arg(value_name = "ADDRESS", value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// Lift the pace and the limit of connections per address (for benchmarks)
+    #[arg(long, env = "OVERWIRE_UNLIMITED")]
+    pub unlimited: bool,
+
+    /// The longest message, in characters
+    #[arg(
+        long,
+        env = "OVERWIRE_MESSAGE_CHARACTERS",
+        default_value_t = 4000,
+        value_name = "N"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=15_000))]
+    pub message_characters: u32,
+
+    /// The largest frame a browser may send, in bytes
+    #[arg(
+        long,
+        env = "OVERWIRE_FRAME_BYTES",
+        default_value_t = 65_536,
+        value_name = "N"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
+    pub frame_bytes: u32,
+
+    /// How many actions one tab may do at once
+    #[arg(
+        long,
+        env = "OVERWIRE_PACE_BURST",
+        default_value_t = 150,
+        value_name = "N"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub pace_burst: u32,
+
+    /// How many actions per second one tab may do after that
+    #[arg(
+        long,
+        env = "OVERWIRE_PACE_PER_SECOND",
+        default_value_t = 10,
+        value_name = "N"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub pace_per_second: u32,
+
+    /// How many connections one address (of IPv6, one /64 network) may have
+    #[arg(
+        long,
+        env = "OVERWIRE_CONNECTIONS_PER_ADDRESS",
+        default_value_t = 500,
+        value_name = "N"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections_per_address: u32,
+
+    /// How long a tab may be silent before it is dropped, in seconds; it is pinged after half of
+    /// that
+    #[arg(
+        long,
+        env = "OVERWIRE_SILENCE",
+        default_value_t = 40,
+        value_name = "SECONDS"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(2..=3600))]
+    pub silence: u32,
+
+    /// How the log is written
+    #[arg(
+        long,
+        env = "OVERWIRE_LOG_FORMAT",
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
+
+    /// What is logged, by part and level: info, warn, overwire=debug
+    #[arg(
+        long,
+        env = "OVERWIRE_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    pub log: String,
+}
+
+/// Something to do instead of serving.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Ask the server at --listen whether it is well; exits with 0 if it is
+    Healthcheck,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Config {
+    /// What one person may do.
+    #[must_use]
+    pub fn chat_limits(&self) -> chat::Limits {
+        chat::Limits {
+            message_characters: self.message_characters as usize,
+            pace_burst: self.pace_burst,
+            pace_per_second: (!self.unlimited).then_some(self.pace_per_second),
+        }
+    }
+
+    /// What one socket may do.
+    #[must_use]
+    pub fn socket_limits(&self) -> socket::Limits {
+        let silence = Duration::from_secs(u64::from(self.silence));
+        socket::Limits {
+            frame_bytes: self.frame_bytes as usize,
+            ping_after: silence / 2,
+            drop_after: silence,
+            ..socket::Limits::default()
+        }
+    }
+}
+
+fn host_and_port(text: &str) -> Result<String, String> {
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or("a port is missing: give a host and a port, such as 127.0.0.1:8000")?;
+    if host.is_empty() {
+        return Err("a host is missing; 0.0.0.0 stands for every address".to_owned());
+    }
+    port.parse::<u16>()
+        .map_err(|_| format!("“{port}” is not a port (0 to 65535)"))?;
+    Ok(text.to_owned())
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map_err(|_| "not an address or a network, such as 10.1.2.3 or 10.0.0.0/8".to_owned())
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let uri: axum::http::Uri = text.parse().map_err(|_| "not an origin".to_owned())?;
+    let scheme = uri
+        .scheme_str()
+        .filter(|scheme| matches!(*scheme, "http" | "https"));
+    match (scheme, uri.authority(), uri.path()) {
+        (Some(scheme), Some(authority), "/") if !text.ends_with('/') => {
+            Ok(format!("{scheme}://{authority}").to_lowercase())
+        }
+        _ => Err(
+            "an origin is a scheme and a host and nothing more, such as \
+                  https://chat.example.org"
+                .to_owned(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_are_sound() {
+        use clap::CommandFactory as _;
+        Config::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_setting_is_explained() {
+        #[track_caller]
+        fn check(flags: &[&str], expected: &str) {
+            let error = Config::try_parse_from([&["overwire"], flags].concat()).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        check(&["--listen", "127.0.0.1"], "a port is missing");
+        check(&["--listen", ":80"], "a host is missing");
+        check(&["--listen", "a:99999"], "“99999” is not a port");
+        check(&["--trusted-proxy", "caddy"], "not an address or a network");
+        check(
+            &["--allow-origin", "https://a/b"],
+            "an origin is a scheme and a host",
+        );
+        check(
+            &["--allow-origin", "a.example"],
+            "an origin is a scheme and a host",
+        );
+        check(&["--synchronous", "off"], "possible values: full, normal");
+        check(&["--pace-burst", "0"], "0 is not in 1..");
+    }
+
+    #[test]
+    fn lists_are_read() {
+        let config = Config::parse_from([
+            "overwire",
+            "--trusted-proxy=10.0.0.0/8,::1",
+            "--allow-origin=https://A.example,http://b.example:81",
+        ]);
+        assert_eq!(config.trusted_proxies.len(), 2);
+        assert_eq!(
+            config.allow_origins,
+            ["https://a.example", "http://b.example:81"]
+        );
+    }
+}

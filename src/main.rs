@@ -1,0 +1,157 @@
+//! Chooses the parts, starts them, stops them. No rule of the chat is here.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use overwire::chat::Chat;
+use overwire::config::{Command, Config, LogFormat};
+use overwire::fake::FakeUsers;
+use overwire::relay::InProcess;
+use overwire::store::{self, Store};
+use overwire::views::Views;
+use overwire::web::{self, Access, Web};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// How many fake users a new database is given.
+const FIRST_USERS: usize = 30;
+/// How long sockets, and then requests, may take to finish at the end.
+const STOP_SOCKETS: Duration = Duration::from_millis(3_500);
+const STOP_REQUESTS: Duration = Duration::from_secs(1);
+/// How long the server may take to say whether it is well.
+const HEALTH_DEADLINE: Duration = Duration::from_secs(3);
+
+fn main() -> ExitCode {
+    let config = Config::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("overwire: could not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = runtime.block_on(async {
+        match config.command {
+            Some(Command::Healthcheck) => healthcheck(&config.listen).await,
+            None => serve(&config).await,
+        }
+    });
+    // What still runs has had its time.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("overwire: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: &Config) -> anyhow::Result<()> {
+    start_log(config)?;
+    // Each tab is a file to the system, which often allows 1,024 unless asked for more.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let store = store::open(&config.database, config.synchronous, store::Access::Server)
+        .await
+        .with_context(|| format!("could not open the database {}", config.database))?;
+    seed(&*store).await?;
+    let views = Arc::new(Views::new()?);
+    let relay = Arc::new(InProcess::default());
+    let chat = Chat::start(Arc::clone(&store), relay, views, config.chat_limits()).await?;
+
+    let address = tokio::net::lookup_host(&config.listen)
+        .await
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .with_context(|| {
+            format!(
+                "--listen: there is no host of that name in {}",
+                config.listen
+            )
+        })?;
+    let listener = web::listen(address).with_context(|| {
+        format!("could not listen on {address}; --listen chooses another address")
+    })?;
+    let access = Access {
+        allow_origins: config.allow_origins.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
+        connections_per_address: (!config.unlimited)
+            .then_some(config.connections_per_address as usize),
+    };
+    let web = Web::new(Arc::clone(&chat), access, config.socket_limits());
+    println!("Overwire is at http://{}", listener.local_addr()?);
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = async {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping");
+    };
+    let finished = web::serve(listener, &web, stop, STOP_REQUESTS);
+    finished.await;
+    chat.stop(STOP_SOCKETS).await;
+    store.close().await;
+    Ok(())
+}
+
+fn start_log(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log)
+        .with_context(|| format!("--log: “{}” is not a filter", config.log))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// Gives a store that has nobody its first fake users.
+async fn seed(store: &dyn Store) -> anyhow::Result<()> {
+    if store.census().await?.users == 0 {
+        store
+            .add_users(FakeUsers::random().take(FIRST_USERS).collect())
+            .await?;
+    }
+    Ok(())
+}
+
+/// Asks a server whether it is well. The address it listens on may stand for all of them.
+async fn healthcheck(listen: &str) -> anyhow::Result<()> {
+    let asked = async {
+        let mut address = tokio::net::lookup_host(listen)
+            .await?
+            .next()
+            .context("no such host")?;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        let mut stream = TcpStream::connect(address).await?;
+        let request =
+            format!("GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        let answer = String::from_utf8_lossy(&answer);
+        let status = answer.split(' ').nth(1).unwrap_or("nothing");
+        anyhow::ensure!(status == "200", "the server answers {status}");
+        Ok(())
+    };
+    tokio::time::timeout(HEALTH_DEADLINE, asked)
+        .await
+        .context("the server does not answer")?
+}

@@ -1,0 +1,449 @@
+//! The words of the chat as plain data: ids, checked values, users, rooms, messages, versions.
+//!
+//! Nothing here knows JSON, SQL or HTML, and nothing here does I/O.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub i64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// A user: a fake person, for good.
+    UserId
+);
+id!(
+    /// A client: this user is here, now. It outlives its sockets while its resume token is good.
+    ClientId
+);
+id!(
+    /// A message. A room's messages stand in the order of their ids.
+    MessageId
+);
+id!(
+    /// One server process, drawn at random when it starts.
+    NodeId
+);
+
+impl NodeId {
+    /// A new node's id.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(random_positive())
+    }
+}
+
+/// A room. The id is drawn at random and means nothing by itself, so that it may stand in the page
+/// (`data-room`) and two stores never give the same id to different rooms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RoomId(pub i64);
+
+impl RoomId {
+    /// A new room's id.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(random_positive())
+    }
+}
+
+impl fmt::Display for RoomId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0.to_be_bytes()))
+    }
+}
+
+/// The text is not what the server would have written there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unreadable")]
+pub struct Unreadable;
+
+impl FromStr for RoomId {
+    type Err = Unreadable;
+
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Unreadable)?;
+        let bytes: [u8; 8] = bytes.try_into().map_err(|_| Unreadable)?;
+        Ok(Self(i64::from_be_bytes(bytes)))
+    }
+}
+
+/// Under which of the store's starts a change was made. A room remembers which starts changed it
+/// and from which version on, so a version of a restored or another store can be told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct History(pub u32);
+
+/// What a tab has of a room: the room, the history and the number of the change. The number grows
+/// by one with each stored change of the room and is 0 before the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Version {
+    /// The room this is a version of.
+    pub room: RoomId,
+    /// The history the change belongs to.
+    pub history: History,
+    /// How many changes the room has had.
+    pub number: u64,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let history = URL_SAFE_NO_PAD.encode(self.history.0.to_be_bytes());
+        write!(f, "{}.{history}.{}", self.room, self.number)
+    }
+}
+
+impl FromStr for Version {
+    type Err = Unreadable;
+
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        let mut parts = text.split('.');
+        let (Some(room), Some(history), Some(number), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(Unreadable);
+        };
+        let history = URL_SAFE_NO_PAD.decode(history).map_err(|_| Unreadable)?;
+        let history: [u8; 4] = history.try_into().map_err(|_| Unreadable)?;
+        Ok(Self {
+            room: room.parse()?,
+            history: History(u32::from_be_bytes(history)),
+            // The store counts in 64-bit signed integers.
+            number: number
+                .parse::<i64>()
+                .ok()
+                .and_then(|n| n.try_into().ok())
+                .ok_or(Unreadable)?,
+        })
+    }
+}
+
+/// A moment, in milliseconds since 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Millis(pub i64);
+
+impl Millis {
+    /// This moment, by the machine's clock.
+    #[must_use]
+    pub fn now() -> Self {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// The moment `by` later.
+    #[must_use]
+    pub fn after(self, by: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
+        )
+    }
+
+    /// The moment `by` earlier.
+    #[must_use]
+    pub fn before(self, by: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
+        )
+    }
+
+    /// `2026-11-21T07:30:00Z`; moments before 1970 are shown as 1970.
+    #[must_use]
+    pub fn to_rfc3339(self) -> String {
+        let since = Duration::from_millis(u64::try_from(self.0).unwrap_or(0));
+        humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+    }
+}
+
+/// A user as the others see them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The user's id.
+    pub id: UserId,
+    /// The unique user name that never changes, `brenda82`.
+    pub name: String,
+}
+
+/// A user that does not exist yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewUser {
+    /// The user name: lower-case ASCII letters and digits, beginning with a letter.
+    pub name: String,
+    /// The e-mail address.
+    pub email: String,
+}
+
+/// A person of the aside: a user and how they stand to the reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// Who it is.
+    pub user: User,
+    /// Messages of theirs the reader has not seen; counted up to 100.
+    pub unread: u32,
+    /// Whether they are here now.
+    pub online: bool,
+}
+
+/// A room as one of its members sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The room's id.
+    pub id: RoomId,
+    /// A group, or private with whom.
+    pub kind: RoomKind,
+}
+
+/// What kind of room it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoomKind {
+    /// Open to everyone, found by its name (without `#`).
+    Group(String),
+    /// Of two people, one per pair; seen from one of them, `with` is the other.
+    Private {
+        /// The other person.
+        with: User,
+    },
+}
+
+/// How a room is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The group of that name.
+    Group(String),
+    /// The private room with the person of that user name.
+    Private(String),
+    /// The room of that id, if it may be entered.
+    Room(RoomId),
+}
+
+/// One stored message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its id, which orders the room.
+    pub id: MessageId,
+    /// The room it was written in.
+    pub room: RoomId,
+    /// Who wrote it.
+    pub author: User,
+    /// The name it was written under.
+    pub author_name: String,
+    /// The text as it was written.
+    pub text: String,
+    /// The author's key for it, which makes sending it again harmless.
+    pub key: Option<Uuid>,
+    /// The version that made it.
+    pub made: u64,
+    /// The version of its last change.
+    pub changed: u64,
+    /// When it was stored.
+    pub created_at: Millis,
+}
+
+/// A text that may be stored: neither empty to the eye nor longer than allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageText(String);
+
+/// Why a text may not be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadText {
+    /// Nothing to see in it.
+    Empty,
+    /// So many characters over the limit.
+    TooLong {
+        /// How many characters it has.
+        characters: usize,
+    },
+}
+
+impl MessageText {
+    /// Checks a text of at most `limit` characters (Unicode scalar values). Line breaks become
+    /// `\n`; control characters other than line break and tab, which nobody can see, are left out.
+    pub fn new(text: &str, limit: usize) -> Result<Self, BadText> {
+        let text = text.replace("\r\n", "\n").replace('\r', "\n");
+        let text: String = text
+            .chars()
+            .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
+            .collect();
+        if text.chars().all(is_invisible) {
+            return Err(BadText::Empty);
+        }
+        let characters = text.chars().count();
+        if characters > limit {
+            return Err(BadText::TooLong { characters });
+        }
+        Ok(Self(text))
+    }
+
+    /// The checked text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// White space, and the characters that have no width or no ink: joiners, directional marks,
+/// byte-order marks, soft hyphens, the Hangul fillers, the braille blank and the variation
+/// selectors (Unicode's Default_Ignorable_Code_Point as far as people meet it).
+fn is_invisible(c: char) -> bool {
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// An unguessable token by which a tab is known again; it goes to that tab and nowhere else.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ResumeToken([u8; 32]);
+
+impl ResumeToken {
+    /// A new token of 256 random bits.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(random_bytes())
+    }
+
+    /// What the store keeps of it.
+    #[must_use]
+    pub fn hash(&self) -> TokenHash {
+        TokenHash(Sha256::digest(self.0).into())
+    }
+}
+
+impl fmt::Display for ResumeToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for ResumeToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResumeToken(…)")
+    }
+}
+
+impl FromStr for ResumeToken {
+    type Err = Unreadable;
+
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Unreadable)?;
+        Ok(Self(bytes.try_into().map_err(|_| Unreadable)?))
+    }
+}
+
+/// The SHA-256 of a resume token. The token has 256 random bits, so the hash needs no salt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TokenHash(pub [u8; 32]);
+
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // The system's random source fails only where the system is broken; there is no safe way on.
+    getrandom::fill(&mut bytes).expect("the system's random source answers");
+    bytes
+}
+
+/// A random id from 1 to 2^63 - 1.
+fn random_positive() -> i64 {
+    (i64::from_be_bytes(random_bytes()) & i64::MAX).max(1)
+}
+
+/// A random history.
+impl History {
+    /// The history of a store's new start.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(u32::from_be_bytes(random_bytes()).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_reads_back_what_it_wrote() {
+        let version = Version {
+            room: RoomId::random(),
+            history: History::random(),
+            number: 17,
+        };
+        assert_eq!(version.to_string().parse(), Ok(version));
+    }
+
+    #[test]
+    fn an_unreadable_version_is_refused() {
+        let room = RoomId(1);
+        for text in [
+            "",
+            ".",
+            "..",
+            "x.y.1",
+            &format!("{room}.AAAAAQ"),
+            &format!("{room}.AAAAAQ.-1"),
+        ] {
+            assert_eq!(text.parse::<Version>(), Err(Unreadable), "{text:?}");
+        }
+        assert!(format!("{room}.AAAAAQ.1").parse::<Version>().is_ok());
+        assert!(
+            format!("{room}.AAAAAQ.9223372036854775808")
+                .parse::<Version>()
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_text_is_checked() {
+        #[track_caller]
+        fn check(text: &str, expected: Result<&str, BadText>) {
+            assert_eq!(
+                MessageText::new(text, 5).as_ref().map(MessageText::as_str),
+                expected.as_ref().copied()
+            );
+        }
+        check("héllo", Ok("héllo"));
+        check("a\r\nb\rc", Ok("a\nb\nc"));
+        check(" a ", Ok(" a "));
+        check("a\0\u{7}", Ok("a"));
+        check("", Err(BadText::Empty));
+        check(" \n\t\u{200b}\u{feff}", Err(BadText::Empty));
+        check("abcdef", Err(BadText::TooLong { characters: 6 }));
+        check("👩‍👩‍👧", Ok("👩‍👩‍👧"));
+    }
+
+    #[test]
+    fn a_token_is_known_by_its_hash_and_never_printed() {
+        let token = ResumeToken::random();
+        let again: ResumeToken = token.to_string().parse().unwrap();
+        assert_eq!(token.hash(), again.hash());
+        assert_eq!(format!("{token:?}"), "ResumeToken(…)");
+        assert!("c2hvcnQ".parse::<ResumeToken>().is_err());
+    }
+
+    #[test]
+    fn a_moment_is_written_in_utc() {
+        assert_eq!(
+            Millis(1_795_246_200_999).to_rfc3339(),
+            "2026-11-21T07:30:00Z"
+        );
+    }
+}

@@ -1,0 +1,675 @@
+//! The words of the wire: what a tab says ([`Action`], [`Hello`]) and what it is told ([`Push`],
+//! [`Frame`]). `docs/PROTOCOL.md` is the same in prose; a test holds the two together.
+//!
+//! Nothing here knows sockets, the store, or what an action does.
+
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use percent_encoding::percent_decode_str;
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::model::{MessageId, ResumeToken, RoomId, Target, Version};
+use crate::websocket;
+
+/// Where the page's socket is opened.
+pub const SOCKET_PATH: &str = "/ws/chat/";
+/// The subprotocol of a tab that knows swaps and versions.
+pub const SUBPROTOCOL: &str = "overwire.v1";
+/// What stands before a resume token that is offered as a subprotocol.
+const RESUME_PREFIX: &str = "resume.";
+/// The group a person starts in.
+pub const FIRST_GROUP: &str = "hi";
+
+/// The actions a tab may send, as they are spelled on the wire.
+pub const ACTIONS: [&str; 6] = [
+    "Change group",
+    "New message",
+    "Older messages",
+    "Read",
+    "Find people",
+    "Ping",
+];
+
+/// The limits of a page of messages or a catch-up: whichever is reached first, but at least one
+/// message.
+pub const PAGE_MESSAGES: usize = 50;
+/// See [`PAGE_MESSAGES`]; counted in bytes of the messages' HTML.
+pub const PAGE_BYTES: usize = 64 * 1024;
+
+/// A place of the page that pushes go to. Selectors are made from fixed names and integers, never
+/// from what people typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selector(Cow<'static, str>);
+
+impl Selector {
+    /// Who I am.
+    pub const LOGGED_USER: Self = Self::fixed("#logged-user");
+    /// The room I am in.
+    pub const GROUP_NAME: Self = Self::fixed("#group-name");
+    /// The room's messages.
+    pub const MESSAGES_LIST: Self = Self::fixed("#messages-list");
+    /// The way to the older messages, first in the list.
+    pub const MESSAGES_OLDER: Self = Self::fixed("#messages-older");
+    /// A refusal, in words a person understands.
+    pub const NOTICE: Self = Self::fixed("#notice");
+    /// The answer to `Ping`.
+    pub const CONNECTION: Self = Self::fixed("#connection");
+    /// The people who concern me.
+    pub const USERS_MINE: Self = Self::fixed("#users-mine");
+    /// The people who are here, the same for everyone.
+    pub const USERS_ONLINE: Self = Self::fixed("#users-online");
+    /// What a search for people found.
+    pub const USERS_FOUND: Self = Self::fixed("#users-found");
+
+    /// Every fixed selector a push may go to.
+    pub const FIXED: [Self; 9] = [
+        Self::LOGGED_USER,
+        Self::GROUP_NAME,
+        Self::MESSAGES_LIST,
+        Self::MESSAGES_OLDER,
+        Self::NOTICE,
+        Self::CONNECTION,
+        Self::USERS_MINE,
+        Self::USERS_ONLINE,
+        Self::USERS_FOUND,
+    ];
+
+    const fn fixed(text: &'static str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+
+    /// One message of the list.
+    #[must_use]
+    pub fn message(id: MessageId) -> Self {
+        Self(Cow::Owned(format!("#message-{id}")))
+    }
+
+    /// The selector as it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// How a fragment is put in place, where it does not just replace the inner HTML.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Swap {
+    /// Goes in after the last child.
+    Append,
+    /// Goes in before the first child.
+    Prepend,
+    /// Takes the element's own place.
+    Outer,
+    /// The element goes.
+    Remove,
+}
+
+/// What a place of the page becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Push {
+    /// Where.
+    pub selector: Selector,
+    /// The fragment.
+    pub html: String,
+    /// How; `None` replaces the inner HTML.
+    pub swap: Option<Swap>,
+    /// What the tab has of its room once this is shown.
+    pub version: Option<Version>,
+}
+
+impl Push {
+    /// A push that replaces the inner HTML of `selector`.
+    #[must_use]
+    pub fn inner(selector: Selector, html: String) -> Self {
+        Self {
+            selector,
+            html,
+            swap: None,
+            version: None,
+        }
+    }
+
+    /// The same push, put in place by `swap`.
+    #[must_use]
+    pub fn swapped(self, swap: Swap) -> Self {
+        Self {
+            swap: Some(swap),
+            ..self
+        }
+    }
+
+    /// The same push, bringing the tab to `version`.
+    #[must_use]
+    pub fn at(self, version: Version) -> Self {
+        Self {
+            version: Some(version),
+            ..self
+        }
+    }
+
+    /// Encodes the push, once for however many sockets it goes to.
+    #[must_use]
+    pub fn encode(&self) -> Frame {
+        // A struct of strings has no key that is not a string and no number that is not finite.
+        Frame::text(&serde_json::to_vec(self).expect("a push is always valid JSON"))
+    }
+}
+
+impl Serialize for Push {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut push = serializer.serialize_struct("Push", 4)?;
+        push.serialize_field("selector", self.selector.as_str())?;
+        push.serialize_field("html", &self.html)?;
+        match self.swap {
+            Some(swap) => push.serialize_field("swap", &swap)?,
+            None => push.skip_field("swap")?,
+        }
+        match self.version {
+            Some(version) => push.serialize_field("version", &version.to_string())?,
+            None => push.skip_field("version")?,
+        }
+        push.end()
+    }
+}
+
+/// An encoded push: a whole WebSocket frame whose bytes are shared by every socket it goes to, in
+/// plain and, made when the first socket wants it, deflated.
+#[derive(Clone, Debug)]
+pub struct Frame(Arc<Encoded>);
+
+#[derive(Debug)]
+struct Encoded {
+    plain: Bytes,
+    payload: usize,
+    deflated: OnceLock<Bytes>,
+}
+
+/// Payloads shorter than this are not worth deflating: they fit a packet either way.
+const DEFLATE_FROM: usize = 200;
+
+impl Frame {
+    fn text(payload: &[u8]) -> Self {
+        let plain = websocket::text(payload);
+        let payload = plain.len() - payload.len();
+        Self(Arc::new(Encoded {
+            plain,
+            payload,
+            deflated: OnceLock::new(),
+        }))
+    }
+
+    /// The frame's bytes for a socket that agreed on deflate, or not.
+    #[must_use]
+    pub fn bytes(&self, deflate: bool) -> &Bytes {
+        let Encoded {
+            plain,
+            payload,
+            deflated,
+        } = &*self.0;
+        if !deflate || plain.len() - payload < DEFLATE_FROM {
+            return plain;
+        }
+        deflated.get_or_init(|| websocket::deflated_text(&plain[*payload..]))
+    }
+
+    /// The JSON inside.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.0.plain[self.0.payload..]
+    }
+
+    /// How much room the frame takes in an outbox, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.0.plain.len()
+    }
+}
+
+/// What a person did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// `Change group`: enter that room.
+    ChangeGroup(Target),
+    /// `New message`.
+    NewMessage {
+        /// What was typed.
+        text: String,
+        /// Where; the room the tab is in where it is missing.
+        room: Option<RoomId>,
+        /// Made by the browser; the same key is stored once.
+        key: Option<Uuid>,
+    },
+    /// `Older messages`: the page before a message.
+    OlderMessages {
+        /// The oldest message shown.
+        before: MessageId,
+        /// Of which room.
+        room: Option<RoomId>,
+    },
+    /// `Read`: the list has been seen up to a message.
+    Read {
+        /// The newest message seen.
+        message: MessageId,
+        /// Of which room.
+        room: Option<RoomId>,
+    },
+    /// `Find people` whose names begin so.
+    FindPeople {
+        /// The beginning of a user name; empty clears the results.
+        text: String,
+    },
+    /// `Ping`: is anybody there?
+    Ping,
+}
+
+/// Why something was not done, in words for the person who asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The words.
+    pub text: String,
+    /// The key of the refused action, if it had one.
+    pub key: Option<Uuid>,
+}
+
+impl Refusal {
+    /// A refusal of an action without a key.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            key: None,
+        }
+    }
+
+    /// The same refusal for the action of that key.
+    #[must_use]
+    pub fn of(self, key: Option<Uuid>) -> Self {
+        Self { key, ..self }
+    }
+}
+
+impl Action {
+    /// Reads a text frame. Names and keys are exact; unknown keys are passed over.
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        let bad =
+            || Refusal::new("That could not be understood: an action is {\"action\", \"data\"}.");
+        let Ok(Value::Object(mut envelope)) = serde_json::from_str(text) else {
+            return Err(bad());
+        };
+        let Some(Value::String(name)) = envelope.remove("action") else {
+            return Err(bad());
+        };
+        let data = match envelope.remove("data") {
+            Some(Value::Object(data)) => Data(data),
+            None | Some(Value::Null) => Data(Map::new()),
+            Some(_) => {
+                return Err(Refusal::new(format!(
+                    "“{name}” needs its data as an object."
+                )));
+            }
+        };
+        match name.as_str() {
+            "Change group" => {
+                let room = data.string("groupName")?;
+                Ok(Self::ChangeGroup(match data.bool("isGroup")? {
+                    true => Target::Group(room),
+                    false => Target::Private(room),
+                }))
+            }
+            "New message" => {
+                let key = data.key()?;
+                let text = data.string("message").map_err(|refusal| refusal.of(key))?;
+                let room = data.room().map_err(|refusal| refusal.of(key))?;
+                Ok(Self::NewMessage { text, room, key })
+            }
+            "Older messages" => Ok(Self::OlderMessages {
+                before: data.message("before")?,
+                room: data.room()?,
+            }),
+            "Read" => Ok(Self::Read {
+                message: data.message("message")?,
+                room: data.room()?,
+            }),
+            "Find people" => Ok(Self::FindPeople {
+                text: data.string("text")?,
+            }),
+            "Ping" => Ok(Self::Ping),
+            _ => Err(Refusal::new(format!(
+                "There is no action “{}”.",
+                shortened(&name)
+            ))),
+        }
+    }
+}
+
+/// At most 40 characters of a text that is quoted back.
+fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(40) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// The data of an action, and what is said when a key is not as it should be.
+struct Data(Map<String, Value>);
+
+impl Data {
+    fn string(&self, key: &str) -> Result<String, Refusal> {
+        match self.0.get(key) {
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(_) => Err(Refusal::new(format!("“{key}” must be a text."))),
+            None => Err(Refusal::new(format!("“{key}” is missing."))),
+        }
+    }
+
+    fn bool(&self, key: &str) -> Result<bool, Refusal> {
+        match self.0.get(key) {
+            Some(Value::Bool(value)) => Ok(*value),
+            Some(_) => Err(Refusal::new(format!("“{key}” must be true or false."))),
+            None => Err(Refusal::new(format!("“{key}” is missing."))),
+        }
+    }
+
+    fn message(&self, key: &str) -> Result<MessageId, Refusal> {
+        match self.0.get(key).map(Value::as_i64) {
+            Some(Some(id)) => Ok(MessageId(id)),
+            Some(None) => Err(Refusal::new(format!("“{key}” must be a message's number."))),
+            None => Err(Refusal::new(format!("“{key}” is missing."))),
+        }
+    }
+
+    /// A room that cannot be read is one that does not exist.
+    fn room(&self) -> Result<Option<RoomId>, Refusal> {
+        match self.0.get("room") {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(room)) => match room.parse() {
+                Ok(room) => Ok(Some(room)),
+                Err(_) => Err(Refusal::new(NO_SUCH_ROOM)),
+            },
+            Some(_) => Err(Refusal::new("“room” must be a text.")),
+        }
+    }
+
+    fn key(&self) -> Result<Option<Uuid>, Refusal> {
+        match self.0.get("key") {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(key)) => match Uuid::try_parse(key) {
+                Ok(key) => Ok(Some(key)),
+                Err(_) => Err(Refusal::new("“key” must be a UUID.")),
+            },
+            Some(_) => Err(Refusal::new("“key” must be a UUID.")),
+        }
+    }
+}
+
+/// What is said of a room that does not exist, and of one that one may not know of.
+pub const NO_SUCH_ROOM: &str = "There is no such room.";
+
+/// Which words of the wire a connection understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// `overwire.v1`: swaps, versions, presence.
+    V1,
+    /// The original design: inner HTML only.
+    Plain,
+}
+
+/// What a socket says of itself at the handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Which words it understands.
+    pub dialect: Dialect,
+    /// By which it is known again.
+    pub resume: Option<ResumeToken>,
+    /// The room it shows.
+    pub room: Option<RoomId>,
+    /// What it has of that room.
+    pub after: Option<Version>,
+    /// The address of its page.
+    pub at: Option<String>,
+}
+
+impl Hello {
+    /// Reads the offered subprotocols (the header's values, commas and all) and the URL's query.
+    /// Whatever is unreadable is as if absent.
+    pub fn read<'a>(offered: impl Iterator<Item = &'a str>, query: &str) -> Self {
+        let mut hello = Self {
+            dialect: Dialect::Plain,
+            resume: None,
+            room: None,
+            after: None,
+            at: None,
+        };
+        for offer in offered.flat_map(|value| value.split(',')).map(str::trim) {
+            if offer == SUBPROTOCOL {
+                hello.dialect = Dialect::V1;
+            } else if let Some(token) = offer.strip_prefix(RESUME_PREFIX) {
+                hello.resume = token.parse().ok();
+            }
+        }
+        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            let Ok(value) = percent_decode_str(value).decode_utf8() else {
+                continue;
+            };
+            match name {
+                "room" => hello.room = value.parse().ok(),
+                "after" => hello.after = value.parse().ok(),
+                "at" => hello.at = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        hello
+    }
+}
+
+/// Where a room is found, `/chat/python/` or `/chat/@brenda82/`.
+#[must_use]
+pub fn address(target: &Target) -> Option<String> {
+    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+    const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'~');
+    match target {
+        Target::Group(name) => Some(format!("/chat/{}/", utf8_percent_encode(name, SEGMENT))),
+        Target::Private(name) => Some(format!("/chat/@{}/", utf8_percent_encode(name, SEGMENT))),
+        Target::Room(_) => None,
+    }
+}
+
+/// Reads an address as it stands in the browser's address bar, still percent-encoded.
+#[must_use]
+pub fn read_address(address: &str) -> Option<Target> {
+    let segment = address.strip_prefix("/chat/")?;
+    let segment = segment.strip_suffix('/').unwrap_or(segment);
+    if segment.is_empty() || segment.contains('/') {
+        return None;
+    }
+    let name = percent_decode_str(segment).decode_utf8().ok()?;
+    Some(match name.strip_prefix('@') {
+        Some(name) => Target::Private(name.to_owned()),
+        None => Target::Group(name.into_owned()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::History;
+
+    #[test]
+    fn an_action_is_read() {
+        #[track_caller]
+        fn check(text: &str, expected: Result<Action, &str>) {
+            assert_eq!(
+                Action::parse(text).map_err(|refusal| refusal.text),
+                expected.map_err(str::to_owned)
+            );
+        }
+        let group = Target::Group("python".into());
+        check(
+            r#"{"action":"Change group","data":{"groupName":"python","isGroup":true}}"#,
+            Ok(Action::ChangeGroup(group)),
+        );
+        check(
+            r#"{"action":"Change group","data":{"groupName":"brenda82","isGroup":false,"more":1}}"#,
+            Ok(Action::ChangeGroup(Target::Private("brenda82".into()))),
+        );
+        check(r#"{"action":"Ping"}"#, Ok(Action::Ping));
+        check(r#"{"action":"Ping","data":null}"#, Ok(Action::Ping));
+        check(
+            r#"{"action":"New message","data":{"message":"a"}}"#,
+            Ok(Action::NewMessage {
+                text: "a".into(),
+                room: None,
+                key: None,
+            }),
+        );
+        check(
+            r#"{"action":"Read","data":{"message":7,"room":"AAAAAAAAAAE"}}"#,
+            Ok(Action::Read {
+                message: MessageId(7),
+                room: Some(RoomId(1)),
+            }),
+        );
+        let shape = "That could not be understood: an action is {\"action\", \"data\"}.";
+        for text in [
+            "",
+            "{",
+            "[]",
+            "null",
+            "7",
+            r#"{"data":{}}"#,
+            r#"{"action":7}"#,
+        ] {
+            check(text, Err(shape));
+        }
+        check(r#"{"action":"ping"}"#, Err("There is no action “ping”."));
+        check(
+            r#"{"action":"Ping","data":7}"#,
+            Err("“Ping” needs its data as an object."),
+        );
+        check(r#"{"action":"New message"}"#, Err("“message” is missing."));
+        check(
+            r#"{"action":"New message","data":{"message":7}}"#,
+            Err("“message” must be a text."),
+        );
+        check(
+            r#"{"action":"New message","data":{"message":"a","key":"x"}}"#,
+            Err("“key” must be a UUID."),
+        );
+        check(
+            r#"{"action":"New message","data":{"message":"a","room":"nowhere"}}"#,
+            Err(NO_SUCH_ROOM),
+        );
+        check(
+            r#"{"action":"Change group","data":{"groupName":"a","isGroup":"yes"}}"#,
+            Err("“isGroup” must be true or false."),
+        );
+        check(
+            r#"{"action":"Older messages","data":{"before":1.5}}"#,
+            Err("“before” must be a message's number."),
+        );
+    }
+
+    #[test]
+    fn a_refused_message_names_its_key() {
+        let key = "1b4e28ba-2fa1-4d5e-883f-0016d3cca427";
+        for data in [
+            format!(r#"{{"message":7,"key":"{key}"}}"#),
+            format!(r#"{{"message":"a","room":"?","key":"{key}"}}"#),
+        ] {
+            let refusal =
+                Action::parse(&format!(r#"{{"action":"New message","data":{data}}}"#)).unwrap_err();
+            assert_eq!(refusal.key, Some(key.parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn every_action_of_the_list_is_known() {
+        for name in ACTIONS {
+            let refusal = Action::parse(&format!(r#"{{"action":"{name}","data":{{}}}}"#));
+            if let Err(refusal) = refusal {
+                assert!(!refusal.text.contains("no action"), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_push_leaves_out_what_it_has_not() {
+        #[track_caller]
+        fn check(push: &Push, expected: &str) {
+            assert_eq!(
+                std::str::from_utf8(push.encode().payload()).unwrap(),
+                expected
+            );
+        }
+        let push = Push::inner(Selector::NOTICE, "<p>\"</p>".into());
+        check(&push, r##"{"selector":"#notice","html":"<p>\"</p>"}"##);
+        let version = Version {
+            room: RoomId(1),
+            history: History(1),
+            number: 3,
+        };
+        check(
+            &push.swapped(Swap::Append).at(version),
+            r##"{"selector":"#notice","html":"<p>\"</p>","swap":"append","version":"AAAAAAAAAAE.AAAAAQ.3"}"##,
+        );
+    }
+
+    #[test]
+    fn a_hello_is_read_and_nothing_unreadable_stops_it() {
+        let token = ResumeToken::random();
+        let offers = format!("overwire.v1, resume.{token}");
+        let hello = Hello::read(
+            [offers.as_str()].into_iter(),
+            "room=AAAAAAAAAAE&after=AAAAAAAAAAE.AAAAAQ.3&at=%2Fchat%2F%40a%2F",
+        );
+        assert_eq!(hello.dialect, Dialect::V1);
+        assert_eq!(hello.resume, Some(token));
+        assert_eq!(hello.room, Some(RoomId(1)));
+        assert_eq!(hello.after.map(|version| version.number), Some(3));
+        assert_eq!(hello.at.as_deref(), Some("/chat/@a/"));
+
+        let hello = Hello::read(
+            ["resume.%%%", "other"].into_iter(),
+            "room=%ff&after=&&=&at=%ff&x",
+        );
+        let nothing = Hello {
+            dialect: Dialect::Plain,
+            resume: None,
+            room: None,
+            after: None,
+            at: None,
+        };
+        assert_eq!(hello, nothing);
+    }
+
+    #[test]
+    fn an_address_reads_back_what_it_wrote() {
+        for target in [
+            Target::Group("python".into()),
+            Target::Group("off-topic".into()),
+            Target::Group("größe / 50%".into()),
+            Target::Private("brenda82".into()),
+        ] {
+            assert_eq!(read_address(&address(&target).unwrap()), Some(target));
+        }
+        for text in [
+            "/",
+            "/chat/",
+            "/chat//",
+            "/chat/a/b/",
+            "/chat/%ff/",
+            "chat/a/",
+        ] {
+            assert_eq!(read_address(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! One connection's life: frames in → chat, outbox → frames out, pings, close codes.
+//!
+//! Knows nothing of rooms, messages or templates. What waits for the socket goes out in one
+//! vectored write of shared bytes; an idle socket owns no buffer in either direction.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use crate::chat::{Chat, Client};
+use crate::hub::Close;
+use crate::protocol::{Frame, Hello};
+use crate::websocket::{self, Decoder, Incoming, Violation};
+
+/// How much is taken from the outbox for one write, in bytes.
+const WRITE_BYTES: usize = 64 * 1024;
+/// How many frames one write joins at most, which is what systems take.
+const WRITE_FRAMES: usize = 64;
+/// How much is read at one time, in bytes.
+const READ_BYTES: usize = 8 * 1024;
+/// How long what waits may take to go out once the socket is to close.
+const CLOSE_DRAIN: Duration = Duration::from_secs(2);
+/// How long the other side may take to close after us.
+const CLOSE_ANSWER: Duration = Duration::from_secs(1);
+/// After a failure to bring the tab forward, the next try comes so much later.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What a socket may do and how long it may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a message, whole and inflated.
+    pub frame_bytes: usize,
+    /// After this silence the socket is pinged.
+    pub ping_after: Duration,
+    /// After this silence it is dropped.
+    pub drop_after: Duration,
+    /// An outbox that has been full for so long without draining is cut.
+    pub drain_within: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes: 64 * 1024,
+            ping_after: Duration::from_secs(20),
+            drop_after: Duration::from_secs(40),
+            drain_within: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Something the client asked for that is under way; answers whether it went well.
+type Work = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// Why a connection ends.
+enum End {
+    /// The other side has gone, or nothing can be said to it any more.
+    Gone,
+    /// Its close frame came, with this code.
+    Closed(Option<u16>),
+    /// We close it.
+    Close(Close),
+}
+
+impl From<Violation> for End {
+    fn from(violation: Violation) -> Self {
+        Self::Close(Close {
+            code: violation.code(),
+            reason: violation.reason(),
+            drain: false,
+        })
+    }
+}
+
+/// The writing of frames, and nothing else: bytes that wait for the socket and how far they are.
+struct Writer {
+    deflate: bool,
+    waiting: VecDeque<Bytes>,
+    /// The system takes no more for now.
+    blocked: bool,
+}
+
+/// A connection once somebody has arrived by it.
+struct Socket {
+    stream: TcpStream,
+    decoder: Decoder,
+    writer: Writer,
+    chat: Arc<Chat>,
+    client: Arc<Client>,
+    limits: Limits,
+    work: Option<Work>,
+    /// Actions that came while one was under way or the outbox was full.
+    waiting: VecDeque<Option<String>>,
+    waiting_bytes: usize,
+    heard: Instant,
+    pings: u64,
+    pinged: bool,
+    probes: Vec<(u64, oneshot::Sender<()>)>,
+    retry_at: Option<Instant>,
+}
+
+/// Lives a connection from its upgrade to its end. `early` are bytes that came with the request.
+pub async fn serve(
+    stream: TcpStream,
+    early: &[u8],
+    hello: Hello,
+    deflate: bool,
+    limits: Limits,
+    chat: Arc<Chat>,
+) {
+    let mut decoder = Decoder::new(limits.frame_bytes, deflate);
+    decoder.feed(early);
+    let client = match chat.connect(hello).await {
+        Ok(client) => Arc::new(client),
+        Err(error) => {
+            tracing::error!(?error, "somebody could not be let in");
+            let close = Close {
+                code: 1011,
+                reason: "not possible now",
+                drain: false,
+            };
+            return close_stream(&stream, &mut Writer::new(deflate), close).await;
+        }
+    };
+    let mut socket = Socket {
+        stream,
+        decoder,
+        writer: Writer::new(deflate),
+        chat,
+        client,
+        limits,
+        work: None,
+        waiting: VecDeque::new(),
+        waiting_bytes: 0,
+        heard: Instant::now(),
+        pings: 0,
+        pinged: false,
+        probes: Vec::new(),
+        retry_at: None,
+    };
+    let end = socket.live().await;
+    socket.end(end).await;
+}
+
+/// Ends a connection before anybody arrives by it: says why, and closes.
+pub async fn turn_away(stream: TcpStream, deflate: bool, notice: Option<Frame>, close: Close) {
+    let mut writer = Writer::new(deflate);
+    writer.put(notice);
+    close_stream(&stream, &mut writer, close).await;
+}
+
+impl Writer {
+    fn new(deflate: bool) -> Self {
+        Self {
+            deflate,
+            waiting: VecDeque::new(),
+            blocked: false,
+        }
+    }
+
+    fn put(&mut self, frames: impl IntoIterator<Item = Frame>) {
+        self.waiting.extend(
+            frames
+                .into_iter()
+                .map(|frame| frame.bytes(self.deflate).clone()),
+        );
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Writes what the system takes. Answers whether anything went out.
+    fn write(&mut self, stream: &TcpStream) -> io::Result<bool> {
+        self.blocked = false;
+        let mut wrote = false;
+        while !self.waiting.is_empty() {
+            let mut slices = [IoSlice::new(&[]); WRITE_FRAMES];
+            for (slice, bytes) in slices.iter_mut().zip(&self.waiting) {
+                *slice = IoSlice::new(bytes);
+            }
+            let count = self.waiting.len().min(WRITE_FRAMES);
+            match stream.try_write_vectored(&slices[..count]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    wrote = true;
+                    self.advance(written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    return Ok(wrote);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.waiting = VecDeque::new();
+        Ok(wrote)
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while let Some(first) = self.waiting.front_mut() {
+            if written < first.len() {
+                *first = first.slice(written..);
+                return;
+            }
+            written -= first.len();
+            self.waiting.pop_front();
+        }
+    }
+
+    /// Keeps of what waits only the frame that has been begun, if one has: the rest may be cut,
+    /// but never inside a frame.
+    fn cut(&mut self, begun: bool) {
+        self.waiting.truncate(usize::from(begun));
+    }
+}
+
+impl Socket {
+    async fn live(&mut self) -> End {
+        let timer = sleep_until(self.heard + self.limits.ping_after);
+        tokio::pin!(timer);
+        loop {
+            if let Err(end) = self.read_frames() {
+                return end;
+            }
+            self.begin_work();
+            if let Err(end) = self.write(timer.as_mut()) {
+                return end;
+            }
+            // Somebody who always has something to read or to write lets others have their turn.
+            tokio::task::coop::consume_budget().await;
+            let may_read = self.waiting_bytes < self.limits.frame_bytes;
+            let stream = &self.stream;
+            tokio::select! {
+                biased;
+                went_well = next(&mut self.work) => {
+                    self.work = None;
+                    self.retry_at = (!went_well).then(|| Instant::now() + RETRY);
+                    if let Some(at) = self.retry_at {
+                        timer.as_mut().reset(at);
+                    }
+                }
+                () = self.client.outbox.woken(), if self.writer.is_empty() => {}
+                ready = stream.writable(), if self.writer.blocked => {
+                    if ready.is_err() {
+                        return End::Gone;
+                    }
+                    // The other side has taken bytes, which is a sign of life.
+                    self.alive();
+                }
+                ready = stream.readable(), if may_read => {
+                    if ready.is_err() {
+                        return End::Gone;
+                    }
+                    match self.receive() {
+                        Ok(0) => return End::Gone,
+                        Ok(_) => self.alive(),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(_) => return End::Gone,
+                    }
+                }
+                () = timer.as_mut() => {
+                    if let Some(end) = self.look_at_the_clock() {
+                        return end;
+                    }
+                    timer.as_mut().reset(self.next_look());
+                }
+            }
+        }
+    }
+
+    fn alive(&mut self) {
+        self.heard = Instant::now();
+        self.pinged = false;
+    }
+
+    fn receive(&mut self) -> io::Result<usize> {
+        let mut bytes = [0; READ_BYTES];
+        let read = self.stream.try_read(&mut bytes)?;
+        self.decoder.feed(&bytes[..read]);
+        Ok(read)
+    }
+
+    /// Takes what has come, as far as there is room for it.
+    fn read_frames(&mut self) -> Result<(), End> {
+        while self.waiting_bytes < self.limits.frame_bytes {
+            let Some(incoming) = self.decoder.next_incoming()? else {
+                return Ok(());
+            };
+            match incoming {
+                Incoming::Text(text) => {
+                    // Even an empty action takes room.
+                    self.waiting_bytes += text.len() + 64;
+                    self.waiting.push_back(Some(text));
+                }
+                Incoming::Binary => {
+                    self.waiting_bytes += 64;
+                    self.waiting.push_back(None);
+                }
+                Incoming::Ping(payload) => self.writer.waiting.push_back(websocket::pong(&payload)),
+                Incoming::Pong(payload) => self.ponged(&payload),
+                Incoming::Close(code) => return Err(End::Closed(code)),
+            }
+        }
+        Ok(())
+    }
+
+    fn ponged(&mut self, payload: &[u8]) {
+        let number = std::str::from_utf8(payload)
+            .ok()
+            .and_then(|number| number.parse().ok());
+        let Some(number) = number else { return };
+        let (answered, waiting) = std::mem::take(&mut self.probes)
+            .into_iter()
+            .partition(|(ping, _)| *ping <= number);
+        self.probes = waiting;
+        let answered: Vec<(u64, oneshot::Sender<()>)> = answered;
+        for (_, asked) in answered {
+            // Whoever asked may have stopped waiting.
+            let _ = asked.send(());
+        }
+    }
+
+    fn ping(&mut self) {
+        self.pings += 1;
+        self.writer
+            .waiting
+            .push_back(websocket::ping(self.pings.to_string().as_bytes()));
+    }
+
+    /// Begins the next thing to do for the client, one at a time: the rest of its room, or what
+    /// it asks for, which waits while its outbox is full.
+    fn begin_work(&mut self) {
+        if self.work.is_some() {
+            return;
+        }
+        let outbox = &self.client.outbox;
+        let may_try = self.retry_at.is_none_or(|at| at <= Instant::now());
+        if may_try && self.writer.is_empty() && outbox.wants_rest() {
+            let (chat, client) = (Arc::clone(&self.chat), Arc::clone(&self.client));
+            self.work = Some(Box::pin(async move { chat.catch_up(&client).await }));
+        } else if !outbox.is_full()
+            && let Some(text) = self.waiting.pop_front()
+        {
+            self.waiting_bytes -= text.as_ref().map_or(0, String::len) + 64;
+            if self.waiting.is_empty() {
+                self.waiting = VecDeque::new();
+            }
+            let (chat, client) = (Arc::clone(&self.chat), Arc::clone(&self.client));
+            self.work = Some(Box::pin(async move {
+                act(&chat, &client, text).await;
+                true
+            }));
+        }
+    }
+
+    /// Writes what waits, as far as the system takes it.
+    fn write(&mut self, timer: Pin<&mut Sleep>) -> Result<(), End> {
+        loop {
+            if self.writer.is_empty() {
+                let taken = self.client.outbox.take(WRITE_BYTES);
+                for asked in taken.probes {
+                    self.ping();
+                    self.probes.push((self.pings, asked));
+                }
+                self.writer.put(taken.frames);
+                if let Some(close) = taken.closing {
+                    return Err(End::Close(close));
+                }
+                if self.writer.is_empty() {
+                    return Ok(());
+                }
+            }
+            self.writer.write(&self.stream).map_err(|_| End::Gone)?;
+            if self.writer.blocked {
+                timer.reset(self.next_look());
+                return Ok(());
+            }
+        }
+    }
+
+    /// When something may be due at the earliest.
+    fn next_look(&self) -> Instant {
+        let silence = if self.pinged {
+            self.limits.drop_after
+        } else {
+            self.limits.ping_after
+        };
+        let mut next = self.heard + silence;
+        if let Some(since) = self.client.outbox.full_since() {
+            next = next.min(Instant::from_std(since) + self.limits.drain_within);
+        }
+        self.retry_at.map_or(next, |at| next.min(at))
+    }
+
+    fn look_at_the_clock(&mut self) -> Option<End> {
+        let now = Instant::now();
+        let full = self.client.outbox.full_since().map(Instant::from_std);
+        if full.is_some_and(|since| now >= since + self.limits.drain_within) {
+            return Some(End::Close(Close {
+                code: 1008,
+                reason: "reads too slowly",
+                drain: false,
+            }));
+        }
+        if now >= self.heard + self.limits.drop_after {
+            return Some(End::Gone);
+        }
+        if now >= self.heard + self.limits.ping_after && !self.pinged {
+            self.pinged = true;
+            self.ping();
+        }
+        None
+    }
+
+    async fn end(mut self, end: End) {
+        let close = match end {
+            End::Gone => None,
+            // What was sent before the close is still done.
+            End::Closed(code) => Some(Close {
+                code: code.unwrap_or(1000),
+                reason: "",
+                drain: false,
+            }),
+            End::Close(close) => Some(close),
+        };
+        if let Some(work) = self.work.take() {
+            work.await;
+        }
+        while let Some(text) = self.waiting.pop_front() {
+            act(&self.chat, &self.client, text).await;
+        }
+        self.chat.disconnect(&self.client);
+        if let Some(close) = close {
+            if close.drain {
+                self.writer.put(self.client.outbox.take(usize::MAX).frames);
+            } else if close.code == 1008 {
+                self.writer.cut(self.writer.blocked);
+                self.writer.put(self.chat.farewell(close.reason));
+            }
+            close_stream(&self.stream, &mut self.writer, close).await;
+        }
+    }
+}
+
+async fn act(chat: &Chat, client: &Client, text: Option<String>) {
+    match text {
+        Some(text) => chat.handle(client, &text).await,
+        None => chat.refuse(client, "Binary frames are not understood here."),
+    }
+}
+
+/// What is under way, for ever if nothing is.
+async fn next(work: &mut Option<Work>) -> bool {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Sends what waits and the close frame, and gives the other side a moment to do the same.
+async fn close_stream(stream: &TcpStream, writer: &mut Writer, close: Close) {
+    writer
+        .waiting
+        .push_back(websocket::close(close.code, close.reason));
+    let deadline = Instant::now() + CLOSE_DRAIN;
+    while !writer.is_empty() {
+        match writer.write(stream) {
+            Ok(_) if writer.blocked => match timeout_at(deadline, stream.writable()).await {
+                Ok(Ok(())) => {}
+                _ => return,
+            },
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+    // Closing with bytes unread would reset the connection and lose what was just sent.
+    let deadline = Instant::now() + CLOSE_ANSWER;
+    let mut ignored = [0; 1024];
+    while let Ok(Ok(())) = timeout_at(deadline, stream.readable()).await {
+        match stream.try_read(&mut ignored) {
+            Ok(0) => return,
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Where what happened is kept: one short list of acts, each one transaction.
+//!
+//! What a person may run into (no such room, a key already known) is a value; a [`StoreError`] is
+//! a failure of ours. Nothing here knows HTML, sockets or who is listening.
+
+pub mod sqlite;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::model::{
+    ClientId, Message, MessageId, MessageText, Millis, NewUser, NodeId, Person, Room, RoomId,
+    Target, TokenHash, User, UserId, Version,
+};
+
+/// How long an untouched user stays with the token of whoever was them last.
+pub const FREE_AFTER: Duration = Duration::from_secs(10 * 60);
+/// How long a resume token is good after its socket was last here.
+pub const TOKEN_GOOD_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a node's clients stand without it renewing its lease.
+pub const LEASE: Duration = Duration::from_secs(15);
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another server has this store open.
+    #[error("another server is running on {0}")]
+    InUse(PathBuf),
+    /// The address is not one of a store.
+    #[error("{0}")]
+    Address(String),
+    /// The store has shut down.
+    #[error("the store is closed")]
+    Closed,
+    /// The store was made by a newer program than this.
+    #[error("the store is at schema version {found}, this program knows up to {known}")]
+    TooNew {
+        /// The version it is at.
+        found: i64,
+        /// The newest version known here.
+        known: i64,
+    },
+    /// The database refused or failed.
+    #[error("the database failed")]
+    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What a store act comes to.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Someone arrives: a socket has opened.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The node the socket is on.
+    pub node: NodeId,
+    /// The client that is taken over, as [`Store::returning`] showed it.
+    pub resume: Option<Returning>,
+    /// By which a newcomer will be known again.
+    pub token: TokenHash,
+    /// Who a newcomer becomes if no user is free.
+    pub spare: Option<NewUser>,
+}
+
+/// A client that somebody comes back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Returning {
+    /// Which.
+    pub client: ClientId,
+    /// How often it had been taken over.
+    pub visit: i64,
+}
+
+/// How an arrival went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrived {
+    /// As this client.
+    As {
+        /// The client.
+        client: Returning,
+        /// Its user.
+        user: User,
+    },
+    /// Somebody else came back to that client first, or its token is no longer good.
+    Overtaken,
+    /// Nobody is free, and there is no spare user or their name or e-mail address is taken.
+    NobodyFree,
+}
+
+/// How entering a room went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// Into this room.
+    Room(Room),
+    /// There is none of that name or id, or one may not know of it.
+    NoSuchRoom,
+    /// With oneself.
+    Oneself,
+}
+
+/// A message to be stored.
+#[derive(Clone, Debug)]
+pub struct Post {
+    /// The node that is told of the change.
+    pub node: NodeId,
+    /// Who writes it.
+    pub author: UserId,
+    /// Where.
+    pub room: RoomId,
+    /// What.
+    pub text: MessageText,
+    /// Makes sending it again harmless.
+    pub key: Option<Uuid>,
+}
+
+/// How posting went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// Stored; it also goes out on the stream of changes.
+    New(Message),
+    /// The key was known: this is what stands under it.
+    Known(Message),
+    /// The author may not post there, or there is no such room.
+    NoSuchRoom,
+}
+
+/// One stored step of a room: a message made or changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The version it brought the room to.
+    pub version: Version,
+    /// The message as it is at that version.
+    pub message: Message,
+    /// The two people of a private room.
+    pub between: Option<[UserId; 2]>,
+}
+
+/// A run of a room's messages, oldest first, and the version at which they were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The room's version in the same snapshot.
+    pub version: Version,
+    /// Whether the room is a private one.
+    pub private: bool,
+    /// The messages, at most a page.
+    pub messages: Vec<Message>,
+    /// Whether there are older ones.
+    pub older: bool,
+}
+
+/// What brings a reader of a room up to date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatchUp {
+    /// They are.
+    UpToDate,
+    /// The messages made or changed since, oldest first, in their present state. Those with
+    /// `made` up to `after` are older ones that changed.
+    Changes {
+        /// The version they had.
+        after: Version,
+        /// The version they come to.
+        version: Version,
+        /// The messages.
+        messages: Vec<Message>,
+    },
+    /// More than a page has happened, or what they had is of another history.
+    Newest(Page),
+}
+
+/// How much a store holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// Users, used or not.
+    pub users: u64,
+    /// Private rooms.
+    pub private_rooms: u64,
+    /// Messages.
+    pub messages: u64,
+}
+
+/// The acts. Each is one transaction: done and durable when it answers, or not done at all.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// A node begins to work on the store and gets the one stream of the changes that its own
+    /// acts make, in the order in which they were committed.
+    async fn join(&self, node: NodeId) -> Result<mpsc::Receiver<Change>>;
+
+    /// The node is alive: its clients stand for another [`LEASE`].
+    async fn renew_lease(&self, node: NodeId) -> Result<()>;
+
+    /// Clears up after time: clients of nodes whose lease has run out are gone; untouched users
+    /// gone for [`FREE_AFTER`] are free again unless somebody has a private room with them open;
+    /// clients gone for [`TOKEN_GOOD_FOR`] are forgotten. Does a bounded amount at a time.
+    async fn expire(&self, node: NodeId, now: Millis) -> Result<()>;
+
+    /// The client that a resume token is good for.
+    async fn returning(&self, token: TokenHash) -> Result<Option<Returning>>;
+
+    /// Someone arrives: as the client they come back to, else as a random user who is free, else
+    /// as the spare one. Handing a user to somebody new ends the tokens they had.
+    async fn arrive(&self, arrival: Arrival) -> Result<Arrived>;
+
+    /// These clients have gone, unless somebody came back to them meanwhile.
+    async fn leave(&self, clients: Vec<Returning>) -> Result<()>;
+
+    /// The client enters a room, which becomes the one it is active in.
+    async fn enter(&self, client: Returning, user: UserId, target: Target) -> Result<Entered>;
+
+    /// Stores a message in a room its author may post in: durable, and with the room's version
+    /// one higher, when it answers. A known key of the same author stores nothing.
+    async fn post(&self, post: Post) -> Result<Posted>;
+
+    /// These people have seen these rooms up to these messages. Never goes back.
+    async fn mark_read(&self, reads: Vec<(UserId, RoomId, MessageId)>) -> Result<()>;
+
+    /// The default groups, in their order.
+    async fn groups(&self) -> Result<Vec<Room>>;
+
+    /// The group of that name, as anybody may see it.
+    async fn group(&self, name: &str) -> Result<Option<Room>>;
+
+    /// The newest page of a room. Whoever asks has made sure of the right to it.
+    async fn newest(&self, room: RoomId) -> Result<Page>;
+
+    /// The page before a message of a room.
+    async fn older(&self, room: RoomId, before: MessageId) -> Result<Page>;
+
+    /// What happened to the messages from the first to the last id, both included, after a
+    /// version: those that changed since, in their present state.
+    async fn changed_among(
+        &self,
+        room: RoomId,
+        first: MessageId,
+        last: MessageId,
+        after: u64,
+    ) -> Result<Page>;
+
+    /// What brings a reader who has `after` up to date; without it, the newest page.
+    async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp>;
+
+    /// Those who are here, longest first, at most `limit`.
+    async fn people_online(&self, limit: usize) -> Result<Vec<Person>>;
+
+    /// The people this user has something unread from, then those they have talked with, at
+    /// most `limit`.
+    async fn people_of(&self, user: UserId, limit: usize) -> Result<Vec<Person>>;
+
+    /// The people whose user names begin so, by name, at most `limit`.
+    async fn find_people(&self, beginning: &str, limit: usize) -> Result<Vec<Person>>;
+
+    /// Makes users; those whose name or e-mail address is taken are left out. Answers how many
+    /// were made.
+    async fn add_users(&self, users: Vec<NewUser>) -> Result<u64>;
+
+    /// How much there is.
+    async fn census(&self) -> Result<Census>;
+
+    /// Deletes everybody and everything said; the default groups begin anew.
+    async fn reset(&self) -> Result<()>;
+
+    /// Answers if the store can read and write.
+    async fn check(&self) -> Result<()>;
+
+    /// Finishes what was begun and closes. Later acts answer [`StoreError::Closed`].
+    async fn close(&self);
+}
+
+/// How much a commit must survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Synchronous {
+    /// A power cut: each commit waits for the disk.
+    Full,
+    /// A crash of the program; a power cut may take the last commits back.
+    Normal,
+}
+
+/// Who else may have the store open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// No other server: a second one is refused.
+    Server,
+    /// Beside a server that may be running.
+    Beside,
+}
+
+/// Opens the store at an address (`overwire.db`, `sqlite:/var/lib/overwire.db`), making and
+/// migrating it where needed.
+pub async fn open(
+    address: &str,
+    synchronous: Synchronous,
+    access: Access,
+) -> Result<Arc<dyn Store>> {
+    let path = sqlite_path(address)?;
+    let store = sqlite::SqliteStore::open(&path, synchronous, access).await?;
+    Ok(Arc::new(store))
+}
+
+/// The file that an address names.
+fn sqlite_path(address: &str) -> Result<PathBuf> {
+    let path = match address.split_once(':') {
+        Some(("sqlite", path)) => path.strip_prefix("//").unwrap_or(path),
+        // A single letter before the colon is a drive.
+        Some((scheme, _)) if scheme.len() > 1 && !scheme.contains(['/', '.', '\\']) => {
+            return Err(StoreError::Address(format!(
+                "“{scheme}:” is not a kind of database known here; give a file, such as \
+                 overwire.db or sqlite:/var/lib/overwire.db"
+            )));
+        }
+        _ => address,
+    };
+    if path.is_empty() {
+        return Err(StoreError::Address(
+            "the database's file has no name".to_owned(),
+        ));
+    }
+    Ok(PathBuf::from(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_names_a_file_or_says_what_is_wrong() {
+        #[track_caller]
+        fn check(address: &str, expected: Option<&str>) {
+            assert_eq!(
+                sqlite_path(address).ok(),
+                expected.map(PathBuf::from),
+                "{address}"
+            );
+        }
+        check("overwire.db", Some("overwire.db"));
+        check("/tmp/a:b.db", Some("/tmp/a:b.db"));
+        check("sqlite:a.db", Some("a.db"));
+        check("sqlite:///tmp/a.db", Some("/tmp/a.db"));
+        check("sqlite:", None);
+        check("", None);
+        check("mysql://localhost/chat", None);
+        check("postgres://localhost/chat", None);
+    }
+}

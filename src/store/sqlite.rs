@@ -1,0 +1,1214 @@
+//! The store in one SQLite file: one writer thread, a pool of readers, a thread for checkpoints.
+//!
+//! The writer takes whatever is waiting and commits it in one transaction, so that many writes
+//! share one wait for the disk; each write has a savepoint of its own, so that one's failure
+//! undoes no other's. Answers and changes go out after the commit.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, named_params, params};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use uuid::Uuid;
+
+use super::{
+    Access, Arrival, Arrived, CatchUp, Census, Change, Entered, FREE_AFTER, LEASE, Page, Post,
+    Posted, Result, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+};
+use crate::model::{
+    ClientId, History, Message, MessageId, Millis, NewUser, NodeId, Person, Room, RoomId, RoomKind,
+    Target, TokenHash, User, UserId, Version,
+};
+use crate::protocol::PAGE_MESSAGES;
+
+const MIGRATIONS: [&str; 1] = [concat!(
+    include_str!("migrations/sqlite/0001_chat.sql"),
+    include_str!("migrations/sqlite/default_groups.sql"),
+)];
+const DEFAULT_GROUPS: &str = include_str!("migrations/sqlite/default_groups.sql");
+
+/// How many writes share one transaction at most.
+const GROUP_COMMIT: usize = 512;
+/// How many committed changes may wait for the node's delivery before the writer waits for it.
+const CHANGES_WAITING: usize = 4096;
+/// How many readers, and so reads at one time.
+const READERS: u32 = 4;
+/// How long SQLite waits for another process's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the write-ahead log is looked at.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// From this size on, in bytes, the write-ahead log is copied into the database.
+const WAL_WORTH_COPYING: u64 = 4 * 1024 * 1024;
+/// From this size on, in bytes, writers wait until the write-ahead log begins anew.
+const WAL_BOUND: u64 = 64 * 1024 * 1024;
+/// How many rows one round of clearing up takes at most, of each kind.
+const EXPIRE_AT_ONCE: u32 = 500;
+/// Unread messages are counted up to this many.
+const UNREAD_AT_MOST: u32 = 100;
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl From<r2d2::Error> for StoreError {
+    fn from(error: r2d2::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// The store in one SQLite file.
+pub struct SqliteStore {
+    writer: Mutex<Option<mpsc::UnboundedSender<Write>>>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    readers: r2d2::Pool<SqliteConnectionManager>,
+    reading: Arc<Semaphore>,
+    listeners: Listeners,
+    /// Held as long as the store is open, where it is a server's.
+    _lock: Option<File>,
+}
+
+type Listeners = Arc<Mutex<HashMap<NodeId, mpsc::Sender<Change>>>>;
+
+/// A write that waits for the writer: what it does inside the transaction gives what is to be
+/// said once the fate of the transaction is known.
+type Write = Box<dyn FnOnce(&mut Writing<'_>) -> Answer + Send>;
+type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
+
+/// What a write works on.
+struct Writing<'a> {
+    db: &'a Connection,
+    changes: &'a mut Vec<(NodeId, Change)>,
+    history: History,
+}
+
+impl SqliteStore {
+    /// Opens the file, making and migrating it where needed. A server's store is locked by a file
+    /// beside the database (`overwire.db.lock`), and everybody a former server held is gone.
+    pub async fn open(path: &Path, synchronous: Synchronous, access: Access) -> Result<Self> {
+        let path = path.to_owned();
+        let opening = tokio::task::spawn_blocking(move || open(&path, synchronous, access));
+        opening.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Runs a write in the writer's next transaction and answers after its commit.
+    async fn write<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Writing<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (sender, answer) = oneshot::channel();
+        let write: Write = Box::new(move |writing| {
+            let done = savepoint(writing, act);
+            Box::new(move |failure| {
+                let done = match failure {
+                    None => done.map_err(StoreError::from),
+                    Some(failure) => Err(failure),
+                };
+                // Whoever asked may have gone; what is committed stays.
+                let _ = sender.send(done);
+            })
+        });
+        self.send(write)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    fn send(&self, write: Write) -> Result<()> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = writer.as_ref().ok_or(StoreError::Closed)?;
+        writer.send(write).map_err(|_| StoreError::Closed)
+    }
+
+    /// Runs reads in one snapshot.
+    async fn read<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        // No more blocking threads than readers: the rest wait here, which costs nothing.
+        let reading = Arc::clone(&self.reading);
+        let permit = reading
+            .acquire_owned()
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        let readers = self.readers.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let mut db = readers.get()?;
+            let snapshot = db.transaction()?;
+            let found = act(&snapshot)?;
+            snapshot.commit()?;
+            Ok(found)
+        });
+        reading.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn open(path: &Path, synchronous: Synchronous, access: Access) -> Result<SqliteStore> {
+    let lock = match access {
+        Access::Server => Some(lock(path)?),
+        Access::Beside => None,
+    };
+    let mut db = Connection::open(path)?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    db.pragma_update(None, "journal_mode", "wal")?;
+    db.pragma_update(
+        None,
+        "synchronous",
+        match synchronous {
+            Synchronous::Full => "full",
+            Synchronous::Normal => "normal",
+        },
+    )?;
+    db.pragma_update(None, "foreign_keys", true)?;
+    db.set_prepared_statement_cache_capacity(64);
+    migrate(&mut db)?;
+    if access == Access::Server {
+        begin(&mut db)?;
+        // Checkpoints are the other thread's, so that no commit waits for one.
+        db.pragma_update(None, "wal_autocheckpoint", 0)?;
+    }
+
+    let manager = SqliteConnectionManager::file(path)
+        .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .with_init(|db| {
+            db.busy_timeout(BUSY_TIMEOUT)?;
+            db.set_prepared_statement_cache_capacity(64);
+            Ok(())
+        });
+    let readers = r2d2::Pool::builder()
+        .max_size(READERS)
+        .test_on_check_out(false)
+        .build(manager)?;
+
+    let history = History::random();
+    let listeners = Listeners::default();
+    let (writer, writes) = mpsc::unbounded_channel();
+    let mut threads = Vec::new();
+    threads.push(
+        std::thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn({
+                let listeners = Arc::clone(&listeners);
+                move || write_all(&db, writes, &listeners, history)
+            })?,
+    );
+    if access == Access::Server {
+        let (path, writer) = (path.to_owned(), writer.downgrade());
+        let checkpoints = Connection::open(&path)?;
+        checkpoints.busy_timeout(BUSY_TIMEOUT)?;
+        threads.push(
+            std::thread::Builder::new()
+                .name("checkpoints".to_owned())
+                .spawn(move || {
+                    while writer.strong_count() > 0 {
+                        if let Err(error) = checkpoint(&checkpoints, &wal_of(&path)) {
+                            tracing::warn!(%error, "could not copy the write-ahead log");
+                        }
+                        std::thread::park_timeout(CHECKPOINT_EVERY);
+                    }
+                })?,
+        );
+    }
+    Ok(SqliteStore {
+        writer: Mutex::new(Some(writer)),
+        threads: Mutex::new(threads),
+        readers,
+        reading: Arc::new(Semaphore::new(READERS as usize)),
+        listeners,
+        _lock: lock,
+    })
+}
+
+/// The path with something after its name.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+fn wal_of(path: &Path) -> PathBuf {
+    beside(path, "-wal")
+}
+
+/// Takes the advisory lock of a server. The system lets go of it when the process ends, however
+/// it ends.
+fn lock(path: &Path) -> Result<File> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(beside(path, ".lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+fn migrate(db: &mut Connection) -> Result<()> {
+    let known = MIGRATIONS.len() as i64;
+    // Two programs may open a new file at the same moment: the lock comes before the look.
+    let migration = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let found: i64 = migration.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > known {
+        return Err(StoreError::TooNew { found, known });
+    }
+    for sql in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        migration.execute_batch(sql)?;
+    }
+    migration.pragma_update(None, "user_version", known)?;
+    migration.commit()?;
+    Ok(())
+}
+
+/// A server starts: whoever a former one held is gone.
+fn begin(db: &mut Connection) -> Result<()> {
+    let beginning = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let now = Millis::now();
+    beginning.execute(
+        "update clients set left_at = ? where left_at is null",
+        [now.0],
+    )?;
+    beginning.execute("delete from clients_active", [])?;
+    beginning.execute("delete from nodes", [])?;
+    beginning.execute(
+        "update users set gone_at = ? where free = 0 and traced_at is null and gone_at is null",
+        [now.0],
+    )?;
+    beginning.commit()?;
+    Ok(())
+}
+
+/// The writer's life: whatever waits becomes one transaction.
+fn write_all(
+    db: &Connection,
+    mut writes: mpsc::UnboundedReceiver<Write>,
+    listeners: &Listeners,
+    history: History,
+) {
+    let mut batch = Vec::new();
+    while writes.blocking_recv_many(&mut batch, GROUP_COMMIT) > 0 {
+        let mut changes = Vec::new();
+        let mut answers = Vec::new();
+        let committed = commit(db, batch.drain(..), &mut answers, &mut changes, history);
+        match committed {
+            Ok(()) => {
+                for (node, change) in changes {
+                    let listener = listeners
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .get(&node)
+                        .cloned();
+                    if let Some(listener) = listener {
+                        // A node that has stopped listening has nobody to show it to.
+                        let _ = listener.blocking_send(change);
+                    }
+                }
+                answers.into_iter().for_each(|answer| answer(None));
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for answer in answers {
+                    answer(Some(StoreError::Database(Arc::clone(&error).into())));
+                }
+            }
+        }
+    }
+    if let Err(error) = db.execute_batch("pragma wal_checkpoint(truncate)") {
+        tracing::warn!(%error, "could not copy the write-ahead log");
+    }
+}
+
+fn commit(
+    db: &Connection,
+    batch: impl Iterator<Item = Write>,
+    answers: &mut Vec<Answer>,
+    changes: &mut Vec<(NodeId, Change)>,
+    history: History,
+) -> rusqlite::Result<()> {
+    // When beginning fails, the writes still run into "no transaction" below, so that each of
+    // them gets its answer; none of them can leave anything behind.
+    let begun = db.execute_batch("begin immediate");
+    for write in batch {
+        answers.push(write(&mut Writing {
+            db,
+            changes,
+            history,
+        }));
+    }
+    begun?;
+    let committed = db.execute_batch("commit");
+    if committed.is_err() && !db.is_autocommit() {
+        db.execute_batch("rollback")?;
+    }
+    committed
+}
+
+/// Runs one write so that its failure undoes it alone.
+fn savepoint<T>(
+    writing: &mut Writing<'_>,
+    act: impl FnOnce(&mut Writing<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let db = writing.db;
+    if db.is_autocommit() {
+        // The transaction never began, or a full disk has ended it.
+        return Err(rusqlite::Error::InvalidQuery);
+    }
+    let before = writing.changes.len();
+    db.prepare_cached("savepoint act")?.execute([])?;
+    let done = act(writing);
+    if done.is_err() {
+        writing.changes.truncate(before);
+        if !db.is_autocommit() {
+            db.prepare_cached("rollback to act")?.execute([])?;
+        }
+    }
+    if !db.is_autocommit() {
+        db.prepare_cached("release act")?.execute([])?;
+    }
+    done
+}
+
+/// Copies a write-ahead log of some size into the database while writing goes on; one that has
+/// outgrown its bound makes the writer wait until it begins anew.
+fn checkpoint(db: &Connection, wal: &Path) -> rusqlite::Result<()> {
+    let size = || std::fs::metadata(wal).map_or(0, |wal| wal.len());
+    if size() >= WAL_WORTH_COPYING {
+        db.query_row("pragma wal_checkpoint(passive)", [], |_| Ok(()))?;
+    }
+    if size() >= WAL_BOUND {
+        db.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+const MESSAGE: &str = "
+    m.id, m.room_id, m.user_id, u.name, m.author_name, m.text, m.key, m.made, m.changed,
+    m.created_at from messages m join users u on u.id = m.user_id";
+
+fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
+    let key: Option<String> = row.get(6)?;
+    Ok(Message {
+        id: MessageId(row.get(0)?),
+        room: RoomId(row.get(1)?),
+        author: User {
+            id: UserId(row.get(2)?),
+            name: row.get(3)?,
+        },
+        author_name: row.get(4)?,
+        text: row.get(5)?,
+        key: key.and_then(|key| Uuid::try_parse(&key).ok()),
+        made: row.get(7)?,
+        changed: row.get(8)?,
+        created_at: Millis(row.get(9)?),
+    })
+}
+
+fn user(row: &Row<'_>) -> rusqlite::Result<User> {
+    Ok(User {
+        id: UserId(row.get(0)?),
+        name: row.get(1)?,
+    })
+}
+
+/// The newest messages before `before`, oldest first, and whether there are older ones still.
+fn page(db: &Connection, room: RoomId, before: i64) -> rusqlite::Result<Page> {
+    let (version, private) = version(db, room)?;
+    let mut messages = db
+        .prepare_cached(&format!(
+            "select {MESSAGE} where m.room_id = ? and m.id < ? order by m.id desc limit ?"
+        ))?
+        .query_map(params![room.0, before, PAGE_MESSAGES as i64 + 1], message)?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let older = messages.len() > PAGE_MESSAGES;
+    messages.truncate(PAGE_MESSAGES);
+    messages.reverse();
+    Ok(Page {
+        version,
+        private,
+        messages,
+        older,
+    })
+}
+
+/// A room's version, and whether it is a private room.
+fn version(db: &Connection, room: RoomId) -> rusqlite::Result<(Version, bool)> {
+    db.prepare_cached("select history, version, kind = 'private' from rooms where id = ?")?
+        .query_one([room.0], |row| {
+            Ok((
+                Version {
+                    room,
+                    history: History(row.get(0)?),
+                    number: row.get(1)?,
+                },
+                row.get(2)?,
+            ))
+        })
+}
+
+/// Whether `after` is a version this room has been at: its history is one of the room's, and the
+/// number is one that this history reached. Everything begins with no change at all.
+fn has_been(db: &Connection, after: Version) -> rusqlite::Result<bool> {
+    if after.number == 0 {
+        return Ok(true);
+    }
+    db.prepare_cached(
+        "select exists (
+            select 1 from room_histories h
+            where h.room_id = :room and h.history = :history and h.first_version <= :number
+            and :number < coalesce(
+                (select min(n.first_version) from room_histories n
+                 where n.room_id = h.room_id and n.first_version > h.first_version),
+                (select r.version + 1 from rooms r where r.id = h.room_id)))",
+    )?
+    .query_one(
+        named_params! {
+            ":room": after.room.0,
+            ":history": after.history.0,
+            ":number": after.number,
+        },
+        |row| row.get(0),
+    )
+}
+
+fn catch_up(db: &Connection, room: RoomId, after: Option<Version>) -> rusqlite::Result<CatchUp> {
+    let Some(after) = after.filter(|after| after.room == room) else {
+        return Ok(CatchUp::Newest(page(db, room, i64::MAX)?));
+    };
+    let (version, _) = version(db, room)?;
+    if !has_been(db, after)? {
+        return Ok(CatchUp::Newest(page(db, room, i64::MAX)?));
+    }
+    if after.number == version.number {
+        return Ok(CatchUp::UpToDate);
+    }
+    let changed: usize = db
+        .prepare_cached(
+            "select count(*) from
+             (select 1 from messages where room_id = ? and changed > ? limit ?)",
+        )?
+        .query_one(
+            params![room.0, after.number, PAGE_MESSAGES as i64 + 1],
+            |row| row.get(0),
+        )?;
+    if changed > PAGE_MESSAGES {
+        return Ok(CatchUp::Newest(page(db, room, i64::MAX)?));
+    }
+    let messages = db
+        .prepare_cached(&format!(
+            "select {MESSAGE} where m.room_id = ? and m.changed > ? order by m.id"
+        ))?
+        .query_map(params![room.0, after.number], message)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(CatchUp::Changes {
+        after,
+        version,
+        messages,
+    })
+}
+
+/// A room as `me` sees it: nothing where they may not know of it.
+fn room(db: &Connection, me: UserId, id: RoomId) -> rusqlite::Result<Option<Room>> {
+    db.prepare_cached(
+        "select r.name, u.id, u.name from rooms r
+         left join users u on u.id = case :me when r.user_low then r.user_high else r.user_low end
+         where r.id = :id and (r.kind = 'group' or :me in (r.user_low, r.user_high))",
+    )?
+    .query_one(named_params! { ":me": me.0, ":id": id.0 }, |row| {
+        let kind = match row.get(0)? {
+            Some(name) => RoomKind::Group(name),
+            None => RoomKind::Private {
+                with: User {
+                    id: UserId(row.get(1)?),
+                    name: row.get(2)?,
+                },
+            },
+        };
+        Ok(Room { id, kind })
+    })
+    .optional()
+}
+
+fn group(db: &Connection, name: &str) -> rusqlite::Result<Option<Room>> {
+    db.prepare_cached("select id, name from rooms where name_key = ?")?
+        .query_one([name.to_lowercase()], group_row)
+        .optional()
+}
+
+fn group_row(row: &Row<'_>) -> rusqlite::Result<Room> {
+    Ok(Room {
+        id: RoomId(row.get(0)?),
+        kind: RoomKind::Group(row.get(1)?),
+    })
+}
+
+/// The private room of two people, made if this is the first time anybody asks for it. While it
+/// is open the other is kept from being handed out.
+fn private_room(db: &Connection, me: UserId, with: User, now: Millis) -> rusqlite::Result<Room> {
+    let (low, high) = (me.0.min(with.id.0), me.0.max(with.id.0));
+    db.prepare_cached(
+        "insert into rooms (id, kind, user_low, user_high, created_at)
+         values (?, 'private', ?, ?, ?) on conflict (user_low, user_high) do nothing",
+    )?
+    .execute(params![RoomId::random().0, low, high, now.0])?;
+    let id = db
+        .prepare_cached("select id from rooms where user_low = ? and user_high = ?")?
+        .query_one(params![low, high], |row| row.get(0))?;
+    Ok(Room {
+        id: RoomId(id),
+        kind: RoomKind::Private { with },
+    })
+}
+
+fn person(db: &Connection, name: &str) -> rusqlite::Result<Option<User>> {
+    db.prepare_cached("select id, name from users where name = ? and arrived_at is not null")?
+        .query_one([name.to_lowercase()], user)
+        .optional()
+}
+
+/// Makes one user; `None` where the name or the e-mail address is taken.
+fn add_user(db: &Connection, new: &NewUser) -> rusqlite::Result<Option<UserId>> {
+    db.prepare_cached(
+        "insert into users (name, email, shuffle) values (?, ?, random())
+         on conflict do nothing returning id",
+    )?
+    .query_one([&new.name, &new.email], |row| row.get(0).map(UserId))
+    .optional()
+}
+
+/// A random user who is free: the next one from a random place of the shuffled order.
+fn free_user(db: &Connection) -> rusqlite::Result<Option<UserId>> {
+    db.prepare_cached(
+        "with start (place) as (select random())
+         select id from (
+            select id from (select u.id from users u, start
+                where u.free = 1 and u.shuffle >= start.place order by u.shuffle limit 1)
+            union all
+            select id from (select u.id from users u where u.free = 1 order by u.shuffle limit 1))
+         limit 1",
+    )?
+    .query_one([], |row| row.get(0).map(UserId))
+    .optional()
+}
+
+fn come_back(
+    db: &Connection,
+    node: NodeId,
+    returning: Returning,
+    now: Millis,
+) -> rusqlite::Result<Option<UserId>> {
+    let user = db
+        .prepare_cached(
+            "update clients set visit = visit + 1, node_id = :node, left_at = null,
+                arrived_at = case when left_at is null then arrived_at else :now end
+             where id = :client and visit = :visit and (left_at is null or left_at > :good)
+             returning user_id",
+        )?
+        .query_one(
+            named_params! {
+                ":node": node.0,
+                ":now": now.0,
+                ":client": returning.client.0,
+                ":visit": returning.visit,
+                ":good": now.before(TOKEN_GOOD_FOR).0,
+            },
+            |row| row.get(0).map(UserId),
+        )
+        .optional()?;
+    if let Some(user) = user {
+        db.prepare_cached("update users set free = 0, gone_at = null where id = ?")?
+            .execute([user.0])?;
+    }
+    Ok(user)
+}
+
+fn arrive(db: &Connection, arrival: &Arrival, now: Millis) -> rusqlite::Result<Arrived> {
+    let name = |id: UserId| {
+        db.prepare_cached("select id, name from users where id = ?")?
+            .query_one([id.0], user)
+    };
+    if let Some(returning) = arrival.resume {
+        return Ok(match come_back(db, arrival.node, returning, now)? {
+            Some(user) => Arrived::As {
+                client: Returning {
+                    visit: returning.visit + 1,
+                    ..returning
+                },
+                user: name(user)?,
+            },
+            None => Arrived::Overtaken,
+        });
+    }
+    let user = match free_user(db)? {
+        Some(user) => user,
+        None => {
+            let Some(spare) = &arrival.spare else {
+                return Ok(Arrived::NobodyFree);
+            };
+            match add_user(db, spare)? {
+                Some(user) => user,
+                None => return Ok(Arrived::NobodyFree),
+            }
+        }
+    };
+    // Nothing of whoever was this user before is left: their token ends, and so do private rooms
+    // in which nothing was said.
+    db.prepare_cached("delete from clients where user_id = ?")?
+        .execute([user.0])?;
+    db.prepare_cached("delete from rooms where version = 0 and user_low = ?")?
+        .execute([user.0])?;
+    db.prepare_cached("delete from rooms where version = 0 and user_high = ?")?
+        .execute([user.0])?;
+    db.prepare_cached(
+        "update users set free = 0, gone_at = null, arrived_at = coalesce(arrived_at, ?)
+         where id = ?",
+    )?
+    .execute(params![now.0, user.0])?;
+    let client = db
+        .prepare_cached(
+            "insert into clients (user_id, node_id, token_hash, arrived_at) values (?, ?, ?, ?)
+             returning id",
+        )?
+        .query_one(
+            params![user.0, arrival.node.0, arrival.token.0, now.0],
+            |row| row.get(0),
+        )?;
+    let client = Returning {
+        client: ClientId(client),
+        visit: 0,
+    };
+    Ok(Arrived::As {
+        client,
+        user: name(user)?,
+    })
+}
+
+/// The users that match are gone from now on, if they are untouched.
+const GONE: &str = "update users set gone_at = :now
+    where traced_at is null and free = 0 and gone_at is null and id in";
+
+fn leave(db: &Connection, clients: &[Returning], now: Millis) -> rusqlite::Result<()> {
+    for Returning { client, visit } in clients {
+        let left = db
+            .prepare_cached(
+                "update clients set left_at = ? where id = ? and visit = ? and left_at is null",
+            )?
+            .execute(params![now.0, client.0, visit])?;
+        if left > 0 {
+            db.prepare_cached("delete from clients_active where client_id = ?")?
+                .execute([client.0])?;
+            db.prepare_cached(&format!(
+                "{GONE} (select user_id from clients where id = :client)"
+            ))?
+            .execute(named_params! { ":now": now.0, ":client": client.0 })?;
+        }
+    }
+    Ok(())
+}
+
+fn enter(
+    db: &Connection,
+    client: Returning,
+    me: UserId,
+    target: &Target,
+    now: Millis,
+) -> rusqlite::Result<Entered> {
+    let room = match target {
+        Target::Group(name) => group(db, name)?,
+        Target::Room(id) => room(db, me, *id)?,
+        Target::Private(name) => match person(db, name)? {
+            Some(with) if with.id == me => return Ok(Entered::Oneself),
+            Some(with) => Some(private_room(db, me, with, now)?),
+            None => None,
+        },
+    };
+    let Some(room) = room else {
+        return Ok(Entered::NoSuchRoom);
+    };
+    db.prepare_cached(
+        "insert into clients_active (client_id, room_id)
+         select id, :room from clients where id = :client and visit = :visit
+         on conflict (client_id) do update set room_id = excluded.room_id",
+    )?
+    .execute(named_params! {
+        ":room": room.id.0,
+        ":client": client.client.0,
+        ":visit": client.visit,
+    })?;
+    if let RoomKind::Private { with } = &room.kind {
+        db.prepare_cached("update users set free = 0, gone_at = ? where id = ? and free = 1")?
+            .execute(params![now.0, with.id.0])?;
+    }
+    Ok(Entered::Room(room))
+}
+
+fn post(writing: &mut Writing<'_>, post: &Post, now: Millis) -> rusqlite::Result<Posted> {
+    let db = writing.db;
+    let key = post.key.map(|key| key.to_string());
+    if let Some(key) = &key {
+        let known = db
+            .prepare_cached(&format!(
+                "select {MESSAGE} where m.user_id = ? and m.key = ?"
+            ))?
+            .query_one(params![post.author.0, key], message)
+            .optional()?;
+        if let Some(known) = known {
+            return Ok(Posted::Known(known));
+        }
+    }
+    let room = db
+        .prepare_cached(
+            "update rooms set version = version + 1, history = :history
+             where id = :room and (kind = 'group' or :author in (user_low, user_high))
+             returning version, user_low, user_high",
+        )?
+        .query_one(
+            named_params! {
+                ":history": writing.history.0,
+                ":room": post.room.0,
+                ":author": post.author.0,
+            },
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .optional()?;
+    let Some((number, low, high)) = room else {
+        return Ok(Posted::NoSuchRoom);
+    };
+    let number: u64 = number;
+    let between: Option<[UserId; 2]> =
+        Option::zip(low, high).map(|(low, high)| [UserId(low), UserId(high)]);
+    db.prepare_cached(
+        "insert into room_histories (room_id, first_version, history) values (?, ?, ?)
+         on conflict do nothing",
+    )?
+    .execute(params![post.room.0, number, writing.history.0])?;
+    let id: i64 = db
+        .prepare_cached(
+            "insert into messages
+                (room_id, user_id, author_name, text, key, made, changed, created_at)
+             select :room, id, coalesce(display_name, name), :text, :key, :made, :made, :now
+             from users where id = :author returning id",
+        )?
+        .query_one(
+            named_params! {
+                ":room": post.room.0,
+                ":author": post.author.0,
+                ":text": post.text.as_str(),
+                ":key": key,
+                ":made": number,
+                ":now": now.0,
+            },
+            |row| row.get(0),
+        )?;
+    for user in between
+        .as_ref()
+        .map_or(std::slice::from_ref(&post.author), |both| both)
+    {
+        db.prepare_cached(
+            "update users set traced_at = ?, free = 0, gone_at = null
+             where id = ? and traced_at is null",
+        )?
+        .execute(params![now.0, user.0])?;
+        let with = between.and_then(|both| both.into_iter().find(|other| other != user));
+        subscribe(db, *user, post, with, MessageId(id))?;
+    }
+    let message = db
+        .prepare_cached(&format!("select {MESSAGE} where m.id = ?"))?
+        .query_one([id], message)?;
+    let version = Version {
+        room: post.room,
+        history: writing.history,
+        number,
+    };
+    writing.changes.push((
+        post.node,
+        Change {
+            version,
+            message: message.clone(),
+            between,
+        },
+    ));
+    Ok(Posted::New(message))
+}
+
+/// The user belongs to the room from now on; in a private room the message is unread for the
+/// other and has been read by its author.
+fn subscribe(
+    db: &Connection,
+    user: UserId,
+    post: &Post,
+    with: Option<UserId>,
+    message: MessageId,
+) -> rusqlite::Result<()> {
+    if with.is_none() {
+        db.prepare_cached(
+            "insert into users_subscribed (user_id, room_id) values (?, ?) on conflict do nothing",
+        )?
+        .execute(params![user.0, post.room.0])?;
+        return Ok(());
+    }
+    let own = user == post.author;
+    db.prepare_cached(
+        "insert into users_subscribed
+            (user_id, room_id, with_id, last_message_id, read_message_id, unread)
+         values (:user, :room, :with, :message, :read, :unread)
+         on conflict do update set
+            last_message_id = excluded.last_message_id,
+            read_message_id = max(read_message_id, excluded.read_message_id),
+            unread = case excluded.unread when 0 then 0 else min(unread + 1, :most) end",
+    )?
+    .execute(named_params! {
+        ":user": user.0,
+        ":room": post.room.0,
+        ":with": with.map(|with| with.0),
+        ":message": message.0,
+        ":read": if own { message.0 } else { 0 },
+        ":unread": i64::from(!own),
+        ":most": UNREAD_AT_MOST,
+    })?;
+    Ok(())
+}
+
+fn mark_read(db: &Connection, user: UserId, room: RoomId, upto: MessageId) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "update users_subscribed as s set
+            read_message_id = min(:upto, s.last_message_id),
+            unread = (select count(*) from (
+                select 1 from messages m where m.room_id = s.room_id and m.id > :upto
+                and m.user_id <> s.user_id limit :most))
+         where s.user_id = :user and s.room_id = :room and s.read_message_id < :upto",
+    )?
+    .execute(named_params! {
+        ":upto": upto.0,
+        ":user": user.0,
+        ":room": room.0,
+        ":most": UNREAD_AT_MOST,
+    })?;
+    Ok(())
+}
+
+fn expire(db: &Connection, node: NodeId, now: Millis) -> rusqlite::Result<()> {
+    let dead = "select id from nodes where lease_until < :now and id <> :node";
+    let of_dead = named_params! { ":now": now.0, ":node": node.0 };
+    db.execute(
+        &format!(
+            "delete from clients_active where client_id in
+             (select id from clients where left_at is null and node_id in ({dead}))"
+        ),
+        of_dead,
+    )?;
+    db.execute(
+        &format!(
+            "{GONE} (select user_id from clients where left_at is null and node_id in ({dead}))"
+        ),
+        of_dead,
+    )?;
+    db.execute(
+        &format!("update clients set left_at = :now where left_at is null and node_id in ({dead})"),
+        of_dead,
+    )?;
+    db.execute(
+        "delete from nodes where lease_until < :now and id <> :node",
+        of_dead,
+    )?;
+
+    // Whoever somebody has a private room open with is looked at again later.
+    let gone = db
+        .prepare_cached("select id from users where gone_at <= ? order by gone_at limit ?")?
+        .query_map(params![now.before(FREE_AFTER).0, EXPIRE_AT_ONCE], |row| {
+            row.get(0)
+        })?
+        .collect::<rusqlite::Result<Vec<i64>>>()?;
+    for user in gone {
+        let wanted: bool = db
+            .prepare_cached(
+                "select exists (select 1 from rooms r join clients_active a on a.room_id = r.id
+                    where r.user_low = :user)
+                 or exists (select 1 from rooms r join clients_active a on a.room_id = r.id
+                    where r.user_high = :user)",
+            )?
+            .query_one(named_params! { ":user": user }, |row| row.get(0))?;
+        let free = if wanted { (0, Some(now.0)) } else { (1, None) };
+        db.prepare_cached("update users set free = ?, gone_at = ? where id = ?")?
+            .execute(params![free.0, free.1, user])?;
+    }
+    db.prepare_cached(
+        "delete from clients where id in (select id from clients where left_at < ? limit ?)",
+    )?
+    .execute(params![now.before(TOKEN_GOOD_FOR).0, EXPIRE_AT_ONCE])?;
+    Ok(())
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn join(&self, node: NodeId) -> Result<mpsc::Receiver<Change>> {
+        self.renew_lease(node).await?;
+        let (sender, changes) = mpsc::channel(CHANGES_WAITING);
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(node, sender);
+        Ok(changes)
+    }
+
+    async fn renew_lease(&self, node: NodeId) -> Result<()> {
+        self.write(move |writing| {
+            writing
+                .db
+                .prepare_cached(
+                    "insert into nodes (id, lease_until) values (?, ?)
+                     on conflict (id) do update set lease_until = excluded.lease_until",
+                )?
+                .execute(params![node.0, Millis::now().after(LEASE).0])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn expire(&self, node: NodeId, now: Millis) -> Result<()> {
+        self.write(move |writing| expire(writing.db, node, now))
+            .await
+    }
+
+    async fn returning(&self, token: TokenHash) -> Result<Option<Returning>> {
+        self.read(move |db| {
+            db.prepare_cached(
+                "select id, visit from clients
+                 where token_hash = ? and (left_at is null or left_at > ?)",
+            )?
+            .query_one(
+                params![token.0, Millis::now().before(TOKEN_GOOD_FOR).0],
+                |row| {
+                    Ok(Returning {
+                        client: ClientId(row.get(0)?),
+                        visit: row.get(1)?,
+                    })
+                },
+            )
+            .optional()
+        })
+        .await
+    }
+
+    async fn arrive(&self, arrival: Arrival) -> Result<Arrived> {
+        self.write(move |writing| arrive(writing.db, &arrival, Millis::now()))
+            .await
+    }
+
+    async fn leave(&self, clients: Vec<Returning>) -> Result<()> {
+        self.write(move |writing| leave(writing.db, &clients, Millis::now()))
+            .await
+    }
+
+    async fn enter(&self, client: Returning, user: UserId, target: Target) -> Result<Entered> {
+        self.write(move |writing| enter(writing.db, client, user, &target, Millis::now()))
+            .await
+    }
+
+    async fn post(&self, new: Post) -> Result<Posted> {
+        self.write(move |writing| post(writing, &new, Millis::now()))
+            .await
+    }
+
+    async fn mark_read(&self, reads: Vec<(UserId, RoomId, MessageId)>) -> Result<()> {
+        self.write(move |writing| {
+            reads
+                .into_iter()
+                .try_for_each(|(user, room, upto)| mark_read(writing.db, user, room, upto))
+        })
+        .await
+    }
+
+    async fn groups(&self) -> Result<Vec<Room>> {
+        self.read(|db| {
+            db.prepare_cached(
+                "select id, name from rooms where position is not null order by position",
+            )?
+            .query_map([], group_row)?
+            .collect()
+        })
+        .await
+    }
+
+    async fn group(&self, name: &str) -> Result<Option<Room>> {
+        let name = name.to_owned();
+        self.read(move |db| group(db, &name)).await
+    }
+
+    async fn newest(&self, room: RoomId) -> Result<Page> {
+        self.read(move |db| page(db, room, i64::MAX)).await
+    }
+
+    async fn older(&self, room: RoomId, before: MessageId) -> Result<Page> {
+        self.read(move |db| page(db, room, before.0)).await
+    }
+
+    async fn changed_among(
+        &self,
+        room: RoomId,
+        first: MessageId,
+        last: MessageId,
+        after: u64,
+    ) -> Result<Page> {
+        self.read(move |db| {
+            let (version, private) = version(db, room)?;
+            let messages = db
+                .prepare_cached(&format!(
+                    "select {MESSAGE} where m.room_id = ? and m.id between ? and ?
+                     and m.changed > ? order by m.id"
+                ))?
+                .query_map(params![room.0, first.0, last.0, after], message)?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok(Page {
+                version,
+                private,
+                messages,
+                older: false,
+            })
+        })
+        .await
+    }
+
+    async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp> {
+        self.read(move |db| catch_up(db, room, after)).await
+    }
+
+    async fn people_online(&self, limit: usize) -> Result<Vec<Person>> {
+        self.read(move |db| {
+            db.prepare_cached(
+                "select u.id, u.name from clients c join users u on u.id = c.user_id
+                 where c.left_at is null order by c.arrived_at, c.id limit ?",
+            )?
+            .query_map([limit as i64], |row| {
+                Ok(Person {
+                    user: user(row)?,
+                    unread: 0,
+                    online: true,
+                })
+            })?
+            .collect()
+        })
+        .await
+    }
+
+    async fn people_of(&self, me: UserId, limit: usize) -> Result<Vec<Person>> {
+        self.read(move |db| {
+            db.prepare_cached(
+                "select u.id, u.name, s.unread, exists (
+                    select 1 from clients c where c.user_id = u.id and c.left_at is null)
+                 from users_subscribed s join users u on u.id = s.with_id
+                 where s.user_id = ? and s.with_id is not null
+                 order by (s.unread > 0) desc, s.last_message_id desc limit ?",
+            )?
+            .query_map(params![me.0, limit as i64], |row| {
+                Ok(Person {
+                    user: user(row)?,
+                    unread: row.get(2)?,
+                    online: row.get(3)?,
+                })
+            })?
+            .collect()
+        })
+        .await
+    }
+
+    async fn find_people(&self, beginning: &str, limit: usize) -> Result<Vec<Person>> {
+        let beginning = beginning.to_lowercase();
+        self.read(move |db| {
+            db.prepare_cached(
+                "select u.id, u.name, exists (
+                    select 1 from clients c where c.user_id = u.id and c.left_at is null)
+                 from users u
+                 where u.name >= :from and u.name < :to and u.arrived_at is not null
+                 order by u.name limit :limit",
+            )?
+            .query_map(
+                named_params! {
+                    ":from": beginning,
+                    ":to": format!("{beginning}\u{10ffff}"),
+                    ":limit": limit as i64,
+                },
+                |row| {
+                    Ok(Person {
+                        user: user(row)?,
+                        unread: 0,
+                        online: row.get(2)?,
+                    })
+                },
+            )?
+            .collect()
+        })
+        .await
+    }
+
+    async fn add_users(&self, users: Vec<NewUser>) -> Result<u64> {
+        self.write(move |writing| {
+            let mut made = 0;
+            for new in &users {
+                made += u64::from(add_user(writing.db, new)?.is_some());
+            }
+            Ok(made)
+        })
+        .await
+    }
+
+    async fn census(&self) -> Result<Census> {
+        self.read(|db| {
+            let count = |sql| db.query_one(sql, [], |row| row.get(0));
+            Ok(Census {
+                users: count("select count(*) from users")?,
+                private_rooms: count("select count(*) from rooms where kind = 'private'")?,
+                messages: count("select count(*) from messages")?,
+            })
+        })
+        .await
+    }
+
+    async fn reset(&self) -> Result<()> {
+        self.write(|writing| {
+            for table in ["messages", "rooms", "clients", "users"] {
+                writing.db.execute(&format!("delete from {table}"), [])?;
+            }
+            writing.db.execute(DEFAULT_GROUPS, []).map(|_| ())
+        })
+        .await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.read(|db| db.query_one("select 1", [], |_| Ok(())))
+            .await?;
+        self.write(|_| Ok(())).await
+    }
+
+    async fn close(&self) {
+        self.writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let ending = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                thread.thread().unpark();
+                let _ = thread.join();
+            }
+        });
+        let _ = ending.await;
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        self.reading.close();
+    }
+}

@@ -1,0 +1,499 @@
+//! The doors: the page, its files, its health, and the way to the socket.
+//!
+//! Who may connect is decided here, by origin and by address; what happens after the upgrade is
+//! the socket's.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{OriginalUri, Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse as _, Redirect, Response};
+use axum::routing::get;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use ipnet::IpNet;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::chat::Chat;
+use crate::hub::Close;
+use crate::model::Target;
+use crate::protocol::{Dialect, FIRST_GROUP, Hello, SOCKET_PATH, SUBPROTOCOL, address};
+use crate::socket;
+use crate::views::Static;
+use crate::websocket;
+
+/// A slow reader costs at most so much of the system's memory, in bytes.
+const SEND_BUFFER: u32 = 128 * 1024;
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 4096;
+/// How long a request's head may take to come.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// After running out of file descriptors, accepting goes on so much later.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Everything the page needs is its own; nothing inline, nothing from elsewhere, no frames.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
+    frame-ancestors 'none'";
+
+/// Who may connect, and how often.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Origins beside the page's own.
+    pub allow_origins: Vec<String>,
+    /// Proxies whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Connections per address; `None` for as many as come.
+    pub connections_per_address: Option<usize>,
+}
+
+/// What the doors lead to.
+pub struct Web {
+    /// The chat.
+    pub chat: Arc<Chat>,
+    /// Who may connect.
+    pub access: Access,
+    /// What a socket may do.
+    pub socket_limits: socket::Limits,
+    connected: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// The address at the other end of the connection, which may be a proxy's.
+#[derive(Clone, Copy)]
+struct Peer(IpAddr);
+
+impl Web {
+    /// The doors to a chat.
+    #[must_use]
+    pub fn new(chat: Arc<Chat>, access: Access, socket_limits: socket::Limits) -> Arc<Self> {
+        Arc::new(Self {
+            chat,
+            access,
+            socket_limits,
+            connected: Mutex::default(),
+        })
+    }
+
+    fn routes(self: &Arc<Self>) -> Router {
+        let header = |name: HeaderName, value: &'static str| {
+            SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+        };
+        Router::new()
+            .route("/", get(first_group))
+            .route("/chat/", get(first_group))
+            .route("/chat/{name}", get(with_slash))
+            .route("/chat/{name}/", get(page))
+            .route("/static/{*path}", get(static_file))
+            .layer(CompressionLayer::new())
+            .route(SOCKET_PATH, get(upgrade))
+            .route("/health", get(health))
+            .fallback(page)
+            .layer(header(
+                header::CONTENT_SECURITY_POLICY,
+                CONTENT_SECURITY_POLICY,
+            ))
+            .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+            .layer(header(header::REFERRER_POLICY, "same-origin"))
+            .layer(header(
+                HeaderName::from_static("cross-origin-opener-policy"),
+                "same-origin",
+            ))
+            .layer(header(
+                HeaderName::from_static("cross-origin-resource-policy"),
+                "same-origin",
+            ))
+            .layer(CatchPanicLayer::new())
+            .with_state(Arc::clone(self))
+    }
+
+    /// Scheme and host as the browser sees them, and its address.
+    fn seen_from_outside(&self, headers: &HeaderMap, peer: IpAddr) -> Outside {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let host = text("host").unwrap_or_default();
+        let trusted = |address: &IpAddr| {
+            self.access
+                .trusted_proxies
+                .iter()
+                .any(|proxy| proxy.contains(&address.to_canonical()))
+        };
+        if !trusted(&peer) {
+            return Outside {
+                scheme: "http",
+                host: host.to_lowercase(),
+                address: peer,
+            };
+        }
+        // Each proxy adds at the end whom it heard from: the last one not trusted is the browser.
+        let forwarded: Vec<_> = headers
+            .get_all("x-forwarded-for")
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(|address| address.trim().parse::<IpAddr>())
+            .collect();
+        let mut address = peer;
+        for next in forwarded.into_iter().rev() {
+            let Ok(next) = next else { break };
+            address = next;
+            if !trusted(&next) {
+                break;
+            }
+        }
+        let scheme = match text("x-forwarded-proto") {
+            Some("https" | "wss") => "https",
+            _ => "http",
+        };
+        let host = text("x-forwarded-host").unwrap_or(host).to_lowercase();
+        Outside {
+            scheme,
+            host,
+            address,
+        }
+    }
+
+    /// Whether a page of that origin may open a socket. A program sends no origin.
+    fn may_connect(&self, headers: &HeaderMap, outside: &Outside) -> bool {
+        let Some(origin) = headers.get(header::ORIGIN) else {
+            return true;
+        };
+        let Ok(origin) = origin.to_str().map(str::to_lowercase) else {
+            return false;
+        };
+        origin == format!("{}://{}", outside.scheme, outside.host)
+            || self.access.allow_origins.contains(&origin)
+    }
+
+    /// Counts a connection of an address, for as long as the answer is kept.
+    fn count(self: &Arc<Self>, address: IpAddr) -> Option<Counted> {
+        let address = match address.to_canonical() {
+            // A household has at least a /64 of IPv6.
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
+                address.to_bits() & !u128::from(u64::MAX),
+            )),
+            address => address,
+        };
+        let mut connected = self
+            .connected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let count = connected.entry(address).or_default();
+        if self
+            .access
+            .connections_per_address
+            .is_some_and(|most| *count >= most)
+        {
+            return None;
+        }
+        *count += 1;
+        Some(Counted {
+            web: Arc::clone(self),
+            address,
+        })
+    }
+}
+
+struct Outside {
+    scheme: &'static str,
+    host: String,
+    address: IpAddr,
+}
+
+struct Counted {
+    web: Arc<Web>,
+    address: IpAddr,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut connected = self
+            .web
+            .connected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = connected.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                connected.remove(&self.address);
+            }
+        }
+    }
+}
+
+async fn first_group() -> Redirect {
+    let first = address(&Target::Group(FIRST_GROUP.to_owned()));
+    Redirect::temporary(first.as_deref().unwrap_or("/chat/hi/"))
+}
+
+async fn with_slash(OriginalUri(uri): OriginalUri) -> Redirect {
+    Redirect::permanent(&format!("{}/", uri.path()))
+}
+
+async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
+    if cfg!(debug_assertions)
+        && let Err(error) = web.chat.views().reload()
+    {
+        tracing::error!(?error, "a template is broken; the former ones stay");
+    }
+    let peer = request
+        .extensions()
+        .get::<Peer>()
+        .map_or(Ipv6Addr::UNSPECIFIED.into(), |p| p.0);
+    let outside = web.seen_from_outside(request.headers(), peer);
+    match web
+        .chat
+        .first_page(request.uri().path(), outside.scheme, &outside.host)
+        .await
+    {
+        Ok(page) => {
+            let status = if page.found {
+                StatusCode::OK
+            } else {
+                StatusCode::NOT_FOUND
+            };
+            (
+                status,
+                [(header::CACHE_CONTROL, "no-store")],
+                Html(page.html),
+            )
+                .into_response()
+        }
+        Err(error) => {
+            tracing::error!(?error, "a page could not be drawn");
+            let words = "The chat cannot be shown right now. Please try again in a moment.";
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                [(header::CACHE_CONTROL, "no-store")],
+                words,
+            )
+                .into_response()
+        }
+    }
+}
+
+async fn static_file(
+    Path(path): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
+    let (Some(file), Some(tag)) = (Static::get(&path), Static::tag(&path)) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    // An address with the file's own mark never means anything else; any other may.
+    let lasts = query.get("v") == Some(&tag) && !cfg!(debug_assertions);
+    let cache = if lasts {
+        "public, max-age=31536000, immutable"
+    } else {
+        "no-cache"
+    };
+    // Weak, since what is sent may be compressed.
+    let etag = format!("W/\"{tag}\"");
+    let known = headers
+        .get(header::IF_NONE_MATCH)
+        .and_then(|value| value.to_str().ok());
+    let fresh = known.is_some_and(|tags| tags.split(',').any(|known| known.trim() == etag));
+    let fixed = [
+        (header::CACHE_CONTROL, cache.to_owned()),
+        (header::ETAG, etag),
+    ];
+    if fresh {
+        return (StatusCode::NOT_MODIFIED, fixed).into_response();
+    }
+    let kind = match file.metadata.mimetype() {
+        text if text.starts_with("text/") => format!("{text}; charset=utf-8"),
+        other => other.to_owned(),
+    };
+    (fixed, [(header::CONTENT_TYPE, kind)], file.data).into_response()
+}
+
+async fn health(State(web): State<Arc<Web>>) -> Response {
+    match web.chat.check().await {
+        Ok(()) => (StatusCode::OK, "well\n"),
+        Err(error) => {
+            tracing::error!(?error, "the store does not answer");
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the store does not answer\n",
+            )
+        }
+    }
+    .into_response()
+}
+
+async fn upgrade(State(web): State<Arc<Web>>, mut request: Request) -> Response {
+    let headers = request.headers();
+    let has = |name: HeaderName, word: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(word))
+    };
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .and_then(|key| key.to_str().ok());
+    let (true, true, Some(key)) = (
+        has(header::UPGRADE, "websocket"),
+        has(header::CONNECTION, "upgrade"),
+        key,
+    ) else {
+        let upgrade = [(header::UPGRADE, "websocket")];
+        return (
+            StatusCode::UPGRADE_REQUIRED,
+            upgrade,
+            "This is a WebSocket.\n",
+        )
+            .into_response();
+    };
+    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
+        let version = [(header::SEC_WEBSOCKET_VERSION, "13")];
+        return (
+            StatusCode::UPGRADE_REQUIRED,
+            version,
+            "WebSocket version 13, please.\n",
+        )
+            .into_response();
+    }
+    let peer = request
+        .extensions()
+        .get::<Peer>()
+        .map_or(Ipv6Addr::UNSPECIFIED.into(), |p| p.0);
+    let outside = web.seen_from_outside(headers, peer);
+    if !web.may_connect(headers, &outside) {
+        return (
+            StatusCode::FORBIDDEN,
+            "Pages of that origin may not connect.\n",
+        )
+            .into_response();
+    }
+
+    let texts = |name: HeaderName| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+    };
+    let query = request.uri().query().unwrap_or_default();
+    let hello = Hello::read(texts(header::SEC_WEBSOCKET_PROTOCOL), query);
+    let deflate = websocket::negotiate_deflate(texts(header::SEC_WEBSOCKET_EXTENSIONS));
+    let mut response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::UPGRADE, "websocket")
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::SEC_WEBSOCKET_ACCEPT, websocket::accept_key(key));
+    if hello.dialect == Dialect::V1 {
+        response = response.header(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
+    }
+    if let Some(agreed) = deflate {
+        response = response.header(header::SEC_WEBSOCKET_EXTENSIONS, agreed);
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        // Whoever never takes the upgrade was not there.
+        let Ok(upgraded) = upgrade.await else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+            return;
+        };
+        let stream = parts.io.into_inner();
+        match web.count(outside.address) {
+            Some(_counted) => {
+                let chat = Arc::clone(&web.chat);
+                // Early bytes are a copy, so that the buffer they came in is let go.
+                let early = parts.read_buf.to_vec();
+                drop(parts.read_buf);
+                let limits = web.socket_limits;
+                socket::serve(stream, &early, hello, deflate.is_some(), limits, chat).await;
+            }
+            None => {
+                let words = "There are too many connections from your address.";
+                let close = Close {
+                    code: 1008,
+                    reason: "too many connections",
+                    drain: true,
+                };
+                let notice = web.chat.farewell(words);
+                socket::turn_away(stream, deflate.is_some(), notice, close).await;
+            }
+        }
+    });
+    response.body(Body::empty()).unwrap_or_else(|error| {
+        tracing::error!(?error, "an upgrade could not be answered");
+        StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    })
+}
+
+/// Listens at an address, with small send buffers for every connection.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts connections until `stop`, then lets the requests under way finish, at most for
+/// `deadline`. The sockets are the chat's to end.
+pub async fn serve(
+    listener: TcpListener,
+    web: &Arc<Web>,
+    stop: impl Future<Output = ()>,
+    deadline: Duration,
+) {
+    let routes = web.routes();
+    let (stopping, stopped) = watch::channel(());
+    // Every connection holds a sender; the last one to end closes the channel.
+    let (under_way, mut ended) = mpsc::channel::<()>(1);
+    tokio::pin!(stop);
+    loop {
+        let (stream, peer) = tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            },
+        };
+        // Frames are joined where they wait, not by the system's guess.
+        let _ = stream.set_nodelay(true);
+        let routes = routes.clone().layer(axum::Extension(Peer(peer.ip())));
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_DEADLINE)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+            .with_upgrades();
+        let (mut stopped, under_way) = (stopped.clone(), under_way.clone());
+        tokio::spawn(async move {
+            let _under_way = under_way;
+            tokio::pin!(connection);
+            let done = tokio::select! {
+                done = connection.as_mut() => done,
+                _ = stopped.changed() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = done {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    drop((listener, stopping, under_way));
+    if tokio::time::timeout(deadline, ended.recv()).await.is_err() {
+        tracing::warn!("some requests did not finish");
+    }
+}

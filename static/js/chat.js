@@ -1,0 +1,322 @@
+/** How the chat behaves, by the events of runtime.js. */
+
+const $ = (selector) => document.querySelector(selector);
+const all = (root, selector) => [...root.querySelectorAll(selector)];
+const on = (name, hear, target = document) =>
+  target.addEventListener(name, (event) => hear(event.detail, event));
+
+function send(action, data) {
+  const detail = { action, data };
+  document.dispatchEvent(new CustomEvent("wire:send", { detail }));
+  return detail.sent;
+}
+
+function kept(name, value) {
+  try {
+    if (value !== undefined) sessionStorage[`overwire.${name}`] = JSON.stringify(value);
+    return JSON.parse(sessionStorage[`overwire.${name}`]);
+  } catch {} // storage is full or forbidden
+}
+
+const box = $("#message-text"), scroller = $("#scroller"), waiting = $("#waiting"), fresh = $("#new-messages");
+const list = () => $("#messages-list");
+const room = () => list().dataset.room;
+const heading = () => $("#group-name").textContent.trim();
+const address = () => $("#group-name [data-address]")?.dataset.address;
+const hush = () => $("#notice").replaceChildren();
+
+/** Who I am, said by this socket if I am `here`; the room `shown`. */
+let me = kept("user") ?? "", here = false, shown;
+
+const sheet = new CSSStyleSheet();
+document.adoptedStyleSheets.push(sheet);
+
+on("wire:opening", ({ query, protocols }) => {
+  const { room, version } = list().dataset, token = kept("resume");
+  Object.assign(query, room && { room, after: version }, { at: location.pathname });
+  if (token) protocols.push(`resume.${token}`);
+});
+
+on("wire:closed", () => {
+  here = false;
+  asked = [];
+  older = seen = "";
+});
+
+function arrive() {
+  const { user, resume } = $("#logged-user [data-user]").dataset;
+  me = kept("user", user);
+  kept("resume", resume);
+  here = true;
+  flush(true);
+  ask();
+}
+
+/** Mine stands out, and nobody is listed twice. */
+function rule() {
+  const names = [me, ...all(document, "#users-mine li").map((one) => one.dataset.user)];
+  const [mine, ...others] = names.map((name) => `[data-user="${CSS.escape(name)}"]`);
+  sheet.replaceSync(`.message${mine} { background: var(--mine) }
+    #users-list li:is(${mine}, #users-online :is(${[mine, ...others]})) { display: none }`);
+}
+
+/** @type {{key: string, message: string, room: string, user: string, state?: string}[]} */
+let unsettled = kept("unsettled") ?? [];
+
+function post() {
+  const message = box.value;
+  box.focus();
+  if (!message.trim() || !room()) return;
+  // Plain http has no randomUUID.
+  const key = crypto.randomUUID?.() ?? URL.createObjectURL(new Blob()).slice(-36);
+  unsettled.push({ key, message, room: room(), title: heading(), user: me });
+  write("");
+  flush();
+  toEnd();
+}
+
+function flush(again) {
+  for (const one of unsettled) {
+    if (!here || one.state || (!again && Date.now() - one.sent < 5000)) continue;
+    const { key, message, room } = one;
+    one.user ||= me;
+    if (one.user !== me) one.state = "unsure";
+    else if (send("New message", { message, room, key })) one.sent = Date.now();
+  }
+  draw();
+}
+
+function settle(fragment, refused) {
+  for (const { dataset } of all(fragment, "[data-key]")) {
+    const one = unsettled.find(({ key }) => key === dataset.key);
+    if (!one) continue;
+    following ||= one.room === room();
+    if (refused && (one.room !== room() || box.value)) {
+      one.state = "refused";
+      one.reason = fragment.querySelector(".notice__text").textContent;
+      draw();
+    } else {
+      drop(one);
+      if (refused) write(one.message);
+      else hush();
+    }
+  }
+}
+
+function drop(one) {
+  unsettled = unsettled.filter((other) => other !== one);
+  document.getElementById(one.key).remove();
+  draw();
+}
+
+function draw() {
+  kept("unsettled", unsettled);
+  document.documentElement.dataset.pending = unsettled.filter(({ state }) => !state).length;
+  for (const one of unsettled) {
+    const { key, state = "waiting" } = one;
+    const node = document.getElementById(key)
+      ?? waiting.appendChild($("#waiting-message").content.firstElementChild.cloneNode(true));
+    node.id = key;
+    node.dataset.state = state;
+    node.hidden = !one.state && one.room !== room();
+    for (const slot of all(node, "[data-slot]")) slot.textContent = one[slot.dataset.slot];
+  }
+}
+
+on("click", (_, { target }) => {
+  const { back } = target.dataset, one = unsettled.find(({ key }) => key === target.closest("[id]").id);
+  if (!back) return;
+  drop(one);
+  if (back === "edit") write([box.value, one.message].filter(Boolean).join("\n"));
+  box.focus();
+}, waiting);
+
+const draft = (text) => kept(`draft.${shown}`, text);
+const write = (text) => draft(box.value = text);
+
+on("input", () => draft(box.value), box);
+on("keydown", (_, event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+  event.preventDefault();
+  post();
+}, box);
+
+on("wire:action", ({ action, data }, event) => {
+  if (event.target.closest("[data-room]")) data.room = room();
+  const own = { "New message": post, "Older messages": askOlder }[action];
+  if (own) event.preventDefault(own());
+});
+
+/** Another room is on show: its draft, its end. */
+function open() {
+  shown = room();
+  older = "";
+  box.disabled = $("#send").disabled = !shown;
+  write(draft() ?? "");
+  draw();
+  toEnd();
+  if (matchMedia("(hover: hover)").matches && document.activeElement.matches("body, .nav__link")) box.focus();
+}
+
+/** The newest unanswered wish, and all that this socket was asked for lately.
+ * @type {{to: string, back: boolean, data: object}?} */
+let want = null, asked = [], before = address();
+
+function enter(to, groupName, isGroup, back) {
+  if (to === (want?.to ?? address())) return;
+  want = { to, back, data: { groupName, isGroup } };
+  hush();
+  ask();
+  mark(document);
+}
+
+function ask() {
+  if (want && here && send("Change group", want.data)) asked.push(want.to);
+}
+
+function headed() {
+  const now = address(), moved = now !== before;
+  before = now;
+  if (want ? now !== want.to && !(moved && asked.length === 1) : asked.includes(now) && now !== asked.at(-1)) return;
+  go(want?.back);
+}
+
+function go(back) {
+  want = null;
+  const how = back || location.pathname === "/" ? "replaceState" : "pushState";
+  if (before && before !== location.pathname) history[how](null, "", before);
+  mark(document);
+}
+
+on("popstate", () => {
+  const { pathname } = location, [, person, name] = pathname.match(/^\/chat\/(@?)([^/]+)\/$/) ?? [];
+  if (name) enter(pathname, decodeURIComponent(name), !person, true);
+  else location.reload();
+}, window);
+
+on("click", (_, event) => {
+  const { target } = event, link = target.closest("a[data-group-name]");
+  if (target.closest("[data-dismiss]")) hush();
+  if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  const { groupName, groupPublic } = link.dataset;
+  enter(link.getAttribute("href"), groupName, !!groupPublic);
+  $("#aside").hidePopover?.();
+  if (!link.closest("#users-found")) return;
+  $("#people-search").value = "";
+  $("#people-search").form.requestSubmit();
+});
+
+function mark(root) {
+  for (const link of all(root, "a[data-group-name]")) {
+    const to = link.getAttribute("href");
+    link.ariaCurrent = to === address() ? "page" : null;
+    link.toggleAttribute("data-wanted", to === want?.to);
+  }
+}
+
+const clock = new Intl.DateTimeFormat([], { timeStyle: "short" });
+const calendar = new Intl.DateTimeFormat([], { dateStyle: "full" });
+
+function localise(root) {
+  for (const time of all(root, "time")) {
+    const date = new Date(time.dateTime);
+    time.textContent = clock.format(date);
+    time.title = calendar.format(date);
+  }
+}
+
+const messages = () => all(list(), ".message");
+
+function join() {
+  let last = {};
+  for (const node of messages()) {
+    const time = node.querySelector("time"), { user } = node.dataset;
+    if (!time) continue;
+    const day = time.title, at = Date.parse(time.dateTime), same = day === last.day;
+    node.dataset.day = same ? "" : day;
+    node.toggleAttribute("data-joined", same && user === last.user && at - last.at < 300_000);
+    last = { user, day, at };
+  }
+}
+
+let following = true, older = "", seen = "", seenAt = 0, anchor, anchorTop, drawn;
+
+const top = (node) => node.getBoundingClientRect().top;
+const number = (node) => +node.id.slice(8);
+
+function toEnd() {
+  following = fresh.hidden = true;
+  for (const one of older ? [] : messages().slice(0, -500)) {
+    one.remove();
+    $("#messages-older").dataset.more = true;
+  }
+  scroller.scrollTop = scroller.scrollHeight;
+}
+
+function askOlder() {
+  const first = $("#messages-older[data-more=true] ~ .message");
+  if (!older && first && send("Older messages", { before: number(first), room: room() })) older = first.id;
+}
+
+function read() {
+  const last = messages().at(-1), now = room() + last?.id;
+  if (!here || !last || !list().dataset.reads || !following || document.hidden) return;
+  if (now === seen || Date.now() - seenAt < 2000) return;
+  if (send("Read", { message: number(last), room: room() })) [seen, seenAt] = [now, Date.now()];
+}
+
+on("scroll", () => {
+  following = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 48;
+  if (following) fresh.hidden = true;
+  else if (scroller.scrollTop < 600) askOlder();
+  read();
+}, scroller);
+
+new ResizeObserver(() => following && toEnd()).observe(scroller);
+
+on("click", () => {
+  toEnd();
+  box.focus();
+}, fresh);
+
+on("push:before", ({ fragment, selector }) => {
+  anchor = !following && messages().find((one) => top(one) >= top(scroller));
+  anchorTop = anchor && top(anchor);
+  localise(fragment);
+  mark(fragment);
+  drawn = fragment.querySelector(".message");
+  const notice = selector === "#notice";
+  settle(fragment, notice);
+  if (!notice || fragment.querySelector("[data-key]")) return;
+  older = "";
+  if (want) go(true);
+});
+
+on("push:after", ({ selector, swap }) => {
+  if (selector === "#group-name") headed();
+  if (selector === "#logged-user") arrive();
+  rule();
+  const unread = all(document, "#users-mine [data-unread]").length;
+  if (heading()) document.title = `${unread ? `(${unread}) ` : ""}${heading()} · Overwire`;
+  if (room() !== shown) open();
+  if (drawn) join();
+  if (swap === "prepend") older = "";
+  if (following) toEnd();
+  else if (swap === "append" && drawn) fresh.hidden = false;
+  if (anchor?.isConnected) scroller.scrollTop += top(anchor) - anchorTop;
+  if (scroller.scrollHeight <= scroller.clientHeight) askOlder();
+  read();
+});
+
+on("wire:tick", () => {
+  if (unsettled.length) flush();
+  if (!want) asked = [];
+  read();
+});
+on("visibilitychange", read);
+
+localise(document);
+join();
+mark(document);
+open();

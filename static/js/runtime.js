@@ -1,0 +1,170 @@
+/**
+ * One socket, no chat: actions out, fragments in. Tells `wire:opening` {query, protocols}, `wire:closed`,
+ * `wire:tick`, `wire:action`, `push:before`, `push:after`; hears `wire:send` {action, data}, answers `sent`.
+ */
+
+const root = document.documentElement;
+
+/** @type {WebSocket?} */
+let socket = null;
+let heard = 0, asked = 0, patience = 5000, tries = 0, retryAt = 0, barred = 0, typing = 0;
+
+const on = (name, hear, target = document) => target.addEventListener(name, hear);
+const tell = (name, detail, target = document) =>
+  target.dispatchEvent(new CustomEvent(name, { detail, bubbles: true, cancelable: true }));
+
+function connect() {
+  if (socket || Date.now() < barred) return;
+  const query = {}, protocols = ["overwire.v1"];
+  tell("wire:opening", { query, protocols });
+  const url = location.origin.replace("http", "ws") + document.body.dataset.socket;
+  socket = new WebSocket(`${url}?${new URLSearchParams(query)}`, protocols);
+  asked = Date.now();
+  heard = 0;
+  socket.onopen = () => (root.dataset.connected = true);
+  socket.onmessage = ({ data }) => {
+    heard = Date.now();
+    asked = tries = 0;
+    patience = 5000;
+    receive(data);
+  };
+  socket.onclose = ({ code }) => lose(code);
+}
+
+function lose(code) {
+  if (!socket) return;
+  socket.onopen = socket.onmessage = socket.onclose = null;
+  socket.close();
+  socket = null;
+  root.dataset.connected = false;
+  const now = Date.now();
+  retryAt = now + Math.random() * Math.min(30_000, 1000 * 2 ** tries++);
+  if (code === 1008) retryAt = barred = now + 30_000 * (1 + Math.random());
+  tell("wire:closed");
+}
+
+function send(action, data = {}) {
+  if (socket?.readyState !== 1) return false;
+  socket.send(JSON.stringify({ action, data }));
+  return true;
+}
+
+function ping() {
+  if (send("Ping")) asked = Date.now();
+}
+
+function wake() {
+  if (document.hidden) return;
+  connect();
+  ping();
+}
+
+function tick() {
+  const now = Date.now();
+  if (!socket) {
+    if (now >= retryAt) connect();
+  } else if (asked && now - asked >= patience) {
+    if (!heard) patience = Math.min(60_000, patience * 2);
+    lose();
+  } else if (!asked && now - heard >= 20_000) ping();
+  tell("wire:tick");
+  setTimeout(tick, socket ? 1000 : 250);
+}
+
+function receive(text) {
+  try {
+    const push = JSON.parse(text), template = document.createElement("template");
+    template.innerHTML = push.html;
+    push.fragment = template.content;
+    tell("push:before", push);
+    place(push);
+    if (push.version != null) document.querySelector("#messages-list").dataset.version = push.version;
+    tell("push:after", push);
+  } catch (error) {
+    console.warn("Not placed:", error);
+  }
+}
+
+/** @param {{selector: string, swap?: string, fragment: DocumentFragment}} push */
+function place({ selector, swap = "inner", fragment }) {
+  const focus = document.activeElement, targets = document.querySelectorAll(selector);
+  if (!targets.length) console.warn("Nothing matches", selector);
+  for (const target of targets) swaps[swap](target, document.importNode(fragment, true));
+  if (focus !== document.activeElement && focus.isConnected) focus.focus({ preventScroll: true });
+}
+
+const swaps = {
+  inner: fill,
+  append: (target, fragment) => add(target, fragment, null),
+  prepend: (target, fragment) => add(target, fragment, target.firstChild),
+  outer: (target, fragment) => become(target, fragment.firstElementChild ?? fragment),
+  remove: (target) => target.remove(),
+};
+
+const find = (parent, id) => [...parent.children].find((child) => id && child.id === id);
+
+function add(target, fragment, next) {
+  for (const node of [...fragment.children]) {
+    const old = find(target, node.id);
+    if (old) become(old, node);
+    else target.insertBefore(node, next);
+  }
+}
+
+// Another room's list is another thing.
+const same = (a, b) => a?.nodeName === b.nodeName && a.id === b.id && a.dataset?.room === b.dataset?.room;
+
+/** Redraws a node, keeping what did not change. */
+function become(old, node) {
+  if (old.isEqualNode(node)) return;
+  if (!same(old, node)) return old.replaceWith(node);
+  if (!old.attributes) return void (old.data = node.data);
+  for (const { name } of [...old.attributes]) if (!node.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of node.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  fill(old, node);
+}
+
+function fill(target, fragment) {
+  for (const child of [...target.children]) if (child.id && !find(fragment, child.id)) child.remove();
+  let at = target.firstChild;
+  for (const node of [...fragment.childNodes]) {
+    const old = node.id ? find(target, node.id) : at;
+    if (!same(old, node)) target.insertBefore(node, at);
+    else {
+      if (old === at) at = at.nextSibling;
+      else target.insertBefore(old, at);
+      become(old, node);
+    }
+  }
+  while (at?.nextSibling) at.nextSibling.remove();
+  at?.remove();
+}
+
+/** @param {HTMLElement} control */
+function act(control) {
+  clearTimeout(typing);
+  const { action, payload = "{}" } = control.dataset;
+  const data = JSON.parse(payload);
+  if (control.matches("form")) Object.assign(data, Object.fromEntries(new FormData(control)));
+  if (tell("wire:action", { action, data }, control)) send(action, data);
+}
+
+on("submit", (event) => {
+  if (!event.target.dataset.action) return;
+  event.preventDefault();
+  act(event.target);
+});
+on("click", ({ target }) => {
+  const control = target.closest("[data-action]:not(form)");
+  if (control) act(control);
+});
+on("input", ({ target: { form } }) => {
+  clearTimeout(typing);
+  if (form?.dataset.debounce) typing = setTimeout(act, form.dataset.debounce, form);
+});
+on("wire:send", ({ detail }) => (detail.sent = send(detail.action, detail.data)));
+on("visibilitychange", wake);
+on("online", wake, window);
+on("offline", ping, window);
+on("pageshow", ({ persisted }) => persisted && (lose(), connect()), window);
+on("DOMContentLoaded", tick);
