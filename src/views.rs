@@ -171,24 +171,24 @@ impl Views {
         Ok(push.swapped(Swap::Outer).at(page.version))
     }
 
-    /// The newest page of a room for a tab that only knows inner HTML.
-    pub fn messages(&self, page: &Page) -> Result<Push> {
-        Ok(Push::inner(Selector::MESSAGES_LIST, self.inside(page)?))
+    /// The newest page of a room for a tab that only knows inner HTML, and no older pages.
+    #[must_use]
+    pub fn messages(&self, page: &Page) -> Push {
+        let (messages, _) = self.page_messages(page);
+        Push::inner(Selector::MESSAGES_LIST, messages.join("\n"))
     }
 
     /// An older page: the former way to it goes, and the page with the next comes in its place.
     pub fn older_messages(&self, page: &Page) -> Result<[Push; 2]> {
-        let page = Push::inner(Selector::MESSAGES_LIST, self.inside(page)?).swapped(Swap::Prepend);
-        let way = Push::inner(Selector::MESSAGES_OLDER, String::new()).swapped(Swap::Remove);
-        Ok([way, page])
-    }
-
-    fn inside(&self, page: &Page) -> Result<String> {
-        let (messages, older) = self.page_messages(page);
-        self.draw(
+        let html = self.draw(
             "_messages.html",
-            context! { page => context! { messages, older } },
-        )
+            context! { page => self.list_context(page) },
+        )?;
+        let way = Push::inner(Selector::MESSAGES_OLDER, String::new()).swapped(Swap::Remove);
+        Ok([
+            way,
+            Push::inner(Selector::MESSAGES_LIST, html).swapped(Swap::Prepend),
+        ])
     }
 
     fn list_context(&self, page: &Page) -> Value {
@@ -197,12 +197,13 @@ impl Views {
             room => page.version.room.to_string(),
             version => page.version.to_string(),
             reads => page.private,
-            messages, older,
+            messages => messages.into_iter().map(Value::from_safe_string).collect::<Vec<_>>(),
+            older,
         }
     }
 
     /// The newest messages of the page that fit [`PAGE_BYTES`], and whether there are older ones.
-    fn page_messages(&self, page: &Page) -> (Vec<Value>, bool) {
+    fn page_messages(&self, page: &Page) -> (Vec<String>, bool) {
         let mut room = PAGE_BYTES;
         let mut messages: Vec<String> = Vec::new();
         for message in page.messages.iter().rev() {
@@ -214,14 +215,8 @@ impl Views {
             messages.push(html);
         }
         let older = page.older || messages.len() < page.messages.len();
-        (
-            messages
-                .into_iter()
-                .rev()
-                .map(Value::from_safe_string)
-                .collect(),
-            older,
-        )
+        messages.reverse();
+        (messages, older)
     }
 
     /// One message. One that cannot be drawn becomes a placeholder, so that the list survives.

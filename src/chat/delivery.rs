@@ -144,17 +144,13 @@ impl Chat {
     /// Draws the newest page for a room's plain tabs, again for as long as it is outdated.
     async fn draw_pages(self: Arc<Self>, room: RoomId) {
         while self.hub.take_wanted_page(room) {
-            let drawn = match self.store.newest(room).await {
-                Ok(page) => self.views.messages(&page).map(|push| (push, page.version)),
+            match self.store.newest(room).await {
+                Ok(page) => {
+                    let frame = self.views.messages(&page).encode();
+                    self.hub.show_page(room, page.version, &frame);
+                }
                 Err(error) => {
                     tracing::error!(room.id = %room, ?error, "a page could not be read");
-                    return self.hub.give_up_page(room);
-                }
-            };
-            match drawn {
-                Ok((push, version)) => self.hub.show_page(room, version, &push.encode()),
-                Err(error) => {
-                    tracing::error!(room.id = %room, ?error, "a page could not be drawn");
                     return self.hub.give_up_page(room);
                 }
             }
@@ -171,7 +167,7 @@ impl Chat {
     ) -> Result<(Vec<Push>, Version)> {
         if dialect == Dialect::Plain {
             let page = self.store.newest(room).await?;
-            return Ok((vec![self.views.messages(&page)?], page.version));
+            return Ok((vec![self.views.messages(&page)], page.version));
         }
         let page = match (self.store.catch_up(room, after).await?, after) {
             (CatchUp::UpToDate, Some(after)) => return Ok((Vec::new(), after)),

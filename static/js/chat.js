@@ -66,7 +66,7 @@ let unsettled = kept("unsettled") ?? [];
 function post() {
   const message = box.value;
   box.focus();
-  if (!message.trim() || !room()) return;
+  if (!message.trim()) return;
   // Plain http has no randomUUID.
   const key = crypto.randomUUID?.() ?? URL.createObjectURL(new Blob()).slice(-36);
   unsettled.push({ key, message, room: room(), title: heading(), user: me });
@@ -90,16 +90,17 @@ function settle(fragment, refused) {
   for (const { dataset } of all(fragment, "[data-key]")) {
     const one = unsettled.find(({ key }) => key === dataset.key);
     if (!one) continue;
-    following ||= one.room === room();
-    if (refused && (one.room !== room() || box.value)) {
+    const now = one.room === room();
+    following ||= now;
+    if (refused && (box.value || !now)) {
       one.state = "refused";
       one.reason = fragment.querySelector(".notice__text").textContent;
       draw();
-    } else {
-      drop(one);
-      if (refused) write(one.message);
-      else hush();
+      continue;
     }
+    drop(one);
+    if (refused) write(one.message);
+    else hush();
   }
 }
 
@@ -215,14 +216,11 @@ function mark(root) {
   }
 }
 
-const clock = new Intl.DateTimeFormat([], { timeStyle: "short" });
-const calendar = new Intl.DateTimeFormat([], { dateStyle: "full" });
-
 function localise(root) {
   for (const time of all(root, "time")) {
     const date = new Date(time.dateTime);
-    time.textContent = clock.format(date);
-    time.title = calendar.format(date);
+    time.textContent = date.toLocaleTimeString([], { timeStyle: "short" });
+    time.title = date.toLocaleDateString([], { dateStyle: "full" });
   }
 }
 

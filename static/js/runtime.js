@@ -17,8 +17,8 @@ function connect() {
   if (socket || Date.now() < barred) return;
   const query = {}, protocols = ["overwire.v1"];
   tell("wire:opening", { query, protocols });
-  const url = location.origin.replace("http", "ws") + document.body.dataset.socket;
-  socket = new WebSocket(`${url}?${new URLSearchParams(query)}`, protocols);
+  const { socket: path } = document.body.dataset;
+  socket = new WebSocket(`${location.origin.replace("http", "ws")}${path}?${new URLSearchParams(query)}`, protocols);
   asked = Date.now();
   heard = 0;
   socket.onopen = () => (root.dataset.connected = true);
