@@ -198,6 +198,10 @@ impl Chat {
     }
 
     async fn renew_lease(&self) -> Result<()> {
+        if self.hub.people() == 0 {
+            // Nobody stands by the lease; the next to arrive renews it.
+            return Ok(());
+        }
         Ok(self.store.renew_lease(self.node).await?)
     }
 

@@ -200,7 +200,7 @@ pub trait Store: Send + Sync + 'static {
     /// The client that a resume token is good for.
     async fn returning(&self, token: TokenHash) -> Result<Option<Returning>>;
 
-    /// Someone arrives: as the client they come back to, else as a random user who is free, else
+    /// Someone arrives, which renews the node's lease: as the client they come back to, else as a random user who is free, else
     /// as the spare one. Handing a user to somebody new ends the tokens they had.
     async fn arrive(&self, arrival: Arrival) -> Result<Arrived>;
 

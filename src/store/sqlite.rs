@@ -634,6 +634,7 @@ fn come_back(
 }
 
 fn arrive(db: &Connection, arrival: &Arrival, now: Millis) -> rusqlite::Result<Arrived> {
+    renew_lease(db, arrival.node, now)?;
     let name = |id: UserId| {
         db.prepare_cached("select id, name from users where id = ?")?
             .query_one([id.0], user)
@@ -898,6 +899,32 @@ fn mark_read(db: &Connection, user: UserId, room: RoomId, upto: MessageId) -> ru
     Ok(())
 }
 
+fn is_anything_due(db: &Connection, node: NodeId, now: Millis) -> rusqlite::Result<bool> {
+    db.prepare_cached(
+        "select exists (select 1 from nodes where lease_until < :now and id <> :node)
+            or exists (select 1 from users where gone_at <= :gone)
+            or exists (select 1 from clients where left_at < :left)",
+    )?
+    .query_one(
+        named_params! {
+            ":now": now.0,
+            ":node": node.0,
+            ":gone": now.before(FREE_AFTER).0,
+            ":left": now.before(TOKEN_GOOD_FOR).0,
+        },
+        |row| row.get(0),
+    )
+}
+
+fn renew_lease(db: &Connection, node: NodeId, now: Millis) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "insert into nodes (id, lease_until) values (?, ?)
+         on conflict (id) do update set lease_until = excluded.lease_until",
+    )?
+    .execute(params![node.0, now.after(LEASE).0])?;
+    Ok(())
+}
+
 fn expire(db: &Connection, node: NodeId, now: Millis) -> rusqlite::Result<()> {
     let dead = "select id from nodes where lease_until < :now and id <> :node";
     let of_dead = named_params! { ":now": now.0, ":node": node.0 };
@@ -963,22 +990,19 @@ impl Store for SqliteStore {
     }
 
     async fn renew_lease(&self, node: NodeId) -> Result<()> {
-        self.write(move |writing| {
-            writing
-                .db
-                .prepare_cached(
-                    "insert into nodes (id, lease_until) values (?, ?)
-                     on conflict (id) do update set lease_until = excluded.lease_until",
-                )?
-                .execute(params![node.0, Millis::now().after(LEASE).0])?;
-            Ok(())
-        })
-        .await
+        self.write(move |writing| renew_lease(writing.db, node, Millis::now()))
+            .await
     }
 
     async fn expire(&self, node: NodeId, now: Millis) -> Result<()> {
-        self.write(move |writing| expire(writing.db, node, now))
-            .await
+        // Mostly there is nothing to do, and looking costs the disk nothing.
+        match self.read(move |db| is_anything_due(db, node, now)).await? {
+            true => {
+                self.write(move |writing| expire(writing.db, node, now))
+                    .await
+            }
+            false => Ok(()),
+        }
     }
 
     async fn returning(&self, token: TokenHash) -> Result<Option<Returning>> {

@@ -15,7 +15,7 @@ function kept(name, value) {
   try {
     if (value !== undefined) sessionStorage[`overwire.${name}`] = JSON.stringify(value);
     return JSON.parse(sessionStorage[`overwire.${name}`]);
-  } catch {} // storage is full or forbidden
+  } catch {} // full or forbidden
 }
 
 const box = $("#message-text"), scroller = $("#scroller"), waiting = $("#waiting"), fresh = $("#new-messages");
@@ -57,7 +57,7 @@ function rule() {
   const names = [me, ...all(document, "#users-mine li").map((one) => one.dataset.user)];
   const [mine, ...others] = names.map((name) => `[data-user="${CSS.escape(name)}"]`);
   sheet.replaceSync(`.message${mine} { background: var(--mine) }
-    #users-list li:is(${mine}, #users-online :is(${[mine, ...others]})) { display: none }`);
+    #users-online :is(${[mine, ...others]}) { display: none }`);
 }
 
 /** @type {{key: string, message: string, room: string, user: string, state?: string}[]} */
@@ -159,12 +159,12 @@ function open() {
   if (matchMedia("(hover: hover)").matches && document.activeElement.matches("body, .nav__link")) box.focus();
 }
 
-/** The newest unanswered wish, and all that this socket was asked for lately.
- * @type {{to: string, back: boolean, data: object}?} */
+/** @type {{to: string, back: boolean, data: object}?} the newest unanswered wish */
 let want = null, asked = [], before = address();
 
 function enter(to, groupName, isGroup, back) {
   if (to === (want?.to ?? address())) return;
+  if (!want) asked = [];
   want = { to, back, data: { groupName, isGroup } };
   hush();
   ask();
@@ -294,7 +294,7 @@ on("push:before", ({ fragment, selector }) => {
 on("push:after", ({ selector, swap }) => {
   if (selector === "#group-name") headed();
   if (selector === "#logged-user") arrive();
-  rule();
+  if (/user/.test(selector)) rule();
   const unread = all(document, "#users-mine [data-unread]").length;
   if (heading()) document.title = `${unread ? `(${unread}) ` : ""}${heading()} · Overwire`;
   if (room() !== shown) open();
@@ -309,7 +309,6 @@ on("push:after", ({ selector, swap }) => {
 
 on("wire:tick", () => {
   if (unsettled.length) flush();
-  if (!want) asked = [];
   read();
 });
 on("visibilitychange", read);

@@ -1,6 +1,6 @@
 /**
  * One socket, no chat: actions out, fragments in. Tells `wire:opening` {query, protocols}, `wire:closed`,
- * `wire:tick`, `wire:action`, `push:before`, `push:after`; hears `wire:send` {action, data}, answers `sent`.
+ * `wire:tick`, `wire:action`, `push:before`, `push:after`; hears `wire:send` {action, data, sent}.
  */
 
 const root = document.documentElement;
@@ -17,8 +17,7 @@ function connect() {
   if (socket || Date.now() < barred) return;
   const query = {}, protocols = ["overwire.v1"];
   tell("wire:opening", { query, protocols });
-  const { socket: path } = document.body.dataset;
-  socket = new WebSocket(`${location.origin.replace("http", "ws")}${path}?${new URLSearchParams(query)}`, protocols);
+  socket = new WebSocket(`${document.body.dataset.socket}?${new URLSearchParams(query)}`, protocols);
   asked = Date.now();
   heard = 0;
   socket.onopen = () => (root.dataset.connected = true);
