@@ -5,6 +5,7 @@
 //! asks for the rest when it has drained.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -46,11 +47,20 @@ pub struct Close {
 /// All outboxes of this node.
 #[derive(Default)]
 pub struct Hub {
-    clients: Mutex<HashMap<ClientId, Arc<Outbox>>>,
+    clients: Mutex<Clients>,
     users: Mutex<HashMap<UserId, Vec<Arc<Outbox>>>>,
     rooms: Mutex<HashMap<RoomId, Arc<Mutex<ActiveRoom>>>>,
     serial: AtomicU64,
     emptied: Notify,
+}
+
+#[derive(Default)]
+struct Clients {
+    connected: HashMap<ClientId, Arc<Outbox>>,
+    /// What every tab shows of those who are here.
+    online: Option<Frame>,
+    /// The server stops: whoever comes now is closed too.
+    closing: Option<Close>,
 }
 
 /// The clients that look at a room from this node.
@@ -89,6 +99,8 @@ struct Waiting {
     queue: VecDeque<Frame>,
     bytes: usize,
     soft: Vec<(Region, Frame)>,
+    /// The own list of people that was given last, as a hash.
+    mine: Option<u64>,
     /// Own messages of this room whose ordered push has not come by yet.
     unsettled: Vec<Message>,
     probes: Vec<oneshot::Sender<()>>,
@@ -121,11 +133,16 @@ impl Hub {
             state: Mutex::default(),
             wake: Notify::new(),
         });
-        let former = lock(&self.clients).insert(client, Arc::clone(&outbox));
         lock(&self.users)
             .entry(user)
             .or_default()
             .push(Arc::clone(&outbox));
+        let mut clients = lock(&self.clients);
+        if let Some(close) = clients.closing {
+            outbox.close(close);
+        }
+        let former = clients.connected.insert(client, Arc::clone(&outbox));
+        drop(clients);
         if let Some(former) = former {
             former.close(Close {
                 code: 1000,
@@ -149,11 +166,9 @@ impl Hub {
             }
         }
         let mut clients = lock(&self.clients);
-        if clients
-            .get(&outbox.client)
-            .is_some_and(|now| now.serial == outbox.serial)
-        {
-            clients.remove(&outbox.client);
+        let now = clients.connected.get(&outbox.client);
+        if now.is_some_and(|now| now.serial == outbox.serial) {
+            clients.connected.remove(&outbox.client);
         }
         drop(clients);
         let mut waiting = lock(&outbox.state);
@@ -172,7 +187,7 @@ impl Hub {
 
     /// The socket of a client, if it has one here.
     pub fn of_client(&self, client: ClientId) -> Option<Arc<Outbox>> {
-        lock(&self.clients).get(&client).cloned()
+        lock(&self.clients).connected.get(&client).cloned()
     }
 
     /// The sockets of a user here.
@@ -321,16 +336,37 @@ impl Hub {
         }
     }
 
-    /// Gives every tab that shows it a region that is the same for all.
-    pub fn show_everyone(&self, region: Region, frame: &Frame) {
-        let all: Vec<_> = lock(&self.clients).values().cloned().collect();
-        for outbox in all.iter().filter(|outbox| outbox.dialect == Dialect::V1) {
-            outbox.show(region, frame.clone());
+    /// Gives every tab the list of those who are here, if it differs from what they have.
+    pub fn show_online(&self, frame: &Frame) {
+        let mut clients = lock(&self.clients);
+        if clients
+            .online
+            .as_ref()
+            .is_some_and(|online| online.payload() == frame.payload())
+        {
+            return;
+        }
+        clients.online = Some(frame.clone());
+        for outbox in clients
+            .connected
+            .values()
+            .filter(|tab| tab.dialect == Dialect::V1)
+        {
+            outbox.show(Region::Online, frame.clone());
         }
     }
 
-    /// Closes every socket.
+    /// Gives a newcomer the list of those who are here, as it was drawn last.
+    pub fn show_online_to(&self, outbox: &Outbox) {
+        let clients = lock(&self.clients);
+        if let (Dialect::V1, Some(online)) = (outbox.dialect, &clients.online) {
+            outbox.show(Region::Online, online.clone());
+        }
+    }
+
+    /// Closes every socket, and those that come after.
     pub fn close_all(&self, close: Close) {
+        lock(&self.clients).closing = Some(close);
         for outbox in lock(&self.users).values().flatten() {
             outbox.close(close);
         }
@@ -424,6 +460,18 @@ impl Outbox {
         self.wake.notify_one();
     }
 
+    /// Shows the person's own list of people, if it differs from what they have.
+    pub fn show_mine(&self, frame: &Frame) {
+        let hash = Some(BuildHasherDefault::<DefaultHasher>::default().hash_one(frame.payload()));
+        let mut waiting = lock(&self.state);
+        if waiting.closing.is_none() && waiting.mine != hash {
+            waiting.mine = hash;
+            waiting.replace(Region::Mine, frame.clone());
+            drop(waiting);
+            self.wake.notify_one();
+        }
+    }
+
     /// Shows a region, in place of what waits for it.
     pub fn show(&self, region: Region, frame: Frame) {
         let mut waiting = lock(&self.state);
@@ -485,7 +533,6 @@ impl Outbox {
         let mut taken = Taken {
             frames: Vec::new(),
             probes: std::mem::take(&mut waiting.probes),
-            closing: waiting.closing,
         };
         let mut size = 0;
         while size < bytes {
@@ -522,6 +569,11 @@ impl Outbox {
         lock(&self.state).is_full()
     }
 
+    /// How the socket is to end, if it is.
+    pub fn closing(&self) -> Option<Close> {
+        lock(&self.state).closing
+    }
+
     /// Since when the outbox has been full without draining.
     pub fn full_since(&self) -> Option<Instant> {
         lock(&self.state).full_since
@@ -534,6 +586,4 @@ pub struct Taken {
     pub frames: Vec<Frame>,
     /// Those who wait for a sign of life.
     pub probes: Vec<oneshot::Sender<()>>,
-    /// How the socket is to end, once the frames are sent.
-    pub closing: Option<Close>,
 }

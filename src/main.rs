@@ -16,13 +16,14 @@ use overwire::web::{self, Access, Web};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 /// How many fake users a new database is given.
 const FIRST_USERS: usize = 30;
-/// How long sockets, and then requests, may take to finish at the end.
+/// How long sockets and requests may take to finish at the end.
 const STOP_SOCKETS: Duration = Duration::from_millis(3_500);
-const STOP_REQUESTS: Duration = Duration::from_secs(1);
+const STOP_REQUESTS: Duration = Duration::from_secs(3);
 /// How long the server may take to say whether it is well.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -87,21 +88,32 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
             .then_some(config.connections_per_address as usize),
     };
     let web = Web::new(Arc::clone(&chat), access, config.socket_limits());
+    let stop = CancellationToken::new();
+    tokio::spawn(told_to_stop(stop.clone())?);
     println!("Overwire is at http://{}", listener.local_addr()?);
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let stop = async {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-        tracing::info!("stopping");
+    let serving = web::serve(listener, &web, stop.cancelled(), STOP_REQUESTS);
+    let ending = async {
+        stop.cancelled().await;
+        chat.stop(STOP_SOCKETS).await;
     };
-    let finished = web::serve(listener, &web, stop, STOP_REQUESTS);
-    finished.await;
-    chat.stop(STOP_SOCKETS).await;
+    tokio::join!(serving, ending);
     store.close().await;
     Ok(())
+}
+
+/// Waits for SIGTERM or Ctrl-C; the signals are heard from here on.
+fn told_to_stop(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        stop.cancel();
+    })
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {

@@ -121,12 +121,14 @@ pub async fn serve(
         Ok(client) => Arc::new(client),
         Err(error) => {
             tracing::error!(?error, "somebody could not be let in");
+            let mut writer = Writer::new(deflate);
+            writer.put(chat.farewell("You cannot be let in right now. It is tried again."));
             let close = Close {
                 code: 1011,
                 reason: "not possible now",
                 drain: false,
             };
-            return close_stream(&stream, &mut Writer::new(deflate), close).await;
+            return close_stream(&stream, &mut writer, close).await;
         }
     };
     let mut socket = Socket {
@@ -173,14 +175,18 @@ impl Writer {
         );
     }
 
+    /// A numbered ping: its pong says which pings have been answered.
+    fn ping(&mut self, number: u64) {
+        self.waiting
+            .push_back(websocket::ping(number.to_string().as_bytes()));
+    }
+
     fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Writes what the system takes. Answers whether anything went out.
-    fn write(&mut self, stream: &TcpStream) -> io::Result<bool> {
-        self.blocked = false;
-        let mut wrote = false;
+    /// Writes what the system takes.
+    fn write(&mut self, stream: &TcpStream) -> io::Result<()> {
         while !self.waiting.is_empty() {
             let mut slices = [IoSlice::new(&[]); WRITE_FRAMES];
             for (slice, bytes) in slices.iter_mut().zip(&self.waiting) {
@@ -189,19 +195,16 @@ impl Writer {
             let count = self.waiting.len().min(WRITE_FRAMES);
             match stream.try_write_vectored(&slices[..count]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    wrote = true;
-                    self.advance(written);
-                }
+                Ok(written) => self.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked = true;
-                    return Ok(wrote);
+                    return Ok(());
                 }
                 Err(error) => return Err(error),
             }
         }
         self.waiting = VecDeque::new();
-        Ok(wrote)
+        Ok(())
     }
 
     fn advance(&mut self, mut written: usize) {
@@ -230,10 +233,10 @@ impl Socket {
             if let Err(end) = self.read_frames() {
                 return end;
             }
-            self.begin_work();
             if let Err(end) = self.write(timer.as_mut()) {
                 return end;
             }
+            self.begin_work();
             // Somebody who always has something to read or to write lets others have their turn.
             tokio::task::coop::consume_budget().await;
             let may_read = self.waiting_bytes < self.limits.frame_bytes;
@@ -247,12 +250,13 @@ impl Socket {
                         timer.as_mut().reset(at);
                     }
                 }
-                () = self.client.outbox.woken(), if self.writer.is_empty() => {}
+                () = self.client.outbox.woken() => {}
                 ready = stream.writable(), if self.writer.blocked => {
                     if ready.is_err() {
                         return End::Gone;
                     }
                     // The other side has taken bytes, which is a sign of life.
+                    self.writer.blocked = false;
                     self.alive();
                 }
                 ready = stream.readable(), if may_read => {
@@ -328,13 +332,6 @@ impl Socket {
         }
     }
 
-    fn ping(&mut self) {
-        self.pings += 1;
-        self.writer
-            .waiting
-            .push_back(websocket::ping(self.pings.to_string().as_bytes()));
-    }
-
     /// Begins the next thing to do for the client, one at a time: the rest of its room, or what
     /// it asks for, which waits while its outbox is full.
     fn begin_work(&mut self) {
@@ -342,8 +339,7 @@ impl Socket {
             return;
         }
         let outbox = &self.client.outbox;
-        let may_try = self.retry_at.is_none_or(|at| at <= Instant::now());
-        if may_try && self.writer.is_empty() && outbox.wants_rest() {
+        if self.retry_at.is_none() && self.writer.is_empty() && outbox.wants_rest() {
             let (chat, client) = (Arc::clone(&self.chat), Arc::clone(&self.client));
             self.work = Some(Box::pin(async move { chat.catch_up(&client).await }));
         } else if !outbox.is_full()
@@ -363,27 +359,29 @@ impl Socket {
 
     /// Writes what waits, as far as the system takes it.
     fn write(&mut self, timer: Pin<&mut Sleep>) -> Result<(), End> {
-        loop {
+        let outbox = &self.client.outbox;
+        while !self.writer.blocked {
             if self.writer.is_empty() {
-                let taken = self.client.outbox.take(WRITE_BYTES);
+                let taken = outbox.take(WRITE_BYTES);
                 for asked in taken.probes {
-                    self.ping();
+                    self.pings += 1;
+                    self.writer.ping(self.pings);
                     self.probes.push((self.pings, asked));
                 }
                 self.writer.put(taken.frames);
-                if let Some(close) = taken.closing {
-                    return Err(End::Close(close));
-                }
                 if self.writer.is_empty() {
-                    return Ok(());
+                    break;
                 }
             }
             self.writer.write(&self.stream).map_err(|_| End::Gone)?;
-            if self.writer.blocked {
-                timer.reset(self.next_look());
-                return Ok(());
-            }
         }
+        if let Some(close) = outbox.closing() {
+            return Err(End::Close(close));
+        }
+        if self.writer.blocked {
+            timer.reset(self.next_look());
+        }
+        Ok(())
     }
 
     /// When something may be due at the earliest.
@@ -402,11 +400,14 @@ impl Socket {
 
     fn look_at_the_clock(&mut self) -> Option<End> {
         let now = Instant::now();
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+        }
         let full = self.client.outbox.full_since().map(Instant::from_std);
         if full.is_some_and(|since| now >= since + self.limits.drain_within) {
             return Some(End::Close(Close {
                 code: 1008,
-                reason: "reads too slowly",
+                reason: "This tab reads too slowly.",
                 drain: false,
             }));
         }
@@ -415,37 +416,43 @@ impl Socket {
         }
         if now >= self.heard + self.limits.ping_after && !self.pinged {
             self.pinged = true;
-            self.ping();
+            self.pings += 1;
+            self.writer.ping(self.pings);
         }
         None
     }
 
+    /// What was sent before the end is still done. Whoever is closed by us counts as connected
+    /// until that is through, so that a server that stops waits for it.
     async fn end(mut self, end: End) {
-        let close = match end {
-            End::Gone => None,
-            // What was sent before the close is still done.
-            End::Closed(code) => Some(Close {
-                code: code.unwrap_or(1000),
-                reason: "",
-                drain: false,
-            }),
-            End::Close(close) => Some(close),
-        };
         if let Some(work) = self.work.take() {
             work.await;
         }
         while let Some(text) = self.waiting.pop_front() {
             act(&self.chat, &self.client, text).await;
         }
-        self.chat.disconnect(&self.client);
-        if let Some(close) = close {
-            if close.drain {
-                self.writer.put(self.client.outbox.take(usize::MAX).frames);
-            } else if close.code == 1008 {
-                self.writer.cut(self.writer.blocked);
-                self.writer.put(self.chat.farewell(close.reason));
+        match end {
+            End::Gone => self.chat.disconnect(&self.client),
+            End::Closed(code) => {
+                self.chat.disconnect(&self.client);
+                let close = Close {
+                    code: code.unwrap_or(1000),
+                    reason: "",
+                    drain: false,
+                };
+                close_stream(&self.stream, &mut self.writer, close).await;
             }
-            close_stream(&self.stream, &mut self.writer, close).await;
+            End::Close(close) => {
+                self.client.outbox.close(close);
+                if close.drain {
+                    self.writer.put(self.client.outbox.take(usize::MAX).frames);
+                } else if close.code == 1008 {
+                    self.writer.cut(self.writer.blocked);
+                    self.writer.put(self.chat.farewell(close.reason));
+                }
+                close_stream(&self.stream, &mut self.writer, close).await;
+                self.chat.disconnect(&self.client);
+            }
         }
     }
 }
@@ -471,15 +478,16 @@ async fn close_stream(stream: &TcpStream, writer: &mut Writer, close: Close) {
         .waiting
         .push_back(websocket::close(close.code, close.reason));
     let deadline = Instant::now() + CLOSE_DRAIN;
-    while !writer.is_empty() {
-        match writer.write(stream) {
-            Ok(_) if writer.blocked => match timeout_at(deadline, stream.writable()).await {
-                Ok(Ok(())) => {}
-                _ => return,
-            },
-            Ok(_) => {}
-            Err(_) => return,
+    loop {
+        if writer.write(stream).is_err() {
+            return;
         }
+        if writer.is_empty() {
+            break;
+        }
+        let Ok(Ok(())) = timeout_at(deadline, stream.writable()).await else {
+            return;
+        };
     }
     // Closing with bytes unread would reset the connection and lose what was just sent.
     let deadline = Instant::now() + CLOSE_ANSWER;

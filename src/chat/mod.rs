@@ -167,9 +167,8 @@ impl Chat {
             self.disconnect(&client);
             anyhow::bail!("could not enter a room");
         }
-        if let (Dialect::V1, Some(online)) = (client.outbox.dialect, self.people.online()) {
-            client.outbox.show(Region::Online, online);
-        }
+        self.hub.show_online_to(&client.outbox);
+        self.people.moved(client.user.id);
         tracing::info!(
             client.id = returning.client.0,
             user.id = client.user.id.0,
@@ -253,7 +252,7 @@ impl Chat {
                 Entered::Room(room) => {
                     let after = after.filter(|after| after.room == room.id);
                     self.show_room(client, &room, after).await?;
-                    return self.mine(client).await;
+                    return Ok(());
                 }
                 Entered::Oneself | Entered::NoSuchRoom => {
                     refused = actions::no_such_room(&target, &client.user).or(refused);
@@ -274,18 +273,6 @@ impl Chat {
         if let Some(refusal) = refused {
             self.tell(client, refusal.into());
         }
-        self.mine(client).await
-    }
-
-    /// Shows the person who concerns them, and is seen by those.
-    async fn mine(&self, client: &Client) -> Result<()> {
-        let mine = self.store.people_of(client.user.id, people::LISTED).await?;
-        if client.outbox.dialect == Dialect::V1 {
-            client
-                .outbox
-                .show(Region::Mine, self.views.users_mine(&mine)?.encode());
-        }
-        self.people.arrived(&mine);
         Ok(())
     }
 

@@ -9,9 +9,8 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use super::{Chat, Result};
-use crate::hub::Region;
 use crate::model::{MessageId, Millis, Person, RoomId, UserId};
-use crate::protocol::{Dialect, Frame};
+use crate::protocol::Dialect;
 use crate::relay::{Envelope, News};
 use crate::store::Returning;
 
@@ -22,6 +21,8 @@ pub(super) const LISTED: usize = 25;
 const TICK: Duration = Duration::from_millis(500);
 /// The list of those who are here is drawn at most this often.
 const ONLINE_EVERY: Duration = Duration::from_secs(1);
+/// A person's own list is drawn at most this often.
+const MINE_EVERY: Duration = Duration::from_secs(1);
 /// For so long a person whose socket has gone still counts as here: a reload is no leaving.
 const GRACE: Duration = Duration::from_secs(3);
 /// Somebody who looks at the room has this long to say that they have seen a message before it
@@ -40,12 +41,15 @@ pub(super) struct People {
 
 #[derive(Default)]
 struct Due {
+    /// Who came or went: their own list is out of date, and so are those of their partners.
+    moved: HashSet<UserId>,
     /// Whose own list is out of date.
     mine: HashSet<UserId>,
-    /// Whose own list is out of date unless they see a message before then.
+    /// Whose own list is to be drawn at that moment, unless they see a message before.
     later: HashMap<UserId, Instant>,
+    /// When own lists were drawn last, as long as that is less than [`MINE_EVERY`] ago.
+    drawn: HashMap<UserId, Instant>,
     online_changed: bool,
-    online: Option<Frame>,
     leaving: VecDeque<(Instant, Returning, UserId)>,
     reads: HashMap<(UserId, RoomId), MessageId>,
 }
@@ -55,12 +59,11 @@ impl People {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody is here; those they have talked with may see it.
-    pub(super) fn arrived(&self, partners: &[Person]) {
+    /// Somebody came or went; those they have talked with may see it.
+    pub(super) fn moved(&self, user: UserId) {
         let mut due = self.due();
         due.online_changed = true;
-        due.mine
-            .extend(partners.iter().map(|partner| partner.user.id));
+        due.moved.insert(user);
         drop(due);
         self.wake.notify_one();
     }
@@ -92,11 +95,6 @@ impl People {
         let read = due.reads.entry((user, room)).or_insert(message);
         *read = (*read).max(message);
     }
-
-    /// The list of those who are here, as it was drawn last.
-    pub(super) fn online(&self) -> Option<Frame> {
-        self.due().online.clone()
-    }
 }
 
 /// Does what is due for as long as there is a chat.
@@ -124,6 +122,7 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
                 attempt("clearing up", chat.expire()).await;
             }
         }
+        attempt("drawing who came or went", chat.draw_moved()).await;
         attempt("drawing who is concerned", chat.draw_mine()).await;
         if people.due().online_changed && is_due(drawn, ONLINE_EVERY) {
             drawn = Some(Instant::now());
@@ -168,14 +167,7 @@ impl Chat {
             self.people.due().leaving.extend(again);
         }
         left?;
-        self.people.due().online_changed = true;
-        for (_, user) in gone {
-            let partners = self.store.people_of(user, LISTED).await?;
-            self.people
-                .due()
-                .mine
-                .extend(partners.iter().map(|partner| partner.user.id));
-        }
+        gone.iter().for_each(|(_, user)| self.people.moved(*user));
         Ok(())
     }
 
@@ -218,32 +210,79 @@ impl Chat {
         });
     }
 
+    async fn draw_moved(&self) -> Result<()> {
+        let moved = std::mem::take(&mut self.people.due().moved);
+        let mut done = Ok(());
+        for user in moved {
+            match self.draw_own(user).await {
+                Ok(people) => {
+                    let partners = people.iter().map(|partner| partner.user.id);
+                    self.people.due().mine.extend(partners);
+                }
+                failed => done = failed.map(|_| ()),
+            }
+        }
+        done
+    }
+
     async fn draw_mine(&self) -> Result<()> {
-        let mut mine = {
+        let now = Instant::now();
+        let mine = {
             let mut due = self.people.due();
-            let now = Instant::now();
-            let seen_by_now = due
+            due.drawn.retain(|_, at| now < *at + MINE_EVERY);
+            let in_time = due
                 .later
                 .extract_if(|_, at| *at <= now)
                 .map(|(user, _)| user);
-            let mut mine: HashSet<_> = seen_by_now.collect();
-            mine.extend(std::mem::take(&mut due.mine));
-            mine
-        };
-        mine.retain(|user| !self.hub.of_user(*user).is_empty());
-        for user in mine {
-            let people = self.store.people_of(user, LISTED).await?;
-            let frame = self.views.users_mine(&people)?.encode();
-            for outbox in self.hub.of_user(user) {
-                if outbox.dialect == Dialect::V1 {
-                    outbox.show(Region::Mine, frame.clone());
+            let mut mine: HashSet<_> = in_time.collect();
+            for user in std::mem::take(&mut due.mine) {
+                match due.drawn.get(&user).copied() {
+                    // The first is drawn at once, those that follow soon after together.
+                    Some(at) => {
+                        due.later.insert(user, at + MINE_EVERY);
+                    }
+                    None => {
+                        mine.insert(user);
+                    }
                 }
             }
+            mine.retain(|user| !self.hub.of_user(*user).is_empty());
+            due.drawn.extend(mine.iter().map(|user| (*user, now)));
+            mine
+        };
+        let mut done = Ok(());
+        for user in mine {
+            if let Err(failure) = self.draw_own(user).await {
+                done = Err(failure);
+            }
         }
-        Ok(())
+        done
     }
 
-    /// Draws those who are here, and shows them to everyone if that differs from what was shown.
+    /// Draws one person's own list for their tabs here; a failure is made up for later.
+    async fn draw_own(&self, user: UserId) -> Result<Vec<Person>> {
+        let drawing = async {
+            let people = self.store.people_of(user, LISTED).await?;
+            let tabs = self.hub.of_user(user);
+            if tabs.iter().any(|tab| tab.dialect == Dialect::V1) {
+                let frame = self.views.users_mine(&people)?.encode();
+                for tab in tabs.iter().filter(|tab| tab.dialect == Dialect::V1) {
+                    tab.show_mine(&frame);
+                }
+            }
+            Ok(people)
+        };
+        let drawn = drawing.await;
+        if drawn.is_err() {
+            self.people
+                .due()
+                .later
+                .insert(user, Instant::now() + MINE_EVERY);
+        }
+        drawn
+    }
+
+    /// Draws those who are here, for everyone.
     async fn draw_online(&self) -> Result<()> {
         self.people.due().online_changed = false;
         let people = self.store.people_online(LISTED).await;
@@ -255,11 +294,8 @@ impl Chat {
             true => 0,
             false => self.hub.people().saturating_sub(people.len()),
         };
-        let frame = self.views.users_online(&people, more)?.encode();
-        let before = self.people.due().online.replace(frame.clone());
-        if before.is_none_or(|before| before.payload() != frame.payload()) {
-            self.hub.show_everyone(Region::Online, &frame);
-        }
+        self.hub
+            .show_online(&self.views.users_online(&people, more)?.encode());
         Ok(())
     }
 }

@@ -145,7 +145,9 @@ on("keydown", (_, event) => {
 on("wire:action", ({ action, data }, event) => {
   if (event.target.closest("[data-room]")) data.room = room();
   const own = { "New message": post, "Older messages": askOlder }[action];
-  if (own) event.preventDefault(own());
+  if (!own) return;
+  event.preventDefault();
+  own();
 });
 
 /** Another room is on show: its draft, its end. */
