@@ -672,4 +672,29 @@ mod tests {
             assert_eq!(read_address(text), None, "{text}");
         }
     }
+
+    #[test]
+    fn the_protocol_document_names_every_action_and_selector() {
+        const DOCUMENT: &str = include_str!("../docs/PROTOCOL.md");
+        let cell = |name: &str| {
+            DOCUMENT
+                .lines()
+                .any(|line| line.starts_with(&format!("| `{name}` |")))
+        };
+        for action in ACTIONS {
+            assert!(cell(action), "the action {action} is not documented");
+        }
+        for selector in Selector::FIXED {
+            assert!(
+                cell(selector.as_str()),
+                "the selector {selector:?} is not documented"
+            );
+        }
+        let (_, actions) = DOCUMENT.split_once("## Actions").unwrap();
+        let (actions, _) = actions.split_once("###").unwrap();
+        for line in actions.lines().filter_map(|line| line.strip_prefix("| `")) {
+            let (action, _) = line.split_once('`').unwrap();
+            assert!(ACTIONS.contains(&action), "there is no action {action}");
+        }
+    }
 }

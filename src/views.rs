@@ -403,3 +403,243 @@ fn message_context(message: &Message) -> Value {
 fn notice_context(text: &str, tone: Tone, key: Option<Uuid>) -> Value {
     context! { text, tone => Serde(&tone), key => key.map(|key| key.to_string()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use scraper::{Html, Selector as Css};
+
+    use super::*;
+    use crate::model::{History, MessageId, Millis, RoomId};
+
+    const NASTY: &str = "</p><script>alert(1)</script>\" onload='x' {{ 7*7 }} &amp;";
+    const VERSION: Version = Version {
+        room: RoomId(5),
+        history: History(7),
+        number: 9,
+    };
+
+    fn user(name: &str) -> User {
+        User {
+            id: UserId(3),
+            name: name.to_owned(),
+        }
+    }
+
+    fn message(id: i64, text: &str) -> Message {
+        Message {
+            id: MessageId(id),
+            room: VERSION.room,
+            author: user(text),
+            author_name: text.to_owned(),
+            text: text.to_owned(),
+            key: Some(Uuid::nil()),
+            made: id.unsigned_abs(),
+            changed: id.unsigned_abs(),
+            created_at: Millis(1_795_246_200_000),
+        }
+    }
+
+    fn page(messages: Vec<Message>) -> Page {
+        Page {
+            version: VERSION,
+            private: false,
+            messages,
+            older: false,
+        }
+    }
+
+    fn group(name: &str) -> Room {
+        Room {
+            id: VERSION.room,
+            kind: RoomKind::Group(name.to_owned()),
+        }
+    }
+
+    fn private(name: &str) -> Room {
+        Room {
+            id: VERSION.room,
+            kind: RoomKind::Private { with: user(name) },
+        }
+    }
+
+    fn whole_page(name: &str) -> String {
+        let room = group(name);
+        let messages = page(vec![message(1, name)]);
+        let page = ChatPage {
+            host: "127.0.0.1:8000",
+            scheme: "http",
+            groups: &[group("hi"), group(name)],
+            room: Some((&room, &messages)),
+            notice: Some(name),
+        };
+        Views::new().unwrap().chat_page(&page).unwrap()
+    }
+
+    #[test]
+    fn a_message_is_drawn() {
+        let push = Views::new().unwrap().new_message(&message(1, "brenda82"));
+        let html = "<article class=\"message\" id=\"message-1\" data-user=\"brenda82\" \
+            data-key=\"00000000-0000-0000-0000-000000000000\"><span class=\"face hue-3\" \
+            aria-hidden=\"true\">B</span><b class=\"message__name\">brenda82</b> \
+            <time datetime=\"2026-11-21T07:30:00Z\">07:30</time>\
+            <p class=\"message__text\">brenda82</p></article>";
+        assert_eq!(push.html, html);
+        assert_eq!(
+            (push.selector, push.swap),
+            (Selector::MESSAGES_LIST, Some(Swap::Append))
+        );
+    }
+
+    #[test]
+    fn nothing_that_people_typed_becomes_markup() {
+        let views = Views::new().unwrap();
+        let people = [Person {
+            user: user(NASTY),
+            unread: 1,
+            online: true,
+        }];
+        let nasty = page(vec![message(1, NASTY)]);
+        let drawn = [
+            whole_page(NASTY),
+            views
+                .logged_user(&user(NASTY), Some(&ResumeToken::random()))
+                .unwrap()
+                .html,
+            views.group_name(&group(NASTY)).unwrap().html,
+            views.group_name(&private(NASTY)).unwrap().html,
+            views.messages_list(&nasty).unwrap().html,
+            views.messages(&nasty).html,
+            views.older_messages(&nasty).unwrap()[1].html.clone(),
+            views.changed_message(&message(1, NASTY)).html,
+            views.notice(NASTY, Tone::Refusal, None).unwrap().html,
+            views.users_mine(&people).unwrap().html,
+            views.users_online(&people, 7).unwrap().html,
+            views.users_found(NASTY, &people, true).unwrap().html,
+            views.users_found(NASTY, &[], false).unwrap().html,
+        ];
+        for html in drawn {
+            assert!(!html.contains("alert(1)</script>"), "{html}");
+            assert!(!html.contains("\" onload='x'"), "{html}");
+            let inline = Css::parse("script:not([src]), [onload]").unwrap();
+            assert_eq!(
+                Html::parse_document(&html).select(&inline).count(),
+                0,
+                "{html}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_promised_place_stands_once_in_the_page() {
+        let html = Html::parse_document(&whole_page("python"));
+        let promised = [
+            "#logged-user",
+            "#group-name",
+            "#messages-list",
+            "#aside",
+            "#groups-list",
+            "#users-list",
+            "#notice",
+            "#connection",
+            "#main",
+            "form #message-text",
+            "form #send",
+            "#aside #groups-list",
+            "#aside #users-list",
+            "#messages-older",
+            "#users-mine",
+            "#users-online",
+            "#users-found",
+            "body[data-host='127.0.0.1:8000'][data-scheme='http']",
+            "#messages-list[data-room][data-version][role=log]",
+            "a.nav__link[data-group-name=python][data-group-public=true][href='/chat/python/']",
+            "#group-name [data-address='/chat/python/']",
+        ];
+        for css in promised {
+            let count = html.select(&Css::parse(css).unwrap()).count();
+            assert_eq!(count, 1, "{css}");
+        }
+        let mut ids: Vec<_> = html
+            .select(&Css::parse("[id]").unwrap())
+            .filter_map(|e| e.attr("id"))
+            .collect();
+        let all = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), all, "an id stands twice");
+    }
+
+    #[test]
+    fn a_page_keeps_to_its_size_from_the_newest_on() {
+        let views = Views::new().unwrap();
+        let shown = |messages: Vec<Message>| {
+            let html = views.messages_list(&page(messages)).unwrap().html;
+            let shown = html.matches("<article").count();
+            assert!(
+                html.len() < PAGE_BYTES + 2048 || shown == 1,
+                "{}",
+                html.len()
+            );
+            (
+                shown,
+                html.contains("data-more=\"true\""),
+                html.contains("id=\"message-50\""),
+            )
+        };
+        let many = |text: &str| (1..=50).map(|id| message(id, text)).collect();
+        assert_eq!(shown(many("short")), (50, false, true));
+        let long = "x".repeat(4000);
+        let (some, older, newest) = shown(
+            (1..=50)
+                .map(|id| Message {
+                    text: long.clone(),
+                    ..message(id, "anna")
+                })
+                .collect(),
+        );
+        assert!((10..50).contains(&some) && older && newest);
+        let huge = "x".repeat(2 * PAGE_BYTES);
+        let huge = |id| Message {
+            text: huge.clone(),
+            ..message(id, "anna")
+        };
+        assert_eq!(shown(vec![huge(49), huge(50)]), (1, true, true));
+    }
+
+    #[test]
+    fn a_catch_up_appends_the_new_and_swaps_the_old() {
+        let views = Views::new().unwrap();
+        let after = Version {
+            number: 3,
+            ..VERSION
+        };
+        let messages = [
+            Message {
+                changed: 9,
+                ..message(2, "old")
+            },
+            message(4, "new"),
+        ];
+        let pushes = views.changes(after, VERSION, &messages).unwrap();
+        let shape = |push: &Push| (push.selector.clone(), push.swap, push.version);
+        assert_eq!(
+            pushes.iter().map(shape).collect::<Vec<_>>(),
+            [
+                (Selector::message(MessageId(2)), Some(Swap::Outer), None),
+                (Selector::MESSAGES_LIST, Some(Swap::Append), Some(VERSION)),
+            ]
+        );
+        let long = "x".repeat(4000);
+        let many: Vec<_> = (4..30)
+            .map(|id| Message {
+                text: long.clone(),
+                ..message(id, "anna")
+            })
+            .collect();
+        assert_eq!(
+            views.changes(after, VERSION, &many),
+            None,
+            "more than a page"
+        );
+    }
+}
