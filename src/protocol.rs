@@ -294,6 +294,19 @@ impl Refusal {
 }
 
 impl Action {
+    /// The action's name, one of [`ACTIONS`].
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ChangeGroup(_) => "Change group",
+            Self::NewMessage { .. } => "New message",
+            Self::OlderMessages { .. } => "Older messages",
+            Self::Read { .. } => "Read",
+            Self::FindPeople { .. } => "Find people",
+            Self::Ping => "Ping",
+        }
+    }
+
     /// Reads a text frame. Names and keys are exact; unknown keys are passed over.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
         let bad =

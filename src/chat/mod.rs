@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use tracing::Instrument as _;
 
 use crate::fake::FakeUsers;
 use crate::hub::{Close, Hub, Outbox, Region};
@@ -329,16 +330,31 @@ impl Chat {
 
     /// What a person did.
     pub async fn handle(&self, client: &Client, text: &str) {
-        let done = match Action::parse(text) {
-            Ok(action) => actions::act(self, client, action).await,
-            Err(refusal) => self
-                .spend(client)
-                .map_err(|late| Failure::from(late.of(refusal.key)))
-                .and(Err(refusal.into())),
-        };
-        if let Err(failure) = done {
-            self.tell(client, failure);
+        let action = Action::parse(text);
+        let name = action.as_ref().map_or("unreadable", Action::name);
+        // A span per action rather than per connection: an idle tab costs the log nothing.
+        let span = tracing::debug_span!(
+            "action",
+            action = name,
+            client.id = client.returning.client.0,
+            user.id = client.user.id.0,
+            node = self.node.0,
+        );
+        async {
+            let done = match action {
+                Ok(action) => actions::act(self, client, action).await,
+                Err(refusal) => match self.spend(client) {
+                    Ok(()) => Err(refusal.into()),
+                    Err(late) => Err(late.of(refusal.key).into()),
+                },
+            };
+            tracing::debug!(done = done.is_ok(), "handled");
+            if let Err(failure) = done {
+                self.tell(client, failure);
+            }
         }
+        .instrument(span)
+        .await;
     }
 
     /// A frame that cannot be an action.

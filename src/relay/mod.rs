@@ -52,8 +52,10 @@ pub trait Relay: Send + Sync + 'static {
 /// The relay between nodes inside one process: of one node with nobody, which is the default.
 #[derive(Clone, Default)]
 pub struct InProcess {
-    nodes: Arc<Mutex<Vec<(NodeId, mpsc::Sender<Envelope>)>>>,
+    nodes: Arc<Mutex<Vec<Listener>>>,
 }
+
+type Listener = (NodeId, mpsc::Sender<Envelope>);
 
 #[async_trait]
 impl Relay for InProcess {
