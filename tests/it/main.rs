@@ -1,1 +1,7 @@
+//! How the chat behaves, seen by the people in it: over real sockets, with browser tabs that have
+//! no window. One module per behaviour; `support` is what they are told with.
 
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+mod talking;

@@ -1,0 +1,91 @@
+//! Where a server is found, and what can be asked for there.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::soon;
+use super::tab::Tab;
+use super::wire::{Handshake, Wire};
+
+/// Where a server is found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Door(pub(crate) SocketAddr);
+
+/// What a server answered to a request.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+impl Door {
+    pub(crate) async fn get(self, path: &str) -> Answer {
+        self.get_with(path, &[]).await
+    }
+
+    pub(crate) async fn get_with(self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n");
+        if !headers.iter().any(|(name, _)| *name == "Host") {
+            request += &format!("Host: {}\r\n", self.0);
+        }
+        for (name, value) in headers {
+            request += &format!("{name}: {value}\r\n");
+        }
+        request += "\r\n";
+        soon("an answer", self.ask(&request)).await
+    }
+
+    async fn ask(self, request: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.0).await.expect("a server listens");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1));
+        Answer {
+            status: status.and_then(|status| status.parse().ok()).unwrap(),
+            headers: lines
+                .filter_map(|line| line.split_once(": "))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            body: body.to_owned(),
+        }
+    }
+
+    /// A new tab: a new person, in the first group.
+    pub(crate) async fn tab(self) -> Tab {
+        self.tab_at("/chat/hi/").await
+    }
+
+    /// A new tab at an address.
+    pub(crate) async fn tab_at(self, path: &str) -> Tab {
+        let mut tab = Tab::load(self, path).await;
+        tab.connects().await;
+        tab
+    }
+
+    /// A new tab of the original design: no subprotocol, inner HTML only.
+    pub(crate) async fn plain_tab(self) -> Tab {
+        let mut tab = Tab::plain(self);
+        tab.connects().await;
+        tab
+    }
+
+    /// A socket and no page.
+    pub(crate) async fn socket(self, handshake: &Handshake) -> Result<Wire, u16> {
+        Wire::open(self.0, handshake).await
+    }
+}

@@ -1,0 +1,41 @@
+//! What the stories are told with: a server, the real program, and browser tabs without a window.
+//!
+//! Whoever waits here waits for something to be so, never for time to pass; [`DEADLINE`] only
+//! ends a story that has gone wrong.
+
+pub(crate) mod door;
+pub(crate) mod page;
+pub(crate) mod program;
+pub(crate) mod server;
+pub(crate) mod tab;
+pub(crate) mod wire;
+
+use std::time::Duration;
+
+pub(crate) use door::{Answer, Door};
+pub(crate) use page::Shown;
+pub(crate) use program::Program;
+pub(crate) use server::Server;
+pub(crate) use tab::Tab;
+
+/// How long anything may take that is expected to happen.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Waits for what is expected, at most until the deadline.
+pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, happens).await {
+        Ok(done) => done,
+        Err(_) => panic!("in vain: waited for {what}"),
+    }
+}
+
+/// Waits until something is so that nobody tells of.
+pub(crate) async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    soon(what, async {
+        let mut looks = tokio::time::interval(Duration::from_millis(10));
+        while !is_so().await {
+            looks.tick().await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,107 @@
+//! The real program in a process of its own: for signals, locks, ports and sudden ends.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::ops::Deref;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use super::{DEADLINE, Door, soon};
+
+/// The program, serving.
+pub(crate) struct Program {
+    pub(crate) door: Door,
+    child: Child,
+}
+
+/// The program's command, with nothing of this process's settings.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_overwire"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OVERWIRE_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end.
+pub(crate) async fn run(arguments: &[&str]) -> Output {
+    let mut command = command();
+    command.args(arguments);
+    let run = tokio::task::spawn_blocking(move || command.output().unwrap());
+    soon("the program to end", run).await.unwrap()
+}
+
+impl Program {
+    /// Serves a database at any free port.
+    pub(crate) async fn start(database: &Path, arguments: &[&str]) -> Self {
+        let mut child = command()
+            .args(["--listen", "127.0.0.1:0", "--log", "warn", "--database"])
+            .arg(database)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            BufReader::new(stdout).read_line(&mut line).unwrap();
+            line
+        });
+        let line = soon("the program to listen", reading).await.unwrap();
+        let address = line.trim().rsplit("http://").next().unwrap().parse();
+        let Ok(address) = address else {
+            let mut words = String::new();
+            let mut stderr = child.stderr.take().unwrap();
+            stderr.read_to_string(&mut words).unwrap();
+            panic!("the program said {line:?} and {words:?}");
+        };
+        Self {
+            door: Door(address),
+            child,
+        }
+    }
+
+    /// Asks it to end, by a signal's name.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Waits until it has ended. Answers how, and what it said.
+    pub(crate) async fn ends(mut self) -> (ExitStatus, String) {
+        let ending = tokio::task::spawn_blocking(move || {
+            let mut words = String::new();
+            let mut stderr = self.child.stderr.take().unwrap();
+            stderr.read_to_string(&mut words).unwrap();
+            (self.child.wait().unwrap(), words)
+        });
+        tokio::time::timeout(DEADLINE, ending)
+            .await
+            .expect("the program ends")
+            .unwrap()
+    }
+
+    /// `kill -9`.
+    pub(crate) async fn dies(mut self) {
+        self.child.kill().unwrap();
+        self.ends().await;
+    }
+}
+
+impl Deref for Program {
+    type Target = Door;
+
+    fn deref(&self) -> &Door {
+        &self.door
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

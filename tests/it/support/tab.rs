@@ -1,0 +1,530 @@
+//! A browser tab without a window: it speaks the wire and keeps a small page.
+//!
+//! Whatever is pushed to it is held against the contract: the shape of a push, the places it may
+//! go to, versions that only grow, messages in the order of their ids, no id twice.
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::page::{Element, Page, Shown};
+use super::wire::{Event, Handshake, Wire};
+use super::{Door, soon};
+
+/// Where pushes may go, beside `#message-<id>`.
+const PLACES: [&str; 9] = [
+    "logged-user",
+    "group-name",
+    "messages-list",
+    "messages-older",
+    "notice",
+    "connection",
+    "users-mine",
+    "users-online",
+    "users-found",
+];
+/// The same for a client of the original design.
+const PLAIN_PLACES: [&str; 4] = ["logged-user", "group-name", "messages-list", "notice"];
+
+/// What was pushed.
+#[derive(Clone, Debug)]
+pub(crate) struct Push {
+    /// Without the `#`.
+    pub(crate) place: String,
+    pub(crate) html: String,
+    pub(crate) swap: Option<String>,
+    pub(crate) version: Option<String>,
+    /// As it came.
+    pub(crate) frame: String,
+}
+
+/// A browser tab without a window.
+pub(crate) struct Tab {
+    door: Door,
+    plain: bool,
+    pub(crate) page: Page,
+    /// What the address bar says.
+    pub(crate) location: String,
+    /// By which it is known again.
+    pub(crate) resume: Option<String>,
+    wire: Option<Wire>,
+    /// Everything that was pushed to it, by whatever socket.
+    pub(crate) pushes: Vec<Push>,
+    /// Where the pushes of this socket, or of the room entered last, begin.
+    versions_from: usize,
+    closed: Option<Option<u16>>,
+    pub(crate) receive_buffer: Option<u32>,
+}
+
+impl Tab {
+    /// Loads the page; the socket is opened by [`Tab::connects`].
+    pub(crate) async fn load(door: Door, path: &str) -> Self {
+        let answer = door.get(path).await;
+        Self::new(door, false, Page::parse(&answer.body), path)
+    }
+
+    pub(crate) fn plain(door: Door) -> Self {
+        Self::new(door, true, Page::bare(), "")
+    }
+
+    fn new(door: Door, plain: bool, page: Page, path: &str) -> Self {
+        Self {
+            door,
+            plain,
+            page,
+            location: path.to_owned(),
+            resume: None,
+            wire: None,
+            pushes: Vec::new(),
+            versions_from: 0,
+            closed: None,
+            receive_buffer: None,
+        }
+    }
+
+    // ---- the socket ----
+
+    /// How this tab asks for a socket.
+    pub(crate) fn handshake(&self) -> Handshake {
+        let mut handshake = Handshake {
+            receive_buffer: self.receive_buffer,
+            ..Handshake::default()
+        };
+        if self.plain {
+            return handshake;
+        }
+        let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        handshake.query = format!("?at={}", encode(&self.location));
+        if let Some(room) = self.room() {
+            let after = self.version().unwrap_or_default();
+            handshake.query += &format!("&room={}&after={}", encode(&room), encode(&after));
+        }
+        let mut offers = "overwire.v1".to_owned();
+        if let Some(token) = &self.resume {
+            offers += &format!(", resume.{token}");
+        }
+        handshake
+            .headers
+            .push(("Sec-WebSocket-Protocol".to_owned(), offers));
+        let origin = format!("http://{}", self.door.0);
+        handshake.headers.push(("Origin".to_owned(), origin));
+        handshake
+    }
+
+    /// Opens the socket and waits until it knows who and where it is.
+    pub(crate) async fn connects(&mut self) {
+        let before = self.pushes.len();
+        self.opens_socket().await;
+        self.until("who and where I am", |tab| {
+            let fresh = &tab.pushes[before..];
+            ["logged-user", "group-name"]
+                .iter()
+                .all(|place| fresh.iter().any(|push| push.place == *place))
+        })
+        .await;
+    }
+
+    /// Opens the socket and waits for nothing.
+    pub(crate) async fn opens_socket(&mut self) {
+        let wire = self.door.socket(&self.handshake()).await;
+        let wire = wire.unwrap_or_else(|status| panic!("the upgrade was answered {status}"));
+        let expected = (!self.plain).then_some("overwire.v1");
+        assert_eq!(wire.protocol.as_deref(), expected, "never the token");
+        self.versions_from = self.pushes.len();
+        self.closed = None;
+        self.wire = Some(wire);
+    }
+
+    /// The line is cut without a word.
+    pub(crate) fn loses_the_network(&mut self) {
+        self.wire = None;
+    }
+
+    /// The line is cut, and it comes back with what it has.
+    pub(crate) async fn reconnects(&mut self) {
+        self.loses_the_network();
+        self.connects().await;
+    }
+
+    /// The page is loaded anew, at the address it stands at.
+    pub(crate) async fn reloads(&mut self) {
+        self.loses_the_network();
+        let answer = self.door.get(&self.location).await;
+        self.page = Page::parse(&answer.body);
+        self.connects().await;
+    }
+
+    /// The tab is closed.
+    pub(crate) async fn closes(mut self) {
+        self.wire().close();
+        self.is_closed().await;
+    }
+
+    /// It stops reading, and so answers no pings, until it does it again.
+    pub(crate) fn goes_deaf(&self, deaf: bool) {
+        self.wire.as_ref().expect("a socket").deaf(deaf);
+    }
+
+    /// Waits until the server has ended the socket. Answers the close code.
+    pub(crate) async fn is_closed(&mut self) -> Option<u16> {
+        self.until("the end of the socket", |tab| tab.closed.is_some())
+            .await;
+        self.closed.flatten()
+    }
+
+    pub(crate) fn wire(&mut self) -> &mut Wire {
+        self.wire.as_mut().expect("a socket")
+    }
+
+    // ---- what it does ----
+
+    /// Sends an action.
+    pub(crate) fn sends(&mut self, action: &str, data: Value) {
+        let text = json!({ "action": action, "data": data }).to_string();
+        self.wire().text(text);
+    }
+
+    /// Writes a message and waits until it is settled.
+    pub(crate) async fn says(&mut self, text: &str) {
+        if self.plain {
+            self.sends("New message", json!({ "message": text }));
+            return self.sees(text).await;
+        }
+        let key = self.writes(text);
+        self.is_settled(&key).await;
+    }
+
+    /// Writes a message in the room on show and waits for nothing. Answers its key.
+    pub(crate) fn writes(&mut self, text: &str) -> String {
+        let key = Uuid::new_v4().to_string();
+        let room = self.room();
+        let data = json!({ "message": text, "room": room, "key": key });
+        self.sends("New message", data);
+        key
+    }
+
+    /// Waits until a push says what became of a keyed message.
+    pub(crate) async fn is_settled(&mut self, key: &str) {
+        let mark = format!("data-key=\"{key}\"");
+        self.until(&format!("the fate of {key}"), |tab| {
+            tab.pushes.iter().any(|push| push.html.contains(&mark))
+        })
+        .await;
+    }
+
+    /// Clicks on a group.
+    pub(crate) async fn enters_group(&mut self, name: &str) {
+        let data = json!({ "groupName": name, "isGroup": true });
+        self.changes_group(data).await;
+        assert_eq!(self.title(), format!("#{name}"));
+    }
+
+    /// Clicks on a person.
+    pub(crate) async fn opens_private(&mut self, name: &str) {
+        let data = json!({ "groupName": name, "isGroup": false });
+        self.changes_group(data).await;
+        assert_eq!(self.title(), name);
+    }
+
+    async fn changes_group(&mut self, data: Value) {
+        let before = self.pushes.len();
+        self.sends("Change group", data);
+        self.until("the room", |tab| {
+            tab.pushes[before..]
+                .iter()
+                .any(|push| push.place == "messages-list")
+        })
+        .await;
+    }
+
+    /// Scrolls up to the beginning of what it has. Answers how many messages came.
+    pub(crate) async fn asks_for_older(&mut self) -> usize {
+        let before = self.messages();
+        let mark = self.pushes.len();
+        let data = json!({ "before": before[0].id, "room": self.room() });
+        self.sends("Older messages", data);
+        self.until("older messages", |tab| {
+            tab.pushes[mark..]
+                .iter()
+                .any(|push| push.swap.as_deref() == Some("prepend"))
+        })
+        .await;
+        self.messages().len() - before.len()
+    }
+
+    /// Does something and is refused. Answers in which words.
+    pub(crate) async fn is_refused(&mut self, action: &str, data: Value) -> String {
+        self.is_refused_frame(&json!({ "action": action, "data": data }).to_string())
+            .await
+    }
+
+    /// Sends a frame and is refused. Answers in which words.
+    pub(crate) async fn is_refused_frame(&mut self, frame: &str) -> String {
+        let before = self.pushes.len();
+        self.wire().text(frame);
+        self.is_told_since(before).await
+    }
+
+    /// Waits for a notice among the pushes from that one on.
+    pub(crate) async fn is_told_since(&mut self, before: usize) -> String {
+        self.until("a notice", |tab| {
+            let fresh = &tab.pushes[before..];
+            fresh.iter().any(|push| push.place == "notice")
+        })
+        .await;
+        self.notice()
+    }
+
+    /// Everything that was on its way when this was asked has arrived.
+    pub(crate) async fn hears_all(&mut self) {
+        let before = self.pushes.len();
+        // A plain tab's `Ping` is not answered; its refusals are.
+        let (action, place) = match self.plain {
+            true => ("Is anybody there?", "notice"),
+            false => ("Ping", "connection"),
+        };
+        self.sends(action, json!({}));
+        self.until("an answer", |tab| {
+            tab.pushes[before..].iter().any(|push| push.place == place)
+        })
+        .await;
+    }
+
+    // ---- what it sees ----
+
+    /// Waits until a message of that text is on show.
+    pub(crate) async fn sees(&mut self, text: &str) {
+        self.until(&format!("“{text}”"), |tab| {
+            tab.messages().iter().any(|message| message.text == text)
+        })
+        .await;
+    }
+
+    /// Waits until these are the texts on show.
+    pub(crate) async fn sees_exactly(&mut self, texts: &[&str]) {
+        self.until(&format!("{texts:?} and nothing else"), |tab| {
+            tab.texts() == texts
+        })
+        .await;
+    }
+
+    /// Waits until something is so.
+    pub(crate) async fn until(&mut self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
+        let waiting = async {
+            self.catches_up();
+            while !is_so(self) {
+                let Some(wire) = &mut self.wire else {
+                    panic!("no socket is left to wait for {what} on");
+                };
+                let event = wire.next().await;
+                self.take(event);
+            }
+        };
+        let done = tokio::time::timeout(super::DEADLINE, waiting).await;
+        if done.is_err() {
+            panic!(
+                "{} waited in vain for {what}: {}",
+                self.name(),
+                self.sight()
+            );
+        }
+    }
+
+    /// Takes what has come already.
+    pub(crate) fn catches_up(&mut self) {
+        while let Some(event) = self.wire.as_mut().and_then(Wire::already) {
+            self.take(event);
+        }
+    }
+
+    /// My name.
+    pub(crate) fn name(&self) -> String {
+        let place = self.page.the("logged-user");
+        let name = place.with("data-user").next();
+        name.and_then(|me| me.attribute("data-user"))
+            .unwrap_or("nobody")
+            .to_owned()
+    }
+
+    /// The heading of the room.
+    pub(crate) fn title(&self) -> String {
+        self.page.the("group-name").text().trim().to_owned()
+    }
+
+    /// What the notice says, if there is one.
+    pub(crate) fn notice(&self) -> String {
+        let place = self.page.the("notice");
+        let mut texts = place.all().filter(|part| part.has_class("notice__text"));
+        texts.next().map(Element::text).unwrap_or_default()
+    }
+
+    /// The room on show.
+    pub(crate) fn room(&self) -> Option<String> {
+        self.of_list("data-room")
+    }
+
+    /// What is on show of it.
+    pub(crate) fn version(&self) -> Option<String> {
+        self.of_list("data-version")
+    }
+
+    fn of_list(&self, attribute: &str) -> Option<String> {
+        let value = self.page.the("messages-list").attribute(attribute)?;
+        (!value.is_empty()).then(|| value.to_owned())
+    }
+
+    pub(crate) fn messages(&self) -> Vec<Shown> {
+        self.page.messages()
+    }
+
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let messages = self.messages().into_iter();
+        messages.map(|message| message.text).collect()
+    }
+
+    /// The people of a list (`users-mine`, `users-online`, `users-found`), from the top.
+    pub(crate) fn people(&self, list: &str) -> Vec<String> {
+        self.persons(list)
+            .filter_map(|person| person.attribute("data-user"))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn persons<'a>(&'a self, list: &str) -> impl Iterator<Item = &'a Element> {
+        let list = self.page.get(list).into_iter();
+        list.flat_map(Element::all)
+            .filter(|element| element.name == "li")
+    }
+
+    /// How much of that person's is unread, by the aside.
+    pub(crate) fn unread_from(&self, name: &str) -> u32 {
+        let mut mine = self.persons("users-mine");
+        mine.find(|person| person.attribute("data-user") == Some(name))
+            .and_then(|person| person.attribute("data-unread"))
+            .map_or(0, |unread| unread.parse().unwrap())
+    }
+
+    /// Whether the aside marks that person of mine as here.
+    pub(crate) fn is_here(&self, name: &str) -> bool {
+        let mut mine = self.persons("users-mine");
+        mine.find(|person| person.attribute("data-user") == Some(name))
+            .is_some_and(|person| person.all().any(|part| part.has_class("here")))
+    }
+
+    /// The pushes from that one on that went to a place.
+    pub(crate) fn pushes_to(&self, place: &str, from: usize) -> Vec<&Push> {
+        let pushes = self.pushes[from..].iter();
+        pushes.filter(|push| push.place == place).collect()
+    }
+
+    fn sight(&self) -> String {
+        format!(
+            "in {} at {:?}, notice {:?}, closed {:?}, it sees {:#?}; last pushes {:#?}",
+            self.title(),
+            self.version(),
+            self.notice(),
+            self.closed,
+            self.texts(),
+            self.pushes.iter().rev().take(5).collect::<Vec<_>>(),
+        )
+    }
+
+    // ---- what comes ----
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Text(frame) => {
+                let push = self.read(&frame);
+                self.place(push);
+            }
+            Event::Other(frame) => panic!("only text frames pass, not {frame}"),
+            Event::Closed(code) => {
+                assert!(self.closed.is_none(), "the socket ended: {}", self.sight());
+                self.closed = Some(code);
+            }
+        }
+    }
+
+    fn read(&self, frame: &str) -> Push {
+        let known: &[&str] = match self.plain {
+            true => &["selector", "html"],
+            false => &["selector", "html", "swap", "version"],
+        };
+        let push: Value = serde_json::from_str(frame).expect("JSON");
+        let push = push.as_object().expect("an object");
+        for (key, value) in push {
+            assert!(known.contains(&key.as_str()), "no such key: {frame}");
+            assert!(value.is_string(), "only texts: {frame}");
+        }
+        let text = |key: &str| push.get(key).and_then(Value::as_str).map(str::to_owned);
+        let selector = text("selector").expect("a selector");
+        let place = selector.strip_prefix('#').expect("an id");
+        let is_message = place
+            .strip_prefix("message-")
+            .is_some_and(|id| id.parse::<i64>().is_ok());
+        let promised = match self.plain {
+            true => PLAIN_PLACES.contains(&place),
+            false => PLACES.contains(&place) || is_message,
+        };
+        assert!(promised, "nothing is pushed there: {frame}");
+        Push {
+            place: place.to_owned(),
+            html: text("html").expect("html"),
+            swap: text("swap"),
+            version: text("version"),
+            frame: frame.to_owned(),
+        }
+    }
+
+    fn place(&mut self, push: Push) {
+        let there = self.page.put(&push.place, push.swap.as_deref(), &push.html);
+        assert!(there || push.place.starts_with("message-"), "{push:?}");
+        if push.swap.as_deref() == Some("remove") {
+            assert_eq!(push.html, "", "{push:?}");
+        }
+        if push.place == "group-name" {
+            self.versions_from = self.pushes.len();
+            let mut titles = self.page.the("group-name").with("data-address");
+            let address = titles.next().and_then(|it| it.attribute("data-address"));
+            self.location = address.expect("an address").to_owned();
+        }
+        if let Some(version) = &push.version {
+            self.goes_on(version, push.swap.as_deref() == Some("outer"));
+            self.page.set("messages-list", "data-version", version);
+        }
+        if push.place == "logged-user" && !self.plain {
+            let mut tokens = self.page.the("logged-user").with("data-resume");
+            let token = tokens.next().and_then(|me| me.attribute("data-resume"));
+            self.resume = Some(token.expect("a resume token").to_owned());
+        }
+        self.pushes.push(push);
+        let messages = self.messages();
+        assert!(
+            messages.windows(2).all(|pair| pair[0].id < pair[1].id),
+            "each once and in the order of the ids: {messages:#?}"
+        );
+        assert_eq!(self.page.doubled_ids(), [""; 0], "{}", self.sight());
+    }
+
+    /// Versions belong to the room on show and only grow.
+    fn goes_on(&self, version: &str, is_whole: bool) {
+        let split = |version: &str| {
+            let (room, number) = (version.split('.').next(), version.rsplit('.').next());
+            let number: u64 = number.unwrap().parse().expect("a number");
+            (room.unwrap().to_owned(), number)
+        };
+        let (room, number) = split(version);
+        assert_eq!(self.room().as_ref(), Some(&room), "{}", self.sight());
+        let mut before = self.pushes[self.versions_from..].iter().rev();
+        if let Some(last) = before.find_map(|push| push.version.as_deref()) {
+            let (_, last) = split(last);
+            let grows = number > last || (is_whole && number == last);
+            assert!(grows, "{last} and then {number}: {}", self.sight());
+        }
+    }
+}
+
+/// Waits until each of these is so, whoever is first.
+pub(crate) async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    soon("all of them", futures_util::future::join_all(futures)).await
+}
