@@ -77,7 +77,7 @@ pub struct SqliteStore {
     reading: Arc<Semaphore>,
     listeners: Listeners,
     /// Held as long as the store is open, where it is a server's.
-    _lock: Option<File>,
+    lock: Mutex<Option<File>>,
 }
 
 type Listeners = Arc<Mutex<HashMap<NodeId, mpsc::Sender<Change>>>>;
@@ -226,7 +226,7 @@ fn open(path: &Path, synchronous: Synchronous, access: Access) -> Result<SqliteS
         readers,
         reading: Arc::new(Semaphore::new(READERS as usize)),
         listeners,
-        _lock: lock,
+        lock: Mutex::new(lock),
     })
 }
 
@@ -1234,5 +1234,9 @@ impl Store for SqliteStore {
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
         self.reading.close();
+        self.lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
     }
 }
