@@ -60,7 +60,7 @@ pub struct Arrival {
     pub node: NodeId,
     /// The client that is taken over, as [`Store::returning`] showed it.
     pub resume: Option<Returning>,
-    /// By which a newcomer will be known again.
+    /// By which they are known again: shown by whoever comes back, new for a newcomer.
     pub token: TokenHash,
     /// Who a newcomer becomes if no user is free.
     pub spare: Option<NewUser>,

@@ -606,13 +606,15 @@ fn come_back(
     db: &Connection,
     node: NodeId,
     returning: Returning,
+    token: TokenHash,
     now: Millis,
 ) -> rusqlite::Result<Option<UserId>> {
     let user = db
         .prepare_cached(
             "update clients set visit = visit + 1, node_id = :node, left_at = null,
                 arrived_at = case when left_at is null then arrived_at else :now end
-             where id = :client and visit = :visit and (left_at is null or left_at > :good)
+             where id = :client and visit = :visit and token_hash = :token
+                and (left_at is null or left_at > :good)
              returning user_id",
         )?
         .query_one(
@@ -621,6 +623,7 @@ fn come_back(
                 ":now": now.0,
                 ":client": returning.client.0,
                 ":visit": returning.visit,
+                ":token": token.0,
                 ":good": now.before(TOKEN_GOOD_FOR).0,
             },
             |row| row.get(0).map(UserId),
@@ -640,16 +643,18 @@ fn arrive(db: &Connection, arrival: &Arrival, now: Millis) -> rusqlite::Result<A
             .query_one([id.0], user)
     };
     if let Some(returning) = arrival.resume {
-        return Ok(match come_back(db, arrival.node, returning, now)? {
-            Some(user) => Arrived::As {
-                client: Returning {
-                    visit: returning.visit + 1,
-                    ..returning
+        return Ok(
+            match come_back(db, arrival.node, returning, arrival.token, now)? {
+                Some(user) => Arrived::As {
+                    client: Returning {
+                        visit: returning.visit + 1,
+                        ..returning
+                    },
+                    user: name(user)?,
                 },
-                user: name(user)?,
+                None => Arrived::Overtaken,
             },
-            None => Arrived::Overtaken,
-        });
+        );
     }
     let user = match free_user(db)? {
         Some(user) => user,
