@@ -1,0 +1,3 @@
+//! The promises of the seams, one test each, stamped out for every implementation.
+
+mod store;

@@ -1,0 +1,1353 @@
+//! What every store promises. A new act gets its promises here, and with them every store.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use overwire::model::{
+    History, Message, MessageId, MessageText, Millis, NewUser, NodeId, Person, Room, RoomId,
+    RoomKind, Target, TokenHash, User, UserId, Version,
+};
+use overwire::protocol::PAGE_MESSAGES;
+use overwire::store::{
+    self, Access, Arrival, Arrived, CatchUp, Entered, FREE_AFTER, LEASE, Page, Post, Posted,
+    Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+};
+use uuid::Uuid;
+
+const NODE: NodeId = NodeId(1);
+const OTHER_NODE: NodeId = NodeId(2);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A place where a store is kept, and what no act of the store does.
+#[async_trait]
+trait Backend: Send + Sync {
+    /// Opens the store that is kept here.
+    async fn open(&self) -> Arc<dyn Store>;
+
+    /// Another place with what is kept here, while the store is closed.
+    async fn copy(&self) -> Self;
+
+    /// Changes a message as an edit will: a new version of its room, which is the last change of
+    /// the message.
+    async fn change(&self, message: MessageId, text: &str);
+}
+
+/// An SQLite file in a folder of its own.
+struct Sqlite {
+    folder: tempfile::TempDir,
+}
+
+impl Sqlite {
+    fn fresh() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("overwire.db")
+    }
+}
+
+#[async_trait]
+impl Backend for Sqlite {
+    async fn open(&self) -> Arc<dyn Store> {
+        let path = self.path();
+        store::open(path.to_str().unwrap(), Synchronous::Full, Access::Server)
+            .await
+            .unwrap()
+    }
+
+    async fn copy(&self) -> Self {
+        let copy = Self::fresh();
+        std::fs::copy(self.path(), copy.path()).unwrap();
+        copy
+    }
+
+    async fn change(&self, message: MessageId, text: &str) {
+        let db = rusqlite::Connection::open(self.path()).unwrap();
+        let change = "
+            begin immediate;
+            update rooms set version = version + 1
+                where id = (select room_id from messages where id = :id);
+            update messages set text = ':text',
+                changed = (select version from rooms where id = room_id) where id = :id;
+            commit;";
+        let change = change
+            .replace(":id", &message.to_string())
+            .replace(":text", text);
+        db.busy_timeout(Duration::from_secs(5)).unwrap();
+        db.execute_batch(&change).unwrap();
+    }
+}
+
+/// Writes each promise as a test of the backend.
+macro_rules! promises {
+    ($backend:expr; $($promise:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $promise() {
+                super::$promise(&$backend).await;
+            }
+        )*
+    };
+}
+
+macro_rules! every_promise {
+    ($backend:expr) => {
+        promises! { $backend;
+            no_user_is_ever_given_to_two
+            a_newcomer_is_given_a_random_user
+            when_nobody_is_free_the_spare_user_is_made
+            whoever_comes_back_is_who_they_were
+            of_two_who_come_back_at_once_one_is_overtaken
+            a_socket_that_goes_late_does_not_take_its_successor_along
+            an_untouched_user_is_free_again_after_a_while_and_not_before
+            handing_a_user_over_ends_the_token_of_whoever_was_them
+            whoever_comes_back_before_their_user_is_handed_over_keeps_it
+            a_token_is_good_for_a_day
+            whoever_wrote_something_is_never_handed_over
+            whoever_was_written_to_is_never_handed_over
+            whoever_somebody_has_a_private_room_open_with_is_not_handed_over
+            a_user_nobody_has_been_is_not_found
+            the_clients_of_a_dead_node_go_with_its_lease
+            those_who_were_here_before_a_restart_are_gone_and_may_come_back
+            a_group_is_entered_by_name_or_id
+            there_is_one_private_room_per_pair_whoever_asks_first
+            a_private_room_is_not_there_for_an_outsider
+            opening_a_private_room_shows_the_other_nothing
+            a_message_is_stored_as_it_was_written
+            a_message_outlives_a_restart
+            versions_grow_by_one_and_ids_with_them_however_many_write
+            the_stream_brings_each_nodes_changes_in_the_order_of_their_commits
+            a_change_of_a_private_room_names_the_pair
+            a_known_key_brings_what_was_stored_first
+            a_key_sent_many_times_at_once_is_stored_once
+            the_same_key_of_another_author_is_another_message
+            a_room_of_which_one_is_no_member_takes_no_message
+            what_is_refused_leaves_nothing_behind
+            the_newest_page_has_the_newest_messages_oldest_first
+            older_pages_lead_to_the_beginning_without_a_gap
+            a_page_is_read_in_one_moment
+            whoever_is_up_to_date_is_told_so
+            whoever_has_less_gets_what_came_since
+            whoever_has_nothing_of_an_empty_room_gets_all_that_came
+            whoever_missed_more_than_a_page_gets_the_newest
+            a_version_that_is_not_of_this_room_gets_the_newest_page
+            a_version_of_a_restored_stores_other_life_gets_the_newest_page
+            a_changed_message_is_part_of_what_came_since
+            what_changed_among_older_messages_is_told_by_their_ends
+            unread_messages_are_counted_until_they_are_seen
+            what_has_been_seen_never_becomes_unread_again
+            those_here_are_listed_longest_first
+            ones_people_are_those_unread_and_then_the_latest
+            people_are_found_by_the_beginning_of_their_names
+            a_name_that_is_taken_makes_no_second_user
+            the_default_groups_stand_in_their_order
+            a_census_counts_what_there_is
+            a_reset_leaves_the_default_groups_and_nothing_else
+            a_closed_store_says_so
+        }
+    };
+}
+
+mod sqlite {
+    every_promise!(super::Sqlite::fresh());
+}
+
+/// Somebody who has arrived.
+#[derive(Clone, Debug)]
+struct Somebody {
+    client: Returning,
+    user: User,
+    token: TokenHash,
+}
+
+fn new_user(name: &str) -> NewUser {
+    NewUser {
+        name: name.to_owned(),
+        email: format!("{name}@example.com"),
+    }
+}
+
+fn token() -> TokenHash {
+    overwire::model::ResumeToken::random().hash()
+}
+
+/// A store with users of these names, who have not been here.
+async fn seeded(backend: &impl Backend, names: &[&str]) -> Arc<dyn Store> {
+    let store = backend.open().await;
+    let users = names.iter().map(|name| new_user(name)).collect();
+    assert_eq!(store.add_users(users).await.unwrap(), names.len() as u64);
+    store
+}
+
+async fn try_to_arrive(store: &dyn Store, spare: Option<&str>) -> (Arrived, TokenHash) {
+    let token = token();
+    let arrival = Arrival {
+        node: NODE,
+        resume: None,
+        token,
+        spare: spare.map(new_user),
+    };
+    (store.arrive(arrival).await.unwrap(), token)
+}
+
+/// Somebody comes back with their token to what they were found to be.
+async fn come_back(store: &dyn Store, returning: Returning, token: TokenHash) -> Arrived {
+    let arrival = Arrival {
+        node: NODE,
+        resume: Some(returning),
+        token,
+        spare: None,
+    };
+    store.arrive(arrival).await.unwrap()
+}
+
+/// Somebody arrives as a spare user of that name.
+async fn arrive(store: &dyn Store, name: &str) -> Somebody {
+    let (arrived, token) = try_to_arrive(store, Some(name)).await;
+    let Arrived::As { client, user } = arrived else {
+        panic!("{arrived:?}");
+    };
+    Somebody {
+        client,
+        user,
+        token,
+    }
+}
+
+/// Somebody new arrives; nobody is made for them.
+async fn nobody_is_free(store: &dyn Store) -> bool {
+    match try_to_arrive(store, None).await.0 {
+        Arrived::As { .. } => false,
+        Arrived::NobodyFree => true,
+        Arrived::Overtaken => panic!("a newcomer cannot be overtaken"),
+    }
+}
+
+async fn enter(store: &dyn Store, who: &Somebody, target: Target) -> Entered {
+    store.enter(who.client, who.user.id, target).await.unwrap()
+}
+
+async fn private(store: &dyn Store, who: &Somebody, with: &Somebody) -> RoomId {
+    match enter(store, who, Target::Private(with.user.name.clone())).await {
+        Entered::Room(room) => room.id,
+        refused => panic!("{refused:?}"),
+    }
+}
+
+async fn hi(store: &dyn Store) -> RoomId {
+    store.group("hi").await.unwrap().unwrap().id
+}
+
+async fn try_to_post(
+    store: &dyn Store,
+    author: UserId,
+    room: RoomId,
+    text: &str,
+    key: Option<Uuid>,
+) -> Posted {
+    let post = Post {
+        node: NODE,
+        author,
+        room,
+        text: MessageText::new(text, 100).unwrap(),
+        key,
+    };
+    store.post(post).await.unwrap()
+}
+
+async fn post(store: &dyn Store, author: &Somebody, room: RoomId, text: &str) -> Message {
+    match try_to_post(store, author.user.id, room, text, None).await {
+        Posted::New(message) => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn post_many(store: &dyn Store, author: &Somebody, room: RoomId, count: usize) {
+    for number in 0..count {
+        post(store, author, room, &format!("{number}")).await;
+    }
+}
+
+fn ids(messages: &[Message]) -> Vec<MessageId> {
+    messages.iter().map(|message| message.id).collect()
+}
+
+fn texts(messages: &[Message]) -> Vec<&str> {
+    messages
+        .iter()
+        .map(|message| message.text.as_str())
+        .collect()
+}
+
+fn names(people: &[Person]) -> Vec<&str> {
+    people
+        .iter()
+        .map(|person| person.user.name.as_str())
+        .collect()
+}
+
+/// As if so much time had passed.
+async fn expire_after(store: &dyn Store, passed: Duration) {
+    store
+        .expire(NODE, Millis::now().after(passed))
+        .await
+        .unwrap();
+}
+
+async fn no_user_is_ever_given_to_two(backend: &impl Backend) {
+    let seeds: Vec<String> = (0..30).map(|n| format!("seed{n}")).collect();
+    let store = seeded(
+        backend,
+        &seeds.iter().map(String::as_str).collect::<Vec<_>>(),
+    )
+    .await;
+    let mut arriving = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let store = Arc::clone(&store);
+        arriving.spawn(async move { arrive(&*store, &format!("spare{n}")).await });
+    }
+    let all = arriving.join_all().await;
+    let users: HashSet<UserId> = all.iter().map(|somebody| somebody.user.id).collect();
+    let seeded = all
+        .iter()
+        .filter(|somebody| somebody.user.name.starts_with("seed"));
+    assert_eq!((users.len(), seeded.count()), (100, 30));
+    assert_eq!(store.census().await.unwrap().users, 100);
+}
+
+async fn a_newcomer_is_given_a_random_user(backend: &impl Backend) {
+    let seeds: Vec<String> = (0..60).map(|n| format!("seed{n:02}")).collect();
+    let store = seeded(
+        backend,
+        &seeds.iter().map(String::as_str).collect::<Vec<_>>(),
+    )
+    .await;
+    let mut given = Vec::new();
+    for _ in 0..30 {
+        given.push(arrive(&*store, "spare").await.user.name);
+    }
+    let mut sorted = given.clone();
+    sorted.sort();
+    assert_ne!(given, sorted);
+    // Half of them at random are not the first half.
+    assert_ne!(sorted, seeds[..30]);
+}
+
+async fn when_nobody_is_free_the_spare_user_is_made(backend: &impl Backend) {
+    let store = seeded(backend, &["anna"]).await;
+    assert_eq!(arrive(&*store, "spare").await.user.name, "anna");
+    assert!(nobody_is_free(&*store).await);
+    let (arrived, _) = try_to_arrive(&*store, Some("anna")).await;
+    assert_eq!(arrived, Arrived::NobodyFree);
+    assert_eq!(arrive(&*store, "spare").await.user.name, "spare");
+}
+
+async fn whoever_comes_back_is_who_they_were(backend: &impl Backend) {
+    let store = seeded(backend, &["anna", "bob", "carl"]).await;
+    let somebody = arrive(&*store, "spare").await;
+    assert_eq!(
+        store.returning(somebody.token).await.unwrap(),
+        Some(somebody.client)
+    );
+    assert_eq!(store.returning(token()).await.unwrap(), None);
+    store.leave(vec![somebody.client]).await.unwrap();
+    assert!(store.people_online(9).await.unwrap().is_empty());
+
+    let returning = store.returning(somebody.token).await.unwrap().unwrap();
+    let arrived = come_back(&*store, returning, somebody.token).await;
+    let Arrived::As { client, user } = arrived else {
+        panic!("{arrived:?}");
+    };
+    assert_eq!(user, somebody.user);
+    assert_eq!(client.client, somebody.client.client);
+    assert_eq!(client.visit, somebody.client.visit + 1);
+    assert_eq!(
+        names(&store.people_online(9).await.unwrap()),
+        [user.name.as_str()]
+    );
+    // The token is the one they had.
+    assert_eq!(store.returning(somebody.token).await.unwrap(), Some(client));
+}
+
+async fn of_two_who_come_back_at_once_one_is_overtaken(backend: &impl Backend) {
+    let store = backend.open().await;
+    let somebody = arrive(&*store, "anna").await;
+    store.leave(vec![somebody.client]).await.unwrap();
+    let mut arriving = tokio::task::JoinSet::new();
+    for _ in 0..5 {
+        let (store, somebody) = (Arc::clone(&store), somebody.clone());
+        arriving.spawn(async move { come_back(&*store, somebody.client, somebody.token).await });
+    }
+    let arrived = arriving.join_all().await;
+    let overtaken = arrived
+        .iter()
+        .filter(|arrived| **arrived == Arrived::Overtaken);
+    assert_eq!(overtaken.count(), 4, "{arrived:?}");
+}
+
+async fn a_socket_that_goes_late_does_not_take_its_successor_along(backend: &impl Backend) {
+    let store = backend.open().await;
+    let former = arrive(&*store, "anna").await;
+    let arrived = come_back(&*store, former.client, former.token).await;
+    let Arrived::As { client, .. } = arrived else {
+        panic!("{arrived:?}");
+    };
+    store.leave(vec![former.client]).await.unwrap();
+    assert_eq!(names(&store.people_online(9).await.unwrap()), ["anna"]);
+    store.leave(vec![client]).await.unwrap();
+    assert!(store.people_online(9).await.unwrap().is_empty());
+}
+
+async fn an_untouched_user_is_free_again_after_a_while_and_not_before(backend: &impl Backend) {
+    let store = backend.open().await;
+    let somebody = arrive(&*store, "anna").await;
+    expire_after(&*store, 10 * FREE_AFTER).await;
+    assert!(nobody_is_free(&*store).await, "she is here");
+    store.leave(vec![somebody.client]).await.unwrap();
+    expire_after(&*store, FREE_AFTER - MINUTE).await;
+    assert!(nobody_is_free(&*store).await, "she may be back");
+    expire_after(&*store, FREE_AFTER + MINUTE).await;
+    let newcomer = arrive(&*store, "spare").await;
+    assert_eq!(newcomer.user, somebody.user);
+    assert!(nobody_is_free(&*store).await);
+}
+
+async fn handing_a_user_over_ends_the_token_of_whoever_was_them(backend: &impl Backend) {
+    let store = backend.open().await;
+    let former = arrive(&*store, "anna").await;
+    store.leave(vec![former.client]).await.unwrap();
+    expire_after(&*store, FREE_AFTER + MINUTE).await;
+    assert!(store.returning(former.token).await.unwrap().is_some());
+    let newcomer = arrive(&*store, "spare").await;
+    assert_eq!(newcomer.user, former.user);
+    assert_eq!(store.returning(former.token).await.unwrap(), None);
+    // Whoever looked just before comes too late, and does not become the newcomer.
+    let arrived = come_back(&*store, former.client, former.token).await;
+    assert_eq!(arrived, Arrived::Overtaken);
+    assert!(store.returning(newcomer.token).await.unwrap().is_some());
+}
+
+async fn whoever_comes_back_before_their_user_is_handed_over_keeps_it(backend: &impl Backend) {
+    let store = backend.open().await;
+    let somebody = arrive(&*store, "anna").await;
+    store.leave(vec![somebody.client]).await.unwrap();
+    expire_after(&*store, FREE_AFTER + MINUTE).await;
+    let arrived = come_back(&*store, somebody.client, somebody.token).await;
+    assert!(matches!(arrived, Arrived::As { user, .. } if user == somebody.user));
+    assert!(nobody_is_free(&*store).await);
+    expire_after(&*store, 10 * FREE_AFTER).await;
+    assert!(nobody_is_free(&*store).await);
+}
+
+async fn a_token_is_good_for_a_day(backend: &impl Backend) {
+    let store = backend.open().await;
+    let somebody = arrive(&*store, "anna").await;
+    let room = hi(&*store).await;
+    post(&*store, &somebody, room, "hello").await;
+    expire_after(&*store, 2 * TOKEN_GOOD_FOR).await;
+    assert!(
+        store.returning(somebody.token).await.unwrap().is_some(),
+        "she is here"
+    );
+    store.leave(vec![somebody.client]).await.unwrap();
+    expire_after(&*store, TOKEN_GOOD_FOR - MINUTE).await;
+    assert!(store.returning(somebody.token).await.unwrap().is_some());
+    expire_after(&*store, TOKEN_GOOD_FOR + MINUTE).await;
+    assert_eq!(store.returning(somebody.token).await.unwrap(), None);
+    let arrived = come_back(&*store, somebody.client, somebody.token).await;
+    assert_eq!(arrived, Arrived::Overtaken);
+}
+
+async fn whoever_wrote_something_is_never_handed_over(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (author, reader) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    post(&*store, &author, hi(&*store).await, "hello").await;
+    store
+        .leave(vec![author.client, reader.client])
+        .await
+        .unwrap();
+    expire_after(&*store, FREE_AFTER + MINUTE).await;
+    expire_after(&*store, 2 * TOKEN_GOOD_FOR).await;
+    assert_eq!(arrive(&*store, "spare").await.user, reader.user);
+    assert!(nobody_is_free(&*store).await);
+}
+
+async fn whoever_was_written_to_is_never_handed_over(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (author, reader) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    // Even if they had been free again by then.
+    store.leave(vec![reader.client]).await.unwrap();
+    expire_after(&*store, FREE_AFTER + MINUTE).await;
+    let room = private(&*store, &author, &reader).await;
+    post(&*store, &author, room, "hello").await;
+    store.leave(vec![author.client]).await.unwrap();
+    expire_after(&*store, 2 * TOKEN_GOOD_FOR).await;
+    expire_after(&*store, 3 * TOKEN_GOOD_FOR).await;
+    assert!(nobody_is_free(&*store).await);
+}
+
+async fn whoever_somebody_has_a_private_room_open_with_is_not_handed_over(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    store.leave(vec![bob.client]).await.unwrap();
+    expire_after(&*store, FREE_AFTER + MINUTE).await;
+    let room = private(&*store, &anna, &bob).await;
+    assert!(nobody_is_free(&*store).await, "anna looks at bob's room");
+    expire_after(&*store, 3 * FREE_AFTER).await;
+    assert!(nobody_is_free(&*store).await, "anna still looks");
+
+    enter(&*store, &anna, Target::Group("hi".to_owned())).await;
+    expire_after(&*store, 5 * FREE_AFTER).await;
+    let newcomer = arrive(&*store, "spare").await;
+    assert_eq!(newcomer.user, bob.user);
+    // What anna had open with whoever was bob before is not the newcomer's.
+    let known = enter(&*store, &newcomer, Target::Room(room)).await;
+    assert_eq!(known, Entered::NoSuchRoom);
+    assert_ne!(private(&*store, &anna, &newcomer).await, room);
+}
+
+async fn a_user_nobody_has_been_is_not_found(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = arrive(&*store, "anna").await;
+    store.add_users(vec![new_user("bob")]).await.unwrap();
+    assert!(store.find_people("bob", 9).await.unwrap().is_empty());
+    let to_bob = || enter(&*store, &anna, Target::Private("bob".to_owned()));
+    assert_eq!(to_bob().await, Entered::NoSuchRoom);
+    arrive(&*store, "spare").await;
+    assert_eq!(store.find_people("bob", 9).await.unwrap().len(), 1);
+    assert!(matches!(to_bob().await, Entered::Room(_)));
+}
+
+async fn the_clients_of_a_dead_node_go_with_its_lease(backend: &impl Backend) {
+    let store = backend.open().await;
+    store.join(OTHER_NODE).await.unwrap();
+    let anna = arrive(&*store, "anna").await;
+    let bobs_token = token();
+    let Arrived::As { client: bob, .. } = store
+        .arrive(Arrival {
+            node: OTHER_NODE,
+            resume: None,
+            token: bobs_token,
+            spare: Some(new_user("bob")),
+        })
+        .await
+        .unwrap()
+    else {
+        panic!("bob is spare");
+    };
+    store
+        .enter(bob, UserId(0), Target::Group("hi".into()))
+        .await
+        .unwrap();
+    expire_after(&*store, LEASE - Duration::from_secs(5)).await;
+    let online = store.people_online(9).await.unwrap();
+    assert_eq!(names(&online), ["anna", "bob"]);
+    expire_after(&*store, LEASE + Duration::from_secs(5)).await;
+    assert_eq!(names(&store.people_online(9).await.unwrap()), ["anna"]);
+    // Bob has a new socket here by his token; only then the other node's goes.
+    let arrived = come_back(&*store, bob, bobs_token).await;
+    assert!(matches!(arrived, Arrived::As { user, .. } if user.name == "bob"));
+    store.leave(vec![anna.client, bob]).await.unwrap();
+    assert_eq!(names(&store.people_online(9).await.unwrap()), ["bob"]);
+}
+
+async fn those_who_were_here_before_a_restart_are_gone_and_may_come_back(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = arrive(&*store, "anna").await;
+    store.close().await;
+    let store = backend.open().await;
+    assert!(store.people_online(9).await.unwrap().is_empty());
+    let returning = store.returning(anna.token).await.unwrap().unwrap();
+    let arrived = come_back(&*store, returning, anna.token).await;
+    assert!(matches!(arrived, Arrived::As { user, .. } if user == anna.user));
+    store.close().await;
+    // Untouched and gone since the restart at the latest.
+    let store = backend.open().await;
+    expire_after(&*store, FREE_AFTER + MINUTE).await;
+    assert!(!nobody_is_free(&*store).await);
+}
+
+async fn a_group_is_entered_by_name_or_id(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = arrive(&*store, "anna").await;
+    let group = store.group("python").await.unwrap().unwrap();
+    for target in [
+        Target::Group("python".into()),
+        Target::Group("Python".into()),
+        Target::Room(group.id),
+    ] {
+        let entered = enter(&*store, &anna, target).await;
+        assert_eq!(entered, Entered::Room(group.clone()));
+    }
+    for target in [
+        Target::Group("nowhere".into()),
+        Target::Group(String::new()),
+        Target::Room(RoomId(7)),
+        Target::Private("nobody".into()),
+    ] {
+        assert_eq!(enter(&*store, &anna, target).await, Entered::NoSuchRoom);
+    }
+    assert_eq!(store.group("nowhere").await.unwrap(), None);
+}
+
+async fn there_is_one_private_room_per_pair_whoever_asks_first(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let mut entering = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        let (me, with) = match n % 2 {
+            0 => (anna.clone(), bob.clone()),
+            _ => (bob.clone(), anna.clone()),
+        };
+        let store = Arc::clone(&store);
+        entering.spawn(async move {
+            let target = Target::Private(with.user.name.to_uppercase());
+            match enter(&*store, &me, target).await {
+                Entered::Room(room) => {
+                    assert_eq!(room.kind, RoomKind::Private { with: with.user });
+                    room.id
+                }
+                refused => panic!("{refused:?}"),
+            }
+        });
+    }
+    let rooms: HashSet<RoomId> = entering.join_all().await.into_iter().collect();
+    assert_eq!(rooms.len(), 1);
+    assert_eq!(store.census().await.unwrap().private_rooms, 1);
+    // The same before and after the first message.
+    let room = private(&*store, &anna, &bob).await;
+    post(&*store, &bob, room, "hello").await;
+    assert_eq!(private(&*store, &bob, &anna).await, room);
+    let carl = arrive(&*store, "carl").await;
+    assert_ne!(private(&*store, &anna, &carl).await, room);
+    let oneself = enter(&*store, &anna, Target::Private("anna".into())).await;
+    assert_eq!(oneself, Entered::Oneself);
+    assert_eq!(store.census().await.unwrap().private_rooms, 2);
+}
+
+async fn a_private_room_is_not_there_for_an_outsider(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let carl = arrive(&*store, "carl").await;
+    let room = private(&*store, &anna, &bob).await;
+    let by_id = || Target::Room(room);
+    assert_eq!(enter(&*store, &carl, by_id()).await, Entered::NoSuchRoom);
+    let refused = try_to_post(&*store, carl.user.id, room, "hello", None).await;
+    assert_eq!(refused, Posted::NoSuchRoom);
+    // Those two may.
+    for insider in [&anna, &bob] {
+        let entered = enter(&*store, insider, by_id()).await;
+        assert!(matches!(entered, Entered::Room(Room { id, .. }) if id == room));
+        post(&*store, insider, room, "hello").await;
+    }
+    assert!(store.people_of(carl.user.id, 9).await.unwrap().is_empty());
+}
+
+async fn opening_a_private_room_shows_the_other_nothing(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let room = private(&*store, &anna, &bob).await;
+    assert!(store.people_of(bob.user.id, 9).await.unwrap().is_empty());
+    assert!(store.people_of(anna.user.id, 9).await.unwrap().is_empty());
+    post(&*store, &anna, room, "hello").await;
+    assert_eq!(
+        names(&store.people_of(bob.user.id, 9).await.unwrap()),
+        ["anna"]
+    );
+}
+
+async fn a_message_is_stored_as_it_was_written(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = arrive(&*store, "anna").await;
+    let (room, key) = (hi(&*store).await, Uuid::new_v4());
+    let text = "one\n\ttwo <b>'\"\\ 👩‍👩‍👧 %_";
+    let before = Millis::now();
+    let posted = try_to_post(&*store, anna.user.id, room, text, Some(key)).await;
+    let Posted::New(message) = posted else {
+        panic!("{posted:?}");
+    };
+    assert_eq!(message.author, anna.user);
+    assert_eq!(message.author_name, "anna");
+    assert_eq!((message.room, message.text.as_str()), (room, text));
+    assert_eq!((message.made, message.changed), (1, 1));
+    assert_eq!(message.key, Some(key));
+    assert!(before <= message.created_at && message.created_at <= Millis::now());
+    let page = store.newest(room).await.unwrap();
+    assert_eq!(page.messages, [message]);
+    assert_eq!((page.version.room, page.version.number), (room, 1));
+}
+
+async fn a_message_outlives_a_restart(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let key = Some(Uuid::new_v4());
+    let posted = try_to_post(&*store, anna.user.id, room, "hello", key).await;
+    let before = store.newest(room).await.unwrap();
+    store.close().await;
+    let store = backend.open().await;
+    assert_eq!(store.newest(room).await.unwrap(), before);
+    let again = try_to_post(&*store, anna.user.id, room, "other", key).await;
+    assert!(matches!((posted, again), (Posted::New(a), Posted::Known(b)) if a == b));
+    let next = post(&*store, &anna, room, "next").await;
+    assert_eq!(next.made, 2);
+    assert!(next.id > before.messages[0].id);
+}
+
+async fn versions_grow_by_one_and_ids_with_them_however_many_write(backend: &impl Backend) {
+    let store = backend.open().await;
+    let rooms: Vec<RoomId> = store
+        .groups()
+        .await
+        .unwrap()
+        .iter()
+        .map(|room| room.id)
+        .collect();
+    let mut writing = tokio::task::JoinSet::new();
+    for n in 0..8 {
+        let (store, rooms) = (Arc::clone(&store), rooms.clone());
+        writing.spawn(async move {
+            let author = arrive(&*store, &format!("author{n}")).await;
+            for m in 0..25 {
+                let room = rooms[(n + m) % 3];
+                post(&*store, &author, room, &format!("{n} {m}")).await;
+            }
+        });
+    }
+    writing.join_all().await;
+    let mut total = 0;
+    for room in rooms {
+        let (all, version) = whole_room(&*store, room).await;
+        let made: Vec<u64> = all.iter().map(|message| message.made).collect();
+        assert_eq!(made, (1..=version).collect::<Vec<_>>());
+        assert!(ids(&all).is_sorted());
+        total += made.len();
+    }
+    assert_eq!(total, 200);
+}
+
+/// All messages of a room by its pages, oldest first, and its version.
+async fn whole_room(store: &dyn Store, room: RoomId) -> (Vec<Message>, u64) {
+    let mut page = store.newest(room).await.unwrap();
+    let version = page.version.number;
+    let mut all = page.messages.clone();
+    while page.older {
+        page = store.older(room, all[0].id).await.unwrap();
+        all.splice(0..0, page.messages.clone());
+    }
+    (all, version)
+}
+
+async fn the_stream_brings_each_nodes_changes_in_the_order_of_their_commits(
+    backend: &impl Backend,
+) {
+    let store = backend.open().await;
+    let nodes = [NODE, OTHER_NODE];
+    let mut streams = Vec::new();
+    for node in nodes {
+        streams.push(store.join(node).await.unwrap());
+    }
+    let rooms = [
+        hi(&*store).await,
+        store.group("python").await.unwrap().unwrap().id,
+    ];
+    let mut writing = tokio::task::JoinSet::new();
+    for n in 0..6 {
+        let store = Arc::clone(&store);
+        writing.spawn(async move {
+            let author = arrive(&*store, &format!("author{n}")).await.user.id;
+            for m in 0..20 {
+                let text = MessageText::new("hello", 9).unwrap();
+                let (node, room) = (nodes[n % 2], rooms[m % 2]);
+                let post = Post {
+                    node,
+                    author,
+                    room,
+                    text,
+                    key: None,
+                };
+                assert!(matches!(store.post(post).await, Ok(Posted::New(_))));
+            }
+        });
+    }
+    writing.join_all().await;
+    store.close().await;
+    let mut told = [Vec::new(), Vec::new()];
+    for (stream, told) in streams.iter_mut().zip(&mut told) {
+        // A closed store ends its streams.
+        while let Some(change) = stream.recv().await {
+            assert_eq!(change.version.number, change.message.made);
+            assert_eq!(change.version.room, change.message.room);
+            told.push(change.message);
+        }
+        assert_eq!(told.len(), 60);
+        assert!(ids(told).is_sorted());
+    }
+    let store = backend.open().await;
+    for room in rooms {
+        let (all, _) = whole_room(&*store, room).await;
+        let mut of_both: Vec<Message> = told.concat();
+        of_both.retain(|message| message.room == room);
+        of_both.sort_by_key(|message| message.made);
+        assert_eq!(all, of_both);
+    }
+}
+
+async fn a_change_of_a_private_room_names_the_pair(backend: &impl Backend) {
+    let store = backend.open().await;
+    let mut changes = store.join(NODE).await.unwrap();
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let room = private(&*store, &anna, &bob).await;
+    post(&*store, &bob, room, "hello").await;
+    post(&*store, &bob, hi(&*store).await, "hello").await;
+    let mut between = changes.recv().await.unwrap().between.unwrap();
+    between.sort();
+    assert_eq!(between, [anna.user.id, bob.user.id]);
+    assert_eq!(changes.recv().await.unwrap().between, None);
+}
+
+async fn a_known_key_brings_what_was_stored_first(backend: &impl Backend) {
+    let store = backend.open().await;
+    let mut changes = store.join(NODE).await.unwrap();
+    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let key = Some(Uuid::new_v4());
+    let first = try_to_post(&*store, anna.user.id, room, "first", key).await;
+    let Posted::New(first) = first else {
+        panic!("{first:?}");
+    };
+    let elsewhere = store.group("python").await.unwrap().unwrap().id;
+    for room in [room, elsewhere] {
+        let again = try_to_post(&*store, anna.user.id, room, "second", key).await;
+        assert_eq!(again, Posted::Known(first.clone()));
+    }
+    assert_eq!(store.newest(elsewhere).await.unwrap().version.number, 0);
+    let next = post(&*store, &anna, room, "next").await;
+    assert_eq!(next.made, 2);
+    assert_eq!(changes.recv().await.unwrap().message, first);
+    assert_eq!(changes.recv().await.unwrap().message, next);
+}
+
+async fn a_key_sent_many_times_at_once_is_stored_once(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let key = Some(Uuid::new_v4());
+    let mut posting = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (store, author) = (Arc::clone(&store), anna.user.id);
+        posting.spawn(async move { try_to_post(&*store, author, room, "hello", key).await });
+    }
+    let posted = posting.join_all().await;
+    let new = posted
+        .iter()
+        .filter(|posted| matches!(posted, Posted::New(_)));
+    assert_eq!(new.count(), 1);
+    assert_eq!(store.census().await.unwrap().messages, 1);
+}
+
+async fn the_same_key_of_another_author_is_another_message(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let (room, key) = (hi(&*store).await, Some(Uuid::new_v4()));
+    for author in [&anna, &bob] {
+        let text = &author.user.name;
+        let posted = try_to_post(&*store, author.user.id, room, text, key).await;
+        assert!(matches!(posted, Posted::New(_)));
+    }
+    let page = store.newest(room).await.unwrap();
+    assert_eq!(texts(&page.messages), ["anna", "bob"]);
+}
+
+async fn a_room_of_which_one_is_no_member_takes_no_message(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let carl = arrive(&*store, "carl").await;
+    let room = private(&*store, &anna, &bob).await;
+    for room in [room, RoomId(7)] {
+        let refused = try_to_post(&*store, carl.user.id, room, "hello", None).await;
+        assert_eq!(refused, Posted::NoSuchRoom);
+    }
+    assert_eq!(store.newest(room).await.unwrap().version.number, 0);
+    assert_eq!(post(&*store, &bob, room, "hello").await.made, 1);
+}
+
+async fn what_is_refused_leaves_nothing_behind(backend: &impl Backend) {
+    let store = backend.open().await;
+    let mut changes = store.join(NODE).await.unwrap();
+    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    // An author there is not cannot have messages; those who write at the same moment can.
+    let mut posting = tokio::task::JoinSet::new();
+    for n in 0..30 {
+        let (store, author) = (Arc::clone(&store), anna.user.id);
+        posting.spawn(async move {
+            let author = if n % 3 == 0 { UserId(999) } else { author };
+            let post = Post {
+                node: NODE,
+                author,
+                room,
+                text: MessageText::new("hello", 9).unwrap(),
+                key: None,
+            };
+            let posted = store.post(post).await;
+            assert_eq!(posted.is_ok(), n % 3 != 0, "{posted:?}");
+        });
+    }
+    posting.join_all().await;
+    let page = store.newest(room).await.unwrap();
+    let made: Vec<u64> = page.messages.iter().map(|message| message.made).collect();
+    assert_eq!(made, (1..=20).collect::<Vec<_>>());
+    assert_eq!(page.version.number, 20);
+    for number in 1..=20 {
+        assert_eq!(changes.recv().await.unwrap().version.number, number);
+    }
+}
+
+async fn the_newest_page_has_the_newest_messages_oldest_first(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let page = store.newest(room).await.unwrap();
+    assert_eq!(page.version.number, 0);
+    assert!(page.messages.is_empty() && !page.older && !page.private);
+    post_many(&*store, &anna, room, PAGE_MESSAGES).await;
+    let page = store.newest(room).await.unwrap();
+    assert_eq!((page.messages.len(), page.older), (PAGE_MESSAGES, false));
+    assert_eq!(page.messages[0].text, "0");
+    post(&*store, &anna, room, "last").await;
+    let page = store.newest(room).await.unwrap();
+    assert_eq!((page.messages.len(), page.older), (PAGE_MESSAGES, true));
+    assert_eq!(page.messages[0].text, "1");
+    assert_eq!(page.messages[PAGE_MESSAGES - 1].text, "last");
+    let bob = arrive(&*store, "bob").await;
+    let room = private(&*store, &anna, &bob).await;
+    assert!(store.newest(room).await.unwrap().private);
+}
+
+async fn older_pages_lead_to_the_beginning_without_a_gap(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let elsewhere = store.group("python").await.unwrap().unwrap().id;
+    for number in 0..2 * PAGE_MESSAGES + 5 {
+        post(&*store, &anna, room, &number.to_string()).await;
+        if number % 7 == 0 {
+            post(&*store, &anna, elsewhere, "elsewhere").await;
+        }
+    }
+    let newest = store.newest(room).await.unwrap();
+    let older = store.older(room, newest.messages[0].id).await.unwrap();
+    assert_eq!((older.messages.len(), older.older), (PAGE_MESSAGES, true));
+    assert_eq!(older.version, newest.version);
+    let oldest = store.older(room, older.messages[0].id).await.unwrap();
+    assert_eq!((oldest.messages.len(), oldest.older), (5, false));
+    let (all, _) = whole_room(&*store, room).await;
+    let expected: Vec<String> = (0..2 * PAGE_MESSAGES + 5).map(|n| n.to_string()).collect();
+    assert_eq!(texts(&all), expected);
+    let before_all = store.older(room, oldest.messages[0].id).await.unwrap();
+    assert!(before_all.messages.is_empty() && !before_all.older);
+}
+
+async fn a_page_is_read_in_one_moment(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let writing = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { post_many(&*store, &anna, room, 150).await }
+    });
+    let mut after = None;
+    while !writing.is_finished() {
+        let page = store.newest(room).await.unwrap();
+        let last = page.messages.last().map_or(0, |message| message.made);
+        assert_eq!(page.version.number, last);
+        if let CatchUp::Changes {
+            version, messages, ..
+        } = store.catch_up(room, after).await.unwrap()
+        {
+            assert_eq!(messages.last().unwrap().made, version.number);
+        }
+        after = Some(page.version);
+    }
+    writing.await.unwrap();
+}
+
+/// Somebody who wrote `count` messages into a group, and the group's page then.
+async fn written(store: &dyn Store, count: usize) -> (Somebody, RoomId, Page) {
+    let (anna, room) = (arrive(store, "anna").await, hi(store).await);
+    post_many(store, &anna, room, count).await;
+    (anna, room, store.newest(room).await.unwrap())
+}
+
+async fn whoever_is_up_to_date_is_told_so(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room, page) = written(&*store, 0).await;
+    let now = store.catch_up(room, Some(page.version)).await.unwrap();
+    assert_eq!(now, CatchUp::UpToDate);
+    post(&*store, &anna, room, "hello").await;
+    let page = store.newest(room).await.unwrap();
+    let now = store.catch_up(room, Some(page.version)).await.unwrap();
+    assert_eq!(now, CatchUp::UpToDate);
+}
+
+async fn whoever_has_less_gets_what_came_since(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room, page) = written(&*store, 3).await;
+    post_many(&*store, &anna, room, PAGE_MESSAGES).await;
+    let newest = store.newest(room).await.unwrap();
+    let rest = store.catch_up(room, Some(page.version)).await.unwrap();
+    let expected = CatchUp::Changes {
+        after: page.version,
+        version: newest.version,
+        messages: newest.messages,
+    };
+    assert_eq!(rest, expected);
+}
+
+async fn whoever_has_nothing_of_an_empty_room_gets_all_that_came(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room, empty) = written(&*store, 0).await;
+    post_many(&*store, &anna, room, 3).await;
+    let rest = store.catch_up(room, Some(empty.version)).await.unwrap();
+    let CatchUp::Changes {
+        after, messages, ..
+    } = rest
+    else {
+        panic!("{rest:?}");
+    };
+    assert_eq!(after, empty.version);
+    assert_eq!(texts(&messages), ["0", "1", "2"]);
+}
+
+async fn whoever_missed_more_than_a_page_gets_the_newest(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room, page) = written(&*store, 3).await;
+    post_many(&*store, &anna, room, PAGE_MESSAGES + 1).await;
+    let newest = CatchUp::Newest(store.newest(room).await.unwrap());
+    let rest = store.catch_up(room, Some(page.version)).await.unwrap();
+    assert_eq!(rest, newest);
+    assert_eq!(store.catch_up(room, None).await.unwrap(), newest);
+}
+
+async fn a_version_that_is_not_of_this_room_gets_the_newest_page(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room, page) = written(&*store, 5).await;
+    let elsewhere = store.group("python").await.unwrap().unwrap().id;
+    post_many(&*store, &anna, elsewhere, 5).await;
+    let known = page.version;
+    assert_eq!(
+        store.catch_up(room, Some(known)).await.unwrap(),
+        CatchUp::UpToDate
+    );
+    let of_elsewhere = store.newest(elsewhere).await.unwrap().version;
+    let ahead = Version { number: 6, ..known };
+    let unknown = Version {
+        history: History(known.history.0 ^ 1),
+        number: 3,
+        ..known
+    };
+    let far = Version {
+        number: i64::MAX as u64,
+        ..known
+    };
+    for after in [of_elsewhere, ahead, unknown, far] {
+        let rest = store.catch_up(room, Some(after)).await.unwrap();
+        assert_eq!(rest, CatchUp::Newest(page.clone()), "{after:?}");
+    }
+}
+
+async fn a_version_of_a_restored_stores_other_life_gets_the_newest_page(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room, before) = written(&*store, 3).await;
+    store.close().await;
+    let copy = backend.copy().await;
+
+    // One life goes on to versions 4 and 5.
+    let store = backend.open().await;
+    post_many(&*store, &anna, room, 2).await;
+    let lost = store.newest(room).await.unwrap();
+    let same_life = store.catch_up(room, Some(before.version)).await.unwrap();
+    assert!(matches!(same_life, CatchUp::Changes { .. }));
+    store.close().await;
+
+    // The copy is at 3, and then goes its own way to 4, 5 and 6.
+    let store = copy.open().await;
+    let newest = || async { CatchUp::Newest(store.newest(room).await.unwrap()) };
+    let rest = store.catch_up(room, Some(lost.version)).await.unwrap();
+    assert_eq!(rest, newest().await);
+    let rest = store.catch_up(room, Some(before.version)).await.unwrap();
+    assert_eq!(rest, CatchUp::UpToDate);
+    post_many(&*store, &anna, room, 3).await;
+    for number in [4, 5] {
+        let after = Version {
+            number,
+            ..lost.version
+        };
+        let rest = store.catch_up(room, Some(after)).await.unwrap();
+        assert_eq!(rest, newest().await, "{number} of the lost life");
+        let never = Version {
+            number,
+            ..before.version
+        };
+        let rest = store.catch_up(room, Some(never)).await.unwrap();
+        assert_eq!(rest, newest().await, "{number} never was in the first life");
+    }
+    let rest = store.catch_up(room, Some(before.version)).await.unwrap();
+    assert!(matches!(rest, CatchUp::Changes { messages, .. } if messages.len() == 3));
+}
+
+async fn a_changed_message_is_part_of_what_came_since(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room, page) = written(&*store, 3).await;
+    backend.change(page.messages[1].id, "changed").await;
+    post(&*store, &anna, room, "new").await;
+    let rest = store.catch_up(room, Some(page.version)).await.unwrap();
+    let CatchUp::Changes {
+        after,
+        version,
+        messages,
+    } = rest
+    else {
+        panic!("{rest:?}");
+    };
+    assert_eq!((after.number, version.number), (3, 5));
+    assert_eq!(texts(&messages), ["changed", "new"]);
+    let steps: Vec<_> = messages.iter().map(|m| (m.made, m.changed)).collect();
+    assert_eq!(steps, [(2, 4), (5, 5)]);
+    // Whoever had the change gets the new one alone.
+    let after = Version {
+        number: 4,
+        ..page.version
+    };
+    let rest = store.catch_up(room, Some(after)).await.unwrap();
+    assert!(matches!(rest, CatchUp::Changes { messages, .. } if texts(&messages) == ["new"]));
+}
+
+async fn what_changed_among_older_messages_is_told_by_their_ends(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (_, room, page) = written(&*store, 6).await;
+    let id = |n: usize| page.messages[n].id;
+    for n in [0, 2, 4] {
+        backend.change(id(n), "changed").await;
+    }
+    let among = |first, last, after| store.changed_among(room, id(first), id(last), after);
+    let found = among(1, 4, page.version.number).await.unwrap();
+    assert_eq!(ids(&found.messages), [id(2), id(4)]);
+    assert_eq!(found.version.number, 9);
+    assert_eq!(
+        among(0, 0, 6).await.unwrap().messages[0].text,
+        "changed",
+        "both ends count"
+    );
+    assert_eq!(ids(&among(0, 5, 7).await.unwrap().messages), [id(2), id(4)]);
+    assert!(among(0, 5, 9).await.unwrap().messages.is_empty());
+}
+
+async fn unread(store: &dyn Store, me: &Somebody) -> Vec<u32> {
+    let people = store.people_of(me.user.id, 9).await.unwrap();
+    people.iter().map(|person| person.unread).collect()
+}
+
+async fn unread_messages_are_counted_until_they_are_seen(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let room = private(&*store, &anna, &bob).await;
+    let first = post(&*store, &anna, room, "1").await;
+    let second = post(&*store, &anna, room, "2").await;
+    assert_eq!(unread(&*store, &bob).await, [2]);
+    assert_eq!(unread(&*store, &anna).await, [0]);
+    let seen = |who: &Somebody, upto| store.mark_read(vec![(who.user.id, room, upto)]);
+    // What somebody else says changes nothing.
+    let carl = arrive(&*store, "carl").await;
+    seen(&carl, second.id).await.unwrap();
+    assert_eq!(unread(&*store, &bob).await, [2]);
+    seen(&bob, first.id).await.unwrap();
+    assert_eq!(unread(&*store, &bob).await, [1]);
+    // Whoever answers has read.
+    post(&*store, &bob, room, "3").await;
+    assert_eq!(unread(&*store, &bob).await, [0]);
+    assert_eq!(unread(&*store, &anna).await, [1]);
+    post_many(&*store, &anna, room, 105).await;
+    assert_eq!(unread(&*store, &bob).await, [100]);
+    let (all, _) = whole_room(&*store, room).await;
+    seen(&bob, all[all.len() - 2].id).await.unwrap();
+    assert_eq!(unread(&*store, &bob).await, [1]);
+}
+
+async fn what_has_been_seen_never_becomes_unread_again(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let room = private(&*store, &anna, &bob).await;
+    let first = post(&*store, &anna, room, "1").await;
+    let second = post(&*store, &anna, room, "2").await;
+    let seen = |upto| store.mark_read(vec![(bob.user.id, room, upto)]);
+    seen(second.id).await.unwrap();
+    assert_eq!(unread(&*store, &bob).await, [0]);
+    seen(first.id).await.unwrap();
+    assert_eq!(unread(&*store, &bob).await, [0]);
+    // Nobody has seen what is not written yet.
+    seen(MessageId(i64::MAX)).await.unwrap();
+    post(&*store, &anna, room, "3").await;
+    assert_eq!(unread(&*store, &bob).await, [1]);
+}
+
+async fn those_here_are_listed_longest_first(backend: &impl Backend) {
+    let store = backend.open().await;
+    let mut all = Vec::new();
+    for name in ["dora", "anna", "carl", "bob"] {
+        all.push(arrive(&*store, name).await);
+    }
+    let online = store.people_online(3).await.unwrap();
+    assert_eq!(names(&online), ["dora", "anna", "carl"]);
+    assert!(online.iter().all(|person| person.online));
+    // Somebody whose socket is taken over has been here all the time; somebody who left has not.
+    let taken_over = come_back(&*store, all[0].client, all[0].token).await;
+    assert!(matches!(taken_over, Arrived::As { .. }));
+    store.leave(vec![all[1].client]).await.unwrap();
+    let online = store.people_online(9).await.unwrap();
+    assert_eq!(names(&online), ["dora", "carl", "bob"]);
+    let now = Millis::now();
+    while now == Millis::now() {
+        tokio::task::yield_now().await;
+    }
+    let back = come_back(&*store, all[1].client, all[1].token).await;
+    assert!(matches!(back, Arrived::As { .. }));
+    let online = store.people_online(9).await.unwrap();
+    assert_eq!(names(&online), ["dora", "carl", "bob", "anna"]);
+}
+
+async fn ones_people_are_those_unread_and_then_the_latest(backend: &impl Backend) {
+    let store = backend.open().await;
+    let me = arrive(&*store, "me").await;
+    let mut rooms = Vec::new();
+    for name in ["anna", "bob", "carl", "dora"] {
+        let other = arrive(&*store, name).await;
+        let room = private(&*store, &me, &other).await;
+        rooms.push((other, room));
+    }
+    for n in [0, 1] {
+        post(&*store, &rooms[n].0, rooms[n].1, "to me").await;
+    }
+    for n in [2, 3] {
+        post(&*store, &me, rooms[n].1, "from me").await;
+    }
+    store.leave(vec![rooms[1].0.client]).await.unwrap();
+    let mine = store.people_of(me.user.id, 9).await.unwrap();
+    assert_eq!(names(&mine), ["bob", "anna", "dora", "carl"]);
+    let marks: Vec<_> = mine.iter().map(|p| (p.unread, p.online)).collect();
+    assert_eq!(marks, [(1, false), (1, true), (0, true), (0, true)]);
+    let mine = store.people_of(me.user.id, 3).await.unwrap();
+    assert_eq!(names(&mine), ["bob", "anna", "dora"]);
+    // Groups bring nobody together.
+    post(&*store, &rooms[0].0, hi(&*store).await, "all").await;
+    assert_eq!(unread(&*store, &rooms[0].0).await, [0]);
+}
+
+async fn people_are_found_by_the_beginning_of_their_names(backend: &impl Backend) {
+    let store = backend.open().await;
+    for name in ["anne3", "anna1", "bob", "anna2", "an"] {
+        arrive(&*store, name).await;
+    }
+    let find = |beginning: &'static str, limit| {
+        let store = Arc::clone(&store);
+        async move {
+            let found = store.find_people(beginning, limit).await.unwrap();
+            found
+                .into_iter()
+                .map(|person| person.user.name)
+                .collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(find("ann", 9).await, ["anna1", "anna2", "anne3"]);
+    assert_eq!(find("ANNA", 9).await, ["anna1", "anna2"]);
+    assert_eq!(find("ann", 2).await, ["anna1", "anna2"]);
+    assert_eq!(find("", 9).await.len(), 5);
+    for nothing in ["x", "nna", "a%", "an_", "anna11", "*", "'"] {
+        assert!(find(nothing, 9).await.is_empty(), "{nothing}");
+    }
+}
+
+async fn a_name_that_is_taken_makes_no_second_user(backend: &impl Backend) {
+    let store = seeded(backend, &["anna"]).await;
+    let mut same_address = new_user("carl");
+    same_address.email = new_user("anna").email;
+    let users = vec![new_user("anna"), new_user("bob"), same_address];
+    assert_eq!(store.add_users(users).await.unwrap(), 1);
+    assert_eq!(store.census().await.unwrap().users, 2);
+}
+
+async fn the_default_groups_stand_in_their_order(backend: &impl Backend) {
+    let store = backend.open().await;
+    let groups = store.groups().await.unwrap();
+    let expected = ["hi", "python", "events", "off-topic"];
+    for (group, name) in groups.iter().zip(expected) {
+        assert_eq!(group.kind, RoomKind::Group(name.to_owned()));
+        assert_eq!(store.group(name).await.unwrap().as_ref(), Some(group));
+    }
+    assert_eq!(groups.len(), expected.len());
+}
+
+async fn a_census_counts_what_there_is(backend: &impl Backend) {
+    let store = seeded(backend, &["carl"]).await;
+    let count = || async {
+        let census = store.census().await.unwrap();
+        (census.users, census.private_rooms, census.messages)
+    };
+    assert_eq!(count().await, (1, 0, 0));
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let room = private(&*store, &anna, &bob).await;
+    assert_eq!(count().await, (2, 1, 0));
+    post(&*store, &anna, room, "1").await;
+    post(&*store, &anna, hi(&*store).await, "2").await;
+    assert_eq!(count().await, (2, 1, 2));
+}
+
+async fn a_reset_leaves_the_default_groups_and_nothing_else(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room, page) = written(&*store, 3).await;
+    let bob = arrive(&*store, "bob").await;
+    let between = private(&*store, &anna, &bob).await;
+    post(&*store, &anna, between, "hello").await;
+    store.reset().await.unwrap();
+    let census = store.census().await.unwrap();
+    assert_eq!(
+        (census.users, census.private_rooms, census.messages),
+        (0, 0, 0)
+    );
+    assert_eq!(store.returning(anna.token).await.unwrap(), None);
+    assert!(store.people_online(9).await.unwrap().is_empty());
+    let groups = store.groups().await.unwrap();
+    assert_eq!(groups.len(), 4);
+    // A room of before is not one of now, so nobody's version can be mistaken.
+    assert!(groups.iter().all(|group| group.id != room));
+    let new_hi = hi(&*store).await;
+    let rest = store.catch_up(new_hi, Some(page.version)).await.unwrap();
+    assert!(matches!(rest, CatchUp::Newest(page) if page.messages.is_empty()));
+    let carl = arrive(&*store, "carl").await;
+    assert_eq!(post(&*store, &carl, new_hi, "hello").await.made, 1);
+}
+
+async fn a_closed_store_says_so(backend: &impl Backend) {
+    let store = backend.open().await;
+    store.check().await.unwrap();
+    let mut changes = store.join(NODE).await.unwrap();
+    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    // What was begun before is finished.
+    let mut posting = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (store, anna) = (Arc::clone(&store), anna.clone());
+        posting.spawn(async move { post(&*store, &anna, room, "hello").await });
+    }
+    posting.join_all().await;
+    store.close().await;
+    assert!(matches!(store.check().await, Err(StoreError::Closed)));
+    assert!(matches!(store.newest(room).await, Err(StoreError::Closed)));
+    let leaving = store.leave(vec![anna.client]).await;
+    assert!(matches!(leaving, Err(StoreError::Closed)));
+    for _ in 0..20 {
+        assert!(changes.recv().await.is_some());
+    }
+    assert!(changes.recv().await.is_none());
+    let store = backend.open().await;
+    assert_eq!(store.newest(room).await.unwrap().messages.len(), 20);
+}

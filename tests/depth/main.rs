@@ -1,0 +1,5 @@
+//! What must hold however things fall: the promises of the store and the relay, for every
+//! implementation of them; order among many writers, readers and nodes; faults.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod contract;
