@@ -31,7 +31,6 @@ impl Delivery {
     ) {
         loop {
             tokio::select! {
-                biased;
                 change = changes.recv() => {
                     let (Some(change), Some(chat)) = (change, self.chat.upgrade()) else { return };
                     chat.deliver(change).await;

@@ -24,7 +24,7 @@ create index users_people on users (name) where arrived_at is not null;
 
 create table clients (
     -- This user is (or was, less than a day ago) here, on that node. Found again by its token.
-    id integer primary key,
+    id integer primary key autoincrement,    -- never given again
     user_id integer not null references users (id) on delete cascade,
     guest integer not null default 1 check (guest in (0, 1)),
     node_id integer not null,
