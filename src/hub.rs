@@ -324,14 +324,18 @@ impl Hub {
             .filter(|outbox| outbox.dialect == Dialect::Plain)
         {
             let mut waiting = lock(&outbox.state);
-            let newer = waiting
-                .seen
-                .is_some_and(|seen| seen.number < version.number);
-            if waiting.room == Some(room) && newer {
-                waiting.seen = Some(version);
-                waiting.replace(Region::Page, frame.clone());
-                drop(waiting);
-                outbox.wake.notify_one();
+            if waiting.room != Some(room) || waiting.closing.is_some() {
+                continue;
+            }
+            match waiting.seen {
+                None => waiting.noted = waiting.noted.max(version.number),
+                Some(seen) if version.number <= seen.number => {}
+                Some(_) => {
+                    waiting.advance(version);
+                    waiting.replace(Region::Page, frame.clone());
+                    drop(waiting);
+                    outbox.wake.notify_one();
+                }
             }
         }
     }
@@ -449,10 +453,15 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// Puts in what brings the tab to `version` of `room`, unless it has left that room.
+    /// Puts in what brings the tab to `version` of `room`, unless it has left that room or has
+    /// more of it already.
     pub fn bring(&self, room: RoomId, version: Version, frames: impl IntoIterator<Item = Frame>) {
         let mut waiting = lock(&self.state);
-        if waiting.room == Some(room) && waiting.closing.is_none() {
+        let has_more = waiting
+            .seen
+            .is_some_and(|seen| seen.number > version.number);
+        if waiting.room == Some(room) && waiting.closing.is_none() && !has_more {
+            waiting.soft.retain(|(region, _)| *region != Region::Page);
             frames.into_iter().for_each(|frame| waiting.push(frame));
             waiting.advance(version);
         }
@@ -527,13 +536,18 @@ impl Outbox {
         self.wake.notified().await;
     }
 
-    /// Takes what the socket is to send next, at most about `bytes`.
+    /// Takes what the socket is to send next, at most about `bytes`, once it has sent what it took
+    /// before.
     pub fn take(&self, bytes: usize) -> Taken {
         let mut waiting = lock(&self.state);
         let mut taken = Taken {
             frames: Vec::new(),
             probes: std::mem::take(&mut waiting.probes),
         };
+        if waiting.queue.is_empty() {
+            // What was taken before has gone out, or nobody would ask for more.
+            waiting.full_since = None;
+        }
         let mut size = 0;
         while size < bytes {
             let Some(frame) = waiting.queue.pop_front() else {
@@ -546,7 +560,6 @@ impl Outbox {
         if waiting.queue.is_empty() {
             // An idle socket keeps no buffer.
             waiting.queue = VecDeque::new();
-            waiting.full_since = None;
             let soft = std::mem::take(&mut waiting.soft);
             taken
                 .frames
@@ -558,10 +571,7 @@ impl Outbox {
     /// Whether the tab is to be brought forward: it fell behind, and what waited has been sent.
     pub fn wants_rest(&self) -> bool {
         let waiting = lock(&self.state);
-        waiting.behind
-            && waiting.queue.is_empty()
-            && waiting.closing.is_none()
-            && self.dialect == Dialect::V1
+        waiting.behind && waiting.queue.is_empty() && waiting.closing.is_none()
     }
 
     /// Whether the outbox has no room left, so that no more actions are read.
@@ -586,4 +596,412 @@ pub struct Taken {
     pub frames: Vec<Frame>,
     /// Those who wait for a sign of life.
     pub probes: Vec<oneshot::Sender<()>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{History, MessageId, Millis, User};
+    use crate::protocol::{Push, Selector};
+
+    const ROOM: RoomId = RoomId(1);
+    const OTHER: RoomId = RoomId(2);
+    const MUCH: usize = usize::MAX;
+
+    fn version(room: RoomId, number: u64) -> Version {
+        Version {
+            room,
+            history: History(1),
+            number,
+        }
+    }
+
+    fn frame(text: &str) -> Frame {
+        Push::inner(Selector::NOTICE, text.to_owned()).encode()
+    }
+
+    /// A frame of so many bytes and some more.
+    fn large(bytes: usize) -> Frame {
+        frame(&"x".repeat(bytes))
+    }
+
+    fn message(room: RoomId, made: u64) -> Message {
+        Message {
+            id: MessageId(made.cast_signed()),
+            room,
+            author: User {
+                id: UserId(1),
+                name: "anna".to_owned(),
+            },
+            author_name: "anna".to_owned(),
+            text: "hello".to_owned(),
+            key: None,
+            made,
+            changed: made,
+            created_at: Millis(0),
+        }
+    }
+
+    /// A tab that looks at a room and has been given it up to `seen`.
+    fn tab(hub: &Hub, client: i64, dialect: Dialect, seen: u64) -> Arc<Outbox> {
+        let outbox = hub.connect(ClientId(client), UserId(client), dialect);
+        hub.enter(&outbox, ROOM, None);
+        outbox.bring(ROOM, version(ROOM, seen), []);
+        outbox
+    }
+
+    /// A step of one frame, whose text is its number.
+    fn step(hub: &Hub, room: RoomId, number: u64) {
+        let text = frame(&number.to_string());
+        hub.show(room, number - 1, version(room, number), &[text]);
+    }
+
+    /// The texts of what the socket takes.
+    fn taken(outbox: &Outbox) -> Vec<String> {
+        let frames = outbox.take(MUCH).frames;
+        let text = |frame: &Frame| {
+            let push: serde_json::Value =
+                serde_json::from_slice(frame.payload()).expect("a push is JSON");
+            push["html"].as_str().unwrap_or_default().to_owned()
+        };
+        frames.iter().map(text).collect()
+    }
+
+    fn seen(outbox: &Outbox) -> Option<u64> {
+        outbox
+            .place()
+            .and_then(|place| place.seen)
+            .map(|seen| seen.number)
+    }
+
+    #[test]
+    fn steps_reach_everyone_in_the_room_in_their_order_and_nobody_else() {
+        let hub = Hub::default();
+        let here = [tab(&hub, 1, Dialect::V1, 4), tab(&hub, 2, Dialect::V1, 4)];
+        let elsewhere = hub.connect(ClientId(3), UserId(3), Dialect::V1);
+        hub.enter(&elsewhere, OTHER, None);
+        elsewhere.bring(OTHER, version(OTHER, 4), []);
+        (5..=7).for_each(|number| step(&hub, ROOM, number));
+        for outbox in &here {
+            assert_eq!(taken(outbox), ["5", "6", "7"]);
+            assert_eq!(seen(outbox), Some(7));
+        }
+        assert_eq!(taken(&elsewhere), [""; 0]);
+        assert!(!elsewhere.wants_rest());
+        assert_eq!(hub.shown(ROOM).flatten(), Some(version(ROOM, 7)));
+        assert_eq!(hub.shown(RoomId(9)), None);
+    }
+
+    #[test]
+    fn a_step_that_has_been_given_is_not_given_again() {
+        let hub = Hub::default();
+        let outbox = tab(&hub, 1, Dialect::V1, 4);
+        for number in [3, 4, 5, 5, 4] {
+            step(&hub, ROOM, number);
+        }
+        assert_eq!(taken(&outbox), ["5"]);
+        assert!(!outbox.wants_rest());
+    }
+
+    #[test]
+    fn a_gap_turns_to_behind_and_the_rest_makes_up_for_it() {
+        let hub = Hub::default();
+        let outbox = tab(&hub, 1, Dialect::V1, 4);
+        step(&hub, ROOM, 6);
+        step(&hub, ROOM, 7);
+        assert_eq!(taken(&outbox), [""; 0]);
+        assert!(outbox.wants_rest());
+        assert_eq!(seen(&outbox), Some(4));
+        outbox.bring(ROOM, version(ROOM, 7), [frame("5 to 7")]);
+        assert!(!outbox.wants_rest());
+        step(&hub, ROOM, 8);
+        assert_eq!(taken(&outbox), ["5 to 7", "8"]);
+    }
+
+    #[test]
+    fn a_full_outbox_takes_no_more_and_asks_for_the_rest_when_it_has_drained() {
+        let hub = Hub::default();
+        let outbox = tab(&hub, 1, Dialect::V1, 0);
+        let bystander = tab(&hub, 2, Dialect::V1, 0);
+        let half = large(OUTBOX_BYTES / 2);
+        let mut shown = 0;
+        for number in 1..=4 {
+            hub.show(ROOM, number - 1, version(ROOM, number), &[half.clone()]);
+            shown += bystander.take(MUCH).frames.len();
+        }
+        assert_eq!(shown, 4, "nobody else notices");
+        assert!(outbox.is_full() && outbox.full_since().is_some());
+        assert!(!outbox.wants_rest(), "not before it has drained");
+        assert_eq!(outbox.take(1).frames.len(), 1);
+        assert!(!outbox.wants_rest());
+        // Even with room again nothing may be left out.
+        step(&hub, ROOM, 5);
+        assert_eq!(outbox.take(MUCH).frames.len(), 1);
+        assert!(outbox.wants_rest());
+        assert_eq!(seen(&outbox), Some(2));
+        // While the rest is read, more happens.
+        step(&hub, ROOM, 6);
+        outbox.bring(ROOM, version(ROOM, 5), [frame("3 to 5")]);
+        assert_eq!(taken(&outbox), ["3 to 5"]);
+        assert!(outbox.wants_rest());
+        outbox.bring(ROOM, version(ROOM, 6), [frame("6")]);
+        assert_eq!(taken(&outbox), ["6"]);
+        assert!(!outbox.wants_rest());
+    }
+
+    #[test]
+    fn many_small_frames_fill_an_outbox_too() {
+        let hub = Hub::default();
+        let outbox = tab(&hub, 1, Dialect::V1, 0);
+        (1..=OUTBOX_FRAMES as u64 + 5).for_each(|number| step(&hub, ROOM, number));
+        assert!(outbox.is_full());
+        assert_eq!(outbox.take(MUCH).frames.len(), OUTBOX_FRAMES);
+        assert!(!outbox.is_full() && outbox.wants_rest());
+    }
+
+    #[test]
+    fn an_outbox_counts_as_full_until_what_was_taken_from_it_has_gone_out() {
+        let hub = Hub::default();
+        let outbox = tab(&hub, 1, Dialect::V1, 0);
+        outbox.push([large(OUTBOX_BYTES)]);
+        let since = outbox.full_since();
+        assert!(since.is_some());
+        assert_eq!(outbox.take(MUCH).frames.len(), 1);
+        assert_eq!(outbox.full_since(), since, "the socket is still writing");
+        assert_eq!(outbox.take(MUCH).frames.len(), 0);
+        assert_eq!(outbox.full_since(), None);
+    }
+
+    #[test]
+    fn what_happens_while_a_tab_enters_is_neither_missed_nor_doubled() {
+        let hub = Hub::default();
+        let outbox = hub.connect(ClientId(1), UserId(1), Dialect::V1);
+        hub.enter(&outbox, ROOM, None);
+        // The page that is being read has 5 or not; nobody here knows.
+        for number in [5, 6] {
+            step(&hub, ROOM, number);
+        }
+        assert_eq!(taken(&outbox), [""; 0]);
+        assert!(!outbox.wants_rest(), "there is no page yet");
+        outbox.bring(ROOM, version(ROOM, 5), [frame("page at 5")]);
+        assert_eq!(taken(&outbox), ["page at 5"]);
+        assert!(outbox.wants_rest());
+        outbox.bring(ROOM, version(ROOM, 6), [frame("6")]);
+        step(&hub, ROOM, 7);
+        assert_eq!(taken(&outbox), ["6", "7"]);
+
+        hub.enter(&outbox, ROOM, None);
+        step(&hub, ROOM, 8);
+        outbox.bring(ROOM, version(ROOM, 8), [frame("page at 8")]);
+        step(&hub, ROOM, 8);
+        assert_eq!(taken(&outbox), ["page at 8"]);
+        assert!(!outbox.wants_rest());
+    }
+
+    #[test]
+    fn nothing_of_the_room_left_lands_in_the_room_entered() {
+        let hub = Hub::default();
+        let outbox = tab(&hub, 1, Dialect::V1, 4);
+        hub.enter(&outbox, OTHER, None);
+        step(&hub, ROOM, 5);
+        outbox.bring(ROOM, version(ROOM, 5), [frame("late")]);
+        assert_eq!(taken(&outbox), [""; 0]);
+        outbox.bring(OTHER, version(OTHER, 9), [frame("page")]);
+        step(&hub, ROOM, 10);
+        step(&hub, OTHER, 10);
+        assert_eq!(taken(&outbox), ["page", "10"]);
+        assert_eq!(hub.shown(ROOM), None, "nobody looks at it any more");
+    }
+
+    #[test]
+    fn more_than_can_be_shown_step_by_step_is_asked_for_by_everyone() {
+        let hub = Hub::default();
+        let late = tab(&hub, 1, Dialect::V1, 4);
+        let up_to_date = tab(&hub, 2, Dialect::V1, 90);
+        hub.skip_to(ROOM, version(ROOM, 90));
+        assert!(late.wants_rest() && !up_to_date.wants_rest());
+        assert_eq!(hub.shown(ROOM).flatten(), Some(version(ROOM, 90)));
+    }
+
+    #[test]
+    fn a_tab_that_could_not_enter_asks_for_what_it_missed_meanwhile() {
+        for dialect in [Dialect::V1, Dialect::Plain] {
+            let hub = Hub::default();
+            let outbox = tab(&hub, 1, dialect, 4);
+            let (former, _) = hub.enter(&outbox, OTHER, None);
+            step(&hub, ROOM, 5);
+            let former = former.expect("it was in a room");
+            hub.enter(&outbox, former.room, former.seen);
+            assert!(outbox.wants_rest(), "{dialect:?}");
+            assert_eq!(seen(&outbox), Some(4));
+        }
+    }
+
+    #[test]
+    fn of_a_region_only_the_newest_waits_and_goes_after_what_is_ordered() {
+        let hub = Hub::default();
+        let outbox = tab(&hub, 1, Dialect::V1, 4);
+        outbox.show(Region::Mine, frame("mine 1"));
+        outbox.show(Region::Notice, frame("notice"));
+        step(&hub, ROOM, 5);
+        outbox.show(Region::Mine, frame("mine 2"));
+        hub.show_everyone(Region::Online, &frame("online"));
+        assert_eq!(taken(&outbox), ["5", "notice", "mine 2", "online"]);
+        assert_eq!(taken(&outbox), [""; 0]);
+    }
+
+    #[test]
+    fn an_overflow_loses_no_region() {
+        let hub = Hub::default();
+        let outbox = tab(&hub, 1, Dialect::V1, 0);
+        outbox.push([large(OUTBOX_BYTES)]);
+        step(&hub, ROOM, 1);
+        outbox.show(Region::Mine, frame("mine"));
+        assert_eq!(outbox.take(MUCH).frames.len(), 2);
+    }
+
+    #[test]
+    fn ones_own_message_is_unsettled_until_its_step_comes_by() {
+        let hub = Hub::default();
+        let outbox = tab(&hub, 1, Dialect::V1, 4);
+        let leave = |room| hub.enter(&outbox, room, None).1;
+        // Stored, but not on its way yet: whoever leaves now has to be told otherwise.
+        assert!(outbox.expect(&message(ROOM, 5)));
+        assert_eq!(leave(OTHER), [message(ROOM, 5)]);
+        assert!(!outbox.expect(&message(ROOM, 6)), "it is elsewhere now");
+        outbox.bring(OTHER, version(OTHER, 1), []);
+
+        assert!(outbox.expect(&message(OTHER, 2)));
+        step(&hub, OTHER, 2);
+        assert_eq!(leave(ROOM), []);
+        outbox.bring(ROOM, version(ROOM, 7), []);
+        // The step was faster than the answer.
+        assert!(outbox.expect(&message(ROOM, 7)));
+        assert_eq!(leave(OTHER), []);
+        // A catch-up has it.
+        outbox.bring(OTHER, version(OTHER, 3), []);
+        assert!(outbox.expect(&message(OTHER, 5)));
+        step(&hub, OTHER, 5);
+        assert_eq!(outbox.place().map(|place| place.room), Some(OTHER));
+        outbox.bring(OTHER, version(OTHER, 5), []);
+        assert_eq!(leave(ROOM), []);
+    }
+
+    #[test]
+    fn a_plain_tab_gets_pages_and_only_the_newest_that_waits() {
+        let hub = Hub::default();
+        let plain = tab(&hub, 1, Dialect::Plain, 4);
+        let other = tab(&hub, 2, Dialect::V1, 4);
+        step(&hub, ROOM, 5);
+        assert_eq!(taken(&plain), [""; 0]);
+        assert!(hub.want_page(ROOM), "the first who wants it draws it");
+        assert!(!hub.want_page(ROOM), "one at a time");
+        assert!(hub.take_wanted_page(ROOM));
+        assert!(!hub.want_page(ROOM), "the one who draws comes again");
+        hub.show_page(ROOM, version(ROOM, 5), &frame("page at 5"));
+        assert!(hub.take_wanted_page(ROOM));
+        hub.show_page(ROOM, version(ROOM, 7), &frame("page at 7"));
+        hub.show_page(ROOM, version(ROOM, 6), &frame("page at 6"));
+        assert!(!hub.take_wanted_page(ROOM));
+        assert_eq!(taken(&plain), ["page at 7"]);
+        assert_eq!(taken(&other), ["5"]);
+        hub.show_everyone(Region::Online, &frame("online"));
+        assert_eq!(taken(&plain), [""; 0], "it could not show that");
+        assert!(hub.want_page(ROOM));
+        hub.give_up_page(ROOM);
+        assert!(hub.want_page(ROOM), "after a failure somebody draws again");
+        assert!(!hub.want_page(OTHER), "no plain tab is there");
+    }
+
+    #[test]
+    fn a_plain_tab_that_enters_while_a_page_is_shown_asks_for_it() {
+        let hub = Hub::default();
+        let outbox = hub.connect(ClientId(1), UserId(1), Dialect::Plain);
+        hub.enter(&outbox, ROOM, None);
+        hub.show_page(ROOM, version(ROOM, 6), &frame("page at 6"));
+        outbox.bring(ROOM, version(ROOM, 5), [frame("page at 5")]);
+        assert_eq!(taken(&outbox), ["page at 5"]);
+        assert!(outbox.wants_rest());
+        // A newer page is faster than the rest it asked for, which is then too late.
+        hub.show_page(ROOM, version(ROOM, 7), &frame("page at 7"));
+        outbox.bring(ROOM, version(ROOM, 6), [frame("page at 6")]);
+        assert_eq!(taken(&outbox), ["page at 7"]);
+        assert!(!outbox.wants_rest());
+        // And the other way round: what the rest has is not replaced by a page that waits.
+        hub.show_page(ROOM, version(ROOM, 8), &frame("page at 8"));
+        outbox.bring(ROOM, version(ROOM, 9), [frame("page at 9")]);
+        assert_eq!(taken(&outbox), ["page at 9"]);
+    }
+
+    #[test]
+    fn a_page_of_the_room_left_does_not_wait_in_the_room_entered() {
+        let hub = Hub::default();
+        let plain = tab(&hub, 1, Dialect::Plain, 4);
+        hub.show_page(ROOM, version(ROOM, 5), &frame("page"));
+        hub.enter(&plain, OTHER, None);
+        assert_eq!(taken(&plain), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_closing_outbox_takes_nothing_more_and_the_hub_empties() {
+        let hub = Hub::default();
+        let (one, two) = (tab(&hub, 1, Dialect::V1, 4), tab(&hub, 2, Dialect::V1, 4));
+        step(&hub, ROOM, 5);
+        let close = Close {
+            code: 1012,
+            reason: "the server restarts",
+            drain: true,
+        };
+        hub.close_all(close);
+        step(&hub, ROOM, 6);
+        one.push([frame("late")]);
+        one.show(Region::Mine, frame("late"));
+        one.bring(ROOM, version(ROOM, 7), [frame("late")]);
+        let last = one.take(MUCH);
+        assert_eq!((last.frames.len(), last.closing), (1, Some(close)));
+        assert!(one.probe().await.is_err(), "nobody answers");
+
+        let emptied = hub.empty();
+        tokio::pin!(emptied);
+        hub.disconnect(&one);
+        assert!(futures_util::poll!(emptied.as_mut()).is_pending());
+        hub.disconnect(&two);
+        emptied.await;
+        assert_eq!((hub.people(), hub.shown(ROOM)), (0, None));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_comes_by_a_new_socket_closes_the_old_one() {
+        let hub = Hub::default();
+        let old = tab(&hub, 1, Dialect::V1, 4);
+        let asked = old.probe();
+        let new = tab(&hub, 1, Dialect::V1, 4);
+        let closing = old.take(MUCH);
+        assert!(closing.closing.is_some_and(|close| !close.drain));
+        drop(closing);
+        assert!(asked.await.is_err(), "it closed first");
+        hub.disconnect(&old);
+        let of_client = hub.of_client(ClientId(1));
+        assert!(of_client.is_some_and(|now| Arc::ptr_eq(&now, &new)));
+        assert_eq!(hub.of_user(UserId(1)).len(), 1);
+        step(&hub, ROOM, 5);
+        assert_eq!(taken(&new), ["5"]);
+        hub.disconnect(&new);
+        assert!(hub.of_client(ClientId(1)).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_probe_is_answered_by_the_socket_or_fails_when_it_goes() {
+        let hub = Hub::default();
+        let outbox = tab(&hub, 1, Dialect::V1, 4);
+        let (alive, gone) = (outbox.probe(), outbox.probe());
+        outbox.woken().await;
+        let mut probes = outbox.take(MUCH).probes.into_iter();
+        assert!(probes.next().is_some_and(|probe| probe.send(()).is_ok()));
+        drop(probes);
+        assert!(alive.await.is_ok() && gone.await.is_err());
+        let unanswered = outbox.probe();
+        hub.disconnect(&outbox);
+        assert!(unanswered.await.is_err());
+    }
 }
