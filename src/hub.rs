@@ -845,9 +845,28 @@ mod tests {
         outbox.show(Region::Notice, frame("notice"));
         step(&hub, ROOM, 5);
         outbox.show(Region::Mine, frame("mine 2"));
-        hub.show_everyone(Region::Online, &frame("online"));
+        hub.show_online(&frame("online"));
         assert_eq!(taken(&outbox), ["5", "notice", "mine 2", "online"]);
         assert_eq!(taken(&outbox), [""; 0]);
+    }
+
+    #[test]
+    fn a_list_of_people_is_pushed_only_when_it_differs() {
+        let hub = Hub::default();
+        let outbox = tab(&hub, 1, Dialect::V1, 4);
+        for words in ["anna", "anna", "anna and bob"] {
+            hub.show_online(&frame(words));
+            outbox.show_mine(&frame(words));
+            let expected: &[&str] = match (words, seen(&outbox)) {
+                ("anna", Some(5)) => &[],
+                _ => &[words, words],
+            };
+            assert_eq!(taken(&outbox), expected);
+            outbox.bring(ROOM, version(ROOM, 5), []);
+        }
+        let newcomer = tab(&hub, 2, Dialect::V1, 4);
+        hub.show_online_to(&newcomer);
+        assert_eq!(taken(&newcomer), ["anna and bob"]);
     }
 
     #[test]
@@ -905,7 +924,7 @@ mod tests {
         assert!(!hub.take_wanted_page(ROOM));
         assert_eq!(taken(&plain), ["page at 7"]);
         assert_eq!(taken(&other), ["5"]);
-        hub.show_everyone(Region::Online, &frame("online"));
+        hub.show_online(&frame("online"));
         assert_eq!(taken(&plain), [""; 0], "it could not show that");
         assert!(hub.want_page(ROOM));
         hub.give_up_page(ROOM);
@@ -958,7 +977,7 @@ mod tests {
         one.show(Region::Mine, frame("late"));
         one.bring(ROOM, version(ROOM, 7), [frame("late")]);
         let last = one.take(MUCH);
-        assert_eq!((last.frames.len(), last.closing), (1, Some(close)));
+        assert_eq!((last.frames.len(), one.closing()), (1, Some(close)));
         assert!(one.probe().await.is_err(), "nobody answers");
 
         let emptied = hub.empty();
@@ -976,9 +995,8 @@ mod tests {
         let old = tab(&hub, 1, Dialect::V1, 4);
         let asked = old.probe();
         let new = tab(&hub, 1, Dialect::V1, 4);
-        let closing = old.take(MUCH);
-        assert!(closing.closing.is_some_and(|close| !close.drain));
-        drop(closing);
+        assert!(old.closing().is_some_and(|close| !close.drain));
+        drop(old.take(MUCH));
         assert!(asked.await.is_err(), "it closed first");
         hub.disconnect(&old);
         let of_client = hub.of_client(ClientId(1));

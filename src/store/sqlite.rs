@@ -160,6 +160,8 @@ fn open(path: &Path, synchronous: Synchronous, access: Access) -> Result<SqliteS
         Access::Beside => None,
     };
     let mut db = Connection::open(path)?;
+    #[cfg(test)]
+    tests::note_statements(&db);
     db.busy_timeout(BUSY_TIMEOUT)?;
     db.pragma_update(None, "journal_mode", "wal")?;
     db.pragma_update(
@@ -182,6 +184,8 @@ fn open(path: &Path, synchronous: Synchronous, access: Access) -> Result<SqliteS
     let manager = SqliteConnectionManager::file(path)
         .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .with_init(|db| {
+            #[cfg(test)]
+            tests::note_statements(db);
             db.busy_timeout(BUSY_TIMEOUT)?;
             db.set_prepared_statement_cache_capacity(64);
             Ok(())
@@ -212,7 +216,9 @@ fn open(path: &Path, synchronous: Synchronous, access: Access) -> Result<SqliteS
                 .name("checkpoints".to_owned())
                 .spawn(move || {
                     while writer.strong_count() > 0 {
-                        if let Err(error) = checkpoint(&checkpoints, &wal_of(&path)) {
+                        let wal = wal_of(&path);
+                        let done = checkpoint(&checkpoints, &wal, WAL_WORTH_COPYING, WAL_BOUND);
+                        if let Err(error) = done {
                             tracing::warn!(%error, "could not copy the write-ahead log");
                         }
                         std::thread::park_timeout(CHECKPOINT_EVERY);
@@ -382,12 +388,12 @@ fn savepoint<T>(
 
 /// Copies a write-ahead log of some size into the database while writing goes on; one that has
 /// outgrown its bound makes the writer wait until it begins anew.
-fn checkpoint(db: &Connection, wal: &Path) -> rusqlite::Result<()> {
+fn checkpoint(db: &Connection, wal: &Path, worth_copying: u64, bound: u64) -> rusqlite::Result<()> {
     let size = || std::fs::metadata(wal).map_or(0, |wal| wal.len());
-    if size() >= WAL_WORTH_COPYING {
+    if size() >= worth_copying {
         db.query_row("pragma wal_checkpoint(passive)", [], |_| Ok(()))?;
     }
-    if size() >= WAL_BOUND {
+    if size() >= bound {
         db.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()))?;
     }
     Ok(())
@@ -590,15 +596,14 @@ fn add_user(db: &Connection, new: &NewUser) -> rusqlite::Result<Option<UserId>> 
 /// A random user who is free: the next one from a random place of the shuffled order.
 fn free_user(db: &Connection) -> rusqlite::Result<Option<UserId>> {
     db.prepare_cached(
-        "with start (place) as (select random())
-         select id from (
-            select id from (select u.id from users u, start
-                where u.free = 1 and u.shuffle >= start.place order by u.shuffle limit 1)
+        "select id from (
+            select id from (select id from users
+                where free = 1 and shuffle >= ? order by shuffle limit 1)
             union all
-            select id from (select u.id from users u where u.free = 1 order by u.shuffle limit 1))
+            select id from (select id from users where free = 1 order by shuffle limit 1))
          limit 1",
     )?
-    .query_one([], |row| row.get(0).map(UserId))
+    .query_one([rand::random::<i64>()], |row| row.get(0).map(UserId))
     .optional()
 }
 
@@ -1243,5 +1248,497 @@ impl Store for SqliteStore {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rusqlite::trace::{TraceEvent, TraceEventCodes};
+
+    use super::*;
+    use crate::model::{MessageText, ResumeToken};
+
+    const NODE: NodeId = NodeId(1);
+    const MUCH_LATER: Duration = Duration::from_secs(100 * 60 * 60);
+
+    /// Everything that the stores of these tests have asked their databases.
+    static STATEMENTS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+    pub(super) fn note_statements(db: &Connection) {
+        let note = |event: TraceEvent<'_>| {
+            if let TraceEvent::Stmt(statement, _) = event {
+                let mut statements = STATEMENTS.lock().unwrap_or_else(PoisonError::into_inner);
+                statements.insert(statement.sql().into_owned());
+            }
+        };
+        db.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(note));
+    }
+
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.path().join("overwire.db")
+        }
+
+        async fn open(&self) -> SqliteStore {
+            self.try_to_open(Access::Server).await.unwrap()
+        }
+
+        async fn try_to_open(&self, access: Access) -> Result<SqliteStore> {
+            SqliteStore::open(&self.file(), Synchronous::Full, access).await
+        }
+
+        fn look(&self) -> Connection {
+            Connection::open(self.file()).unwrap()
+        }
+    }
+
+    fn new_user(name: &str) -> NewUser {
+        NewUser {
+            name: name.to_owned(),
+            email: format!("{name}@example.com"),
+        }
+    }
+
+    async fn arrive(store: &SqliteStore, name: &str) -> (Returning, User, TokenHash) {
+        let token = ResumeToken::random().hash();
+        let arrival = Arrival {
+            node: NODE,
+            resume: None,
+            token,
+            spare: Some(new_user(name)),
+        };
+        match store.arrive(arrival).await.unwrap() {
+            Arrived::As { client, user } => (client, user, token),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn hello(author: UserId, room: RoomId) -> Post {
+        Post {
+            node: NODE,
+            author,
+            room,
+            text: MessageText::new("hello", 9).unwrap(),
+            key: Some(Uuid::new_v4()),
+        }
+    }
+
+    async fn hi(store: &SqliteStore) -> RoomId {
+        store.group("hi").await.unwrap().unwrap().id
+    }
+
+    async fn entered(
+        store: &SqliteStore,
+        who: &(Returning, User, TokenHash),
+        to: Target,
+    ) -> RoomId {
+        match store.enter(who.0, who.1.id, to).await.unwrap() {
+            Entered::Room(room) => room.id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Does everything that happens while people talk.
+    async fn talk(store: &SqliteStore) {
+        store.join(NODE).await.unwrap();
+        store.add_users(vec![new_user("free")]).await.unwrap();
+        let (anna, bob) = (arrive(store, "anna").await, arrive(store, "bob").await);
+        let group = entered(store, &anna, Target::Group("hi".to_owned())).await;
+        entered(store, &anna, Target::Room(group)).await;
+        let private = Target::Private(bob.1.name.clone());
+        let private = entered(store, &anna, private).await;
+        let post = hello(anna.1.id, group);
+        let posted = store.post(post.clone()).await.unwrap();
+        let Posted::New(message) = posted else {
+            panic!("{posted:?}");
+        };
+        store.post(post).await.unwrap();
+        store.post(hello(anna.1.id, private)).await.unwrap();
+        store.post(hello(bob.1.id, private)).await.unwrap();
+        let seen = vec![(anna.1.id, private, MessageId(3))];
+        store.mark_read(seen).await.unwrap();
+        store.groups().await.unwrap();
+        let page = store.newest(group).await.unwrap();
+        store.older(group, message.id).await.unwrap();
+        let (first, last) = (message.id, message.id);
+        store.changed_among(group, first, last, 0).await.unwrap();
+        store.catch_up(group, Some(page.version)).await.unwrap();
+        let empty = Version {
+            number: 0,
+            ..page.version
+        };
+        store.catch_up(group, Some(empty)).await.unwrap();
+        store.people_online(9).await.unwrap();
+        store.people_of(anna.1.id, 9).await.unwrap();
+        store.find_people("an", 9).await.unwrap();
+        store.returning(anna.2).await.unwrap();
+        let back = Arrival {
+            node: NODE,
+            resume: Some(anna.0),
+            token: anna.2,
+            spare: None,
+        };
+        store.arrive(back).await.unwrap();
+        store.leave(vec![anna.0, bob.0]).await.unwrap();
+        store.renew_lease(NODE).await.unwrap();
+        let later = Millis::now().after(MUCH_LATER);
+        store.expire(NodeId(2), later).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_that_happens_while_people_talk_reads_a_whole_table() {
+        let place = Place::new();
+        let store = place.open().await;
+        talk(&store).await;
+        let db = place.look();
+        // What is done once, or asked for by hand.
+        let seldom = |sql: &str| {
+            sql.starts_with("select count(*) from users")
+                || sql.starts_with("select count(*) from rooms")
+                || sql.starts_with("select count(*) from messages")
+                || sql == "update clients set left_at = ? where left_at is null"
+                || sql.starts_with("update users set gone_at = ? where free = 0 and traced_at")
+                || ["delete from clients_active", "delete from nodes"].contains(&sql)
+                || ["messages", "rooms", "clients", "users"]
+                    .contains(&sql.strip_prefix("delete from ").unwrap_or_default())
+        };
+        let statements = STATEMENTS.lock().unwrap().clone();
+        let (mut looked_at, mut unbounded) = (0, Vec::new());
+        for sql in &statements {
+            let word = sql.split_whitespace().next().unwrap_or_default();
+            if !["select", "insert", "update", "delete", "with"].contains(&word) || seldom(sql) {
+                continue;
+            }
+            // What a trigger or foreign key adds, and what tests of their own ask.
+            if sql.contains("in tests") || sql.starts_with("--") {
+                continue;
+            }
+            looked_at += 1;
+            let mut explained = db.prepare(&format!("explain query plan {sql}")).unwrap();
+            let mut rows = explained.raw_query();
+            while let Some(row) = rows.next().unwrap() {
+                let step: String = row.get(3).unwrap();
+                let is_bounded = match step.strip_prefix("SCAN ") {
+                    // A catch-up sorts what it has, which is a page at most.
+                    None => {
+                        !step.contains("TEMP B-TREE")
+                            || sql.ends_with("m.changed > ? order by m.id")
+                    }
+                    // Values written in the statement, and the few nodes there are.
+                    Some("CONSTANT ROW" | "4-ROW VALUES CLAUSE" | "nodes") => true,
+                    Some(subquery) if subquery.starts_with("(subquery-") => true,
+                    // What a foreign key would look through if the row had been missed before.
+                    Some(scan)
+                        if word == "insert"
+                            && !sql.contains(&scan[..scan.find(' ').unwrap_or(scan.len())]) =>
+                    {
+                        true
+                    }
+                    // In the order of an index up to a limit, or a handful of default groups.
+                    Some(scan) => {
+                        scan.contains(" USING ")
+                            && (sql.contains("limit") || scan.contains("rooms_default"))
+                    }
+                };
+                if !is_bounded {
+                    unbounded.push(format!("{step} in {sql}"));
+                }
+            }
+        }
+        assert!(looked_at > 40, "{looked_at} of {statements:#?}");
+        assert!(unbounded.is_empty(), "{unbounded:#?}");
+    }
+
+    #[test]
+    fn a_plan_that_reads_a_whole_table_would_be_seen() {
+        let place = Place::new();
+        let mut db = place.look();
+        migrate(&mut db).unwrap();
+        let plan: String = db
+            .query_one(
+                "explain query plan select id from messages where text = '' -- in tests",
+                [],
+                |row| row.get(3),
+            )
+            .unwrap();
+        assert_eq!(plan, "SCAN messages");
+    }
+
+    /// Runs these writes as one batch, and answers what each was told.
+    #[expect(clippy::type_complexity, reason = "writes are boxed once, here")]
+    fn in_one_batch(
+        db: &Connection,
+        acts: Vec<Box<dyn FnOnce(&mut Writing<'_>) -> rusqlite::Result<()> + Send>>,
+    ) -> (
+        rusqlite::Result<()>,
+        Vec<std::result::Result<(), String>>,
+        usize,
+    ) {
+        let (told, told_here) = std::sync::mpsc::channel();
+        let batch = acts.into_iter().map(|act| -> Write {
+            let told = told.clone();
+            Box::new(move |writing| {
+                let done = savepoint(writing, act);
+                Box::new(move |failure| {
+                    let done = match failure {
+                        None => done.map_err(|error| error.to_string()),
+                        Some(failure) => Err(failure.to_string()),
+                    };
+                    told.send(done).unwrap();
+                })
+            })
+        });
+        let (mut answers, mut changes) = (Vec::new(), Vec::new());
+        let committed = commit(db, batch, &mut answers, &mut changes, History(7));
+        for answer in answers {
+            answer(committed.as_ref().err().map(|_| StoreError::Closed));
+        }
+        (committed, told_here.try_iter().collect(), changes.len())
+    }
+
+    fn add(name: &'static str) -> Box<dyn FnOnce(&mut Writing<'_>) -> rusqlite::Result<()> + Send> {
+        Box::new(move |writing| add_user(writing.db, &new_user(name)).map(|_| ()))
+    }
+
+    fn users(db: &Connection) -> Vec<String> {
+        let mut query = db.prepare("select name from users order by id").unwrap();
+        let names = query.query_map([], |row| row.get(0)).unwrap();
+        names.map(std::result::Result::unwrap).collect()
+    }
+
+    #[test]
+    fn a_failing_write_undoes_itself_and_no_other_of_its_batch() {
+        let place = Place::new();
+        let mut db = place.look();
+        migrate(&mut db).unwrap();
+        let half_done = Box::new(|writing: &mut Writing<'_>| {
+            add_user(writing.db, &new_user("half"))?;
+            let author = add_user(writing.db, &new_user("author"))?.unwrap();
+            let room = group(writing.db, "hi")?.unwrap().id;
+            assert!(matches!(
+                post(writing, &hello(author, room), Millis::now())?,
+                Posted::New(_)
+            ));
+            Err(rusqlite::Error::InvalidQuery)
+        });
+        let good = Box::new(|writing: &mut Writing<'_>| {
+            let author = add_user(writing.db, &new_user("author"))?.unwrap();
+            let room = group(writing.db, "hi")?.unwrap().id;
+            post(writing, &hello(author, room), Millis::now()).map(|_| ())
+        });
+        let (committed, told, changes) =
+            in_one_batch(&db, vec![add("anna"), half_done, good, add("bob")]);
+        committed.unwrap();
+        let well: Vec<bool> = told.iter().map(std::result::Result::is_ok).collect();
+        assert_eq!(well, [true, false, true, true]);
+        assert_eq!(users(&db), ["anna", "author", "bob"]);
+        let made: Vec<u64> = vec![
+            db.query_one("select version from rooms where name = 'hi'", [], |row| {
+                row.get(0)
+            })
+            .unwrap(),
+        ];
+        assert_eq!((made, changes), (vec![1], 1));
+    }
+
+    #[test]
+    fn when_the_transaction_is_lost_everybody_is_told_and_nothing_is_left() {
+        let place = Place::new();
+        let mut db = place.look();
+        migrate(&mut db).unwrap();
+        // As a full disk does it.
+        let loses = Box::new(|writing: &mut Writing<'_>| writing.db.execute_batch("rollback"));
+        let (committed, told, _) = in_one_batch(&db, vec![add("anna"), loses, add("bob")]);
+        assert!(committed.is_err());
+        assert!(told.len() == 3 && told.iter().all(std::result::Result::is_err));
+        assert_eq!(users(&db), [""; 0]);
+        let (committed, told, _) = in_one_batch(&db, vec![add("carl")]);
+        assert!(committed.is_ok() && told == [Ok(())]);
+        assert_eq!(users(&db), ["carl"]);
+    }
+
+    #[test]
+    fn while_somebody_else_holds_the_database_everybody_is_told() {
+        let place = Place::new();
+        let (mut db, other) = (place.look(), place.look());
+        migrate(&mut db).unwrap();
+        db.busy_timeout(Duration::ZERO).unwrap();
+        other.execute_batch("begin immediate").unwrap();
+        let (committed, told, _) = in_one_batch(&db, vec![add("anna"), add("bob")]);
+        assert!(committed.is_err());
+        assert!(told.len() == 2 && told.iter().all(std::result::Result::is_err));
+        other.execute_batch("rollback").unwrap();
+        let (committed, ..) = in_one_batch(&db, vec![add("carl")]);
+        committed.unwrap();
+        assert_eq!(users(&db), ["carl"]);
+    }
+
+    #[tokio::test]
+    async fn a_commit_waits_for_the_disk_unless_told_otherwise() {
+        for (synchronous, expected) in [(Synchronous::Full, 2), (Synchronous::Normal, 1)] {
+            let place = Place::new();
+            let store = SqliteStore::open(&place.file(), synchronous, Access::Server)
+                .await
+                .unwrap();
+            let found = store
+                .write(|writing| {
+                    let pragma = |name| writing.db.pragma_query_value(None, name, |row| row.get(0));
+                    let (synchronous, keys): (i64, i64) =
+                        (pragma("synchronous")?, pragma("foreign_keys")?);
+                    let checkpoints: i64 = pragma("wal_autocheckpoint")?;
+                    Ok((synchronous, keys, checkpoints))
+                })
+                .await
+                .unwrap();
+            assert_eq!(found, (expected, 1, 0));
+            let mode: String = place
+                .look()
+                .pragma_query_value(None, "journal_mode", |row| row.get(0))
+                .unwrap();
+            assert_eq!(mode, "wal");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_cannot_write() {
+        let place = Place::new();
+        let store = place.open().await;
+        store.add_users(vec![new_user("anna")]).await.unwrap();
+        let deleting = "delete from users where 1 = 1 -- in tests";
+        assert!(store.read(|db| db.execute(deleting, [])).await.is_err());
+        assert_eq!(store.census().await.unwrap().users, 1);
+    }
+
+    #[tokio::test]
+    async fn a_second_server_is_refused_and_disturbs_nobody() {
+        let place = Place::new();
+        let store = place.open().await;
+        arrive(&store, "anna").await;
+        let second = place.try_to_open(Access::Server).await;
+        assert!(matches!(second, Err(StoreError::InUse(path)) if path == place.file()));
+        let beside = place.try_to_open(Access::Beside).await.unwrap();
+        assert_eq!(beside.add_users(vec![new_user("bob")]).await.unwrap(), 1);
+        beside.close().await;
+        assert_eq!(store.people_online(9).await.unwrap().len(), 1);
+        assert_eq!(store.census().await.unwrap().users, 2);
+        store.close().await;
+        // What stands beside keeps no server out.
+        let beside = place.try_to_open(Access::Beside).await.unwrap();
+        let server = place.try_to_open(Access::Server).await.unwrap();
+        server.check().await.unwrap();
+        beside.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_database_is_migrated_once_and_a_newer_one_refused() {
+        let place = Place::new();
+        let version = || -> i64 {
+            let db = place.look();
+            db.pragma_query_value(None, "user_version", |row| row.get(0))
+                .unwrap()
+        };
+        for _ in 0..2 {
+            let store = place.open().await;
+            assert_eq!(version(), MIGRATIONS.len() as i64);
+            assert_eq!(store.groups().await.unwrap().len(), 4);
+            store.close().await;
+        }
+        let newer = MIGRATIONS.len() as i64 + 1;
+        place
+            .look()
+            .pragma_update(None, "user_version", newer)
+            .unwrap();
+        let refused = place.try_to_open(Access::Server).await;
+        let Err(StoreError::TooNew { found, known }) = refused else {
+            panic!("a newer one was opened");
+        };
+        assert_eq!((found, known), (newer, newer - 1));
+        assert_eq!(version(), newer);
+    }
+
+    #[tokio::test]
+    async fn two_programs_may_make_the_same_database_at_once() {
+        let place = Place::new();
+        let (server, beside) = tokio::join!(
+            place.try_to_open(Access::Server),
+            place.try_to_open(Access::Beside)
+        );
+        assert_eq!(server.unwrap().groups().await.unwrap().len(), 4);
+        beside.unwrap().check().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_acknowledged_is_in_the_files_at_that_moment() {
+        let (place, crashed) = (Place::new(), Place::new());
+        let store = Arc::new(place.open().await);
+        let (anna, room) = (arrive(&store, "anna").await.1.id, hi(&store).await);
+        let mut posting = tokio::task::JoinSet::new();
+        for _ in 0..40 {
+            let store = Arc::clone(&store);
+            posting.spawn(async move { store.post(hello(anna, room)).await.unwrap() });
+        }
+        posting.join_all().await;
+        // The files as a crash would leave them; the shared memory is made anew.
+        std::fs::copy(place.file(), crashed.file()).unwrap();
+        std::fs::copy(wal_of(&place.file()), wal_of(&crashed.file())).unwrap();
+        let before = store.newest(room).await.unwrap();
+        let after = crashed.open().await.newest(room).await.unwrap();
+        assert_eq!(before.messages.len(), 40);
+        assert_eq!(before, after);
+    }
+
+    #[test]
+    fn the_write_ahead_log_stays_within_its_bound_while_there_always_is_a_reader() {
+        let place = Place::new();
+        let mut db = place.look();
+        db.pragma_update(None, "journal_mode", "wal").unwrap();
+        db.pragma_update(None, "synchronous", "off").unwrap();
+        migrate(&mut db).unwrap();
+        db.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+        db.busy_timeout(BUSY_TIMEOUT).unwrap();
+        db.execute_batch("create table filler (bytes)").unwrap();
+        let checkpoints = place.look();
+        checkpoints.busy_timeout(BUSY_TIMEOUT).unwrap();
+        let (worth_copying, bound) = (256 * 1024, 1024 * 1024);
+        let wal = wal_of(&place.file());
+        let size = || std::fs::metadata(&wal).unwrap().len();
+        let stop = Arc::new(AtomicBool::new(false));
+        let reading = std::thread::spawn({
+            let (mut now, mut next, stop) = (place.look(), place.look(), Arc::clone(&stop));
+            let look = "begin; select count(*) from users; -- in tests";
+            now.execute_batch(look).unwrap();
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    next.execute_batch(look).unwrap();
+                    now.execute_batch("commit").unwrap();
+                    std::mem::swap(&mut now, &mut next);
+                }
+            }
+        });
+        let write = |db: &Connection| {
+            db.execute("insert into filler values (zeroblob(100000))", [])
+                .unwrap();
+        };
+        let mut largest = 0;
+        for _ in 0..60 {
+            write(&db);
+            largest = largest.max(size());
+            checkpoint(&checkpoints, &wal, worth_copying, bound).unwrap();
+        }
+        assert!(largest < bound + 200_000, "{largest}");
+        // Without that it would have grown.
+        (0..60).for_each(|_| write(&db));
+        assert!(size() > 4 * bound);
+        stop.store(true, Ordering::Relaxed);
+        reading.join().unwrap();
     }
 }

@@ -101,6 +101,7 @@ create table users_subscribed (
 ) without rowid;
 create index users_subscribed_mine on users_subscribed (user_id, (unread > 0), last_message_id)
     where with_id is not null;
+create index users_subscribed_room on users_subscribed (room_id);
 
 create table clients_active (
     -- The client is looking at the room right now and gets its pushes.
