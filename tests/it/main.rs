@@ -3,5 +3,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod arriving;
+mod coming_back;
+mod pages;
+mod people;
+mod plain_wire;
+mod private_rooms;
+mod refusals;
 mod support;
 mod talking;

@@ -32,10 +32,12 @@ pub(crate) async fn run(arguments: &[&str]) -> Output {
 }
 
 impl Program {
-    /// Serves a database at any free port.
+    /// Serves a database, at any free port unless told otherwise.
     pub(crate) async fn start(database: &Path, arguments: &[&str]) -> Self {
         let mut child = command()
-            .args(["--listen", "127.0.0.1:0", "--log", "warn", "--database"])
+            .env("OVERWIRE_LISTEN", "127.0.0.1:0")
+            .env("OVERWIRE_LOG", "warn")
+            .arg("--database")
             .arg(database)
             .args(arguments)
             .stdout(Stdio::piped())

@@ -100,8 +100,8 @@ impl Server {
             serving,
         } = self.running.take().expect("it runs");
         let _ = stop.send(());
-        serving.await.unwrap();
-        chat.stop(Duration::from_secs(3)).await;
+        let (served, ()) = tokio::join!(serving, chat.stop(Duration::from_secs(3)));
+        served.unwrap();
         store.close().await;
         drop(chat);
         // The lock beside the database is let go with the last hold on the store.

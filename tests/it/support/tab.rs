@@ -117,16 +117,24 @@ impl Tab {
         self.opens_socket().await;
         self.until("who and where I am", |tab| {
             let fresh = &tab.pushes[before..];
-            ["logged-user", "group-name"]
-                .iter()
-                .all(|place| fresh.iter().any(|push| push.place == *place))
+            let told = |place: &str| fresh.iter().any(|push| push.place == place);
+            let shown = match tab.plain {
+                true => told("messages-list"),
+                false => tab.room().is_some(),
+            };
+            told("logged-user") && told("group-name") && shown
         })
         .await;
     }
 
     /// Opens the socket and waits for nothing.
     pub(crate) async fn opens_socket(&mut self) {
-        let wire = self.door.socket(&self.handshake()).await;
+        self.opens_socket_with(&self.handshake()).await;
+    }
+
+    /// Opens the socket in a way of its own.
+    pub(crate) async fn opens_socket_with(&mut self, handshake: &Handshake) {
+        let wire = self.door.socket(handshake).await;
         let wire = wire.unwrap_or_else(|status| panic!("the upgrade was answered {status}"));
         let expected = (!self.plain).then_some("overwire.v1");
         assert_eq!(wire.protocol.as_deref(), expected, "never the token");
@@ -230,9 +238,9 @@ impl Tab {
         let before = self.pushes.len();
         self.sends("Change group", data);
         self.until("the room", |tab| {
-            tab.pushes[before..]
-                .iter()
-                .any(|push| push.place == "messages-list")
+            let mut fresh = tab.pushes[before..].iter();
+            let entered = fresh.any(|push| push.place == "group-name");
+            entered && fresh.any(|push| push.place == "messages-list")
         })
         .await;
     }

@@ -1,0 +1,87 @@
+//! The wire as it was designed: a client of twenty lines that knows only `innerHTML` works.
+//!
+//! A plain tab itself sees to it that nothing comes but `selector` and `html`, to the four places.
+
+use serde_json::json;
+
+use super::private_rooms::two_people_talk_in_private;
+use super::support::Server;
+use super::talking::two_people_talk;
+
+#[tokio::test]
+async fn plain_tabs_talk_in_groups() {
+    let server = Server::start().await;
+    let tab = async || server.plain_tab().await;
+    two_people_talk(tab().await, tab().await, tab().await).await;
+}
+
+#[tokio::test]
+async fn plain_tabs_and_others_talk_with_each_other() {
+    let server = Server::start().await;
+    let (anna, bob) = (server.plain_tab().await, server.tab().await);
+    two_people_talk(anna, bob, server.plain_tab().await).await;
+}
+
+#[tokio::test]
+async fn plain_tabs_talk_in_private() {
+    let server = Server::start().await;
+    let tab = async || server.plain_tab().await;
+    two_people_talk_in_private(tab().await, tab().await, tab().await).await;
+}
+
+#[tokio::test]
+async fn plain_tabs_and_others_talk_in_private() {
+    let server = Server::start().await;
+    let (anna, bob) = (server.tab().await, server.plain_tab().await);
+    two_people_talk_in_private(anna, bob, server.tab().await).await;
+}
+
+#[tokio::test]
+async fn a_plain_tab_gets_the_newest_page_whole() {
+    let server = Server::with(|setup| setup.unlimited()).await;
+    let (mut anna, mut bob) = (server.tab().await, server.plain_tab().await);
+    for number in 0..60 {
+        anna.says(&number.to_string()).await;
+    }
+    bob.sees("59").await;
+    assert_eq!(bob.messages(), anna.messages()[10..]);
+    assert!(bob.page.get("messages-older").is_none(), "it could not ask");
+    let carol = server.plain_tab().await;
+    assert_eq!(carol.texts(), bob.texts());
+}
+
+#[tokio::test]
+async fn a_plain_tab_is_told_no_token_and_is_refused_in_words() {
+    let server = Server::start().await;
+    let mut anna = server.plain_tab().await;
+    assert!(anna.pushes.iter().all(|push| !push.html.contains("resume")));
+    let data = json!({ "groupName": "nowhere", "isGroup": true });
+    let words = anna.is_refused("Change group", data).await;
+    assert_eq!(words, "There is no group #nowhere.");
+    let words = anna
+        .is_refused("New message", json!({ "message": " " }))
+        .await;
+    assert_eq!(words, "There is nothing in that message.");
+    anna.says("still here").await;
+}
+
+#[tokio::test]
+async fn what_a_plain_tab_cannot_show_it_is_not_sent() {
+    let server = Server::start().await;
+    let mut anna = server.plain_tab().await;
+    anna.says("hello").await;
+    let before = anna.messages()[0].id;
+    let mark = anna.pushes.len();
+    anna.sends("Ping", json!({}));
+    anna.sends("Find people", json!({ "text": "a" }));
+    anna.sends("Older messages", json!({ "before": before }));
+    let mut bob = server.tab().await;
+    bob.opens_private(&anna.name()).await;
+    bob.says("a mark it has no place for").await;
+    anna.hears_all().await;
+    let places: Vec<_> = anna.pushes[mark..]
+        .iter()
+        .map(|push| push.place.clone())
+        .collect();
+    assert_eq!(places, ["notice"], "its own question only");
+}

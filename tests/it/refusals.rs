@@ -1,0 +1,453 @@
+//! What is not done, and how that is said: to that tab alone, in words, with the socket open; and
+//! the few things that close it.
+
+use overwire::web::Access;
+use serde_json::json;
+
+use super::support::wire::Handshake;
+use super::support::{Server, Tab};
+
+const NO_SUCH_ROOM: &str = "There is no such room.";
+
+#[tokio::test]
+async fn a_bad_frame_is_refused_and_nothing_else_happens() {
+    let server = Server::start().await;
+    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    anna.says("before").await;
+    bob.sees("before").await;
+    let shape = "That could not be understood: an action is {\"action\", \"data\"}.";
+    let long = "x".repeat(4_001);
+    let too_long = json!({ "action": "New message", "data": { "message": long } }).to_string();
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    for (frame, expected) in [
+        ("", shape),
+        ("hello", shape),
+        ("{", shape),
+        ("[]", shape),
+        ("null", shape),
+        ("\"Ping\"", shape),
+        (&deep, shape),
+        (r#"{"data": {}}"#, shape),
+        (r#"{"action": 7}"#, shape),
+        (r#"{"Action": "Ping"}"#, shape),
+        (r#"{"action": ""}"#, "There is no action “”."),
+        (r#"{"action": "ping"}"#, "There is no action “ping”."),
+        (
+            r#"{"action": "new message", "data": {"message": "x"}}"#,
+            "There is no action “new message”.",
+        ),
+        (
+            r#"{"action": "change group", "data": {}}"#,
+            "There is no action “change group”.",
+        ),
+        (
+            r#"{"action": "<b>x</b>"}"#,
+            "There is no action “<b>x</b>”.",
+        ),
+        (
+            r#"{"action": "Ping", "data": []}"#,
+            "“Ping” needs its data as an object.",
+        ),
+        (r#"{"action": "New message"}"#, "“message” is missing."),
+        (
+            r#"{"action": "New message", "data": {"Message": "x"}}"#,
+            "“message” is missing.",
+        ),
+        (
+            r#"{"action": "New message", "data": {"message": null}}"#,
+            "“message” must be a text.",
+        ),
+        (
+            r#"{"action": "New message", "data": {"message": ["x"]}}"#,
+            "“message” must be a text.",
+        ),
+        (
+            r#"{"action": "New message", "data": {"message": ""}}"#,
+            "There is nothing in that message.",
+        ),
+        (
+            r#"{"action": "New message", "data": {"message": " \n\t\u200b "}}"#,
+            "There is nothing in that message.",
+        ),
+        (
+            &too_long,
+            "That message has 4001 characters; 4000 is the most.",
+        ),
+        (
+            r#"{"action": "New message", "data": {"message": "x", "key": "1"}}"#,
+            "“key” must be a UUID.",
+        ),
+        (
+            r#"{"action": "New message", "data": {"message": "x", "key": 1}}"#,
+            "“key” must be a UUID.",
+        ),
+        (
+            r#"{"action": "New message", "data": {"message": "x", "room": 1}}"#,
+            "“room” must be a text.",
+        ),
+        (
+            r#"{"action": "New message", "data": {"message": "x", "room": "hi"}}"#,
+            NO_SUCH_ROOM,
+        ),
+        (
+            r#"{"action": "New message", "data": {"message": "x", "room": ""}}"#,
+            NO_SUCH_ROOM,
+        ),
+        (
+            r#"{"action": "New message", "data": {"message": "x", "room": "AAAAAAAAAAE"}}"#,
+            NO_SUCH_ROOM,
+        ),
+        (
+            r#"{"action": "Change group", "data": {"groupName": "python"}}"#,
+            "“isGroup” is missing.",
+        ),
+        (
+            r#"{"action": "Change group", "data": {"isGroup": true}}"#,
+            "“groupName” is missing.",
+        ),
+        (
+            r#"{"action": "Change group", "data": {"groupName": "python", "isGroup": "true"}}"#,
+            "“isGroup” must be true or false.",
+        ),
+        (
+            r#"{"action": "Change group", "data": {"groupName": 7, "isGroup": true}}"#,
+            "“groupName” must be a text.",
+        ),
+        (
+            r##"{"action": "Change group", "data": {"groupName": "#python", "isGroup": true}}"##,
+            "There is no group ##python.",
+        ),
+        (
+            r#"{"action": "Older messages", "data": {}}"#,
+            "“before” is missing.",
+        ),
+        (
+            r#"{"action": "Older messages", "data": {"before": "1"}}"#,
+            "“before” must be a message's number.",
+        ),
+        (
+            r#"{"action": "Older messages", "data": {"before": 1, "room": "?"}}"#,
+            NO_SUCH_ROOM,
+        ),
+        (r#"{"action": "Read", "data": {}}"#, "“message” is missing."),
+        (
+            r#"{"action": "Read", "data": {"message": 1e99}}"#,
+            "“message” must be a message's number.",
+        ),
+        (
+            r#"{"action": "Find people", "data": {}}"#,
+            "“text” is missing.",
+        ),
+    ] {
+        let words = anna.is_refused_frame(frame).await;
+        assert_eq!(words, expected, "{frame:.200}");
+        assert_eq!(anna.title(), "#hi");
+    }
+    let mark = anna.pushes.len();
+    anna.wire().binary(&b"{\"action\": \"Ping\"}"[..]);
+    let words = anna.is_told_since(mark).await;
+    assert_eq!(words, "Binary frames are not understood here.");
+
+    bob.hears_all().await;
+    assert!(bob.pushes_to("notice", 0).is_empty(), "it is nobody else's");
+    assert_eq!(bob.texts(), ["before"]);
+    assert_eq!(server.count("messages"), 1);
+    anna.says("and on").await;
+    bob.sees("and on").await;
+}
+
+#[tokio::test]
+async fn the_longest_message_is_not_too_long() {
+    let server = Server::start().await;
+    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    // Characters are counted, not bytes.
+    let text = "ä".repeat(3_999) + "👋";
+    anna.says(&text).await;
+    bob.sees(&text).await;
+}
+
+#[tokio::test]
+async fn unknown_keys_are_passed_over() {
+    let server = Server::start().await;
+    let mut anna = server.tab().await;
+    let text = json!({ "action": "New message", "more": 1, "data": { "message": "x", "y": [] } });
+    anna.wire().text(text.to_string());
+    anna.sees("x").await;
+}
+
+/// A masked frame as a browser would send it: the first byte, then the payload.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match u16::try_from(payload.len()) {
+        Ok(short @ 0..126) => bytes.push(0x80 | short as u8),
+        Ok(length) => {
+            bytes.push(0x80 | 126);
+            bytes.extend(length.to_be_bytes());
+        }
+        Err(_) => {
+            bytes.push(0x80 | 127);
+            bytes.extend((payload.len() as u64).to_be_bytes());
+        }
+    }
+    // The mask of four zeros leaves the payload as it is.
+    bytes.extend([0; 4]);
+    bytes.extend(payload);
+    bytes
+}
+
+#[tokio::test]
+async fn a_broken_stream_is_closed_with_the_code_for_it() {
+    let server = Server::start().await;
+    let mut bob = server.tab().await;
+    for (what, bytes, code) in [
+        ("bad UTF-8", frame(0x81, b"\xff\xfe"), 1007),
+        (
+            "half a character",
+            frame(0x81, b"{\"action\": \"\xe2\x82"),
+            1007,
+        ),
+        ("too big", frame(0x81, &vec![b' '; 65_537]), 1009),
+        (
+            "too big, it says",
+            vec![0x81, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+            1009,
+        ),
+        ("no mask", vec![0x81, 0x02, b'{', b'}'], 1002),
+        ("an unknown opcode", frame(0x83, b""), 1002),
+        ("a reserved bit", frame(0xa1, b"{}"), 1002),
+        ("a long ping", frame(0x89, &[0; 126]), 1002),
+        ("half a ping", frame(0x09, b""), 1002),
+        ("a continuation of nothing", frame(0x80, b""), 1002),
+        (
+            "a text inside a text",
+            [frame(0x01, b"{"), frame(0x81, b"}")].concat(),
+            1002,
+        ),
+        ("a close of one byte", frame(0x88, &[3]), 1002),
+        ("a close of no code there is", frame(0x88, &[0, 5]), 1002),
+    ] {
+        let mut anna = server.tab().await;
+        anna.wire().raw(bytes);
+        assert_eq!(anna.is_closed().await, Some(code), "{what}");
+        let name = anna.name();
+        anna.connects().await;
+        assert_eq!(anna.name(), name, "{what}: nobody is lost by it");
+        anna.closes().await;
+    }
+    bob.says("nobody else notices").await;
+}
+
+#[tokio::test]
+async fn a_text_in_pieces_and_just_small_enough_is_read() {
+    let server = Server::start().await;
+    let mut anna = server.tab().await;
+    let text = br#"{"action": "New message", "data": {"message": "in pieces"}}"#;
+    let pieces = [
+        frame(0x01, &text[..20]),
+        frame(0x89, b"a ping between"),
+        frame(0x00, &text[20..50]),
+        frame(0x80, &text[50..]),
+    ];
+    anna.wire().raw(pieces.concat());
+    anna.sees("in pieces").await;
+    let mut spaces = br#"{"action": "Ping"}"#.to_vec();
+    spaces.resize(65_536, b' ');
+    anna.wire().raw(frame(0x81, &spaces));
+    anna.until("an answer", |tab| {
+        !tab.pushes_to("connection", 0).is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn too_much_at_once_is_refused_and_can_be_done_a_moment_later() {
+    let server = Server::with(|setup| {
+        setup.chat.pace_burst = 5;
+        setup.chat.pace_per_second = Some(20);
+    })
+    .await;
+    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let keys: Vec<_> = (0..30)
+        .map(|number| anna.writes(&number.to_string()))
+        .collect();
+    for key in &keys {
+        anna.is_settled(key).await;
+    }
+    assert_eq!(
+        anna.notice(),
+        "That was too much at once. Please wait a moment."
+    );
+    let seen = anna.texts();
+    assert!((5..30).contains(&seen.len()), "{seen:?}");
+    assert_eq!(server.count("messages"), seen.len() as u64);
+    bob.says("I have a pace of my own").await;
+
+    // A refused frame spends as well, so that nonsense is not free; reading never does.
+    for _ in 0..30 {
+        anna.wire().text("nonsense");
+        anna.sends("Read", json!({ "message": 1 }));
+    }
+    anna.until("the pace", |tab| {
+        tab.notice().starts_with("That was too much")
+    })
+    .await;
+    let mark = anna.pushes.len();
+    let answered = async {
+        while anna.pushes_to("connection", mark).is_empty() {
+            let before = anna.pushes.len();
+            anna.sends("Ping", json!({}));
+            anna.until("an answer", |tab| {
+                let fresh = &tab.pushes[before..];
+                fresh
+                    .iter()
+                    .any(|push| ["connection", "notice"].contains(&push.place.as_str()))
+            })
+            .await;
+        }
+    };
+    super::support::soon("the bucket to fill", answered).await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_from_an_address_is_told_and_closed() {
+    let server = Server::with(|setup| setup.access.connections_per_address = Some(2)).await;
+    let (mut anna, bob) = (server.tab().await, server.tab().await);
+    let mut carol = Tab::load(server.door, "/chat/hi/").await;
+    carol.opens_socket().await;
+    assert_eq!(carol.is_closed().await, Some(1008));
+    assert_eq!(
+        carol.notice(),
+        "There are too many connections from your address."
+    );
+    assert_eq!(carol.pushes.len(), 1, "nobody was claimed");
+    assert_eq!(server.people_here().len(), 2);
+    anna.says("we stay").await;
+    bob.closes().await;
+    super::support::until("a place to be free", async || {
+        let mut tab = Tab::load(server.door, "/chat/hi/").await;
+        tab.opens_socket().await;
+        tab.until("an answer", |tab| !tab.pushes.is_empty()).await;
+        tab.name() != "nobody"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_browser_has_its_own_address() {
+    let server = Server::with(|setup| {
+        setup.access.connections_per_address = Some(1);
+        setup.access.trusted_proxies =
+            vec!["127.0.0.1".parse::<std::net::IpAddr>().unwrap().into()];
+    })
+    .await;
+    let from = async |forwarded: &str| {
+        let mut tab = Tab::load(server.door, "/chat/hi/").await;
+        let mut handshake = tab.handshake();
+        let header = ("X-Forwarded-For".to_owned(), forwarded.to_owned());
+        handshake.headers.push(header);
+        tab.opens_socket_with(&handshake).await;
+        tab.until("an answer", |tab| !tab.pushes.is_empty()).await;
+        tab
+    };
+    let anna = from("203.0.113.1").await;
+    let bob = from("203.0.113.2").await;
+    assert_ne!(anna.name(), "nobody");
+    assert_ne!(bob.name(), "nobody");
+    // What the browser claims before its proxy counts for nothing.
+    let mut carol = from("198.51.100.7, 203.0.113.1").await;
+    assert_eq!(carol.is_closed().await, Some(1008));
+    // A household shares the first half of an address of IPv6.
+    let dora = from("2001:db8::1").await;
+    assert_ne!(dora.name(), "nobody");
+    let mut emil = from("2001:db8::2").await;
+    assert_eq!(emil.is_closed().await, Some(1008));
+    let frida = from("2001:db8:0:1::1").await;
+    assert_ne!(frida.name(), "nobody");
+}
+
+#[tokio::test]
+async fn without_a_trusted_proxy_a_forwarded_address_is_not_believed() {
+    let server = Server::with(|setup| setup.access.connections_per_address = Some(1)).await;
+    let _anna = server.tab().await;
+    let mut bob = Tab::load(server.door, "/chat/hi/").await;
+    let mut handshake = bob.handshake();
+    let header = ("X-Forwarded-For".to_owned(), "203.0.113.2".to_owned());
+    handshake.headers.push(header);
+    bob.opens_socket_with(&handshake).await;
+    assert_eq!(bob.is_closed().await, Some(1008));
+}
+
+/// The status of an upgrade with these headers.
+async fn knocks(server: &Server, headers: &[(&str, &str)]) -> u16 {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let handshake = Handshake {
+        headers: headers.iter().map(owned).collect(),
+        ..Handshake::default()
+    };
+    match server.socket(&handshake).await {
+        Ok(_) => 101,
+        Err(status) => status,
+    }
+}
+
+#[tokio::test]
+async fn only_pages_of_our_own_origin_may_connect() {
+    let server = Server::with(|setup| {
+        setup.access.allow_origins = vec!["https://friend.example".to_owned()];
+    })
+    .await;
+    let own = server.door.0;
+    for (origin, status) in [
+        (format!("http://{own}"), 101),
+        (format!("HTTP://{own}"), 101),
+        ("https://friend.example".to_owned(), 101),
+        (format!("https://{own}"), 403),
+        ("http://127.0.0.1".to_owned(), 403),
+        (format!("http://localhost:{}", own.port()), 403),
+        ("https://evil.example".to_owned(), 403),
+        (format!("http://{own}.evil.example"), 403),
+        (format!("http://evil.example/http://{own}"), 403),
+        ("https://friend.example.evil.example".to_owned(), 403),
+        ("http://friend.example".to_owned(), 403),
+        ("null".to_owned(), 403),
+        (String::new(), 403),
+    ] {
+        assert_eq!(
+            knocks(&server, &[("Origin", &origin)]).await,
+            status,
+            "{origin}"
+        );
+    }
+    assert_eq!(knocks(&server, &[]).await, 101, "a program, not a page");
+    // Whoever could say so themselves could say anything.
+    let forwarded = [
+        ("Origin", "https://evil.example"),
+        ("X-Forwarded-Host", "evil.example"),
+        ("X-Forwarded-Proto", "https"),
+    ];
+    assert_eq!(knocks(&server, &forwarded).await, 403);
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_the_origin_is_what_the_browser_sees() {
+    let server = Server::with(|setup| {
+        setup.access = Access {
+            trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+            ..Access::default()
+        };
+    })
+    .await;
+    for (origin, status) in [
+        ("https://chat.example", 101),
+        ("http://chat.example", 403),
+        ("https://chat.example:8443", 403),
+        ("https://evil.example", 403),
+    ] {
+        let headers = [
+            ("Origin", origin),
+            ("X-Forwarded-Host", "chat.example"),
+            ("X-Forwarded-Proto", "https"),
+        ];
+        assert_eq!(knocks(&server, &headers).await, status, "{origin}");
+    }
+}
