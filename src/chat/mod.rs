@@ -414,8 +414,10 @@ impl Chat {
 
     /// The socket has gone; the person may be back in a moment.
     pub fn disconnect(&self, client: &Client) {
-        self.hub.disconnect(&client.outbox);
+        // First into the list of those who leave: when the hub is empty, a stopping server writes
+        // that list for the last time.
         self.people.left(client.returning, client.user.id);
+        self.hub.disconnect(&client.outbox);
         tracing::info!(
             client.id = client.returning.client.0,
             user.id = client.user.id.0,

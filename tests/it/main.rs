@@ -9,6 +9,7 @@ mod pages;
 mod people;
 mod plain_wire;
 mod private_rooms;
+mod program;
 mod refusals;
 mod support;
 mod talking;

@@ -1,0 +1,239 @@
+//! The program itself: how it starts, what it says when it cannot, and how it ends.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::support::program::run;
+use super::support::tab::all;
+use super::support::{Program, Tab};
+
+#[tokio::test]
+async fn a_second_server_on_the_same_database_says_so_and_disturbs_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let first = Program::start(&file, &[]).await;
+    let mut anna = first.tab().await;
+    let file = file.to_str().unwrap();
+    let second = run(&["--listen", "127.0.0.1:0", "--database", file]).await;
+    assert_eq!(second.status.code(), Some(1));
+    let words = String::from_utf8(second.stderr).unwrap();
+    assert!(words.contains("another server is running on"), "{words}");
+    assert!(words.contains(file), "{words}");
+    assert_eq!(second.stdout, b"");
+    anna.says("not disturbed").await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let output = run(&["--listen", &address, "--database", file.to_str().unwrap()]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        words.contains(&format!("could not listen on {address}")),
+        "{words}"
+    );
+    assert!(words.contains("--listen"), "{words}");
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_is_named() {
+    for (database, expected) in [
+        ("/nowhere/at/all/overwire.db", "/nowhere/at/all/overwire.db"),
+        (
+            "mysql://localhost/chat",
+            "is not a kind of database known here",
+        ),
+    ] {
+        let output = run(&["--listen", "127.0.0.1:0", "--database", database]).await;
+        assert_eq!(output.status.code(), Some(1));
+        let words = String::from_utf8(output.stderr).unwrap();
+        assert!(words.contains(expected), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn the_help_names_every_setting_with_its_variable() {
+    let output = run(&["--help"]).await;
+    assert!(output.status.success());
+    let words = String::from_utf8(output.stdout).unwrap();
+    for flag in [
+        "listen",
+        "database",
+        "synchronous",
+        "allow-origin",
+        "trusted-proxy",
+        "unlimited",
+        "message-characters",
+        "frame-bytes",
+        "pace-burst",
+        "pace-per-second",
+        "connections-per-address",
+        "silence",
+        "log-format",
+        "log",
+    ] {
+        assert!(words.contains(&format!("--{flag}")), "{flag}");
+        let variable = format!("OVERWIRE_{}", flag.to_uppercase().replace('-', "_"));
+        assert!(words.contains(&variable), "{variable}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_setting_is_explained() {
+    let output = run(&["--listen", "somewhere"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(words.contains("a port is missing"), "{words}");
+}
+
+#[tokio::test]
+async fn asked_to_end_it_stores_what_was_sent_and_closes_every_socket() {
+    for signal in ["TERM", "INT"] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("overwire.db");
+        let server = Program::start(&file, &["--unlimited"]).await;
+        let door = server.door;
+        let mut tabs = all((0..20).map(|_| door.tab())).await;
+        let mut anna = tabs.pop().unwrap();
+        let keys: Vec<_> = (0..100)
+            .map(|number| anna.writes(&number.to_string()))
+            .collect();
+        anna.is_settled(&keys[0]).await;
+        // One who reads nothing holds nobody up.
+        tabs[0].goes_deaf(true);
+        let asked = Instant::now();
+        server.signal(signal);
+        assert_eq!(anna.is_closed().await, Some(1012));
+        for tab in &mut tabs[1..] {
+            assert_eq!(tab.is_closed().await, Some(1012));
+        }
+        let (status, words) = server.ends().await;
+        assert!(
+            asked.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            asked.elapsed()
+        );
+        assert!(status.success(), "{status}: {words}");
+
+        let seen = anna.texts();
+        assert!(!seen.is_empty());
+        let database = rusqlite::Connection::open(&file).unwrap();
+        let mut query = database
+            .prepare("select text from messages order by id")
+            .unwrap();
+        let stored: Vec<String> = query
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert!(stored.starts_with(&seen), "{seen:?} of {stored:?}");
+        let here: i64 = database
+            .query_row(
+                "select count(*) from clients where left_at is null",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(here, 0, "nobody lingers");
+    }
+}
+
+#[tokio::test]
+async fn killed_and_started_again_it_has_every_message_that_was_seen_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let server = Program::start(&file, &["--unlimited"]).await;
+    let door = server.door;
+    let mut tabs = all((0..4).map(|_| door.tab())).await;
+    let mut gone = server.tab().await;
+    let ghost = gone.name();
+    gone.says("I was here").await;
+    let mut written = Vec::new();
+    for (who, tab) in tabs.iter_mut().enumerate() {
+        for number in 0..50 {
+            let text = format!("{who}.{number}");
+            written.push((who, tab.writes(&text), text));
+        }
+    }
+    tabs[0]
+        .until("a part of it", |tab| tab.messages().len() > 20)
+        .await;
+    server.dies().await;
+    for tab in &mut tabs {
+        tab.is_closed().await;
+    }
+    let seen: Vec<_> = tabs.iter().map(Tab::messages).collect();
+    let names: Vec<_> = tabs.iter().map(Tab::name).collect();
+
+    let listen = door.0.to_string();
+    let server = Program::start(&file, &["--unlimited", "--listen", &listen]).await;
+    assert_eq!(server.door.0, door.0);
+    for tab in &mut tabs {
+        tab.connects().await;
+    }
+    let back: Vec<_> = tabs.iter().map(Tab::name).collect();
+    assert_eq!(back, names);
+    // What is not settled is sent again with the same key.
+    for (who, key, text) in &written {
+        let tab = &mut tabs[*who];
+        let data = json!({ "message": text, "room": tab.room(), "key": key });
+        tab.sends("New message", data);
+    }
+    for tab in &mut tabs {
+        tab.until("everything", |tab| tab.messages().len() == 201)
+            .await;
+    }
+    let all = tabs[0].messages();
+    for (tab, seen) in tabs.iter().zip(seen) {
+        assert_eq!(tab.messages(), all);
+        assert!(all.starts_with(&seen), "what was seen stays as it was");
+    }
+    let mut texts: Vec<_> = all.into_iter().map(|message| message.text).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    assert_eq!(texts.len(), 201);
+    tabs[0]
+        .until("no ghost", |tab| {
+            let here = tab.people("users-online");
+            here.len() == 4 && !here.contains(&ghost)
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn asked_for_its_health_it_says_by_its_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Program::start(&folder.path().join("overwire.db"), &[]).await;
+    let listen = server.door.0.to_string();
+    let output = run(&["--listen", &listen, "healthcheck"]).await;
+    assert!(output.status.success(), "{output:?}");
+    let port = server.door.0.port();
+    let output = run(&["healthcheck", "--listen", &format!("0.0.0.0:{port}")]).await;
+    assert!(output.status.success(), "{output:?}");
+    server.signal("TERM");
+    server.ends().await;
+    let output = run(&["--listen", &listen, "healthcheck"]).await;
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_new_database_is_given_thirty_users_and_an_old_one_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    for _ in 0..2 {
+        let server = Program::start(&file, &[]).await;
+        server.signal("TERM");
+        server.ends().await;
+        let database = rusqlite::Connection::open(&file).unwrap();
+        let users: i64 = database
+            .query_row("select count(*) from users", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(users, 30);
+    }
+}
