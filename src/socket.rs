@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
@@ -108,7 +109,7 @@ struct Socket {
 
 /// Lives a connection from its upgrade to its end. `early` are bytes that came with the request.
 pub async fn serve(
-    stream: TcpStream,
+    mut stream: TcpStream,
     early: &[u8],
     hello: Hello,
     deflate: bool,
@@ -128,7 +129,7 @@ pub async fn serve(
                 reason: "not possible now",
                 drain: false,
             };
-            return close_stream(&stream, &mut writer, close).await;
+            return close_stream(&mut stream, &mut writer, close).await;
         }
     };
     let mut socket = Socket {
@@ -152,10 +153,10 @@ pub async fn serve(
 }
 
 /// Ends a connection before anybody arrives by it: says why, and closes.
-pub async fn turn_away(stream: TcpStream, deflate: bool, notice: Option<Frame>, close: Close) {
+pub async fn turn_away(mut stream: TcpStream, deflate: bool, notice: Option<Frame>, close: Close) {
     let mut writer = Writer::new(deflate);
     writer.put(notice);
-    close_stream(&stream, &mut writer, close).await;
+    close_stream(&mut stream, &mut writer, close).await;
 }
 
 impl Writer {
@@ -440,7 +441,7 @@ impl Socket {
                     reason: "",
                     drain: false,
                 };
-                close_stream(&self.stream, &mut self.writer, close).await;
+                close_stream(&mut self.stream, &mut self.writer, close).await;
             }
             End::Close(close) => {
                 self.client.outbox.close(close);
@@ -450,7 +451,7 @@ impl Socket {
                     self.writer.cut(self.writer.blocked);
                     self.writer.put(self.chat.farewell(close.reason));
                 }
-                close_stream(&self.stream, &mut self.writer, close).await;
+                close_stream(&mut self.stream, &mut self.writer, close).await;
                 self.chat.disconnect(&self.client);
             }
         }
@@ -473,7 +474,7 @@ async fn next(work: &mut Option<Work>) -> bool {
 }
 
 /// Sends what waits and the close frame, and gives the other side a moment to do the same.
-async fn close_stream(stream: &TcpStream, writer: &mut Writer, close: Close) {
+async fn close_stream(stream: &mut TcpStream, writer: &mut Writer, close: Close) {
     writer
         .waiting
         .push_back(websocket::close(close.code, close.reason));
@@ -489,7 +490,11 @@ async fn close_stream(stream: &TcpStream, writer: &mut Writer, close: Close) {
             return;
         };
     }
-    // Closing with bytes unread would reset the connection and lose what was just sent.
+    // The other side waits for our end of the stream. Its end has to be waited for as well: closing
+    // with bytes unread would reset the connection and lose what was just sent.
+    if stream.shutdown().await.is_err() {
+        return;
+    }
     let deadline = Instant::now() + CLOSE_ANSWER;
     let mut ignored = [0; 1024];
     while let Ok(Ok(())) = timeout_at(deadline, stream.readable()).await {
