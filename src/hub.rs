@@ -254,6 +254,11 @@ impl Hub {
         lock(&self.rooms).get(&room).cloned()
     }
 
+    /// The rooms that somebody here looks at.
+    pub fn active_rooms(&self) -> Vec<RoomId> {
+        lock(&self.rooms).keys().copied().collect()
+    }
+
     /// What this node has shown of a room; nothing at all if nobody here looks at it.
     pub fn shown(&self, room: RoomId) -> Option<Option<Version>> {
         self.room(room).map(|active| lock(&active).shown)

@@ -3,14 +3,19 @@
 //! Order follows from there being one stream on a node. It does not know why a change was made.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 use super::{Chat, Result};
 use crate::model::{RoomId, Version};
 use crate::protocol::{Dialect, Frame, Push};
 use crate::relay::{Envelope, News};
 use crate::store::{CatchUp, Change};
+
+/// How often what is shown is compared with the store while there are other nodes.
+const COMPARE_EVERY: Duration = Duration::from_secs(2);
 
 pub(super) struct Delivery {
     chat: Weak<Chat>,
@@ -29,6 +34,8 @@ impl Delivery {
         mut changes: mpsc::Receiver<Change>,
         mut envelopes: mpsc::Receiver<Envelope>,
     ) {
+        let mut compare = tokio::time::interval(COMPARE_EVERY);
+        compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 change = changes.recv() => {
@@ -40,6 +47,10 @@ impl Delivery {
                         return;
                     };
                     chat.follow(envelope).await;
+                }
+                _ = compare.tick() => {
+                    let Some(chat) = self.chat.upgrade() else { return };
+                    chat.compare().await;
                 }
             }
         }
@@ -114,8 +125,36 @@ impl Chat {
                     .show(room, follows, version, std::slice::from_ref(frame));
             }
         }
+        self.want_page(room);
+    }
+
+    fn want_page(self: &Arc<Self>, room: RoomId) {
         if self.hub.want_page(room) {
             tokio::spawn(Arc::clone(self).draw_pages(room));
+        }
+    }
+
+    /// Compares what is shown here with the store: after the last news of a room was lost there is
+    /// no gap to notice.
+    async fn compare(self: &Arc<Self>) {
+        let rooms = self.hub.active_rooms();
+        if rooms.is_empty() || !self.relay.has_others(self.node) {
+            return;
+        }
+        let versions = match self.store.versions(rooms).await {
+            Ok(versions) => versions,
+            Err(error) => return tracing::warn!(?error, "the rooms could not be compared"),
+        };
+        for version in versions {
+            let room = version.room;
+            match self.hub.shown(room) {
+                None => continue,
+                Some(Some(shown)) if version.number <= shown.number => continue,
+                Some(Some(shown)) => self.fill(room, shown).await,
+                // Whoever has less than that asks for themselves.
+                Some(None) => self.hub.skip_to(room, version),
+            }
+            self.want_page(room);
         }
     }
 

@@ -45,6 +45,9 @@ pub trait Relay: Send + Sync + 'static {
     /// Sends an envelope to the other nodes, without waiting and without a promise.
     fn announce(&self, envelope: Envelope);
 
+    /// Whether there may be other nodes than this one.
+    fn has_others(&self, node: NodeId) -> bool;
+
     /// The envelopes that other nodes send to this one.
     async fn listen(&self, node: NodeId) -> mpsc::Receiver<Envelope>;
 }
@@ -65,6 +68,13 @@ impl Relay for InProcess {
             // A node that is behind or gone finds what it missed in the store.
             let _ = sender.try_send(envelope.clone());
         }
+    }
+
+    fn has_others(&self, node: NodeId) -> bool {
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes
+            .iter()
+            .any(|(other, sender)| *other != node && !sender.is_closed())
     }
 
     async fn listen(&self, node: NodeId) -> mpsc::Receiver<Envelope> {

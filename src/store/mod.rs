@@ -223,6 +223,9 @@ pub trait Store: Send + Sync + 'static {
     /// The group of that name, as anybody may see it.
     async fn group(&self, name: &str) -> Result<Option<Room>>;
 
+    /// The versions of those of these rooms that there are, in one snapshot and in any order.
+    async fn versions(&self, rooms: Vec<RoomId>) -> Result<Vec<Version>>;
+
     /// The newest page of a room. Whoever asks has made sure of the right to it.
     async fn newest(&self, room: RoomId) -> Result<Page>;
 

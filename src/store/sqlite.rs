@@ -1080,6 +1080,17 @@ impl Store for SqliteStore {
         self.read(move |db| group(db, &name)).await
     }
 
+    async fn versions(&self, rooms: Vec<RoomId>) -> Result<Vec<Version>> {
+        self.read(move |db| {
+            rooms
+                .into_iter()
+                .filter_map(|room| version(db, room).optional().transpose())
+                .map(|found| found.map(|(version, _)| version))
+                .collect()
+        })
+        .await
+    }
+
     async fn newest(&self, room: RoomId) -> Result<Page> {
         self.read(move |db| page(db, room, i64::MAX)).await
     }
@@ -1367,6 +1378,7 @@ mod tests {
         let seen = vec![(anna.1.id, private, MessageId(3))];
         store.mark_read(seen).await.unwrap();
         store.groups().await.unwrap();
+        store.versions(vec![group, private]).await.unwrap();
         let page = store.newest(group).await.unwrap();
         store.older(group, message.id).await.unwrap();
         let (first, last) = (message.id, message.id);

@@ -1,3 +1,4 @@
 //! The promises of the seams, one test each, stamped out for every implementation.
 
+mod relay;
 mod store;

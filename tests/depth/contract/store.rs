@@ -132,6 +132,7 @@ macro_rules! every_promise {
             the_newest_page_has_the_newest_messages_oldest_first
             older_pages_lead_to_the_beginning_without_a_gap
             a_page_is_read_in_one_moment
+            rooms_tell_their_versions_at_once
             whoever_is_up_to_date_is_told_so
             whoever_has_less_gets_what_came_since
             whoever_has_nothing_of_an_empty_room_gets_all_that_came
@@ -970,6 +971,18 @@ async fn a_page_is_read_in_one_moment(backend: &impl Backend) {
         after = Some(page.version);
     }
     writing.await.unwrap();
+}
+
+async fn rooms_tell_their_versions_at_once(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (_, room, page) = written(&*store, 3).await;
+    let elsewhere = store.group("python").await.unwrap().unwrap().id;
+    let asked = vec![elsewhere, RoomId(7), room];
+    let mut versions = store.versions(asked).await.unwrap();
+    versions.sort_by_key(|version| version.number);
+    let untouched = store.newest(elsewhere).await.unwrap().version;
+    assert_eq!(versions, [untouched, page.version]);
+    assert_eq!(store.versions(Vec::new()).await.unwrap(), []);
 }
 
 /// Somebody who wrote `count` messages into a group, and the group's page then.
