@@ -3,3 +3,12 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod contract;
+mod list;
+mod ordering;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "it serves the stories of the other binary too"
+)]
+#[path = "../it/support/mod.rs"]
+mod support;

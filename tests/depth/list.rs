@@ -1,0 +1,199 @@
+//! What a tab has on show of its room, and what it has sent: no more of a page than order needs.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use overwire::protocol::{Dialect, Hello, SUBPROTOCOL};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// A message that is not settled yet: where it belongs, and its text.
+type Sent = (Option<String>, String);
+
+/// A tab's list of messages, its place and its memory.
+pub struct List {
+    pub name: String,
+    pub title: String,
+    pub room: Option<String>,
+    pub version: Option<String>,
+    pub resume: Option<String>,
+    pub ids: Vec<i64>,
+    pub notices: Vec<String>,
+    /// Every message it was ever shown, with its fragment as it was first.
+    pub saw: HashMap<i64, String>,
+    pub unsettled: BTreeMap<Uuid, Sent>,
+    /// What came of a catch-up whose end, with its version, has not come: only that may come again.
+    unfinished: BTreeSet<i64>,
+    plain: bool,
+}
+
+/// What stands between `before` and the next quotation mark, at each place.
+fn quoted<'a>(html: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
+    html.split(before)
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+}
+
+fn number(version: &str) -> u64 {
+    version.rsplit('.').next().unwrap().parse().unwrap()
+}
+
+impl List {
+    pub fn new(dialect: Dialect) -> Self {
+        Self {
+            name: String::new(),
+            title: String::new(),
+            room: None,
+            version: None,
+            resume: None,
+            ids: Vec::new(),
+            notices: Vec::new(),
+            saw: HashMap::new(),
+            unsettled: BTreeMap::new(),
+            unfinished: BTreeSet::new(),
+            plain: dialect == Dialect::Plain,
+        }
+    }
+
+    /// The query and the subprotocols by which it says what it has.
+    pub fn handshake(&self) -> (String, String) {
+        let query = match (&self.room, &self.version) {
+            (Some(room), Some(version)) => format!("room={room}&after={version}"),
+            _ => "at=/chat/hi/".to_owned(),
+        };
+        let offers = match &self.resume {
+            Some(token) => format!("{SUBPROTOCOL}, resume.{token}"),
+            None => SUBPROTOCOL.to_owned(),
+        };
+        (query, offers)
+    }
+
+    pub fn hello(&self) -> Hello {
+        let (query, offers) = self.handshake();
+        match self.plain {
+            true => Hello::read(std::iter::empty(), ""),
+            false => Hello::read(std::iter::once(offers.as_str()), &query),
+        }
+    }
+
+    /// A new message for the room on show.
+    pub fn write(&mut self, text: String) -> String {
+        if self.plain {
+            return json!({ "action": "New message", "data": { "message": text } }).to_string();
+        }
+        let key = Uuid::new_v4();
+        let sent = (self.room.clone(), text);
+        let action = Self::send(key, &sent);
+        self.unsettled.insert(key, sent);
+        action
+    }
+
+    /// Everything that is not settled, once more.
+    pub fn again(&self) -> Vec<String> {
+        let unsettled = self.unsettled.iter();
+        unsettled
+            .map(|(key, sent)| Self::send(*key, sent))
+            .collect()
+    }
+
+    fn send(key: Uuid, (room, text): &Sent) -> String {
+        let data = json!({ "message": text, "room": room, "key": key.to_string() });
+        json!({ "action": "New message", "data": data }).to_string()
+    }
+
+    pub fn enter(name: &str) -> String {
+        let data = json!({ "groupName": name, "isGroup": true });
+        json!({ "action": "Change group", "data": data }).to_string()
+    }
+
+    /// Puts a push in place, as far as it is about the list, and holds it against the contract.
+    pub fn take(&mut self, push: &str) {
+        let push: Value = serde_json::from_str(push).unwrap();
+        let text = |key: &str| push.get(key).and_then(Value::as_str);
+        let (selector, html, swap) = (
+            text("selector").unwrap(),
+            text("html").unwrap(),
+            text("swap"),
+        );
+        for key in quoted(html, "data-key=\"") {
+            self.unsettled.remove(&key.parse().unwrap());
+        }
+        match selector {
+            "#logged-user" => {
+                self.name = quoted(html, "data-user=\"").next().unwrap().to_owned();
+                self.resume = quoted(html, "data-resume=\"").next().map(str::to_owned);
+            }
+            "#group-name" => {
+                let address = quoted(html, "data-address=\"").next().unwrap();
+                self.title = address.replace("&#x2f;", "/");
+            }
+            "#notice" => self.notices.push(html.to_owned()),
+            _ => {}
+        }
+        if selector != "#messages-list" {
+            return;
+        }
+        let came: Vec<i64> = quoted(html, "id=\"message-")
+            .map(|id| id.parse().unwrap())
+            .collect();
+        let articles = html.split("<article").skip(1);
+        for (id, article) in came.iter().zip(articles) {
+            let article = article.split("</article>").next().unwrap();
+            let before = self.saw.entry(*id).or_insert_with(|| article.to_owned());
+            assert_eq!(before, article, "nobody changes messages here");
+        }
+        match swap {
+            // A newest page, whole.
+            Some("outer") => {
+                let room = quoted(html, "data-room=\"").next().unwrap();
+                let version = quoted(html, "data-version=\"").next().unwrap();
+                assert_eq!(text("version"), Some(version));
+                if self.room.as_deref() == Some(room)
+                    && let Some(had) = &self.version
+                {
+                    assert!(number(had) <= number(version), "{had} and then {version}");
+                }
+                self.unfinished.clear();
+                self.room = Some(room.to_owned());
+                self.version = Some(version.to_owned());
+                self.ids = came;
+            }
+            None => {
+                assert!(
+                    self.plain,
+                    "only a plain tab's list has its inside replaced"
+                );
+                self.ids = came;
+            }
+            Some("append") => {
+                let [id] = came[..] else {
+                    panic!("one message at a time: {came:?}");
+                };
+                if !self.unfinished.contains(&id) {
+                    let goes_on = self.ids.last().is_none_or(|last| *last < id);
+                    assert!(goes_on, "{id} after {:?}", self.ids);
+                    self.ids.push(id);
+                }
+                match text("version") {
+                    Some(version) => {
+                        let had = self.version.replace(version.to_owned()).unwrap();
+                        assert!(number(&had) < number(version), "{had} and then {version}");
+                        self.unfinished.clear();
+                    }
+                    None => {
+                        self.unfinished.insert(id);
+                    }
+                }
+            }
+            Some("prepend") => {
+                assert!(came.last() < self.ids.first() || self.ids.is_empty());
+                self.ids.splice(0..0, came);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whether it shows the end of that room, without a gap.
+    pub fn is_end_of(&self, room: &[i64]) -> bool {
+        room.ends_with(&self.ids) && self.ids.is_empty() == room.is_empty()
+    }
+}

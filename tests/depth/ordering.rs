@@ -1,0 +1,293 @@
+//! Many writers, several rooms, tabs that come, go and read slowly, on one node and on two whose
+//! news are lost, doubled and shuffled: in the end every tab shows what is stored, in its order,
+//! and has never been given a version twice.
+//!
+//! What the tabs decide follows from the seed; who is faster does not.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use overwire::chat::{Chat, Client, Limits};
+use overwire::fake::FakeUsers;
+use overwire::model::{Message, NodeId};
+use overwire::protocol::Dialect;
+use overwire::relay::{Envelope, InProcess, Relay};
+use overwire::store::{self, Access, Store, Synchronous};
+use overwire::views::Views;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use crate::list::List;
+
+const GROUPS: [&str; 3] = ["hi", "python", "events"];
+const TABS: u64 = 12;
+const STEPS: usize = 70;
+/// Longer than the rooms are compared, by far.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_one_node_every_tab_ends_with_what_is_stored() {
+    for seed in 1..=4 {
+        story(seed, 1, Arc::new(InProcess::default())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_two_nodes_every_tab_ends_with_what_is_stored() {
+    for seed in 11..=13 {
+        story(seed, 2, Arc::new(InProcess::default())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_two_nodes_whose_news_are_lost_doubled_and_shuffled_too() {
+    for seed in 21..=24 {
+        story(seed, 2, Arc::new(Shaky::new(seed))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_two_nodes_that_hear_nothing_of_each_other_too() {
+    struct Deaf(InProcess);
+    #[async_trait]
+    impl Relay for Deaf {
+        fn announce(&self, _: Envelope) {}
+        fn has_others(&self, node: NodeId) -> bool {
+            self.0.has_others(node)
+        }
+        async fn listen(&self, node: NodeId) -> mpsc::Receiver<Envelope> {
+            self.0.listen(node).await
+        }
+    }
+    story(31, 2, Arc::new(Deaf(InProcess::default()))).await;
+}
+
+/// Loses, doubles, delays and shuffles envelopes.
+struct Shaky {
+    inner: InProcess,
+    state: Mutex<(StdRng, Vec<Envelope>)>,
+}
+
+impl Shaky {
+    fn new(seed: u64) -> Self {
+        Self {
+            inner: InProcess::default(),
+            state: Mutex::new((StdRng::seed_from_u64(seed), Vec::new())),
+        }
+    }
+}
+
+#[async_trait]
+impl Relay for Shaky {
+    fn announce(&self, envelope: Envelope) {
+        let mut state = self.state.lock().unwrap();
+        let (rng, held) = &mut *state;
+        match rng.random_range(0..100) {
+            0..15 => {}
+            15..30 => {
+                self.inner.announce(envelope.clone());
+                self.inner.announce(envelope);
+            }
+            30..60 => held.push(envelope),
+            _ => self.inner.announce(envelope),
+        }
+        while !held.is_empty() && rng.random_range(0..3) == 0 {
+            let one = rng.random_range(0..held.len());
+            self.inner.announce(held.swap_remove(one));
+        }
+    }
+
+    fn has_others(&self, node: NodeId) -> bool {
+        self.inner.has_others(node)
+    }
+
+    async fn listen(&self, node: NodeId) -> mpsc::Receiver<Envelope> {
+        self.inner.listen(node).await
+    }
+}
+
+/// A tab that reads when it likes.
+struct Tab {
+    chats: Vec<Arc<Chat>>,
+    node: usize,
+    client: Client,
+    list: List,
+    rng: StdRng,
+    slow: bool,
+    written: Vec<String>,
+}
+
+impl Tab {
+    async fn open(chats: Vec<Arc<Chat>>, seed: u64, number: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed * 1000 + number);
+        let dialect = match number % 6 {
+            0 => Dialect::Plain,
+            _ => Dialect::V1,
+        };
+        let list = List::new(dialect);
+        let node = rng.random_range(0..chats.len());
+        let client = chats[node].connect(list.hello()).await.unwrap();
+        let slow = rng.random_range(0..3) == 0;
+        Self {
+            chats,
+            node,
+            client,
+            list,
+            rng,
+            slow,
+            written: Vec::new(),
+        }
+    }
+
+    async fn does(&mut self, action: &str) {
+        self.chats[self.node].handle(&self.client, action).await;
+    }
+
+    /// Reads about so many bytes, and asks for the rest if it fell behind, as a socket does.
+    async fn reads(&mut self, bytes: usize) {
+        for frame in self.client.outbox.take(bytes).frames {
+            let push = std::str::from_utf8(frame.payload()).unwrap();
+            self.list.take(push);
+        }
+        if self.client.outbox.wants_rest() {
+            self.chats[self.node].catch_up(&self.client).await;
+        }
+    }
+
+    async fn reconnects(&mut self) {
+        self.chats[self.node].disconnect(&self.client);
+        self.node = self.rng.random_range(0..self.chats.len());
+        let name = self.list.name.clone();
+        let hello = self.list.hello();
+        let comes_back = hello.resume.is_some();
+        self.client = self.chats[self.node].connect(hello).await.unwrap();
+        match comes_back {
+            true => assert_eq!(self.client.user.name, name),
+            // What somebody else wrote is not sent again; it was stored all the same.
+            false => self.list.unsettled.clear(),
+        }
+        for action in self.list.again() {
+            self.does(&action).await;
+        }
+    }
+
+    async fn step(&mut self, tab: u64, step: usize) {
+        match self.rng.random_range(0..100) {
+            0..45 => {
+                // Now and then one that fills the outbox of whoever does not read.
+                let length = match self.rng.random_range(0..4) {
+                    0 => 3000,
+                    _ => 10,
+                };
+                let text = format!("{tab}-{step}-{}", "x".repeat(length));
+                self.written.push(text.clone());
+                let action = self.list.write(text);
+                self.does(&action).await;
+            }
+            45..57 => {
+                let name = GROUPS[self.rng.random_range(0..GROUPS.len())];
+                self.does(&List::enter(name)).await;
+            }
+            57..63 => self.reconnects().await,
+            63..70 => tokio::task::yield_now().await,
+            _ if self.slow && self.rng.random_range(0..8) != 0 => {}
+            _ => {
+                let bytes = self.rng.random_range(1..20_000);
+                self.reads(bytes).await;
+            }
+        }
+    }
+
+    /// Reads until it shows the end of its room and knows what became of all it wrote.
+    async fn settles(&mut self, stored: &HashMap<String, Vec<i64>>) {
+        for action in self.list.again() {
+            self.does(&action).await;
+        }
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            self.reads(usize::MAX).await;
+            let room = &stored[&self.list.title];
+            if self.list.is_end_of(room) && self.list.unsettled.is_empty() {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{} in {} at {:?} shows {:?}, but {room:?} is stored; unsettled {:?}",
+                self.list.name,
+                self.list.title,
+                self.list.version,
+                self.list.ids,
+                self.list.unsettled,
+            );
+            let _ = timeout(Duration::from_millis(100), self.client.outbox.woken()).await;
+        }
+    }
+}
+
+/// All messages of a group, oldest first.
+async fn whole(store: &dyn Store, group: &str) -> Vec<Message> {
+    let room = store.group(group).await.unwrap().unwrap().id;
+    let mut page = store.newest(room).await.unwrap();
+    let mut all = page.messages;
+    while page.older {
+        page = store.older(room, all[0].id).await.unwrap();
+        all.splice(0..0, page.messages);
+    }
+    all
+}
+
+async fn story(seed: u64, nodes: usize, relay: Arc<dyn Relay>) {
+    println!("seed {seed}, {nodes} nodes");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let store = store::open(file.to_str().unwrap(), Synchronous::Normal, Access::Server)
+        .await
+        .unwrap();
+    let users = FakeUsers::from_seed(seed).take(20).collect();
+    store.add_users(users).await.unwrap();
+    let views = Arc::new(Views::new().unwrap());
+    let mut chats = Vec::new();
+    for _ in 0..nodes {
+        let limits = Limits {
+            pace_per_second: None,
+            ..Limits::default()
+        };
+        let (store, relay, views) = (Arc::clone(&store), Arc::clone(&relay), Arc::clone(&views));
+        chats.push(Chat::start(store, relay, views, limits).await.unwrap());
+    }
+
+    let mut living = tokio::task::JoinSet::new();
+    for number in 0..TABS {
+        let chats = chats.clone();
+        living.spawn(async move {
+            let mut tab = Tab::open(chats, seed, number).await;
+            for step in 0..STEPS {
+                tab.step(number, step).await;
+            }
+            tab
+        });
+    }
+    let mut tabs = living.join_all().await;
+
+    let mut stored = HashMap::new();
+    let mut texts = Vec::new();
+    for group in GROUPS {
+        let all = whole(&*store, group).await;
+        let made: Vec<u64> = all.iter().map(|message| message.made).collect();
+        assert_eq!(made, (1..=all.len() as u64).collect::<Vec<_>>());
+        let ids = all.iter().map(|message| message.id.0).collect();
+        stored.insert(format!("/chat/{group}/"), ids);
+        texts.extend(all.into_iter().map(|message| message.text));
+    }
+    let written: Vec<String> = tabs.iter().flat_map(|tab| tab.written.clone()).collect();
+    assert_eq!(texts.len(), written.len(), "each once");
+    let as_set = |texts: &[String]| texts.iter().cloned().collect::<BTreeSet<_>>();
+    assert!(as_set(&texts) == as_set(&written));
+    for tab in &mut tabs {
+        tab.settles(&stored).await;
+    }
+}
