@@ -1,0 +1,178 @@
+//! Opening the page: what is there at once, and who one is.
+
+use serde_json::json;
+
+use crate::browser::{TEXTS, story, watched};
+use crate::server::Server;
+use crate::wire::Wire;
+
+#[tokio::test]
+async fn errors_that_nobody_caught_and_policy_reports_are_noticed() {
+    let server = Server::start(&[]);
+    let (reports, told) = watched(&[], async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.run("setTimeout(() => { throw new Error('nobody caught this') })")
+            .await;
+        anna.run("setTimeout(() => Promise.reject(new Error('nor this')))")
+            .await;
+        anna.run("document.body.insertAdjacentHTML('beforeend', '<p style=\"color: red\">')")
+            .await;
+        anna.run("new Image().src = 'http://127.0.0.1:9/elsewhere.png'")
+            .await;
+        anna.reload().await;
+    })
+    .await;
+    told.unwrap();
+    for words in [
+        "nobody caught this",
+        "nor this",
+        "inline style",
+        "elsewhere.png",
+    ] {
+        assert!(
+            reports.iter().any(|report| report.contains(words)),
+            "{words}: {reports:#?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_newest_messages_are_there_before_any_script() {
+    let server = Server::start(&["--unlimited"]);
+    let mut carl = Wire::connect(&server, "/chat/python/").await;
+    carl.says((1..=60).map(|number| format!("number {number}")))
+        .await;
+    let newest: Vec<_> = (11..=60).map(|number| format!("number {number}")).collect();
+    story(async |browser| {
+        let anna = browser.window().await;
+        anna.devtools(
+            "Emulation.setScriptExecutionDisabled",
+            json!({ "value": true }),
+        )
+        .await;
+        anna.goto(&server.url("/chat/python/")).await;
+        assert_eq!(anna.texts().await, newest);
+        assert_eq!(anna.text("#group-name").await, "#python");
+        assert_eq!(
+            anna.get::<String>("document.title").await,
+            "#python · Overwire"
+        );
+        assert!(
+            !anna.shows("#logged-user [data-user]").await,
+            "a page load is nobody"
+        );
+        anna.sees("noscript .notice").await;
+
+        // With scripts, the same nodes stay when the socket comes.
+        anna.devtools(
+            "Emulation.setScriptExecutionDisabled",
+            json!({ "value": false }),
+        )
+        .await;
+        let first = "addEventListener('DOMContentLoaded', () => \
+                     window.first = [...document.querySelectorAll('.message')])";
+        anna.devtools(
+            "Page.addScriptToEvaluateOnNewDocument",
+            json!({ "source": first }),
+        )
+        .await;
+        anna.goto(&server.url("/chat/python/")).await;
+        anna.is_somebody().await;
+        carl.says(["one more".to_owned()]).await;
+        anna.hears("one more").await;
+        let kept = "first.length === 50 && first.every((node) => node.isConnected)";
+        assert!(anna.get::<bool>(kept).await);
+        let end = "document.querySelector('#scroller')";
+        let end = format!("{end}.scrollHeight - {end}.scrollTop - {end}.clientHeight < 2");
+        anna.until(&end).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_visit_makes_me_somebody_in_hi_and_a_reload_keeps_me() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.is_in("#hi", "/chat/hi/").await;
+        let name = anna.name().await;
+        assert!(
+            anna.text("#logged-user")
+                .await
+                .ends_with(&format!("I'm {name}"))
+        );
+        let groups: Vec<String> = anna
+            .get("[...document.querySelectorAll('#groups-list a')].map((a) => a.textContent)")
+            .await;
+        assert_eq!(groups, ["#hi", "#python", "#events", "#off-topic"]);
+        anna.says("before the reload").await;
+        anna.enters("python").await;
+        anna.says("and in another room").await;
+        anna.reload().await;
+        anna.is_in("#python", "/chat/python/").await;
+        assert_eq!(anna.name().await, name);
+        assert_eq!(anna.texts().await, ["and in another room"]);
+
+        // A second tab is a second person; so is a tab that the browser made as a copy.
+        let bob = browser.person(&server.url("/")).await;
+        assert_ne!(bob.name().await, name);
+        assert_eq!(bob.texts().await, ["before the reload"]);
+        anna.run("window.open('/chat/python/')").await;
+        let copy = browser.opened_beside(&[&anna, &bob]).await;
+        copy.is_somebody().await;
+        let token = "sessionStorage['overwire.resume'] && true";
+        assert!(copy.get::<bool>(token).await);
+        assert_ne!(copy.name().await, name);
+        assert_eq!(anna.name().await, name);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_fetched_from_elsewhere() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.says("hello").await;
+        let fetched: Vec<String> = anna
+            .get("performance.getEntriesByType('resource').map((entry) => entry.name)")
+            .await;
+        assert!(
+            fetched
+                .iter()
+                .any(|url| url.contains("/static/js/chat.js?v=")),
+            "{fetched:?}"
+        );
+        assert!(
+            fetched
+                .iter()
+                .any(|url| url.contains("/static/css/overwire.css?v=")),
+            "{fetched:?}"
+        );
+        let elsewhere: Vec<_> = fetched
+            .iter()
+            .filter(|url| !url.starts_with(&server.url("/")))
+            .collect();
+        assert!(elsewhere.is_empty(), "{elsewhere:?}");
+        assert_eq!(anna.get::<u32>("document.cookie.length").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_of_no_room_leads_to_hi_and_says_so() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/chat/nowhere/")).await;
+        anna.is_in("#hi", "/chat/hi/").await;
+        assert_eq!(
+            anna.text("#notice .notice__text").await,
+            "There is no group #nowhere."
+        );
+        anna.click("#notice button").await;
+        anna.sees_no("#notice .notice").await;
+        anna.says("still here").await;
+        assert!(anna.get::<bool>(&format!("{TEXTS}.length === 1")).await);
+    })
+    .await;
+}

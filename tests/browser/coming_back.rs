@@ -1,0 +1,207 @@
+//! Losing the server and having it again; texts that were not taken.
+
+use serde_json::json;
+
+use crate::browser::story;
+use crate::server::Server;
+
+#[tokio::test]
+async fn the_server_dies_and_comes_back_and_nothing_is_lost() {
+    let mut server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/chat/python/")).await;
+        let bob = browser.person(&server.url("/chat/python/")).await;
+        let (a, b) = (anna.name().await, bob.name().await);
+        anna.says("before").await;
+        bob.hears("before").await;
+
+        server.dies();
+        for tab in [&anna, &bob] {
+            tab.sees(".state__lost").await;
+            assert!(tab.text(".state__lost").await.contains("Reconnecting"));
+        }
+        anna.sends("written meanwhile").await;
+        anna.sees(".waiting[data-state=waiting]").await;
+        assert_eq!(
+            anna.text(".waiting [data-slot=message]").await,
+            "written meanwhile"
+        );
+        assert!(anna.shows(".waiting__wait").await);
+        anna.writes("half a thought").await;
+
+        server.starts_again();
+        bob.hears("written meanwhile").await;
+        anna.is_settled().await;
+        anna.sees_no(".waiting").await;
+        for (tab, name) in [(&anna, &a), (&bob, &b)] {
+            tab.sees_no(".state__lost").await;
+            assert_eq!(&tab.name().await, name);
+            tab.is_in("#python", "/chat/python/").await;
+            assert_eq!(tab.texts().await, ["before", "written meanwhile"]);
+        }
+        assert_eq!(anna.written().await, "half a thought");
+        bob.says("welcome back").await;
+        anna.hears("welcome back").await;
+    })
+    .await;
+    assert_eq!(server.stored("written meanwhile"), 1);
+}
+
+#[tokio::test]
+async fn a_message_goes_to_the_room_it_was_written_for() {
+    let mut server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/chat/python/")).await;
+        let bob = browser.person(&server.url("/chat/python/")).await;
+        let carl = browser.person(&server.url("/chat/events/")).await;
+        let (a, b) = (anna.name().await, bob.name().await);
+        anna.meets(&b).await;
+        server.dies();
+        anna.sees(".state__lost").await;
+        anna.sends("for bob alone").await;
+        anna.sees(".waiting").await;
+        anna.click("#group-events a").await;
+        server.starts_again();
+        anna.is_in("#events", "/chat/events/").await;
+        anna.is_settled().await;
+        bob.sees(&format!("#users-mine [data-user='{a}'][data-unread='1']"))
+            .await;
+        bob.meets(&a).await;
+        assert_eq!(bob.texts().await, ["for bob alone"]);
+        anna.says("for all").await;
+        carl.hears("for all").await;
+        assert_eq!(carl.texts().await, ["for all"]);
+        assert_eq!(anna.texts().await, ["for all"]);
+    })
+    .await;
+    assert_eq!(server.stored("for bob alone"), 1);
+}
+
+#[tokio::test]
+async fn what_waits_survives_a_reload() {
+    let mut server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.says("before").await;
+        server.dies();
+        anna.sees(".state__lost").await;
+        anna.sends("written meanwhile").await;
+        anna.sees(".waiting").await;
+        server.starts_again();
+        anna.reload().await;
+        anna.hears("written meanwhile").await;
+        anna.is_settled().await;
+        assert_eq!(anna.texts().await, ["before", "written meanwhile"]);
+    })
+    .await;
+    assert_eq!(server.stored("written meanwhile"), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_only_hangs_is_noticed_and_forgiven() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let name = anna.name().await;
+        anna.says("before").await;
+        server.signal("STOP");
+        anna.run("window.dispatchEvent(new Event('offline'))").await;
+        anna.sees(".state__lost").await;
+        anna.sends("written meanwhile").await;
+        anna.sees(".waiting").await;
+        server.signal("CONT");
+        anna.hears("written meanwhile").await;
+        anna.is_settled().await;
+        anna.sees_no(".state__lost").await;
+        assert_eq!(anna.texts().await, ["before", "written meanwhile"]);
+        assert_eq!(anna.name().await, name);
+    })
+    .await;
+    assert_eq!(server.stored("written meanwhile"), 1);
+}
+
+#[tokio::test]
+async fn a_refused_text_comes_back_with_the_reason() {
+    let server = Server::start(&["--message-characters", "20"]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let long = "far more than twenty characters";
+        anna.sends(long).await;
+        anna.sees("#notice [data-tone=refusal]").await;
+        let reason = "That message has 31 characters; 20 is the most.";
+        assert_eq!(anna.text("#notice .notice__text").await, reason);
+        anna.is_settled().await;
+        assert_eq!(anna.written().await, long);
+        assert!(!anna.shows(".waiting").await);
+
+        // It is put right and sent, and the reason goes.
+        anna.run("document.querySelector('#message-text').select()")
+            .await;
+        anna.sends("short").await;
+        anna.hears("short").await;
+        anna.sees_no("#notice .notice").await;
+
+        // While something else is being written, the refused text waits beside it.
+        anna.run(&format!(
+            "const box = document.querySelector('#message-text');
+             box.value = {};
+             document.querySelector('#send').click();
+             box.value = 'the next';
+             box.dispatchEvent(new Event('input', {{ bubbles: true }}))",
+            json!(long)
+        ))
+        .await;
+        anna.sees(".waiting[data-state=refused]").await;
+        assert_eq!(anna.written().await, "the next");
+        assert!(anna.text(".waiting__refused").await.contains(reason));
+        anna.click(".waiting [data-back=edit]").await;
+        assert_eq!(anna.written().await, format!("the next\n{long}"));
+        anna.sees_no(".waiting").await;
+        assert_eq!(anna.texts().await, ["short"]);
+    })
+    .await;
+    assert_eq!(server.stored("far more than twenty characters"), 0);
+}
+
+#[tokio::test]
+async fn somebody_else_gets_the_text_back_instead_of_sending_it() {
+    let mut server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let name = anna.name().await;
+        anna.says("before").await;
+        server.dies();
+        anna.sees(".state__lost").await;
+        anna.sends("as myself").await;
+        anna.sees(".waiting[data-state=waiting]").await;
+        anna.run("sessionStorage['overwire.resume'] = '\"forgotten\"'")
+            .await;
+        server.starts_again();
+        anna.sees(".waiting[data-state=unsure]").await;
+        assert_ne!(anna.name().await, name);
+        let words = anna.text(".waiting__unsure").await;
+        assert!(words.contains("#hi") && words.contains(&name), "{words}");
+        anna.is_settled().await;
+        anna.click(".waiting [data-back=discard]").await;
+        anna.sees_no(".waiting").await;
+        anna.says("as somebody else").await;
+        assert_eq!(anna.texts().await, ["before", "as somebody else"]);
+    })
+    .await;
+    assert_eq!(server.stored("as myself"), 0);
+}
+
+#[tokio::test]
+async fn a_socket_that_is_turned_away_shows_as_offline() {
+    let server = Server::start(&["--connections-per-address", "1"]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let bob = browser.open(&server.url("/")).await;
+        bob.sees("#notice .notice").await;
+        let words = "There are too many connections from your address.";
+        assert_eq!(bob.text("#notice .notice__text").await, words);
+        bob.sees(".state__lost").await;
+        assert!(!anna.shows(".state__lost").await);
+    })
+    .await;
+}

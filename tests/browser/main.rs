@@ -1,0 +1,17 @@
+//! The chat in a real browser, in the words of the people who use it.
+#![allow(clippy::unwrap_used)]
+
+mod browser;
+mod caddy;
+mod server;
+mod wire;
+
+mod arriving;
+mod coming_back;
+mod hands;
+mod people;
+mod plain;
+mod private_rooms;
+mod proxy;
+mod rooms;
+mod talking;

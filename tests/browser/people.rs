@@ -1,0 +1,109 @@
+//! Who is here: the lists in the aside, and the search.
+
+use crate::browser::story;
+use crate::server::Server;
+
+#[tokio::test]
+async fn alone_one_is_told_of_the_second_tab_and_sees_people_come_and_go() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let a = anna.name().await;
+        anna.sees("#users-alone").await;
+        assert!(anna.text("#users-alone").await.contains("a second person"));
+        assert!(
+            !anna.shows(&format!("#users-list [data-user='{a}']")).await,
+            "not myself"
+        );
+
+        let bob = browser.person(&server.url("/")).await;
+        let b = bob.name().await;
+        anna.sees(&format!("#users-online [data-user='{b}'] .here"))
+            .await;
+        anna.sees_no("#users-alone").await;
+        assert!(
+            !anna.shows(&format!("#users-list [data-user='{a}']")).await,
+            "not myself"
+        );
+        bob.sees(&format!("#users-online [data-user='{a}']")).await;
+
+        // Whoever I have talked with is mine, and listed once.
+        anna.meets(&b).await;
+        anna.says("hello").await;
+        anna.sees(&format!("#users-mine [data-user='{b}'] .here"))
+            .await;
+        anna.sees_no(&format!("#users-online [data-user='{b}']"))
+            .await;
+        bob.sees(&format!("#users-mine [data-user='{a}']")).await;
+        bob.sees_no(&format!("#users-online [data-user='{a}']"))
+            .await;
+
+        // The focus stays in a list that is drawn anew.
+        anna.run(&format!(
+            "document.querySelector('#users-mine [data-user=\"{b}\"] a').focus()"
+        ))
+        .await;
+        let carl = browser.person(&server.url("/")).await;
+        let c = carl.name().await;
+        anna.sees(&format!("#users-online [data-user='{c}']")).await;
+        carl.meets(&a).await;
+        carl.says("me too").await;
+        anna.sees(&format!("#users-mine [data-user='{c}'][data-unread]"))
+            .await;
+        let first = "document.querySelector('#users-mine li').dataset.user";
+        assert_eq!(anna.get::<String>(first).await, c, "the unread stand first");
+        let focused = "document.activeElement.closest('[data-user]')?.dataset.user";
+        assert_eq!(anna.get::<Option<String>>(focused).await, Some(b.clone()));
+
+        carl.close().await;
+        bob.goto("about:blank").await;
+        anna.sees(&format!("#users-mine [data-user='{b}']")).await;
+        anna.sees_no(&format!("#users-mine [data-user='{b}'] .here"))
+            .await;
+        anna.sees_no(&format!("#users-mine [data-user='{c}'] .here"))
+            .await;
+        anna.sees("#users-alone").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn everybody_who_has_been_here_is_found_by_name() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let bob = browser.person(&server.url("/")).await;
+        let b = bob.name().await;
+        bob.says("I was here").await;
+        bob.close().await;
+        anna.sees("#users-alone").await;
+        anna.run("document.querySelector('#people-search').focus()")
+            .await;
+        anna.types(&b[..3].to_uppercase()).await;
+        anna.sees(&format!("#users-found [data-user='{b}']")).await;
+        anna.sees_no("#users-alone").await;
+        anna.types("zzz").await;
+        anna.sees("#users-found .aside__words").await;
+        assert!(anna.text("#users-found").await.starts_with("Nobody called"));
+        anna.run("document.querySelector('#people-search').select()")
+            .await;
+        anna.types(&anna.name().await).await;
+        anna.until("document.querySelector('#users-found').textContent.includes('Nobody')")
+            .await;
+        anna.run("document.querySelector('#people-search').select()")
+            .await;
+        anna.types(&b).await;
+        anna.click(&format!("#users-found [data-user='{b}'] a"))
+            .await;
+        anna.is_in(&b, &format!("/chat/@{b}/")).await;
+        anna.sees_no("#users-found li").await;
+        assert_eq!(
+            anna.get::<String>("document.querySelector('#people-search').value")
+                .await,
+            ""
+        );
+        anna.says("are you still there?").await;
+        anna.sees(&format!("#users-mine [data-user='{b}']")).await;
+    })
+    .await;
+}

@@ -1,0 +1,121 @@
+//! Rooms of two: what the other sees of them, and what nobody else does.
+
+use crate::browser::story;
+use crate::server::Server;
+
+#[tokio::test]
+async fn two_have_a_room_of_their_own_and_an_outsider_learns_nothing() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let bob = browser.person(&server.url("/")).await;
+        let eve = browser.person(&server.url("/")).await;
+        let (a, b) = (anna.name().await, bob.name().await);
+
+        anna.meets(&b).await;
+        assert_eq!(anna.text("#group-name").await, b);
+        assert!(anna.texts().await.is_empty());
+        assert!(!bob.shows("#users-mine li").await, "an opened room shows the other nothing");
+        anna.says("between us").await;
+
+        // Bob is in another room: marked at once, in the list and the title, until he has seen it.
+        bob.sees(&format!("#users-mine [data-user='{a}'][data-unread='1'] .badge")).await;
+        bob.until("document.title === '(1) #hi · Overwire'").await;
+        anna.says("twice").await;
+        bob.sees(&format!("#users-mine [data-user='{a}'][data-unread='2']")).await;
+        bob.meets(&a).await;
+        assert_eq!(bob.texts().await, ["between us", "twice"]);
+        let room = "document.querySelector('#messages-list').dataset.room";
+        assert_eq!(anna.get::<String>(room).await, bob.get::<String>(room).await);
+        bob.sees(&format!("#users-mine [data-user='{a}']:not([data-unread])")).await;
+        bob.until(&format!("document.title === '{a} · Overwire'")).await;
+        bob.says("read").await;
+        anna.hears("read").await;
+        anna.sees(&format!("#users-mine [data-user='{b}']")).await;
+        assert!(!anna.shows("#users-mine [data-unread]").await, "what one looks at is read");
+
+        // Eve was here all the time: in the same group, she hears what is said there.
+        assert!(!eve.shows("#users-mine li").await);
+        eve.goto(&server.url(&format!("/chat/@{b}/"))).await;
+        eve.is_in(&b, &format!("/chat/@{b}/")).await;
+        assert!(eve.texts().await.is_empty(), "a private link is a room of one's own with the same user");
+        eve.says("from eve").await;
+        bob.sees(&format!("#users-mine [data-user='{}'][data-unread='1']", eve.name().await)).await;
+        assert!(!bob.texts().await.contains(&"from eve".to_owned()));
+        eve.enters("hi").await;
+        let page: String = eve.get("document.documentElement.outerHTML").await;
+        assert!(!page.contains("between us") && !page.contains("twice"));
+
+        let source = "fetch(location.href).then((answer) => answer.text()).then((text) => window.source = text)";
+        anna.run(source).await;
+        anna.until("window.source?.includes('messages-list')").await;
+        assert!(!anna.get::<bool>("source.includes('between us')").await, "not even in the page of it");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn both_open_their_room_at_the_same_moment_and_it_is_one() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let bob = browser.person(&server.url("/")).await;
+        let (a, b) = (anna.name().await, bob.name().await);
+        tokio::join!(anna.meets(&b), bob.meets(&a));
+        anna.says("one").await;
+        bob.hears("one").await;
+        bob.says("room").await;
+        anna.hears("room").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_waits_for_somebody_who_has_gone() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let bob = browser.person(&server.url("/")).await;
+        let (a, b) = (anna.name().await, bob.name().await);
+        anna.meets(&b).await;
+        bob.goto("about:blank").await;
+        anna.says("for when you are back").await;
+        anna.sees_no(&format!("#users-mine [data-user='{b}'] .here"))
+            .await;
+        bob.goto(&server.url("/chat/hi/")).await;
+        assert_eq!(bob.name().await, b);
+        bob.sees(&format!("#users-mine [data-user='{a}'][data-unread='1']"))
+            .await;
+        bob.goto("about:blank").await;
+        bob.goto(&server.url("/chat/hi/")).await;
+        bob.sees(&format!("#users-mine [data-user='{a}'][data-unread='1']"))
+            .await;
+        bob.meets(&a).await;
+        assert_eq!(bob.texts().await, ["for when you are back"]);
+        bob.sees(&format!("#users-mine [data-user='{a}']:not([data-unread])"))
+            .await;
+        bob.enters("hi").await;
+        bob.reload().await;
+        bob.sees(&format!("#users-mine [data-user='{a}']:not([data-unread])"))
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_room_with_oneself_is_refused_kindly() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.goto(&server.url(&format!("/chat/@{}/", anna.name().await)))
+            .await;
+        anna.is_in("#hi", "/chat/hi/").await;
+        let words = "That is you. Open a second tab to have somebody to talk with.";
+        assert_eq!(anna.text("#notice .notice__text").await, words);
+        anna.goto(&server.url("/chat/@nobody0/")).await;
+        anna.is_in("#hi", "/chat/hi/").await;
+        let words = "Nobody called “nobody0” has been here.";
+        assert_eq!(anna.text("#notice .notice__text").await, words);
+    })
+    .await;
+}

@@ -1,0 +1,125 @@
+//! The real program in a process of its own, which may be killed and started again where it was.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use tempfile::TempDir;
+
+/// A server, with a database of its own that outlives it.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    arguments: Vec<String>,
+    folder: TempDir,
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Server {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+        let log = Arc::default();
+        let database = folder.path().join("chat.db");
+        let (child, address) = spawn("127.0.0.1:0", &database, &arguments, &log);
+        Self {
+            address,
+            arguments,
+            folder,
+            child,
+            log,
+        }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join("chat.db")
+    }
+
+    /// What all of its processes have logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// `kill -9`.
+    pub(crate) fn dies(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// The same again: port, database, arguments.
+    pub(crate) fn starts_again(&mut self) {
+        let listen = self.address.to_string();
+        (self.child, _) = spawn(&listen, &self.database(), &self.arguments, &self.log);
+    }
+
+    /// A signal by its name, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// How often a text is stored.
+    pub(crate) fn stored(&self, text: &str) -> u64 {
+        let database = rusqlite::Connection::open(self.database()).unwrap();
+        let count = "select count(*) from messages where text = ?1";
+        database.query_row(count, [text], |row| row.get(0)).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(
+    listen: &str,
+    database: &std::path::Path,
+    arguments: &[String],
+    log: &Arc<Mutex<String>>,
+) -> (Child, SocketAddr) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_overwire"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OVERWIRE_")) {
+        command.env_remove(name);
+    }
+    let mut child = command
+        .args(["--log", "debug", "--listen", listen, "--database"])
+        .arg(database)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let log = Arc::clone(log);
+    let reading = thread::spawn({
+        let log = Arc::clone(&log);
+        move || {
+            let mut bytes = [0; 4096];
+            while let Ok(length @ 1..) = stderr.read(&mut bytes) {
+                let words = String::from_utf8_lossy(&bytes[..length]);
+                log.lock().unwrap().push_str(&words);
+            }
+        }
+    });
+    let mut line = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    let address = line.trim().rsplit("http://").next().unwrap().parse();
+    let Ok(address) = address else {
+        reading.join().unwrap();
+        panic!("the program said {line:?} and {}", log.lock().unwrap());
+    };
+    (child, address)
+}
