@@ -1,7 +1,7 @@
 //! How the chat behaves, seen by the people in it: over real sockets, with browser tabs that have
 //! no window. One module per behaviour; `support` is what they are told with.
 
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 mod arriving;
 mod coming_back;

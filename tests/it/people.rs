@@ -161,15 +161,16 @@ async fn everybody_who_has_been_here_is_found_by_the_beginning_of_their_name() {
     let mut anna = server.tab().await;
     let bob = server.tab().await;
     let name = bob.name();
-    assert_eq!(finds(&mut anna, &name).await, [name.clone()]);
-    assert_eq!(finds(&mut anna, &name[..2]).await, [name.clone()]);
+    let him = [name.clone()];
+    assert_eq!(finds(&mut anna, &name).await, him);
+    assert_eq!(finds(&mut anna, &name[..2]).await, him);
     let shouted = format!(" @{} ", name.to_uppercase());
-    assert_eq!(finds(&mut anna, &shouted).await, [name.clone()]);
+    assert_eq!(finds(&mut anna, &shouted).await, him);
     bob.closes().await;
     server
         .has_noticed_leaving(std::slice::from_ref(&name))
         .await;
-    assert_eq!(finds(&mut anna, &name).await, [name.clone()], "away");
+    assert_eq!(finds(&mut anna, &name).await, him, "away");
     assert_eq!(finds(&mut anna, "").await, [""; 0]);
     assert_eq!(anna.page.the("users-found").text().trim(), "");
     let me = anna.name();

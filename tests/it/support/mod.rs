@@ -13,7 +13,6 @@ pub(crate) mod wire;
 use std::time::Duration;
 
 pub(crate) use door::{Answer, Door};
-pub(crate) use page::Shown;
 pub(crate) use program::Program;
 pub(crate) use server::Server;
 pub(crate) use tab::Tab;
