@@ -1,0 +1,297 @@
+//! A store that fails while it is told to: nothing is shown that is not stored, everybody who asks
+//! for something is told, and afterwards all goes on where it was.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use async_trait::async_trait;
+use overwire::chat::{Chat, Client, Limits};
+use overwire::hub::OUTBOX_BYTES;
+use overwire::model::{
+    MessageId, Millis, NewUser, NodeId, Person, Room, RoomId, Target, TokenHash, UserId, Version,
+};
+use overwire::protocol::Dialect;
+use overwire::relay::InProcess;
+use overwire::store::{
+    self, Access, Arrival, Arrived, CatchUp, Census, Change, Entered, Page, Post, Posted, Result,
+    Returning, Store, StoreError, Synchronous,
+};
+use overwire::views::Views;
+use tokio::sync::mpsc;
+
+use crate::list::List;
+use crate::support::soon;
+
+const FINE: u8 = 0;
+/// Nothing is done.
+const BROKEN: u8 = 1;
+/// It is done, but nobody is told so.
+const MUTE: u8 = 2;
+
+struct Failing {
+    inner: Arc<dyn Store>,
+    how: AtomicU8,
+}
+
+impl Failing {
+    async fn act<T: Send>(&self, act: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        let failure = || Err(StoreError::Database("as it was told".into()));
+        match self.how.load(Ordering::SeqCst) {
+            FINE => act.await,
+            BROKEN => failure(),
+            _ => act.await.and(failure()),
+        }
+    }
+
+    fn is(&self, how: u8) {
+        self.how.store(how, Ordering::SeqCst);
+    }
+}
+
+macro_rules! every_act_may_fail {
+    ($($act:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl Store for Failing {
+            $(
+                async fn $act(&self, $($argument: $type),*) -> Result<$answer> {
+                    self.act(self.inner.$act($($argument),*)).await
+                }
+            )*
+
+            async fn close(&self) {
+                self.inner.close().await;
+            }
+        }
+    };
+}
+
+every_act_may_fail! {
+    join(node: NodeId) -> mpsc::Receiver<Change>;
+    renew_lease(node: NodeId) -> ();
+    expire(node: NodeId, now: Millis) -> ();
+    returning(token: TokenHash) -> Option<Returning>;
+    arrive(arrival: Arrival) -> Arrived;
+    leave(clients: Vec<Returning>) -> ();
+    enter(client: Returning, user: UserId, target: Target) -> Entered;
+    post(post: Post) -> Posted;
+    mark_read(reads: Vec<(UserId, RoomId, MessageId)>) -> ();
+    groups() -> Vec<Room>;
+    group(name: &str) -> Option<Room>;
+    versions(rooms: Vec<RoomId>) -> Vec<Version>;
+    newest(room: RoomId) -> Page;
+    older(room: RoomId, before: MessageId) -> Page;
+    changed_among(room: RoomId, first: MessageId, last: MessageId, after: u64) -> Page;
+    catch_up(room: RoomId, after: Option<Version>) -> CatchUp;
+    people_online(limit: usize) -> Vec<Person>;
+    people_of(user: UserId, limit: usize) -> Vec<Person>;
+    find_people(beginning: &str, limit: usize) -> Vec<Person>;
+    add_users(users: Vec<NewUser>) -> u64;
+    census() -> Census;
+    reset() -> ();
+    check() -> ();
+}
+
+struct Place {
+    store: Arc<Failing>,
+    chat: Arc<Chat>,
+    _folder: tempfile::TempDir,
+}
+
+async fn place() -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let inner = store::open(file.to_str().unwrap(), Synchronous::Normal, Access::Server)
+        .await
+        .unwrap();
+    let store = Arc::new(Failing {
+        inner,
+        how: AtomicU8::new(FINE),
+    });
+    let (relay, views) = (InProcess::default(), Views::new().unwrap());
+    let limits = Limits {
+        pace_per_second: None,
+        ..Limits::default()
+    };
+    let as_store: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
+    let chat = Chat::start(as_store, Arc::new(relay), Arc::new(views), limits)
+        .await
+        .unwrap();
+    Place {
+        store,
+        chat,
+        _folder: folder,
+    }
+}
+
+struct Tab {
+    chat: Arc<Chat>,
+    client: Client,
+    list: List,
+}
+
+impl Tab {
+    async fn open(place: &Place, dialect: Dialect) -> Self {
+        let chat = Arc::clone(&place.chat);
+        let list = List::new(dialect);
+        let client = chat.connect(list.hello()).await.unwrap();
+        let mut tab = Self { chat, client, list };
+        tab.reads();
+        tab
+    }
+
+    fn reads(&mut self) {
+        for frame in self.client.outbox.take(usize::MAX).frames {
+            self.list
+                .take(std::str::from_utf8(frame.payload()).unwrap());
+        }
+    }
+
+    async fn does(&mut self, action: &str) {
+        self.chat.handle(&self.client, action).await;
+        self.reads();
+    }
+
+    async fn writes(&mut self, text: &str) {
+        let action = self.list.write(text.to_owned());
+        self.does(&action).await;
+    }
+
+    /// Reads, and catches up as its socket would, until it shows so many messages.
+    async fn shows(&mut self, messages: usize) {
+        soon("the messages", async {
+            loop {
+                self.reads();
+                if self.client.outbox.wants_rest() {
+                    assert!(self.chat.catch_up(&self.client).await);
+                } else if self.list.ids.len() == messages {
+                    return;
+                } else {
+                    self.client.outbox.woken().await;
+                }
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_stored_is_shown_to_nobody_and_stored_when_it_is_sent_again() {
+    let place = place().await;
+    let mut anna = Tab::open(&place, Dialect::V1).await;
+    let mut bob = Tab::open(&place, Dialect::V1).await;
+    let mut plain = Tab::open(&place, Dialect::Plain).await;
+    anna.writes("before").await;
+    for tab in [&mut anna, &mut bob, &mut plain] {
+        tab.shows(1).await;
+    }
+
+    place.store.is(BROKEN);
+    anna.writes("meanwhile").await;
+    assert_eq!(anna.list.unsettled.len(), 1, "a failure settles nothing");
+    let told = anna.list.notices.last().unwrap();
+    assert!(told.contains("not saved") && !told.contains("data-key"));
+    // Whatever had been pushed would stand before this.
+    bob.does(r#"{"action":"Ping"}"#).await;
+    assert_eq!((anna.list.ids.len(), bob.list.ids.len()), (1, 1));
+
+    place.store.is(FINE);
+    for action in anna.list.again() {
+        anna.does(&action).await;
+    }
+    for tab in [&mut anna, &mut bob, &mut plain] {
+        tab.shows(2).await;
+    }
+    assert!(anna.list.unsettled.is_empty());
+    assert_eq!(place.store.census().await.unwrap().messages, 2);
+}
+
+#[tokio::test]
+async fn what_was_stored_without_an_answer_is_shown_once_and_settled_when_it_is_sent_again() {
+    let place = place().await;
+    let mut anna = Tab::open(&place, Dialect::V1).await;
+    let mut bob = Tab::open(&place, Dialect::V1).await;
+    place.store.is(MUTE);
+    anna.writes("hello").await;
+    place.store.is(FINE);
+    bob.shows(1).await;
+    anna.does(&List::enter("python")).await;
+    for action in anna.list.again() {
+        anna.does(&action).await;
+    }
+    assert!(anna.list.unsettled.is_empty(), "though it is elsewhere now");
+    assert!(anna.list.ids.is_empty());
+    anna.does(&List::enter("hi")).await;
+    anna.shows(1).await;
+    bob.does(r#"{"action":"Ping"}"#).await;
+    assert_eq!(bob.list.ids.len(), 1);
+    assert_eq!(place.store.census().await.unwrap().messages, 1);
+}
+
+#[tokio::test]
+async fn whoever_cannot_enter_stays_where_they_are_and_misses_nothing() {
+    for how in [BROKEN, MUTE] {
+        let place = place().await;
+        for dialect in [Dialect::V1, Dialect::Plain] {
+            let mut anna = Tab::open(&place, Dialect::V1).await;
+            let mut bob = Tab::open(&place, dialect).await;
+            let had = bob.list.ids.len();
+            place.store.is(how);
+            bob.does(&List::enter("python")).await;
+            place.store.is(FINE);
+            assert!(!bob.list.notices.is_empty());
+            assert_eq!(bob.list.title, "/chat/hi/");
+            anna.writes("hello").await;
+            bob.shows(had + 1).await;
+            let noticed = bob.list.notices.len();
+            bob.does(&List::enter("python")).await;
+            assert_eq!(bob.list.title, "/chat/python/");
+            assert_eq!(bob.list.notices.len(), noticed);
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_fell_behind_while_the_store_failed_is_brought_forward_afterwards() {
+    let place = place().await;
+    let mut anna = Tab::open(&place, Dialect::V1).await;
+    let mut bob = Tab::open(&place, Dialect::V1).await;
+    let long = "x".repeat(3500);
+    let enough = OUTBOX_BYTES / long.len() + 5;
+    for _ in 0..enough {
+        anna.writes(&long).await;
+    }
+    anna.shows(enough).await;
+    bob.reads();
+    assert!(bob.client.outbox.wants_rest());
+    let had = bob.list.ids.len();
+    place.store.is(BROKEN);
+    assert!(!bob.chat.catch_up(&bob.client).await);
+    bob.reads();
+    assert!(!bob.list.notices.is_empty());
+    assert!(bob.client.outbox.wants_rest(), "it is tried again");
+    assert_eq!(bob.list.ids.len(), had);
+    place.store.is(FINE);
+    bob.shows(enough).await;
+}
+
+#[tokio::test]
+async fn nobody_is_let_in_by_halves() {
+    let place = place().await;
+    for how in [BROKEN, MUTE] {
+        place.store.is(how);
+        let list = List::new(Dialect::V1);
+        assert!(place.chat.connect(list.hello()).await.is_err());
+        assert!(place.chat.check().await.is_err());
+        assert!(
+            place
+                .chat
+                .first_page("/chat/hi/", "http", "x")
+                .await
+                .is_err()
+        );
+        place.store.is(FINE);
+        let mut anna = Tab::open(&place, Dialect::V1).await;
+        anna.writes("hello").await;
+        assert!(anna.list.notices.is_empty());
+    }
+}

@@ -1,0 +1,85 @@
+//! Readers that do not read, sockets that are only half open, and noise: whoever is at the other
+//! tabs notices none of it.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{Server, tab::all};
+
+#[tokio::test]
+async fn a_reader_that_stops_reading_is_cut_loose_and_nobody_else_notices() {
+    let server = Server::with(|setup| {
+        setup.unlimited();
+        setup.socket.drain_within = Duration::from_millis(500);
+    })
+    .await;
+    let mut anna = server.tab().await;
+    let mut bob = server.tab().await;
+    let mut deaf = crate::support::Tab::load(server.door, "/chat/hi/").await;
+    deaf.receive_buffer = Some(4096);
+    deaf.connects().await;
+    deaf.goes_deaf(true);
+    // More than the system and the outbox hold.
+    let text = "x".repeat(3900);
+    let name = deaf.name();
+    let mut last = String::new();
+    for number in 0..400 {
+        last = format!("{number} {text}");
+        anna.says(&last).await;
+    }
+    bob.sees(&last).await;
+    server.has_noticed_leaving(&[name]).await;
+    anna.says("after").await;
+    bob.sees("after").await;
+    // Nobody can stop reading and still be told; but what it gets ends cleanly.
+    deaf.goes_deaf(false);
+    deaf.is_closed().await;
+    deaf.connects().await;
+    deaf.sees("after").await;
+}
+
+#[tokio::test]
+async fn a_half_open_socket_goes_within_its_deadline_and_a_quiet_one_stays() {
+    let server = Server::with(|setup| {
+        setup.socket.ping_after = Duration::from_millis(150);
+        setup.socket.drop_after = Duration::from_millis(450);
+    })
+    .await;
+    let mut quiet = server.tab().await;
+    let silent = server.tab().await;
+    silent.goes_deaf(true);
+    server.has_noticed_leaving(&[silent.name()]).await;
+    // Many deadlines have passed for this one too, but it answered.
+    assert!(server.people_here().contains(&quiet.name()));
+    quiet.says("still here").await;
+}
+
+#[tokio::test]
+async fn noise_at_full_speed_does_not_keep_others_from_talking() {
+    let server = Server::start().await;
+    let mut anna = server.tab().await;
+    let mut bob = server.tab().await;
+    let mut noisy = server.tab().await;
+    for number in 0..3_000 {
+        match number % 5 {
+            0 => noisy.wire().binary(vec![0xff; 100]),
+            1 => noisy.wire().text("{\"action\":"),
+            2 => noisy.sends("New message", json!({ "message": "" })),
+            3 => noisy.sends("Change group", json!({ "groupName": 7 })),
+            _ => noisy.sends("\u{0}", json!(null)),
+        }
+    }
+    for number in 0..20 {
+        let text = format!("{number}");
+        anna.says(&text).await;
+        bob.sees(&text).await;
+    }
+    noisy.is_told_since(0).await;
+    all([&mut anna, &mut bob].map(|tab| tab.hears_all())).await;
+    assert_eq!(
+        (anna.notice(), bob.notice()),
+        (String::new(), String::new())
+    );
+    assert!(!noisy.notice().is_empty());
+}
