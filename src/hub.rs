@@ -731,7 +731,12 @@ mod tests {
         let half = large(OUTBOX_BYTES / 2);
         let mut shown = 0;
         for number in 1..=4 {
-            hub.show(ROOM, number - 1, version(ROOM, number), &[half.clone()]);
+            hub.show(
+                ROOM,
+                number - 1,
+                version(ROOM, number),
+                std::slice::from_ref(&half),
+            );
             shown += bystander.take(MUCH).frames.len();
         }
         assert_eq!(shown, 4, "nobody else notices");

@@ -1485,11 +1485,13 @@ mod tests {
         assert_eq!(plan, "SCAN messages");
     }
 
-    /// Runs these writes as one batch, and answers what each was told.
-    #[expect(clippy::type_complexity, reason = "writes are boxed once, here")]
+    type Act = Box<dyn FnOnce(&mut Writing<'_>) -> rusqlite::Result<()> + Send>;
+
+    /// Runs these writes as one batch. Answers how it ended, what each was told, and how many
+    /// changes there are to tell of.
     fn in_one_batch(
         db: &Connection,
-        acts: Vec<Box<dyn FnOnce(&mut Writing<'_>) -> rusqlite::Result<()> + Send>>,
+        acts: Vec<Act>,
     ) -> (
         rusqlite::Result<()>,
         Vec<std::result::Result<(), String>>,
@@ -1517,7 +1519,7 @@ mod tests {
         (committed, told_here.try_iter().collect(), changes.len())
     }
 
-    fn add(name: &'static str) -> Box<dyn FnOnce(&mut Writing<'_>) -> rusqlite::Result<()> + Send> {
+    fn add(name: &'static str) -> Act {
         Box::new(move |writing| add_user(writing.db, &new_user(name)).map(|_| ()))
     }
 

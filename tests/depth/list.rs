@@ -10,17 +10,17 @@ use uuid::Uuid;
 type Sent = (Option<String>, String);
 
 /// A tab's list of messages, its place and its memory.
-pub struct List {
-    pub name: String,
-    pub title: String,
-    pub room: Option<String>,
-    pub version: Option<String>,
-    pub resume: Option<String>,
-    pub ids: Vec<i64>,
-    pub notices: Vec<String>,
+pub(crate) struct List {
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) room: Option<String>,
+    pub(crate) version: Option<String>,
+    pub(crate) resume: Option<String>,
+    pub(crate) ids: Vec<i64>,
+    pub(crate) notices: Vec<String>,
     /// Every message it was ever shown, with its fragment as it was first.
-    pub saw: HashMap<i64, String>,
-    pub unsettled: BTreeMap<Uuid, Sent>,
+    pub(crate) saw: HashMap<i64, String>,
+    pub(crate) unsettled: BTreeMap<Uuid, Sent>,
     /// What came of a catch-up whose end, with its version, has not come: only that may come again.
     unfinished: BTreeSet<i64>,
     plain: bool,
@@ -38,7 +38,7 @@ fn number(version: &str) -> u64 {
 }
 
 impl List {
-    pub fn new(dialect: Dialect) -> Self {
+    pub(crate) fn new(dialect: Dialect) -> Self {
         Self {
             name: String::new(),
             title: String::new(),
@@ -55,7 +55,7 @@ impl List {
     }
 
     /// The query and the subprotocols by which it says what it has.
-    pub fn handshake(&self) -> (String, String) {
+    pub(crate) fn handshake(&self) -> (String, String) {
         let query = match (&self.room, &self.version) {
             (Some(room), Some(version)) => format!("room={room}&after={version}"),
             _ => "at=/chat/hi/".to_owned(),
@@ -67,7 +67,7 @@ impl List {
         (query, offers)
     }
 
-    pub fn hello(&self) -> Hello {
+    pub(crate) fn hello(&self) -> Hello {
         let (query, offers) = self.handshake();
         match self.plain {
             true => Hello::read(std::iter::empty(), ""),
@@ -76,7 +76,7 @@ impl List {
     }
 
     /// A new message for the room on show.
-    pub fn write(&mut self, text: String) -> String {
+    pub(crate) fn write(&mut self, text: String) -> String {
         if self.plain {
             return json!({ "action": "New message", "data": { "message": text } }).to_string();
         }
@@ -88,7 +88,7 @@ impl List {
     }
 
     /// Everything that is not settled, once more.
-    pub fn again(&self) -> Vec<String> {
+    pub(crate) fn again(&self) -> Vec<String> {
         let unsettled = self.unsettled.iter();
         unsettled
             .map(|(key, sent)| Self::send(*key, sent))
@@ -100,13 +100,13 @@ impl List {
         json!({ "action": "New message", "data": data }).to_string()
     }
 
-    pub fn enter(name: &str) -> String {
+    pub(crate) fn enter(name: &str) -> String {
         let data = json!({ "groupName": name, "isGroup": true });
         json!({ "action": "Change group", "data": data }).to_string()
     }
 
     /// Puts a push in place, as far as it is about the list, and holds it against the contract.
-    pub fn take(&mut self, push: &str) {
+    pub(crate) fn take(&mut self, push: &str) {
         let push: Value = serde_json::from_str(push).unwrap();
         let text = |key: &str| push.get(key).and_then(Value::as_str);
         let (selector, html, swap) = (
@@ -193,7 +193,7 @@ impl List {
     }
 
     /// Whether it shows the end of that room, without a gap.
-    pub fn is_end_of(&self, room: &[i64]) -> bool {
+    pub(crate) fn is_end_of(&self, room: &[i64]) -> bool {
         room.ends_with(&self.ids) && self.ids.is_empty() == room.is_empty()
     }
 }

@@ -1,6 +1,6 @@
 //! What must hold however things fall: the promises of the store and the relay, for every
 //! implementation of them; order among many writers, readers and nodes; faults.
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 mod contract;
 mod faults;
