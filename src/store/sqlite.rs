@@ -1580,6 +1580,26 @@ mod tests {
         assert_eq!(users(&db), ["carl"]);
     }
 
+    #[tokio::test]
+    async fn what_was_not_committed_is_neither_answered_nor_told_to_anybody() {
+        let place = Place::new();
+        let store = place.open().await;
+        let mut changes = store.join(NODE).await.unwrap();
+        let (anna, room) = (arrive(&store, "anna").await.1.id, hi(&store).await);
+        let lost = hello(anna, room);
+        let lost = store.write(move |writing| {
+            let posted = post(writing, &lost, Millis::now());
+            writing.db.execute_batch("rollback")?;
+            posted
+        });
+        assert!(lost.await.is_err());
+        let kept = store.post(hello(anna, room)).await.unwrap();
+        assert!(matches!(kept, Posted::New(message) if message.made == 1));
+        assert_eq!(changes.recv().await.unwrap().version.number, 1);
+        assert!(changes.try_recv().is_err());
+        assert_eq!(store.newest(room).await.unwrap().messages.len(), 1);
+    }
+
     #[test]
     fn while_somebody_else_holds_the_database_everybody_is_told() {
         let place = Place::new();

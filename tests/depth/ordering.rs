@@ -5,6 +5,7 @@
 //! What the tabs decide follows from the seed; who is faster does not.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use overwire::chat::{Chat, Client, Limits};
 use overwire::fake::FakeUsers;
 use overwire::model::{Message, NodeId};
 use overwire::protocol::Dialect;
-use overwire::relay::{Envelope, InProcess, Relay};
+use overwire::relay::{Envelope, InProcess, News, Relay};
 use overwire::store::{self, Access, Store, Synchronous};
 use overwire::views::Views;
 use rand::rngs::StdRng;
@@ -64,6 +65,35 @@ async fn on_two_nodes_that_hear_nothing_of_each_other_too() {
         }
     }
     story(31, 2, Arc::new(Deaf(InProcess::default()))).await;
+}
+
+#[tokio::test]
+async fn each_change_is_announced_to_the_other_nodes_once_and_in_order() {
+    let relay = Arc::new(InProcess::default());
+    let mut news = relay.listen(NodeId(1)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (store, chats) = start(folder.path(), 1, 1, relay).await;
+    let mut tab = Tab::open(chats, 1, 1).await;
+    tab.reads(usize::MAX).await;
+    for number in 1..=60 {
+        let action = tab.list.write(format!("{number}"));
+        tab.does(&action).await;
+    }
+    for message in whole(&*store, "hi").await {
+        let envelope = timeout(DEADLINE, news.recv()).await.unwrap().unwrap();
+        let News::Change {
+            follows,
+            version,
+            frame,
+        } = envelope.news
+        else {
+            panic!("{envelope:?}");
+        };
+        assert_eq!((follows + 1, version.number), (message.made, message.made));
+        let push = std::str::from_utf8(frame.payload()).unwrap();
+        assert!(push.contains(&message.key.unwrap().to_string()));
+    }
+    assert!(news.try_recv().is_err());
 }
 
 /// Loses, doubles, delays and shuffles envelopes.
@@ -240,10 +270,14 @@ async fn whole(store: &dyn Store, group: &str) -> Vec<Message> {
     all
 }
 
-async fn story(seed: u64, nodes: usize, relay: Arc<dyn Relay>) {
-    println!("seed {seed}, {nodes} nodes");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("overwire.db");
+/// Nodes that share a store and are joined by a relay.
+async fn start(
+    folder: &Path,
+    seed: u64,
+    nodes: usize,
+    relay: Arc<dyn Relay>,
+) -> (Arc<dyn Store>, Vec<Arc<Chat>>) {
+    let file = folder.join("overwire.db");
     let store = store::open(file.to_str().unwrap(), Synchronous::Normal, Access::Server)
         .await
         .unwrap();
@@ -259,7 +293,13 @@ async fn story(seed: u64, nodes: usize, relay: Arc<dyn Relay>) {
         let (store, relay, views) = (Arc::clone(&store), Arc::clone(&relay), Arc::clone(&views));
         chats.push(Chat::start(store, relay, views, limits).await.unwrap());
     }
+    (store, chats)
+}
 
+async fn story(seed: u64, nodes: usize, relay: Arc<dyn Relay>) {
+    println!("seed {seed}, {nodes} nodes");
+    let folder = tempfile::tempdir().unwrap();
+    let (store, chats) = start(folder.path(), seed, nodes, relay).await;
     let mut living = tokio::task::JoinSet::new();
     for number in 0..TABS {
         let chats = chats.clone();
