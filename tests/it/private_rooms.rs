@@ -345,21 +345,19 @@ async fn with_oneself_there_is_no_room_and_a_friendly_word() {
 #[tokio::test]
 async fn whom_nobody_has_been_yet_is_answered_like_whom_there_is_not() {
     let server = Server::start().await;
-    let mut anna = server.tab().await;
-    let me = anna.name();
+    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let here = [anna.name(), bob.name()];
     let mut seeded = FakeUsers::from_seed(7).take(30).map(|user| user.name);
-    let seeded = seeded.find(|name| *name != me).unwrap();
+    let seeded = seeded.find(|name| !here.contains(name)).unwrap();
     for name in [seeded, "nobody123".to_owned()] {
         let data = json!({ "groupName": name, "isGroup": false });
         let words = anna.is_refused("Change group", data).await;
         assert_eq!(words, format!("Nobody called “{name}” has been here."));
-        let mut bob = server.tab_at(&format!("/chat/@{name}/")).await;
+        bob.location = format!("/chat/@{name}/");
+        bob.reloads().await;
         bob.hears_all().await;
         assert_eq!(bob.title(), "#hi");
         assert_eq!(bob.notice(), words);
     }
-    until("nothing to be made of it", async || {
-        server.count("rooms where kind = 'private'") == 0
-    })
-    .await;
+    assert_eq!(server.count("rooms where kind = 'private'"), 0);
 }
