@@ -1,6 +1,8 @@
 //! What is not done, and how that is said: to that tab alone, in words, with the socket open; and
 //! the few things that close it.
 
+use std::time::Duration;
+
 use overwire::web::Access;
 use serde_json::json;
 
@@ -375,6 +377,44 @@ async fn without_a_trusted_proxy_a_forwarded_address_is_not_believed() {
     handshake.headers.push(header);
     bob.opens_socket_with(&handshake).await;
     assert_eq!(bob.is_closed().await, Some(1008));
+}
+
+#[tokio::test]
+async fn who_answers_no_pings_is_dropped_and_who_does_stays() {
+    let server = Server::with(|setup| {
+        setup.socket.ping_after = Duration::from_millis(300);
+        setup.socket.drop_after = Duration::from_millis(900);
+    })
+    .await;
+    let (mut anna, bob) = (server.tab().await, server.tab().await);
+    bob.goes_deaf(true);
+    server.has_noticed_leaving(&[bob.name()]).await;
+    assert_eq!(server.people_here(), [anna.name()]);
+    anna.says("I only listened").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stops_reading_is_cut_loose_and_nobody_else_notices() {
+    let server = Server::with(|setup| {
+        setup.unlimited();
+        setup.socket.drain_within = Duration::from_millis(500);
+    })
+    .await;
+    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    bob.loses_the_network();
+    bob.receive_buffer = Some(4_096);
+    bob.connects().await;
+    bob.goes_deaf(true);
+    for number in 0..300 {
+        anna.says(&format!("{number}{}", "x".repeat(3_900))).await;
+    }
+    server.has_noticed_leaving(&[bob.name()]).await;
+    anna.says("goes on").await;
+    bob.goes_deaf(false);
+    bob.is_closed().await;
+    bob.connects().await;
+    bob.sees("goes on").await;
+    assert_eq!(bob.version(), anna.version());
 }
 
 /// The status of an upgrade with these headers.
