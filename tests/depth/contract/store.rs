@@ -103,6 +103,7 @@ macro_rules! every_promise {
             a_newcomer_is_given_a_random_user
             when_nobody_is_free_the_spare_user_is_made
             whoever_comes_back_is_who_they_were
+            whoever_comes_back_has_to_show_the_token
             of_two_who_come_back_at_once_one_is_overtaken
             a_socket_that_goes_late_does_not_take_its_successor_along
             an_untouched_user_is_free_again_after_a_while_and_not_before
@@ -374,6 +375,17 @@ async fn whoever_comes_back_is_who_they_were(backend: &impl Backend) {
     );
     // The token is the one they had.
     assert_eq!(store.returning(somebody.token).await.unwrap(), Some(client));
+}
+
+async fn whoever_comes_back_has_to_show_the_token(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    for token in [bob.token, token()] {
+        let arrived = come_back(&*store, anna.client, token).await;
+        assert_eq!(arrived, Arrived::Overtaken);
+    }
+    let arrived = come_back(&*store, anna.client, anna.token).await;
+    assert!(matches!(arrived, Arrived::As { user, .. } if user == anna.user));
 }
 
 async fn of_two_who_come_back_at_once_one_is_overtaken(backend: &impl Backend) {

@@ -24,7 +24,7 @@ async fn a_reader_that_stops_reading_is_cut_loose_and_nobody_else_notices() {
     let text = "x".repeat(3900);
     let name = deaf.name();
     let mut last = String::new();
-    for number in 0..400 {
+    for number in 0..250 {
         last = format!("{number} {text}");
         anna.says(&last).await;
     }
@@ -42,8 +42,8 @@ async fn a_reader_that_stops_reading_is_cut_loose_and_nobody_else_notices() {
 #[tokio::test]
 async fn a_half_open_socket_goes_within_its_deadline_and_a_quiet_one_stays() {
     let server = Server::with(|setup| {
-        setup.socket.ping_after = Duration::from_millis(150);
-        setup.socket.drop_after = Duration::from_millis(450);
+        setup.socket.ping_after = Duration::from_millis(300);
+        setup.socket.drop_after = Duration::from_millis(1500);
     })
     .await;
     let mut quiet = server.tab().await;
