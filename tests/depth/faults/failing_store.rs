@@ -27,6 +27,8 @@ const FINE: u8 = 0;
 const BROKEN: u8 = 1;
 /// It is done, but nobody is told so.
 const MUTE: u8 = 2;
+/// All is well but the reading of messages.
+const UNREADABLE: u8 = 3;
 
 struct Failing {
     inner: Arc<dyn Store>,
@@ -34,11 +36,17 @@ struct Failing {
 }
 
 impl Failing {
-    async fn act<T: Send>(&self, act: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    async fn act<T: Send>(
+        &self,
+        name: &str,
+        act: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
         let failure = || Err(StoreError::Database("as it was told".into()));
         match self.how.load(Ordering::SeqCst) {
             FINE => act.await,
             BROKEN => failure(),
+            UNREADABLE if !["newest", "catch_up"].contains(&name) => act.await,
+            UNREADABLE => failure(),
             _ => act.await.and(failure()),
         }
     }
@@ -54,7 +62,7 @@ macro_rules! every_act_may_fail {
         impl Store for Failing {
             $(
                 async fn $act(&self, $($argument: $type),*) -> Result<$answer> {
-                    self.act(self.inner.$act($($argument),*)).await
+                    self.act(stringify!($act), self.inner.$act($($argument),*)).await
                 }
             )*
 
@@ -229,7 +237,7 @@ async fn what_was_stored_without_an_answer_is_shown_once_and_settled_when_it_is_
 
 #[tokio::test]
 async fn whoever_cannot_enter_stays_where_they_are_and_misses_nothing() {
-    for how in [BROKEN, MUTE] {
+    for how in [BROKEN, MUTE, UNREADABLE] {
         let place = place().await;
         for dialect in [Dialect::V1, Dialect::Plain] {
             let mut anna = Tab::open(&place, Dialect::V1).await;
