@@ -42,8 +42,9 @@ async fn a_reader_that_stops_reading_is_cut_loose_and_nobody_else_notices() {
 #[tokio::test]
 async fn a_half_open_socket_goes_within_its_deadline_and_a_quiet_one_stays() {
     let server = Server::with(|setup| {
-        setup.socket.ping_after = Duration::from_millis(300);
-        setup.socket.drop_after = Duration::from_millis(1500);
+        // In the proportion they always have, so that an answer has half of it.
+        setup.socket.ping_after = Duration::from_millis(1200);
+        setup.socket.drop_after = Duration::from_millis(2400);
     })
     .await;
     let mut quiet = server.tab().await;
