@@ -1,0 +1,223 @@
+//! Small parts by themselves: drawing, encoding, framing, handing out, reading a page.
+//!
+//! `scripts/bench parts` runs this. Whole servers under load are measured in `benches/load`.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use overwire::hub::{Hub, Outbox};
+use overwire::model::{
+    ClientId, History, Message, MessageId, MessageText, Millis, NodeId, ResumeToken, RoomId, User,
+    UserId, Version,
+};
+use overwire::protocol::{Action, Dialect, Frame};
+use overwire::store::{self, Access, Arrival, Arrived, Page, Post, Store, Synchronous};
+use overwire::views::Views;
+use overwire::websocket::{self, Decoder};
+use uuid::Uuid;
+
+const ROOM: RoomId = RoomId(7);
+const TEXT: &str = "Shall we meet at the station at eight, or is that too early?";
+
+fn version(number: u64) -> Version {
+    Version {
+        room: ROOM,
+        history: History(1),
+        number,
+    }
+}
+
+fn message(number: u64) -> Message {
+    Message {
+        id: MessageId(number.cast_signed()),
+        room: ROOM,
+        author: User {
+            id: UserId(5),
+            name: "brenda82".to_owned(),
+        },
+        author_name: "brenda82".to_owned(),
+        text: TEXT.to_owned(),
+        key: Some(Uuid::from_u128(number.into())),
+        made: number,
+        changed: number,
+        created_at: Millis(1_700_000_000_000),
+    }
+}
+
+fn page() -> Page {
+    Page {
+        version: version(1_000),
+        private: false,
+        messages: (951..=1_000).map(message).collect(),
+        older: true,
+    }
+}
+
+fn draw(criterion: &mut Criterion) {
+    let views = Views::new().expect("the templates are sound");
+    let (message, page) = (message(1), page());
+    let mut group = criterion.benchmark_group("draw");
+    group.bench_function("a message", |bench| {
+        bench.iter(|| views.new_message(black_box(&message)));
+    });
+    group.bench_function("a message, encoded", |bench| {
+        bench.iter(|| {
+            views
+                .new_message(black_box(&message))
+                .at(version(1))
+                .encode()
+        });
+    });
+    group.bench_function("the newest page of 50", |bench| {
+        bench.iter(|| views.messages_list(black_box(&page)).expect("it is drawn"));
+    });
+    group.bench_function("the newest page of 50, encoded", |bench| {
+        bench.iter(|| {
+            let page = views.messages_list(black_box(&page)).expect("it is drawn");
+            page.encode()
+        });
+    });
+    group.finish();
+}
+
+fn frames(criterion: &mut Criterion) {
+    let views = Views::new().expect("the templates are sound");
+    let one = views.new_message(&message(1)).at(version(1)).encode();
+    let many = views.messages_list(&page()).expect("it is drawn").encode();
+    let mut group = criterion.benchmark_group("frame");
+    for (name, frame) in [("a message", &one), ("a page", &many)] {
+        let payload = frame.payload();
+        group.throughput(Throughput::Bytes(payload.len() as u64));
+        group.bench_function(BenchmarkId::new("plain", name), |bench| {
+            bench.iter(|| websocket::text(black_box(payload)));
+        });
+        group.bench_function(BenchmarkId::new("compressed", name), |bench| {
+            bench.iter(|| websocket::deflated_text(black_box(payload)));
+        });
+    }
+    let action = format!(
+        r#"{{"action":"New message","data":{{"message":"{TEXT}","room":"7","key":"{}"}}}}"#,
+        Uuid::from_u128(1)
+    );
+    let sent = masked(&action);
+    group.throughput(Throughput::Bytes(sent.len() as u64));
+    group.bench_function("read an action", |bench| {
+        let mut decoder = Decoder::new(64 * 1024, false);
+        bench.iter(|| {
+            decoder.feed(black_box(&sent));
+            decoder.next_incoming()
+        });
+    });
+    group.bench_function("parse an action", |bench| {
+        bench.iter(|| Action::parse(black_box(&action)));
+    });
+    group.finish();
+}
+
+/// As a browser would send it.
+fn masked(text: &str) -> Vec<u8> {
+    let mask = [1, 2, 3, 4];
+    let mut frame = websocket::text(text.as_bytes()).to_vec();
+    let header = frame.len() - text.len();
+    frame[1] |= 0x80;
+    for (i, byte) in frame[header..].iter_mut().enumerate() {
+        *byte ^= mask[i % 4];
+    }
+    frame.splice(header..header, mask);
+    frame
+}
+
+/// A room with that many tabs.
+fn crowd(tabs: i64) -> (Hub, Vec<Arc<Outbox>>) {
+    let hub = Hub::default();
+    let outboxes = (0..tabs).map(|tab| {
+        let outbox = hub.connect(ClientId(tab), UserId(tab), Dialect::V1);
+        hub.enter(&outbox, ROOM, None);
+        outbox.bring(ROOM, version(0), []);
+        outbox
+    });
+    let outboxes = outboxes.collect();
+    (hub, outboxes)
+}
+
+fn hand_out(criterion: &mut Criterion) {
+    let views = Views::new().expect("the templates are sound");
+    let frame: Frame = views.new_message(&message(1)).at(version(1)).encode();
+    let mut group = criterion.benchmark_group("hand out a message");
+    for tabs in [100, 1_000, 10_000] {
+        let (hub, outboxes) = crowd(tabs);
+        let mut number = 0;
+        group.throughput(Throughput::Elements(tabs.cast_unsigned()));
+        group.bench_function(BenchmarkId::from_parameter(tabs), |bench| {
+            bench.iter(|| {
+                number += 1;
+                let step = std::slice::from_ref(&frame);
+                hub.show(ROOM, number - 1, version(number), step);
+                // Each socket takes what is there and finds nothing more, as it would.
+                for outbox in &outboxes {
+                    assert_eq!(outbox.take(usize::MAX).frames.len(), 1);
+                    assert!(outbox.take(usize::MAX).frames.is_empty());
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+async fn newcomer(store: &dyn Store, node: NodeId) -> UserId {
+    let mut spares = overwire::fake::FakeUsers::random();
+    loop {
+        let arrival = Arrival {
+            node,
+            resume: None,
+            token: ResumeToken::random().hash(),
+            spare: spares.next(),
+        };
+        if let Arrived::As { user, .. } = store.arrive(arrival).await.expect("the store works") {
+            return user.id;
+        }
+    }
+}
+
+fn keep(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut group = criterion.benchmark_group("store");
+    group.sample_size(20);
+    for (name, synchronous) in [("full", Synchronous::Full), ("normal", Synchronous::Normal)] {
+        let path = folder.path().join(name);
+        let (store, node) = (path.to_string_lossy(), NodeId::random());
+        let store = store::open(&store, synchronous, Access::Server);
+        let store = runtime.block_on(store).expect("it opens");
+        let author = runtime.block_on(newcomer(&*store, node));
+        let room = runtime.block_on(store.group("hi")).expect("it answers");
+        let room = room.expect("a default group").id;
+        let post = || Post {
+            node,
+            author,
+            room,
+            text: MessageText::new(TEXT, 4_000).expect("a good text"),
+            key: Some(Uuid::new_v4()),
+        };
+        for _ in 0..50 {
+            let posted = runtime.block_on(store.post(post()));
+            posted.expect("it is stored");
+        }
+        group.bench_function(BenchmarkId::new("post", name), |bench| {
+            bench.to_async(&runtime).iter_batched(
+                post,
+                |post| store.post(post),
+                BatchSize::SmallInput,
+            );
+        });
+        group.bench_function(BenchmarkId::new("newest page of 50", name), |bench| {
+            bench.to_async(&runtime).iter(|| store.newest(room));
+        });
+        runtime.block_on(store.close());
+    }
+    group.finish();
+}
+
+criterion_group!(parts, draw, frames, hand_out, keep);
+criterion_main!(parts);

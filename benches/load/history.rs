@@ -1,0 +1,206 @@
+//! A room with a page of messages and one with a million: nothing on the road of a message may
+//! grow with what was said before.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use overwire::model::{MessageId, NodeId, RoomId, Version};
+use overwire::store::{self, Access, Posted, Store, Synchronous};
+use rusqlite::{Connection, named_params};
+use uuid::Uuid;
+
+use crate::machine::Machine;
+use crate::server::Process;
+use crate::table::{self, Figure, milliseconds, quantile};
+use crate::{Options, posts};
+
+const ACTS: [&str; 6] = [
+    "newest page, from the store",
+    "page before a message in the middle, from the store",
+    "catch-up of 10 messages, from the store",
+    "post, `synchronous` normal, on the store",
+    "post, `synchronous` full, on the store",
+    "the whole page, over HTTP",
+];
+
+/// Measures and prints.
+pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()> {
+    machine.step_back();
+    let lengths = [50, options.messages()];
+    let mut figures = vec![[Figure::default(), Figure::default()]; ACTS.len() * lengths.len()];
+    for run in 1..=options.runs() {
+        for (i, &length) in lengths.iter().enumerate() {
+            eprintln!("run {run}: a room with {length} messages");
+            let folder = tempfile::tempdir_in(&options.folder)?;
+            let database = folder.path().join("history.db");
+            let rounds = if options.quick { 200 } else { 2_000 };
+            let mut acts = vec![Vec::new(); ACTS.len()];
+            let runtime = tokio::runtime::Runtime::new()?;
+            runtime.block_on(on_the_store(&database, length, rounds, &mut acts))?;
+            over_http(options, &database, rounds, &mut acts[5])?;
+            for (act, times) in acts.iter_mut().enumerate() {
+                let [half, most] = &mut figures[act * lengths.len() + i];
+                half.add(quantile(times, 0.5) * 1e3);
+                most.add(quantile(times, 0.99) * 1e3);
+            }
+        }
+    }
+    let rows: Vec<_> = ACTS
+        .iter()
+        .zip(figures.chunks(lengths.len()))
+        .map(|(act, figures)| {
+            let shown = figures
+                .iter()
+                .flat_map(|both| both.iter().map(Figure::show));
+            std::iter::once((*act).to_owned()).chain(shown).collect()
+        })
+        .collect();
+    let length = table::counted(options.messages() as usize);
+    table::print(
+        "A short and a long history, in microseconds",
+        &[
+            "",
+            "50 messages p50",
+            "p99",
+            &format!("{length} messages p50"),
+            "p99",
+        ],
+        &rows,
+    );
+    Ok(())
+}
+
+async fn on_the_store(
+    database: &Path,
+    length: u32,
+    rounds: usize,
+    acts: &mut [Vec<f64>],
+) -> anyhow::Result<()> {
+    let address = database.to_string_lossy();
+    let node = NodeId::random();
+    let store = store::open(&address, Synchronous::Normal, Access::Server).await?;
+    let author = posts::newcomer(&*store, node).await?;
+    let room = store.group("hi").await?.context("no room")?.id;
+    store.close().await;
+    drop(store);
+    let middle = MessageId(fill(database, room, author.0, length)?);
+
+    let store = store::open(&address, Synchronous::Normal, Access::Server).await?;
+    let newest = store.newest(room).await?;
+    ensure!(newest.messages.len() == 50 && newest.version.number == u64::from(length));
+    let after = Version {
+        number: newest.version.number - 10,
+        ..newest.version
+    };
+    for _ in 0..rounds {
+        let began = Instant::now();
+        store.newest(room).await?;
+        acts[0].push(milliseconds(began.elapsed()));
+        let began = Instant::now();
+        store.older(room, middle).await?;
+        acts[1].push(milliseconds(began.elapsed()));
+        let began = Instant::now();
+        store.catch_up(room, Some(after)).await?;
+        acts[2].push(milliseconds(began.elapsed()));
+    }
+    post(&*store, node, author, room, rounds, &mut acts[3]).await?;
+    store.close().await;
+    drop(store);
+    let store = store::open(&address, Synchronous::Full, Access::Server).await?;
+    post(&*store, node, author, room, rounds, &mut acts[4]).await?;
+    store.close().await;
+    Ok(())
+}
+
+async fn post(
+    store: &dyn Store,
+    node: NodeId,
+    author: overwire::model::UserId,
+    room: RoomId,
+    rounds: usize,
+    times: &mut Vec<f64>,
+) -> anyhow::Result<()> {
+    for _ in 0..rounds {
+        let post = posts::post(node, author, room, Some(Uuid::new_v4()))?;
+        let began = Instant::now();
+        let posted = store.post(post).await?;
+        times.push(milliseconds(began.elapsed()));
+        ensure!(matches!(posted, Posted::New(_)));
+    }
+    Ok(())
+}
+
+/// Puts messages into the room as if they had been posted. Answers the id of one in the middle.
+fn fill(database: &Path, room: RoomId, author: i64, length: u32) -> anyhow::Result<i64> {
+    let db = Connection::open(database)?;
+    db.execute_batch("begin")?;
+    db.execute(
+        "with recursive n (i) as (select 1 union all select i + 1 from n where i < :length)
+         insert into messages
+            (room_id, user_id, author_name, text, key, made, changed, created_at)
+         select :room, u.id, u.name, 'This is what was said for the ' || i || 'th time.',
+            printf('%08x-0000-4000-8000-%012x', i, i), i, i, 1700000000000 + i
+         from n, users u where u.id = :author order by i",
+        named_params! { ":length": length, ":room": room.0, ":author": author },
+    )?;
+    db.execute(
+        "update rooms set version = :length, history = 1 where id = :room",
+        named_params! { ":length": length, ":room": room.0 },
+    )?;
+    db.execute(
+        "insert into room_histories (room_id, first_version, history) values (?, 1, 1)",
+        [room.0],
+    )?;
+    db.execute_batch("commit")?;
+    Ok(db.query_one(
+        "select id from messages where room_id = ? and made = ?",
+        [room.0, i64::from(length / 2 + 1)],
+        |row| row.get(0),
+    )?)
+}
+
+fn over_http(
+    options: &Options,
+    database: &Path,
+    rounds: usize,
+    times: &mut Vec<f64>,
+) -> anyhow::Result<()> {
+    let command = std::process::Command::new(&options.server);
+    let server = Process::server(command, database, "full")?;
+    let mut stream = TcpStream::connect(server.address)?;
+    stream.set_nodelay(true)?;
+    let request = format!("GET /chat/hi/ HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
+    let mut buffer = vec![0; 256 * 1024];
+    for _ in 0..rounds.min(500) {
+        let began = Instant::now();
+        stream.write_all(request.as_bytes())?;
+        let mut read = 0;
+        loop {
+            let came = stream.read(&mut buffer[read..])?;
+            ensure!(came > 0, "the server hung up");
+            read += came;
+            if whole(&buffer[..read])? {
+                break;
+            }
+        }
+        times.push(milliseconds(began.elapsed()));
+    }
+    Ok(())
+}
+
+/// Whether an answer is all there.
+fn whole(answer: &[u8]) -> anyhow::Result<bool> {
+    let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return Ok(false);
+    };
+    let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+    ensure!(head.starts_with("http/1.1 200 "), "{head}");
+    let size = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .context("an answer without its length")?;
+    Ok(answer.len() >= end + 4 + size.parse::<usize>()?)
+}

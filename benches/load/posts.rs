@@ -1,0 +1,306 @@
+//! Durable posts: by sockets and straight on the store, each acknowledged one looked up afterwards.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use overwire::fake::FakeUsers;
+use overwire::model::{MessageText, NodeId, ResumeToken, RoomId, UserId};
+use overwire::store::{self, Access, Arrival, Arrived, Post, Posted, Store, Synchronous};
+use rusqlite::{Connection, OpenFlags};
+use uuid::Uuid;
+
+use crate::Options;
+use crate::crowd::between;
+use crate::machine::Machine;
+use crate::server::Process;
+use crate::table::{self, Figure, milliseconds, quantile};
+use crate::wire::{self, Wire};
+
+const TEXT: &str = "Shall we meet at the station at eight, or is that too early?";
+/// At least so many posts make a figure, however slow the disk is.
+const LEAST: usize = 100;
+
+/// Acknowledged posts, and how long each took.
+#[derive(Default)]
+struct Acknowledged {
+    keys: Vec<Uuid>,
+    milliseconds: Vec<f64>,
+    elapsed: Duration,
+}
+
+/// Measures and prints.
+pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()> {
+    machine.step_back();
+    let mut figures: BTreeMap<_, [Figure; 3]> = BTreeMap::new();
+    let mut audited = 0;
+    for run in 1..=options.runs() {
+        for synchronous in ["full", "normal"] {
+            for &writers in &options.writers {
+                for by_sockets in [true, false] {
+                    let way = if by_sockets {
+                        "by sockets"
+                    } else {
+                        "on the store"
+                    };
+                    eprintln!("run {run}: {writers} writers {way}, synchronous {synchronous}");
+                    let folder = tempfile::tempdir_in(&options.folder)?;
+                    let database = folder.path().join("posts.db");
+                    let mut done = if by_sockets {
+                        by_socket(options, &database, synchronous, writers)?
+                    } else {
+                        on_the_store(options, &database, synchronous, writers)?
+                    };
+                    audit_keys(&database, &done.keys)?;
+                    audited += done.keys.len();
+                    let row = (by_sockets, synchronous, writers);
+                    let [per_second, half, most] = figures.entry(row).or_default();
+                    per_second.add(done.keys.len() as f64 / done.elapsed.as_secs_f64());
+                    half.add(quantile(&mut done.milliseconds, 0.5));
+                    most.add(quantile(&mut done.milliseconds, 0.99));
+                }
+            }
+        }
+    }
+    for (title, by_sockets) in [
+        ("Durable posts by sockets", true),
+        ("Durable posts straight on the store", false),
+    ] {
+        let rows: Vec<_> = figures
+            .iter()
+            .filter(|((by, ..), _)| *by == by_sockets)
+            .map(|((_, synchronous, writers), figures)| {
+                let shown = figures.iter().map(Figure::show);
+                let head = [(*synchronous).to_owned(), writers.to_string()];
+                head.into_iter().chain(shown).collect()
+            })
+            .collect();
+        table::print(
+            title,
+            &[
+                "synchronous",
+                "writers",
+                "posts per second",
+                "p50, ms",
+                "p99, ms",
+            ],
+            &rows,
+        );
+    }
+    println!(
+        "{} acknowledged posts were looked up in the database, each there once and nothing else.\n",
+        table::counted(audited)
+    );
+    Ok(())
+}
+
+/// Each writer posts from a tab of its own, and again once it is told that the message is stored.
+/// Nobody looks at the room, so that nothing but posting is measured. The server is killed at the
+/// end, as by a crash.
+fn by_socket(
+    options: &Options,
+    database: &Path,
+    synchronous: &str,
+    writers: usize,
+) -> anyhow::Result<Acknowledged> {
+    let command = std::process::Command::new(&options.server);
+    let server = Process::server(command, database, synchronous)?;
+    let room = room_id(database, "hi")?;
+    let mut wire = Wire::new()?;
+    let mut ready = 0;
+    for _ in 0..writers {
+        wire.upgrade(server.address, "/ws/chat/?at=/chat/off-topic/", "")?;
+    }
+    while ready < writers {
+        wire.read(Duration::from_secs(1), |_, frame| {
+            ready +=
+                usize::from(wire::payload(frame)?.starts_with(br##"{"selector":"#messages-list"##));
+            Ok(())
+        })?;
+    }
+
+    let mut acknowledged = Acknowledged::default();
+    let mut under_way: Vec<Option<(Uuid, Instant)>> = vec![None; writers];
+    let mut due: Vec<usize> = (0..writers).collect();
+    let began = Instant::now();
+    loop {
+        let more = began.elapsed() < options.each() || acknowledged.keys.len() < LEAST;
+        for writer in std::mem::take(&mut due) {
+            let key = Uuid::new_v4();
+            under_way[writer] = more.then(|| (key, Instant::now()));
+            if more {
+                let action = format!(
+                    r#"{{"action":"New message","data":{{"message":"{TEXT}","room":"{room}","key":"{key}"}}}}"#
+                );
+                wire.send(writer, &action)?;
+            }
+        }
+        if under_way.iter().all(Option::is_none) {
+            break;
+        }
+        let came = wire.read(Duration::from_secs(30), |writer, frame| {
+            let payload = String::from_utf8(wire::payload(frame)?)?;
+            ensure!(
+                !payload.contains("#notice"),
+                "a post was refused: {payload}"
+            );
+            if let Some(key) = between(&payload, r#"data-key=\""#, '\\') {
+                let (posted, at) = under_way[writer].context("an answer to nothing")?;
+                ensure!(
+                    posted == key.parse::<Uuid>()?,
+                    "an answer to something else"
+                );
+                acknowledged.keys.push(posted);
+                acknowledged.milliseconds.push(milliseconds(at.elapsed()));
+                due.push(writer);
+            }
+            Ok(())
+        })?;
+        ensure!(came, "a post is not answered");
+    }
+    acknowledged.elapsed = began.elapsed();
+    server.kill()?;
+    Ok(acknowledged)
+}
+
+fn on_the_store(
+    options: &Options,
+    database: &Path,
+    synchronous: &str,
+    writers: usize,
+) -> anyhow::Result<Acknowledged> {
+    let synchronous = match synchronous {
+        "full" => Synchronous::Full,
+        _ => Synchronous::Normal,
+    };
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let address = database.to_string_lossy();
+        let store = store::open(&address, synchronous, Access::Server).await?;
+        let node = NodeId::random();
+        let mut changes = store.join(node).await?;
+        let listening = tokio::spawn(async move { while changes.recv().await.is_some() {} });
+        let room = store.group("hi").await?.context("no room")?.id;
+        let mut authors = Vec::new();
+        for _ in 0..writers {
+            authors.push(newcomer(&*store, node).await?);
+        }
+        let began = Instant::now();
+        let each = options.each();
+        let least = LEAST.div_ceil(writers);
+        let writing: Vec<_> = authors
+            .into_iter()
+            .map(|author| {
+                let store = Arc::clone(&store);
+                tokio::spawn(async move {
+                    let mut done = Acknowledged::default();
+                    while began.elapsed() < each || done.keys.len() < least {
+                        let (key, at) = (Uuid::new_v4(), Instant::now());
+                        let posted = store.post(post(node, author, room, Some(key))?).await?;
+                        ensure!(matches!(posted, Posted::New(_)), "{posted:?}");
+                        done.milliseconds.push(milliseconds(at.elapsed()));
+                        done.keys.push(key);
+                    }
+                    anyhow::Ok(done)
+                })
+            })
+            .collect();
+        let mut all = Acknowledged::default();
+        for writer in writing {
+            let done = writer.await??;
+            all.keys.extend(done.keys);
+            all.milliseconds.extend(done.milliseconds);
+        }
+        all.elapsed = began.elapsed();
+        store.close().await;
+        listening.await?;
+        Ok(all)
+    })
+}
+
+/// A message as the store takes it.
+pub(crate) fn post(
+    node: NodeId,
+    author: UserId,
+    room: RoomId,
+    key: Option<Uuid>,
+) -> anyhow::Result<Post> {
+    let text = MessageText::new(TEXT, 4000).map_err(|bad| anyhow::anyhow!("{bad:?}"))?;
+    Ok(Post {
+        node,
+        author,
+        room,
+        text,
+        key,
+    })
+}
+
+/// Somebody who may post.
+pub(crate) async fn newcomer(store: &dyn Store, node: NodeId) -> anyhow::Result<UserId> {
+    let mut spares = FakeUsers::random();
+    loop {
+        let arrival = Arrival {
+            node,
+            resume: None,
+            token: ResumeToken::random().hash(),
+            spare: spares.next(),
+        };
+        if let Arrived::As { user, .. } = store.arrive(arrival).await? {
+            return Ok(user.id);
+        }
+    }
+}
+
+fn look(database: &Path) -> anyhow::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    Ok(Connection::open_with_flags(database, flags)?)
+}
+
+fn room_id(database: &Path, name: &str) -> anyhow::Result<RoomId> {
+    let id = look(database)?.query_one("select id from rooms where name = ?", [name], |row| {
+        row.get(0)
+    })?;
+    Ok(RoomId(id))
+}
+
+/// Each of these keys is in the database once, and nothing else; the room's versions have no gap.
+fn audit_keys(database: &Path, keys: &[Uuid]) -> anyhow::Result<()> {
+    let db = look(database)?;
+    let stored = db
+        .prepare("select key from messages")?
+        .query_map([], |row| row.get::<_, String>(0))?
+        .collect::<Result<Vec<_>, _>>()?;
+    let expected: HashSet<_> = keys.iter().map(Uuid::to_string).collect();
+    let found: HashSet<_> = stored.iter().cloned().collect();
+    ensure!(
+        stored.len() == keys.len() && found == expected,
+        "{} posts were acknowledged, {} are stored, {} of them the same",
+        keys.len(),
+        stored.len(),
+        found.intersection(&expected).count()
+    );
+    let whole: bool = db.query_one(
+        "select (select version from rooms where name = 'hi') = count(*)
+            and min(made) = 1 and max(made) = count(*) and count(distinct made) = count(*)
+         from messages",
+        [],
+        |row| row.get(0),
+    )?;
+    ensure!(whole, "the room's versions have a gap");
+    Ok(())
+}
+
+/// The room holds these messages, in this order, and nothing else.
+pub(crate) fn audit_room(database: &Path, name: &str, ids: &[i64]) -> anyhow::Result<()> {
+    let stored = look(database)?
+        .prepare("select m.id from messages m join rooms r on r.id = m.room_id where r.name = ? order by m.id")?
+        .query_map([name], |row| row.get(0))?
+        .collect::<Result<Vec<i64>, _>>()?;
+    ensure!(
+        stored == ids,
+        "what the tabs were shown is not what is stored"
+    );
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! The processes that are measured, seen from outside: their start, their processor time, their
+//! memory, their sudden end.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use crate::machine;
+
+/// A process with an address, ended when this is dropped.
+pub(crate) struct Process {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Nanoseconds per thread: a thread that has ended keeps its last.
+    threads: HashMap<String, u64>,
+    _said: BufReader<ChildStdout>,
+}
+
+impl Process {
+    /// Starts a command whose first line ends with the address at which it listens.
+    pub(crate) fn start(mut command: Command) -> anyhow::Result<Self> {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("could not start {}", command.get_program().display()))?;
+        let mut said = BufReader::new(child.stdout.take().context("no output to read")?);
+        let mut line = String::new();
+        said.read_line(&mut line)?;
+        let address = line.trim().rsplit('/').next().unwrap_or_default().parse();
+        Ok(Self {
+            child,
+            address: address.with_context(|| format!("no address in “{line}”"))?,
+            threads: HashMap::new(),
+            _said: said,
+        })
+    }
+
+    /// Starts the server on a database.
+    pub(crate) fn server(
+        mut command: Command,
+        database: &Path,
+        synchronous: &str,
+    ) -> anyhow::Result<Self> {
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("OVERWIRE_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(["--unlimited", "--listen", "127.0.0.1:0", "--log", "warn"]);
+        command.args(["--synchronous", synchronous, "--database"]);
+        command.arg(database);
+        Self::start(command)
+    }
+
+    /// Processor time of all its threads so far. What the system does in its name (sending, and on
+    /// the loopback the other side's receiving) is part of it.
+    pub(crate) fn processor_time(&mut self) -> anyhow::Result<Duration> {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        for task in fs::read_dir(tasks).context("the process is gone")? {
+            let task = task?;
+            // A thread may end between the two looks.
+            let Ok(stat) = fs::read_to_string(task.path().join("schedstat")) else {
+                continue;
+            };
+            let spent = stat.split(' ').next().and_then(|spent| spent.parse().ok());
+            let Some(spent) = spent else {
+                bail!("this system does not tell the processor time of threads");
+            };
+            let name = task.file_name().to_string_lossy().into_owned();
+            self.threads.insert(name, spent);
+        }
+        Ok(Duration::from_nanos(self.threads.values().sum()))
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn resident_kib(&self) -> f64 {
+        let status = format!("/proc/{}/status", self.child.id());
+        machine::number(&machine::field(&status, "VmRSS"))
+    }
+
+    /// Ends it at once, as a crash would.
+    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
