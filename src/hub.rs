@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
@@ -85,11 +86,13 @@ pub struct Outbox {
     pub dialect: Dialect,
     serial: u64,
     state: Mutex<Waiting>,
-    wake: Notify,
 }
 
 #[derive(Default)]
 struct Waiting {
+    /// Something has happened since the socket last looked, and how to tell it.
+    news: bool,
+    waker: Option<Waker>,
     room: Option<RoomId>,
     /// What of its room the tab has been given.
     seen: Option<Version>,
@@ -122,6 +125,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Wakes the socket, if it waits; whoever takes its lock next finds what has been put in.
+fn wake(mut waiting: MutexGuard<'_, Waiting>) {
+    waiting.news = true;
+    let waker = waiting.waker.take();
+    drop(waiting);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
 impl Hub {
     /// A client has a socket here. One it had before is closed.
     pub fn connect(&self, client: ClientId, user: UserId, dialect: Dialect) -> Arc<Outbox> {
@@ -131,7 +144,6 @@ impl Hub {
             dialect,
             serial: self.serial.fetch_add(1, Ordering::Relaxed),
             state: Mutex::default(),
-            wake: Notify::new(),
         });
         lock(&self.users)
             .entry(user)
@@ -228,8 +240,7 @@ impl Hub {
         waiting.behind = seen.is_some();
         waiting.soft.retain(|(region, _)| *region != Region::Page);
         let unsettled = std::mem::take(&mut waiting.unsettled);
-        drop(waiting);
-        outbox.wake.notify_one();
+        wake(waiting);
         (former, unsettled)
     }
 
@@ -338,8 +349,7 @@ impl Hub {
                 Some(_) => {
                     waiting.advance(version);
                     waiting.replace(Region::Page, frame.clone());
-                    drop(waiting);
-                    outbox.wake.notify_one();
+                    wake(waiting);
                 }
             }
         }
@@ -444,8 +454,7 @@ impl Outbox {
             }
             Some(_) => waiting.fall_behind(version.number),
         }
-        drop(waiting);
-        self.wake.notify_one();
+        wake(waiting);
     }
 
     /// Puts frames in, in order, whatever else waits.
@@ -454,8 +463,7 @@ impl Outbox {
         if waiting.closing.is_none() {
             frames.into_iter().for_each(|frame| waiting.push(frame));
         }
-        drop(waiting);
-        self.wake.notify_one();
+        wake(waiting);
     }
 
     /// Puts in what brings the tab to `version` of `room`, unless it has left that room or has
@@ -470,8 +478,7 @@ impl Outbox {
             frames.into_iter().for_each(|frame| waiting.push(frame));
             waiting.advance(version);
         }
-        drop(waiting);
-        self.wake.notify_one();
+        wake(waiting);
     }
 
     /// Shows the person's own list of people, if it differs from what they have.
@@ -481,8 +488,7 @@ impl Outbox {
         if waiting.closing.is_none() && waiting.mine != hash {
             waiting.mine = hash;
             waiting.replace(Region::Mine, frame.clone());
-            drop(waiting);
-            self.wake.notify_one();
+            wake(waiting);
         }
     }
 
@@ -492,8 +498,7 @@ impl Outbox {
         if waiting.closing.is_none() {
             waiting.replace(region, frame);
         }
-        drop(waiting);
-        self.wake.notify_one();
+        wake(waiting);
     }
 
     /// Where the tab is.
@@ -520,8 +525,9 @@ impl Outbox {
 
     /// Ends the socket; nothing more is put in.
     pub fn close(&self, close: Close) {
-        lock(&self.state).closing.get_or_insert(close);
-        self.wake.notify_one();
+        let mut waiting = lock(&self.state);
+        waiting.closing.get_or_insert(close);
+        wake(waiting);
     }
 
     /// Asks the socket for a sign of life; the answer fails when the socket closes first.
@@ -531,14 +537,26 @@ impl Outbox {
         if waiting.closing.is_none() {
             waiting.probes.push(sender);
         }
-        drop(waiting);
-        self.wake.notify_one();
+        wake(waiting);
         answer
     }
 
     /// Waits until there may be something to do for the socket.
     pub async fn woken(&self) {
-        self.wake.notified().await;
+        std::future::poll_fn(|context| self.poll_woken(context)).await;
+    }
+
+    /// The same, polled by hand. The one task that asked last is woken.
+    pub fn poll_woken(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut waiting = lock(&self.state);
+        if std::mem::take(&mut waiting.news) {
+            return Poll::Ready(());
+        }
+        match &mut waiting.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
     }
 
     /// Takes what the socket is to send next, at most about `bytes`, once it has sent what it took

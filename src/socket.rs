@@ -4,9 +4,11 @@
 //! vectored write of shared bytes; an idle socket owns no buffer in either direction.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,6 +62,20 @@ impl Default for Limits {
 /// Something the client asked for that is under way; answers whether it went well.
 type Work = Pin<Box<dyn Future<Output = bool> + Send>>;
 
+/// What a connection waits for.
+enum Event {
+    /// What was under way is done, and whether it went well.
+    Worked(bool),
+    /// There may be something in the outbox.
+    Woken,
+    /// The system takes bytes again.
+    Writable(io::Result<()>),
+    /// Bytes have come.
+    Readable(io::Result<()>),
+    /// Something may be due.
+    Time,
+}
+
 /// Why a connection ends.
 enum End {
     /// The other side has gone, or nothing can be said to it any more.
@@ -89,7 +105,7 @@ struct Writer {
 }
 
 /// A connection once somebody has arrived by it.
-struct Socket {
+pub struct Socket {
     stream: TcpStream,
     decoder: Decoder,
     writer: Writer,
@@ -107,35 +123,37 @@ struct Socket {
     retry_at: Option<Instant>,
 }
 
-/// Lives a connection from its upgrade to its end. `early` are bytes that came with the request.
-pub async fn serve(
+/// Somebody arrives by a connection that has just been upgraded. `early` are bytes that came with
+/// the request. Without an answer they could not be let in, and the connection has ended.
+pub async fn arrive(
     mut stream: TcpStream,
     early: &[u8],
     hello: Hello,
     deflate: bool,
     limits: Limits,
     chat: Arc<Chat>,
-) {
+) -> Option<Box<Socket>> {
     let mut decoder = Decoder::new(limits.frame_bytes, deflate);
     decoder.feed(early);
+    let mut writer = Writer::new(deflate);
     let client = match chat.connect(hello).await {
         Ok(client) => Arc::new(client),
         Err(error) => {
             tracing::error!(?error, "somebody could not be let in");
-            let mut writer = Writer::new(deflate);
             writer.put(chat.farewell("You cannot be let in right now. It is tried again."));
             let close = Close {
                 code: 1011,
                 reason: "not possible now",
                 drain: false,
             };
-            return close_stream(&mut stream, &mut writer, close).await;
+            close_stream(&mut stream, &mut writer, close).await;
+            return None;
         }
     };
-    let mut socket = Socket {
+    Some(Box::new(Socket {
         stream,
         decoder,
-        writer: Writer::new(deflate),
+        writer,
         chat,
         client,
         limits,
@@ -147,9 +165,7 @@ pub async fn serve(
         pinged: false,
         probes: Vec::new(),
         retry_at: None,
-    };
-    let end = socket.live().await;
-    socket.end(end).await;
+    }))
 }
 
 /// Ends a connection before anybody arrives by it: says why, and closes.
@@ -189,12 +205,7 @@ impl Writer {
     /// Writes what the system takes.
     fn write(&mut self, stream: &TcpStream) -> io::Result<()> {
         while !self.waiting.is_empty() {
-            let mut slices = [IoSlice::new(&[]); WRITE_FRAMES];
-            for (slice, bytes) in slices.iter_mut().zip(&self.waiting) {
-                *slice = IoSlice::new(bytes);
-            }
-            let count = self.waiting.len().min(WRITE_FRAMES);
-            match stream.try_write_vectored(&slices[..count]) {
+            match self.try_write(stream) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => self.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -206,6 +217,18 @@ impl Writer {
         }
         self.waiting = VecDeque::new();
         Ok(())
+    }
+
+    fn try_write(&self, stream: &TcpStream) -> io::Result<usize> {
+        if let (Some(only), 1) = (self.waiting.front(), self.waiting.len()) {
+            return stream.try_write(only);
+        }
+        let mut slices = [IoSlice::new(&[]); WRITE_FRAMES];
+        for (slice, bytes) in slices.iter_mut().zip(&self.waiting) {
+            *slice = IoSlice::new(bytes);
+        }
+        let count = self.waiting.len().min(WRITE_FRAMES);
+        stream.try_write_vectored(&slices[..count])
     }
 
     fn advance(&mut self, mut written: usize) {
@@ -227,6 +250,14 @@ impl Writer {
 }
 
 impl Socket {
+    /// Lives the connection to its end. Meant for a task of its own, which needs far less memory
+    /// than arriving does.
+    pub async fn serve(mut self: Box<Self>) {
+        let end = self.live().await;
+        // Boxed, since it is long for something that happens once.
+        Box::pin(self.end(end)).await;
+    }
+
     async fn live(&mut self) -> End {
         let timer = sleep_until(self.heard + self.limits.ping_after);
         tokio::pin!(timer);
@@ -240,38 +271,29 @@ impl Socket {
             self.begin_work();
             // Somebody who always has something to read or to write lets others have their turn.
             tokio::task::coop::consume_budget().await;
-            let may_read = self.waiting_bytes < self.limits.frame_bytes;
-            let stream = &self.stream;
-            tokio::select! {
-                biased;
-                went_well = next(&mut self.work) => {
+            let event = poll_fn(|context| self.poll_event(timer.as_mut(), context)).await;
+            match event {
+                Event::Worked(went_well) => {
                     self.work = None;
                     self.retry_at = (!went_well).then(|| Instant::now() + RETRY);
                     if let Some(at) = self.retry_at {
                         timer.as_mut().reset(at);
                     }
                 }
-                () = self.client.outbox.woken() => {}
-                ready = stream.writable(), if self.writer.blocked => {
-                    if ready.is_err() {
-                        return End::Gone;
-                    }
-                    // The other side has taken bytes, which is a sign of life.
+                Event::Woken => {}
+                // The other side has taken bytes, which is a sign of life.
+                Event::Writable(Ok(())) => {
                     self.writer.blocked = false;
                     self.alive();
                 }
-                ready = stream.readable(), if may_read => {
-                    if ready.is_err() {
-                        return End::Gone;
-                    }
-                    match self.receive() {
-                        Ok(0) => return End::Gone,
-                        Ok(_) => self.alive(),
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(_) => return End::Gone,
-                    }
-                }
-                () = timer.as_mut() => {
+                Event::Readable(Ok(())) => match self.receive() {
+                    Ok(0) => return End::Gone,
+                    Ok(_) => self.alive(),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return End::Gone,
+                },
+                Event::Writable(Err(_)) | Event::Readable(Err(_)) => return End::Gone,
+                Event::Time => {
                     if let Some(end) = self.look_at_the_clock() {
                         return end;
                     }
@@ -279,6 +301,32 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// Waits for whatever comes first. Polled by hand, so that a tab that waits, and each push
+    /// that wakes it, does without a future per thing it waits for.
+    fn poll_event(&mut self, timer: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<Event> {
+        if let Some(work) = &mut self.work
+            && let Poll::Ready(went_well) = work.as_mut().poll(context)
+        {
+            return Poll::Ready(Event::Worked(went_well));
+        }
+        if self.client.outbox.poll_woken(context).is_ready() {
+            return Poll::Ready(Event::Woken);
+        }
+        if self.writer.blocked
+            && let Poll::Ready(ready) = self.stream.poll_write_ready(context)
+        {
+            return Poll::Ready(Event::Writable(ready));
+        }
+        // This also lets go of the request that the connection began with: until another waker
+        // takes its place, the finished task of it stays in memory.
+        if self.waiting_bytes < self.limits.frame_bytes
+            && let Poll::Ready(ready) = self.stream.poll_read_ready(context)
+        {
+            return Poll::Ready(Event::Readable(ready));
+        }
+        timer.poll(context).map(|()| Event::Time)
     }
 
     fn alive(&mut self) {
@@ -343,7 +391,8 @@ impl Socket {
         if self.retry_at.is_none() && self.writer.is_empty() && outbox.wants_rest() {
             let (chat, client) = (Arc::clone(&self.chat), Arc::clone(&self.client));
             self.work = Some(Box::pin(async move { chat.catch_up(&client).await }));
-        } else if !outbox.is_full()
+        } else if !self.waiting.is_empty()
+            && !outbox.is_full()
             && let Some(text) = self.waiting.pop_front()
         {
             self.waiting_bytes -= text.as_ref().map_or(0, String::len) + 64;
@@ -425,7 +474,7 @@ impl Socket {
 
     /// What was sent before the end is still done. Whoever is closed by us counts as connected
     /// until that is through, so that a server that stops waits for it.
-    async fn end(mut self, end: End) {
+    async fn end(&mut self, end: End) {
         if let Some(work) = self.work.take() {
             work.await;
         }
@@ -465,14 +514,6 @@ async fn act(chat: &Chat, client: &Client, text: Option<String>) {
     }
 }
 
-/// What is under way, for ever if nothing is.
-async fn next(work: &mut Option<Work>) -> bool {
-    match work {
-        Some(work) => work.await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Sends what waits and the close frame, and gives the other side a moment to do the same.
 async fn close_stream(stream: &mut TcpStream, writer: &mut Writer, close: Close) {
     writer
@@ -496,12 +537,16 @@ async fn close_stream(stream: &mut TcpStream, writer: &mut Writer, close: Close)
         return;
     }
     let deadline = Instant::now() + CLOSE_ANSWER;
-    let mut ignored = [0; 1024];
     while let Ok(Ok(())) = timeout_at(deadline, stream.readable()).await {
-        match stream.try_read(&mut ignored) {
+        match ignore(stream) {
             Ok(0) => return,
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
             _ => {}
         }
     }
+}
+
+/// Reads and forgets. A function of its own, so that its buffer is no part of a future.
+fn ignore(stream: &TcpStream) -> io::Result<usize> {
+    stream.try_read(&mut [0; 1024])
 }

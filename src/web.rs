@@ -405,13 +405,21 @@ async fn upgrade(State(web): State<Arc<Web>>, mut request: Request) -> Response 
         };
         let stream = parts.io.into_inner();
         match web.count(outside.address) {
-            Some(_counted) => {
+            Some(counted) => {
                 let chat = Arc::clone(&web.chat);
                 // Early bytes are a copy, so that the buffer they came in is let go.
                 let early = parts.read_buf.to_vec();
                 drop(parts.read_buf);
                 let limits = web.socket_limits;
-                socket::serve(stream, &early, hello, deflate.is_some(), limits, chat).await;
+                let deflate = deflate.is_some();
+                let arriving = socket::arrive(stream, &early, hello, deflate, limits, chat);
+                if let Some(socket) = arriving.await {
+                    // In a task of its own, so that what the way here needed is let go.
+                    tokio::spawn(async move {
+                        let _counted = counted;
+                        socket.serve().await;
+                    });
+                }
             }
             None => {
                 let words = "There are too many connections from your address.";
