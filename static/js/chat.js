@@ -54,10 +54,10 @@ function arrive() {
 
 /** Mine stands out, and nobody is listed twice. */
 function rule() {
-  const names = [me, ...all(document, "#users-mine li").map((one) => one.dataset.user)];
-  const [mine, ...others] = names.map((name) => `[data-user="${CSS.escape(name)}"]`);
-  sheet.replaceSync(`.message${mine} { background: var(--mine) }
-    #users-online :is(${[mine, ...others]}) { display: none }`);
+  const users = all(document, "#logged-user [data-user], #users-mine li")
+    .map(({ dataset }) => `[data-user="${CSS.escape(dataset.user)}"]`);
+  sheet.replaceSync(`.message${users[0]} { background: var(--mine) }
+    #users-online :is(${users}) { display: none }`);
 }
 
 /** @type {{key: string, message: string, room: string, user: string, state?: string}[]} */
@@ -240,10 +240,11 @@ function join() {
   }
 }
 
-let following = true, older = "", seen = "", seenAt = 0, anchor, anchorTop, drawn;
+let following = true, older = "", seen = "", seenAt = 0, unsaid = {}, end, anchor, anchorTop, drawn;
 
 const top = (node) => node.getBoundingClientRect().top;
 const number = (node) => +node.id.slice(8);
+const span = () => scroller.scrollHeight - scroller.clientHeight;
 
 function toEnd() {
   following = fresh.hidden = true;
@@ -251,7 +252,7 @@ function toEnd() {
     one.remove();
     $("#messages-older").dataset.more = true;
   }
-  scroller.scrollTop = scroller.scrollHeight;
+  scroller.scrollTop = end = span();
 }
 
 function askOlder() {
@@ -259,18 +260,26 @@ function askOlder() {
   if (!older && first && send("Older messages", { before: number(first), room: room() })) older = first.id;
 }
 
+/** Of a room left since, too. */
 function read() {
   const last = messages().at(-1), now = room() + last?.id;
-  if (!here || !last || !list().dataset.reads || !following || document.hidden) return;
-  if (now === seen || Date.now() - seenAt < 2000) return;
-  if (send("Read", { message: number(last), room: room() })) [seen, seenAt] = [now, Date.now()];
+  if (last && list().dataset.reads && following && !document.hidden && now !== seen) {
+    seen = now;
+    unsaid[room()] = number(last);
+  }
+  for (const room in unsaid) {
+    if (!here || Date.now() - seenAt < 2000) return;
+    seenAt = Date.now();
+    send("Read", { message: unsaid[room], room });
+    delete unsaid[room];
+  }
 }
 
 on("scroll", () => {
-  following = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 48;
+  if (following && span() !== end) toEnd();
+  following = span() - scroller.scrollTop < 48;
   if (following) fresh.hidden = true;
   else if (scroller.scrollTop < 600) askOlder();
-  read();
 }, scroller);
 
 new ResizeObserver(() => following && toEnd()).observe(scroller);
@@ -305,7 +314,7 @@ on("push:after", ({ selector, swap }) => {
   if (following) toEnd();
   else if (swap === "append" && drawn) fresh.hidden = false;
   if (anchor?.isConnected) scroller.scrollTop += top(anchor) - anchorTop;
-  if (scroller.scrollHeight <= scroller.clientHeight) askOlder();
+  if (!span()) askOlder();
   read();
 });
 
@@ -313,7 +322,6 @@ on("wire:tick", () => {
   if (unsettled.length) flush();
   read();
 });
-on("visibilitychange", read);
 
 localise(document);
 join();

@@ -10,6 +10,7 @@ mod arriving;
 mod coming_back;
 mod hands;
 mod people;
+mod pictures;
 mod plain;
 mod private_rooms;
 mod proxy;

@@ -119,3 +119,37 @@ async fn a_room_with_oneself_is_refused_kindly() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_was_seen_is_read_even_if_one_leaves_at_once() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let bob = browser.person(&server.url("/")).await;
+        let carl = browser.person(&server.url("/")).await;
+        let (a, b, c) = (anna.name().await, bob.name().await, carl.name().await);
+        bob.meets(&a).await;
+        bob.says("one").await;
+        carl.meets(&a).await;
+        carl.says("two").await;
+        anna.sees(&format!("#users-mine [data-user='{b}'][data-unread='1']"))
+            .await;
+        anna.sees(&format!("#users-mine [data-user='{c}'][data-unread='1']"))
+            .await;
+        anna.meets(&b).await;
+        bob.says("three").await;
+        anna.hears("three").await;
+        anna.meets(&c).await;
+        anna.hears("two").await;
+        anna.enters("hi").await;
+        anna.until("!document.querySelector('#users-mine [data-unread]')")
+            .await;
+        anna.until("document.title === '#hi · Overwire'").await;
+        anna.reload().await;
+        anna.sees(&format!("#users-mine [data-user='{b}']:not([data-unread])"))
+            .await;
+        anna.sees(&format!("#users-mine [data-user='{c}']:not([data-unread])"))
+            .await;
+    })
+    .await;
+}

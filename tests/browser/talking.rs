@@ -248,6 +248,16 @@ async fn the_list_follows_only_whoever_is_at_its_end() {
         is_at_end(&anna).await;
         anna.sized(700, 420).await;
         is_at_end(&anna).await;
+        anna.run("document.querySelector('#message-text').select()")
+            .await;
+        anna.presses(Key::Delete).await;
+        carl.says((1..=20).map(|number| format!("{number} {}", "many words ".repeat(30))))
+            .await;
+        for width in [360, 1280, 500, 900, 360] {
+            anna.sized(width, 700).await;
+            is_at_end(&anna).await;
+            assert!(!anna.shows("#new-messages").await);
+        }
     })
     .await;
 }

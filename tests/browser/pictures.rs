@@ -1,0 +1,195 @@
+//! What the page looks like, in the sizes and colours that people have. The pictures are taken by
+//! every run, so that this cannot rot, and kept where OVERWIRE_TEST_PICTURES names a folder: that
+//! is how those in `docs/` were made.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use thirtyfour::prelude::Key;
+
+use crate::browser::{Browser, Tab, story_with};
+use crate::server::Server;
+use crate::wire::Wire;
+
+/// Who says what, and how many minutes ago.
+const TALK: [(usize, i64, &str); 14] = [
+    (
+        0,
+        1510,
+        "Anyone here tried the new t-strings in 3.14? I'm rewriting our mailer with them.",
+    ),
+    (
+        1,
+        1507,
+        "Yes! Took me a moment to see that t\"…\" is not a str at all, it gives you a Template",
+    ),
+    (
+        1,
+        1506,
+        "so you decide what happens to every {value} before it becomes text",
+    ),
+    (2, 1490, "That is exactly what I want for SQL"),
+    (0, 1488, "Thanks, I'll try it tonight."),
+    (
+        3,
+        64,
+        "Morning! Is there a tidy way to group consecutive items? I keep writing the same loop.",
+    ),
+    (
+        1,
+        61,
+        "itertools.groupby, if they are sorted by that key already:",
+    ),
+    (
+        1,
+        61,
+        "from itertools import groupby\n\nfor day, lines in groupby(log, key=lambda line: line.day):\n    print(day, len(list(lines)))",
+    ),
+    (3, 58, "Perfect, that is my loop. Thank you!"),
+    (
+        2,
+        40,
+        "Careful: each group is an iterator over the same source. Move on to the next day and the former one is gone.",
+    ),
+    (3, 37, "Good to know before and not after"),
+    (
+        0,
+        12,
+        "Who is coming to the meetup on Thursday? There will be a talk on free-threading, and pizza: https://meetup.example/python/2026/november",
+    ),
+    (2, 9, "Me"),
+    (
+        1,
+        2,
+        "I'm in. Somebody should bring a projector that works this time.",
+    ),
+];
+
+async fn in_colours(tab: &Tab<'_>, scheme: &str) {
+    let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+    tab.devtools("Emulation.setEmulatedMedia", media).await;
+}
+
+/// One state of the page in three sizes and two schemes.
+async fn pictures(tab: &Tab<'_>, folder: &Path, name: &str) {
+    for scheme in ["light", "dark"] {
+        in_colours(tab, scheme).await;
+        for (width, height) in [(360, 720), (768, 900), (1280, 800)] {
+            tab.sized(width, height).await;
+            tab.run("window.framed = false; requestAnimationFrame(() => requestAnimationFrame(() => framed = true))").await;
+            tab.until("window.framed").await;
+            tab.screenshot(&folder.join(format!("{name}-{width}-{scheme}.png")))
+                .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_page_is_worth_a_picture() {
+    let kept = std::env::var_os("OVERWIRE_TEST_PICTURES").map(PathBuf::from);
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = kept.unwrap_or_else(|| scratch.path().to_owned());
+
+    let mut server = Server::start(&["--message-characters", "400"]);
+    let mut people = Vec::new();
+    for _ in 0..5 {
+        people.push(Wire::connect(&server, "/chat/python/").await);
+    }
+    for (who, _, text) in TALK {
+        people[who].says([text.to_owned()]).await;
+    }
+    drop(people);
+    server.dies();
+    let database = rusqlite::Connection::open(server.database()).unwrap();
+    for (_, minutes, text) in TALK {
+        let earlier = "update messages set created_at = created_at - ?1 * 60000 where text = ?2";
+        assert_eq!(
+            database
+                .execute(earlier, rusqlite::params![minutes, text])
+                .unwrap(),
+            1
+        );
+    }
+    drop(database);
+    server.starts_again();
+    let mut others = Vec::new();
+    for room in ["python", "python", "hi", "hi", "events", "off-topic", "hi"] {
+        others.push(Wire::connect(&server, &format!("/chat/{room}/")).await);
+    }
+
+    story_with(&["--force-device-scale-factor=1"], async |browser| {
+        let anna = browser.window().await;
+        anna.devtools("Emulation.setTimezoneOverride", json!({ "timezoneId": "Europe/Berlin" })).await;
+        anna.goto(&server.url("/chat/python/")).await;
+        anna.is_somebody().await;
+        let bob = browser.person(&server.url("/chat/python/")).await;
+        let carl = browser.person(&server.url("/chat/python/")).await;
+        let (a, b, c) = (anna.name().await, bob.name().await, carl.name().await);
+        bob.meets(&a).await;
+        for text in ["Hi! Are you the one who gave the talk last month?", "I'd love to have the slides", "If you don't mind of course"] {
+            bob.says(text).await;
+        }
+        anna.sees(&format!("#users-mine [data-user='{b}'][data-unread='3']")).await;
+        carl.meets(&a).await;
+        carl.says("Lunch?").await;
+        anna.sees(&format!("#users-mine [data-user='{c}'][data-unread='1']")).await;
+        carl.enters("python").await;
+        anna.says("Count me in too!").await;
+        anna.says("I can bring ours, it survived the last one").await;
+        pictures(&anna, &folder, "room").await;
+
+        anna.meets(&b).await;
+        anna.says("That was me, yes. Sure, here they are:\nhttps://slides.example/free-threading").await;
+        bob.says("Wonderful, thank you!").await;
+        anna.hears("Wonderful, thank you!").await;
+        pictures(&anna, &folder, "private").await;
+
+        anna.enters("events").await;
+        pictures(&anna, &folder, "empty").await;
+
+        anna.enters("python").await;
+        anna.sends(&"far too long ".repeat(40)).await;
+        anna.sees("#notice [data-tone=refusal]").await;
+        pictures(&anna, &folder, "notice").await;
+        anna.run("document.querySelector('#message-text').select()").await;
+        anna.presses(Key::Delete).await;
+        anna.click("#notice button").await;
+
+        anna.run("document.querySelector('#people-search').focus()").await;
+        anna.types(&b[..1]).await;
+        anna.sees("#users-found li").await;
+        pictures(&anna, &folder, "search").await;
+        anna.run("document.querySelector('#people-search').focus()").await;
+        anna.types("zzz").await;
+        anna.sees("#users-found .aside__words").await;
+        pictures(&anna, &folder, "nobody").await;
+        anna.run("document.querySelector('#people-search').select()").await;
+        anna.presses(Key::Delete).await;
+        anna.sees_no("#users-found > *").await;
+
+        in_colours(&anna, "light").await;
+        anna.sized(360, 720).await;
+        anna.click("#aside-open").await;
+        pictures(&anna, &folder, "drawer").await;
+        anna.sized(360, 720).await;
+        anna.presses(Key::Escape).await;
+        anna.sized(1280, 800).await;
+
+        anna.run("document.querySelector('#scroller').scrollTop = 0").await;
+        bob.enters("python").await;
+        bob.says("by the way: اهلا وسهلا, and a longwordlongwordlongwordlongwordlongwordlongwordlongwordlongwordlongwordlongwordlongwordlongword").await;
+        anna.sized(1280, 500).await;
+        anna.run("document.querySelector('#scroller').scrollTop = 0").await;
+        carl.says("שלום עולם").await;
+        anna.sees("#new-messages").await;
+        anna.screenshot(&folder.join("fresh.png")).await;
+        anna.click("#new-messages").await;
+
+        server.dies();
+        anna.sees(".state__lost").await;
+        anna.sends("I'll book the room for seven then.").await;
+        anna.sees(".waiting").await;
+        pictures(&anna, &folder, "offline").await;
+    })
+    .await;
+}
