@@ -323,7 +323,9 @@ fn environment() -> Result<Environment<'static>> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.add_function("asset", |path: &str| {
-        Static::address(path).ok_or_else(|| {
+        // Made of our own file names and hexadecimal digits, it needs no escaping.
+        let address = Static::address(path).map(Value::from_safe_string);
+        address.ok_or_else(|| {
             let words = format!("there is no static file {path}");
             minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, words)
         })
