@@ -564,12 +564,17 @@ impl Outbox {
     pub fn take(&self, bytes: usize) -> Taken {
         let mut waiting = lock(&self.state);
         let mut taken = Taken {
-            frames: Vec::new(),
+            frames: VecDeque::new(),
             probes: std::mem::take(&mut waiting.probes),
         };
         if waiting.queue.is_empty() {
             // What was taken before has gone out, or nobody would ask for more.
             waiting.full_since = None;
+        }
+        // Usually that is everything, which then changes hands as it is.
+        if waiting.bytes <= bytes {
+            taken.frames = std::mem::take(&mut waiting.queue);
+            waiting.bytes = 0;
         }
         let mut size = 0;
         while size < bytes {
@@ -577,16 +582,18 @@ impl Outbox {
                 break;
             };
             size += frame.size();
-            taken.frames.push(frame);
+            taken.frames.push_back(frame);
         }
         waiting.bytes -= size;
         if waiting.queue.is_empty() {
             // An idle socket keeps no buffer.
             waiting.queue = VecDeque::new();
-            let soft = std::mem::take(&mut waiting.soft);
-            taken
-                .frames
-                .extend(soft.into_iter().map(|(_, frame)| frame));
+            if !waiting.soft.is_empty() {
+                let soft = std::mem::take(&mut waiting.soft);
+                taken
+                    .frames
+                    .extend(soft.into_iter().map(|(_, frame)| frame));
+            }
         }
         taken
     }
@@ -616,7 +623,7 @@ impl Outbox {
 /// What a socket takes from its outbox.
 pub struct Taken {
     /// To be sent, in this order.
-    pub frames: Vec<Frame>,
+    pub frames: VecDeque<Frame>,
     /// Those who wait for a sign of life.
     pub probes: Vec<oneshot::Sender<()>>,
 }

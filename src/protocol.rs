@@ -204,6 +204,16 @@ impl Frame {
         }))
     }
 
+    /// A ping, pong or close, which has no JSON and is never deflated.
+    #[must_use]
+    pub fn control(plain: Bytes) -> Self {
+        Self(Arc::new(Encoded {
+            payload: plain.len(),
+            plain,
+            deflated: OnceLock::new(),
+        }))
+    }
+
     /// The frame's bytes for a socket that agreed on deflate, or not.
     #[must_use]
     pub fn bytes(&self, deflate: bool) -> &Bytes {

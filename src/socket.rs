@@ -96,10 +96,12 @@ impl From<Violation> for End {
     }
 }
 
-/// The writing of frames, and nothing else: bytes that wait for the socket and how far they are.
+/// The writing of frames, and nothing else: what waits for the socket and how far it is.
 struct Writer {
     deflate: bool,
-    waiting: VecDeque<Bytes>,
+    waiting: VecDeque<Frame>,
+    /// Bytes of the first that have gone out.
+    begun: usize,
     /// The system takes no more for now.
     blocked: bool,
 }
@@ -140,7 +142,9 @@ pub async fn arrive(
         Ok(client) => Arc::new(client),
         Err(error) => {
             tracing::error!(?error, "somebody could not be let in");
-            writer.put(chat.farewell("You cannot be let in right now. It is tried again."));
+            writer.put(Vec::from_iter(
+                chat.farewell("You cannot be let in right now. It is tried again."),
+            ));
             let close = Close {
                 code: 1011,
                 reason: "not possible now",
@@ -171,7 +175,7 @@ pub async fn arrive(
 /// Ends a connection before anybody arrives by it: says why, and closes.
 pub async fn turn_away(mut stream: TcpStream, deflate: bool, notice: Option<Frame>, close: Close) {
     let mut writer = Writer::new(deflate);
-    writer.put(notice);
+    writer.put(Vec::from_iter(notice));
     close_stream(&mut stream, &mut writer, close).await;
 }
 
@@ -180,22 +184,26 @@ impl Writer {
         Self {
             deflate,
             waiting: VecDeque::new(),
+            begun: 0,
             blocked: false,
         }
     }
 
-    fn put(&mut self, frames: impl IntoIterator<Item = Frame>) {
-        self.waiting.extend(
-            frames
-                .into_iter()
-                .map(|frame| frame.bytes(self.deflate).clone()),
-        );
+    fn put(&mut self, frames: impl Into<VecDeque<Frame>>) {
+        if self.waiting.is_empty() {
+            self.waiting = frames.into();
+        } else {
+            self.waiting.extend(frames.into());
+        }
+    }
+
+    fn control(&mut self, frame: Bytes) {
+        self.waiting.push_back(Frame::control(frame));
     }
 
     /// A numbered ping: its pong says which pings have been answered.
     fn ping(&mut self, number: u64) {
-        self.waiting
-            .push_back(websocket::ping(number.to_string().as_bytes()));
+        self.control(websocket::ping(number.to_string().as_bytes()));
     }
 
     fn is_empty(&self) -> bool {
@@ -220,32 +228,35 @@ impl Writer {
     }
 
     fn try_write(&self, stream: &TcpStream) -> io::Result<usize> {
-        if let (Some(only), 1) = (self.waiting.front(), self.waiting.len()) {
-            return stream.try_write(only);
+        let mut frames = self.waiting.iter().map(|frame| frame.bytes(self.deflate));
+        let first = frames.next().map_or(&[][..], |first| &first[self.begun..]);
+        if self.waiting.len() == 1 {
+            return stream.try_write(first);
         }
-        let mut slices = [IoSlice::new(&[]); WRITE_FRAMES];
-        for (slice, bytes) in slices.iter_mut().zip(&self.waiting) {
+        let mut slices = [IoSlice::new(first); WRITE_FRAMES];
+        for (slice, bytes) in slices[1..].iter_mut().zip(frames) {
             *slice = IoSlice::new(bytes);
         }
         let count = self.waiting.len().min(WRITE_FRAMES);
         stream.try_write_vectored(&slices[..count])
     }
 
-    fn advance(&mut self, mut written: usize) {
-        while let Some(first) = self.waiting.front_mut() {
-            if written < first.len() {
-                *first = first.slice(written..);
+    fn advance(&mut self, written: usize) {
+        self.begun += written;
+        while let Some(first) = self.waiting.front() {
+            let size = first.bytes(self.deflate).len();
+            if self.begun < size {
                 return;
             }
-            written -= first.len();
+            self.begun -= size;
             self.waiting.pop_front();
         }
     }
 
     /// Keeps of what waits only the frame that has been begun, if one has: the rest may be cut,
     /// but never inside a frame.
-    fn cut(&mut self, begun: bool) {
-        self.waiting.truncate(usize::from(begun));
+    fn cut(&mut self) {
+        self.waiting.truncate(usize::from(self.begun > 0));
     }
 }
 
@@ -357,7 +368,7 @@ impl Socket {
                     self.waiting_bytes += 64;
                     self.waiting.push_back(None);
                 }
-                Incoming::Ping(payload) => self.writer.waiting.push_back(websocket::pong(&payload)),
+                Incoming::Ping(payload) => self.writer.control(websocket::pong(&payload)),
                 Incoming::Pong(payload) => self.ponged(&payload),
                 Incoming::Close(code) => return Err(End::Closed(code)),
             }
@@ -497,8 +508,9 @@ impl Socket {
                 if close.drain {
                     self.writer.put(self.client.outbox.take(usize::MAX).frames);
                 } else if close.code == 1008 {
-                    self.writer.cut(self.writer.blocked);
-                    self.writer.put(self.chat.farewell(close.reason));
+                    self.writer.cut();
+                    self.writer
+                        .put(Vec::from_iter(self.chat.farewell(close.reason)));
                 }
                 close_stream(&mut self.stream, &mut self.writer, close).await;
                 self.chat.disconnect(&self.client);
@@ -516,9 +528,7 @@ async fn act(chat: &Chat, client: &Client, text: Option<String>) {
 
 /// Sends what waits and the close frame, and gives the other side a moment to do the same.
 async fn close_stream(stream: &mut TcpStream, writer: &mut Writer, close: Close) {
-    writer
-        .waiting
-        .push_back(websocket::close(close.code, close.reason));
+    writer.control(websocket::close(close.code, close.reason));
     let deadline = Instant::now() + CLOSE_DRAIN;
     loop {
         if writer.write(stream).is_err() {
