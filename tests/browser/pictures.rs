@@ -1,13 +1,13 @@
-//! What the page looks like, in the sizes and colours that people have. The pictures are taken by
-//! every run, so that this cannot rot, and kept where OVERWIRE_TEST_PICTURES names a folder: that
-//! is how those in `docs/` were made.
+//! What the page looks like, in the sizes and colours that people have, for people to look at:
+//! OVERWIRE_TEST_PICTURES names the folder that gets the pictures, which is how those in `docs/`
+//! were made. Without it the same is told with a few of them, so that it cannot rot.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use thirtyfour::prelude::Key;
 
-use crate::browser::{Browser, Tab, story_with};
+use crate::browser::{Tab, story_with};
 use crate::server::Server;
 use crate::wire::Wire;
 
@@ -57,7 +57,7 @@ const TALK: [(usize, i64, &str); 14] = [
         12,
         "Who is coming to the meetup on Thursday? There will be a talk on free-threading, and pizza: https://meetup.example/python/2026/november",
     ),
-    (2, 9, "Me"),
+    (2, 9, "Me! And I bring a friend who has just started."),
     (
         1,
         2,
@@ -70,14 +70,28 @@ async fn in_colours(tab: &Tab<'_>, scheme: &str) {
     tab.devtools("Emulation.setEmulatedMedia", media).await;
 }
 
+/// Waits until what was changed has been drawn.
+async fn settled(tab: &Tab<'_>) {
+    tab.run(
+        "window.framed = false;
+         requestAnimationFrame(() => requestAnimationFrame(() => framed = true))",
+    )
+    .await;
+    tab.until("window.framed").await;
+}
+
 /// One state of the page in three sizes and two schemes.
 async fn pictures(tab: &Tab<'_>, folder: &Path, name: &str) {
+    let wanted = std::env::var_os("OVERWIRE_TEST_PICTURES").is_some();
+    let sizes: &[_] = match wanted {
+        true => &[(360, 720), (768, 900), (1280, 800)],
+        false => &[(360, 720), (1280, 800)],
+    };
     for scheme in ["light", "dark"] {
         in_colours(tab, scheme).await;
-        for (width, height) in [(360, 720), (768, 900), (1280, 800)] {
+        for &(width, height) in sizes {
             tab.sized(width, height).await;
-            tab.run("window.framed = false; requestAnimationFrame(() => requestAnimationFrame(() => framed = true))").await;
-            tab.until("window.framed").await;
+            settled(tab).await;
             tab.screenshot(&folder.join(format!("{name}-{width}-{scheme}.png")))
                 .await;
         }
@@ -137,6 +151,19 @@ async fn the_page_is_worth_a_picture() {
         anna.says("Count me in too!").await;
         anna.says("I can bring ours, it survived the last one").await;
         pictures(&anna, &folder, "room").await;
+        for scheme in ["light", "dark"] {
+            in_colours(&anna, scheme).await;
+            anna.sized(1280, 800).await;
+            settled(&anna).await;
+            // As high as what was said today.
+            let above = "document.querySelectorAll('.message:not([data-day=\"\"])[data-day]')[1]\
+                         .getBoundingClientRect().top - scroller.getBoundingClientRect().top";
+            let above: f64 = anna.get(above).await;
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            anna.sized(1280, (800. - above + 30.) as u32).await;
+            settled(&anna).await;
+            anna.screenshot(&folder.join(format!("screenshot-{scheme}.png"))).await;
+        }
 
         anna.meets(&b).await;
         anna.says("That was me, yes. Sure, here they are:\nhttps://slides.example/free-threading").await;
