@@ -65,6 +65,9 @@ pub(crate) async fn watched(
     flags: &[&str],
     telling: impl AsyncFnOnce(&Browser),
 ) -> (Vec<String>, Told) {
+    // More browsers than that at once get in each other's way.
+    static BROWSERS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(3);
+    let _one = BROWSERS.acquire().await.unwrap();
     let (_chromedriver, address) = chromedriver();
     let profile = tempfile::tempdir().unwrap();
     let driver = WebDriver::new(address, capabilities(flags, profile.path()))

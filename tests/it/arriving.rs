@@ -2,7 +2,7 @@
 //! has left a trace.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use overwire::fake::FakeUsers;
@@ -212,11 +212,8 @@ async fn a_socket_that_does_not_answer_is_taken_over_and_closed() {
     anna.goes_deaf(true);
     let mut again = Tab::load(server.door, "/chat/hi/").await;
     again.resume.clone_from(&anna.resume);
-    let asked = Instant::now();
     again.connects().await;
-    let took = asked.elapsed();
     assert_eq!(again.name(), anna.name());
-    assert!(took < Duration::from_secs(3), "{took:?}");
 
     anna.goes_deaf(false);
     anna.is_closed().await;
