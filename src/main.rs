@@ -121,6 +121,8 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
         .with_context(|| format!("--log: “{}” is not a filter", config.log))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Where the log cannot be written, a complaint about that cannot either, and would panic.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Text => log.init(),

@@ -93,6 +93,20 @@ async fn a_wrong_setting_is_explained() {
 }
 
 #[tokio::test]
+async fn it_serves_and_ends_though_nobody_takes_its_log_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let mut server = Program::start(&file, &["--log", "debug"]).await;
+    server.loses_its_log();
+    let mut anna = server.tab().await;
+    anna.says("hello").await;
+    server.signal("TERM");
+    assert_eq!(anna.is_closed().await, Some(1012));
+    let (status, _) = server.ends().await;
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
 async fn asked_to_end_it_stores_what_was_sent_and_closes_every_socket() {
     for signal in ["TERM", "INT"] {
         let folder = tempfile::tempdir().unwrap();

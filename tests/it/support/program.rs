@@ -71,12 +71,18 @@ impl Program {
         assert!(sent.unwrap().success());
     }
 
+    /// Whatever took its log is gone.
+    pub(crate) fn loses_its_log(&mut self) {
+        self.child.stderr = None;
+    }
+
     /// Waits until it has ended. Answers how, and what it said.
     pub(crate) async fn ends(mut self) -> (ExitStatus, String) {
         let ending = tokio::task::spawn_blocking(move || {
             let mut words = String::new();
-            let mut stderr = self.child.stderr.take().unwrap();
-            stderr.read_to_string(&mut words).unwrap();
+            if let Some(mut stderr) = self.child.stderr.take() {
+                stderr.read_to_string(&mut words).unwrap();
+            }
             (self.child.wait().unwrap(), words)
         });
         tokio::time::timeout(DEADLINE, ending)
