@@ -1,7 +1,6 @@
 //! The program itself: how it starts, what it says when it cannot, and how it ends.
 
 use std::net::TcpListener;
-use std::time::Duration;
 
 use serde_json::json;
 
