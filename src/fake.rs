@@ -42,7 +42,7 @@ impl FakeUsers {
         if name.is_empty() {
             name.push_str("person");
         }
-        name + &self.rng.random_range(1..=numbers).to_string()
+        format!("{name}{}", self.rng.random_range(1..=numbers))
     }
 }
 

@@ -28,6 +28,8 @@ pub enum Region {
     Notice,
     /// The people who concern this person.
     Mine,
+    /// The groups: the default ones, and this person's.
+    Groups,
     /// The people who are here.
     Online,
     /// The room's newest page, of a tab that knows no changes.
@@ -102,8 +104,9 @@ struct Waiting {
     queue: VecDeque<Frame>,
     bytes: usize,
     soft: Vec<(Region, Frame)>,
-    /// The own list of people that was given last, as a hash.
+    /// What was given last of the lists that are pushed only when they differ, as hashes.
     mine: Option<u64>,
+    groups: Option<u64>,
     /// Own messages of this room whose ordered push has not come by yet.
     unsettled: Vec<Message>,
     probes: Vec<oneshot::Sender<()>>,
@@ -481,15 +484,22 @@ impl Outbox {
         wake(waiting);
     }
 
-    /// Shows the person's own list of people, if it differs from what they have.
-    pub fn show_mine(&self, frame: &Frame) {
-        let hash = Some(BuildHasherDefault::<DefaultHasher>::default().hash_one(frame.payload()));
-        let mut waiting = lock(&self.state);
-        if waiting.closing.is_none() && waiting.mine != hash {
-            waiting.mine = hash;
-            waiting.replace(Region::Mine, frame.clone());
-            wake(waiting);
+    /// Shows a list, if it differs from what the tab has.
+    pub fn show_new(&self, region: Region, frame: &Frame) {
+        if self.is_new(region, frame) {
+            self.show(region, frame.clone());
         }
+    }
+
+    /// Whether a list differs from what the tab was given last, which it is from now on.
+    pub fn is_new(&self, region: Region, frame: &Frame) -> bool {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(frame.payload());
+        let mut waiting = lock(&self.state);
+        let given = match region {
+            Region::Groups => &mut waiting.groups,
+            _ => &mut waiting.mine,
+        };
+        given.replace(hash) != Some(hash)
     }
 
     /// Shows a region, in place of what waits for it.
@@ -891,7 +901,7 @@ mod tests {
         let outbox = tab(&hub, 1, Dialect::V1, 4);
         for words in ["anna", "anna", "anna and bob"] {
             hub.show_online(&frame(words));
-            outbox.show_mine(&frame(words));
+            outbox.show_new(Region::Mine, &frame(words));
             let expected: &[&str] = match (words, seen(&outbox)) {
                 ("anna", Some(5)) => &[],
                 _ => &[words, words],

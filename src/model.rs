@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::char::is_combining_mark;
 use uuid::Uuid;
 
 macro_rules! id {
@@ -257,6 +259,70 @@ pub struct Message {
     pub created_at: Millis,
 }
 
+/// A group's name, without `#`: 1 to 64 letters, digits, `-`, `_`, `.` and inner spaces of any
+/// script, at least one of them a letter or a digit. Composed (Unicode NFC) and trimmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupName(String);
+
+/// Why a group may not be called so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadName {
+    /// No letter or digit in it.
+    Empty,
+    /// More than 64 characters.
+    TooLong,
+    /// A character that has no place in a name.
+    Character(char),
+}
+
+impl GroupName {
+    /// The longest name, in characters (Unicode scalar values).
+    pub const CHARACTERS: usize = 64;
+
+    /// Checks a name as it was typed.
+    pub fn new(text: &str) -> Result<Self, BadName> {
+        let name: String = text.trim().trim_start_matches('#').nfc().collect();
+        let odd = name.chars().find(|c| {
+            // A mark belongs to the letter before it, in the scripts that are written so.
+            !c.is_alphanumeric() && !is_combining_mark(*c) && !matches!(c, '-' | '_' | '.' | ' ')
+        });
+        if let Some(odd) = odd {
+            return Err(BadName::Character(odd));
+        }
+        if !name.chars().any(char::is_alphanumeric) {
+            return Err(BadName::Empty);
+        }
+        if name.chars().count() > Self::CHARACTERS {
+            return Err(BadName::TooLong);
+        }
+        Ok(Self(name))
+    }
+
+    /// The name as it is shown.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What is the same for all names that differ by case alone.
+    #[must_use]
+    pub fn key(&self) -> String {
+        Self::key_of(&self.0)
+    }
+
+    /// The key of a text that may be no name at all.
+    #[must_use]
+    pub fn key_of(text: &str) -> String {
+        // Upper case first, so that letters with two lower-case forms come to one.
+        text.nfc()
+            .collect::<String>()
+            .to_uppercase()
+            .to_lowercase()
+            .nfc()
+            .collect()
+    }
+}
+
 /// A text that may be stored: neither empty to the eye nor longer than allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageText(String);
@@ -428,6 +494,36 @@ mod tests {
         check(" \n\t\u{200b}\u{feff}", Err(BadText::Empty));
         check("abcdef", Err(BadText::TooLong { characters: 6 }));
         check("👩‍👩‍👧", Ok("👩‍👩‍👧"));
+    }
+
+    #[test]
+    fn a_groups_name_is_checked() {
+        #[track_caller]
+        fn check(text: &str, expected: Result<&str, BadName>) {
+            let name = GroupName::new(text);
+            assert_eq!(
+                name.as_ref().map(GroupName::as_str),
+                expected.as_ref().copied()
+            );
+        }
+        check("rust", Ok("rust"));
+        check(" #Rust 1.0-beta_2 ", Ok("Rust 1.0-beta_2"));
+        check("cafe\u{301}", Ok("caf\u{e9}"));
+        check("日本語", Ok("日本語"));
+        check("हिन्दी", Ok("हिन्दी"));
+        check("", Err(BadName::Empty));
+        check(" -_. ", Err(BadName::Empty));
+        check("a/b", Err(BadName::Character('/')));
+        check("@anna", Err(BadName::Character('@')));
+        check("a\u{200b}b", Err(BadName::Character('\u{200b}')));
+        check("a\nb", Err(BadName::Character('\n')));
+        check("👍 yes", Err(BadName::Character('👍')));
+        check(&"x".repeat(64), Ok(&"x".repeat(64)));
+        check(&"x".repeat(65), Err(BadName::TooLong));
+        let key = |text: &str| GroupName::new(text).unwrap().key();
+        assert_eq!(key("Größe"), key("GRÖSSE"));
+        assert_eq!(key("ΣΊΣΥΦΟΣ"), key("σίσυφος"));
+        assert_ne!(key("rust"), key("rust2"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::model::{MessageId, ResumeToken, RoomId, Target, Version};
+use crate::model::{GroupName, MessageId, ResumeToken, RoomId, Target, Version};
 use crate::websocket;
 
 /// Where the page's socket is opened.
@@ -26,8 +26,9 @@ const RESUME_PREFIX: &str = "resume.";
 pub const FIRST_GROUP: &str = "hi";
 
 /// The actions a tab may send, as they are spelled on the wire.
-pub const ACTIONS: [&str; 6] = [
+pub const ACTIONS: [&str; 7] = [
     "Change group",
+    "New group",
     "New message",
     "Older messages",
     "Read",
@@ -59,6 +60,10 @@ impl Selector {
     pub const NOTICE: Self = Self::fixed("#notice");
     /// The answer to `Ping`.
     pub const CONNECTION: Self = Self::fixed("#connection");
+    /// The groups: the default ones, and mine.
+    pub const GROUPS_LIST: Self = Self::fixed("#groups-list");
+    /// The way to a group of one's own.
+    pub const NEW_GROUP: Self = Self::fixed("#new-group");
     /// The people who concern me.
     pub const USERS_MINE: Self = Self::fixed("#users-mine");
     /// The people who are here, the same for everyone.
@@ -67,13 +72,15 @@ impl Selector {
     pub const USERS_FOUND: Self = Self::fixed("#users-found");
 
     /// Every fixed selector a push may go to.
-    pub const FIXED: [Self; 9] = [
+    pub const FIXED: [Self; 11] = [
         Self::LOGGED_USER,
         Self::GROUP_NAME,
         Self::MESSAGES_LIST,
         Self::MESSAGES_OLDER,
         Self::NOTICE,
         Self::CONNECTION,
+        Self::GROUPS_LIST,
+        Self::NEW_GROUP,
         Self::USERS_MINE,
         Self::USERS_ONLINE,
         Self::USERS_FOUND,
@@ -246,6 +253,8 @@ impl Frame {
 pub enum Action {
     /// `Change group`: enter that room.
     ChangeGroup(Target),
+    /// `New group`: make the group of that name, if there is none, and enter it.
+    NewGroup(String),
     /// `New message`.
     NewMessage {
         /// What was typed.
@@ -283,6 +292,8 @@ pub enum Action {
 pub struct Refusal {
     /// The words.
     pub text: String,
+    /// The group that is missing, where it may be made.
+    pub offer: Option<String>,
     /// The key of the refused action, if it had one.
     pub key: Option<Uuid>,
 }
@@ -292,8 +303,16 @@ impl Refusal {
     pub fn new(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
+            offer: None,
             key: None,
         }
+    }
+
+    /// The same refusal, with the offer to make that group.
+    #[must_use]
+    pub fn offering(self, group: Option<GroupName>) -> Self {
+        let offer = group.map(|group| group.as_str().to_owned());
+        Self { offer, ..self }
     }
 
     /// The same refusal for the action of that key.
@@ -309,6 +328,7 @@ impl Action {
     pub fn name(&self) -> &'static str {
         match self {
             Self::ChangeGroup(_) => "Change group",
+            Self::NewGroup(_) => "New group",
             Self::NewMessage { .. } => "New message",
             Self::OlderMessages { .. } => "Older messages",
             Self::Read { .. } => "Read",
@@ -344,6 +364,7 @@ impl Action {
                     false => Target::Private(room),
                 }))
             }
+            "New group" => Ok(Self::NewGroup(data.string("groupName")?)),
             "New message" => {
                 let key = data.key()?;
                 let text = data.string("message").map_err(|refusal| refusal.of(key))?;

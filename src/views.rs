@@ -8,10 +8,11 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use rust_embed::RustEmbed;
 use serde::Serialize;
-use uuid::Uuid;
 
-use crate::model::{Message, Person, ResumeToken, Room, RoomKind, Target, User, UserId, Version};
-use crate::protocol::{self, PAGE_BYTES, Push, SOCKET_PATH, Selector, Swap};
+use crate::model::{
+    Message, Millis, Person, ResumeToken, Room, RoomKind, Target, User, UserId, Version,
+};
+use crate::protocol::{self, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap};
 use crate::store::Page;
 
 #[derive(RustEmbed)]
@@ -77,7 +78,7 @@ pub struct ChatPage<'a> {
     /// The group on show and its newest page; a private room is drawn empty.
     pub room: Option<(&'a Room, &'a Page)>,
     /// What is said at once.
-    pub notice: Option<&'a str>,
+    pub notice: Option<&'a Refusal>,
 }
 
 /// The templates, all parsed when the program starts.
@@ -127,13 +128,14 @@ impl Views {
                 messages => Vec::<Value>::new(),
             },
         };
+        let nonce = 0;
         let notice = page
             .notice
-            .map(|text| notice_context(text, Tone::Refusal, None));
+            .map(|refusal| notice_context(refusal, Tone::Refusal));
         self.draw(
             "chat.html",
             context! {
-                title, room, notice,
+                title, room, notice, nonce,
                 page => list,
                 host => page.host,
                 scheme => page.scheme,
@@ -273,8 +275,8 @@ impl Views {
     }
 
     /// Words for one person, with the key of what was refused.
-    pub fn notice(&self, text: &str, tone: Tone, key: Option<Uuid>) -> Result<Push> {
-        let context = context! { notice => notice_context(text, tone, key) };
+    pub fn notice(&self, refusal: &Refusal, tone: Tone) -> Result<Push> {
+        let context = context! { notice => notice_context(refusal, tone) };
         Ok(Push::inner(
             Selector::NOTICE,
             self.draw("_notice.html", context)?,
@@ -288,6 +290,26 @@ impl Views {
             Selector::CONNECTION,
             self.draw("_connection.html", context)?,
         ))
+    }
+
+    /// The default groups and those of one person.
+    pub fn groups_list(&self, groups: &[Room]) -> Result<Push> {
+        let groups: Vec<_> = groups.iter().map(room_context).collect();
+        let html = self.draw("_groups_list.html", context! { groups })?;
+        Ok(Push::inner(Selector::GROUPS_LIST, html))
+    }
+
+    /// Nothing to be said any more.
+    #[must_use]
+    pub fn no_notice(&self) -> Push {
+        Push::inner(Selector::NOTICE, String::new())
+    }
+
+    /// The way to a group of one's own, as if untouched: the field bears another id than the one
+    /// it replaces, so that what was typed does not stay in it.
+    pub fn new_group(&self) -> Result<Push> {
+        let html = self.draw("_new_group.html", context! { nonce => Millis::now().0 })?;
+        Ok(Push::inner(Selector::NEW_GROUP, html))
     }
 
     /// The people who concern one person.
@@ -402,16 +424,22 @@ fn message_context(message: &Message) -> Value {
     }
 }
 
-fn notice_context(text: &str, tone: Tone, key: Option<Uuid>) -> Value {
-    context! { text, tone => Serde(&tone), key => key.map(|key| key.to_string()) }
+fn notice_context(refusal: &Refusal, tone: Tone) -> Value {
+    let Refusal { text, offer, key } = refusal;
+    let payload = offer
+        .as_ref()
+        .map(|group| serde_json::json!({ "groupName": group }).to_string());
+    context! { text, offer, payload, tone => Serde(&tone), key => key.map(|key| key.to_string()) }
 }
 
 #[cfg(test)]
 mod tests {
     use scraper::{Html, Selector as Css};
 
+    use uuid::Uuid;
+
     use super::*;
-    use crate::model::{History, MessageId, Millis, RoomId};
+    use crate::model::{History, MessageId, RoomId};
 
     const NASTY: &str = "</p><script>alert(1)</script>\" onload='x' {{ 7*7 }} &amp;";
     const VERSION: Version = Version {
@@ -464,6 +492,14 @@ mod tests {
         }
     }
 
+    fn nasty_refusal() -> Refusal {
+        Refusal {
+            text: NASTY.to_owned(),
+            offer: Some(NASTY.to_owned()),
+            key: Some(Uuid::nil()),
+        }
+    }
+
     fn whole_page(name: &str) -> String {
         let room = group(name);
         let messages = page(vec![message(1, name)]);
@@ -472,7 +508,7 @@ mod tests {
             scheme: "http",
             groups: &[group("hi"), group(name)],
             room: Some((&room, &messages)),
-            notice: Some(name),
+            notice: Some(&Refusal::new(name)),
         };
         Views::new().unwrap().chat_page(&page).unwrap()
     }
@@ -513,7 +549,7 @@ mod tests {
             views.messages(&nasty).html,
             views.older_messages(&nasty).unwrap()[1].html.clone(),
             views.changed_message(&message(1, NASTY)).html,
-            views.notice(NASTY, Tone::Refusal, None).unwrap().html,
+            views.notice(&nasty_refusal(), Tone::Refusal).unwrap().html,
             views.users_mine(&people).unwrap().html,
             views.users_online(&people, 7).unwrap().html,
             views.users_found(NASTY, &people, true).unwrap().html,

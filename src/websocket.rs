@@ -1128,7 +1128,7 @@ mod tests {
     #[test]
     fn their_client_reads_our_frames() {
         for len in [0, 1, 124, 125, 126, 127, 65_535, 65_536, 300_000] {
-            let long = "ü".repeat(len / 2) + &"x".repeat(len % 2);
+            let long = ["ü".repeat(len / 2), "x".repeat(len % 2)].concat();
             assert_eq!(
                 read_by_their_client(&text(long.as_bytes())),
                 Theirs::text(long)

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{Chat, Client, Failure, NOT_SAVED, Result, people};
 use crate::hub::Region;
-use crate::model::{BadText, MessageId, MessageText, RoomId, Target, User};
+use crate::model::{BadName, BadText, GroupName, MessageId, MessageText, RoomId, Target, User};
 use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal};
 use crate::store::{Entered, Page, Post, Posted};
 use crate::views::Tone;
@@ -26,6 +26,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
     }
     match action {
         Action::ChangeGroup(target) => change_group(chat, client, target).await,
+        Action::NewGroup(name) => new_group(chat, client, &name).await,
         Action::OlderMessages { before, room } => older_messages(chat, client, before, room).await,
         Action::FindPeople { text } => find_people(chat, client, &text).await,
         _ => ping(chat, client),
@@ -46,25 +47,52 @@ async fn change_group(chat: &Chat, client: &Client, target: Target) -> Result<()
     }
 }
 
-/// What is said of a room that is asked for by name and cannot be entered.
-pub(super) fn no_such_room(target: &Target, me: &User) -> Option<Refusal> {
-    let text = match target {
-        Target::Group(_) => no_such_group(target)?,
-        Target::Private(name) if name.to_lowercase() == me.name => {
-            "That is you. Open a second tab to have somebody to talk with.".to_owned()
-        }
-        Target::Private(name) => format!("Nobody called “{}” has been here.", shortened(name)),
-        Target::Room(_) => return None,
-    };
-    Some(Refusal::new(text))
+async fn new_group(chat: &Chat, client: &Client, name: &str) -> Result<()> {
+    let name = GroupName::new(name).map_err(|bad| {
+        Refusal::new(match bad {
+            BadName::Empty => "A group's name needs a letter or a digit.".to_owned(),
+            BadName::TooLong => {
+                format!(
+                    "A group's name has at most {} characters.",
+                    GroupName::CHARACTERS
+                )
+            }
+            BadName::Character(odd) => format!(
+                "A group's name is made of letters, digits, “-”, “_”, “.” and spaces; “{}” is \
+                 none of them.",
+                odd.escape_default()
+            ),
+        })
+    })?;
+    let target = Target::Group(name.as_str().to_owned());
+    chat.store.make_group(client.user.id, name).await?;
+    // The offer to make it has been taken, and what was typed has become a group.
+    chat.push(client, [chat.views.no_notice()]);
+    if client.outbox.dialect == Dialect::V1 {
+        chat.push(client, [chat.views.new_group()?]);
+    }
+    change_group(chat, client, target).await
 }
 
-/// What is said of a group that there is not.
-pub(super) fn no_such_group(target: &Target) -> Option<String> {
+/// What is said of a room that is asked for by name and cannot be entered.
+pub(super) fn no_such_room(target: &Target, me: &User) -> Option<Refusal> {
     match target {
-        Target::Group(name) => Some(format!("There is no group #{}.", shortened(name))),
-        _ => None,
+        Target::Group(name) => Some(no_such_group(name)),
+        Target::Private(name) if name.to_lowercase() == me.name => Some(Refusal::new(
+            "That is you. Open a second tab to have somebody to talk with.",
+        )),
+        Target::Private(name) => Some(Refusal::new(format!(
+            "Nobody called “{}” has been here.",
+            shortened(name)
+        ))),
+        Target::Room(_) => None,
     }
+}
+
+/// What is said of a group that there is not, with the offer to make it where it may be.
+pub(super) fn no_such_group(name: &str) -> Refusal {
+    let refusal = Refusal::new(format!("There is no group #{}.", shortened(name)));
+    refusal.offering(GroupName::new(name).ok())
 }
 
 fn shortened(name: &str) -> String {
@@ -108,7 +136,7 @@ async fn new_message(
                 ?error,
                 "a message was not stored"
             );
-            let notice = chat.views.notice(NOT_SAVED, Tone::Trouble, None)?;
+            let notice = chat.views.notice(&Refusal::new(NOT_SAVED), Tone::Trouble)?;
             client.outbox.show(Region::Notice, notice.encode());
             return Ok(());
         }

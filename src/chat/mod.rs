@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use crate::fake::FakeUsers;
 use crate::hub::{Close, Hub, Outbox, Region};
-use crate::model::{NodeId, ResumeToken, Room, RoomId, Target, User};
+use crate::model::{NodeId, ResumeToken, Room, RoomId, RoomKind, Target, User, Version};
 use crate::protocol::{self, Action, Dialect, FIRST_GROUP, Frame, Hello, Push, Refusal};
 use crate::relay::Relay;
 use crate::store::{Arrival, Arrived, Entered, Page, Returning, Store, StoreError};
@@ -27,6 +27,9 @@ use people::People;
 /// How long a socket may take to show that it is alive before somebody else takes its client
 /// over.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How many groups the aside lists at most.
+const GROUPS_LISTED: usize = 50;
 
 /// What is said when something of ours failed.
 const TROUBLE: &str = "That did not work on our side. Please try again.";
@@ -237,7 +240,7 @@ impl Chat {
         client: &Client,
         token: &ResumeToken,
         room: Option<RoomId>,
-        after: Option<crate::model::Version>,
+        after: Option<Version>,
         at: Option<String>,
     ) -> Result<()> {
         let resume = (client.outbox.dialect == Dialect::V1).then_some(token);
@@ -279,14 +282,10 @@ impl Chat {
 
     /// The client is in the room from now on and is shown it: what is new since `after`, or the
     /// newest page. On a failure it stays where it was.
-    async fn show_room(
-        &self,
-        client: &Client,
-        room: &Room,
-        after: Option<crate::model::Version>,
-    ) -> Result<()> {
+    async fn show_room(&self, client: &Client, room: &Room, after: Option<Version>) -> Result<()> {
         let outbox = &client.outbox;
         let name = self.views.group_name(room)?;
+        let groups = self.groups(client, room).await?;
         // First into the room, then the page: so nothing falls in between.
         let (former, unsettled) = self.hub.enter(outbox, room.id, None);
         match self.rest(outbox.dialect, room.id, after).await {
@@ -294,8 +293,11 @@ impl Chat {
                 let settled = unsettled
                     .iter()
                     .map(|message| self.views.changed_message(message));
+                let groups = groups.map(|groups| groups.encode());
+                let groups = groups.filter(|groups| outbox.is_new(Region::Groups, groups));
                 let pushes = settled.chain([name]).chain(pushes);
-                outbox.bring(room.id, version, pushes.map(|push| push.encode()));
+                let frames = groups.into_iter().chain(pushes.map(|push| push.encode()));
+                outbox.bring(room.id, version, frames);
                 Ok(())
             }
             Err(failure) => {
@@ -305,6 +307,22 @@ impl Chat {
                 Err(failure)
             }
         }
+    }
+
+    /// The groups of the aside for somebody who is in that room, which is listed in any case.
+    async fn groups(&self, client: &Client, room: &Room) -> Result<Option<Push>> {
+        if client.outbox.dialect == Dialect::Plain {
+            return Ok(None);
+        }
+        let mut groups = self
+            .store
+            .groups(Some(client.user.id), GROUPS_LISTED)
+            .await?;
+        if matches!(room.kind, RoomKind::Group(_)) && !groups.contains(room) {
+            groups.truncate(GROUPS_LISTED - 1);
+            groups.push(room.clone());
+        }
+        Ok(Some(self.views.groups_list(&groups)?))
     }
 
     /// The socket's outbox fell behind and has drained: the rest of its room.
@@ -393,20 +411,20 @@ impl Chat {
 
     /// Says to the person, and to nobody else, why something came to nothing.
     fn tell(&self, client: &Client, failure: Failure) {
-        let (text, tone, key) = match failure {
-            Failure::Refused(refusal) => (refusal.text, Tone::Refusal, refusal.key),
+        let (refusal, tone) = match failure {
+            Failure::Refused(refusal) => (refusal, Tone::Refusal),
             Failure::Store(error) => {
                 tracing::error!(user.id = client.user.id.0, ?error, "the store failed");
-                (TROUBLE.to_owned(), Tone::Trouble, None)
+                (Refusal::new(TROUBLE), Tone::Trouble)
             }
             Failure::View(error) => {
                 tracing::error!(user.id = client.user.id.0, ?error, "a fragment failed");
-                (TROUBLE.to_owned(), Tone::Trouble, None)
+                (Refusal::new(TROUBLE), Tone::Trouble)
             }
         };
-        match self.views.notice(&text, tone, key) {
+        match self.views.notice(&refusal, tone) {
             // Each key has to be settled; of other notices the newest will do.
-            Ok(notice) if key.is_some() => self.push(client, [notice]),
+            Ok(notice) if refusal.key.is_some() => self.push(client, [notice]),
             Ok(notice) => client.outbox.show(Region::Notice, notice.encode()),
             Err(error) => tracing::error!(?error, "a notice failed"),
         }
@@ -433,7 +451,7 @@ impl Chat {
         scheme: &str,
         host: &str,
     ) -> anyhow::Result<FirstPage> {
-        let groups = self.store.groups().await?;
+        let groups = self.store.groups(None, GROUPS_LISTED).await?;
         let target = protocol::read_address(address);
         let (mut found, mut notice) = (true, None);
         let room = match &target {
@@ -445,9 +463,9 @@ impl Chat {
                 None
             }
         };
-        if let (Some(target @ Target::Group(_)), None) = (&target, &room) {
+        if let (Some(Target::Group(name)), None) = (&target, &room) {
             found = false;
-            notice = actions::no_such_group(target);
+            notice = Some(actions::no_such_group(name));
         }
         let page: Option<Page> = match &room {
             Some(room) => Some(self.store.newest(room.id).await?),
@@ -458,14 +476,14 @@ impl Chat {
             scheme,
             groups: &groups,
             room: room.as_ref().zip(page.as_ref()),
-            notice: notice.as_deref(),
+            notice: notice.as_ref(),
         })?;
         Ok(FirstPage { html, found })
     }
 
     /// The last words to a tab that is cut loose or turned away.
     pub fn farewell(&self, words: &str) -> Option<Frame> {
-        let notice = self.views.notice(words, Tone::Refusal, None);
+        let notice = self.views.notice(&Refusal::new(words), Tone::Refusal);
         notice
             .inspect_err(|error| tracing::error!(?error, "a notice failed"))
             .ok()

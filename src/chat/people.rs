@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use super::{Chat, Result};
+use crate::hub::Region;
 use crate::model::{MessageId, Millis, Person, RoomId, UserId};
 use crate::protocol::Dialect;
 use crate::relay::{Envelope, News};
@@ -267,7 +268,7 @@ impl Chat {
             if tabs.iter().any(|tab| tab.dialect == Dialect::V1) {
                 let frame = self.views.users_mine(&people)?.encode();
                 for tab in tabs.iter().filter(|tab| tab.dialect == Dialect::V1) {
-                    tab.show_mine(&frame);
+                    tab.show_new(Region::Mine, &frame);
                 }
             }
             Ok(people)

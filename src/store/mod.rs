@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::model::{
-    ClientId, Message, MessageId, MessageText, Millis, NewUser, NodeId, Person, Room, RoomId,
-    Target, TokenHash, User, UserId, Version,
+    ClientId, GroupName, Message, MessageId, MessageText, Millis, NewUser, NodeId, Person, Room,
+    RoomId, Target, TokenHash, User, UserId, Version,
 };
 
 /// How long an untouched user stays with the token of whoever was them last.
@@ -210,6 +210,10 @@ pub trait Store: Send + Sync + 'static {
     /// The client enters a room, which becomes the one it is active in.
     async fn enter(&self, client: Returning, user: UserId, target: Target) -> Result<Entered>;
 
+    /// Makes the group of that name, if there is none; whoever made it belongs to it. Doing it
+    /// again changes nothing.
+    async fn make_group(&self, maker: UserId, name: GroupName) -> Result<()>;
+
     /// Stores a message in a room its author may post in: durable, and with the room's version
     /// one higher, when it answers. A known key of the same author stores nothing.
     async fn post(&self, post: Post) -> Result<Posted>;
@@ -217,8 +221,9 @@ pub trait Store: Send + Sync + 'static {
     /// These people have seen these rooms up to these messages. Never goes back.
     async fn mark_read(&self, reads: Vec<(UserId, RoomId, MessageId)>) -> Result<()>;
 
-    /// The default groups, in their order.
-    async fn groups(&self) -> Result<Vec<Room>>;
+    /// The default groups in their order; then, for a user, those they belong to, by name; at most
+    /// `limit`.
+    async fn groups(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Room>>;
 
     /// The group of that name, as anybody may see it.
     async fn group(&self, name: &str) -> Result<Option<Room>>;

@@ -21,8 +21,8 @@ use super::{
     Posted, Result, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use crate::model::{
-    ClientId, History, Message, MessageId, Millis, NewUser, NodeId, Person, Room, RoomId, RoomKind,
-    Target, TokenHash, User, UserId, Version,
+    ClientId, GroupName, History, Message, MessageId, Millis, NewUser, NodeId, Person, Room,
+    RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
 };
 use crate::protocol::PAGE_MESSAGES;
 
@@ -548,7 +548,7 @@ fn room(db: &Connection, me: UserId, id: RoomId) -> rusqlite::Result<Option<Room
 
 fn group(db: &Connection, name: &str) -> rusqlite::Result<Option<Room>> {
     db.prepare_cached("select id, name from rooms where name_key = ?")?
-        .query_one([name.to_lowercase()], group_row)
+        .query_one([GroupName::key_of(name)], group_row)
         .optional()
 }
 
@@ -575,6 +575,44 @@ fn private_room(db: &Connection, me: UserId, with: User, now: Millis) -> rusqlit
         id: RoomId(id),
         kind: RoomKind::Private { with },
     })
+}
+
+fn make_group(
+    db: &Connection,
+    maker: UserId,
+    name: &GroupName,
+    now: Millis,
+) -> rusqlite::Result<()> {
+    let made = db
+        .prepare_cached(
+            "insert into rooms (id, kind, name, name_key, created_at)
+             values (?, 'group', ?, ?, ?) on conflict (name_key) do nothing",
+        )?
+        .execute(params![
+            RoomId::random().0,
+            name.as_str(),
+            name.key(),
+            now.0
+        ])?;
+    if made > 0 {
+        trace(db, maker, now)?;
+        db.prepare_cached(
+            "insert into users_subscribed (user_id, room_id)
+             select ?, id from rooms where name_key = ?",
+        )?
+        .execute(params![maker.0, name.key()])?;
+    }
+    Ok(())
+}
+
+/// From now on the user is never handed to somebody else.
+fn trace(db: &Connection, user: UserId, now: Millis) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "update users set traced_at = ?, free = 0, gone_at = null
+         where id = ? and traced_at is null",
+    )?
+    .execute(params![now.0, user.0])?;
+    Ok(())
 }
 
 fn person(db: &Connection, name: &str) -> rusqlite::Result<Option<User>> {
@@ -826,11 +864,7 @@ fn post(writing: &mut Writing<'_>, post: &Post, now: Millis) -> rusqlite::Result
         .as_ref()
         .map_or(std::slice::from_ref(&post.author), |both| both)
     {
-        db.prepare_cached(
-            "update users set traced_at = ?, free = 0, gone_at = null
-             where id = ? and traced_at is null",
-        )?
-        .execute(params![now.0, user.0])?;
+        trace(db, *user, now)?;
         let with = between.and_then(|both| both.into_iter().find(|other| other != user));
         subscribe(db, *user, post, with, MessageId(id))?;
     }
@@ -1050,6 +1084,11 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn make_group(&self, maker: UserId, name: GroupName) -> Result<()> {
+        self.write(move |writing| make_group(writing.db, maker, &name, Millis::now()))
+            .await
+    }
+
     async fn post(&self, new: Post) -> Result<Posted> {
         self.write(move |writing| post(writing, &new, Millis::now()))
             .await
@@ -1064,13 +1103,26 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn groups(&self) -> Result<Vec<Room>> {
-        self.read(|db| {
-            db.prepare_cached(
-                "select id, name from rooms where position is not null order by position",
-            )?
-            .query_map([], group_row)?
-            .collect()
+    async fn groups(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Room>> {
+        self.read(move |db| {
+            let mut groups = db
+                .prepare_cached(
+                    "select id, name from rooms where position is not null
+                     order by position limit ?",
+                )?
+                .query_map([limit as i64], group_row)?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            let Some(user) = user else { return Ok(groups) };
+            let mine = db
+                .prepare_cached(
+                    "select r.id, r.name from users_subscribed s join rooms r on r.id = s.room_id
+                     where s.user_id = ? and s.with_id is null and r.position is null
+                     order by r.name_key limit ?",
+                )?
+                .query_map(params![user.0, (limit - groups.len()) as i64], group_row)?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            groups.extend(mine);
+            Ok(groups)
         })
         .await
     }
@@ -1377,7 +1429,7 @@ mod tests {
         store.post(hello(bob.1.id, private)).await.unwrap();
         let seen = vec![(anna.1.id, private, MessageId(3))];
         store.mark_read(seen).await.unwrap();
-        store.groups().await.unwrap();
+        store.groups(None, 50).await.unwrap();
         store.versions(vec![group, private]).await.unwrap();
         let page = store.newest(group).await.unwrap();
         store.older(group, message.id).await.unwrap();
@@ -1683,7 +1735,7 @@ mod tests {
         for _ in 0..2 {
             let store = place.open().await;
             assert_eq!(version(), MIGRATIONS.len() as i64);
-            assert_eq!(store.groups().await.unwrap().len(), 4);
+            assert_eq!(store.groups(None, 50).await.unwrap().len(), 4);
             store.close().await;
         }
         let newer = MIGRATIONS.len() as i64 + 1;
@@ -1706,7 +1758,7 @@ mod tests {
             place.try_to_open(Access::Server),
             place.try_to_open(Access::Beside)
         );
-        assert_eq!(server.unwrap().groups().await.unwrap().len(), 4);
+        assert_eq!(server.unwrap().groups(None, 50).await.unwrap().len(), 4);
         beside.unwrap().check().await.unwrap();
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use overwire::model::{
-    History, Message, MessageId, MessageText, Millis, NewUser, NodeId, Person, Room, RoomId,
-    RoomKind, Target, TokenHash, User, UserId, Version,
+    GroupName, History, Message, MessageId, MessageText, Millis, NewUser, NodeId, Person, Room,
+    RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
 };
 use overwire::protocol::PAGE_MESSAGES;
 use overwire::store::{
@@ -149,6 +149,7 @@ macro_rules! every_promise {
             people_are_found_by_the_beginning_of_their_names
             a_name_that_is_taken_makes_no_second_user
             the_default_groups_stand_in_their_order
+            a_group_is_made_once_and_belongs_to_whoever_made_it
             a_census_counts_what_there_is
             a_reset_leaves_the_default_groups_and_nothing_else
             a_closed_store_says_so
@@ -715,7 +716,7 @@ async fn a_message_outlives_a_restart(backend: &impl Backend) {
 async fn versions_grow_by_one_and_ids_with_them_however_many_write(backend: &impl Backend) {
     let store = backend.open().await;
     let rooms: Vec<RoomId> = store
-        .groups()
+        .groups(None, 50)
         .await
         .unwrap()
         .iter()
@@ -1303,13 +1304,38 @@ async fn a_name_that_is_taken_makes_no_second_user(backend: &impl Backend) {
 
 async fn the_default_groups_stand_in_their_order(backend: &impl Backend) {
     let store = backend.open().await;
-    let groups = store.groups().await.unwrap();
+    let groups = store.groups(None, 50).await.unwrap();
     let expected = ["hi", "python", "events", "off-topic"];
     for (group, name) in groups.iter().zip(expected) {
         assert_eq!(group.kind, RoomKind::Group(name.to_owned()));
         assert_eq!(store.group(name).await.unwrap().as_ref(), Some(group));
     }
     assert_eq!(groups.len(), expected.len());
+}
+
+async fn a_group_is_made_once_and_belongs_to_whoever_made_it(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let name = |text: &str| GroupName::new(text).unwrap();
+    let makes = |somebody: &Somebody, text: &str| store.make_group(somebody.user.id, name(text));
+    makes(&anna, "Zebras").await.unwrap();
+    makes(&anna, "apes").await.unwrap();
+    makes(&bob, "ZEBRAS").await.unwrap();
+    let names = async |user: Option<UserId>, limit| -> Vec<String> {
+        let groups = store.groups(user, limit).await.unwrap();
+        groups.iter().map(overwire::views::title).collect()
+    };
+    let default = ["#hi", "#python", "#events", "#off-topic"];
+    assert_eq!(names(None, 50).await, default);
+    assert_eq!(names(Some(bob.user.id), 50).await, default);
+    let mine = [&default[..], &["#apes", "#Zebras"]].concat();
+    assert_eq!(names(Some(anna.user.id), 50).await, mine);
+    assert_eq!(names(Some(anna.user.id), 5).await, mine[..5]);
+    let zebras = store.group("zebras").await.unwrap().unwrap();
+    assert_eq!(overwire::views::title(&zebras), "#Zebras");
+    post(&*store, &bob, zebras.id, "hello").await;
+    let mine = [&default[..], &["#Zebras"]].concat();
+    assert_eq!(names(Some(bob.user.id), 50).await, mine);
 }
 
 async fn a_census_counts_what_there_is(backend: &impl Backend) {
@@ -1341,7 +1367,7 @@ async fn a_reset_leaves_the_default_groups_and_nothing_else(backend: &impl Backe
     );
     assert_eq!(store.returning(anna.token).await.unwrap(), None);
     assert!(store.people_online(9).await.unwrap().is_empty());
-    let groups = store.groups().await.unwrap();
+    let groups = store.groups(None, 50).await.unwrap();
     assert_eq!(groups.len(), 4);
     // A room of before is not one of now, so nobody's version can be mistaken.
     assert!(groups.iter().all(|group| group.id != room));

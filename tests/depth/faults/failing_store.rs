@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use overwire::chat::{Chat, Client, Limits};
 use overwire::hub::OUTBOX_BYTES;
 use overwire::model::{
-    MessageId, Millis, NewUser, NodeId, Person, Room, RoomId, Target, TokenHash, UserId, Version,
+    GroupName, MessageId, Millis, NewUser, NodeId, Person, Room, RoomId, Target, TokenHash, UserId,
+    Version,
 };
 use overwire::protocol::Dialect;
 use overwire::relay::InProcess;
@@ -83,7 +84,8 @@ every_act_may_fail! {
     enter(client: Returning, user: UserId, target: Target) -> Entered;
     post(post: Post) -> Posted;
     mark_read(reads: Vec<(UserId, RoomId, MessageId)>) -> ();
-    groups() -> Vec<Room>;
+    make_group(maker: UserId, name: GroupName) -> ();
+    groups(user: Option<UserId>, limit: usize) -> Vec<Room>;
     group(name: &str) -> Option<Room>;
     versions(rooms: Vec<RoomId>) -> Vec<Version>;
     newest(room: RoomId) -> Page;

@@ -12,13 +12,15 @@ use super::wire::{Event, Handshake, Wire};
 use super::{Door, soon};
 
 /// Where pushes may go, beside `#message-<id>`.
-const PLACES: [&str; 9] = [
+const PLACES: [&str; 11] = [
     "logged-user",
     "group-name",
     "messages-list",
     "messages-older",
     "notice",
     "connection",
+    "groups-list",
+    "new-group",
     "users-mine",
     "users-online",
     "users-found",
