@@ -50,6 +50,8 @@ async fn everything_is_done_by_keyboard() {
             "#python",
             "#events",
             "#off-topic",
+            "new-group-0",
+            "Make",
             "people-search",
             "bob",
             "scroller",

@@ -7,6 +7,41 @@ use crate::server::Server;
 use crate::wire::Wire;
 
 #[tokio::test]
+async fn a_group_of_ones_own_is_made_in_the_aside_or_where_an_address_has_none() {
+    let server = Server::start(&["--unlimited"]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.click("#new-group input").await;
+        anna.types("Rust & <b>").await;
+        anna.presses(Key::Enter).await;
+        anna.sees("#notice .notice").await;
+        let typed = "document.querySelector('#new-group input').value";
+        assert_eq!(anna.get::<String>(typed).await, "Rust & <b>");
+        anna.run("document.querySelector('#new-group input').select()")
+            .await;
+        anna.types("Rust 1.0").await;
+        anna.presses(Key::Enter).await;
+        anna.is_in("#Rust 1.0", "/chat/Rust%201.0/").await;
+        assert_eq!(anna.get::<String>(typed).await, "");
+        assert_eq!(anna.text("[aria-current=page]").await, "#Rust 1.0");
+        anna.sees_no("#notice .notice").await;
+        anna.says("mine").await;
+        anna.back().await;
+        anna.is_in("#hi", "/chat/hi/").await;
+        anna.forward().await;
+        anna.is_in("#Rust 1.0", "/chat/Rust%201.0/").await;
+        anna.hears("mine").await;
+
+        let bob = browser.person(&server.url("/chat/caf%C3%A9/")).await;
+        bob.is_in("#hi", "/chat/hi/").await;
+        bob.click("#notice [data-action]").await;
+        bob.is_in("#café", "/chat/caf%C3%A9/").await;
+        bob.sees_no("#notice .notice").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_group_is_entered_by_a_click_and_history_does_what_it_does() {
     let server = Server::start(&["--unlimited"]);
     let mut carl = Wire::connect(&server, "/chat/python/").await;
