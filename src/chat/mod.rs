@@ -335,7 +335,12 @@ impl Chat {
             .await
         {
             Ok((pushes, version)) => {
-                let frames = pushes.into_iter().map(|push| push.encode());
+                // The rest may be a newest page that one's own message is not in any more.
+                let unsettled = client.outbox.take_unsettled();
+                let settled = unsettled
+                    .iter()
+                    .map(|message| self.views.changed_message(message));
+                let frames = settled.chain(pushes).map(|push| push.encode());
                 client.outbox.bring(place.room, version, frames);
                 true
             }
