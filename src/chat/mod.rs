@@ -303,6 +303,11 @@ impl Chat {
             Err(failure) => {
                 if let Some(former) = former {
                     self.hub.enter(outbox, former.room, former.seen);
+                    let back = Target::Room(former.room);
+                    let back = self.store.enter(client.returning, client.user.id, back);
+                    if let Err(error) = back.await {
+                        tracing::warn!(?error, "where somebody looks is not known for sure");
+                    }
                 }
                 Err(failure)
             }

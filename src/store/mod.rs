@@ -221,8 +221,8 @@ pub trait Store: Send + Sync + 'static {
     /// These people have seen these rooms up to these messages. Never goes back.
     async fn mark_read(&self, reads: Vec<(UserId, RoomId, MessageId)>) -> Result<()>;
 
-    /// The default groups in their order; then, for a user, those they belong to, by name; at most
-    /// `limit`.
+    /// The default groups in their order; then, for a user, those they have belonged to for the
+    /// shortest time, by name; at most `limit`.
     async fn groups(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Room>>;
 
     /// The group of that name, as anybody may see it.

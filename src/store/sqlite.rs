@@ -597,10 +597,10 @@ fn make_group(
     if made > 0 {
         trace(db, maker, now)?;
         db.prepare_cached(
-            "insert into users_subscribed (user_id, room_id)
-             select ?, id from rooms where name_key = ?",
+            "insert into users_subscribed (user_id, room_id, since)
+             select ?, id, ? from rooms where name_key = ?",
         )?
-        .execute(params![maker.0, name.key()])?;
+        .execute(params![maker.0, now.0, name.key()])?;
     }
     Ok(())
 }
@@ -866,7 +866,7 @@ fn post(writing: &mut Writing<'_>, post: &Post, now: Millis) -> rusqlite::Result
     {
         trace(db, *user, now)?;
         let with = between.and_then(|both| both.into_iter().find(|other| other != user));
-        subscribe(db, *user, post, with, MessageId(id))?;
+        subscribe(db, *user, post, with, MessageId(id), now)?;
     }
     let message = db
         .prepare_cached(&format!("select {MESSAGE} where m.id = ?"))?
@@ -895,19 +895,21 @@ fn subscribe(
     post: &Post,
     with: Option<UserId>,
     message: MessageId,
+    now: Millis,
 ) -> rusqlite::Result<()> {
     if with.is_none() {
         db.prepare_cached(
-            "insert into users_subscribed (user_id, room_id) values (?, ?) on conflict do nothing",
+            "insert into users_subscribed (user_id, room_id, since) values (?, ?, ?)
+             on conflict do nothing",
         )?
-        .execute(params![user.0, post.room.0])?;
+        .execute(params![user.0, post.room.0, now.0])?;
         return Ok(());
     }
     let own = user == post.author;
     db.prepare_cached(
         "insert into users_subscribed
-            (user_id, room_id, with_id, last_message_id, read_message_id, unread)
-         values (:user, :room, :with, :message, :read, :unread)
+            (user_id, room_id, since, with_id, last_message_id, read_message_id, unread)
+         values (:user, :room, :now, :with, :message, :read, :unread)
          on conflict do update set
             last_message_id = excluded.last_message_id,
             read_message_id = max(read_message_id, excluded.read_message_id),
@@ -916,6 +918,7 @@ fn subscribe(
     .execute(named_params! {
         ":user": user.0,
         ":room": post.room.0,
+        ":now": now.0,
         ":with": with.map(|with| with.0),
         ":message": message.0,
         ":read": if own { message.0 } else { 0 },
@@ -1113,14 +1116,18 @@ impl Store for SqliteStore {
                 .query_map([limit as i64], group_row)?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             let Some(user) = user else { return Ok(groups) };
-            let mine = db
+            let mut mine = db
                 .prepare_cached(
                     "select r.id, r.name from users_subscribed s join rooms r on r.id = s.room_id
                      where s.user_id = ? and s.with_id is null and r.position is null
-                     order by r.name_key limit ?",
+                     order by s.since desc limit ?",
                 )?
                 .query_map(params![user.0, (limit - groups.len()) as i64], group_row)?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
+            mine.sort_by_cached_key(|room| match &room.kind {
+                RoomKind::Group(name) => GroupName::key_of(name),
+                RoomKind::Private { .. } => String::new(),
+            });
             groups.extend(mine);
             Ok(groups)
         })
@@ -1430,6 +1437,9 @@ mod tests {
         let seen = vec![(anna.1.id, private, MessageId(3))];
         store.mark_read(seen).await.unwrap();
         store.groups(None, 50).await.unwrap();
+        let name = GroupName::new("apes").unwrap();
+        store.make_group(anna.1.id, name).await.unwrap();
+        store.groups(Some(anna.1.id), 50).await.unwrap();
         store.versions(vec![group, private]).await.unwrap();
         let page = store.newest(group).await.unwrap();
         store.older(group, message.id).await.unwrap();

@@ -90,9 +90,10 @@ create unique index messages_key on messages (user_id, key) where key is not nul
 
 create table users_subscribed (
     -- The user belongs to the room, for good: they wrote there, or it is a private room with
-    -- messages. The last four columns serve the unread marks of private rooms.
+    -- messages. The columns from with_id on serve the unread marks of private rooms.
     user_id integer not null references users (id) on delete cascade,
     room_id integer not null references rooms (id) on delete cascade,
+    since integer not null,
     with_id integer references users (id) on delete cascade, -- the other person of a private room
     last_message_id integer not null default 0,
     read_message_id integer not null default 0,
@@ -101,6 +102,7 @@ create table users_subscribed (
 ) without rowid;
 create index users_subscribed_mine on users_subscribed (user_id, (unread > 0), last_message_id)
     where with_id is not null;
+create index users_subscribed_groups on users_subscribed (user_id, since) where with_id is null;
 create index users_subscribed_room on users_subscribed (room_id);
 
 create table clients_active (
