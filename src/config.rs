@@ -1,5 +1,8 @@
 //! What is set from outside: flags, and the environment where a flag is not given.
 
+// These comments are also the text of --help, where angle brackets would stand around addresses.
+#![allow(rustdoc::bare_urls)]
+
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
