@@ -8,11 +8,11 @@ use std::sync::Arc;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use overwire::hub::{Hub, Outbox};
 use overwire::model::{
-    ClientId, History, Message, MessageId, MessageText, Millis, NodeId, ResumeToken, RoomId, User,
-    UserId, Version,
+    ClientId, History, Message, MessageId, MessageText, Millis, NodeId, Page, ResumeToken, RoomId,
+    User, UserId, Version,
 };
 use overwire::protocol::{Action, Dialect, Frame};
-use overwire::store::{self, Access, Arrival, Arrived, Page, Post, Store, Synchronous};
+use overwire::store::{self, Access, Arrival, Arrived, Post, Store, Synchronous};
 use overwire::views::Views;
 use overwire::websocket::{self, Decoder};
 use uuid::Uuid;

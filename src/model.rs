@@ -259,6 +259,19 @@ pub struct Message {
     pub created_at: Millis,
 }
 
+/// A run of a room's messages, oldest first, and the version at which they were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The room's version in the same snapshot.
+    pub version: Version,
+    /// Whether the room is a private one.
+    pub private: bool,
+    /// The messages, at most a page.
+    pub messages: Vec<Message>,
+    /// Whether there are older ones.
+    pub older: bool,
+}
+
 /// A group's name, without `#`: 1 to 64 letters, digits, `-`, `_`, `.` and inner spaces of any
 /// script, at least one of them a letter or a digit. Composed (Unicode NFC) and trimmed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,10 +10,9 @@ use rust_embed::RustEmbed;
 use serde::Serialize;
 
 use crate::model::{
-    Message, Millis, Person, ResumeToken, Room, RoomKind, Target, User, UserId, Version,
+    Message, Millis, Page, Person, ResumeToken, Room, RoomKind, Target, User, UserId, Version,
 };
 use crate::protocol::{self, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap};
-use crate::store::Page;
 
 #[derive(RustEmbed)]
 #[folder = "templates/"]

@@ -4,9 +4,11 @@ use uuid::Uuid;
 
 use super::{Chat, Client, Failure, NOT_SAVED, Result, people};
 use crate::hub::Region;
-use crate::model::{BadName, BadText, GroupName, MessageId, MessageText, RoomId, Target, User};
+use crate::model::{
+    BadName, BadText, GroupName, MessageId, MessageText, Page, RoomId, Target, User,
+};
 use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal};
-use crate::store::{Entered, Page, Post, Posted};
+use crate::store::{Entered, Post, Posted};
 use crate::views::Tone;
 
 /// The longest beginning of a name that is looked for, in characters.

@@ -15,10 +15,10 @@ use tracing::Instrument as _;
 
 use crate::fake::FakeUsers;
 use crate::hub::{Close, Hub, Outbox, Region};
-use crate::model::{NodeId, ResumeToken, Room, RoomId, RoomKind, Target, User, Version};
+use crate::model::{NodeId, Page, ResumeToken, Room, RoomId, RoomKind, Target, User, Version};
 use crate::protocol::{self, Action, Dialect, FIRST_GROUP, Frame, Hello, Push, Refusal};
 use crate::relay::Relay;
-use crate::store::{Arrival, Arrived, Entered, Page, Returning, Store, StoreError};
+use crate::store::{Arrival, Arrived, Entered, Returning, Store, StoreError};
 use crate::views::{ChatPage, Tone, ViewError, Views};
 
 use delivery::Delivery;

@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::model::{
-    ClientId, GroupName, Message, MessageId, MessageText, Millis, NewUser, NodeId, Person, Room,
-    RoomId, Target, TokenHash, User, UserId, Version,
+    ClientId, GroupName, Message, MessageId, MessageText, Millis, NewUser, NodeId, Page, Person,
+    Room, RoomId, Target, TokenHash, User, UserId, Version,
 };
 
 /// How long an untouched user stays with the token of whoever was them last.
@@ -137,19 +137,6 @@ pub struct Change {
     pub message: Message,
     /// The two people of a private room.
     pub between: Option<[UserId; 2]>,
-}
-
-/// A run of a room's messages, oldest first, and the version at which they were read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// The room's version in the same snapshot.
-    pub version: Version,
-    /// Whether the room is a private one.
-    pub private: bool,
-    /// The messages, at most a page.
-    pub messages: Vec<Message>,
-    /// Whether there are older ones.
-    pub older: bool,
 }
 
 /// What brings a reader of a room up to date.

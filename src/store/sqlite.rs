@@ -17,11 +17,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
-    Access, Arrival, Arrived, CatchUp, Census, Change, Entered, FREE_AFTER, LEASE, Page, Post,
-    Posted, Result, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+    Access, Arrival, Arrived, CatchUp, Census, Change, Entered, FREE_AFTER, LEASE, Post, Posted,
+    Result, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use crate::model::{
-    ClientId, GroupName, History, Message, MessageId, Millis, NewUser, NodeId, Person, Room,
+    ClientId, GroupName, History, Message, MessageId, Millis, NewUser, NodeId, Page, Person, Room,
     RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
 };
 use crate::protocol::PAGE_MESSAGES;

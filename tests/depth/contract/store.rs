@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use overwire::model::{
-    GroupName, History, Message, MessageId, MessageText, Millis, NewUser, NodeId, Person, Room,
-    RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
+    GroupName, History, Message, MessageId, MessageText, Millis, NewUser, NodeId, Page, Person,
+    Room, RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
 };
 use overwire::protocol::PAGE_MESSAGES;
 use overwire::store::{
-    self, Access, Arrival, Arrived, CatchUp, Entered, FREE_AFTER, LEASE, Page, Post, Posted,
-    Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+    self, Access, Arrival, Arrived, CatchUp, Entered, FREE_AFTER, LEASE, Post, Posted, Returning,
+    Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use uuid::Uuid;
 

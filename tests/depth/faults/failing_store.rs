@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use overwire::chat::{Chat, Client, Limits};
 use overwire::hub::OUTBOX_BYTES;
 use overwire::model::{
-    GroupName, MessageId, Millis, NewUser, NodeId, Person, Room, RoomId, Target, TokenHash, UserId,
-    Version,
+    GroupName, MessageId, Millis, NewUser, NodeId, Page, Person, Room, RoomId, Target, TokenHash,
+    UserId, Version,
 };
 use overwire::protocol::Dialect;
 use overwire::relay::InProcess;
 use overwire::store::{
-    self, Access, Arrival, Arrived, CatchUp, Census, Change, Entered, Page, Post, Posted, Result,
+    self, Access, Arrival, Arrived, CatchUp, Census, Change, Entered, Post, Posted, Result,
     Returning, Store, StoreError, Synchronous,
 };
 use overwire::views::Views;
