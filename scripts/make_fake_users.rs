@@ -30,7 +30,8 @@ struct Options {
     #[arg(value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
     count: u64,
 
-    /// First delete all users, and with them all messages and private rooms; no server may run
+    /// First delete all users, and with them all messages, private rooms and groups that people
+    /// made; no server may run
     #[arg(long)]
     reset: bool,
 
@@ -98,7 +99,7 @@ async fn reset(store: &dyn Store, options: &Options) -> anyhow::Result<()> {
         return Ok(());
     }
     println!(
-        "This deletes {} users, {} messages and {} private rooms from {}.",
+        "This deletes {} users, {} messages, {} private rooms and all groups that people made from {}.",
         census.users, census.messages, census.private_rooms, options.database
     );
     if !options.yes {

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::chat;
@@ -74,7 +75,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
 
     /// Lift the pace and the limit of connections per address (for benchmarks)
-    #[arg(long, env = "OVERWIRE_UNLIMITED")]
+    #[arg(long, env = "OVERWIRE_UNLIMITED", action = ArgAction::SetTrue)]
+    #[arg(value_parser = BoolishValueParser::new())]
     pub unlimited: bool,
 
     /// The longest message, in characters

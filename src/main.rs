@@ -1,5 +1,6 @@
 //! Chooses the parts, starts them, stops them. No rule of the chat is here.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,7 +124,8 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
         .with_env_filter(filter)
         // Where the log cannot be written, a complaint about that cannot either, and would panic.
         .log_internal_errors(false)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match config.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

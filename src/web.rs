@@ -19,6 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -93,7 +94,7 @@ impl Web {
             .route("/chat/{name}", get(with_slash))
             .route("/chat/{name}/", get(page))
             .route("/static/{*path}", get(static_file))
-            .layer(CompressionLayer::new())
+            .layer(CompressionLayer::new().quality(CompressionLevel::Best))
             .route(SOCKET_PATH, get(upgrade))
             .route("/health", get(health))
             .fallback(page)

@@ -470,6 +470,7 @@ impl Chat {
             Some(Target::Private(_)) => None,
             _ => {
                 found = false;
+                notice = Some(Refusal::new("There is nothing at this address."));
                 None
             }
         };

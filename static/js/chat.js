@@ -23,6 +23,7 @@ const list = () => $("#messages-list");
 const room = () => list().dataset.room;
 const heading = () => $("#group-name").textContent.trim();
 const address = () => $("#group-name [data-address]")?.dataset.address;
+const shut = () => $("#aside").hidePopover?.();
 const hush = () => $("#notice").replaceChildren();
 
 /** Who I am, said by this socket if I am `here`; the room `shown`. */
@@ -60,13 +61,13 @@ function rule() {
     #users-online :is(${users}) { display: none }`);
 }
 
-/** @type {{key: string, message: string, room: string, user: string, state?: string}[]} */
+/** @type {object[]} key, message, room, user, state */
 let unsettled = kept("unsettled") ?? [];
 
 function post() {
   const message = box.value;
   box.focus();
-  if (!message.trim()) return;
+  if (want || !message.trim()) return;
   // Plain http has no randomUUID.
   const key = crypto.randomUUID?.() ?? URL.createObjectURL(new Blob()).slice(-36);
   unsettled.push({ key, message, room: room(), title: heading(), user: me });
@@ -135,7 +136,8 @@ on("click", (_, { target }) => {
 const draft = (text) => kept(`draft.${shown}`, text);
 const write = (text) => draft(box.value = text);
 
-on("input", () => draft(box.value), box);
+// What is typed now is meant for the room on its way.
+on("input", () => want ? (carried = true) : draft(box.value), box);
 on("keydown", (_, event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
@@ -154,15 +156,17 @@ on("wire:action", ({ action, data }, event) => {
 function open() {
   shown = room();
   older = "";
+  shut();
   box.disabled = $("#send").disabled = !shown;
-  write(draft() ?? "");
+  write(carried ? box.value : draft() ?? "");
+  carried = false;
   draw();
   toEnd();
   if (matchMedia("(hover: hover)").matches && document.activeElement.matches("body, .nav__link")) box.focus();
 }
 
-/** @type {{to: string, back: boolean, data: object}?} the newest unanswered wish */
-let want = null, asked = [], before = address();
+/** @type {object?} the newest unanswered wish */
+let want = null, asked = [], carried = false, before = address();
 
 function enter(to, groupName, isGroup, back) {
   if (to === (want?.to ?? address())) return;
@@ -204,7 +208,7 @@ on("click", (_, event) => {
   event.preventDefault();
   const { groupName, groupPublic } = link.dataset;
   enter(link.getAttribute("href"), groupName, !!groupPublic);
-  $("#aside").hidePopover?.();
+  shut();
   if (!link.closest("#users-found")) return;
   $("#people-search").value = "";
   $("#people-search").form.requestSubmit();
@@ -299,7 +303,8 @@ on("push:before", ({ fragment, selector }) => {
   settle(fragment, notice);
   if (!notice || fragment.querySelector("[data-key]")) return;
   older = "";
-  if (want) go(true);
+  shut();
+  if (want) go(true, carried = false);
 });
 
 on("push:after", ({ selector, swap }) => {

@@ -1,7 +1,4 @@
-/**
- * One socket, no chat: actions out, fragments in. Tells `wire:opening` {query, protocols}, `wire:closed`,
- * `wire:tick`, `wire:action`, `push:before`, `push:after`; hears `wire:send` {action, data, sent}.
- */
+/** One socket, no chat: actions out, fragments in. docs/ARCHITECTURE.md tells its events. */
 
 const root = document.documentElement;
 
@@ -84,7 +81,7 @@ function receive(text) {
   }
 }
 
-/** @param {{selector: string, swap?: string, fragment: DocumentFragment}} push */
+/** @param {object} push */
 function place({ selector, swap = "inner", fragment }) {
   const focus = document.activeElement, targets = document.querySelectorAll(selector);
   if (!targets.length) console.warn("Nothing matches", selector);
