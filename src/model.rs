@@ -295,6 +295,14 @@ impl GroupName {
     /// Checks a name as it was typed.
     pub fn new(text: &str) -> Result<Self, BadName> {
         let name: String = text.trim().trim_start_matches('#').nfc().collect();
+        let name = match name.contains(['\n', '\t']) {
+            true => name,
+            false => name
+                .split(' ')
+                .filter(|word| !word.is_empty())
+                .collect::<Vec<_>>()
+                .join(" "),
+        };
         let odd = name.chars().find(|c| {
             // A mark belongs to the letter before it, in the scripts that are written so.
             !c.is_alphanumeric() && !is_combining_mark(*c) && !matches!(c, '-' | '_' | '.' | ' ')
@@ -522,6 +530,7 @@ mod tests {
         check("rust", Ok("rust"));
         check(" #Rust 1.0-beta_2 ", Ok("Rust 1.0-beta_2"));
         check("cafe\u{301}", Ok("caf\u{e9}"));
+        check("#  two   words ", Ok("two words"));
         check("日本語", Ok("日本語"));
         check("हिन्दी", Ok("हिन्दी"));
         check("", Err(BadName::Empty));

@@ -122,6 +122,8 @@ pub struct Socket {
     pings: u64,
     pinged: bool,
     probes: Vec<(u64, oneshot::Sender<()>)>,
+    /// What the newest ping that has not been answered said.
+    pong: Option<Vec<u8>>,
     retry_at: Option<Instant>,
 }
 
@@ -142,9 +144,7 @@ pub async fn arrive(
         Ok(client) => Arc::new(client),
         Err(error) => {
             tracing::error!(?error, "somebody could not be let in");
-            writer.put(Vec::from_iter(
-                chat.farewell("You cannot be let in right now. It is tried again."),
-            ));
+            // Without a word: the tab tries again by itself, each time later, until a push comes.
             let close = Close {
                 code: 1011,
                 reason: "not possible now",
@@ -168,6 +168,7 @@ pub async fn arrive(
         pings: 0,
         pinged: false,
         probes: Vec::new(),
+        pong: None,
         retry_at: None,
     }))
 }
@@ -368,7 +369,8 @@ impl Socket {
                     self.waiting_bytes += 64;
                     self.waiting.push_back(None);
                 }
-                Incoming::Ping(payload) => self.writer.control(websocket::pong(&payload)),
+                // Only the newest needs an answer, so that pinging fills no memory (RFC 6455, 5.5.3).
+                Incoming::Ping(payload) => self.pong = Some(payload),
                 Incoming::Pong(payload) => self.ponged(&payload),
                 Incoming::Close(code) => return Err(End::Closed(code)),
             }
@@ -422,6 +424,9 @@ impl Socket {
     fn write(&mut self, timer: Pin<&mut Sleep>) -> Result<(), End> {
         let outbox = &self.client.outbox;
         while !self.writer.blocked {
+            if let Some(payload) = self.pong.take() {
+                self.writer.control(websocket::pong(&payload));
+            }
             if self.writer.is_empty() {
                 let taken = outbox.take(WRITE_BYTES);
                 for asked in taken.probes {

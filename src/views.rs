@@ -76,6 +76,8 @@ pub struct ChatPage<'a> {
     pub groups: &'a [Room],
     /// The group on show and its newest page; a private room is drawn empty.
     pub room: Option<(&'a Room, &'a Page)>,
+    /// The most that the message box takes, in UTF-16 code units.
+    pub most: usize,
     /// What is said at once.
     pub notice: Option<&'a Refusal>,
 }
@@ -135,6 +137,7 @@ impl Views {
             "chat.html",
             context! {
                 title, room, notice, nonce,
+                most => page.most,
                 page => list,
                 host => page.host,
                 scheme => page.scheme,
@@ -374,7 +377,7 @@ fn room_context(room: &Room) -> Value {
         RoomKind::Group(name) => ("group", name, Target::Group(name.clone())),
         RoomKind::Private { with } => ("private", &with.name, Target::Private(with.name.clone())),
     };
-    context! { kind, name, title => title(room), address => protocol::address(&target) }
+    context! { id => room.id.to_string(), kind, name, title => title(room), address => protocol::address(&target) }
 }
 
 /// One of the twelve colours of a user's face.
@@ -507,6 +510,7 @@ mod tests {
             scheme: "http",
             groups: &[group("hi"), group(name)],
             room: Some((&room, &messages)),
+            most: 10_000,
             notice: Some(&Refusal::new(name)),
         };
         Views::new().unwrap().chat_page(&page).unwrap()

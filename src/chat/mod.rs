@@ -28,6 +28,10 @@ use people::People;
 /// over.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 
+/// The message box takes this many UTF-16 code units at least: well over any message, so that a
+/// long one is refused with the reason rather than cut, and under the largest frame even if JSON
+/// needs six bytes for each of them.
+const MOST_TYPED: usize = 10_000;
 /// How many groups the aside lists at most.
 const GROUPS_LISTED: usize = 50;
 
@@ -487,6 +491,7 @@ impl Chat {
             scheme,
             groups: &groups,
             room: room.as_ref().zip(page.as_ref()),
+            most: MOST_TYPED.max(2 * self.limits.message_characters),
             notice: notice.as_ref(),
         })?;
         Ok(FirstPage { html, found })

@@ -29,6 +29,10 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Somebody who looks at the room has this long to say that they have seen a message before it
 /// is marked as unread.
 const SEEING: Duration = Duration::from_secs(3);
+/// Of how many rooms one person can have seen something between two ticks.
+const ROOMS_READ: usize = 8;
+/// How many marks are written in one transaction at most.
+const READS_AT_ONCE: usize = 100;
 /// A third of a lease, so that one renewal may fail.
 const RENEW_LEASE_EVERY: Duration = Duration::from_secs(5);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
@@ -52,7 +56,8 @@ struct Due {
     drawn: HashMap<UserId, Instant>,
     online_changed: bool,
     leaving: VecDeque<(Instant, Returning, UserId)>,
-    reads: HashMap<(UserId, RoomId), MessageId>,
+    /// What people have seen, of at most [`ROOMS_READ`] rooms each.
+    reads: HashMap<UserId, Vec<(RoomId, MessageId)>>,
 }
 
 impl People {
@@ -93,8 +98,15 @@ impl People {
     /// Somebody has seen a room up to a message.
     pub(super) fn read(&self, user: UserId, room: RoomId, message: MessageId) {
         let mut due = self.due();
-        let read = due.reads.entry((user, room)).or_insert(message);
-        *read = (*read).max(message);
+        let reads = due.reads.entry(user).or_default();
+        let full = reads.len() == ROOMS_READ;
+        match reads.iter_mut().find(|(other, _)| *other == room) {
+            Some((_, read)) => *read = (*read).max(message),
+            // `Read` has no pace of its own: whoever names more rooms than anybody can have looked
+            // at fills neither the memory nor the writer's time.
+            None if full => {}
+            None => reads.push((room, message)),
+        }
     }
 }
 
@@ -177,17 +189,22 @@ impl Chat {
         if reads.is_empty() {
             return Ok(());
         }
-        let rows = reads
+        let rows: Vec<_> = reads
             .iter()
-            .map(|((user, room), message)| (*user, *room, *message));
-        let written = self.store.mark_read(rows.collect()).await;
-        for ((user, room), message) in reads {
-            match written {
-                Ok(()) => self.concern(user),
-                Err(_) => self.people.read(user, room, message),
+            .flat_map(|(user, reads)| reads.iter().map(|(room, message)| (*user, *room, *message)))
+            .collect();
+        // In parts, so that nobody's message waits for all of them.
+        for part in rows.chunks(READS_AT_ONCE) {
+            let written = self.store.mark_read(part.to_vec()).await;
+            if written.is_err() {
+                for (user, room, message) in rows {
+                    self.people.read(user, room, message);
+                }
+                return Ok(written?);
             }
         }
-        Ok(written?)
+        reads.into_keys().for_each(|user| self.concern(user));
+        Ok(())
     }
 
     async fn renew_lease(&self) -> Result<()> {
@@ -298,5 +315,27 @@ impl Chat {
         self.hub
             .show_online(&self.views.users_online(&people, more)?.encode());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_countless_rooms_read_only_a_few_are_kept_and_those_never_go_back() {
+        let people = People::default();
+        for (room, message) in [(1, 5), (1, 9), (1, 7)] {
+            people.read(UserId(1), RoomId(room), MessageId(message));
+        }
+        for room in 2..10_000 {
+            people.read(UserId(1), RoomId(room), MessageId(1));
+        }
+        people.read(UserId(1), RoomId(1), MessageId(11));
+        people.read(UserId(2), RoomId(1), MessageId(3));
+        let due = people.due();
+        assert_eq!(due.reads[&UserId(1)].len(), ROOMS_READ);
+        assert_eq!(due.reads[&UserId(1)][0], (RoomId(1), MessageId(11)));
+        assert_eq!(due.reads[&UserId(2)], [(RoomId(1), MessageId(3))]);
     }
 }

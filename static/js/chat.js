@@ -15,7 +15,7 @@ function kept(name, value) {
   try {
     if (value !== undefined) sessionStorage[`overwire.${name}`] = JSON.stringify(value);
     return JSON.parse(sessionStorage[`overwire.${name}`]);
-  } catch {} // full or forbidden
+  } catch {}
 }
 
 const box = $("#message-text"), scroller = $("#scroller"), waiting = $("#waiting"), fresh = $("#new-messages");
@@ -65,10 +65,10 @@ function rule() {
 let unsettled = kept("unsettled") ?? [];
 
 function post() {
-  const message = box.value;
+  const message = box.value.slice(0, box.maxLength).toWellFormed();
   box.focus();
   if (want || !message.trim()) return;
-  // Plain http has no randomUUID.
+  // randomUUID is for https.
   const key = crypto.randomUUID?.() ?? URL.createObjectURL(new Blob()).slice(-36);
   unsettled.push({ key, message, room: room(), title: heading(), user: me });
   write("");

@@ -60,7 +60,7 @@ async fn a_message_goes_to_the_room_it_was_written_for() {
         anna.sees(".state__lost").await;
         anna.sends("for bob alone").await;
         anna.sees(".waiting").await;
-        anna.click("#group-events a").await;
+        anna.click("#groups-list [data-group-name=events]").await;
         server.starts_again();
         anna.is_in("#events", "/chat/events/").await;
         anna.is_settled().await;

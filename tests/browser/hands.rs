@@ -67,7 +67,7 @@ async fn everything_is_done_by_keyboard() {
         anna.until("document.activeElement.id === 'message-text'")
             .await;
         assert_eq!(anna.path().await, "/chat/hi/");
-        anna.run("document.querySelector('#group-python a').focus()")
+        anna.run("document.querySelector('#groups-list [data-group-name=python]').focus()")
             .await;
         anna.presses(Key::Enter).await;
         anna.is_in("#python", "/chat/python/").await;

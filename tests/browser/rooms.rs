@@ -7,6 +7,57 @@ use crate::server::Server;
 use crate::wire::Wire;
 
 #[tokio::test]
+async fn what_is_typed_while_a_room_is_on_its_way_waits_for_that_room() {
+    let server = Server::start(&["--unlimited"]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let bob = browser.person(&server.url("/")).await;
+        let name = bob.name().await;
+        let link = format!("#users-online [data-user='{name}'] a");
+        anna.sees(&link).await;
+        server.signal("STOP");
+        anna.click(&link).await;
+        anna.run("document.querySelector('#message-text').focus()")
+            .await;
+        anna.types("a secret for bob").await;
+        anna.presses(Key::Enter).await;
+        server.signal("CONT");
+        anna.is_in(&name, &format!("/chat/@{name}/")).await;
+        anna.until("document.querySelector('#message-text').value === 'a secret for bob'")
+            .await;
+        anna.run("document.querySelector('#message-text').focus()")
+            .await;
+        anna.presses(Key::Enter).await;
+        anna.hears("a secret for bob").await;
+        bob.says("nothing here?").await;
+        assert_eq!(bob.texts().await, ["nothing here?"]);
+    })
+    .await;
+    assert_eq!(server.stored("a secret for bob"), 1);
+}
+
+#[tokio::test]
+async fn what_no_frame_holds_is_refused_with_the_reason_and_sent_once() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.run("document.querySelector('#message-text').value = 'x'.repeat(70000) + '\\ud83d'")
+            .await;
+        anna.click("#send").await;
+        anna.sees("#notice .notice").await;
+        assert!(anna.text("#notice").await.contains("4000 is the most"));
+        anna.until("document.documentElement.dataset.pending === '0'")
+            .await;
+        anna.until("document.querySelector('#message-text').value.startsWith('xxx')")
+            .await;
+        anna.run("document.querySelector('#message-text').value = ''")
+            .await;
+        anna.says("short").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_group_of_ones_own_is_made_in_the_aside_or_where_an_address_has_none() {
     let server = Server::start(&["--unlimited"]);
     story(async |browser| {
@@ -98,7 +149,8 @@ async fn a_link_opens_in_a_new_tab_and_a_pasted_one_leads_where_it_says() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
-        anna.click_with(Key::Control, "#group-python a").await;
+        anna.click_with(Key::Control, "#groups-list [data-group-name=python]")
+            .await;
         let bob = browser.opened_beside(&[&anna]).await;
         bob.is_in("#python", "/chat/python/").await;
         anna.is_in("#hi", "/chat/hi/").await;

@@ -170,6 +170,20 @@ async fn an_address_without_a_group_offers_to_make_it_and_makes_nothing() {
 }
 
 #[tokio::test]
+async fn a_group_of_any_name_takes_no_place_of_the_page() {
+    let server = Server::start().await;
+    let mut anna = server.tab().await;
+    for name in ["name", "s-list", "list"] {
+        anna.makes_group(name).await;
+    }
+    anna.enters_group("python").await;
+    anna.hears_all().await;
+    assert_eq!(anna.page.doubled_ids(), [""; 0]);
+    assert_eq!(anna.title(), "#python");
+    assert!(anna.groups().contains(&"name".to_owned()));
+}
+
+#[tokio::test]
 async fn whoever_made_a_group_is_never_handed_out() {
     let server = Server::start().await;
     let mut anna = server.tab().await;

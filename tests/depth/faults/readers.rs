@@ -57,6 +57,26 @@ async fn a_half_open_socket_goes_within_its_deadline_and_a_quiet_one_stays() {
 }
 
 #[tokio::test]
+async fn who_claims_to_have_read_countless_rooms_holds_nobody_up() {
+    let server = Server::start().await;
+    let mut anna = server.tab().await;
+    let mut noisy = server.tab().await;
+    for _ in 0..20_000 {
+        let room = overwire::model::RoomId::random().to_string();
+        noisy.sends("Read", json!({ "message": 1, "room": room }));
+    }
+    noisy.sends("Ping", json!({}));
+    // Whatever is written of it is written before the server has ended.
+    anna.says("still here").await;
+    noisy
+        .until("its answer", |tab| {
+            !tab.pushes_to("connection", 0).is_empty()
+        })
+        .await;
+    anna.says("and here").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn noise_at_full_speed_does_not_keep_others_from_talking() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
