@@ -508,7 +508,13 @@ mod tests {
         let page = ChatPage {
             host: "127.0.0.1:8000",
             scheme: "http",
-            groups: &[group("hi"), group(name)],
+            groups: &[
+                Room {
+                    id: RoomId(6),
+                    ..group("hi")
+                },
+                group(name),
+            ],
             room: Some((&room, &messages)),
             most: 10_000,
             notice: Some(&Refusal::new(name)),

@@ -1830,7 +1830,8 @@ mod tests {
             largest = largest.max(size());
             checkpoint(&checkpoints, &wal, worth_copying, bound).unwrap();
         }
-        assert!(largest < bound + 200_000, "{largest}");
+        // A reader that is slow to go may hold one round up.
+        assert!(largest < 2 * bound, "{largest}");
         // Without that it would have grown.
         (0..60).for_each(|_| write(&db));
         assert!(size() > 4 * bound);

@@ -287,12 +287,9 @@ async fn what_can_be_compressed_is_when_asked() {
         "/static/js/chat.js",
         "/static/css/overwire.css",
     ] {
-        for encoding in ["gzip", "br"] {
-            let answer = server
-                .get_with(path, &[("Accept-Encoding", encoding)])
-                .await;
-            assert_eq!(answer.header("content-encoding"), Some(encoding), "{path}");
-        }
+        let asked = [("Accept-Encoding", "gzip, br")];
+        let answer = server.get_with(path, &asked).await;
+        assert_eq!(answer.header("content-encoding"), Some("gzip"), "{path}");
         let answer = server.get(path).await;
         assert_eq!(answer.header("content-encoding"), None);
     }
