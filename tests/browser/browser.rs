@@ -429,7 +429,8 @@ impl Tab<'_> {
 
     /// Enters a group by its link.
     pub(crate) async fn enters(&self, group: &str) {
-        self.click(&format!("#group-{group} a")).await;
+        self.click(&format!("#groups-list [data-group-name='{group}']"))
+            .await;
         self.is_in(&format!("#{group}"), &format!("/chat/{group}/"))
             .await;
     }

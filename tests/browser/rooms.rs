@@ -173,7 +173,7 @@ async fn of_many_clicks_only_the_last_counts() {
         let before: u32 = anna.get("history.length").await;
         anna.run(
             "for (const name of ['python', 'hi', 'events', 'hi', 'off-topic'])
-               document.querySelector(`#group-${name} a`).click()",
+               document.querySelector(`#groups-list [data-group-name=${name}]`).click()",
         )
         .await;
         anna.is_in("#off-topic", "/chat/off-topic/").await;
