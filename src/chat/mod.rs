@@ -5,10 +5,11 @@
 
 mod actions;
 mod delivery;
+mod pace;
 mod people;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tracing::Instrument as _;
@@ -22,6 +23,7 @@ use crate::store::{Arrival, Arrived, Entered, Returning, Store, StoreError};
 use crate::views::{ChatPage, Tone, ViewError, Views};
 
 use delivery::Delivery;
+use pace::{Pace, Paces};
 use people::People;
 
 /// How long a socket may take to show that it is alive before somebody else takes its client
@@ -99,6 +101,7 @@ pub struct Chat {
     views: Arc<Views>,
     hub: Hub,
     people: Arc<People>,
+    paces: Paces,
     limits: Limits,
     spares: Mutex<FakeUsers>,
 }
@@ -110,13 +113,7 @@ pub struct Client {
     /// Who they are.
     pub user: User,
     returning: Returning,
-    pace: Mutex<Pace>,
-}
-
-/// A bucket of actions.
-struct Pace {
-    left: f64,
-    at: Instant,
+    pace: Arc<Pace>,
 }
 
 /// A page for somebody who has not connected yet.
@@ -145,6 +142,7 @@ impl Chat {
             views,
             hub: Hub::default(),
             people: Arc::default(),
+            paces: Paces::default(),
             limits,
             spares: Mutex::new(FakeUsers::random()),
         });
@@ -157,15 +155,14 @@ impl Chat {
     /// somebody new, in the room they say they are in, else in the first one.
     pub async fn connect(&self, hello: Hello) -> anyhow::Result<Client> {
         let (returning, user, token) = self.arrive(hello.resume).await.context("arriving")?;
-        let outbox = self.hub.connect(returning.client, user.id, hello.dialect);
+        let outbox = self
+            .hub
+            .connect(returning.client, returning.visit, user.id, hello.dialect);
         let client = Client {
             outbox,
             user,
             returning,
-            pace: Mutex::new(Pace {
-                left: f64::from(self.limits.pace_burst),
-                at: Instant::now(),
-            }),
+            pace: self.paces.of(returning.client, self.limits.pace_burst),
         };
         if let Err(failure) = self
             .greet(&client, &token, hello.room, hello.after, hello.at)
@@ -403,18 +400,12 @@ impl Chat {
         let Some(per_second) = self.limits.pace_per_second else {
             return Ok(());
         };
-        let mut pace = client.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let refilled = now.duration_since(pace.at).as_secs_f64() * f64::from(per_second);
-        pace.left = (pace.left + refilled).min(f64::from(self.limits.pace_burst));
-        pace.at = now;
-        if pace.left < 1.0 {
-            return Err(Refusal::new(
+        match client.pace.take(self.limits.pace_burst, per_second) {
+            true => Ok(()),
+            false => Err(Refusal::new(
                 "That was too much at once. Please wait a moment.",
-            ));
+            )),
         }
-        pace.left -= 1.0;
-        Ok(())
     }
 
     fn push(&self, client: &Client, pushes: impl IntoIterator<Item = Push>) {

@@ -133,6 +133,7 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
             if is_due(expired, EXPIRE_EVERY) {
                 expired = Some(now);
                 attempt("clearing up", chat.expire()).await;
+                chat.forget_paces();
             }
         }
         attempt("drawing who came or went", chat.draw_moved()).await;
@@ -217,6 +218,13 @@ impl Chat {
 
     async fn expire(&self) -> Result<()> {
         Ok(self.store.expire(self.node, Millis::now()).await?)
+    }
+
+    fn forget_paces(&self) {
+        if let Some(per_second) = self.limits.pace_per_second {
+            let seconds = self.limits.pace_burst.div_ceil(per_second);
+            self.paces.forget(Duration::from_secs(seconds.into()));
+        }
     }
 
     /// Somebody's own list is out of date, wherever their tabs are.

@@ -1,0 +1,92 @@
+//! How much each client may do: a bucket of actions that is refilled over time.
+//!
+//! It belongs to the client rather than to its socket, so that coming back fills no bucket. It
+//! does not know what an action is.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::model::ClientId;
+
+/// The buckets of all clients that are here, and of those that left with less than a full one.
+#[derive(Default)]
+pub(super) struct Paces(Mutex<HashMap<ClientId, Arc<Pace>>>);
+
+/// One client's bucket.
+pub(super) struct Pace(Mutex<Bucket>);
+
+struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Paces {
+    /// The client's bucket as it was left, else a full one of `burst` actions.
+    pub(super) fn of(&self, client: ClientId, burst: u32) -> Arc<Pace> {
+        let mut paces = lock(&self.0);
+        let pace = paces.entry(client).or_insert_with(|| {
+            Arc::new(Pace(Mutex::new(Bucket {
+                left: f64::from(burst),
+                at: Instant::now(),
+            })))
+        });
+        Arc::clone(pace)
+    }
+
+    /// Forgets the buckets that nobody holds and that are full again after being left for
+    /// `refilled`.
+    pub(super) fn forget(&self, refilled: Duration) {
+        let full = |pace: &Pace| lock(&pace.0).at.elapsed() >= refilled;
+        lock(&self.0).retain(|_, pace| Arc::strong_count(pace) > 1 || !full(pace));
+    }
+}
+
+impl Pace {
+    /// Takes one action of a bucket that holds `burst` and gains `per_second`, if there is one.
+    pub(super) fn take(&self, burst: u32, per_second: u32) -> bool {
+        let mut bucket = lock(&self.0);
+        let now = Instant::now();
+        let gained = now.duration_since(bucket.at).as_secs_f64() * f64::from(per_second);
+        bucket.left = (bucket.left + gained).min(f64::from(burst));
+        bucket.at = now;
+        let some = bucket.left >= 1.0;
+        if some {
+            bucket.left -= 1.0;
+        }
+        some
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: ClientId = ClientId(1);
+
+    #[test]
+    fn coming_back_fills_no_bucket() {
+        let paces = Paces::default();
+        let pace = paces.of(CLIENT, 2);
+        assert!(pace.take(2, 1) && pace.take(2, 1) && !pace.take(2, 1));
+        drop(pace);
+        paces.forget(Duration::from_secs(60));
+        assert!(!paces.of(CLIENT, 2).take(2, 1));
+        assert!(paces.of(ClientId(2), 2).take(2, 1));
+    }
+
+    #[test]
+    fn what_is_full_again_is_forgotten_unless_somebody_holds_it() {
+        let paces = Paces::default();
+        let held = paces.of(CLIENT, 1);
+        assert!(held.take(1, 1));
+        drop(paces.of(ClientId(2), 1));
+        paces.forget(Duration::ZERO);
+        assert_eq!(Vec::from_iter(lock(&paces.0).keys()), [&CLIENT]);
+        assert!(!paces.of(CLIENT, 1).take(1, 1));
+    }
+}
