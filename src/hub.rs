@@ -4,6 +4,7 @@
 //! outbox neither waits nor drops silently: one that is full turns to "behind", and its socket
 //! asks for the rest when it has drained.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,6 +88,8 @@ pub struct Outbox {
     /// Which words they understand.
     pub dialect: Dialect,
     serial: u64,
+    /// How often the client has been taken over before.
+    visit: i64,
     state: Mutex<Waiting>,
 }
 
@@ -139,13 +142,21 @@ fn wake(mut waiting: MutexGuard<'_, Waiting>) {
 }
 
 impl Hub {
-    /// A client has a socket here. One it had before is closed.
-    pub fn connect(&self, client: ClientId, user: UserId, dialect: Dialect) -> Arc<Outbox> {
+    /// A client has a socket here, its `visit`th after the first. Of two sockets of one client the
+    /// one of the later visit stays and the other is closed, in whichever order they come here.
+    pub fn connect(
+        &self,
+        client: ClientId,
+        visit: i64,
+        user: UserId,
+        dialect: Dialect,
+    ) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox {
             client,
             user,
             dialect,
             serial: self.serial.fetch_add(1, Ordering::Relaxed),
+            visit,
             state: Mutex::default(),
         });
         lock(&self.users)
@@ -156,10 +167,17 @@ impl Hub {
         if let Some(close) = clients.closing {
             outbox.close(close);
         }
-        let former = clients.connected.insert(client, Arc::clone(&outbox));
+        let overtaken = match clients.connected.entry(client) {
+            Entry::Occupied(later) if later.get().visit > visit => Some(Arc::clone(&outbox)),
+            Entry::Occupied(mut former) => Some(former.insert(Arc::clone(&outbox))),
+            Entry::Vacant(place) => {
+                place.insert(Arc::clone(&outbox));
+                None
+            }
+        };
         drop(clients);
-        if let Some(former) = former {
-            former.close(Close {
+        if let Some(overtaken) = overtaken {
+            overtaken.close(Close {
                 code: 1000,
                 reason: "taken over",
                 drain: false,
@@ -690,7 +708,7 @@ mod tests {
 
     /// A tab that looks at a room and has been given it up to `seen`.
     fn tab(hub: &Hub, client: i64, dialect: Dialect, seen: u64) -> Arc<Outbox> {
-        let outbox = hub.connect(ClientId(client), UserId(client), dialect);
+        let outbox = hub.connect(ClientId(client), 0, UserId(client), dialect);
         hub.enter(&outbox, ROOM, None);
         outbox.bring(ROOM, version(ROOM, seen), []);
         outbox
@@ -724,7 +742,7 @@ mod tests {
     fn steps_reach_everyone_in_the_room_in_their_order_and_nobody_else() {
         let hub = Hub::default();
         let here = [tab(&hub, 1, Dialect::V1, 4), tab(&hub, 2, Dialect::V1, 4)];
-        let elsewhere = hub.connect(ClientId(3), UserId(3), Dialect::V1);
+        let elsewhere = hub.connect(ClientId(3), 0, UserId(3), Dialect::V1);
         hub.enter(&elsewhere, OTHER, None);
         elsewhere.bring(OTHER, version(OTHER, 4), []);
         (5..=7).for_each(|number| step(&hub, ROOM, number));
@@ -736,6 +754,25 @@ mod tests {
         assert!(!elsewhere.wants_rest());
         assert_eq!(hub.shown(ROOM).flatten(), Some(version(ROOM, 7)));
         assert_eq!(hub.shown(RoomId(9)), None);
+    }
+
+    #[test]
+    fn of_two_sockets_of_one_client_the_later_visit_stays_whichever_comes_first() {
+        #[track_caller]
+        fn check(visits: [i64; 2]) {
+            let hub = Hub::default();
+            let sockets =
+                visits.map(|visit| hub.connect(ClientId(1), visit, UserId(1), Dialect::V1));
+            let stays = hub.of_client(ClientId(1)).map(|outbox| outbox.visit);
+            assert_eq!(stays, Some(1));
+            for outbox in sockets {
+                assert_eq!(outbox.closing().is_none(), outbox.visit == 1);
+                hub.disconnect(&outbox);
+            }
+            assert!(hub.of_client(ClientId(1)).is_none());
+        }
+        check([0, 1]);
+        check([1, 0]);
     }
 
     #[test]
@@ -826,7 +863,7 @@ mod tests {
     #[test]
     fn what_happens_while_a_tab_enters_is_neither_missed_nor_doubled() {
         let hub = Hub::default();
-        let outbox = hub.connect(ClientId(1), UserId(1), Dialect::V1);
+        let outbox = hub.connect(ClientId(1), 0, UserId(1), Dialect::V1);
         hub.enter(&outbox, ROOM, None);
         // The page that is being read has 5 or not; nobody here knows.
         for number in [5, 6] {
@@ -987,7 +1024,7 @@ mod tests {
     #[test]
     fn a_plain_tab_that_enters_while_a_page_is_shown_asks_for_it() {
         let hub = Hub::default();
-        let outbox = hub.connect(ClientId(1), UserId(1), Dialect::Plain);
+        let outbox = hub.connect(ClientId(1), 0, UserId(1), Dialect::Plain);
         hub.enter(&outbox, ROOM, None);
         hub.show_page(ROOM, version(ROOM, 6), &frame("page at 6"));
         outbox.bring(ROOM, version(ROOM, 5), [frame("page at 5")]);
