@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use serde::ser::SerializeStruct as _;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -339,6 +339,10 @@ impl Action {
 
     /// Reads a text frame. Names and keys are exact; unknown keys are passed over.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
+        Self::read(text).map_err(|refusal| refusal.of(key_of(text)))
+    }
+
+    fn read(text: &str) -> Result<Self, Refusal> {
         let bad =
             || Refusal::new("That could not be understood: an action is {\"action\", \"data\"}.");
         let Ok(Value::Object(mut envelope)) = serde_json::from_str(text) else {
@@ -365,12 +369,11 @@ impl Action {
                 }))
             }
             "New group" => Ok(Self::NewGroup(data.string("groupName")?)),
-            "New message" => {
-                let key = data.key()?;
-                let text = data.string("message").map_err(|refusal| refusal.of(key))?;
-                let room = data.room().map_err(|refusal| refusal.of(key))?;
-                Ok(Self::NewMessage { text, room, key })
-            }
+            "New message" => Ok(Self::NewMessage {
+                key: data.key()?,
+                text: data.string("message")?,
+                room: data.room()?,
+            }),
             "Older messages" => Ok(Self::OlderMessages {
                 before: data.message("before")?,
                 room: data.room()?,
@@ -389,6 +392,22 @@ impl Action {
             ))),
         }
     }
+}
+
+/// The key of an action that could not be read, so that its refusal settles it all the same. What
+/// stands beside the key is passed over unread: it may be what is wrong, such as half of a
+/// surrogate pair, which JSON can say and no text can hold.
+fn key_of(text: &str) -> Option<Uuid> {
+    #[derive(Deserialize)]
+    struct Keyed {
+        data: Key,
+    }
+    #[derive(Deserialize)]
+    struct Key {
+        key: String,
+    }
+    let keyed: Keyed = serde_json::from_str(text).ok()?;
+    Uuid::try_parse(&keyed.data.key).ok()
 }
 
 /// At most 40 characters of a text that is quoted back.
@@ -623,15 +642,19 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_message_names_its_key() {
+    fn a_refused_action_names_its_key() {
         let key = "1b4e28ba-2fa1-4d5e-883f-0016d3cca427";
-        for data in [
-            format!(r#"{{"message":7,"key":"{key}"}}"#),
-            format!(r#"{{"message":"a","room":"?","key":"{key}"}}"#),
+        for action in [
+            format!(r#"{{"action":"New message","data":{{"message":7,"key":"{key}"}}}}"#),
+            format!(
+                r#"{{"action":"New message","data":{{"message":"a","room":"?","key":"{key}"}}}}"#
+            ),
+            format!(r#"{{"action":"New message","data":{{"message":"\ud83d","key":"{key}"}}}}"#),
+            format!(r#"{{"action":"New mesage","data":{{"key":"{key}","message":"a"}}}}"#),
+            format!(r#"{{"action":7,"data":{{"message":"a","key":"{key}"}}}}"#),
         ] {
-            let refusal =
-                Action::parse(&format!(r#"{{"action":"New message","data":{data}}}"#)).unwrap_err();
-            assert_eq!(refusal.key, Some(key.parse().unwrap()));
+            let refusal = Action::parse(&action).unwrap_err();
+            assert_eq!(refusal.key, Some(key.parse().unwrap()), "{action}");
         }
     }
 
