@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{OriginalUri, Path, Query, Request, State};
+use axum::extract::{OriginalUri, Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse as _, Redirect, Response};
 use axum::routing::get;
@@ -93,7 +93,7 @@ impl Web {
             .route("/chat/", get(first_group))
             .route("/chat/{name}", get(with_slash))
             .route("/chat/{name}/", get(page))
-            .route("/static/{*path}", get(static_file))
+            .route("/static/{build}/{*path}", get(static_file))
             .layer(CompressionLayer::new().quality(CompressionLevel::Best))
             .route(SOCKET_PATH, get(upgrade))
             .route("/health", get(health))
@@ -280,16 +280,13 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
     }
 }
 
-async fn static_file(
-    Path(path): Path<String>,
-    Query(query): Query<HashMap<String, String>>,
-    headers: HeaderMap,
-) -> Response {
+async fn static_file(Path((build, path)): Path<(String, String)>, headers: HeaderMap) -> Response {
     let (Some(file), Some(tag)) = (Static::get(&path), Static::tag(&path)) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    // An address with the file's own mark never means anything else; any other may.
-    let lasts = query.get("v") == Some(&tag) && !cfg!(debug_assertions);
+    // An address of this build never means anything else. One of another, of a page that is being
+    // left behind by a restart, does as far as it can.
+    let lasts = build == Static::build() && !cfg!(debug_assertions);
     let cache = if lasts {
         "public, max-age=31536000, immutable"
     } else {

@@ -1,15 +1,9 @@
 /** How the chat behaves, by the events of runtime.js. */
 
+import { on, root, send } from "./runtime.js";
+
 const $ = (selector) => document.querySelector(selector);
 const all = (root, selector) => [...root.querySelectorAll(selector)];
-const on = (name, hear, target = document) =>
-  target.addEventListener(name, (event) => hear(event.detail, event));
-
-function send(action, data) {
-  const detail = { action, data };
-  document.dispatchEvent(new CustomEvent("wire:send", { detail }));
-  return detail.sent;
-}
 
 function kept(name, value) {
   try {
@@ -23,7 +17,7 @@ const list = () => $("#messages-list");
 const room = () => list().dataset.room;
 const heading = () => $("#group-name").textContent.trim();
 const address = () => $("#group-name [data-address]")?.dataset.address;
-const shut = () => $("#aside").hidePopover?.();
+const shut = () => $("#aside").hidePopover();
 const hush = () => $("#notice").replaceChildren();
 
 /** Who I am, said by this socket if I am `here`; the room `shown`. */
@@ -32,7 +26,7 @@ let me = kept("user") ?? "", here = false, shown;
 const sheet = new CSSStyleSheet();
 document.adoptedStyleSheets.push(sheet);
 
-on("wire:opening", ({ query, protocols }) => {
+on("wire:opening", ({ detail: { query, protocols } }) => {
   const { room, version } = list().dataset, token = kept("resume");
   Object.assign(query, room && { room, after: version }, { at: location.pathname });
   if (token) protocols.push(`resume.${token}`);
@@ -61,15 +55,15 @@ function rule() {
     #users-online :is(${users}) { display: none }`);
 }
 
-/** @type {object[]} key, message, room, user, state */
+/** key, message, room, user, state */
 let unsettled = kept("unsettled") ?? [];
 
 function post() {
-  const message = box.value.slice(0, box.maxLength).toWellFormed();
+  const message = box.value.slice(0, box.maxLength);
   box.focus();
   if (want || !message.trim()) return;
-  // randomUUID is for https.
-  const key = crypto.randomUUID?.() ?? URL.createObjectURL(new Blob()).slice(-36);
+  // As crypto.randomUUID, which is for https.
+  const key = URL.createObjectURL(new Blob()).slice(-36);
   unsettled.push({ key, message, room: room(), title: heading(), user: me });
   write("");
   flush();
@@ -113,7 +107,7 @@ function drop(one) {
 
 function draw() {
   kept("unsettled", unsettled);
-  document.documentElement.dataset.pending = unsettled.filter(({ state }) => !state).length;
+  root.dataset.pending = unsettled.filter(({ state }) => !state).length;
   for (const one of unsettled) {
     const { key, state = "waiting" } = one;
     const node = document.getElementById(key)
@@ -125,7 +119,7 @@ function draw() {
   }
 }
 
-on("click", (_, { target }) => {
+on("click", ({ target }) => {
   const { back } = target.dataset, one = unsettled.find(({ key }) => key === target.closest("[id]").id);
   if (!back) return;
   drop(one);
@@ -138,18 +132,19 @@ const write = (text) => draft(box.value = text);
 
 // What is typed now is meant for the room on its way.
 on("input", () => want ? (carried = true) : draft(box.value), box);
-on("keydown", (_, event) => {
+on("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
   post();
 }, box);
 
-on("wire:action", ({ action, data }, event) => {
+on("wire:action", (event) => {
+  const { action, data } = event.detail;
   if (event.target.closest("[data-room]")) data.room = room();
-  const own = { "New message": post, "Older messages": askOlder }[action];
-  if (!own) return;
+  if (action === "New message") post();
+  else if (action === "Older messages") askOlder();
+  else return;
   event.preventDefault();
-  own();
 });
 
 /** Another room is on show: its draft, its end. */
@@ -165,13 +160,15 @@ function open() {
   if (matchMedia("(hover: hover)").matches && document.activeElement.matches("body, .nav__link")) box.focus();
 }
 
-/** @type {object?} the newest unanswered wish */
+/** The newest unanswered wish. */
 let want = null, asked = [], carried = false, before = address();
 
-function enter(to, groupName, isGroup, back) {
-  if (to === (want?.to ?? address())) return;
+function enter(to, back) {
+  const [, person, name] = to.match(/^\/chat\/(@?)([^/]+)\/$/) ?? [];
+  if (!name) location.reload();
+  if (!name || to === (want?.to ?? address())) return;
   if (!want) asked = [];
-  want = { to, back, data: { groupName, isGroup } };
+  want = { to, back, data: { groupName: decodeURIComponent(name), isGroup: !person } };
   hush();
   ask();
   mark(document);
@@ -195,23 +192,19 @@ function go(back) {
   mark(document);
 }
 
-on("popstate", () => {
-  const { pathname } = location, [, person, name] = pathname.match(/^\/chat\/(@?)([^/]+)\/$/) ?? [];
-  if (name) enter(pathname, decodeURIComponent(name), !person, true);
-  else location.reload();
-}, window);
+on("popstate", () => enter(location.pathname, true), window);
 
-on("click", (_, event) => {
+on("click", (event) => {
   const { target } = event, link = target.closest("a[data-group-name]");
   if (target.closest("[data-dismiss]")) hush();
   if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
-  const { groupName, groupPublic } = link.dataset;
-  enter(link.getAttribute("href"), groupName, !!groupPublic);
+  enter(link.getAttribute("href"));
   shut();
   if (!link.closest("#users-found")) return;
-  $("#people-search").value = "";
-  $("#people-search").form.requestSubmit();
+  const { form } = $("#people-search");
+  form.reset();
+  form.requestSubmit();
 });
 
 function mark(root) {
@@ -293,7 +286,7 @@ on("click", () => {
   box.focus();
 }, fresh);
 
-on("push:before", ({ fragment, selector }) => {
+on("push:before", ({ detail: { fragment, selector } }) => {
   anchor = !following && messages().find((one) => top(one) >= top(scroller));
   anchorTop = anchor && top(anchor);
   localise(fragment);
@@ -307,7 +300,7 @@ on("push:before", ({ fragment, selector }) => {
   if (want) go(true, carried = false);
 });
 
-on("push:after", ({ selector, swap }) => {
+on("push:after", ({ detail: { selector, swap } }) => {
   if (selector === "#group-name") headed();
   if (selector === "#logged-user") arrive();
   if (/user/.test(selector)) rule();

@@ -1,12 +1,10 @@
 /** One socket, no chat: actions out, fragments in. docs/ARCHITECTURE.md tells its events. */
 
-const root = document.documentElement;
+export const root = document.documentElement;
 
-/** @type {WebSocket?} */
-let socket = null;
-let heard = 0, asked = 0, patience = 5000, tries = 0, retryAt = 0, barred = 0, typing = 0;
+let socket = null, heard = 0, asked = 0, patience = 5000, since = 0, tries = 0, retryAt = 0, barred = 0, typing = 0;
 
-const on = (name, hear, target = document) => target.addEventListener(name, hear);
+export const on = (name, hear, target = document) => target.addEventListener(name, hear);
 const tell = (name, detail, target = document) =>
   target.dispatchEvent(new CustomEvent(name, { detail, bubbles: true, cancelable: true }));
 
@@ -15,12 +13,12 @@ function connect() {
   const query = {}, protocols = ["overwire.v1"];
   tell("wire:opening", { query, protocols });
   socket = new WebSocket(`${document.body.dataset.socket}?${new URLSearchParams(query)}`, protocols);
-  asked = Date.now();
+  asked = since = Date.now();
   heard = 0;
   socket.onopen = () => (root.dataset.connected = true);
   socket.onmessage = ({ data }) => {
     heard = Date.now();
-    asked = tries = 0;
+    asked = 0;
     patience = 5000;
     receive(data);
   };
@@ -34,12 +32,13 @@ function lose(code) {
   socket = null;
   root.dataset.connected = false;
   const now = Date.now();
-  retryAt = now + Math.random() * Math.min(30_000, 1000 * 2 ** tries++);
+  tries = now - since < 10_000 ? tries + 1 : 0;
+  retryAt = now + Math.random() * Math.min(30_000, 1000 * 2 ** tries);
   if (code === 1008) retryAt = barred = now + 30_000 * (1 + Math.random());
   tell("wire:closed");
 }
 
-function send(action, data = {}) {
+export function send(action, data = {}) {
   if (socket?.readyState !== 1) return false;
   socket.send(JSON.stringify({ action, data }));
   return true;
@@ -86,12 +85,12 @@ function place({ selector, swap = "inner", fragment }) {
   const focus = document.activeElement, targets = document.querySelectorAll(selector);
   if (!targets.length) console.warn("Nothing matches", selector);
   for (const target of targets) swaps[swap](target, document.importNode(fragment, true));
-  if (focus !== document.activeElement && focus.isConnected) focus.focus({ preventScroll: true });
+  if (focus !== document.activeElement) focus.focus({ preventScroll: true });
 }
 
 const swaps = {
   inner: fill,
-  append: (target, fragment) => add(target, fragment, null),
+  append: add,
   prepend: (target, fragment) => add(target, fragment, target.firstChild),
   outer: (target, fragment) => become(target, fragment.firstElementChild ?? fragment),
   remove: (target) => target.remove(),
@@ -99,7 +98,7 @@ const swaps = {
 
 const find = (parent, id) => [...parent.children].find((child) => id && child.id === id);
 
-function add(target, fragment, next) {
+function add(target, fragment, next = null) {
   for (const node of [...fragment.children]) {
     const old = find(target, node.id);
     if (old) become(old, node);
@@ -158,7 +157,6 @@ on("input", ({ target: { form } }) => {
   clearTimeout(typing);
   if (form?.dataset.debounce) typing = setTimeout(act, form.dataset.debounce, form);
 });
-on("wire:send", ({ detail }) => (detail.sent = send(detail.action, detail.data)));
 on("visibilitychange", wake);
 on("online", wake, window);
 on("offline", ping, window);

@@ -205,3 +205,50 @@ async fn a_socket_that_is_turned_away_shows_as_offline() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_server_that_lets_in_and_cuts_off_again_is_asked_ever_later() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        // From here on time passes by hand, every wait is the longest, and a socket opens, brings a
+        // push and closes at once.
+        anna.run(
+            "window.now = Date.now() + 60_000;
+             window.opened = window.ticks = 0;
+             Date.now = () => now;
+             Math.random = () => 0.999;
+             document.addEventListener('wire:tick', () => ticks++);
+             window.WebSocket = class {
+               constructor() { opened++; setTimeout(() => this.fail()); }
+               close() {}
+               fail() {
+                 this.onmessage({ data: '{\"selector\":\"#connection\",\"html\":\"here\"}' });
+                 this.onclose({ code: 1011 });
+               }
+             };
+             window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }));",
+        )
+        .await;
+        for (seconds, opened) in [
+            (1, 1),
+            (1, 2),
+            (3, 2),
+            (1, 3),
+            (7, 3),
+            (1, 4),
+            (15, 4),
+            (1, 5),
+        ] {
+            anna.run(&format!("now += {seconds} * 1000; ticks = 0"))
+                .await;
+            anna.until("ticks > 2").await;
+            assert_eq!(
+                anna.get::<u32>("opened").await,
+                opened,
+                "after {seconds} s more"
+            );
+        }
+    })
+    .await;
+}

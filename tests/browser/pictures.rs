@@ -180,7 +180,7 @@ async fn the_page_is_worth_a_picture() {
         pictures(&anna, &folder, "notice").await;
         anna.run("document.querySelector('#message-text').select()").await;
         anna.presses(Key::Delete).await;
-        anna.click("#notice button").await;
+        anna.click("#notice [data-dismiss]").await;
 
         anna.run("document.querySelector('#people-search').focus()").await;
         anna.types(&b[..1]).await;
