@@ -63,6 +63,8 @@ pub(crate) struct Load {
     pub(crate) last: Vec<f64>,
     /// Deliveries that were catch-ups.
     pub(crate) caught_up: u64,
+    /// How often a tab read something: what comes in one piece was sent in one, as a rule.
+    pub(crate) reads: u64,
 }
 
 impl Crowd {
@@ -139,7 +141,7 @@ impl Crowd {
         mut post: impl FnMut(&mut Wire, &str, &[usize]) -> anyhow::Result<()>,
     ) -> anyhow::Result<Load> {
         let tabs = self.wire.len();
-        let before = (self.watch.bytes, self.watch.caught_up);
+        let before = (self.watch.bytes, self.watch.caught_up, self.wire.reads);
         let began = Instant::now();
         let (mut waiting, mut due) = (0, under_way);
         let mut load = Load::default();
@@ -178,6 +180,7 @@ impl Crowd {
         load.elapsed = began.elapsed();
         load.bytes = self.watch.bytes - before.0;
         load.caught_up = self.watch.caught_up - before.1;
+        load.reads = self.wire.reads - before.2;
         ensure!(
             self.watch.has.iter().all(|has| *has == self.posted.len()),
             "a tab has another number of messages than were posted"

@@ -38,6 +38,7 @@ struct Figures {
     ratios: BTreeMap<(Place, Subject), Figure>,
     bytes: BTreeMap<(Place, Subject), Figure>,
     messages: BTreeMap<(Place, Subject), Figure>,
+    joined: BTreeMap<(Place, Subject), Figure>,
     memory: BTreeMap<usize, [Figure; 3]>,
     caught_up: u64,
     deliveries: u64,
@@ -181,6 +182,7 @@ impl Figures {
         );
         of(&mut self.bytes, load.bytes as f64 / deliveries);
         of(&mut self.messages, load.messages as f64);
+        of(&mut self.joined, deliveries / load.reads as f64);
         let delays = self.delays.entry(at).or_default();
         let mut values = [load.first.clone(), load.last.clone()];
         for (i, figure) in delays.iter_mut().enumerate() {
@@ -294,6 +296,9 @@ impl Figures {
                 row(
                     place,
                     vec![
+                        show(&self.joined, place, Bare),
+                        show(&self.joined, place, Plain),
+                        show(&self.joined, place, Deflate),
                         show(&self.bytes, place, Plain),
                         show(&self.bytes, place, Deflate),
                     ],
@@ -301,8 +306,16 @@ impl Figures {
             })
             .collect();
         table::print(
-            "Bytes per delivery",
-            &["tabs", "under way", "plain", "compressed"],
+            "Frames that arrived together, and bytes per frame",
+            &[
+                "tabs",
+                "under way",
+                "bare loop",
+                "Overwire",
+                "compressed",
+                "bytes",
+                "bytes, compressed",
+            ],
             &rows,
         );
         let rows: Vec<_> = self

@@ -96,6 +96,50 @@ pub(crate) fn load_average() -> String {
     all.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
+/// Processor time since the machine started, in its ticks.
+#[derive(Clone, Copy)]
+pub(crate) struct Clock {
+    /// All there was.
+    all: f64,
+    /// Spent by anybody, or kept back by the host of a virtual machine.
+    spent: f64,
+    /// Spent by this program and the processes it has started and ended.
+    own: f64,
+}
+
+impl Clock {
+    /// Reads it now.
+    pub(crate) fn read() -> Self {
+        let ticks: Vec<f64> = read("/proc/stat")
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .skip(1)
+            // What guests spend is in what users spend.
+            .take(8)
+            .map(number)
+            .collect();
+        let all: f64 = ticks.iter().sum();
+        let idle: f64 = ticks.iter().skip(3).take(2).sum();
+        let stat = read("/proc/self/stat");
+        // The name stands in parentheses and may hold anything.
+        let own = stat.rsplit(')').next().unwrap_or_default();
+        Self {
+            all,
+            spent: all - idle,
+            own: own.split_whitespace().skip(11).take(4).map(number).sum(),
+        }
+    }
+
+    /// The part of all processor time that others have had since then.
+    pub(crate) fn others(self) -> f64 {
+        let now = Self::read();
+        let others = (now.spent - self.spent) - (now.own - self.own);
+        others.max(0.0) / (now.all - self.all)
+    }
+}
+
 /// Memory of the system's own in KiB: its structures, and what waits in TCP buffers.
 pub(crate) fn kernel_kib() -> f64 {
     let slab: f64 = number(&field("/proc/meminfo", "Slab"));

@@ -126,11 +126,16 @@ fn main() -> anyhow::Result<()> {
     println!("{machine}");
     println!("Runs: {}. Median (least–most).\n", options.runs());
     for part in &options.only {
+        let clock = machine::Clock::read();
         match part {
             Part::FanOut => fan_out::measure(&options, &machine)?,
             Part::Posts => posts::measure(&options, &machine)?,
             Part::History => history::measure(&options, &machine)?,
         }
+        println!(
+            "Meanwhile, others had {:.1} % of the processors' time.\n",
+            clock.others() * 100.0
+        );
     }
     println!("Load average at the end: {}.", machine::load_average());
     Ok(())

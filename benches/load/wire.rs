@@ -19,8 +19,8 @@ pub(crate) struct Wire {
     events: Events,
     links: Vec<Link>,
     buffer: Vec<u8>,
-    /// Bytes that came, of whatever kind.
-    pub(crate) bytes: u64,
+    /// How often something was read.
+    pub(crate) reads: u64,
 }
 
 struct Link {
@@ -37,7 +37,7 @@ impl Wire {
             events: Events::with_capacity(EVENTS),
             links: Vec::new(),
             buffer: vec![0; READ_BYTES],
-            bytes: 0,
+            reads: 0,
         })
     }
 
@@ -141,7 +141,7 @@ impl Wire {
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(error) => return Err(error).context("reading"),
                 };
-                self.bytes += read as u64;
+                self.reads += 1;
                 any |= link.took(number, &self.buffer[..read], &mut take)?;
                 // More would be told again.
                 if read < self.buffer.len() {
