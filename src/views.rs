@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use linkify::{LinkFinder, LinkKind};
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use rust_embed::RustEmbed;
@@ -443,9 +444,26 @@ fn message_context(message: &Message) -> Value {
             // Hours and minutes, for readers whose browser does not turn them into local time.
             time => &time_utc[11..16],
             time_utc => &time_utc,
-            text => &message.text,
+            text => text_parts(&message.text),
         }
     }
+}
+
+/// A text cut into what is the address of a web page and what is not.
+fn text_parts(text: &str) -> Vec<Value> {
+    let mut finder = LinkFinder::new();
+    finder.kinds(&[LinkKind::Url]);
+    finder
+        .spans(text)
+        .map(|span| {
+            let text = span.as_str();
+            let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+            let web = ["http", "https"]
+                .iter()
+                .any(|known| scheme.eq_ignore_ascii_case(known));
+            context! { text, link => span.kind().is_some() && web }
+        })
+        .collect()
 }
 
 fn notice_context(refusal: &Refusal, tone: Tone) -> Value {
@@ -465,7 +483,8 @@ mod tests {
     use super::*;
     use crate::model::{History, MessageId, RoomId};
 
-    const NASTY: &str = "</p><script>alert(1)</script>\" onload='x' {{ 7*7 }} &amp;";
+    const NASTY: &str = "</p><script>alert(1)</script>\" onload='x' {{ 7*7 }} &amp; \
+        https://a.example/'\" onload='x' <b> https://a.example/\" onload='x'";
     const VERSION: Version = Version {
         room: RoomId(5),
         history: History(7),
@@ -557,6 +576,39 @@ mod tests {
             (push.selector, push.swap),
             (Selector::MESSAGES_LIST, Some(Swap::Append))
         );
+    }
+
+    #[test]
+    fn addresses_of_web_pages_are_links_and_nothing_else_is() {
+        let views = Views::new().unwrap();
+        let links = |text: &str| {
+            let html = Html::parse_fragment(&views.new_message(&message(1, text)).html);
+            let links = Css::parse(".message__text a[rel][target=_blank]").unwrap();
+            let shown = Css::parse(".message__text").unwrap();
+            let shown = html
+                .select(&shown)
+                .next()
+                .map(|shown| shown.text().collect());
+            assert_eq!(shown, Some(text.to_owned()));
+            let links = html.select(&links).filter_map(|link| link.attr("href"));
+            links.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            links("see https://a.example/b?c=1&d=\"2\" (or HTTP://127.0.0.1:8000/chat/hi/)."),
+            [
+                "https://a.example/b?c=1&d=",
+                "HTTP://127.0.0.1:8000/chat/hi/"
+            ]
+        );
+        for text in [
+            "javascript://a.example/%0aalert(1)",
+            "ftp://a.example",
+            "a.example",
+            "a@b.c",
+            "://",
+        ] {
+            assert!(links(text).is_empty(), "{text}");
+        }
     }
 
     #[test]

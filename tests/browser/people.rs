@@ -84,7 +84,11 @@ async fn everybody_who_has_been_here_is_found_by_name() {
         anna.sees_no("#users-alone").await;
         anna.types("zzz").await;
         anna.sees("#users-found .aside__words").await;
-        assert!(anna.text("#users-found").await.starts_with("Nobody called"));
+        assert!(
+            anna.text("#users-found")
+                .await
+                .starts_with("Nobody else called")
+        );
         anna.run("document.querySelector('#people-search').select()")
             .await;
         anna.types(&anna.name().await).await;

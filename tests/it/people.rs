@@ -199,7 +199,7 @@ async fn whom_nobody_has_been_is_not_found_and_what_is_typed_is_inert() {
         let words = anna.page.the("users-found");
         assert_eq!(
             words.text().trim(),
-            format!("Nobody called “{text}” has been here.")
+            format!("Nobody else called “{text}” has been here.")
         );
         assert!(words.all().all(|part| part.name != "script"));
     }
