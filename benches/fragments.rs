@@ -87,7 +87,7 @@ fn frames(criterion: &mut Criterion) {
     let many = views.messages_list(&page()).expect("it is drawn").encode();
     let mut group = criterion.benchmark_group("frame");
     for (name, frame) in [("a message", &one), ("a page", &many)] {
-        let payload = frame.payload();
+        let payload = frame.payloads().next().unwrap_or_default();
         group.throughput(Throughput::Bytes(payload.len() as u64));
         group.bench_function(BenchmarkId::new("plain", name), |bench| {
             bench.iter(|| websocket::text(black_box(payload)));

@@ -382,7 +382,7 @@ impl Hub {
         if clients
             .online
             .as_ref()
-            .is_some_and(|online| online.payload() == frame.payload())
+            .is_some_and(|online| online.payloads().eq(frame.payloads()))
         {
             return;
         }
@@ -511,7 +511,8 @@ impl Outbox {
 
     /// Whether a list differs from what the tab was given last, which it is from now on.
     pub fn is_new(&self, region: Region, frame: &Frame) -> bool {
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(frame.payload());
+        let payloads: Vec<_> = frame.payloads().collect();
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(payloads);
         let mut waiting = lock(&self.state);
         let given = match region {
             Region::Groups => &mut waiting.groups,
@@ -723,12 +724,11 @@ mod tests {
     /// The texts of what the socket takes.
     fn taken(outbox: &Outbox) -> Vec<String> {
         let frames = outbox.take(MUCH).frames;
-        let text = |frame: &Frame| {
-            let push: serde_json::Value =
-                serde_json::from_slice(frame.payload()).expect("a push is JSON");
+        let text = |payload: &[u8]| {
+            let push: serde_json::Value = serde_json::from_slice(payload).expect("a push is JSON");
             push["html"].as_str().unwrap_or_default().to_owned()
         };
-        frames.iter().map(text).collect()
+        frames.iter().flat_map(Frame::payloads).map(text).collect()
     }
 
     fn seen(outbox: &Outbox) -> Option<u64> {

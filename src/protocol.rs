@@ -195,6 +195,8 @@ struct Encoded {
     plain: Bytes,
     payload: usize,
     deflated: OnceLock<Bytes>,
+    /// What was joined to this, if anything was.
+    parts: Vec<Frame>,
 }
 
 /// Payloads shorter than this are not worth deflating: they fit a packet either way.
@@ -208,6 +210,20 @@ impl Frame {
             plain,
             payload,
             deflated: OnceLock::new(),
+            parts: Vec::new(),
+        }))
+    }
+
+    /// Frames that are shown together, in one piece: each outbox keeps and each socket writes one
+    /// thing instead of many.
+    #[must_use]
+    pub fn joined(parts: Vec<Self>) -> Self {
+        let plain = concatenated(&parts, false);
+        Self(Arc::new(Encoded {
+            payload: plain.len(),
+            plain,
+            deflated: OnceLock::new(),
+            parts,
         }))
     }
 
@@ -218,6 +234,7 @@ impl Frame {
             payload: plain.len(),
             plain,
             deflated: OnceLock::new(),
+            parts: Vec::new(),
         }))
     }
 
@@ -228,17 +245,24 @@ impl Frame {
             plain,
             payload,
             deflated,
+            parts,
         } = &*self.0;
+        if deflate && !parts.is_empty() {
+            return deflated.get_or_init(|| concatenated(parts, true));
+        }
         if !deflate || plain.len() - payload < DEFLATE_FROM {
             return plain;
         }
         deflated.get_or_init(|| websocket::deflated_text(&plain[*payload..]))
     }
 
-    /// The JSON inside.
-    #[must_use]
-    pub fn payload(&self) -> &[u8] {
-        &self.0.plain[self.0.payload..]
+    /// The JSON inside, of each of the frames that were joined.
+    pub fn payloads(&self) -> impl Iterator<Item = &[u8]> {
+        let whole = match self.0.parts.is_empty() {
+            true => std::slice::from_ref(self),
+            false => &self.0.parts,
+        };
+        whole.iter().map(|frame| &frame.0.plain[frame.0.payload..])
     }
 
     /// How much room the frame takes in an outbox, in bytes.
@@ -246,6 +270,14 @@ impl Frame {
     pub fn size(&self) -> usize {
         self.0.plain.len()
     }
+}
+
+fn concatenated(frames: &[Frame], deflate: bool) -> Bytes {
+    let bytes: Vec<&[u8]> = frames
+        .iter()
+        .map(|frame| &frame.bytes(deflate)[..])
+        .collect();
+    bytes.concat().into()
 }
 
 /// What a person did.
@@ -659,6 +691,30 @@ mod tests {
     }
 
     #[test]
+    fn joined_frames_are_the_same_bytes_in_one_piece() {
+        let texts = ["short".to_owned(), "long ".repeat(100), "last".to_owned()];
+        let frames: Vec<_> = texts
+            .iter()
+            .map(|text| Push::inner(Selector::NOTICE, text.clone()).encode())
+            .collect();
+        let joined = Frame::joined(frames.clone());
+        for deflate in [false, true] {
+            let apart: Vec<_> = frames
+                .iter()
+                .map(|frame| frame.bytes(deflate).clone())
+                .collect();
+            assert_eq!(joined.bytes(deflate), &apart.concat());
+        }
+        assert!(joined.bytes(true).len() < joined.bytes(false).len());
+        assert_eq!(joined.size(), joined.bytes(false).len());
+        assert!(
+            joined
+                .payloads()
+                .eq(frames.iter().flat_map(Frame::payloads))
+        );
+    }
+
+    #[test]
     fn every_action_of_the_list_is_known() {
         for name in ACTIONS {
             let refusal = Action::parse(&format!(r#"{{"action":"{name}","data":{{}}}}"#));
@@ -673,7 +729,7 @@ mod tests {
         #[track_caller]
         fn check(push: &Push, expected: &str) {
             assert_eq!(
-                std::str::from_utf8(push.encode().payload()).unwrap(),
+                std::str::from_utf8(push.encode().payloads().next().unwrap()).unwrap(),
                 expected
             );
         }

@@ -273,6 +273,15 @@ impl Views {
         Push::inner(Selector::message(message.id), self.message(message)).swapped(Swap::Outer)
     }
 
+    /// The step of a room to `version`, which made the message or changed it.
+    #[must_use]
+    pub fn change(&self, message: &Message, version: Version) -> Push {
+        match message.made == version.number {
+            true => self.new_message(message).at(version),
+            false => self.changed_message(message).at(version),
+        }
+    }
+
     /// What leads a tab from `after` to `version`: new messages go to the end, older ones are
     /// swapped in place, and the last push bears the version. `None` where that is more than a
     /// page and the newest page has to do.

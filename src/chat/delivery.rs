@@ -14,6 +14,11 @@ use crate::protocol::{Dialect, Frame, Push};
 use crate::relay::{Envelope, News};
 use crate::store::{CatchUp, Change};
 
+/// How many changes are taken up at one time at most.
+const CHANGES_TOGETHER: usize = 64;
+/// From this many bytes on, steps of a room are not joined any further: an outbox takes a joined
+/// step whole or not at all.
+const BYTES_TOGETHER: usize = 16 * 1024;
 /// How often what is shown is compared with the store while there are other nodes.
 const COMPARE_EVERY: Duration = Duration::from_secs(2);
 
@@ -36,11 +41,12 @@ impl Delivery {
     ) {
         let mut compare = tokio::time::interval(COMPARE_EVERY);
         compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut made = Vec::new();
         loop {
             tokio::select! {
-                change = changes.recv() => {
-                    let (Some(change), Some(chat)) = (change, self.chat.upgrade()) else { return };
-                    chat.deliver(change).await;
+                count = changes.recv_many(&mut made, CHANGES_TOGETHER) => {
+                    let (1.., Some(chat)) = (count, self.chat.upgrade()) else { return };
+                    chat.deliver(&mut made).await;
                 }
                 envelope = envelopes.recv() => {
                     let (Some(envelope), Some(chat)) = (envelope, self.chat.upgrade()) else {
@@ -58,26 +64,49 @@ impl Delivery {
 }
 
 impl Chat {
-    /// Shows a change of this node to everyone in its room and announces it to the others.
-    async fn deliver(self: &Arc<Self>, change: Change) {
-        let Change {
-            version,
-            message,
-            between,
-        } = change;
-        let follows = Version {
-            number: version.number - 1,
-            ..version
+    /// Shows changes of this node to everyone in their rooms and announces them to the others.
+    async fn deliver(self: &Arc<Self>, changes: &mut Vec<Change>) {
+        // Of each room the order stays.
+        changes.sort_by_key(|change| change.version.room);
+        let follow = |one: &Change, next: &Change| {
+            one.version.room == next.version.room && one.version.number + 1 == next.version.number
         };
-        let pushes = self
-            .views
-            .changes(follows, version, std::slice::from_ref(&message));
-        // One message always is a page.
-        let frame = pushes.unwrap_or_default().pop().map(|push| push.encode());
-        if let Some(frame) = frame {
-            self.bring_forward(follows.number, version, &frame).await;
+        for run in changes.chunk_by(follow) {
+            self.show_run(run).await;
+            for change in run {
+                self.tell_partners(change);
+            }
+        }
+        changes.clear();
+    }
+
+    /// Shows changes that follow each other, together as far as they are small.
+    async fn show_run(self: &Arc<Self>, run: &[Change]) {
+        let (mut steps, mut bytes) = (Vec::new(), 0);
+        for change in run {
+            let frame = self.views.change(&change.message, change.version).encode();
+            bytes += frame.size();
+            steps.push((change.version, frame));
+            if bytes >= BYTES_TOGETHER {
+                self.show_together(std::mem::take(&mut steps)).await;
+                bytes = 0;
+            }
+        }
+        self.show_together(steps).await;
+    }
+
+    async fn show_together(self: &Arc<Self>, steps: Vec<(Version, Frame)>) {
+        let (Some((first, frame)), Some((last, _))) = (steps.first(), steps.last()) else {
+            return;
+        };
+        let frame = match steps.len() {
+            1 => frame.clone(),
+            _ => Frame::joined(steps.iter().map(|(_, frame)| frame.clone()).collect()),
+        };
+        self.bring_forward(first.number - 1, *last, &frame).await;
+        for (version, frame) in steps {
             let news = News::Change {
-                follows: follows.number,
+                follows: version.number - 1,
                 version,
                 frame,
             };
@@ -86,12 +115,16 @@ impl Chat {
                 news,
             });
         }
-        for user in between.into_iter().flatten() {
+    }
+
+    /// The two people of a private room see in their lists that something was said.
+    fn tell_partners(&self, change: &Change) {
+        for user in change.between.into_iter().flatten() {
             let tabs = self.hub.of_user(user);
             let looks = tabs
                 .iter()
-                .any(|tab| tab.place().is_some_and(|at| at.room == version.room));
-            match looks && user != message.author.id {
+                .any(|tab| tab.place().is_some_and(|at| at.room == change.version.room));
+            match looks && user != change.message.author.id {
                 true => self.people.redraw_unless_seen(user),
                 false => self.concern(user),
             }

@@ -90,7 +90,7 @@ async fn each_change_is_announced_to_the_other_nodes_once_and_in_order() {
             panic!("{envelope:?}");
         };
         assert_eq!((follows + 1, version.number), (message.made, message.made));
-        let push = std::str::from_utf8(frame.payload()).unwrap();
+        let push = std::str::from_utf8(frame.payloads().next().unwrap()).unwrap();
         assert!(push.contains(&message.key.unwrap().to_string()));
     }
     assert!(news.try_recv().is_err());
@@ -180,8 +180,9 @@ impl Tab {
     /// Reads about so many bytes, and asks for the rest if it fell behind, as a socket does.
     async fn reads(&mut self, bytes: usize) {
         for frame in self.client.outbox.take(bytes).frames {
-            let push = std::str::from_utf8(frame.payload()).unwrap();
-            self.list.take(push);
+            for push in frame.payloads() {
+                self.list.take(std::str::from_utf8(push).unwrap());
+            }
         }
         if self.client.outbox.wants_rest() {
             self.chats[self.node].catch_up(&self.client).await;

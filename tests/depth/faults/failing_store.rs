@@ -151,8 +151,9 @@ impl Tab {
 
     fn reads(&mut self) {
         for frame in self.client.outbox.take(usize::MAX).frames {
-            self.list
-                .take(std::str::from_utf8(frame.payload()).unwrap());
+            for push in frame.payloads() {
+                self.list.take(std::str::from_utf8(push).unwrap());
+            }
         }
     }
 
