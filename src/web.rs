@@ -116,51 +116,6 @@ impl Web {
             .with_state(Arc::clone(self))
     }
 
-    /// Scheme and host as the browser sees them, and its address.
-    fn seen_from_outside(&self, headers: &HeaderMap, peer: IpAddr) -> Outside {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let host = text("host").unwrap_or_default();
-        let trusted = |address: &IpAddr| {
-            self.access
-                .trusted_proxies
-                .iter()
-                .any(|proxy| proxy.contains(&address.to_canonical()))
-        };
-        if !trusted(&peer) {
-            return Outside {
-                scheme: "http",
-                host: host.to_lowercase(),
-                address: peer,
-            };
-        }
-        // Each proxy adds at the end whom it heard from: the last one not trusted is the browser.
-        let forwarded: Vec<_> = headers
-            .get_all("x-forwarded-for")
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .map(|address| address.trim().parse::<IpAddr>())
-            .collect();
-        let mut address = peer;
-        for next in forwarded.into_iter().rev() {
-            let Ok(next) = next else { break };
-            address = next;
-            if !trusted(&next) {
-                break;
-            }
-        }
-        let scheme = match text("x-forwarded-proto") {
-            Some("https" | "wss") => "https",
-            _ => "http",
-        };
-        let host = text("x-forwarded-host").unwrap_or(host).to_lowercase();
-        Outside {
-            scheme,
-            host,
-            address,
-        }
-    }
-
     /// Whether a page of that origin may open a socket. A program sends no origin.
     fn may_connect(&self, headers: &HeaderMap, outside: &Outside) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else {
@@ -199,6 +154,94 @@ impl Web {
             web: Arc::clone(self),
             address,
         })
+    }
+}
+
+impl Access {
+    /// Scheme and host as the browser sees them, and its address.
+    ///
+    /// Each trusted proxy adds at the end of each list what it has seen, so what belongs together
+    /// stands equally far from the end: the last address that is not trusted is the browser, and
+    /// the scheme and host as far from the end are those it used. A list that does not go so far
+    /// back is not added to by every proxy, and its first value is the oldest there is.
+    fn seen_from_outside(&self, headers: &HeaderMap, peer: IpAddr) -> Outside {
+        let host = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default();
+        if !self.trusts(peer) {
+            return Outside {
+                scheme: "http",
+                host: host.to_lowercase(),
+                address: peer,
+            };
+        }
+        let (mut address, mut from_end) = (peer, 0);
+        let forwarded = listed(headers, "x-forwarded-for");
+        for (steps, next) in forwarded.iter().rev().enumerate() {
+            from_end = steps;
+            let Some(next) = forwarded_address(next) else {
+                break;
+            };
+            address = next;
+            if !self.trusts(next) {
+                break;
+            }
+        }
+        let used = |name: &str| {
+            let mut values = listed(headers, name);
+            let oldest = values.len().checked_sub(1)?;
+            Some(
+                values
+                    .swap_remove(oldest - from_end.min(oldest))
+                    .to_lowercase(),
+            )
+        };
+        let scheme = match used("x-forwarded-proto").as_deref() {
+            Some("https" | "wss") => "https",
+            _ => "http",
+        };
+        Outside {
+            scheme,
+            host: used("x-forwarded-host").unwrap_or_else(|| host.to_lowercase()),
+            address,
+        }
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies
+            .iter()
+            .any(|proxy| proxy.contains(&address.to_canonical()))
+    }
+}
+
+/// The values of a header that is a list, which may go on in several lines.
+fn listed(headers: &HeaderMap, name: &str) -> Vec<String> {
+    headers
+        .get_all(name)
+        .iter()
+        // What a proxy adds counts, whatever bytes it was added to.
+        .flat_map(|line| {
+            let line = String::from_utf8_lossy(line.as_bytes());
+            line.split(',')
+                .map(|value| value.trim().to_owned())
+                .collect::<Vec<_>>()
+        })
+        .filter(|value| !value.is_empty())
+        .collect()
+}
+
+/// An address, which some proxies write with a port or in brackets.
+fn forwarded_address(text: &str) -> Option<IpAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    match bare {
+        Some(bare) => bare.parse().map(IpAddr::V6).ok(),
+        None => text
+            .parse()
+            .or_else(|_| text.parse().map(|with_port: SocketAddr| with_port.ip()))
+            .ok(),
     }
 }
 
@@ -248,7 +291,7 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
         .extensions()
         .get::<Peer>()
         .map_or(Ipv6Addr::UNSPECIFIED.into(), |p| p.0);
-    let outside = web.seen_from_outside(request.headers(), peer);
+    let outside = web.access.seen_from_outside(request.headers(), peer);
     match web
         .chat
         .first_page(request.uri().path(), outside.scheme, &outside.host)
@@ -365,7 +408,7 @@ async fn upgrade(State(web): State<Arc<Web>>, mut request: Request) -> Response 
         .extensions()
         .get::<Peer>()
         .map_or(Ipv6Addr::UNSPECIFIED.into(), |p| p.0);
-    let outside = web.seen_from_outside(headers, peer);
+    let outside = web.access.seen_from_outside(headers, peer);
     if !web.may_connect(headers, &outside) {
         return (
             StatusCode::FORBIDDEN,
@@ -501,5 +544,115 @@ pub async fn serve(
     drop((listener, stopping, under_way));
     if tokio::time::timeout(deadline, ended.recv()).await.is_err() {
         tracing::warn!("some requests did not finish");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_proxies_scheme_host_and_address_are_the_browsers() {
+        #[track_caller]
+        fn check(peer: &str, headers: &[(&'static str, &str)], expected: (&str, &str, &str)) {
+            let access = Access {
+                trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+                ..Access::default()
+            };
+            let mut map = HeaderMap::new();
+            map.insert(header::HOST, HeaderValue::from_static("Inside:8000"));
+            for (name, value) in headers {
+                let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+                map.append(*name, value);
+            }
+            let outside = access.seen_from_outside(&map, peer.parse().unwrap());
+            let found = (
+                outside.scheme,
+                &*outside.host,
+                &*outside.address.to_string(),
+            );
+            assert_eq!(found, expected);
+        }
+        const FOR: &str = "x-forwarded-for";
+        const PROTO: &str = "x-forwarded-proto";
+        const HOST: &str = "x-forwarded-host";
+
+        // Nobody is believed who is not trusted.
+        check("192.0.2.1", &[], ("http", "inside:8000", "192.0.2.1"));
+        let all = [(FOR, "203.0.113.7"), (PROTO, "https"), (HOST, "a.example")];
+        check("192.0.2.1", &all, ("http", "inside:8000", "192.0.2.1"));
+
+        // One proxy.
+        check("10.0.0.1", &[], ("http", "inside:8000", "10.0.0.1"));
+        check("10.0.0.1", &all, ("https", "a.example", "203.0.113.7"));
+        check(
+            "::ffff:10.0.0.1",
+            &all,
+            ("https", "a.example", "203.0.113.7"),
+        );
+        check(
+            "fd00::1",
+            &[(PROTO, "WSS"), (HOST, "")],
+            ("https", "inside:8000", "fd00::1"),
+        );
+        // It adds to what the browser made up.
+        let made_up = [
+            (FOR, "1.2.3.4, 203.0.113.7"),
+            (PROTO, "https, http"),
+            (HOST, "evil.example, a.example"),
+        ];
+        check("10.0.0.1", &made_up, ("http", "a.example", "203.0.113.7"));
+        let made_up = [(FOR, "203.0.113.7"), (PROTO, "https"), (PROTO, "http")];
+        check("10.0.0.1", &made_up, ("http", "inside:8000", "203.0.113.7"));
+        let made_up = [(FOR, "\u{fc}, 203.0.113.7")];
+        check("10.0.0.1", &made_up, ("http", "inside:8000", "203.0.113.7"));
+
+        // Two proxies, each of which adds.
+        let two = [
+            (FOR, "203.0.113.7, 10.0.0.2"),
+            (PROTO, "https, http"),
+            (HOST, "A.example, inside"),
+        ];
+        check("10.0.0.1", &two, ("https", "a.example", "203.0.113.7"));
+        let two = [
+            (FOR, "1.2.3.4,203.0.113.7"),
+            (FOR, "10.0.0.2"),
+            (PROTO, "http,https,http"),
+        ];
+        check("10.0.0.1", &two, ("https", "inside:8000", "203.0.113.7"));
+        // Two, of which only one says it, or the inner one says it anew.
+        let two = [
+            (FOR, "203.0.113.7, 10.0.0.2"),
+            (PROTO, "https"),
+            (HOST, "a.example"),
+        ];
+        check("10.0.0.1", &two, ("https", "a.example", "203.0.113.7"));
+        // Two, of which the outer one is not trusted.
+        let two = [(FOR, "203.0.113.7, 192.0.2.1"), (PROTO, "https, http")];
+        check("10.0.0.1", &two, ("http", "inside:8000", "192.0.2.1"));
+        // Somebody inside.
+        let inside = [(FOR, "10.0.0.3, 10.0.0.2"), (PROTO, "https, http")];
+        check("10.0.0.1", &inside, ("https", "inside:8000", "10.0.0.3"));
+
+        // With ports and brackets, and what is no address.
+        for (text, expected) in [
+            ("203.0.113.7:1234", "203.0.113.7"),
+            ("203.0.113.7:1, 10.0.0.2:65535", "203.0.113.7"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[2001:db8::1]:443, [fd00::2]", "2001:db8::1"),
+            ("203.0.113.7, unknown", "10.0.0.1"),
+            ("203.0.113.7, 203.0.113.8:", "10.0.0.1"),
+            ("203.0.113.7, [203.0.113.8]", "10.0.0.1"),
+            ("unknown, 10.0.0.2", "10.0.0.2"),
+        ] {
+            check(
+                "10.0.0.1",
+                &[(FOR, text)],
+                ("http", "inside:8000", expected),
+            );
+        }
+        let unknown = [(FOR, "unknown, 10.0.0.2"), (PROTO, "https, http")];
+        check("10.0.0.1", &unknown, ("https", "inside:8000", "10.0.0.2"));
     }
 }
