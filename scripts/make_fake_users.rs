@@ -1,4 +1,4 @@
-//! Makes fake users: `fake` and `store`, and nothing more.
+//! Makes fake users: `fake` and `store`, and nothing more but the way settings are read.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use overwire::config;
 use overwire::fake::FakeUsers;
 use overwire::store::{self, Access, Store, StoreError, Synchronous};
 
@@ -55,7 +56,7 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(&Options::parse()).await {
+    match run(&config::read::<Options>()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("make_fake_users: {error:#}");

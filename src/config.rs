@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
+use clap::builder::Resettable;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
@@ -17,7 +18,8 @@ use crate::store::Synchronous;
 ///
 /// Without any flag it serves on http://127.0.0.1:8000 and keeps everything in the file
 /// overwire.db of the working folder, which it makes and fills with 30 fake users when there is
-/// none. Every flag has an environment variable; the flag goes before the variable.
+/// none. Every flag has an environment variable; the flag goes before the variable, and an empty
+/// variable counts as none.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "overwire", version, max_term_width = 100)]
 pub struct Config {
@@ -173,6 +175,25 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+/// Reads a program's flags, and the environment where a flag is not given. An empty variable, such
+/// as Docker Compose passes on, counts as none. Ends the program where something is wrong.
+#[must_use]
+pub fn read<Flags: Parser>() -> Flags {
+    let command = Flags::command().mut_args(|flag| {
+        let is_empty = flag
+            .get_env()
+            .and_then(std::env::var_os)
+            .is_some_and(|value| value.is_empty());
+        if is_empty {
+            flag.env(Resettable::Reset)
+        } else {
+            flag
+        }
+    });
+    Flags::from_arg_matches(&command.get_matches())
+        .unwrap_or_else(|error| error.format(&mut Flags::command()).exit())
 }
 
 impl Config {

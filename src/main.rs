@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use overwire::chat::Chat;
-use overwire::config::{Command, Config, LogFormat};
+use overwire::config::{self, Command, Config, LogFormat};
 use overwire::fake::FakeUsers;
 use overwire::relay::InProcess;
 use overwire::store::{self, Store};
@@ -29,7 +28,7 @@ const STOP_REQUESTS: Duration = Duration::from_secs(3);
 const HEALTH_DEADLINE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let config = config::read::<Config>();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

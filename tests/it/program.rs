@@ -1,12 +1,34 @@
 //! The program itself: how it starts, what it says when it cannot, and how it ends.
 
 use std::net::TcpListener;
+use std::process::Command;
 
 use serde_json::json;
 
-use super::support::program::run;
+use super::support::program::{command, ending, make_fake_users, run};
 use super::support::tab::all;
 use super::support::{Program, Tab};
+
+const FLAGS: [&str; 14] = [
+    "listen",
+    "database",
+    "synchronous",
+    "allow-origin",
+    "trusted-proxy",
+    "unlimited",
+    "message-characters",
+    "frame-bytes",
+    "pace-burst",
+    "pace-per-second",
+    "connections-per-address",
+    "silence",
+    "log-format",
+    "log",
+];
+
+fn variable(flag: &str) -> String {
+    format!("OVERWIRE_{}", flag.to_uppercase().replace('-', "_"))
+}
 
 #[tokio::test]
 async fn a_second_server_on_the_same_database_says_so_and_disturbs_nobody() {
@@ -61,26 +83,38 @@ async fn the_help_names_every_setting_with_its_variable() {
     let output = run(&["--help"]).await;
     assert!(output.status.success());
     let words = String::from_utf8(output.stdout).unwrap();
-    for flag in [
-        "listen",
-        "database",
-        "synchronous",
-        "allow-origin",
-        "trusted-proxy",
-        "unlimited",
-        "message-characters",
-        "frame-bytes",
-        "pace-burst",
-        "pace-per-second",
-        "connections-per-address",
-        "silence",
-        "log-format",
-        "log",
-    ] {
+    for flag in FLAGS {
         assert!(words.contains(&format!("--{flag}")), "{flag}");
-        let variable = format!("OVERWIRE_{}", flag.to_uppercase().replace('-', "_"));
+        let variable = variable(flag);
         assert!(words.contains(&variable), "{variable}");
     }
+}
+
+#[tokio::test]
+async fn an_empty_variable_counts_as_none() {
+    let empty = |mut command: Command| {
+        command.envs(FLAGS.map(|flag| (variable(flag), "")));
+        command
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut command_here = empty(command());
+    command_here.current_dir(&folder);
+    command_here.args(["--listen", "127.0.0.1:0"]);
+    let server = Program::serves(command_here).await;
+    server.tab().await.says("as usual").await;
+    assert!(folder.path().join("overwire.db").exists());
+    // Whether somebody listens at the usual address or not: it is one.
+    let mut asking = empty(command());
+    asking.arg("healthcheck");
+    let output = ending(asking).await;
+    assert_ne!(output.status.code(), Some(2), "{output:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut making = empty(make_fake_users());
+    making.current_dir(&folder);
+    let output = ending(making).await;
+    assert!(output.status.success(), "{output:?}");
+    assert!(folder.path().join("overwire.db").exists());
 }
 
 #[tokio::test]

@@ -15,7 +15,15 @@ pub(crate) struct Program {
 
 /// The program's command, with nothing of this process's settings.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_overwire"));
+    unset(Command::new(env!("CARGO_BIN_EXE_overwire")))
+}
+
+/// The same for the program that makes fake users.
+pub(crate) fn make_fake_users() -> Command {
+    unset(Command::new(env!("CARGO_BIN_EXE_make_fake_users")))
+}
+
+fn unset(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OVERWIRE_")) {
         command.env_remove(name);
     }
@@ -27,6 +35,11 @@ pub(crate) fn command() -> Command {
 pub(crate) async fn run(arguments: &[&str]) -> Output {
     let mut command = command();
     command.args(arguments);
+    ending(command).await
+}
+
+/// Runs a command to its end.
+pub(crate) async fn ending(mut command: Command) -> Output {
     let run = tokio::task::spawn_blocking(move || command.output().unwrap());
     soon("the program to end", run).await.unwrap()
 }
@@ -34,12 +47,19 @@ pub(crate) async fn run(arguments: &[&str]) -> Output {
 impl Program {
     /// Serves a database, at any free port unless told otherwise.
     pub(crate) async fn start(database: &Path, arguments: &[&str]) -> Self {
-        let mut child = command()
+        let mut command = command();
+        command
             .env("OVERWIRE_LISTEN", "127.0.0.1:0")
             .env("OVERWIRE_LOG", "warn")
             .arg("--database")
             .arg(database)
-            .args(arguments)
+            .args(arguments);
+        Self::serves(command).await
+    }
+
+    /// Serves by that command.
+    pub(crate) async fn serves(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
