@@ -14,7 +14,7 @@ use overwire::store::{self, Store};
 use overwire::views::Views;
 use overwire::web::{self, Access, Web};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -60,27 +60,16 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     start_log(config)?;
     // Each tab is a file to the system, which often allows 1,024 unless asked for more.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let store = store::open(&config.database, config.synchronous, store::Access::Server)
-        .await
-        .with_context(|| format!("could not open the database {}", config.database))?;
-    seed(&*store).await?;
+    // Whatever may fail comes before the store, so that a start that fails leaves nothing behind.
+    // Whoever knocks while the store opens waits in the backlog.
+    let listener = listen(&config.listen).await?;
     let views = Arc::new(Views::new()?);
-    let relay = Arc::new(InProcess::default());
-    let chat = Chat::start(Arc::clone(&store), relay, views, config.chat_limits()).await?;
-
-    let address = tokio::net::lookup_host(&config.listen)
-        .await
-        .ok()
-        .and_then(|mut addresses| addresses.next())
-        .with_context(|| {
-            format!(
-                "--listen: there is no host of that name in {}",
-                config.listen
-            )
-        })?;
-    let listener = web::listen(address).with_context(|| {
-        format!("could not listen on {address}; --listen chooses another address")
-    })?;
+    let stop = CancellationToken::new();
+    tokio::spawn(told_to_stop(stop.clone())?);
+    let (store, chat) = tokio::select! {
+        started = start(config, views) => started?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let access = Access {
         allow_origins: config.allow_origins.clone(),
         trusted_proxies: config.trusted_proxies.clone(),
@@ -88,8 +77,6 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
             .then_some(config.connections_per_address as usize),
     };
     let web = Web::new(Arc::clone(&chat), access, config.socket_limits());
-    let stop = CancellationToken::new();
-    tokio::spawn(told_to_stop(stop.clone())?);
     println!("Overwire is at http://{}", listener.local_addr()?);
 
     let serving = web::serve(listener, &web, stop.cancelled(), STOP_REQUESTS);
@@ -100,6 +87,30 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     tokio::join!(serving, ending);
     store.close().await;
     Ok(())
+}
+
+async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<dyn Store>, Arc<Chat>)> {
+    let store = store::open(&config.database, config.synchronous, store::Access::Server)
+        .await
+        .with_context(|| format!("could not open the database {}", config.database))?;
+    seed(&*store).await?;
+    let relay = Arc::new(InProcess::default());
+    let chat = Chat::start(Arc::clone(&store), relay, views, config.chat_limits()).await?;
+    Ok((store, chat))
+}
+
+async fn listen(listen: &str) -> anyhow::Result<TcpListener> {
+    let address = tokio::net::lookup_host(listen)
+        .await
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .with_context(|| format!("--listen: there is no host of that name in {listen}"))?;
+    web::listen(address).with_context(|| {
+        format!(
+            "could not listen on {address}; is Overwire running there already? --listen chooses \
+             another address"
+        )
+    })
 }
 
 /// Waits for SIGTERM or Ctrl-C; the signals are heard from here on.

@@ -312,6 +312,13 @@ fn sqlite_path(address: &str) -> Result<PathBuf> {
             "the database's file has no name".to_owned(),
         ));
     }
+    // SQLite would open it, and give each of our connections a memory of its own.
+    if path == ":memory:" {
+        return Err(StoreError::Address(
+            "the chat needs a file and cannot be kept in memory; give one, such as overwire.db"
+                .to_owned(),
+        ));
+    }
     Ok(PathBuf::from(path))
 }
 
@@ -335,6 +342,9 @@ mod tests {
         check("sqlite:///tmp/a.db", Some("/tmp/a.db"));
         check("sqlite:", None);
         check("", None);
+        check(":memory:", None);
+        check("sqlite::memory:", None);
+        check("sqlite://:memory:", None);
         check("mysql://localhost/chat", None);
         check("postgres://localhost/chat", None);
     }

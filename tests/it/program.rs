@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::process::Command;
 
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::support::program::{command, ending, make_fake_users, run};
 use super::support::tab::all;
@@ -30,6 +31,16 @@ fn variable(flag: &str) -> String {
     format!("OVERWIRE_{}", flag.to_uppercase().replace('-', "_"))
 }
 
+/// The names of what is in a folder, in order.
+fn files(folder: &TempDir) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
 #[tokio::test]
 async fn a_second_server_on_the_same_database_says_so_and_disturbs_nobody() {
     let folder = tempfile::tempdir().unwrap();
@@ -43,23 +54,39 @@ async fn a_second_server_on_the_same_database_says_so_and_disturbs_nobody() {
     assert!(words.contains("another server is running on"), "{words}");
     assert!(words.contains(file), "{words}");
     assert_eq!(second.stdout, b"");
+    let listen = first.door.0.to_string();
+    let second = run(&["--listen", &listen, "--database", file]).await;
+    assert_eq!(second.status.code(), Some(1));
+    let words = String::from_utf8(second.stderr).unwrap();
+    assert!(
+        words.contains("is Overwire running there already?"),
+        "{words}"
+    );
+    assert!(words.contains(&listen), "{words}");
     anna.says("not disturbed").await;
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_named() {
+async fn an_address_that_cannot_be_is_named_and_nothing_is_left_behind() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("overwire.db");
-    let output = run(&["--listen", &address, "--database", file.to_str().unwrap()]).await;
-    assert_eq!(output.status.code(), Some(1));
-    let words = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        words.contains(&format!("could not listen on {address}")),
-        "{words}"
-    );
-    assert!(words.contains("--listen"), "{words}");
+    let taken = taken.local_addr().unwrap().to_string();
+    let could_not = format!("could not listen on {taken}");
+    for (listen, expected) in [
+        (&*taken, &*could_not),
+        (
+            "nowhere.invalid:80",
+            "there is no host of that name in nowhere.invalid:80",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("overwire.db");
+        let output = run(&["--listen", listen, "--database", file.to_str().unwrap()]).await;
+        assert_eq!(output.status.code(), Some(1));
+        let words = String::from_utf8(output.stderr).unwrap();
+        assert!(words.contains(expected), "{words}");
+        assert!(words.contains("--listen"), "{words}");
+        assert_eq!(files(&folder), [""; 0]);
+    }
 }
 
 #[tokio::test]
@@ -70,6 +97,8 @@ async fn a_database_that_cannot_be_is_named() {
             "mysql://localhost/chat",
             "is not a kind of database known here",
         ),
+        (":memory:", "cannot be kept in memory"),
+        ("sqlite::memory:", "cannot be kept in memory"),
     ] {
         let output = run(&["--listen", "127.0.0.1:0", "--database", database]).await;
         assert_eq!(output.status.code(), Some(1));
