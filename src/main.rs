@@ -24,6 +24,8 @@ const FIRST_USERS: usize = 30;
 /// How long sockets and requests may take to finish at the end.
 const STOP_SOCKETS: Duration = Duration::from_millis(3_500);
 const STOP_REQUESTS: Duration = Duration::from_secs(3);
+/// After so long it ends, whatever is not finished: within the five seconds that are promised.
+const STOP: Duration = Duration::from_millis(4_500);
 /// How long the server may take to say whether it is well.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -84,8 +86,19 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         stop.cancelled().await;
         chat.stop(STOP_SOCKETS).await;
     };
-    tokio::join!(serving, ending);
-    store.close().await;
+    let all = async {
+        tokio::join!(serving, ending);
+        store.close().await;
+    };
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP).await;
+    };
+    tokio::select! {
+        () = all => {}
+        // What was acknowledged is stored; the rest is found again by the next start.
+        () = overdue => tracing::warn!("the database did not finish in time"),
+    }
     Ok(())
 }
 

@@ -72,14 +72,17 @@ impl From<std::io::Error> for StoreError {
 /// The store in one SQLite file.
 pub struct SqliteStore {
     writer: Mutex<Option<mpsc::UnboundedSender<Write>>>,
-    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
-    readers: r2d2::Pool<SqliteConnectionManager>,
+    /// The writer and the checkpoints; each gives its connection back when it ends.
+    threads: Mutex<Vec<std::thread::JoinHandle<Connection>>>,
+    /// Until the store is closed.
+    readers: Mutex<Option<Readers>>,
     reading: Arc<Semaphore>,
     listeners: Listeners,
     /// Held as long as the store is open, where it is a server's.
     lock: Mutex<Option<File>>,
 }
 
+type Readers = r2d2::Pool<SqliteConnectionManager>;
 type Listeners = Arc<Mutex<HashMap<NodeId, mpsc::Sender<Change>>>>;
 
 /// A write that waits for the writer: what it does inside the transaction gives what is to be
@@ -141,9 +144,16 @@ impl SqliteStore {
             .acquire_owned()
             .await
             .map_err(|_| StoreError::Closed)?;
-        let readers = self.readers.clone();
+        let readers = self
+            .readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .ok_or(StoreError::Closed)?;
         let reading = tokio::task::spawn_blocking(move || {
+            // Given back after the connection and the hold on the pool, for `close` waits for it.
             let _permit = permit;
+            let readers = readers;
             let mut db = readers.get()?;
             let snapshot = db.transaction()?;
             let found = act(&snapshot)?;
@@ -204,7 +214,10 @@ fn open(path: &Path, synchronous: Synchronous, access: Access) -> Result<SqliteS
             .name("writer".to_owned())
             .spawn({
                 let listeners = Arc::clone(&listeners);
-                move || write_all(&db, writes, &listeners, history)
+                move || {
+                    write_all(&db, writes, &listeners, history);
+                    db
+                }
             })?,
     );
     if access == Access::Server {
@@ -223,13 +236,14 @@ fn open(path: &Path, synchronous: Synchronous, access: Access) -> Result<SqliteS
                         }
                         std::thread::park_timeout(CHECKPOINT_EVERY);
                     }
+                    checkpoints
                 })?,
         );
     }
     Ok(SqliteStore {
         writer: Mutex::new(Some(writer)),
         threads: Mutex::new(threads),
-        readers,
+        readers: Mutex::new(Some(readers)),
         reading: Arc::new(Semaphore::new(READERS as usize)),
         listeners,
         lock: Mutex::new(lock),
@@ -1296,6 +1310,16 @@ impl Store for SqliteStore {
     }
 
     async fn close(&self) {
+        // The connection that is closed last takes the write-ahead log and the shared memory with
+        // it, if it may write and no other is being closed: so first the readers, then one by one.
+        let read = self.reading.acquire_many(READERS).await;
+        self.reading.close();
+        drop(read);
+        let readers = self
+            .readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         self.writer
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -1303,17 +1327,19 @@ impl Store for SqliteStore {
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let ending = tokio::task::spawn_blocking(move || {
+            drop(readers);
+            let mut connections = Vec::new();
             for thread in threads {
                 thread.thread().unpark();
-                let _ = thread.join();
+                connections.extend(thread.join());
             }
+            connections.into_iter().for_each(drop);
         });
         let _ = ending.await;
         self.listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
-        self.reading.close();
         self.lock
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

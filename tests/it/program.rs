@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -191,6 +192,9 @@ async fn asked_to_end_it_stores_what_was_sent_and_closes_every_socket() {
         let (status, words) = server.ends().await;
         assert!(status.success(), "{status}: {words}");
 
+        // The lock stays, as whoever waits for it may have it open.
+        assert_eq!(files(&folder), ["overwire.db", "overwire.db.lock"]);
+
         let seen = anna.texts();
         assert!(!seen.is_empty());
         let database = rusqlite::Connection::open(&file).unwrap();
@@ -212,6 +216,29 @@ async fn asked_to_end_it_stores_what_was_sent_and_closes_every_socket() {
             .unwrap();
         assert_eq!(here, 0, "nobody lingers");
     }
+}
+
+#[tokio::test]
+async fn asked_to_end_it_does_though_somebody_else_holds_the_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let server = Program::start(&file, &[]).await;
+    let mut anna = server.tab().await;
+    anna.says("hello").await;
+    let other = rusqlite::Connection::open(&file).unwrap();
+    other.execute_batch("begin immediate").unwrap();
+    // That she has gone is to be stored, and cannot be.
+    server.signal("TERM");
+    let asked = Instant::now();
+    assert_eq!(anna.is_closed().await, Some(1012));
+    let (status, words) = server.ends().await;
+    // Waiting for the other would take ten seconds.
+    assert!(asked.elapsed() < Duration::from_secs(8));
+    assert!(status.success(), "{status}: {words}");
+    assert!(
+        words.contains("the database did not finish in time"),
+        "{words}"
+    );
 }
 
 #[tokio::test]
