@@ -29,6 +29,7 @@ use crate::hub::Close;
 use crate::model::Target;
 use crate::protocol::{Dialect, FIRST_GROUP, Hello, SOCKET_PATH, SUBPROTOCOL, address};
 use crate::socket;
+use crate::store::StoreError;
 use crate::views::Static;
 use crate::websocket;
 
@@ -358,6 +359,13 @@ async fn static_file(Path((build, path)): Path<(String, String)>, headers: Heade
 async fn health(State(web): State<Arc<Web>>) -> Response {
     match web.chat.check().await {
         Ok(()) => (StatusCode::OK, "well\n"),
+        Err(error @ StoreError::Missing(_)) => {
+            tracing::error!(%error, "the database is lost");
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the database's file was deleted or replaced\n",
+            )
+        }
         Err(error) => {
             tracing::error!(?error, "the store does not answer");
             (

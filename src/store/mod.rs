@@ -37,6 +37,9 @@ pub enum StoreError {
     /// The store has shut down.
     #[error("the store is closed")]
     Closed,
+    /// The file that was opened is no longer where it was.
+    #[error("{0} was deleted or replaced; what is stored now will be lost")]
+    Missing(PathBuf),
     /// The store was made by a newer program than this.
     #[error("the store is at schema version {found}, this program knows up to {known}")]
     TooNew {
@@ -257,7 +260,7 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes everybody and everything said; the default groups begin anew.
     async fn reset(&self) -> Result<()>;
 
-    /// Answers if the store can read and write.
+    /// Answers if the store can read and write, and is still where it was opened.
     async fn check(&self) -> Result<()>;
 
     /// Finishes what was begun and closes. Later acts answer [`StoreError::Closed`].

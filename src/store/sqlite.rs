@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -71,6 +72,7 @@ impl From<std::io::Error> for StoreError {
 
 /// The store in one SQLite file.
 pub struct SqliteStore {
+    opened: Arc<Opened>,
     writer: Mutex<Option<mpsc::UnboundedSender<Write>>>,
     /// The writer and the checkpoints; each gives its connection back when it ends.
     threads: Mutex<Vec<std::thread::JoinHandle<Connection>>>,
@@ -80,6 +82,12 @@ pub struct SqliteStore {
     listeners: Listeners,
     /// Held as long as the store is open, where it is a server's.
     lock: Mutex<Option<File>>,
+}
+
+/// Where the file is, and which one it is: its device and its number there.
+struct Opened {
+    path: PathBuf,
+    file: (u64, u64),
 }
 
 type Readers = r2d2::Pool<SqliteConnectionManager>;
@@ -191,6 +199,11 @@ fn open(path: &Path, synchronous: Synchronous, access: Access) -> Result<SqliteS
         db.pragma_update(None, "wal_autocheckpoint", 0)?;
     }
 
+    let opened = Opened {
+        path: path.to_owned(),
+        file: file_at(path)?,
+    };
+
     let manager = SqliteConnectionManager::file(path)
         .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .with_init(|db| {
@@ -241,6 +254,7 @@ fn open(path: &Path, synchronous: Synchronous, access: Access) -> Result<SqliteS
         );
     }
     Ok(SqliteStore {
+        opened: Arc::new(opened),
         writer: Mutex::new(Some(writer)),
         threads: Mutex::new(threads),
         readers: Mutex::new(Some(readers)),
@@ -248,6 +262,18 @@ fn open(path: &Path, synchronous: Synchronous, access: Access) -> Result<SqliteS
         listeners,
         lock: Mutex::new(lock),
     })
+}
+
+/// Which file is at a path.
+fn file_at(path: &Path) -> std::io::Result<(u64, u64)> {
+    std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+impl Opened {
+    /// Whether the file that was opened is there still.
+    fn is_kept(&self) -> bool {
+        file_at(&self.path).is_ok_and(|file| file == self.file)
+    }
 }
 
 /// The path with something after its name.
@@ -1304,8 +1330,19 @@ impl Store for SqliteStore {
     }
 
     async fn check(&self) -> Result<()> {
-        self.read(|db| db.query_one("select 1", [], |_| Ok(())))
-            .await?;
+        // SQLite goes on with a file that has no name any more, or fails where a connection reads for
+        // the first time: so the file is looked at before anything is asked.
+        let opened = Arc::clone(&self.opened);
+        let is_kept = self.read(move |db| {
+            let is_kept = opened.is_kept();
+            if is_kept {
+                db.query_one("select 1", [], |_| Ok(()))?;
+            }
+            Ok(is_kept)
+        });
+        if !is_kept.await? {
+            return Err(StoreError::Missing(self.opened.path.clone()));
+        }
         self.write(|_| Ok(())).await
     }
 

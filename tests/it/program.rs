@@ -320,6 +320,34 @@ async fn asked_for_its_health_it_says_by_its_exit_code() {
 }
 
 #[tokio::test]
+async fn it_is_not_well_once_its_database_is_deleted_or_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let server = Program::start(&file, &[]).await;
+    let is_lost = async || {
+        let answer = server.get("/health").await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.body, "the database's file was deleted or replaced\n");
+    };
+    assert_eq!(server.get("/health").await.status, 200);
+    let away = folder.path().join("away.db");
+    std::fs::rename(&file, &away).unwrap();
+    is_lost().await;
+    std::fs::copy(&away, &file).unwrap();
+    is_lost().await;
+    std::fs::rename(&away, &file).unwrap();
+    assert_eq!(server.get("/health").await.status, 200);
+    std::fs::remove_file(&file).unwrap();
+    is_lost().await;
+
+    server.signal("TERM");
+    let (_, words) = server.ends().await;
+    let told = words.matches("the database is lost").count();
+    assert_eq!(told, 3, "once for each time it was asked: {words}");
+    assert!(words.contains(file.to_str().unwrap()), "{words}");
+}
+
+#[tokio::test]
 async fn a_new_database_is_given_thirty_users_and_an_old_one_none() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("overwire.db");
