@@ -3,11 +3,16 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use overwire::web::Access;
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::Message;
 
 use super::support::wire::Handshake;
-use super::support::{Server, Tab};
+use super::support::{Server, Tab, soon};
 
 const NO_SUCH_ROOM: &str = "There is no such room.";
 
@@ -259,6 +264,35 @@ async fn a_text_in_pieces_and_just_small_enough_is_read() {
         !tab.pushes_to("connection", 0).is_empty()
     })
     .await;
+}
+
+#[tokio::test]
+async fn of_many_pings_at_once_the_newest_is_answered() {
+    let server = Server::start().await;
+    let stream = TcpStream::connect(server.door.0).await.unwrap();
+    let url = format!("ws://{}/ws/chat/", server.door.0);
+    let (mut socket, _) = soon("the handshake", client_async(url, stream))
+        .await
+        .unwrap();
+    soon("a greeting", socket.next()).await.unwrap().unwrap();
+    // So few bytes in one go arrive in one go.
+    let at_once = [
+        frame(0x89, b"one"),
+        frame(0x89, b"two"),
+        frame(0x89, b"three"),
+        frame(0x81, br#"{"action": "Nothing"}"#),
+    ];
+    let stream = socket.get_mut();
+    stream.write_all(&at_once.concat()).await.unwrap();
+    let mut pongs = Vec::new();
+    loop {
+        match soon("a refusal", socket.next()).await.unwrap().unwrap() {
+            Message::Pong(payload) => pongs.push(payload),
+            Message::Text(push) if push.contains("There is no action") => break,
+            _ => {}
+        }
+    }
+    assert_eq!(pongs, ["three"]);
 }
 
 #[tokio::test]
