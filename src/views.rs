@@ -10,9 +10,11 @@ use minijinja::{Environment, UndefinedBehavior, Value, context};
 use rust_embed::RustEmbed;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use crate::model::{
-    Message, Millis, Page, Person, ResumeToken, Room, RoomKind, Target, User, UserId, Version,
+    Message, MessageId, Millis, Page, Person, ResumeToken, Room, RoomId, RoomKind, Target, User,
+    UserId, Version,
 };
 use crate::protocol::{self, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap};
 
@@ -87,6 +89,8 @@ pub enum Tone {
     Refusal,
     /// A failure of ours.
     Trouble,
+    /// What was asked for has been done.
+    Done,
 }
 
 /// What the page is drawn from.
@@ -306,6 +310,13 @@ impl Views {
         let last = pushes.pop()?.at(version);
         pushes.push(last);
         Some(pushes)
+    }
+
+    /// What was sent under that key has been dealt with. It goes to the place of a message that
+    /// there never is.
+    pub fn settled(&self, key: Uuid) -> Result<Push> {
+        let html = self.draw("_settled.html", context! { key => key.to_string() })?;
+        Ok(Push::inner(Selector::message(MessageId(0)), html).swapped(Swap::Outer))
     }
 
     /// Words for one person, with the key of what was refused.

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::commands::{self, Command};
 use super::{Chat, Client, Failure, NOT_SAVED, Result, people};
 use crate::hub::Region;
 use crate::model::{
@@ -9,7 +10,7 @@ use crate::model::{
 };
 use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal};
 use crate::store::{Entered, Post, Posted};
-use crate::views::Tone;
+use crate::views::{Tone, title};
 
 /// The longest beginning of a name that is looked for, in characters.
 const QUERY_CHARACTERS: usize = 64;
@@ -108,6 +109,74 @@ async fn new_message(
     room: Option<RoomId>,
     key: Option<Uuid>,
 ) -> Result<()> {
+    match commands::read(text) {
+        None => {
+            let here = client.outbox.place().map(|place| place.room);
+            let room = room.or(here);
+            let room = room.ok_or_else(|| Refusal::new(NO_SUCH_ROOM).of(key))?;
+            post(chat, client, text, room, key).await.map(|_| ())
+        }
+        Some(Command::Help) => {
+            if let (Some(key), Dialect::V1) = (key, client.outbox.dialect) {
+                chat.push(client, [chat.views.settled(key)?]);
+            }
+            say(chat, client, commands::HELP)
+        }
+        Some(Command::Private { name, text }) => private_message(chat, client, name, text, key)
+            .await
+            .map_err(|failure| match failure {
+                Failure::Refused(refusal) => refusal.of(key).into(),
+                failure => failure,
+            }),
+        Some(Command::Unknown(word)) => Err(Refusal::new(format!(
+            "There is no command /{}; /help lists them. Nothing was sent.",
+            shortened(word)
+        ))
+        .of(key)
+        .into()),
+    }
+}
+
+/// `/pm`: into the private room with that person, wherever one is.
+async fn private_message(
+    chat: &Chat,
+    client: &Client,
+    name: &str,
+    text: &str,
+    key: Option<Uuid>,
+) -> Result<()> {
+    if name.is_empty() || text.is_empty() {
+        let words =
+            "Nothing was sent: write /pm, a name and a message, such as /pm brenda82 hello.";
+        return Err(Refusal::new(words).into());
+    }
+    let target = Target::Private(name.to_owned());
+    let Entered::Room(room) = chat.store.private_room(client.user.id, name).await? else {
+        let refusal = no_such_room(&target, &client.user);
+        return Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into());
+    };
+    if post(chat, client, text, room.id, key).await? {
+        let to = title(&room);
+        say(chat, client, &format!("Sent to {to} alone."))?;
+    }
+    Ok(())
+}
+
+/// Tells the person, and nobody else, what was done.
+fn say(chat: &Chat, client: &Client, words: &str) -> Result<()> {
+    let notice = chat.views.notice(&Refusal::new(words), Tone::Done)?;
+    client.outbox.show(Region::Notice, notice.encode());
+    Ok(())
+}
+
+/// Stores a message and settles its key. Answers whether it is stored.
+async fn post(
+    chat: &Chat,
+    client: &Client,
+    text: &str,
+    room: RoomId,
+    key: Option<Uuid>,
+) -> Result<bool> {
     let refuse = |words: String| Failure::from(Refusal::new(words).of(key));
     let limit = chat.limits.message_characters;
     let text = MessageText::new(text, limit).map_err(|bad| match bad {
@@ -116,10 +185,6 @@ async fn new_message(
             "That message has {characters} characters; {limit} is the most."
         )),
     })?;
-    let here = client.outbox.place().map(|place| place.room);
-    let Some(room) = room.or(here) else {
-        return Err(refuse(NO_SUCH_ROOM.to_owned()));
-    };
     let post = Post {
         node: chat.node,
         author: client.user.id,
@@ -128,7 +193,7 @@ async fn new_message(
         key,
     };
     let message = match chat.store.post(post).await {
-        Ok(Posted::New(message)) if client.outbox.expect(&message) => return Ok(()),
+        Ok(Posted::New(message)) if client.outbox.expect(&message) => return Ok(true),
         Ok(Posted::New(message) | Posted::Known(message)) => message,
         Ok(Posted::NoSuchRoom) => return Err(refuse(NO_SUCH_ROOM.to_owned())),
         Err(error) => {
@@ -140,13 +205,13 @@ async fn new_message(
             );
             let notice = chat.views.notice(&Refusal::new(NOT_SAVED), Tone::Trouble)?;
             client.outbox.show(Region::Notice, notice.encode());
-            return Ok(());
+            return Ok(false);
         }
     };
     if message.key.is_some() && client.outbox.dialect == Dialect::V1 {
         chat.push(client, [chat.views.changed_message(&message)]);
     }
-    Ok(())
+    Ok(true)
 }
 
 async fn older_messages(

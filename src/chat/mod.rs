@@ -4,6 +4,7 @@
 //! more. Nothing here knows sockets, SQL or which backend runs.
 
 mod actions;
+mod commands;
 mod delivery;
 mod pace;
 mod people;

@@ -200,6 +200,9 @@ pub trait Store: Send + Sync + 'static {
     /// The client enters a room, which becomes the one it is active in.
     async fn enter(&self, client: Returning, user: UserId, target: Target) -> Result<Entered>;
 
+    /// The private room with the person of that user name, made if there is none; nobody enters it.
+    async fn private_room(&self, user: UserId, name: &str) -> Result<Entered>;
+
     /// Makes the group of that name, if there is none; whoever made it belongs to it. Doing it
     /// again changes nothing.
     async fn make_group(&self, maker: UserId, name: GroupName) -> Result<()>;

@@ -813,17 +813,14 @@ fn enter(
     target: &Target,
     now: Millis,
 ) -> rusqlite::Result<Entered> {
-    let room = match target {
-        Target::Group(name) => group(db, name)?,
-        Target::Room(id) => room(db, me, *id)?,
-        Target::Private(name) => match person(db, name)? {
-            Some(with) if with.id == me => return Ok(Entered::Oneself),
-            Some(with) => Some(private_room(db, me, with, now)?),
-            None => None,
-        },
+    let found = match target {
+        Target::Group(name) => group(db, name)?.map(Entered::Room),
+        Target::Room(id) => room(db, me, *id)?.map(Entered::Room),
+        Target::Private(name) => Some(private_room_with(db, me, name, now)?),
     };
-    let Some(room) = room else {
-        return Ok(Entered::NoSuchRoom);
+    let room = match found {
+        Some(Entered::Room(room)) => room,
+        refused => return Ok(refused.unwrap_or(Entered::NoSuchRoom)),
     };
     db.prepare_cached(
         "insert into clients_active (client_id, room_id)
@@ -836,8 +833,7 @@ fn enter(
         ":visit": client.visit,
     })?;
     if let RoomKind::Private { with } = &room.kind {
-        db.prepare_cached("update users set free = 0, gone_at = ? where id = ? and free = 1")?
-            .execute(params![now.0, with.id.0])?;
+        keep(db, with.id, now)?;
     }
     Ok(Entered::Room(room))
 }
@@ -848,6 +844,28 @@ fn post(writing: &mut Writing<'_>, post: &Post, now: Millis) -> rusqlite::Result
     if let Some(key) = &key {
         let known = db
             .prepare_cached(&format!(
+/// Whoever somebody has a private room with is not handed to a newcomer.
+fn keep(db: &Connection, user: UserId, now: Millis) -> rusqlite::Result<()> {
+    db.prepare_cached("update users set free = 0, gone_at = ? where id = ? and free = 1")?
+        .execute(params![now.0, user.0])?;
+    Ok(())
+}
+
+fn private_room_with(
+    db: &Connection,
+    me: UserId,
+    name: &str,
+    now: Millis,
+) -> rusqlite::Result<Entered> {
+    let Some(with) = person(db, name)? else {
+        return Ok(Entered::NoSuchRoom);
+    };
+    if with.id == me {
+        return Ok(Entered::Oneself);
+    }
+    private_room(db, me, with, now).map(Entered::Room)
+}
+
                 "select {MESSAGE} where m.user_id = ? and m.key = ?"
             ))?
             .query_one(params![post.author.0, key], message)
@@ -1133,6 +1151,23 @@ impl Store for SqliteStore {
     }
 
     async fn post(&self, new: Post) -> Result<Posted> {
+    async fn private_room(&self, user: UserId, name: &str) -> Result<Entered> {
+        let name = name.to_owned();
+        self.write(move |writing| {
+            let (db, now) = (writing.db, Millis::now());
+            let found = private_room_with(db, user, &name, now)?;
+            if let Entered::Room(Room {
+                kind: RoomKind::Private { with },
+                ..
+            }) = &found
+            {
+                keep(db, with.id, now)?;
+            }
+            Ok(found)
+        })
+        .await
+    }
+
         self.write(move |writing| post(writing, &new, Millis::now()))
             .await
     }

@@ -5,6 +5,7 @@
 
 mod arriving;
 mod coming_back;
+mod commands;
 mod groups;
 mod pages;
 mod people;

@@ -82,6 +82,7 @@ every_act_may_fail! {
     arrive(arrival: Arrival) -> Arrived;
     leave(clients: Vec<Returning>) -> ();
     enter(client: Returning, user: UserId, target: Target) -> Entered;
+    private_room(user: UserId, name: &str) -> Entered;
     post(post: Post) -> Posted;
     mark_read(reads: Vec<(UserId, RoomId, MessageId)>) -> ();
     make_group(maker: UserId, name: GroupName) -> ();

@@ -1,0 +1,117 @@
+//! Messages that begin with a slash: private texts from any room, and help.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::support::{Server, Tab};
+
+async fn is_told(tab: &mut Tab, text: &str) -> String {
+    let mark = tab.pushes.len();
+    tab.writes(text);
+    tab.is_told_since(mark).await
+}
+
+#[tokio::test]
+async fn a_private_text_reaches_that_person_alone_from_any_room() {
+    let server = Server::start().await;
+    let (mut anna, mut bob, mut carl) =
+        (server.tab().await, server.tab().await, server.tab().await);
+    let (a, b) = (anna.name(), bob.name());
+    let key = anna.writes(&format!("/pm {b} for you\nalone"));
+    anna.is_settled(&key).await;
+    let words = format!("Sent to {b} alone.");
+    anna.until("to be told", |tab| tab.notice() == words).await;
+    bob.until("to have something unread", |tab| tab.unread_from(&a) == 1)
+        .await;
+    for tab in [&mut anna, &mut bob, &mut carl] {
+        tab.says("to all").await;
+    }
+    carl.sees_exactly(&["to all", "to all", "to all"]).await;
+    assert!(
+        carl.pushes
+            .iter()
+            .all(|push| !push.html.contains("for you"))
+    );
+    bob.opens_private(&a).await;
+    bob.sees_exactly(&["for you\nalone"]).await;
+    // It is the room that a click leads to, and there a command is one, too.
+    anna.opens_private(&b).await;
+    anna.sees_exactly(&["for you\nalone"]).await;
+    let key = anna.writes(&format!("/pm @{}: more", b.to_uppercase()));
+    anna.is_settled(&key).await;
+    for tab in [&mut anna, &mut bob] {
+        tab.sees_exactly(&["for you\nalone", "more"]).await;
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_is_said_and_nothing_is_stored() {
+    let server = Server::start().await;
+    let (mut anna, bob) = (server.tab().await, server.tab().await);
+    let (a, b) = (anna.name(), bob.name());
+    let usage = "Nothing was sent: write /pm, a name and a message, such as /pm brenda82 hello.";
+    let long = format!("/pm {b} {}", "x".repeat(4001));
+    for (text, expected) in [
+        ("/pm", usage),
+        ("/pm ", usage),
+        (&format!("/pm {b}"), usage),
+        (&format!("/pm \"{b}\"  "), usage),
+        (
+            "/pm nobody0 hello",
+            "Nobody called “nobody0” has been here.",
+        ),
+        (
+            &format!("/pm {a} hello"),
+            "That is you. Open a second tab to have somebody to talk with.",
+        ),
+        (&long, "That message has 4001 characters; 4000 is the most."),
+        (
+            "/pn bob secret",
+            "There is no command /pn; /help lists them. Nothing was sent.",
+        ),
+    ] {
+        let words = is_told(&mut anna, text).await;
+        assert_eq!(words, expected, "{text}");
+        assert!(!words.contains("delivered"));
+        let notice = anna.pushes_to("notice", 0);
+        assert!(notice.last().unwrap().html.contains("data-key"), "{text}");
+    }
+    assert_eq!(server.count("messages"), 0);
+    anna.says(" /pm is a command").await;
+    anna.says("/etc/hosts").await;
+}
+
+#[tokio::test]
+async fn sent_again_it_is_stored_once() {
+    let server = Server::start().await;
+    let (mut anna, bob) = (server.tab().await, server.tab().await);
+    let message = format!("/pm {} hello", bob.name());
+    let key = Uuid::new_v4().to_string();
+    for _ in 0..3 {
+        let mark = anna.pushes.len();
+        let data = json!({ "message": message, "key": key, "room": anna.room() });
+        anna.sends("New message", data);
+        anna.is_told_since(mark).await;
+    }
+    assert_eq!(server.count("messages"), 1);
+}
+
+#[tokio::test]
+async fn help_lists_the_commands_and_settles_what_asked_for_it() {
+    let server = Server::start().await;
+    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let key = anna.writes("/help");
+    anna.is_settled(&key).await;
+    anna.until("help", |tab| {
+        ["/pm", "/help"]
+            .iter()
+            .all(|command| tab.notice().contains(command))
+    })
+    .await;
+    bob.says("hello").await;
+    bob.sees_exactly(&["hello"]).await;
+    // A client of the original design gets it as well.
+    let mut plain = server.plain_tab().await;
+    let words = is_told(&mut plain, "/help").await;
+    assert!(words.contains("/pm"), "{words}");
+}
