@@ -35,6 +35,22 @@ pub enum Region {
     Online,
     /// The room's newest page, of a tab that knows no changes.
     Page,
+    /// How many people are in the room.
+    RoomCount,
+    /// Who they are.
+    RoomPeople,
+    /// Who came to the room and who went.
+    RoomMoves,
+}
+
+impl Region {
+    /// Whether it is about the room the tab is in, and means nothing in another.
+    fn is_of_room(self) -> bool {
+        matches!(
+            self,
+            Self::Page | Self::RoomCount | Self::RoomPeople | Self::RoomMoves
+        )
+    }
 }
 
 /// Why a socket is closed by the server.
@@ -74,6 +90,8 @@ struct ActiveRoom {
     shown: Option<Version>,
     active: HashMap<u64, Arc<Outbox>>,
     plain: usize,
+    /// What every tab shows of the room beside its messages.
+    soft: Vec<(Region, Frame)>,
     /// A newest page is to be drawn for the plain tabs, and whether somebody is at it.
     page_wanted: bool,
     page_drawing: bool,
@@ -250,6 +268,10 @@ impl Hub {
         active.active.insert(outbox.serial, Arc::clone(outbox));
         active.plain += usize::from(outbox.dialect == Dialect::Plain);
         drop(rooms);
+        let soft = match outbox.dialect {
+            Dialect::V1 => active.soft.clone(),
+            Dialect::Plain => Vec::new(),
+        };
         let mut waiting = lock(&outbox.state);
         let former = waiting.room.map(|room| Place {
             room,
@@ -259,7 +281,8 @@ impl Hub {
         waiting.seen = seen;
         waiting.noted = 0;
         waiting.behind = seen.is_some();
-        waiting.soft.retain(|(region, _)| *region != Region::Page);
+        waiting.soft.retain(|(region, _)| !region.is_of_room());
+        waiting.soft.extend(soft);
         let unsettled = std::mem::take(&mut waiting.unsettled);
         wake(waiting);
         (former, unsettled)
@@ -373,6 +396,28 @@ impl Hub {
                     wake(waiting);
                 }
             }
+        }
+    }
+
+    /// Gives every tab in a room a part of the page that is the same for all of them, if it differs
+    /// from what they have. Whoever enters later gets it too.
+    pub fn show_in(&self, room: RoomId, region: Region, frame: &Frame) {
+        let Some(active) = self.room(room) else {
+            return;
+        };
+        let mut active = lock(&active);
+        let shown = active.soft.iter().find(|(other, _)| *other == region);
+        if shown.is_some_and(|(_, shown)| shown.payloads().eq(frame.payloads())) {
+            return;
+        }
+        active.soft.retain(|(other, _)| *other != region);
+        active.soft.push((region, frame.clone()));
+        for outbox in active
+            .active
+            .values()
+            .filter(|outbox| outbox.dialect == Dialect::V1)
+        {
+            outbox.show(region, frame.clone());
         }
     }
 
@@ -624,10 +669,13 @@ impl Outbox {
             // An idle socket keeps no buffer.
             waiting.queue = VecDeque::new();
             if !waiting.soft.is_empty() {
-                let soft = std::mem::take(&mut waiting.soft);
-                taken
-                    .frames
-                    .extend(soft.into_iter().map(|(_, frame)| frame));
+                // What is of a room comes after the room itself.
+                let entering = waiting.seen.is_none();
+                let soft = std::mem::take(&mut waiting.soft).into_iter();
+                let (later, now): (Vec<_>, Vec<_>) =
+                    soft.partition(|(region, _)| entering && region.is_of_room());
+                waiting.soft = later;
+                taken.frames.extend(now.into_iter().map(|(_, frame)| frame));
             }
         }
         taken

@@ -60,6 +60,12 @@ impl Selector {
     pub const NOTICE: Self = Self::fixed("#notice");
     /// The answer to `Ping`.
     pub const CONNECTION: Self = Self::fixed("#connection");
+    /// How many people are in the room.
+    pub const ROOM_COUNT: Self = Self::fixed("#room-count");
+    /// Who they are.
+    pub const ROOM_PEOPLE: Self = Self::fixed("#room-people");
+    /// Who came to the room and who went.
+    pub const ROOM_MOVES: Self = Self::fixed("#room-moves");
     /// The groups: the default ones, and mine.
     pub const GROUPS_LIST: Self = Self::fixed("#groups-list");
     /// The way to a group of one's own.
@@ -72,13 +78,16 @@ impl Selector {
     pub const USERS_FOUND: Self = Self::fixed("#users-found");
 
     /// Every fixed selector a push may go to.
-    pub const FIXED: [Self; 11] = [
+    pub const FIXED: [Self; 14] = [
         Self::LOGGED_USER,
         Self::GROUP_NAME,
         Self::MESSAGES_LIST,
         Self::MESSAGES_OLDER,
         Self::NOTICE,
         Self::CONNECTION,
+        Self::ROOM_COUNT,
+        Self::ROOM_PEOPLE,
+        Self::ROOM_MOVES,
         Self::GROUPS_LIST,
         Self::NEW_GROUP,
         Self::USERS_MINE,

@@ -376,6 +376,27 @@ impl Views {
         ))
     }
 
+    /// How many people are in a room, and those of them who have been there longest.
+    pub fn room_people(&self, room: RoomId, people: &[Person], count: u64) -> Result<[Push; 2]> {
+        let room = room.to_string();
+        let number = self.draw("_room_count.html", context! { room => &room, count })?;
+        let people = people_context(people);
+        let list = self.draw("_room_people.html", context! { room, people })?;
+        Ok([
+            Push::inner(Selector::ROOM_COUNT, number),
+            Push::inner(Selector::ROOM_PEOPLE, list),
+        ])
+    }
+
+    /// Who came to a room and who went, the newest first.
+    pub fn room_moves(&self, came: &[String], went: &[String]) -> Result<Push> {
+        let context = context! { came => listed(came), went => listed(went) };
+        Ok(Push::inner(
+            Selector::ROOM_MOVES,
+            self.draw("_room_moves.html", context)?,
+        ))
+    }
+
     /// The people that a search found, and whether there are `more`.
     pub fn users_found(&self, query: &str, people: &[Person], more: bool) -> Result<Push> {
         let context = context! { query, people => people_context(people), more };
@@ -484,6 +505,16 @@ fn text_parts(text: &str) -> Vec<Value> {
             context! { text, link => span.kind().is_some() && web }
         })
         .collect()
+}
+
+/// Names in a sentence: anna, bob and carl; of many the first three and the number of the rest.
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] if names.len() <= 4 => format!("{} and {last}", most.join(", ")),
+        _ => format!("{} and {} others", names[..3].join(", "), names.len() - 3),
+    }
 }
 
 fn notice_context(refusal: &Refusal, tone: Tone) -> Value {
@@ -599,6 +630,20 @@ mod tests {
     }
 
     #[test]
+    fn names_stand_in_a_sentence() {
+        #[track_caller]
+        fn check(names: &[&str], expected: &str) {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(listed(&names), expected);
+        }
+        check(&[], "");
+        check(&["anna"], "anna");
+        check(&["anna", "bob"], "anna and bob");
+        check(&["anna", "bob", "carl", "dora"], "anna, bob, carl and dora");
+        check(&["a", "b", "c", "d", "e"], "a, b, c and 2 others");
+    }
+
+    #[test]
     fn addresses_of_web_pages_are_links_and_nothing_else_is() {
         let views = Views::new().unwrap();
         let links = |text: &str| {
@@ -656,6 +701,10 @@ mod tests {
             views.users_mine(&people).unwrap().html,
             views.users_online(&people, 7).unwrap().html,
             views.users_found(NASTY, &people, true).unwrap().html,
+            views.room_people(VERSION.room, &people, 7).unwrap()[1]
+                .html
+                .clone(),
+            views.room_moves(&[NASTY.to_owned()], &[]).unwrap().html,
             views.users_found(NASTY, &[], false).unwrap().html,
         ];
         for html in drawn {

@@ -6,11 +6,12 @@
 mod actions;
 mod commands;
 mod delivery;
+mod moves;
 mod pace;
 mod people;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tracing::Instrument as _;
@@ -30,6 +31,9 @@ use people::People;
 /// How long a socket may take to show that it is alive before somebody else takes its client
 /// over.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// For so long after a start those who come back were here before, and nobody is told.
+const ALL_BACK: Duration = Duration::from_secs(60);
 
 /// The message box takes this many UTF-16 code units at least: well over any message, so that a
 /// long one is refused with the reason rather than cut, and under the largest frame even if JSON
@@ -105,6 +109,7 @@ pub struct Chat {
     paces: Paces,
     limits: Limits,
     spares: Mutex<FakeUsers>,
+    started: Instant,
 }
 
 /// Somebody who is connected.
@@ -146,6 +151,7 @@ impl Chat {
             paces: Paces::default(),
             limits,
             spares: Mutex::new(FakeUsers::random()),
+            started: Instant::now(),
         });
         tokio::spawn(Delivery::new(&chat).run(changes, envelopes));
         tokio::spawn(people::run(Arc::clone(&chat.people), Arc::downgrade(&chat)));
@@ -300,6 +306,11 @@ impl Chat {
                 let pushes = settled.chain([name]).chain(pushes);
                 let frames = groups.into_iter().chain(pushes.map(|push| push.encode()));
                 outbox.bring(room.id, version, frames);
+                let silence = former.is_none()
+                    && client.returning.visit > 0
+                    && self.started.elapsed() < ALL_BACK;
+                let from = former.map(|place| place.room);
+                self.people.entered(&client.user, room, from, silence);
                 Ok(())
             }
             Err(failure) => {
@@ -440,7 +451,8 @@ impl Chat {
     pub fn disconnect(&self, client: &Client) {
         // First into the list of those who leave: when the hub is empty, a stopping server writes
         // that list for the last time.
-        self.people.left(client.returning, client.user.id);
+        let room = client.outbox.place().map(|place| place.room);
+        self.people.left(client.returning, client.user.id, room);
         self.hub.disconnect(&client.outbox);
         tracing::info!(
             client.id = client.returning.client.0,

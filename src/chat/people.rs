@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
+use super::moves::Moves;
 use super::{Chat, Result};
 use crate::hub::Region;
-use crate::model::{MessageId, Millis, Person, RoomId, UserId};
+use crate::model::{MessageId, Millis, Person, Room, RoomId, RoomKind, User, UserId};
 use crate::protocol::Dialect;
 use crate::relay::{Envelope, News};
 use crate::store::Returning;
@@ -18,14 +19,19 @@ use crate::store::Returning;
 /// How many people a list shows at most.
 pub(super) const LISTED: usize = 25;
 
+/// How many of those who are in a room are listed at most.
+const LISTED_IN_ROOM: usize = 50;
+
 /// How often whatever is due is looked at.
 const TICK: Duration = Duration::from_millis(500);
 /// The list of those who are here is drawn at most this often.
 const ONLINE_EVERY: Duration = Duration::from_secs(1);
 /// A person's own list is drawn at most this often.
 const MINE_EVERY: Duration = Duration::from_secs(1);
+/// Who is in a room is drawn at most this often.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
 /// For so long a person whose socket has gone still counts as here: a reload is no leaving.
-const GRACE: Duration = Duration::from_secs(3);
+pub(super) const GRACE: Duration = Duration::from_secs(3);
 /// Somebody who looks at the room has this long to say that they have seen a message before it
 /// is marked as unread.
 const SEEING: Duration = Duration::from_secs(3);
@@ -55,7 +61,12 @@ struct Due {
     /// When own lists were drawn last, as long as that is less than [`MINE_EVERY`] ago.
     drawn: HashMap<UserId, Instant>,
     online_changed: bool,
-    leaving: VecDeque<(Instant, Returning, UserId)>,
+    leaving: VecDeque<(Instant, Returning, UserId, Option<RoomId>)>,
+    /// The rooms that people came to or went from.
+    rooms: HashSet<RoomId>,
+    /// When rooms were drawn last, as long as that is less than [`ROOM_EVERY`] ago.
+    rooms_drawn: HashMap<RoomId, Instant>,
+    moves: Moves,
     /// What people have seen, of at most [`ROOMS_READ`] rooms each.
     reads: HashMap<UserId, Vec<(RoomId, MessageId)>>,
 }
@@ -74,11 +85,34 @@ impl People {
         self.wake.notify_one();
     }
 
-    /// Somebody's socket has gone.
-    pub(super) fn left(&self, client: Returning, user: UserId) {
-        self.due()
-            .leaving
-            .push_back((Instant::now() + GRACE, client, user));
+    /// A tab of somebody has entered a room from another or from nowhere, which those who are there
+    /// are told unless it happens in `silence`. What goes on in private rooms is nobody's business.
+    pub(super) fn entered(&self, user: &User, room: &Room, from: Option<RoomId>, silence: bool) {
+        if from == Some(room.id) {
+            return;
+        }
+        let now = Instant::now();
+        let mut due = self.due();
+        if let RoomKind::Group(_) = room.kind {
+            due.moves.enter(room.id, user, silence, now);
+        }
+        due.rooms.insert(room.id);
+        if let Some(from) = from {
+            due.moves.leave(from, user.id, now);
+            due.rooms.insert(from);
+        }
+        drop(due);
+        self.wake.notify_one();
+    }
+
+    /// Somebody's socket has gone, which looked at that room.
+    pub(super) fn left(&self, client: Returning, user: UserId, room: Option<RoomId>) {
+        let now = Instant::now();
+        let mut due = self.due();
+        if let Some(room) = room {
+            due.moves.leave(room, user, now);
+        }
+        due.leaving.push_back((now + GRACE, client, user, room));
     }
 
     /// Somebody's own list is out of date.
@@ -138,6 +172,7 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
         }
         attempt("drawing who came or went", chat.draw_moved()).await;
         attempt("drawing who is concerned", chat.draw_mine()).await;
+        attempt("drawing who is in a room", chat.draw_rooms()).await;
         if people.due().online_changed && is_due(drawn, ONLINE_EVERY) {
             drawn = Some(Instant::now());
             attempt("drawing who is here", chat.draw_online()).await;
@@ -163,8 +198,10 @@ impl Chat {
         let mut gone = Vec::new();
         {
             let mut due = self.people.due();
-            while let Some((_, client, user)) = due.leaving.pop_front_if(|next| is_due(next.0)) {
-                gone.push((client, user));
+            while let Some((_, client, user, room)) =
+                due.leaving.pop_front_if(|next| is_due(next.0))
+            {
+                gone.push((client, user, room));
             }
         }
         if gone.is_empty() {
@@ -172,16 +209,19 @@ impl Chat {
         }
         let left = self
             .store
-            .leave(gone.iter().map(|(client, _)| *client).collect())
+            .leave(gone.iter().map(|(client, ..)| *client).collect())
             .await;
         if left.is_err() {
             let again = gone
                 .iter()
-                .map(|(client, user)| (Instant::now(), *client, *user));
+                .map(|(client, user, room)| (Instant::now(), *client, *user, *room));
             self.people.due().leaving.extend(again);
         }
         left?;
-        gone.iter().for_each(|(_, user)| self.people.moved(*user));
+        let rooms = gone.iter().filter_map(|(_, _, room)| *room);
+        self.people.due().rooms.extend(rooms);
+        gone.iter()
+            .for_each(|(_, user, _)| self.people.moved(*user));
         Ok(())
     }
 
@@ -306,6 +346,46 @@ impl Chat {
                 .insert(user, Instant::now() + MINE_EVERY);
         }
         drawn
+    }
+
+    /// Draws who is in the rooms that somebody came to or went from, and who that was.
+    async fn draw_rooms(&self) -> Result<()> {
+        let now = Instant::now();
+        let rooms: Vec<RoomId> = {
+            let mut guard = self.people.due();
+            let due = &mut *guard;
+            due.rooms.extend(due.moves.pass(now));
+            due.rooms_drawn.retain(|_, at| now < *at + ROOM_EVERY);
+            let drawn = &due.rooms_drawn;
+            let rooms = due.rooms.extract_if(|room| !drawn.contains_key(room));
+            let rooms: Vec<_> = rooms.collect();
+            due.rooms_drawn
+                .extend(rooms.iter().map(|room| (*room, now)));
+            rooms
+        };
+        let mut done = Ok(());
+        for room in rooms {
+            if let Err(failure) = self.draw_room(room).await {
+                self.people.due().rooms.insert(room);
+                done = Err(failure);
+            }
+        }
+        done
+    }
+
+    async fn draw_room(&self, room: RoomId) -> Result<()> {
+        if self.hub.shown(room).is_none() {
+            // Nobody here looks at it.
+            return Ok(());
+        }
+        let (people, count) = self.store.people_in(room, LISTED_IN_ROOM).await?;
+        let lines = self.people.due().moves.lines(room);
+        let [number, list] = self.views.room_people(room, &people, count)?;
+        let moves = self.views.room_moves(&lines.came, &lines.went)?;
+        self.hub.show_in(room, Region::RoomCount, &number.encode());
+        self.hub.show_in(room, Region::RoomPeople, &list.encode());
+        self.hub.show_in(room, Region::RoomMoves, &moves.encode());
+        Ok(())
     }
 
     /// Draws those who are here, for everyone.

@@ -246,6 +246,10 @@ pub trait Store: Send + Sync + 'static {
     /// Those who are here, longest first, at most `limit`.
     async fn people_online(&self, limit: usize) -> Result<Vec<Person>>;
 
+    /// Those who look at a group, longest first, at most `limit`; and how many they are. Of a
+    /// private room nobody.
+    async fn people_in(&self, room: RoomId, limit: usize) -> Result<(Vec<Person>, u64)>;
+
     /// The people this user has something unread from, then those they have talked with, at
     /// most `limit`.
     async fn people_of(&self, user: UserId, limit: usize) -> Result<Vec<Person>>;

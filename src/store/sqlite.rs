@@ -27,10 +27,13 @@ use crate::model::{
 };
 use crate::protocol::PAGE_MESSAGES;
 
-const MIGRATIONS: [&str; 1] = [concat!(
-    include_str!("migrations/sqlite/0001_chat.sql"),
-    include_str!("migrations/sqlite/default_groups.sql"),
-)];
+const MIGRATIONS: [&str; 2] = [
+    concat!(
+        include_str!("migrations/sqlite/0001_chat.sql"),
+        include_str!("migrations/sqlite/default_groups.sql"),
+    ),
+    include_str!("migrations/sqlite/0002_rooms.sql"),
+];
 const DEFAULT_GROUPS: &str = include_str!("migrations/sqlite/default_groups.sql");
 
 /// How many writes share one transaction at most.
@@ -823,12 +826,15 @@ fn enter(
         refused => return Ok(refused.unwrap_or(Entered::NoSuchRoom)),
     };
     db.prepare_cached(
-        "insert into clients_active (client_id, room_id)
-         select id, :room from clients where id = :client and visit = :visit
-         on conflict (client_id) do update set room_id = excluded.room_id",
+        "insert into clients_active (client_id, room_id, entered_at)
+         select id, :room, :now from clients where id = :client and visit = :visit
+         on conflict (client_id) do update
+            set room_id = excluded.room_id, entered_at = excluded.entered_at
+            where room_id <> excluded.room_id",
     )?
     .execute(named_params! {
         ":room": room.id.0,
+        ":now": now.0,
         ":client": client.client.0,
         ":visit": client.visit,
     })?;
@@ -838,12 +844,6 @@ fn enter(
     Ok(Entered::Room(room))
 }
 
-fn post(writing: &mut Writing<'_>, post: &Post, now: Millis) -> rusqlite::Result<Posted> {
-    let db = writing.db;
-    let key = post.key.map(|key| key.to_string());
-    if let Some(key) = &key {
-        let known = db
-            .prepare_cached(&format!(
 /// Whoever somebody has a private room with is not handed to a newcomer.
 fn keep(db: &Connection, user: UserId, now: Millis) -> rusqlite::Result<()> {
     db.prepare_cached("update users set free = 0, gone_at = ? where id = ? and free = 1")?
@@ -866,6 +866,12 @@ fn private_room_with(
     private_room(db, me, with, now).map(Entered::Room)
 }
 
+fn post(writing: &mut Writing<'_>, post: &Post, now: Millis) -> rusqlite::Result<Posted> {
+    let db = writing.db;
+    let key = post.key.map(|key| key.to_string());
+    if let Some(key) = &key {
+        let known = db
+            .prepare_cached(&format!(
                 "select {MESSAGE} where m.user_id = ? and m.key = ?"
             ))?
             .query_one(params![post.author.0, key], message)
@@ -1145,12 +1151,6 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn make_group(&self, maker: UserId, name: GroupName) -> Result<()> {
-        self.write(move |writing| make_group(writing.db, maker, &name, Millis::now()))
-            .await
-    }
-
-    async fn post(&self, new: Post) -> Result<Posted> {
     async fn private_room(&self, user: UserId, name: &str) -> Result<Entered> {
         let name = name.to_owned();
         self.write(move |writing| {
@@ -1168,6 +1168,12 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn make_group(&self, maker: UserId, name: GroupName) -> Result<()> {
+        self.write(move |writing| make_group(writing.db, maker, &name, Millis::now()))
+            .await
+    }
+
+    async fn post(&self, new: Post) -> Result<Posted> {
         self.write(move |writing| post(writing, &new, Millis::now()))
             .await
     }
@@ -1277,6 +1283,34 @@ impl Store for SqliteStore {
                 })
             })?
             .collect()
+        })
+        .await
+    }
+
+    async fn people_in(&self, room: RoomId, limit: usize) -> Result<(Vec<Person>, u64)> {
+        self.read(move |db| {
+            let count = db
+                .prepare_cached("select people from rooms where id = ? and kind = 'group'")?
+                .query_one([room.0], |row| row.get(0))
+                .optional()?;
+            let Some(count) = count else {
+                return Ok((Vec::new(), 0));
+            };
+            let people = db
+                .prepare_cached(
+                    "select u.id, u.name from clients_active a
+                     join clients c on c.id = a.client_id join users u on u.id = c.user_id
+                     where a.room_id = ? order by a.entered_at, a.client_id limit ?",
+                )?
+                .query_map(params![room.0, limit as i64], |row| {
+                    Ok(Person {
+                        user: user(row)?,
+                        unread: 0,
+                        online: false,
+                    })
+                })?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok((people, count))
         })
         .await
     }
@@ -1579,6 +1613,7 @@ mod tests {
                 || sql.starts_with("select count(*) from messages")
                 || sql == "update clients set left_at = ? where left_at is null"
                 || sql.starts_with("update users set gone_at = ? where free = 0 and traced_at")
+                || sql.contains("update rooms set people = (select count(*)")
                 || ["delete from clients_active", "delete from nodes"].contains(&sql)
                 || ["messages", "rooms", "clients", "users"]
                     .contains(&sql.strip_prefix("delete from ").unwrap_or_default())

@@ -10,6 +10,7 @@ mod groups;
 mod pages;
 mod people;
 mod plain_wire;
+mod presence;
 mod private_rooms;
 mod program;
 mod refusals;

@@ -145,6 +145,7 @@ macro_rules! every_promise {
             unread_messages_are_counted_until_they_are_seen
             what_has_been_seen_never_becomes_unread_again
             those_here_are_listed_longest_first
+            those_in_a_group_are_listed_and_counted
             ones_people_are_those_unread_and_then_the_latest
             people_are_found_by_the_beginning_of_their_names
             a_name_that_is_taken_makes_no_second_user
@@ -286,6 +287,14 @@ fn texts(messages: &[Message]) -> Vec<&str> {
         .iter()
         .map(|message| message.text.as_str())
         .collect()
+}
+
+/// Waits until the clock shows another time.
+async fn later_than_now() {
+    let now = Millis::now();
+    while now == Millis::now() {
+        tokio::task::yield_now().await;
+    }
 }
 
 fn names(people: &[Person]) -> Vec<&str> {
@@ -1217,6 +1226,46 @@ async fn what_has_been_seen_never_becomes_unread_again(backend: &impl Backend) {
     assert_eq!(unread(&*store, &bob).await, [1]);
 }
 
+async fn those_in_a_group_are_listed_and_counted(backend: &impl Backend) {
+    #[track_caller]
+    fn check((people, count): (Vec<Person>, u64), expected: &[&str]) {
+        assert_eq!(names(&people), expected);
+        assert_eq!(count, expected.len() as u64);
+    }
+    let store = backend.open().await;
+    let hi = hi(&*store).await;
+    let python = store.group("python").await.unwrap().unwrap().id;
+    let people_in = async |room| store.people_in(room, 9).await.unwrap();
+    let mut all = Vec::new();
+    for name in ["dora", "anna", "carl"] {
+        let somebody = arrive(&*store, name).await;
+        enter(&*store, &somebody, Target::Room(hi)).await;
+        all.push(somebody);
+    }
+    check(people_in(hi).await, &["dora", "anna", "carl"]);
+    let (two, count) = store.people_in(hi, 2).await.unwrap();
+    assert_eq!((names(&two), count), (vec!["dora", "anna"], 3));
+
+    // Again into the same changes nothing; elsewhere is elsewhere, and back is at the end.
+    enter(&*store, &all[0], Target::Room(hi)).await;
+    check(people_in(hi).await, &["dora", "anna", "carl"]);
+    enter(&*store, &all[0], Target::Room(python)).await;
+    check(people_in(hi).await, &["anna", "carl"]);
+    check(people_in(python).await, &["dora"]);
+    later_than_now().await;
+    enter(&*store, &all[0], Target::Room(hi)).await;
+    check(people_in(hi).await, &["anna", "carl", "dora"]);
+    check(people_in(python).await, &[]);
+
+    // Of a private room nobody is told.
+    let room = private(&*store, &all[1], &all[2]).await;
+    check(people_in(room).await, &[]);
+    check(people_in(hi).await, &["carl", "dora"]);
+    store.leave(vec![all[2].client]).await.unwrap();
+    check(people_in(hi).await, &["dora"]);
+    check(people_in(RoomId(1)).await, &[]);
+}
+
 async fn those_here_are_listed_longest_first(backend: &impl Backend) {
     let store = backend.open().await;
     let mut all = Vec::new();
@@ -1232,10 +1281,7 @@ async fn those_here_are_listed_longest_first(backend: &impl Backend) {
     store.leave(vec![all[1].client]).await.unwrap();
     let online = store.people_online(9).await.unwrap();
     assert_eq!(names(&online), ["dora", "carl", "bob"]);
-    let now = Millis::now();
-    while now == Millis::now() {
-        tokio::task::yield_now().await;
-    }
+    later_than_now().await;
     let back = come_back(&*store, all[1].client, all[1].token).await;
     assert!(matches!(back, Arrived::As { .. }));
     let online = store.people_online(9).await.unwrap();

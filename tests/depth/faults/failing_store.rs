@@ -94,6 +94,7 @@ every_act_may_fail! {
     changed_among(room: RoomId, first: MessageId, last: MessageId, after: u64) -> Page;
     catch_up(room: RoomId, after: Option<Version>) -> CatchUp;
     people_online(limit: usize) -> Vec<Person>;
+    people_in(room: RoomId, limit: usize) -> (Vec<Person>, u64);
     people_of(user: UserId, limit: usize) -> Vec<Person>;
     find_people(beginning: &str, limit: usize) -> Vec<Person>;
     add_users(users: Vec<NewUser>) -> u64;

@@ -12,13 +12,16 @@ use super::wire::{Event, Handshake, Wire};
 use super::{Door, soon};
 
 /// Where pushes may go, beside `#message-<id>`.
-const PLACES: [&str; 11] = [
+const PLACES: [&str; 14] = [
     "logged-user",
     "group-name",
     "messages-list",
     "messages-older",
     "notice",
     "connection",
+    "room-count",
+    "room-people",
+    "room-moves",
     "groups-list",
     "new-group",
     "users-mine",
