@@ -1,5 +1,7 @@
 //! Who is here: the lists in the aside, and the search.
 
+use thirtyfour::Key;
+
 use crate::browser::story;
 use crate::server::Server;
 
@@ -108,6 +110,58 @@ async fn everybody_who_has_been_here_is_found_by_name() {
         );
         anna.says("are you still there?").await;
         anna.sees(&format!("#users-mine [data-user='{b}']")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_is_in_the_room_is_listed_and_one_click_away() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.says("first").await;
+        let bob = browser.person(&server.url("/")).await;
+        let (a, b) = (anna.name().await, bob.name().await);
+        let number = "document.querySelector('#room-count').textContent.trim()";
+        for tab in [&anna, &bob] {
+            tab.until(&format!("{number} === '2'")).await;
+        }
+        anna.sees("#room-moves").await;
+        let joined = format!("document.querySelector('#room-moves').textContent.includes('{b}')");
+        anna.until(&joined).await;
+
+        // The list opens by keyboard, stays open while people come, and closes by Escape.
+        anna.run("document.querySelector('#room-count button').focus()")
+            .await;
+        anna.presses(Key::Enter).await;
+        anna.sees(&format!("#room-people [data-user='{b}'] a"))
+            .await;
+        let carl = browser.person(&server.url("/")).await;
+        let c = carl.name().await;
+        anna.sees(&format!("#room-people [data-user='{c}'] a"))
+            .await;
+        anna.presses(Key::Escape).await;
+        anna.sees_no("#room-people li").await;
+
+        // It leads to the private room, in which there is nobody to list.
+        anna.click("#room-count button").await;
+        anna.click(&format!("#room-people [data-user='{b}'] a"))
+            .await;
+        anna.is_in(&b, &format!("/chat/@{b}/")).await;
+        anna.sees_no("#room-count button").await;
+        anna.sees_no("#room-people li").await;
+        anna.enters("hi").await;
+        anna.sees("#room-count button").await;
+        anna.sees_no("#room-people li").await;
+
+        // Nothing of it is a message.
+        assert_eq!(anna.texts().await, ["first"]);
+        bob.close().await;
+        let left =
+            format!("document.querySelector('#room-moves').textContent.includes('{b} left')");
+        carl.until(&left).await;
+        carl.until(&format!("{number} === '2'")).await;
+        assert_ne!(a, c);
     })
     .await;
 }

@@ -165,6 +165,11 @@ async fn the_page_is_worth_a_picture() {
             anna.screenshot(&folder.join(format!("screenshot-{scheme}.png"))).await;
         }
 
+        anna.sized(1280, 800).await;
+        anna.click("#room-count button").await;
+        pictures(&anna, &folder, "people").await;
+        anna.presses(Key::Escape).await;
+
         anna.meets(&b).await;
         anna.says("That was me, yes. Sure, here they are:\nhttps://slides.example/free-threading").await;
         bob.says("Wonderful, thank you!").await;

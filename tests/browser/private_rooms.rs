@@ -153,3 +153,43 @@ async fn what_was_seen_is_read_even_if_one_leaves_at_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_private_text_is_sent_from_any_room_by_a_command() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let (anna, bob) = (
+            browser.person(&server.url("/")).await,
+            browser.person(&server.url("/")).await,
+        );
+        let (a, b) = (anna.name().await, bob.name().await);
+        anna.sends(&format!("/pm {b} between us")).await;
+        anna.sees("#notice [data-tone=done]").await;
+        anna.is_settled().await;
+        assert_eq!(
+            anna.text("#notice .notice__text").await,
+            format!("Sent to {b} alone.")
+        );
+        assert_eq!(anna.written().await, "");
+        bob.sees(&format!("#users-mine [data-user='{a}'][data-unread='1']"))
+            .await;
+        bob.meets(&a).await;
+        assert_eq!(bob.texts().await, ["between us"]);
+
+        // A typing error says nothing aloud: the text comes back.
+        anna.sends(&format!("/pn {b} secret")).await;
+        anna.sees("#notice [data-tone=refusal]").await;
+        anna.is_settled().await;
+        assert_eq!(anna.written().await, format!("/pn {b} secret"));
+        assert!(anna.texts().await.is_empty());
+
+        anna.run("document.querySelector('#message-text').select()")
+            .await;
+        anna.sends("/help").await;
+        anna.sees("#notice [data-tone=done]").await;
+        anna.is_settled().await;
+        assert_eq!(anna.written().await, "");
+        anna.sees_no(".waiting").await;
+    })
+    .await;
+}
