@@ -752,6 +752,8 @@ mod tests {
             made,
             changed: made,
             created_at: Millis(0),
+            edited: false,
+            deleted: false,
         }
     }
 

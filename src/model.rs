@@ -257,6 +257,10 @@ pub struct Message {
     pub changed: u64,
     /// When it was stored.
     pub created_at: Millis,
+    /// Whether its text is another than it was at first.
+    pub edited: bool,
+    /// Whether it is to be seen no more; the text is kept.
+    pub deleted: bool,
 }
 
 /// A run of a room's messages, oldest first, and the version at which they were read.

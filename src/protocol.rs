@@ -26,10 +26,13 @@ const RESUME_PREFIX: &str = "resume.";
 pub const FIRST_GROUP: &str = "hi";
 
 /// The actions a tab may send, as they are spelled on the wire.
-pub const ACTIONS: [&str; 7] = [
+pub const ACTIONS: [&str; 10] = [
     "Change group",
     "New group",
     "New message",
+    "Open message",
+    "Edit message",
+    "Delete message",
     "Older messages",
     "Read",
     "Find people",
@@ -66,6 +69,8 @@ impl Selector {
     pub const ROOM_PEOPLE: Self = Self::fixed("#room-people");
     /// Who came to the room and who went.
     pub const ROOM_MOVES: Self = Self::fixed("#room-moves");
+    /// A message of mine that I am changing.
+    pub const MESSAGE_FORM: Self = Self::fixed("#message-form");
     /// The groups: the default ones, and mine.
     pub const GROUPS_LIST: Self = Self::fixed("#groups-list");
     /// The way to a group of one's own.
@@ -78,7 +83,7 @@ impl Selector {
     pub const USERS_FOUND: Self = Self::fixed("#users-found");
 
     /// Every fixed selector a push may go to.
-    pub const FIXED: [Self; 14] = [
+    pub const FIXED: [Self; 15] = [
         Self::LOGGED_USER,
         Self::GROUP_NAME,
         Self::MESSAGES_LIST,
@@ -88,6 +93,7 @@ impl Selector {
         Self::ROOM_COUNT,
         Self::ROOM_PEOPLE,
         Self::ROOM_MOVES,
+        Self::MESSAGE_FORM,
         Self::GROUPS_LIST,
         Self::NEW_GROUP,
         Self::USERS_MINE,
@@ -305,6 +311,29 @@ pub enum Action {
         /// Made by the browser; the same key is stored once.
         key: Option<Uuid>,
     },
+    /// `Open message`: one's own, to be edited or deleted.
+    OpenMessage {
+        /// Which.
+        message: MessageId,
+        /// Of which room.
+        room: Option<RoomId>,
+    },
+    /// `Edit message`: one's own gets another text.
+    EditMessage {
+        /// Which.
+        message: MessageId,
+        /// Its new text.
+        text: String,
+        /// Of which room.
+        room: Option<RoomId>,
+    },
+    /// `Delete message`: one's own is to be seen no more.
+    DeleteMessage {
+        /// Which.
+        message: MessageId,
+        /// Of which room.
+        room: Option<RoomId>,
+    },
     /// `Older messages`: the page before a message.
     OlderMessages {
         /// The oldest message shown.
@@ -371,6 +400,9 @@ impl Action {
             Self::ChangeGroup(_) => "Change group",
             Self::NewGroup(_) => "New group",
             Self::NewMessage { .. } => "New message",
+            Self::OpenMessage { .. } => "Open message",
+            Self::EditMessage { .. } => "Edit message",
+            Self::DeleteMessage { .. } => "Delete message",
             Self::OlderMessages { .. } => "Older messages",
             Self::Read { .. } => "Read",
             Self::FindPeople { .. } => "Find people",
@@ -413,6 +445,19 @@ impl Action {
             "New message" => Ok(Self::NewMessage {
                 key: data.key()?,
                 text: data.string("message")?,
+                room: data.room()?,
+            }),
+            "Open message" => Ok(Self::OpenMessage {
+                message: data.message("message")?,
+                room: data.room()?,
+            }),
+            "Edit message" => Ok(Self::EditMessage {
+                message: data.message("message")?,
+                text: data.string("text")?,
+                room: data.room()?,
+            }),
+            "Delete message" => Ok(Self::DeleteMessage {
+                message: data.message("message")?,
                 room: data.room()?,
             }),
             "Older messages" => Ok(Self::OlderMessages {

@@ -252,7 +252,11 @@ impl Views {
 
     /// One message. One that cannot be drawn becomes a placeholder, so that the list survives.
     fn message(&self, message: &Message) -> String {
-        self.draw("_message.html", message_context(message))
+        let name = match message.deleted {
+            true => "_message_deleted.html",
+            false => "_message.html",
+        };
+        self.draw(name, message_context(message))
             .unwrap_or_else(|error| {
                 tracing::error!(
                     message.id = message.id.0,
@@ -310,6 +314,22 @@ impl Views {
         let last = pushes.pop()?.at(version);
         pushes.push(last);
         Some(pushes)
+    }
+
+    /// A message of one's own, to be edited or deleted; `most` is how much the box takes, in UTF-16
+    /// code units.
+    pub fn message_form(&self, message: &Message, most: usize) -> Result<Push> {
+        let room = message.room.to_string();
+        let payload = serde_json::json!({ "message": message.id.0, "room": room }).to_string();
+        let message = context! { id => message.id.0, text => &message.text };
+        let html = self.draw("_message_form.html", context! { message, most, payload })?;
+        Ok(Push::inner(Selector::MESSAGE_FORM, html))
+    }
+
+    /// The message has been dealt with.
+    #[must_use]
+    pub fn no_message_form(&self) -> Push {
+        Push::inner(Selector::MESSAGE_FORM, String::new())
     }
 
     /// What was sent under that key has been dealt with. It goes to the place of a message that
@@ -486,6 +506,7 @@ fn message_context(message: &Message) -> Value {
             time => &time_utc[11..16],
             time_utc => &time_utc,
             text => text_parts(&message.text),
+            edited => message.edited,
         }
     }
 }
@@ -560,6 +581,8 @@ mod tests {
             made: id.unsigned_abs(),
             changed: id.unsigned_abs(),
             created_at: Millis(1_795_246_200_000),
+            edited: false,
+            deleted: false,
         }
     }
 
@@ -620,8 +643,8 @@ mod tests {
         let html = "<article class=\"message\" id=\"message-1\" data-user=\"brenda82\" \
             data-key=\"00000000-0000-0000-0000-000000000000\"><span class=\"face hue-3\" \
             aria-hidden=\"true\">B</span><b class=\"message__name\">brenda82</b> \
-            <time datetime=\"2026-11-21T07:30:00Z\">07:30</time>\
-            <p class=\"message__text\">brenda82</p></article>";
+            <time datetime=\"2026-11-21T07:30:00Z\">07:30</time><button class=\"change\" \
+            data-action=\"Open message\" data-payload='{\"message\":1}'>Edit</button><p class=\"message__text\">brenda82</p></article>";
         assert_eq!(push.html, html);
         assert_eq!(
             (push.selector, push.swap),
@@ -697,6 +720,7 @@ mod tests {
             views.messages(&nasty).html,
             views.older_messages(&nasty).unwrap()[1].html.clone(),
             views.changed_message(&message(1, NASTY)).html,
+            views.message_form(&message(1, NASTY), 9).unwrap().html,
             views.notice(&nasty_refusal(), Tone::Refusal).unwrap().html,
             views.users_mine(&people).unwrap().html,
             views.users_online(&people, 7).unwrap().html,

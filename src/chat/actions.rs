@@ -3,13 +3,13 @@
 use uuid::Uuid;
 
 use super::commands::{self, Command};
-use super::{Chat, Client, Failure, NOT_SAVED, Result, people};
+use super::{Chat, Client, Failure, NOT_SAVED, Result, most_typed, people};
 use crate::hub::Region;
 use crate::model::{
-    BadName, BadText, GroupName, MessageId, MessageText, Page, RoomId, Target, User,
+    BadName, BadText, GroupName, Message, MessageId, MessageText, RoomId, Target, User,
 };
 use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal};
-use crate::store::{Entered, Post, Posted};
+use crate::store::{Amend, Amended, Entered, Post, Posted};
 use crate::views::{Tone, title};
 
 /// The longest beginning of a name that is looked for, in characters.
@@ -30,6 +30,18 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
     match action {
         Action::ChangeGroup(target) => change_group(chat, client, target).await,
         Action::NewGroup(name) => new_group(chat, client, &name).await,
+        Action::OpenMessage { message, room } => open_message(chat, client, message, room).await,
+        Action::EditMessage {
+            message,
+            text,
+            room,
+        } => {
+            let text = checked(chat, &text)?;
+            amend_message(chat, client, message, Some(text), room).await
+        }
+        Action::DeleteMessage { message, room } => {
+            amend_message(chat, client, message, None, room).await
+        }
         Action::OlderMessages { before, room } => older_messages(chat, client, before, room).await,
         Action::FindPeople { text } => find_people(chat, client, &text).await,
         _ => ping(chat, client),
@@ -177,14 +189,7 @@ async fn post(
     room: RoomId,
     key: Option<Uuid>,
 ) -> Result<bool> {
-    let refuse = |words: String| Failure::from(Refusal::new(words).of(key));
-    let limit = chat.limits.message_characters;
-    let text = MessageText::new(text, limit).map_err(|bad| match bad {
-        BadText::Empty => refuse("There is nothing in that message.".to_owned()),
-        BadText::TooLong { characters } => refuse(format!(
-            "That message has {characters} characters; {limit} is the most."
-        )),
-    })?;
+    let text = checked(chat, text).map_err(|refusal| refusal.of(key))?;
     let post = Post {
         node: chat.node,
         author: client.user.id,
@@ -195,7 +200,7 @@ async fn post(
     let message = match chat.store.post(post).await {
         Ok(Posted::New(message)) if client.outbox.expect(&message) => return Ok(true),
         Ok(Posted::New(message) | Posted::Known(message)) => message,
-        Ok(Posted::NoSuchRoom) => return Err(refuse(NO_SUCH_ROOM.to_owned())),
+        Ok(Posted::NoSuchRoom) => return Err(Refusal::new(NO_SUCH_ROOM).of(key).into()),
         Err(error) => {
             // The tab still has the text and sends it again by itself.
             tracing::error!(
@@ -210,8 +215,78 @@ async fn post(
     };
     if message.key.is_some() && client.outbox.dialect == Dialect::V1 {
         chat.push(client, [chat.views.changed_message(&message)]);
+        // It may have been shown already, and changed since it was read.
+        change_again(chat, client, room, message.id, message.id, message.changed).await?;
     }
     Ok(true)
+}
+
+/// A text that may be stored, or why it may not.
+fn checked(chat: &Chat, text: &str) -> std::result::Result<MessageText, Refusal> {
+    let limit = chat.limits.message_characters;
+    MessageText::new(text, limit).map_err(|bad| match bad {
+        BadText::Empty => Refusal::new("There is nothing in that message."),
+        BadText::TooLong { characters } => Refusal::new(format!(
+            "That message has {characters} characters; {limit} is the most."
+        )),
+    })
+}
+
+/// The room that an action names, else the one the tab is in.
+fn meant(client: &Client, room: Option<RoomId>) -> Result<RoomId> {
+    room.or(client.outbox.place().map(|place| place.room))
+        .ok_or_else(|| Refusal::new(NO_SUCH_ROOM).into())
+}
+
+async fn open_message(
+    chat: &Chat,
+    client: &Client,
+    message: MessageId,
+    room: Option<RoomId>,
+) -> Result<()> {
+    let room = meant(client, room)?;
+    let found = chat
+        .store
+        .own_message(client.user.id, room, message)
+        .await?;
+    if client.outbox.dialect == Dialect::V1 {
+        let message = amended(found)?;
+        let most = most_typed(chat.limits.message_characters);
+        chat.push(client, [chat.views.message_form(&message, most)?]);
+    }
+    Ok(())
+}
+
+async fn amend_message(
+    chat: &Chat,
+    client: &Client,
+    message: MessageId,
+    text: Option<MessageText>,
+    room: Option<RoomId>,
+) -> Result<()> {
+    let amend = Amend {
+        node: chat.node,
+        author: client.user.id,
+        room: meant(client, room)?,
+        message,
+        text,
+    };
+    amended(chat.store.amend(amend).await?)?;
+    if client.outbox.dialect == Dialect::V1 {
+        chat.push(client, [chat.views.no_message_form()]);
+    }
+    Ok(())
+}
+
+/// The message, unless there is a reason why it is not to be changed.
+fn amended(amended: Amended) -> Result<Message> {
+    let words = match amended {
+        Amended::Done(message) | Amended::Already(message) => return Ok(message),
+        Amended::Deleted(_) => "That message has been deleted.",
+        Amended::NotYours => "Somebody else wrote that message.",
+        Amended::NoSuchMessage => "There is no such message.",
+    };
+    Err(Refusal::new(words).into())
 }
 
 async fn older_messages(
@@ -228,30 +303,34 @@ async fn older_messages(
     }
     let page = chat.store.older(here, before).await?;
     chat.push(client, chat.views.older_messages(&page)?);
-    change_again(chat, client, page).await
+    let ends = page.messages.first().zip(page.messages.last());
+    if let Some((first, last)) = ends {
+        change_again(chat, client, here, first.id, last.id, page.version.number).await?;
+    }
+    Ok(())
 }
 
-/// What changed in an older page after it was read may have been pushed before it arrived: it is
-/// pushed again behind it, until what the tab has is what the page stands at.
-async fn change_again(chat: &Chat, client: &Client, mut page: Page) -> Result<()> {
-    let ends = page.messages.first().zip(page.messages.last());
-    let Some((first, last)) = ends.map(|(first, last)| (first.id, last.id)) else {
-        return Ok(());
-    };
-    let room = page.version.room;
+/// What changed in messages after the version they were read at may have been pushed before they
+/// arrived: it is pushed again behind them, until what the tab has is what they stand at.
+async fn change_again(
+    chat: &Chat,
+    client: &Client,
+    room: RoomId,
+    first: MessageId,
+    last: MessageId,
+    mut read_at: u64,
+) -> Result<()> {
     while let Some(seen) = client
         .outbox
         .place()
         .filter(|place| place.room == room)
         .and_then(|place| place.seen)
     {
-        if seen.number <= page.version.number {
+        if seen.number <= read_at {
             break;
         }
-        page = chat
-            .store
-            .changed_among(room, first, last, page.version.number)
-            .await?;
+        let page = chat.store.changed_among(room, first, last, read_at).await?;
+        read_at = page.version.number;
         let again = page
             .messages
             .iter()

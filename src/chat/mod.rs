@@ -39,6 +39,11 @@ const ALL_BACK: Duration = Duration::from_secs(60);
 /// long one is refused with the reason rather than cut, and under the largest frame even if JSON
 /// needs six bytes for each of them.
 const MOST_TYPED: usize = 10_000;
+/// How much a box takes, where a message may have so many characters; see [`MOST_TYPED`].
+fn most_typed(message_characters: usize) -> usize {
+    MOST_TYPED.max(2 * message_characters)
+}
+
 /// How many groups the aside lists at most.
 const GROUPS_LISTED: usize = 50;
 
@@ -495,7 +500,7 @@ impl Chat {
             scheme,
             groups: &groups,
             room: room.as_ref().zip(page.as_ref()),
-            most: MOST_TYPED.max(2 * self.limits.message_characters),
+            most: most_typed(self.limits.message_characters),
             notice: notice.as_ref(),
         })?;
         Ok(FirstPage { html, found })

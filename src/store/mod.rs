@@ -131,6 +131,36 @@ pub enum Posted {
     NoSuchRoom,
 }
 
+/// What an author does to a message of theirs.
+#[derive(Clone, Debug)]
+pub struct Amend {
+    /// The node that is told of the change.
+    pub node: NodeId,
+    /// Whose message it is.
+    pub author: UserId,
+    /// The room it is in.
+    pub room: RoomId,
+    /// Which.
+    pub message: MessageId,
+    /// Its new text; `None` deletes it.
+    pub text: Option<MessageText>,
+}
+
+/// How amending a message went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Amended {
+    /// It has been, which goes out on the stream of changes.
+    Done(Message),
+    /// It was as it was to be.
+    Already(Message),
+    /// There is no such message in that room, or one may not know of it.
+    NoSuchMessage,
+    /// Somebody else wrote it.
+    NotYours,
+    /// It has been deleted, so its text cannot be changed any more.
+    Deleted(Message),
+}
+
 /// One stored step of a room: a message made or changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -210,6 +240,19 @@ pub trait Store: Send + Sync + 'static {
     /// Stores a message in a room its author may post in: durable, and with the room's version
     /// one higher, when it answers. A known key of the same author stores nothing.
     async fn post(&self, post: Post) -> Result<Posted>;
+
+    /// A message of that author as it is, which is [`Amended::Already`] or [`Amended::Deleted`], or
+    /// why it is none of theirs.
+    async fn own_message(
+        &self,
+        author: UserId,
+        room: RoomId,
+        message: MessageId,
+    ) -> Result<Amended>;
+
+    /// Changes the text of a message or deletes it, if the author may; durable, and with the
+    /// room's version one higher, when it answers. Doing the same again changes nothing.
+    async fn amend(&self, amend: Amend) -> Result<Amended>;
 
     /// These people have seen these rooms up to these messages. Never goes back.
     async fn mark_read(&self, reads: Vec<(UserId, RoomId, MessageId)>) -> Result<()>;

@@ -18,21 +18,22 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
-    Access, Arrival, Arrived, CatchUp, Census, Change, Entered, FREE_AFTER, LEASE, Post, Posted,
-    Result, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+    Access, Amend, Amended, Arrival, Arrived, CatchUp, Census, Change, Entered, FREE_AFTER, LEASE,
+    Post, Posted, Result, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use crate::model::{
-    ClientId, GroupName, History, Message, MessageId, Millis, NewUser, NodeId, Page, Person, Room,
-    RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
+    ClientId, GroupName, History, Message, MessageId, MessageText, Millis, NewUser, NodeId, Page,
+    Person, Room, RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
 };
 use crate::protocol::PAGE_MESSAGES;
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
     ),
     include_str!("migrations/sqlite/0002_rooms.sql"),
+    include_str!("migrations/sqlite/0003_amend.sql"),
 ];
 const DEFAULT_GROUPS: &str = include_str!("migrations/sqlite/default_groups.sql");
 
@@ -443,8 +444,10 @@ fn checkpoint(db: &Connection, wal: &Path, worth_copying: u64, bound: u64) -> ru
 }
 
 const MESSAGE: &str = "
-    m.id, m.room_id, m.user_id, u.name, m.author_name, m.text, m.key, m.made, m.changed,
-    m.created_at from messages m join users u on u.id = m.user_id";
+    m.id, m.room_id, m.user_id, u.name, m.author_name,
+    case when m.deleted_at is null then m.text else '' end, m.key, m.made, m.changed,
+    m.created_at, m.edited_at is not null, m.deleted_at is not null
+    from messages m join users u on u.id = m.user_id";
 
 fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
     let key: Option<String> = row.get(6)?;
@@ -461,6 +464,8 @@ fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
         made: row.get(7)?,
         changed: row.get(8)?,
         created_at: Millis(row.get(9)?),
+        edited: row.get(10)?,
+        deleted: row.get(11)?,
     })
 }
 
@@ -880,32 +885,9 @@ fn post(writing: &mut Writing<'_>, post: &Post, now: Millis) -> rusqlite::Result
             return Ok(Posted::Known(known));
         }
     }
-    let room = db
-        .prepare_cached(
-            "update rooms set version = version + 1, history = :history
-             where id = :room and (kind = 'group' or :author in (user_low, user_high))
-             returning version, user_low, user_high",
-        )?
-        .query_one(
-            named_params! {
-                ":history": writing.history.0,
-                ":room": post.room.0,
-                ":author": post.author.0,
-            },
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        )
-        .optional()?;
-    let Some((number, low, high)) = room else {
+    let Some(step) = step(writing, post.room, post.author)? else {
         return Ok(Posted::NoSuchRoom);
     };
-    let number: u64 = number;
-    let between: Option<[UserId; 2]> =
-        Option::zip(low, high).map(|(low, high)| [UserId(low), UserId(high)]);
-    db.prepare_cached(
-        "insert into room_histories (room_id, first_version, history) values (?, ?, ?)
-         on conflict do nothing",
-    )?
-    .execute(params![post.room.0, number, writing.history.0])?;
     let id: i64 = db
         .prepare_cached(
             "insert into messages
@@ -919,36 +901,144 @@ fn post(writing: &mut Writing<'_>, post: &Post, now: Millis) -> rusqlite::Result
                 ":author": post.author.0,
                 ":text": post.text.as_str(),
                 ":key": key,
-                ":made": number,
+                ":made": step.version.number,
                 ":now": now.0,
             },
             |row| row.get(0),
         )?;
-    for user in between
+    for user in step
+        .between
         .as_ref()
         .map_or(std::slice::from_ref(&post.author), |both| both)
     {
         trace(db, *user, now)?;
-        let with = between.and_then(|both| both.into_iter().find(|other| other != user));
+        let with = step
+            .between
+            .and_then(|both| both.into_iter().find(|other| other != user));
         subscribe(db, *user, post, with, MessageId(id), now)?;
     }
-    let message = db
+    Ok(Posted::New(tell(writing, post.node, step, id)?))
+}
+
+/// A room's next version, and who is told beside those who look at it.
+struct Step {
+    version: Version,
+    between: Option<[UserId; 2]>,
+}
+
+/// Brings a room to its next version, if `by` belongs there.
+fn step(writing: &Writing<'_>, room: RoomId, by: UserId) -> rusqlite::Result<Option<Step>> {
+    let Writing { db, history, .. } = *writing;
+    let stepped = db
+        .prepare_cached(
+            "update rooms set version = version + 1, history = :history
+             where id = :room and (kind = 'group' or :by in (user_low, user_high))
+             returning version, user_low, user_high",
+        )?
+        .query_one(
+            named_params! { ":history": history.0, ":room": room.0, ":by": by.0 },
+            |row| {
+                let between = Option::zip(row.get(1)?, row.get(2)?);
+                Ok(Step {
+                    version: Version {
+                        room,
+                        history,
+                        number: row.get(0)?,
+                    },
+                    between: between.map(|(low, high)| [UserId(low), UserId(high)]),
+                })
+            },
+        )
+        .optional()?;
+    if let Some(step) = &stepped {
+        db.prepare_cached(
+            "insert into room_histories (room_id, first_version, history) values (?, ?, ?)
+             on conflict do nothing",
+        )?
+        .execute(params![room.0, step.version.number, history.0])?;
+    }
+    Ok(stepped)
+}
+
+/// Puts a step on the stream of changes, with its message as it is now.
+fn tell(writing: &mut Writing<'_>, node: NodeId, step: Step, id: i64) -> rusqlite::Result<Message> {
+    let message = writing
+        .db
         .prepare_cached(&format!("select {MESSAGE} where m.id = ?"))?
         .query_one([id], message)?;
-    let version = Version {
-        room: post.room,
-        history: writing.history,
-        number,
+    let Step { version, between } = step;
+    let change = Change {
+        version,
+        message: message.clone(),
+        between,
     };
-    writing.changes.push((
-        post.node,
-        Change {
-            version,
-            message: message.clone(),
-            between,
+    writing.changes.push((node, change));
+    Ok(message)
+}
+
+/// A message of that author as it is, or why it cannot be amended.
+fn own_message(
+    db: &Connection,
+    author: UserId,
+    in_room: RoomId,
+    id: MessageId,
+) -> rusqlite::Result<Amended> {
+    let found = db
+        .prepare_cached(&format!(
+            "select {MESSAGE} where m.id = ? and m.room_id = ?"
+        ))?
+        .query_one(params![id.0, in_room.0], message)
+        .optional()?;
+    let Some(found) = found else {
+        return Ok(Amended::NoSuchMessage);
+    };
+    Ok(match found.author.id == author {
+        true if found.deleted => Amended::Deleted(found),
+        true => Amended::Already(found),
+        // To somebody who does not belong to the room there is no such message.
+        false => match room(db, author, in_room)? {
+            Some(_) => Amended::NotYours,
+            None => Amended::NoSuchMessage,
         },
-    ));
-    Ok(Posted::New(message))
+    })
+}
+
+fn amend(writing: &mut Writing<'_>, amend: &Amend, now: Millis) -> rusqlite::Result<Amended> {
+    let db = writing.db;
+    let new = amend.text.as_ref().map(MessageText::as_str);
+    let found = match own_message(db, amend.author, amend.room, amend.message)? {
+        Amended::Already(found) if new != Some(&found.text) => found,
+        Amended::Deleted(found) if new.is_none() => return Ok(Amended::Already(found)),
+        as_it_is => return Ok(as_it_is),
+    };
+    let Some(step) = step(writing, amend.room, amend.author)? else {
+        return Ok(Amended::NoSuchMessage);
+    };
+    db.prepare_cached(
+        "update messages set changed = :changed, text = coalesce(:new, text),
+            edited_at = case when :new is null then edited_at else :now end,
+            deleted_at = case when :new is null then :now end
+         where id = :id",
+    )?
+    .execute(named_params! {
+        ":changed": step.version.number,
+        ":new": new,
+        ":now": now.0,
+        ":id": found.id.0,
+    })?;
+    if new.is_none() && step.between.is_some() {
+        // What is no more is not to be read any more either.
+        db.prepare_cached(
+            "update users_subscribed set unread = unread - 1
+             where room_id = :room and user_id <> :author and read_message_id < :id and unread > 0",
+        )?
+        .execute(named_params! {
+            ":room": amend.room.0,
+            ":author": amend.author.0,
+            ":id": found.id.0,
+        })?;
+    }
+    Ok(Amended::Done(tell(writing, amend.node, step, found.id.0)?))
 }
 
 /// The user belongs to the room from now on; in a private room the message is unread for the
@@ -998,7 +1088,7 @@ fn mark_read(db: &Connection, user: UserId, room: RoomId, upto: MessageId) -> ru
             read_message_id = min(:upto, s.last_message_id),
             unread = (select count(*) from (
                 select 1 from messages m where m.room_id = s.room_id and m.id > :upto
-                and m.user_id <> s.user_id limit :most))
+                and m.user_id <> s.user_id and m.deleted_at is null limit :most))
          where s.user_id = :user and s.room_id = :room and s.read_message_id < :upto",
     )?
     .execute(named_params! {
@@ -1175,6 +1265,21 @@ impl Store for SqliteStore {
 
     async fn post(&self, new: Post) -> Result<Posted> {
         self.write(move |writing| post(writing, &new, Millis::now()))
+            .await
+    }
+
+    async fn own_message(
+        &self,
+        author: UserId,
+        room: RoomId,
+        message: MessageId,
+    ) -> Result<Amended> {
+        self.read(move |db| own_message(db, author, room, message))
+            .await
+    }
+
+    async fn amend(&self, change: Amend) -> Result<Amended> {
+        self.write(move |writing| amend(writing, &change, Millis::now()))
             .await
     }
 

@@ -12,7 +12,7 @@ function kept(name, value) {
   } catch {}
 }
 
-const box = $("#message-text"), scroller = $("#scroller"), waiting = $("#waiting"), fresh = $("#new-messages");
+const box = $("#message-text"), scroller = $("#scroller"), waiting = $("#waiting"), form = $("#message-form"), fresh = $("#new-messages");
 const list = () => $("#messages-list");
 const room = () => list().dataset.room;
 const heading = () => $("#group-name").textContent.trim();
@@ -51,7 +51,7 @@ function arrive() {
 function rule() {
   const users = all(document, "#logged-user [data-user], #users-mine li")
     .map(({ dataset }) => `[data-user="${CSS.escape(dataset.user)}"]`);
-  sheet.replaceSync(`.message${users[0]} { background: var(--mine) }
+  sheet.replaceSync(`.message${users[0]} { background: var(--mine); --own: block }
     #users-online :is(${users}) { display: none }`);
 }
 
@@ -133,10 +133,14 @@ const write = (text) => draft(box.value = text);
 // What is typed now is meant for the room on its way.
 on("input", () => want ? (carried = true) : draft(box.value), box);
 on("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+  const { target, key } = event;
+  if (event.isComposing || event.keyCode === 229) return;
+  if (key === "Escape") form.querySelector("[data-dismiss]")?.click();
+  if (key === "ArrowUp" && target === box && !box.value) all(list(), `[data-user="${me}"] button`).at(-1)?.click();
+  if (key !== "Enter" || event.shiftKey || !target.matches("textarea")) return;
   event.preventDefault();
-  post();
-}, box);
+  target.form.requestSubmit();
+});
 
 on("wire:action", (event) => {
   const { action, data } = event.detail;
@@ -152,6 +156,7 @@ function open() {
   shown = room();
   older = "";
   shut();
+  form.replaceChildren();
   box.disabled = $("#send").disabled = !shown;
   write(carried ? box.value : draft() ?? "");
   carried = false;
@@ -195,8 +200,11 @@ function go(back) {
 on("popstate", () => enter(location.pathname, true), window);
 
 on("click", (event) => {
-  const { target } = event, link = target.closest("a[data-group-name]");
-  if (target.closest("[data-dismiss]")) hush();
+  const { target } = event, link = target.closest("a[data-group-name]"), { dismiss } = target.dataset;
+  if (dismiss) {
+    $(dismiss).replaceChildren();
+    box.focus();
+  }
   if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
   enter(link.getAttribute("href"));
@@ -303,6 +311,7 @@ on("push:before", ({ detail: { fragment, selector } }) => {
 on("push:after", ({ detail: { selector, swap } }) => {
   if (selector === "#group-name") headed();
   if (selector === "#logged-user") arrive();
+  if (selector === "#message-form") (form.querySelector("textarea") ?? box).focus();
   if (/user/.test(selector)) rule();
   const unread = all(document, "#users-mine [data-unread]").length;
   if (heading()) document.title = `${unread ? `(${unread}) ` : ""}${heading()} · Overwire`;

@@ -7,6 +7,7 @@ mod server;
 mod wire;
 
 mod arriving;
+mod changing;
 mod coming_back;
 mod hands;
 mod people;

@@ -170,6 +170,23 @@ async fn the_page_is_worth_a_picture() {
         pictures(&anna, &folder, "people").await;
         anna.presses(Key::Escape).await;
 
+        anna.run("document.querySelector('#message-text').focus()").await;
+        anna.presses(Key::Up).await;
+        anna.sees("#message-form textarea").await;
+        anna.types(" year").await;
+        pictures(&anna, &folder, "editing").await;
+        anna.sized(1280, 800).await;
+        anna.presses(Key::Enter).await;
+        anna.sees(".message__edited").await;
+        bob.enters("python").await;
+        bob.says("Forget that").await;
+        bob.presses(Key::Up).await;
+        bob.click("#message-form [data-action='Delete message']").await;
+        anna.sees(".message--deleted").await;
+        pictures(&anna, &folder, "edited").await;
+        anna.sized(1280, 800).await;
+        bob.meets(&a).await;
+
         anna.meets(&b).await;
         anna.says("That was me, yes. Sure, here they are:\nhttps://slides.example/free-threading").await;
         bob.says("Wonderful, thank you!").await;

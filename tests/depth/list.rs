@@ -18,7 +18,7 @@ pub(crate) struct List {
     pub(crate) resume: Option<String>,
     pub(crate) ids: Vec<i64>,
     pub(crate) notices: Vec<String>,
-    /// Every message it was ever shown, with its fragment as it was first.
+    /// Every message it was ever shown, with its fragment as it was last.
     pub(crate) saw: HashMap<i64, String>,
     pub(crate) unsettled: BTreeMap<Uuid, Sent>,
     /// What came of a catch-up whose end, with its version, has not come: only that may come again.
@@ -35,6 +35,11 @@ fn quoted<'a>(html: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
 
 fn number(version: &str) -> u64 {
     version.rsplit('.').next().unwrap().parse().unwrap()
+}
+
+fn text_of(article: &str) -> &str {
+    let (_, text) = article.split_once("<p class=\"message__text\">").unwrap();
+    text.strip_suffix("</p>").unwrap()
 }
 
 impl List {
@@ -129,18 +134,29 @@ impl List {
             "#notice" => self.notices.push(html.to_owned()),
             _ => {}
         }
+        let changed = selector.strip_prefix("#message-");
+        let changed = changed.and_then(|id| id.parse::<i64>().ok());
+        // What belongs to another room matches nothing.
+        if changed.is_some_and(|id| self.ids.contains(&id)) || selector == "#messages-list" {
+            let ids = quoted(html, "id=\"message-").map(|id| id.parse().unwrap());
+            for (id, article) in ids.zip(html.split("<article").skip(1)) {
+                let article = article.split("</article>").next().unwrap();
+                self.saw.insert(id, article.to_owned());
+            }
+        }
+        if changed.is_some() {
+            assert_eq!(swap, Some("outer"));
+            if let Some(version) = text("version") {
+                self.advance(version);
+            }
+            return;
+        }
         if selector != "#messages-list" {
             return;
         }
         let came: Vec<i64> = quoted(html, "id=\"message-")
             .map(|id| id.parse().unwrap())
             .collect();
-        let articles = html.split("<article").skip(1);
-        for (id, article) in came.iter().zip(articles) {
-            let article = article.split("</article>").next().unwrap();
-            let before = self.saw.entry(*id).or_insert_with(|| article.to_owned());
-            assert_eq!(before, article, "nobody changes messages here");
-        }
         match swap {
             // A newest page, whole.
             Some("outer") => {
@@ -174,11 +190,7 @@ impl List {
                     self.ids.push(id);
                 }
                 match text("version") {
-                    Some(version) => {
-                        let had = self.version.replace(version.to_owned()).unwrap();
-                        assert!(number(&had) < number(version), "{had} and then {version}");
-                        self.unfinished.clear();
-                    }
+                    Some(version) => self.advance(version),
                     None => {
                         self.unfinished.insert(id);
                     }
@@ -189,6 +201,31 @@ impl List {
                 self.ids.splice(0..0, came);
             }
             other => panic!("{other:?}"),
+        }
+    }
+
+    fn advance(&mut self, version: &str) {
+        let had = self.version.replace(version.to_owned()).unwrap();
+        assert!(number(&had) < number(version), "{had} and then {version}");
+        self.unfinished.clear();
+    }
+
+    /// The messages of this person's own that it shows and that can be changed, with their texts.
+    pub(crate) fn own(&self) -> Vec<(i64, &str)> {
+        let mine = format!("data-user=\"{}\"", self.name);
+        let shown = self.ids.iter().map(|id| (*id, self.saw[id].as_str()));
+        shown
+            .filter(|(_, article)| article.contains(&mine))
+            .map(|(id, article)| (id, text_of(article)))
+            .collect()
+    }
+
+    /// Whether it shows that message so, or says that it was deleted where there is no text.
+    pub(crate) fn shows(&self, id: i64, text: Option<&str>) -> bool {
+        let shown = text_of(&self.saw[&id]);
+        match text {
+            Some(text) => shown == text,
+            None => shown.ends_with("deleted a message."),
         }
     }
 

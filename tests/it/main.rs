@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 mod arriving;
+mod changing;
 mod coming_back;
 mod commands;
 mod groups;

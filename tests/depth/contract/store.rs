@@ -12,8 +12,8 @@ use overwire::model::{
 };
 use overwire::protocol::PAGE_MESSAGES;
 use overwire::store::{
-    self, Access, Arrival, Arrived, CatchUp, Entered, FREE_AFTER, LEASE, Post, Posted, Returning,
-    Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+    self, Access, Amend, Amended, Arrival, Arrived, CatchUp, Entered, FREE_AFTER, LEASE, Post,
+    Posted, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use uuid::Uuid;
 
@@ -141,6 +141,10 @@ macro_rules! every_promise {
             a_version_that_is_not_of_this_room_gets_the_newest_page
             a_version_of_a_restored_stores_other_life_gets_the_newest_page
             a_changed_message_is_part_of_what_came_since
+            a_message_is_edited_and_deleted_by_its_author_alone
+            amending_to_what_is_there_changes_nothing
+            what_is_deleted_is_unread_no_more
+            a_private_room_is_found_without_entering_it
             what_changed_among_older_messages_is_told_by_their_ends
             unread_messages_are_counted_until_they_are_seen
             what_has_been_seen_never_becomes_unread_again
@@ -1181,6 +1185,138 @@ async fn what_changed_among_older_messages_is_told_by_their_ends(backend: &impl 
 async fn unread(store: &dyn Store, me: &Somebody) -> Vec<u32> {
     let people = store.people_of(me.user.id, 9).await.unwrap();
     people.iter().map(|person| person.unread).collect()
+}
+
+async fn amend(
+    store: &dyn Store,
+    author: &Somebody,
+    room: RoomId,
+    message: MessageId,
+    text: Option<&str>,
+) -> Amended {
+    let amend = Amend {
+        node: NODE,
+        author: author.user.id,
+        room,
+        message,
+        text: text.map(|text| MessageText::new(text, 100).unwrap()),
+    };
+    store.amend(amend).await.unwrap()
+}
+
+async fn a_message_is_edited_and_deleted_by_its_author_alone(backend: &impl Backend) {
+    let store = backend.open().await;
+    let mut changes = store.join(NODE).await.unwrap();
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let carl = arrive(&*store, "carl").await;
+    let room = private(&*store, &anna, &bob).await;
+    let hi = hi(&*store).await;
+    let one = post(&*store, &anna, room, "one").await;
+    post(&*store, &bob, room, "two").await;
+    for (who, room, message, expected) in [
+        (&bob, room, one.id, Amended::NotYours),
+        (&carl, room, one.id, Amended::NoSuchMessage),
+        (&anna, hi, one.id, Amended::NoSuchMessage),
+        (&anna, room, MessageId(999), Amended::NoSuchMessage),
+    ] {
+        for text in [Some("mine"), None] {
+            assert_eq!(amend(&*store, who, room, message, text).await, expected);
+        }
+        let found = store.own_message(who.user.id, room, message).await.unwrap();
+        assert_eq!(found, expected);
+    }
+    let found = store.own_message(anna.user.id, room, one.id).await.unwrap();
+    assert_eq!(found, Amended::Already(one.clone()));
+
+    let edited = amend(&*store, &anna, room, one.id, Some("uno")).await;
+    let expected = Message {
+        text: "uno".to_owned(),
+        changed: 3,
+        edited: true,
+        ..one.clone()
+    };
+    assert_eq!(edited, Amended::Done(expected.clone()));
+    let page = store.newest(room).await.unwrap();
+    assert_eq!(
+        (texts(&page.messages), page.version.number),
+        (vec!["uno", "two"], 3)
+    );
+
+    let deleted = amend(&*store, &anna, room, one.id, None).await;
+    let gone = Message {
+        text: String::new(),
+        changed: 4,
+        deleted: true,
+        ..expected.clone()
+    };
+    assert_eq!(deleted, Amended::Done(gone.clone()));
+    assert_eq!(store.newest(room).await.unwrap().messages[0], gone);
+    // Both go out in their order, for the same two as the message.
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        told.push(changes.recv().await.unwrap());
+    }
+    assert_eq!(told[2].message, expected);
+    assert_eq!(told[3].message, gone);
+    assert_eq!(told[3].version.number, 4);
+    assert_eq!(told[3].between, told[0].between);
+}
+
+async fn amending_to_what_is_there_changes_nothing(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = arrive(&*store, "anna").await;
+    let room = hi(&*store).await;
+    let one = post(&*store, &anna, room, "one").await;
+    let same = amend(&*store, &anna, room, one.id, Some("one")).await;
+    assert_eq!(same, Amended::Already(one.clone()));
+    amend(&*store, &anna, room, one.id, None).await;
+    for _ in 0..2 {
+        let again = amend(&*store, &anna, room, one.id, None).await;
+        assert!(matches!(again, Amended::Already(gone) if gone.deleted));
+        let edited = amend(&*store, &anna, room, one.id, Some("two")).await;
+        assert!(matches!(edited, Amended::Deleted(_)));
+    }
+    assert_eq!(store.newest(room).await.unwrap().version.number, 2);
+}
+
+async fn what_is_deleted_is_unread_no_more(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let room = private(&*store, &anna, &bob).await;
+    let mut all = Vec::new();
+    for text in ["0", "1", "2", "3"] {
+        all.push(post(&*store, &anna, room, text).await.id);
+    }
+    let seen = async |message| {
+        let seen = vec![(bob.user.id, room, message)];
+        store.mark_read(seen).await.unwrap();
+    };
+    seen(all[0]).await;
+    assert_eq!(unread(&*store, &bob).await, [3]);
+    amend(&*store, &anna, room, all[0], None).await;
+    assert_eq!(unread(&*store, &bob).await, [3]);
+    amend(&*store, &anna, room, all[2], None).await;
+    assert_eq!(unread(&*store, &bob).await, [2]);
+    assert_eq!(unread(&*store, &anna).await, [0]);
+    seen(all[1]).await;
+    assert_eq!(unread(&*store, &bob).await, [1]);
+}
+
+async fn a_private_room_is_found_without_entering_it(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let hi = hi(&*store).await;
+    enter(&*store, &anna, Target::Room(hi)).await;
+    let found = store.private_room(anna.user.id, "Bob").await.unwrap();
+    let Entered::Room(room) = found else {
+        panic!("{found:?}");
+    };
+    assert_eq!(names(&store.people_in(hi, 9).await.unwrap().0), ["anna"]);
+    assert_eq!(private(&*store, &bob, &anna).await, room.id);
+    for (name, expected) in [("anna", Entered::Oneself), ("nobody", Entered::NoSuchRoom)] {
+        let found = store.private_room(anna.user.id, name).await.unwrap();
+        assert_eq!(found, expected);
+    }
 }
 
 async fn unread_messages_are_counted_until_they_are_seen(backend: &impl Backend) {

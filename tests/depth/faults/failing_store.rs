@@ -14,8 +14,8 @@ use overwire::model::{
 use overwire::protocol::Dialect;
 use overwire::relay::InProcess;
 use overwire::store::{
-    self, Access, Arrival, Arrived, CatchUp, Census, Change, Entered, Post, Posted, Result,
-    Returning, Store, StoreError, Synchronous,
+    self, Access, Amend, Amended, Arrival, Arrived, CatchUp, Census, Change, Entered, Post, Posted,
+    Result, Returning, Store, StoreError, Synchronous,
 };
 use overwire::views::Views;
 use tokio::sync::mpsc;
@@ -84,6 +84,8 @@ every_act_may_fail! {
     enter(client: Returning, user: UserId, target: Target) -> Entered;
     private_room(user: UserId, name: &str) -> Entered;
     post(post: Post) -> Posted;
+    own_message(author: UserId, room: RoomId, message: MessageId) -> Amended;
+    amend(amend: Amend) -> Amended;
     mark_read(reads: Vec<(UserId, RoomId, MessageId)>) -> ();
     make_group(maker: UserId, name: GroupName) -> ();
     groups(user: Option<UserId>, limit: usize) -> Vec<Room>;

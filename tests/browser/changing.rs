@@ -1,0 +1,111 @@
+//! Editing and deleting one's own messages.
+
+use thirtyfour::Key;
+
+use crate::browser::{TEXTS, Tab, story};
+use crate::server::Server;
+
+const FORM: &str = "#message-form textarea";
+
+/// Whether the focus is there.
+async fn is_focused(tab: &Tab<'_>, selector: &str) {
+    tab.until(&format!("document.activeElement.matches('{selector}')"))
+        .await;
+}
+
+#[tokio::test]
+async fn arrow_up_edits_my_last_message_and_everybody_sees_it() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let (anna, bob) = (
+            browser.person(&server.url("/")).await,
+            browser.person(&server.url("/")).await,
+        );
+        anna.says("my first").await;
+        anna.says("my lsat").await;
+        bob.says("not hers").await;
+        anna.hears("not hers").await;
+
+        // Not while something is being written.
+        anna.writes("x").await;
+        anna.presses(Key::Up).await;
+        anna.presses(Key::Delete).await;
+        assert!(!anna.shows(FORM).await);
+
+        anna.presses(Key::Up).await;
+        anna.sees(FORM).await;
+        is_focused(&anna, FORM).await;
+        let text = format!("document.querySelector('{FORM}').value");
+        assert_eq!(anna.get::<String>(&text).await, "my lsat");
+        // Escape leaves it as it is.
+        anna.types(" that I do not want").await;
+        anna.presses(Key::Escape).await;
+        anna.sees_no(FORM).await;
+        is_focused(&anna, "#message-text").await;
+
+        anna.presses(Key::Up).await;
+        is_focused(&anna, FORM).await;
+        anna.run(&format!("document.querySelector('{FORM}').select()"))
+            .await;
+        anna.types("my last").await;
+        anna.presses_with(Key::Shift, Key::Enter).await;
+        anna.types("in two lines").await;
+        // What comes meanwhile disturbs nothing.
+        bob.says("meanwhile").await;
+        anna.hears("meanwhile").await;
+        is_focused(&anna, FORM).await;
+        anna.presses(Key::Enter).await;
+        for tab in [&anna, &bob] {
+            tab.hears("my last\nin two lines").await;
+            let texts = ["my first", "my last\nin two lines", "not hers", "meanwhile"];
+            assert_eq!(tab.texts().await, texts);
+            tab.sees(".message__edited").await;
+        }
+        anna.sees_no(FORM).await;
+        is_focused(&anna, "#message-text").await;
+        assert_eq!(anna.written().await, "");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn my_own_messages_and_no_others_can_be_deleted() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let (anna, bob) = (
+            browser.person(&server.url("/")).await,
+            browser.person(&server.url("/")).await,
+        );
+        let a = anna.name().await;
+        anna.says("regretted").await;
+        bob.says("kept").await;
+        anna.hears("kept").await;
+        let buttons = "[...document.querySelectorAll('.message .change')]\
+                       .filter((one) => getComputedStyle(one).display !== 'none').length";
+        for tab in [&anna, &bob] {
+            tab.until(&format!("{buttons} === 1")).await;
+        }
+        anna.run("document.querySelector('.message .change').focus()")
+            .await;
+        anna.click(".message .change").await;
+        anna.click("#message-form [data-action='Delete message']")
+            .await;
+        let line = format!("{a} deleted a message.");
+        for tab in [&anna, &bob] {
+            tab.hears(&line).await;
+            assert_eq!(tab.texts().await, [line.as_str(), "kept"]);
+        }
+        anna.sees_no(FORM).await;
+        anna.until(&format!("{buttons} === 0")).await;
+
+        // A form that is open goes when I go elsewhere.
+        bob.run("document.querySelector('#message-text').focus()")
+            .await;
+        bob.presses(Key::Up).await;
+        bob.sees(FORM).await;
+        bob.enters("python").await;
+        bob.sees_no(FORM).await;
+        bob.until(&format!("{TEXTS}.length === 0")).await;
+    })
+    .await;
+}
