@@ -20,6 +20,9 @@ const address = () => $("#group-name [data-address]")?.dataset.address;
 const shut = () => $("#aside").hidePopover();
 const hush = () => $("#notice").replaceChildren();
 
+/** Where I am or want to be: all I type is for there. */
+const place = () => want?.to ?? address() ?? location.pathname;
+
 /** Who I am, said by this socket if I am `here`; the room `shown`. */
 let me = kept("user") ?? "", here = false, shown;
 
@@ -55,16 +58,16 @@ function rule() {
     #users-online :is(${users}) { display: none }`);
 }
 
-/** key, message, room, user, state */
+/** key, message, room, to, title, user, state */
 let unsettled = kept("unsettled") ?? [];
 
 function post() {
   const message = box.value.slice(0, box.maxLength);
   box.focus();
-  if (want || !message.trim()) return;
+  if (!message.trim()) return;
   // As crypto.randomUUID, which is for https.
   const key = URL.createObjectURL(new Blob()).slice(-36);
-  unsettled.push({ key, message, room: room(), title: heading(), user: me });
+  unsettled.push({ key, message, room: !want && room(), to: place(), title: want?.to ?? heading(), user: me });
   write("");
   flush();
   toEnd();
@@ -72,10 +75,10 @@ function post() {
 
 function flush(again) {
   for (const one of unsettled) {
-    if (!here || one.state || (!again && Date.now() - one.sent < 5000)) continue;
+    if (!here || !one.room || one.state || (!again && Date.now() - one.sent < 5000)) continue;
     const { key, message, room } = one;
     one.user ||= me;
-    if (one.user !== me) one.state = "unsure";
+    if (one.user !== me) one.state = one.sent ? "unsure" : "refused";
     else if (send("New message", { message, room, key })) one.sent = Date.now();
   }
   draw();
@@ -85,9 +88,7 @@ function settle(fragment, refused) {
   for (const { dataset } of all(fragment, "[data-key]")) {
     const one = unsettled.find(({ key }) => key === dataset.key);
     if (!one) continue;
-    const now = one.room === room();
-    following ||= now;
-    if (refused && (box.value || !now)) {
+    if (refused && (box.value || one.to !== place())) {
       one.state = "refused";
       one.reason = fragment.querySelector(".notice__text").textContent;
       draw();
@@ -114,7 +115,7 @@ function draw() {
       ?? waiting.appendChild($("#waiting-message").content.firstElementChild.cloneNode(true));
     node.id = key;
     node.dataset.state = state;
-    node.hidden = !one.state && one.room !== room();
+    node.hidden = one.room && !one.state && one.to !== place();
     for (const slot of all(node, "[data-slot]")) slot.textContent = one[slot.dataset.slot];
   }
 }
@@ -127,11 +128,10 @@ on("click", ({ target }) => {
   box.focus();
 }, waiting);
 
-const draft = (text) => kept(`draft.${shown}`, text);
+const draft = (text) => kept(`draft.${place()}`, text);
 const write = (text) => draft(box.value = text);
 
-// What is typed now is meant for the room on its way.
-on("input", () => want ? (carried = true) : draft(box.value), box);
+on("input", () => draft(box.value), box);
 on("keydown", (event) => {
   const { target, key } = event;
   if (event.isComposing || event.keyCode === 229) return;
@@ -158,24 +158,34 @@ function open() {
   shut();
   form.replaceChildren();
   box.disabled = $("#send").disabled = !shown;
-  write(carried ? box.value : draft() ?? "");
-  carried = false;
-  draw();
+  for (const one of unsettled) if (one.to === address()) one.room ||= shown;
+  turn();
+  flush();
   toEnd();
   if (matchMedia("(hover: hover)").matches && document.activeElement.matches("body, .nav__link")) box.focus();
 }
 
 /** The newest unanswered wish. */
-let want = null, asked = [], carried = false, before = address();
+let want = null, asked = [], before = address();
 
 function enter(to, back) {
   const [, person, name] = to.match(/^\/chat\/(@?)([^/]+)\/$/) ?? [];
-  if (!name) location.reload();
-  if (!name || to === (want?.to ?? address())) return;
+  if (!name) return location.reload();
+  if (to === place()) return;
   if (!want) asked = [];
-  want = { to, back, data: { groupName: decodeURIComponent(name), isGroup: !person } };
+  try {
+    want = { to, back, data: { groupName: decodeURIComponent(name), isGroup: !person } };
+  } catch {
+    return go(true);
+  }
   hush();
   ask();
+  turn();
+}
+
+function turn() {
+  write(draft() ?? "");
+  draw();
   mark(document);
 }
 
@@ -192,9 +202,8 @@ function headed() {
 
 function go(back) {
   want = null;
-  const how = back || location.pathname === "/" ? "replaceState" : "pushState";
-  if (before && before !== location.pathname) history[how](null, "", before);
-  mark(document);
+  if (before && before !== location.pathname) history[back ? "replaceState" : "pushState"](null, "", before);
+  turn();
 }
 
 on("popstate", () => enter(location.pathname, true), window);
@@ -217,9 +226,7 @@ on("click", (event) => {
 
 function mark(root) {
   for (const link of all(root, "a[data-group-name]")) {
-    const to = link.getAttribute("href");
-    link.ariaCurrent = to === address() ? "page" : null;
-    link.toggleAttribute("data-wanted", to === want?.to);
+    link.ariaCurrent = link.getAttribute("href") === place() ? "page" : null;
   }
 }
 
@@ -267,9 +274,9 @@ function askOlder() {
 
 /** Of a room left since, too. */
 function read() {
-  const last = messages().at(-1), now = room() + last?.id;
-  if (last && list().dataset.reads && following && !document.hidden && now !== seen) {
-    seen = now;
+  const last = messages().at(-1);
+  if (last && list().dataset.reads && following && !document.hidden && last.id !== seen) {
+    seen = last.id;
     unsaid[room()] = number(last);
   }
   for (const room in unsaid) {
@@ -305,13 +312,19 @@ on("push:before", ({ detail: { fragment, selector } }) => {
   if (!notice || fragment.querySelector("[data-key]")) return;
   older = "";
   shut();
-  if (want) go(true, carried = false);
+  if (!want) return;
+  for (const one of unsettled) if (!one.room) one.state = "refused";
+  go(true);
 });
 
 on("push:after", ({ detail: { selector, swap } }) => {
   if (selector === "#group-name") headed();
   if (selector === "#logged-user") arrive();
-  if (selector === "#message-form") (form.querySelector("textarea") ?? box).focus();
+  if (selector === "#message-form") {
+    const field = form.querySelector("textarea") ?? box;
+    field.focus();
+    field.selectionStart = field.textLength;
+  }
   if (/user/.test(selector)) rule();
   const unread = all(document, "#users-mine [data-unread]").length;
   if (heading()) document.title = `${unread ? `(${unread}) ` : ""}${heading()} · Overwire`;
@@ -332,5 +345,4 @@ on("wire:tick", () => {
 
 localise(document);
 join();
-mark(document);
 open();

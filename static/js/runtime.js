@@ -19,6 +19,7 @@ function connect() {
   socket.onmessage = ({ data }) => {
     heard = Date.now();
     asked = 0;
+    tries = Math.min(tries, 1);
     patience = 5000;
     receive(data);
   };
@@ -80,7 +81,6 @@ function receive(text) {
   }
 }
 
-/** @param {object} push */
 function place({ selector, swap = "inner", fragment }) {
   const focus = document.activeElement, targets = document.querySelectorAll(selector);
   if (!targets.length) console.warn("Nothing matches", selector);
@@ -135,7 +135,6 @@ function fill(target, fragment) {
   at?.remove();
 }
 
-/** @param {HTMLElement} control */
 function act(control) {
   clearTimeout(typing);
   const { action, payload = "{}" } = control.dataset;

@@ -21,6 +21,8 @@ async fn everything_is_done_by_keyboard() {
         let bob = browser.person(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         anna.sees(&format!("#users-online [data-user='{b}']")).await;
+        anna.until("document.querySelector('#room-count').textContent.trim() === '2'")
+            .await;
         anna.run("document.querySelector('.skip').focus()").await;
 
         // Through the page in the order in which it is read, every stop visible.
@@ -54,6 +56,7 @@ async fn everything_is_done_by_keyboard() {
             "Make",
             "people-search",
             "bob",
+            "2",
             "scroller",
             "message-text",
             "send",

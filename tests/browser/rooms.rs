@@ -7,7 +7,7 @@ use crate::server::Server;
 use crate::wire::Wire;
 
 #[tokio::test]
-async fn what_is_typed_while_a_room_is_on_its_way_waits_for_that_room() {
+async fn what_is_sent_while_a_room_is_on_its_way_goes_to_that_room() {
     let server = Server::start(&["--unlimited"]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -21,19 +21,108 @@ async fn what_is_typed_while_a_room_is_on_its_way_waits_for_that_room() {
             .await;
         anna.types("a secret for bob").await;
         anna.presses(Key::Enter).await;
+        anna.sees(".waiting[data-state=waiting]").await;
+        anna.types("half a thought").await;
         server.signal("CONT");
         anna.is_in(&name, &format!("/chat/@{name}/")).await;
-        anna.until("document.querySelector('#message-text').value === 'a secret for bob'")
-            .await;
-        anna.run("document.querySelector('#message-text').focus()")
-            .await;
-        anna.presses(Key::Enter).await;
         anna.hears("a secret for bob").await;
+        anna.sees_no(".waiting").await;
+        assert_eq!(anna.written().await, "half a thought");
         bob.says("nothing here?").await;
         assert_eq!(bob.texts().await, ["nothing here?"]);
     })
     .await;
     assert_eq!(server.stored("a secret for bob"), 1);
+}
+
+#[tokio::test]
+async fn a_draft_stays_with_its_room_however_slow_the_next_is() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.writes("for hi").await;
+        anna.enters("events").await;
+        assert_eq!(anna.written().await, "");
+        anna.writes("for events").await;
+        server.signal("STOP");
+        anna.click("#groups-list [data-group-name=hi]").await;
+        assert_eq!(anna.written().await, "for hi");
+        anna.writes(" again").await;
+        server.signal("CONT");
+        anna.is_in("#hi", "/chat/hi/").await;
+        assert_eq!(anna.written().await, "for hi again");
+        anna.enters("events").await;
+        assert_eq!(anna.written().await, "for events");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_sent_to_a_room_clicked_while_the_server_is_away_arrives_there_once() {
+    let mut server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let bob = browser.person(&server.url("/chat/python/")).await;
+        anna.says("in hi").await;
+        server.dies();
+        anna.sees(".state__lost").await;
+        anna.sends("also in hi").await;
+        anna.click("#groups-list [data-group-name=python]").await;
+        anna.sends("in python").await;
+        anna.sees(".waiting[data-state=waiting]").await;
+        server.starts_again();
+        anna.is_in("#python", "/chat/python/").await;
+        for tab in [&anna, &bob] {
+            tab.hears("in python").await;
+            assert_eq!(tab.texts().await, ["in python"]);
+        }
+        anna.is_settled().await;
+        anna.enters("hi").await;
+        assert_eq!(anna.texts().await, ["in hi", "also in hi"]);
+        anna.sees_no(".waiting").await;
+    })
+    .await;
+    assert_eq!(server.stored("in python"), 1);
+    assert_eq!(server.stored("also in hi"), 1);
+}
+
+#[tokio::test]
+async fn what_was_meant_for_a_room_that_there_is_not_comes_back() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        server.signal("STOP");
+        anna.run(
+            "const link = document.querySelector('#groups-list a').cloneNode();
+             link.href = '/chat/nowhere/';
+             document.querySelector('#main').append(link);
+             link.click()",
+        )
+        .await;
+        anna.sends("to nobody").await;
+        anna.sees(".waiting[data-state=waiting]").await;
+        server.signal("CONT");
+        anna.sees(".waiting[data-state=refused]").await;
+        anna.is_in("#hi", "/chat/hi/").await;
+        anna.click(".waiting [data-back=edit]").await;
+        assert_eq!(anna.written().await, "to nobody");
+        assert!(anna.texts().await.is_empty());
+    })
+    .await;
+    assert_eq!(server.stored("to nobody"), 0);
+}
+
+#[tokio::test]
+async fn going_back_to_an_address_that_cannot_be_read_changes_nothing() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/chat/%ff/")).await;
+        anna.is_in("#hi", "/chat/hi/").await;
+        anna.back().await;
+        anna.is_in("#hi", "/chat/hi/").await;
+        anna.says("still here").await;
+    })
+    .await;
 }
 
 #[tokio::test]
