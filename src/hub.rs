@@ -41,6 +41,8 @@ pub enum Region {
     RoomPeople,
     /// Who came to the room and who went.
     RoomMoves,
+    /// The busiest groups, in the lobby.
+    LobbyRooms,
 }
 
 impl Region {
@@ -48,7 +50,7 @@ impl Region {
     fn is_of_room(self) -> bool {
         matches!(
             self,
-            Self::Page | Self::RoomCount | Self::RoomPeople | Self::RoomMoves
+            Self::Page | Self::RoomCount | Self::RoomPeople | Self::RoomMoves | Self::LobbyRooms
         )
     }
 }

@@ -58,6 +58,9 @@ impl NodeId {
 pub struct RoomId(pub i64);
 
 impl RoomId {
+    /// Where one is who is in no room: no room has this id.
+    pub const LOBBY: Self = Self(0);
+
     /// A new room's id.
     #[must_use]
     pub fn random() -> Self {
@@ -234,6 +237,15 @@ pub enum Target {
     Private(String),
     /// The room of that id, if it may be entered.
     Room(RoomId),
+}
+
+/// A group, and how many people are in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Busy {
+    /// The group.
+    pub group: Room,
+    /// How many people look at it right now.
+    pub people: u64,
 }
 
 /// One stored message.

@@ -22,11 +22,13 @@ pub const SOCKET_PATH: &str = "/ws/chat/";
 pub const SUBPROTOCOL: &str = "overwire.v1";
 /// What stands before a resume token that is offered as a subprotocol.
 const RESUME_PREFIX: &str = "resume.";
+/// Where the lobby is.
+pub const LOBBY_PATH: &str = "/chat/";
 /// The group a person starts in.
 pub const FIRST_GROUP: &str = "hi";
 
 /// The actions a tab may send, as they are spelled on the wire.
-pub const ACTIONS: [&str; 10] = [
+pub const ACTIONS: [&str; 11] = [
     "Change group",
     "New group",
     "New message",
@@ -36,6 +38,7 @@ pub const ACTIONS: [&str; 10] = [
     "Older messages",
     "Read",
     "Find people",
+    "Find groups",
     "Ping",
 ];
 
@@ -71,6 +74,12 @@ impl Selector {
     pub const ROOM_MOVES: Self = Self::fixed("#room-moves");
     /// A message of mine that I am changing.
     pub const MESSAGE_FORM: Self = Self::fixed("#message-form");
+    /// All groups, where one is who is in none.
+    pub const LOBBY: Self = Self::fixed("#lobby");
+    /// The busiest groups, and how many people are in each.
+    pub const LOBBY_ROOMS: Self = Self::fixed("#lobby-rooms");
+    /// What a search for groups found.
+    pub const LOBBY_FOUND: Self = Self::fixed("#lobby-found");
     /// The groups: the default ones, and mine.
     pub const GROUPS_LIST: Self = Self::fixed("#groups-list");
     /// The way to a group of one's own.
@@ -83,7 +92,7 @@ impl Selector {
     pub const USERS_FOUND: Self = Self::fixed("#users-found");
 
     /// Every fixed selector a push may go to.
-    pub const FIXED: [Self; 15] = [
+    pub const FIXED: [Self; 18] = [
         Self::LOGGED_USER,
         Self::GROUP_NAME,
         Self::MESSAGES_LIST,
@@ -94,6 +103,9 @@ impl Selector {
         Self::ROOM_PEOPLE,
         Self::ROOM_MOVES,
         Self::MESSAGE_FORM,
+        Self::LOBBY,
+        Self::LOBBY_ROOMS,
+        Self::LOBBY_FOUND,
         Self::GROUPS_LIST,
         Self::NEW_GROUP,
         Self::USERS_MINE,
@@ -353,6 +365,11 @@ pub enum Action {
         /// The beginning of a user name; empty clears the results.
         text: String,
     },
+    /// `Find groups` whose names begin so.
+    FindGroups {
+        /// The beginning of a group's name; empty clears the results.
+        text: String,
+    },
     /// `Ping`: is anybody there?
     Ping,
 }
@@ -406,6 +423,7 @@ impl Action {
             Self::OlderMessages { .. } => "Older messages",
             Self::Read { .. } => "Read",
             Self::FindPeople { .. } => "Find people",
+            Self::FindGroups { .. } => "Find groups",
             Self::Ping => "Ping",
         }
     }
@@ -469,6 +487,9 @@ impl Action {
                 room: data.room()?,
             }),
             "Find people" => Ok(Self::FindPeople {
+                text: data.string("text")?,
+            }),
+            "Find groups" => Ok(Self::FindGroups {
                 text: data.string("text")?,
             }),
             "Ping" => Ok(Self::Ping),

@@ -13,10 +13,10 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::model::{
-    Message, MessageId, Millis, Page, Person, ResumeToken, Room, RoomId, RoomKind, Target, User,
-    UserId, Version,
+    Busy, Message, MessageId, Millis, Page, Person, ResumeToken, Room, RoomId, RoomKind, Target,
+    User, UserId, Version,
 };
-use crate::protocol::{self, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap};
+use crate::protocol::{self, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap};
 
 #[derive(RustEmbed)]
 #[folder = "templates/"]
@@ -105,6 +105,8 @@ pub struct ChatPage<'a> {
     pub room: Option<(&'a Room, &'a Page)>,
     /// The most that the message box takes, in UTF-16 code units.
     pub most: usize,
+    /// The busiest groups, where the page is the lobby.
+    pub lobby: Option<&'a [Busy]>,
     /// What is said at once.
     pub notice: Option<&'a Refusal>,
 }
@@ -145,10 +147,16 @@ impl Views {
 
     /// The whole page.
     pub fn chat_page(&self, page: &ChatPage<'_>) -> Result<String> {
-        let room = page.room.map(|(room, _)| room_context(room));
-        let title = page.room.map_or("Overwire".to_owned(), |(room, _)| {
-            format!("{} · Overwire", title(room))
-        });
+        let room = match page.room {
+            Some((room, _)) => Some(room_context(room)),
+            None => page.lobby.map(|_| lobby_context()),
+        };
+        let title = match page.room {
+            Some((room, _)) => format!("{} · Overwire", title(room)),
+            None if page.lobby.is_some() => format!("{LOBBY_TITLE} · Overwire"),
+            None => "Overwire".to_owned(),
+        };
+        let lobby = page.lobby.map(busy_context);
         let list = match page.room {
             Some((_, messages)) => self.list_context(messages),
             None => context! {
@@ -163,7 +171,7 @@ impl Views {
         self.draw(
             "chat.html",
             context! {
-                title, room, notice, nonce,
+                title, room, lobby, notice, nonce,
                 most => page.most,
                 page => list,
                 host => page.host,
@@ -364,6 +372,39 @@ impl Views {
         Ok(Push::inner(Selector::GROUPS_LIST, html))
     }
 
+    /// The heading of whoever is in no room.
+    pub fn lobby_name(&self) -> Result<Push> {
+        let context = context! { room => lobby_context() };
+        Ok(Push::inner(
+            Selector::GROUP_NAME,
+            self.draw("_group_name.html", context)?,
+        ))
+    }
+
+    /// The busiest groups, in the lobby.
+    pub fn lobby_rooms(&self, groups: &[Busy]) -> Result<Push> {
+        let context = context! { groups => busy_context(groups) };
+        Ok(Push::inner(
+            Selector::LOBBY_ROOMS,
+            self.draw("_lobby_rooms.html", context)?,
+        ))
+    }
+
+    /// The groups that a search found, and whether there are `more`.
+    pub fn lobby_found(&self, query: &str, groups: &[Busy], more: bool) -> Result<Push> {
+        let context = context! { query, groups => busy_context(groups), more };
+        Ok(Push::inner(
+            Selector::LOBBY_FOUND,
+            self.draw("_lobby_found.html", context)?,
+        ))
+    }
+
+    /// The lobby is left behind.
+    #[must_use]
+    pub fn no_lobby(&self) -> Push {
+        Push::inner(Selector::LOBBY, String::new())
+    }
+
     /// Nothing to be said any more.
     #[must_use]
     pub fn no_notice(&self) -> Push {
@@ -462,6 +503,18 @@ fn room_context(room: &Room) -> Value {
         RoomKind::Private { with } => ("private", &with.name, Target::Private(with.name.clone())),
     };
     context! { id => room.id.to_string(), kind, name, title => title(room), address => protocol::address(&target) }
+}
+
+/// How the lobby is called.
+const LOBBY_TITLE: &str = "Lobby";
+
+fn lobby_context() -> Value {
+    context! { kind => "lobby", title => LOBBY_TITLE, address => LOBBY_PATH }
+}
+
+fn busy_context(groups: &[Busy]) -> Vec<Value> {
+    let busy = |busy: &Busy| context! { people => busy.people, ..room_context(&busy.group) };
+    groups.iter().map(busy).collect()
 }
 
 /// One of the twelve colours of a user's face.
@@ -632,6 +685,7 @@ mod tests {
             ],
             room: Some((&room, &messages)),
             most: 10_000,
+            lobby: None,
             notice: Some(&Refusal::new(name)),
         };
         Views::new().unwrap().chat_page(&page).unwrap()

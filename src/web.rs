@@ -91,7 +91,8 @@ impl Web {
         };
         Router::new()
             .route("/", get(first_group))
-            .route("/chat/", get(first_group))
+            .route("/chat/", get(page))
+            .route("/chat", get(with_slash))
             .route("/chat/{name}", get(with_slash))
             .route("/chat/{name}/", get(page))
             .route("/static/{build}/{*path}", get(static_file))

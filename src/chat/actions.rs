@@ -44,6 +44,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         }
         Action::OlderMessages { before, room } => older_messages(chat, client, before, room).await,
         Action::FindPeople { text } => find_people(chat, client, &text).await,
+        Action::FindGroups { text } => find_groups(chat, client, &text).await,
         _ => ping(chat, client),
     }
 }
@@ -81,6 +82,7 @@ async fn new_group(chat: &Chat, client: &Client, name: &str) -> Result<()> {
     })?;
     let target = Target::Group(name.as_str().to_owned());
     chat.store.make_group(client.user.id, name).await?;
+    chat.people.made_group();
     // The offer to make it has been taken, and what was typed has become a group.
     chat.push(client, [chat.views.no_notice()]);
     if client.outbox.dialect == Dialect::V1 {
@@ -298,7 +300,8 @@ async fn older_messages(
     let Some(here) = client.outbox.place().map(|place| place.room) else {
         return Ok(());
     };
-    if room.is_some_and(|room| room != here) || client.outbox.dialect == Dialect::Plain {
+    let elsewhere = here == RoomId::LOBBY || room.is_some_and(|room| room != here);
+    if elsewhere || client.outbox.dialect == Dialect::Plain {
         return Ok(());
     }
     let page = chat.store.older(here, before).await?;
@@ -360,6 +363,22 @@ async fn find_people(chat: &Chat, client: &Client, text: &str) -> Result<()> {
     let more = found.len() > people::LISTED;
     found.truncate(people::LISTED);
     chat.push(client, [chat.views.users_found(&query, &found, more)?]);
+    Ok(())
+}
+
+async fn find_groups(chat: &Chat, client: &Client, text: &str) -> Result<()> {
+    if client.outbox.dialect == Dialect::Plain {
+        return Ok(());
+    }
+    let query = shortened(text.trim().trim_start_matches('#'));
+    let mut found = match query.is_empty() {
+        true => Vec::new(),
+        // One more tells that there are more.
+        false => chat.store.find_groups(&query, people::LISTED + 1).await?,
+    };
+    let more = found.len() > people::LISTED;
+    found.truncate(people::LISTED);
+    chat.push(client, [chat.views.lobby_found(&query, &found, more)?]);
     Ok(())
 }
 

@@ -18,8 +18,12 @@ use tracing::Instrument as _;
 
 use crate::fake::FakeUsers;
 use crate::hub::{Close, Hub, Outbox, Region};
-use crate::model::{NodeId, Page, ResumeToken, Room, RoomId, RoomKind, Target, User, Version};
-use crate::protocol::{self, Action, Dialect, FIRST_GROUP, Frame, Hello, Push, Refusal};
+use crate::model::{
+    History, NodeId, Page, ResumeToken, Room, RoomId, RoomKind, Target, User, Version,
+};
+use crate::protocol::{
+    self, Action, Dialect, FIRST_GROUP, Frame, Hello, LOBBY_PATH, Push, Refusal,
+};
 use crate::relay::Relay;
 use crate::store::{Arrival, Arrived, Entered, Returning, Store, StoreError};
 use crate::views::{ChatPage, Tone, ViewError, Views};
@@ -258,6 +262,9 @@ impl Chat {
     ) -> Result<()> {
         let resume = (client.outbox.dialect == Dialect::V1).then_some(token);
         self.push(client, [self.views.logged_user(&client.user, resume)?]);
+        if room.is_none() && at.as_deref() == Some(LOBBY_PATH) && resume.is_some() {
+            return self.show_lobby(client).await;
+        }
         let address = at.as_deref().and_then(protocol::read_address);
         let mut refused = None;
         for target in [room.map(Target::Room), address].into_iter().flatten() {
@@ -293,12 +300,29 @@ impl Chat {
         Ok(())
     }
 
+    /// The client is in no room and sees what there are.
+    async fn show_lobby(&self, client: &Client) -> Result<()> {
+        self.store.leave_room(client.returning).await?;
+        let groups = self.groups(client, None).await?;
+        let name = self.views.lobby_name()?;
+        self.push(client, groups.into_iter().chain([name]));
+        self.hub.enter(&client.outbox, RoomId::LOBBY, None);
+        let nothing = Version {
+            room: RoomId::LOBBY,
+            history: History(0),
+            number: 0,
+        };
+        client.outbox.bring(RoomId::LOBBY, nothing, []);
+        self.people.made_group();
+        Ok(())
+    }
+
     /// The client is in the room from now on and is shown it: what is new since `after`, or the
     /// newest page. On a failure it stays where it was.
     async fn show_room(&self, client: &Client, room: &Room, after: Option<Version>) -> Result<()> {
         let outbox = &client.outbox;
         let name = self.views.group_name(room)?;
-        let groups = self.groups(client, room).await?;
+        let groups = self.groups(client, Some(room)).await?;
         // First into the room, then the page: so nothing falls in between.
         let (former, unsettled) = self.hub.enter(outbox, room.id, None);
         match self.rest(outbox.dialect, room.id, after).await {
@@ -306,9 +330,14 @@ impl Chat {
                 let settled = unsettled
                     .iter()
                     .map(|message| self.views.changed_message(message));
+                let left_lobby = former.is_some_and(|place| place.room == RoomId::LOBBY);
+                let name = left_lobby
+                    .then(|| self.views.no_lobby())
+                    .into_iter()
+                    .chain([name]);
                 let groups = groups.map(|groups| groups.encode());
                 let groups = groups.filter(|groups| outbox.is_new(Region::Groups, groups));
-                let pushes = settled.chain([name]).chain(pushes);
+                let pushes = settled.chain(name).chain(pushes);
                 let frames = groups.into_iter().chain(pushes.map(|push| push.encode()));
                 outbox.bring(room.id, version, frames);
                 let silence = former.is_none()
@@ -321,6 +350,9 @@ impl Chat {
             Err(failure) => {
                 if let Some(former) = former {
                     self.hub.enter(outbox, former.room, former.seen);
+                    if former.room == RoomId::LOBBY {
+                        return Err(failure);
+                    }
                     let back = Target::Room(former.room);
                     let back = self.store.enter(client.returning, client.user.id, back);
                     if let Err(error) = back.await {
@@ -333,7 +365,7 @@ impl Chat {
     }
 
     /// The groups of the aside for somebody who is in that room, which is listed in any case.
-    async fn groups(&self, client: &Client, room: &Room) -> Result<Option<Push>> {
+    async fn groups(&self, client: &Client, room: Option<&Room>) -> Result<Option<Push>> {
         if client.outbox.dialect == Dialect::Plain {
             return Ok(None);
         }
@@ -341,7 +373,10 @@ impl Chat {
             .store
             .groups(Some(client.user.id), GROUPS_LISTED)
             .await?;
-        if matches!(room.kind, RoomKind::Group(_)) && !groups.contains(room) {
+        if let Some(room) = room
+            && matches!(room.kind, RoomKind::Group(_))
+            && !groups.contains(room)
+        {
             groups.truncate(GROUPS_LISTED - 1);
             groups.push(room.clone());
         }
@@ -477,10 +512,15 @@ impl Chat {
         let groups = self.store.groups(None, GROUPS_LISTED).await?;
         let target = protocol::read_address(address);
         let (mut found, mut notice) = (true, None);
+        let lobby = match address == LOBBY_PATH {
+            true => Some(self.store.busiest_groups(people::LISTED_IN_ROOM).await?),
+            false => None,
+        };
         let room = match &target {
             Some(Target::Group(name)) => self.store.group(name).await?,
             // The same whether that person exists or not.
             Some(Target::Private(_)) => None,
+            _ if lobby.is_some() => None,
             _ => {
                 found = false;
                 notice = Some(Refusal::new("There is nothing at this address."));
@@ -500,6 +540,7 @@ impl Chat {
             scheme,
             groups: &groups,
             room: room.as_ref().zip(page.as_ref()),
+            lobby: lobby.as_deref(),
             most: most_typed(self.limits.message_characters),
             notice: notice.as_ref(),
         })?;

@@ -20,7 +20,7 @@ use crate::store::Returning;
 pub(super) const LISTED: usize = 25;
 
 /// How many of those who are in a room are listed at most.
-const LISTED_IN_ROOM: usize = 50;
+pub(super) const LISTED_IN_ROOM: usize = 50;
 
 /// How often whatever is due is looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -101,7 +101,14 @@ impl People {
             due.moves.leave(from, user.id, now);
             due.rooms.insert(from);
         }
+        due.rooms.insert(RoomId::LOBBY);
         drop(due);
+        self.wake.notify_one();
+    }
+
+    /// There is another group.
+    pub(super) fn made_group(&self) {
+        self.due().rooms.insert(RoomId::LOBBY);
         self.wake.notify_one();
     }
 
@@ -219,7 +226,7 @@ impl Chat {
         }
         left?;
         let rooms = gone.iter().filter_map(|(_, _, room)| *room);
-        self.people.due().rooms.extend(rooms);
+        self.people.due().rooms.extend(rooms.chain([RoomId::LOBBY]));
         gone.iter()
             .for_each(|(_, user, _)| self.people.moved(*user));
         Ok(())
@@ -376,6 +383,12 @@ impl Chat {
     async fn draw_room(&self, room: RoomId) -> Result<()> {
         if self.hub.shown(room).is_none() {
             // Nobody here looks at it.
+            return Ok(());
+        }
+        if room == RoomId::LOBBY {
+            let groups = self.store.busiest_groups(LISTED_IN_ROOM).await?;
+            let list = self.views.lobby_rooms(&groups)?;
+            self.hub.show_in(room, Region::LobbyRooms, &list.encode());
             return Ok(());
         }
         let (people, count) = self.store.people_in(room, LISTED_IN_ROOM).await?;

@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::model::{
-    ClientId, GroupName, Message, MessageId, MessageText, Millis, NewUser, NodeId, Page, Person,
-    Room, RoomId, Target, TokenHash, User, UserId, Version,
+    Busy, ClientId, GroupName, Message, MessageId, MessageText, Millis, NewUser, NodeId, Page,
+    Person, Room, RoomId, Target, TokenHash, User, UserId, Version,
 };
 
 /// How long an untouched user stays with the token of whoever was them last.
@@ -230,6 +230,9 @@ pub trait Store: Send + Sync + 'static {
     /// The client enters a room, which becomes the one it is active in.
     async fn enter(&self, client: Returning, user: UserId, target: Target) -> Result<Entered>;
 
+    /// The client is in no room any more.
+    async fn leave_room(&self, client: Returning) -> Result<()>;
+
     /// The private room with the person of that user name, made if there is none; nobody enters it.
     async fn private_room(&self, user: UserId, name: &str) -> Result<Entered>;
 
@@ -260,6 +263,12 @@ pub trait Store: Send + Sync + 'static {
     /// The default groups in their order; then, for a user, those they have belonged to for the
     /// shortest time, by name; at most `limit`.
     async fn groups(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Room>>;
+
+    /// The groups with the most people in them first, at most `limit`.
+    async fn busiest_groups(&self, limit: usize) -> Result<Vec<Busy>>;
+
+    /// The groups whose names begin so, without regard to case, by name, at most `limit`.
+    async fn find_groups(&self, beginning: &str, limit: usize) -> Result<Vec<Busy>>;
 
     /// The group of that name, as anybody may see it.
     async fn group(&self, name: &str) -> Result<Option<Room>>;

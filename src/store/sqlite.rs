@@ -22,18 +22,19 @@ use super::{
     Post, Posted, Result, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use crate::model::{
-    ClientId, GroupName, History, Message, MessageId, MessageText, Millis, NewUser, NodeId, Page,
-    Person, Room, RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
+    Busy, ClientId, GroupName, History, Message, MessageId, MessageText, Millis, NewUser, NodeId,
+    Page, Person, Room, RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
 };
 use crate::protocol::PAGE_MESSAGES;
 
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
     ),
     include_str!("migrations/sqlite/0002_rooms.sql"),
     include_str!("migrations/sqlite/0003_amend.sql"),
+    include_str!("migrations/sqlite/0004_lobby.sql"),
 ];
 const DEFAULT_GROUPS: &str = include_str!("migrations/sqlite/default_groups.sql");
 
@@ -604,6 +605,13 @@ fn group_row(row: &Row<'_>) -> rusqlite::Result<Room> {
     Ok(Room {
         id: RoomId(row.get(0)?),
         kind: RoomKind::Group(row.get(1)?),
+    })
+}
+
+fn busy(row: &Row<'_>) -> rusqlite::Result<Busy> {
+    Ok(Busy {
+        group: group_row(row)?,
+        people: row.get(2)?,
     })
 }
 
@@ -1241,6 +1249,20 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn leave_room(&self, client: Returning) -> Result<()> {
+        self.write(move |writing| {
+            writing
+                .db
+                .prepare_cached(
+                    "delete from clients_active where client_id =
+                     (select id from clients where id = ? and visit = ?)",
+                )?
+                .execute(params![client.client.0, client.visit])?;
+            Ok(())
+        })
+        .await
+    }
+
     async fn private_room(&self, user: UserId, name: &str) -> Result<Entered> {
         let name = name.to_owned();
         self.write(move |writing| {
@@ -1316,6 +1338,38 @@ impl Store for SqliteStore {
             });
             groups.extend(mine);
             Ok(groups)
+        })
+        .await
+    }
+
+    async fn busiest_groups(&self, limit: usize) -> Result<Vec<Busy>> {
+        self.read(move |db| {
+            db.prepare_cached(
+                "select id, name, people from rooms where kind = 'group'
+                 order by people desc, name_key limit ?",
+            )?
+            .query_map([limit as i64], busy)?
+            .collect()
+        })
+        .await
+    }
+
+    async fn find_groups(&self, beginning: &str, limit: usize) -> Result<Vec<Busy>> {
+        let beginning = GroupName::key_of(beginning);
+        self.read(move |db| {
+            db.prepare_cached(
+                "select id, name, people from rooms
+                 where name_key >= :from and name_key < :to order by name_key limit :limit",
+            )?
+            .query_map(
+                named_params! {
+                    ":from": beginning,
+                    ":to": format!("{beginning}\u{10ffff}"),
+                    ":limit": limit as i64,
+                },
+                busy,
+            )?
+            .collect()
         })
         .await
     }

@@ -10,6 +10,7 @@ mod arriving;
 mod changing;
 mod coming_back;
 mod hands;
+mod lobby;
 mod people;
 mod pictures;
 mod plain;

@@ -216,6 +216,13 @@ async fn the_page_is_worth_a_picture() {
         anna.presses(Key::Delete).await;
         anna.sees_no("#users-found > *").await;
 
+        carl.goto(&server.url("/chat/")).await;
+        carl.is_somebody().await;
+        carl.sees("#lobby-rooms .here-count").await;
+        pictures(&carl, &folder, "lobby").await;
+        carl.click("#lobby-rooms [data-group-name=python]").await;
+        carl.is_in("#python", "/chat/python/").await;
+
         in_colours(&anna, "light").await;
         anna.sized(360, 720).await;
         anna.click("#aside-open").await;

@@ -39,7 +39,7 @@ fn number(version: &str) -> u64 {
 
 fn text_of(article: &str) -> &str {
     let (_, text) = article.split_once("<p class=\"message__text\">").unwrap();
-    text.strip_suffix("</p>").unwrap()
+    text.split_once("</p>").unwrap().0
 }
 
 impl List {

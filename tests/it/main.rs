@@ -8,6 +8,7 @@ mod changing;
 mod coming_back;
 mod commands;
 mod groups;
+mod lobby;
 mod pages;
 mod people;
 mod plain_wire;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use overwire::model::{
-    GroupName, History, Message, MessageId, MessageText, Millis, NewUser, NodeId, Page, Person,
-    Room, RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
+    Busy, GroupName, History, Message, MessageId, MessageText, Millis, NewUser, NodeId, Page,
+    Person, Room, RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
 };
 use overwire::protocol::PAGE_MESSAGES;
 use overwire::store::{
@@ -150,6 +150,7 @@ macro_rules! every_promise {
             what_has_been_seen_never_becomes_unread_again
             those_here_are_listed_longest_first
             those_in_a_group_are_listed_and_counted
+            groups_are_listed_busiest_first_and_found_by_name
             ones_people_are_those_unread_and_then_the_latest
             people_are_found_by_the_beginning_of_their_names
             a_name_that_is_taken_makes_no_second_user
@@ -1400,6 +1401,48 @@ async fn those_in_a_group_are_listed_and_counted(backend: &impl Backend) {
     store.leave(vec![all[2].client]).await.unwrap();
     check(people_in(hi).await, &["dora"]);
     check(people_in(RoomId(1)).await, &[]);
+}
+
+async fn groups_are_listed_busiest_first_and_found_by_name(backend: &impl Backend) {
+    fn listed(groups: &[Busy]) -> Vec<(String, u64)> {
+        let listed = |busy: &Busy| match &busy.group.kind {
+            RoomKind::Group(name) => (name.clone(), busy.people),
+            RoomKind::Private { .. } => panic!("a private room is listed"),
+        };
+        groups.iter().map(listed).collect()
+    }
+    let named = |name: &str, people| (name.to_owned(), people);
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    for name in ["Zoo", "python 3"] {
+        let name = GroupName::new(name).unwrap();
+        store.make_group(anna.user.id, name).await.unwrap();
+    }
+    enter(&*store, &anna, Target::Group("zoo".into())).await;
+    enter(&*store, &bob, Target::Group("zoo".into())).await;
+    let all = store.busiest_groups(3).await.unwrap();
+    assert_eq!(
+        listed(&all),
+        [named("Zoo", 2), named("events", 0), named("hi", 0)]
+    );
+    // The one goes to the lobby, the other into a private room.
+    store.leave_room(anna.client).await.unwrap();
+    store.leave_room(anna.client).await.unwrap();
+    let all = store.busiest_groups(9).await.unwrap();
+    assert_eq!((listed(&all)[0].clone(), all.len()), (named("Zoo", 1), 6));
+    private(&*store, &bob, &anna).await;
+    let all = store.busiest_groups(9).await.unwrap();
+    assert!(all.iter().all(|busy| busy.people == 0));
+
+    let found = async |text| listed(&store.find_groups(text, 9).await.unwrap());
+    assert_eq!(
+        found("PY").await,
+        [named("python", 0), named("python 3", 0)]
+    );
+    assert_eq!(found("python ").await, [named("python 3", 0)]);
+    assert_eq!(found("thon").await, []);
+    let one = store.find_groups("p", 1).await.unwrap();
+    assert_eq!(listed(&one), [named("python", 0)]);
 }
 
 async fn those_here_are_listed_longest_first(backend: &impl Backend) {

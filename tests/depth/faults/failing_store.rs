@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use overwire::chat::{Chat, Client, Limits};
 use overwire::hub::OUTBOX_BYTES;
 use overwire::model::{
-    GroupName, MessageId, Millis, NewUser, NodeId, Page, Person, Room, RoomId, Target, TokenHash,
-    UserId, Version,
+    Busy, GroupName, MessageId, Millis, NewUser, NodeId, Page, Person, Room, RoomId, Target,
+    TokenHash, UserId, Version,
 };
 use overwire::protocol::Dialect;
 use overwire::relay::InProcess;
@@ -82,6 +82,9 @@ every_act_may_fail! {
     arrive(arrival: Arrival) -> Arrived;
     leave(clients: Vec<Returning>) -> ();
     enter(client: Returning, user: UserId, target: Target) -> Entered;
+    leave_room(client: Returning) -> ();
+    busiest_groups(limit: usize) -> Vec<Busy>;
+    find_groups(beginning: &str, limit: usize) -> Vec<Busy>;
     private_room(user: UserId, name: &str) -> Entered;
     post(post: Post) -> Posted;
     own_message(author: UserId, room: RoomId, message: MessageId) -> Amended;

@@ -12,7 +12,7 @@ use super::wire::{Event, Handshake, Wire};
 use super::{Door, soon};
 
 /// Where pushes may go, beside `#message-<id>`.
-const PLACES: [&str; 15] = [
+const PLACES: [&str; 18] = [
     "logged-user",
     "group-name",
     "messages-list",
@@ -23,6 +23,9 @@ const PLACES: [&str; 15] = [
     "room-people",
     "room-moves",
     "message-form",
+    "lobby",
+    "lobby-rooms",
+    "lobby-found",
     "groups-list",
     "new-group",
     "users-mine",
@@ -126,7 +129,7 @@ impl Tab {
             let told = |place: &str| fresh.iter().any(|push| push.place == place);
             let shown = match tab.plain {
                 true => told("messages-list"),
-                false => tab.room().is_some(),
+                false => tab.room().is_some() || tab.location == "/chat/",
             };
             told("logged-user") && told("group-name") && shown
         })

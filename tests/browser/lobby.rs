@@ -1,0 +1,61 @@
+//! The lobby: all groups, and the way into them.
+
+use thirtyfour::Key;
+
+use crate::browser::story;
+use crate::server::Server;
+
+#[tokio::test]
+async fn all_groups_are_one_click_away_and_back_leads_there_again() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let bob = browser.person(&server.url("/")).await;
+        let a = anna.name().await;
+        anna.says("hello").await;
+        anna.writes("a draft").await;
+        anna.click("#new-group input").await;
+        anna.types("Quick one").await;
+        anna.presses(Key::Enter).await;
+        anna.is_in("#Quick one", "/chat/Quick%20one/").await;
+
+        // Others find it in the lobby, live.
+        bob.click(".aside__more").await;
+        bob.until("location.pathname === '/chat/' && document.title === 'Lobby · Overwire'")
+            .await;
+        bob.is_somebody().await;
+        let quick = "#lobby-rooms [data-group-name='Quick one']";
+        bob.sees(&format!("{quick} .here-count")).await;
+        assert!(
+            !bob.shows("#message-text").await,
+            "there is nothing to write"
+        );
+        bob.click("#groups-search").await;
+        bob.types("off").await;
+        bob.sees("#lobby-found [data-group-name=off-topic]").await;
+        assert!(!bob.shows(quick).await, "only what was found");
+        bob.run("document.querySelector('#groups-search').select()")
+            .await;
+        bob.presses(Key::Delete).await;
+        bob.click(quick).await;
+        bob.is_in("#Quick one", "/chat/Quick%20one/").await;
+        bob.sees_no("#lobby-rooms").await;
+        bob.says("found you").await;
+        anna.hears("found you").await;
+
+        bob.back().await;
+        bob.until("location.pathname === '/chat/'").await;
+        bob.sees("#lobby-rooms").await;
+        bob.is_somebody().await;
+        bob.click("#lobby-group").await;
+        bob.types("quick ONE").await;
+        bob.presses(Key::Enter).await;
+        bob.is_in("#Quick one", "/chat/Quick%20one/").await;
+        assert_eq!(bob.texts().await, ["found you"]);
+
+        anna.enters("hi").await;
+        assert_eq!(anna.written().await, "a draft");
+        assert_eq!(anna.name().await, a);
+    })
+    .await;
+}
