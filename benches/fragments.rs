@@ -41,6 +41,8 @@ fn message(number: u64) -> Message {
         key: Some(Uuid::from_u128(number.into())),
         made: number,
         changed: number,
+        edited: false,
+        deleted: false,
         created_at: Millis(1_700_000_000_000),
     }
 }

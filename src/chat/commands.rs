@@ -1,7 +1,7 @@
 //! What a message that begins with a slash asks for. It knows no rooms and stores nothing.
 
 /// A command, as it was written.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command<'a> {
     /// `/help`.
     Help,

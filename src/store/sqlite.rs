@@ -929,6 +929,7 @@ fn post(writing: &mut Writing<'_>, post: &Post, now: Millis) -> rusqlite::Result
 }
 
 /// A room's next version, and who is told beside those who look at it.
+#[derive(Clone, Copy)]
 struct Step {
     version: Version,
     between: Option<[UserId; 2]>,

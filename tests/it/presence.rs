@@ -57,7 +57,7 @@ async fn coming_and_going_shows_as_quiet_lines_that_are_not_stored() {
     let version = anna.version();
     let bob = server.tab().await;
     let b = bob.name();
-    anna.until("bob to come", |tab| moves(tab).contains(&format!("{b}")))
+    anna.until("bob to come", |tab| moves(tab).contains(&b))
         .await;
     assert!(moves(&anna).contains("joined"), "{}", moves(&anna));
     bob.closes().await;
