@@ -41,6 +41,8 @@ pub enum Region {
     RoomPeople,
     /// Who came to the room and who went.
     RoomMoves,
+    /// Who is typing in the room.
+    RoomTyping,
     /// The busiest groups, in the lobby.
     LobbyRooms,
 }
@@ -48,10 +50,15 @@ pub enum Region {
 impl Region {
     /// Whether it is about the room the tab is in, and means nothing in another.
     fn is_of_room(self) -> bool {
-        matches!(
-            self,
-            Self::Page | Self::RoomCount | Self::RoomPeople | Self::RoomMoves | Self::LobbyRooms
-        )
+        match self {
+            Self::Notice | Self::Mine | Self::Groups | Self::Online => false,
+            Self::Page
+            | Self::RoomCount
+            | Self::RoomPeople
+            | Self::RoomMoves
+            | Self::RoomTyping
+            | Self::LobbyRooms => true,
+        }
     }
 }
 
@@ -404,6 +411,17 @@ impl Hub {
     /// Gives every tab in a room a part of the page that is the same for all of them, if it differs
     /// from what they have. Whoever enters later gets it too.
     pub fn show_in(&self, room: RoomId, region: Region, frame: &Frame) {
+        self.show_in_but(room, region, frame, &[]);
+    }
+
+    /// The same, but these people are given something else in its place.
+    pub fn show_in_but(
+        &self,
+        room: RoomId,
+        region: Region,
+        frame: &Frame,
+        but: &[(UserId, Frame)],
+    ) {
         let Some(active) = self.room(room) else {
             return;
         };
@@ -419,6 +437,8 @@ impl Hub {
             .values()
             .filter(|outbox| outbox.dialect == Dialect::V1)
         {
+            let own = but.iter().find(|(user, _)| *user == outbox.user);
+            let frame = own.map_or(frame, |(_, own)| own);
             outbox.show(region, frame.clone());
         }
     }

@@ -28,7 +28,7 @@ pub const LOBBY_PATH: &str = "/chat/";
 pub const FIRST_GROUP: &str = "hi";
 
 /// The actions a tab may send, as they are spelled on the wire.
-pub const ACTIONS: [&str; 11] = [
+pub const ACTIONS: [&str; 12] = [
     "Change group",
     "New group",
     "New message",
@@ -37,6 +37,7 @@ pub const ACTIONS: [&str; 11] = [
     "Delete message",
     "Older messages",
     "Read",
+    "Typing",
     "Find people",
     "Find groups",
     "Ping",
@@ -72,6 +73,8 @@ impl Selector {
     pub const ROOM_PEOPLE: Self = Self::fixed("#room-people");
     /// Who came to the room and who went.
     pub const ROOM_MOVES: Self = Self::fixed("#room-moves");
+    /// Who is typing in the room.
+    pub const ROOM_TYPING: Self = Self::fixed("#room-typing");
     /// A message of mine that I am changing.
     pub const MESSAGE_FORM: Self = Self::fixed("#message-form");
     /// All groups, where one is who is in none.
@@ -92,7 +95,7 @@ impl Selector {
     pub const USERS_FOUND: Self = Self::fixed("#users-found");
 
     /// Every fixed selector a push may go to.
-    pub const FIXED: [Self; 18] = [
+    pub const FIXED: [Self; 19] = [
         Self::LOGGED_USER,
         Self::GROUP_NAME,
         Self::MESSAGES_LIST,
@@ -102,6 +105,7 @@ impl Selector {
         Self::ROOM_COUNT,
         Self::ROOM_PEOPLE,
         Self::ROOM_MOVES,
+        Self::ROOM_TYPING,
         Self::MESSAGE_FORM,
         Self::LOBBY,
         Self::LOBBY_ROOMS,
@@ -360,6 +364,11 @@ pub enum Action {
         /// Of which room.
         room: Option<RoomId>,
     },
+    /// `Typing`: something is being written.
+    Typing {
+        /// In which room.
+        room: Option<RoomId>,
+    },
     /// `Find people` whose names begin so.
     FindPeople {
         /// The beginning of a user name; empty clears the results.
@@ -422,6 +431,7 @@ impl Action {
             Self::DeleteMessage { .. } => "Delete message",
             Self::OlderMessages { .. } => "Older messages",
             Self::Read { .. } => "Read",
+            Self::Typing { .. } => "Typing",
             Self::FindPeople { .. } => "Find people",
             Self::FindGroups { .. } => "Find groups",
             Self::Ping => "Ping",
@@ -486,6 +496,7 @@ impl Action {
                 message: data.message("message")?,
                 room: data.room()?,
             }),
+            "Typing" => Ok(Self::Typing { room: data.room()? }),
             "Find people" => Ok(Self::FindPeople {
                 text: data.string("text")?,
             }),

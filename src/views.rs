@@ -458,6 +458,20 @@ impl Views {
         ))
     }
 
+    /// Who is typing in a room.
+    pub fn room_typing(&self, typists: &[&User]) -> Result<Push> {
+        let words = match typists {
+            [] => String::new(),
+            [one] => format!("{} is typing", one.name),
+            [one, other] => format!("{} and {} are typing", one.name, other.name),
+            _ => "several people are typing".to_owned(),
+        };
+        Ok(Push::inner(
+            Selector::ROOM_TYPING,
+            self.draw("_room_typing.html", context! { words })?,
+        ))
+    }
+
     /// The people that a search found, and whether there are `more`.
     pub fn users_found(&self, query: &str, people: &[Person], more: bool) -> Result<Push> {
         let context = context! { query, people => people_context(people), more };
@@ -783,6 +797,7 @@ mod tests {
                 .html
                 .clone(),
             views.room_moves(&[NASTY.to_owned()], &[]).unwrap().html,
+            views.room_typing(&[&user(NASTY)]).unwrap().html,
             views.users_found(NASTY, &[], false).unwrap().html,
         ];
         for html in drawn {

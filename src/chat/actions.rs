@@ -43,6 +43,10 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             amend_message(chat, client, message, None, room).await
         }
         Action::OlderMessages { before, room } => older_messages(chat, client, before, room).await,
+        Action::Typing { room } => {
+            typing(chat, client, room);
+            Ok(())
+        }
         Action::FindPeople { text } => find_people(chat, client, &text).await,
         Action::FindGroups { text } => find_groups(chat, client, &text).await,
         _ => ping(chat, client),
@@ -199,7 +203,9 @@ async fn post(
         text,
         key,
     };
-    let message = match chat.store.post(post).await {
+    let posted = chat.store.post(post).await;
+    chat.people.sent(client.user.id, room);
+    let message = match posted {
         Ok(Posted::New(message)) if client.outbox.expect(&message) => return Ok(true),
         Ok(Posted::New(message) | Posted::Known(message)) => message,
         Ok(Posted::NoSuchRoom) => return Err(Refusal::new(NO_SUCH_ROOM).of(key).into()),
@@ -346,6 +352,13 @@ async fn change_again(
 fn read(chat: &Chat, client: &Client, message: MessageId, room: Option<RoomId>) {
     if let Some(room) = room.or(client.outbox.place().map(|place| place.room)) {
         chat.people.read(client.user.id, room, message);
+    }
+}
+
+fn typing(chat: &Chat, client: &Client, room: Option<RoomId>) {
+    let here = client.outbox.place().map(|place| place.room);
+    if let Some(here) = here.filter(|here| room.is_none_or(|room| room == *here)) {
+        chat.people.types(&client.user, here);
     }
 }
 

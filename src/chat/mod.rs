@@ -9,6 +9,7 @@ mod delivery;
 mod moves;
 mod pace;
 mod people;
+mod typing;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

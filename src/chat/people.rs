@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use super::moves::Moves;
+use super::typing::Typing;
 use super::{Chat, Result};
 use crate::hub::Region;
 use crate::model::{MessageId, Millis, Person, Room, RoomId, RoomKind, User, UserId};
@@ -67,8 +68,21 @@ struct Due {
     /// When rooms were drawn last, as long as that is less than [`ROOM_EVERY`] ago.
     rooms_drawn: HashMap<RoomId, Instant>,
     moves: Moves,
+    typing: Typing,
+    /// The rooms where somebody began or stopped typing.
+    typing_changed: HashSet<RoomId>,
     /// What people have seen, of at most [`ROOMS_READ`] rooms each.
     reads: HashMap<UserId, Vec<(RoomId, MessageId)>>,
+}
+
+impl Due {
+    fn stop_typing(&mut self, room: RoomId, user: UserId) -> bool {
+        let ended = self.typing.end(room, user);
+        if ended {
+            self.typing_changed.insert(room);
+        }
+        ended
+    }
 }
 
 impl People {
@@ -100,10 +114,30 @@ impl People {
         if let Some(from) = from {
             due.moves.leave(from, user.id, now);
             due.rooms.insert(from);
+            due.stop_typing(from, user.id);
         }
         due.rooms.insert(RoomId::LOBBY);
         drop(due);
         self.wake.notify_one();
+    }
+
+    /// Somebody is typing in the room they look at.
+    pub(super) fn types(&self, user: &User, room: RoomId) {
+        let mut due = self.due();
+        if due.typing.begin(room, user, Instant::now()) {
+            due.typing_changed.insert(room);
+            drop(due);
+            self.wake.notify_one();
+        }
+    }
+
+    /// What somebody was typing in a room has been sent.
+    pub(super) fn sent(&self, user: UserId, room: RoomId) {
+        let mut due = self.due();
+        if due.stop_typing(room, user) {
+            drop(due);
+            self.wake.notify_one();
+        }
     }
 
     /// There is another group.
@@ -118,6 +152,7 @@ impl People {
         let mut due = self.due();
         if let Some(room) = room {
             due.moves.leave(room, user, now);
+            due.stop_typing(room, user);
         }
         due.leaving.push_back((now + GRACE, client, user, room));
     }
@@ -180,6 +215,7 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
         attempt("drawing who came or went", chat.draw_moved()).await;
         attempt("drawing who is concerned", chat.draw_mine()).await;
         attempt("drawing who is in a room", chat.draw_rooms()).await;
+        attempt("drawing who is typing", async { chat.draw_typing() }).await;
         if people.due().online_changed && is_due(drawn, ONLINE_EVERY) {
             drawn = Some(Instant::now());
             attempt("drawing who is here", chat.draw_online()).await;
@@ -398,6 +434,30 @@ impl Chat {
         self.hub.show_in(room, Region::RoomCount, &number.encode());
         self.hub.show_in(room, Region::RoomPeople, &list.encode());
         self.hub.show_in(room, Region::RoomMoves, &moves.encode());
+        Ok(())
+    }
+
+    /// Draws who is typing: the same for everybody in the room but those who do.
+    fn draw_typing(&self) -> Result<()> {
+        let rooms = {
+            let mut guard = self.people.due();
+            let due = &mut *guard;
+            due.typing_changed.extend(due.typing.pass(Instant::now()));
+            std::mem::take(&mut due.typing_changed)
+        };
+        for room in rooms {
+            let typists = self.people.due().typing.of(room);
+            let others = |me: Option<UserId>| {
+                let others: Vec<_> = typists.iter().filter(|one| Some(one.id) != me).collect();
+                self.views.room_typing(&others).map(|push| push.encode())
+            };
+            let mut own = Vec::new();
+            for typist in &typists {
+                own.push((typist.id, others(Some(typist.id))?));
+            }
+            self.hub
+                .show_in_but(room, Region::RoomTyping, &others(None)?, &own);
+        }
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-/** How the chat behaves, by the events of runtime.js. */
+/** How the chat behaves. */
 
 import { on, root, send } from "./runtime.js";
 
@@ -131,7 +131,10 @@ on("click", ({ target }) => {
 const draft = (text) => kept(`draft.${place()}`, text);
 const write = (text) => draft(box.value = text);
 
-on("input", () => draft(box.value), box);
+on("input", () => {
+  draft(box.value);
+  if (Date.now() - typedAt > 2500 && send("Typing", { room: room() })) typedAt = Date.now();
+}, box);
 on("keydown", (event) => {
   const { target, key } = event;
   if (event.isComposing || event.keyCode === 229) return;
@@ -252,7 +255,7 @@ function join() {
   }
 }
 
-let following = true, older = "", seen = "", seenAt = 0, unsaid = {}, end, anchor, anchorTop, drawn;
+let following = true, older = "", seen = "", seenAt = 0, typedAt = 0, unsaid = {}, end, anchor, anchorTop, drawn;
 
 const top = (node) => node.getBoundingClientRect().top;
 const number = (node) => +node.id.slice(8);

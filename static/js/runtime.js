@@ -1,4 +1,4 @@
-/** One socket, no chat: actions out, fragments in. docs/ARCHITECTURE.md tells its events. */
+/** One socket, no chat: actions out, fragments in. */
 
 export const root = document.documentElement;
 

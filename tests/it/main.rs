@@ -18,3 +18,4 @@ mod program;
 mod refusals;
 mod support;
 mod talking;
+mod typing;

@@ -12,7 +12,7 @@ use super::wire::{Event, Handshake, Wire};
 use super::{Door, soon};
 
 /// Where pushes may go, beside `#message-<id>`.
-const PLACES: [&str; 18] = [
+const PLACES: [&str; 19] = [
     "logged-user",
     "group-name",
     "messages-list",
@@ -22,6 +22,7 @@ const PLACES: [&str; 18] = [
     "room-count",
     "room-people",
     "room-moves",
+    "room-typing",
     "message-form",
     "lobby",
     "lobby-rooms",

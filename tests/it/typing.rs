@@ -1,0 +1,100 @@
+//! Who is typing: shown to the others in the room, never stored, gone when it is sent or given up.
+
+use serde_json::json;
+
+use super::support::{Server, Tab};
+
+fn typing(tab: &Tab) -> String {
+    tab.page.the("room-typing").text()
+}
+
+fn types(tab: &mut Tab) {
+    let room = tab.room();
+    tab.sends("Typing", json!({ "room": room }));
+}
+
+#[tokio::test]
+async fn the_others_in_the_room_see_who_is_typing_until_it_is_sent() {
+    let server = Server::start().await;
+    let (mut anna, mut bob, mut carl, mut dora) = (
+        server.tab().await,
+        server.tab().await,
+        server.tab().await,
+        server.tab_at("/chat/python/").await,
+    );
+    let (a, b) = (anna.name(), bob.name());
+    types(&mut anna);
+    bob.until("anna", |tab| typing(tab) == format!("{a} is typing"))
+        .await;
+    types(&mut bob);
+    carl.until("both", |tab| {
+        typing(tab) == format!("{a} and {b} are typing")
+    })
+    .await;
+    // Nobody is told of themselves.
+    anna.until("bob", |tab| typing(tab) == format!("{b} is typing"))
+        .await;
+    bob.until("anna", |tab| typing(tab) == format!("{a} is typing"))
+        .await;
+    types(&mut carl);
+    let mut eve = server.tab().await;
+    eve.until("all", |tab| typing(tab) == "several people are typing")
+        .await;
+
+    let version = eve.version();
+    anna.says("there").await;
+    eve.until("the message and the other two", |tab| {
+        tab.texts() == ["there"] && typing(tab).ends_with("are typing") && !typing(tab).contains(&a)
+    })
+    .await;
+    assert_ne!(eve.version(), version);
+    bob.says("here").await;
+    carl.says("everywhere").await;
+    eve.until("nobody", |tab| typing(tab).is_empty()).await;
+    dora.hears_all().await;
+    assert!(dora.pushes_to("room-typing", 0).is_empty());
+}
+
+#[tokio::test]
+async fn whoever_vanishes_or_goes_elsewhere_is_typing_no_more() {
+    let server = Server::start().await;
+    let (mut anna, mut bob, mut carl) =
+        (server.tab().await, server.tab().await, server.tab().await);
+    types(&mut anna);
+    types(&mut bob);
+    carl.until("both", |tab| typing(tab).contains(" and "))
+        .await;
+    bob.enters_group("python").await;
+    let a = anna.name();
+    carl.until("anna", |tab| typing(tab) == format!("{a} is typing"))
+        .await;
+    // Where one is not, one types nothing.
+    let room = carl.room();
+    let mark = carl.pushes.len();
+    bob.sends("Typing", json!({ "room": room }));
+    bob.hears_all().await;
+    // She gives no sign of it any more.
+    carl.until("nobody", |tab| typing(tab).is_empty()).await;
+    let told = carl.pushes_to("room-typing", mark);
+    assert!(told.iter().all(|push| !push.html.contains(&bob.name())));
+}
+
+#[tokio::test]
+async fn in_a_private_room_the_other_alone_sees_it_and_only_there() {
+    let server = Server::start().await;
+    let (mut anna, mut bob, mut carl) =
+        (server.tab().await, server.tab().await, server.tab().await);
+    let (a, b) = (anna.name(), bob.name());
+    anna.opens_private(&b).await;
+    types(&mut anna);
+    bob.hears_all().await;
+    assert_eq!(typing(&bob), "");
+    bob.opens_private(&a).await;
+    bob.until("anna", |tab| typing(tab) == format!("{a} is typing"))
+        .await;
+    let room = anna.room();
+    carl.sends("Typing", json!({ "room": room }));
+    carl.hears_all().await;
+    assert!(carl.pushes_to("room-typing", 0).is_empty());
+    assert_eq!(server.count("messages"), 0);
+}
