@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,7 +113,8 @@ struct Writing<'a> {
 
 impl SqliteStore {
     /// Opens the file, making and migrating it where needed. A server's store is locked by a file
-    /// beside the database (`overwire.db.lock`), and everybody a former server held is gone.
+    /// beside the database (`overwire.db.lock`), and everybody a former server held is gone. A path
+    /// through links is as good as the file's own.
     pub async fn open(path: &Path, synchronous: Synchronous, access: Access) -> Result<Self> {
         let path = path.to_owned();
         let opening = tokio::task::spawn_blocking(move || open(&path, synchronous, access));
@@ -178,10 +180,27 @@ impl SqliteStore {
 }
 
 fn open(path: &Path, synchronous: Synchronous, access: Access) -> Result<SqliteStore> {
-    let lock = match access {
-        Access::Server => Some(lock(path)?),
-        Access::Beside => None,
+    let path = &real_path(path)?;
+    let Access::Server = access else {
+        return open_file(path, synchronous, access);
     };
+    let (lock, is_new) = lock(path)?;
+    match open_file(path, synchronous, access) {
+        Ok(store) => Ok(SqliteStore {
+            lock: Mutex::new(Some(lock)),
+            ..store
+        }),
+        Err(error) => {
+            if is_new {
+                // While it is held, so that a lock somebody else has taken never goes.
+                let _ = std::fs::remove_file(lock_of(path));
+            }
+            Err(error)
+        }
+    }
+}
+
+fn open_file(path: &Path, synchronous: Synchronous, access: Access) -> Result<SqliteStore> {
     let mut db = Connection::open(path)?;
     #[cfg(test)]
     tests::note_statements(&db);
@@ -265,7 +284,7 @@ fn open(path: &Path, synchronous: Synchronous, access: Access) -> Result<SqliteS
         readers: Mutex::new(Some(readers)),
         reading: Arc::new(Semaphore::new(READERS as usize)),
         listeners,
-        lock: Mutex::new(lock),
+        lock: Mutex::default(),
     })
 }
 
@@ -281,6 +300,28 @@ impl Opened {
     }
 }
 
+/// The file that a path leads to, through whatever links; it need not be there yet. SQLite follows
+/// links as well, so the lock and the write-ahead log are to be found there and nowhere else.
+fn real_path(path: &Path) -> std::io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    loop {
+        match path.canonicalize() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            found => return found,
+        }
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder.canonicalize()?,
+            _ => Path::new(".").canonicalize()?,
+        };
+        let name = path.file_name().ok_or(ErrorKind::InvalidFilename)?;
+        let to_be_made = folder.join(name);
+        match std::fs::read_link(&to_be_made) {
+            Ok(target) => path = folder.join(target),
+            Err(_) => return Ok(to_be_made),
+        }
+    }
+}
+
 /// The path with something after its name.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -292,18 +333,37 @@ fn wal_of(path: &Path) -> PathBuf {
     beside(path, "-wal")
 }
 
-/// Takes the advisory lock of a server. The system lets go of it when the process ends, however
-/// it ends.
-fn lock(path: &Path) -> Result<File> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(beside(path, ".lock"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(error.into()),
+fn lock_of(path: &Path) -> PathBuf {
+    beside(path, ".lock")
+}
+
+/// Takes the advisory lock of a server, and says whether its file is new. The system lets go of it
+/// when the process ends, however it ends.
+fn lock(path: &Path) -> Result<(File, bool)> {
+    let place = lock_of(path);
+    loop {
+        let (file, is_new) = match File::create_new(&place) {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let there = OpenOptions::new()
+                    .create(true)
+                    .truncate(false)
+                    .write(true)
+                    .open(&place)?;
+                (there, false)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(path.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        // A start that failed may have taken it away meanwhile, which leaves a lock of nothing.
+        let locked = file.metadata()?;
+        if file_at(&place).is_ok_and(|there| there == (locked.dev(), locked.ino())) {
+            return Ok((file, is_new));
+        }
     }
 }
 
@@ -1616,6 +1676,7 @@ impl Store for SqliteStore {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::os::unix::fs::symlink;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use rusqlite::trace::{TraceEvent, TraceEventCodes};
@@ -1647,7 +1708,11 @@ mod tests {
         }
 
         fn file(&self) -> PathBuf {
-            self.0.path().join("overwire.db")
+            self.folder().join("overwire.db")
+        }
+
+        fn folder(&self) -> PathBuf {
+            self.0.path().canonicalize().unwrap()
         }
 
         async fn open(&self) -> SqliteStore {
@@ -2025,6 +2090,72 @@ mod tests {
         let server = place.try_to_open(Access::Server).await.unwrap();
         server.check().await.unwrap();
         beside.close().await;
+    }
+
+    #[test]
+    fn links_lead_to_the_file_whether_it_is_there_or_not() {
+        #[track_caller]
+        fn check(path: &Path, expected: &Path) {
+            assert_eq!(real_path(path).unwrap(), expected, "{}", path.display());
+        }
+        let place = Place::new();
+        let (folder, file) = (place.folder(), place.file());
+        let at = |name: &str| folder.join(name);
+        std::fs::create_dir(at("inner")).unwrap();
+        symlink("overwire.db", at("relative")).unwrap();
+        symlink(&file, at("inner/absolute")).unwrap();
+        symlink("inner/absolute", at("twice")).unwrap();
+        symlink("inner", at("to-folder")).unwrap();
+        symlink("../overwire.db", at("inner/up")).unwrap();
+        for _ in 0..2 {
+            check(&file, &file);
+            for name in ["relative", "inner/absolute", "twice", "to-folder/up"] {
+                check(&at(name), &file);
+            }
+            check(&at("to-folder/new.db"), &at("inner/new.db"));
+            // Once before there is a file, once after.
+            std::fs::write(&file, "").unwrap();
+        }
+        let here = Path::new(".").canonicalize().unwrap();
+        check(Path::new("no-such.db"), &here.join("no-such.db"));
+        symlink("round", at("round")).unwrap();
+        assert!(real_path(&at("round")).is_err());
+        assert!(real_path(&at("nowhere/new.db")).is_err());
+        assert!(real_path(&at("..")).is_ok_and(|path| path.is_dir()));
+    }
+
+    #[tokio::test]
+    async fn through_a_link_the_lock_and_the_log_are_those_of_the_file() {
+        let place = Place::new();
+        let link = place.folder().join("link.db");
+        symlink(place.file(), &link).unwrap();
+        let open = |path: PathBuf| async move {
+            SqliteStore::open(&path, Synchronous::Full, Access::Server).await
+        };
+        for (first, second) in [(link.clone(), place.file()), (place.file(), link)] {
+            let store = open(first).await.unwrap();
+            assert!(wal_of(&store.opened.path).exists());
+            let refused = open(second).await;
+            assert!(matches!(refused, Err(StoreError::InUse(path)) if path == place.file()));
+            store.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_start_that_fails_leaves_no_lock_behind_but_one_that_was_there() {
+        let place = Place::new();
+        let lock = lock_of(&place.file());
+        std::fs::write(place.file(), "no database, but a letter to somebody").unwrap();
+        for was_there in [false, true] {
+            if was_there {
+                std::fs::write(&lock, "").unwrap();
+            }
+            let refused = place.try_to_open(Access::Server).await;
+            assert!(matches!(refused, Err(StoreError::Database(_))));
+            assert_eq!(lock.exists(), was_there);
+        }
+        std::fs::remove_file(place.file()).unwrap();
+        place.open().await.check().await.unwrap();
     }
 
     #[tokio::test]

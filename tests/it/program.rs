@@ -1,6 +1,7 @@
 //! The program itself: how it starts, what it says when it cannot, and how it ends.
 
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,42 @@ async fn a_second_server_on_the_same_database_says_so_and_disturbs_nobody() {
     );
     assert!(words.contains(&listen), "{words}");
     anna.says("not disturbed").await;
+}
+
+#[tokio::test]
+async fn through_a_link_a_database_is_in_use_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let link = folder.path().join("link.db");
+    symlink(&file, &link).unwrap();
+    let first = Program::start(&file, &[]).await;
+    let mut anna = first.tab().await;
+    anna.says("before").await;
+    let link = link.to_str().unwrap();
+    let second = run(&["--listen", "127.0.0.1:0", "--database", link]).await;
+    assert_eq!(second.status.code(), Some(1));
+    let words = String::from_utf8(second.stderr).unwrap();
+    assert!(words.contains("another server is running on"), "{words}");
+    let mut deleting = make_fake_users();
+    deleting.args(["--reset", "--yes", "--database", link]);
+    let refused = ending(deleting).await;
+    assert_eq!(refused.status.code(), Some(1));
+    let words = String::from_utf8(refused.stderr).unwrap();
+    assert!(words.contains("a server is running on"), "{words}");
+    let mut adding = make_fake_users();
+    adding.args(["--count", "1", "--database", link]);
+    assert!(ending(adding).await.status.success());
+    anna.says("not disturbed").await;
+    assert_eq!(
+        files(&folder),
+        [
+            "link.db",
+            "overwire.db",
+            "overwire.db-shm",
+            "overwire.db-wal",
+            "overwire.db.lock",
+        ]
+    );
 }
 
 #[tokio::test]
