@@ -2,6 +2,7 @@
 //! again after any reconnect.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct People {
     due: Mutex<Due>,
     wake: Notify,
+    /// Nothing more is due, and the store may close.
+    finished: AtomicBool,
 }
 
 #[derive(Default)]
@@ -184,9 +187,19 @@ impl People {
             None => reads.push((room, message)),
         }
     }
+
+    /// Soft state is right again after the next round: a failure is only worth a line in the log,
+    /// and not even that when the store has closed on a round that was under way.
+    async fn attempt(&self, what: &str, act: impl Future<Output = Result<()>>) {
+        if let Err(error) = act.await
+            && !self.finished.load(Ordering::Relaxed)
+        {
+            tracing::warn!(what, ?error, "failed, and is tried again");
+        }
+    }
 }
 
-/// Does what is due for as long as there is a chat.
+/// Does what is due until the chat has finished.
 pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -198,42 +211,56 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
             () = people.wake.notified() => false,
         };
         let Some(chat) = chat.upgrade() else { return };
+        if people.finished.load(Ordering::Relaxed) {
+            return;
+        }
         if ticked {
             let now = Instant::now();
-            attempt("leaving", chat.write_leaving(|at| at <= now)).await;
-            attempt("reading", chat.write_reads()).await;
+            people
+                .attempt("leaving", chat.write_leaving(|at| at <= now))
+                .await;
+            people.attempt("reading", chat.write_reads()).await;
             if is_due(Some(renewed), RENEW_LEASE_EVERY) {
                 renewed = now;
-                attempt("renewing the lease", chat.renew_lease()).await;
+                people
+                    .attempt("renewing the lease", chat.renew_lease())
+                    .await;
             }
             if is_due(expired, EXPIRE_EVERY) {
                 expired = Some(now);
-                attempt("clearing up", chat.expire()).await;
+                people.attempt("clearing up", chat.expire()).await;
                 chat.forget_paces();
             }
         }
-        attempt("drawing who came or went", chat.draw_moved()).await;
-        attempt("drawing who is concerned", chat.draw_mine()).await;
-        attempt("drawing who is in a room", chat.draw_rooms()).await;
-        attempt("drawing who is typing", async { chat.draw_typing() }).await;
+        people
+            .attempt("drawing who came or went", chat.draw_moved())
+            .await;
+        people
+            .attempt("drawing who is concerned", chat.draw_mine())
+            .await;
+        people
+            .attempt("drawing who is in a room", chat.draw_rooms())
+            .await;
+        people
+            .attempt("drawing who is typing", async { chat.draw_typing() })
+            .await;
         if people.due().online_changed && is_due(drawn, ONLINE_EVERY) {
             drawn = Some(Instant::now());
-            attempt("drawing who is here", chat.draw_online()).await;
+            people
+                .attempt("drawing who is here", chat.draw_online())
+                .await;
         }
     }
 }
 
-/// Soft state is right again after the next round: a failure is only worth a line in the log.
-async fn attempt(what: &str, act: impl Future<Output = Result<()>>) {
-    if let Err(error) = act.await {
-        tracing::warn!(what, ?error, "failed, and is tried again");
-    }
-}
-
-/// Writes what has not been written yet.
+/// Writes what has not been written yet. After that nothing is drawn any more.
 pub(super) async fn finish(chat: &Chat) {
-    attempt("leaving", chat.write_leaving(|_| true)).await;
-    attempt("reading", chat.write_reads()).await;
+    let people = &chat.people;
+    people
+        .attempt("leaving", chat.write_leaving(|_| true))
+        .await;
+    people.attempt("reading", chat.write_reads()).await;
+    people.finished.store(true, Ordering::Relaxed);
 }
 
 impl Chat {

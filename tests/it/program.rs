@@ -228,6 +228,7 @@ async fn asked_to_end_it_stores_what_was_sent_and_closes_every_socket() {
         }
         let (status, words) = server.ends().await;
         assert!(status.success(), "{status}: {words}");
+        assert_eq!(words, "", "nothing was wrong");
 
         // The lock stays, as whoever waits for it may have it open.
         assert_eq!(files(&folder), ["overwire.db", "overwire.db.lock"]);
