@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use crate::chat;
 use crate::socket;
 use crate::store::Synchronous;
+use crate::web;
 
 /// An HTML-over-the-wire chat.
 ///
@@ -245,7 +246,9 @@ fn origin(text: &str) -> Result<String, String> {
         .filter(|scheme| matches!(*scheme, "http" | "https"));
     match (scheme, uri.authority(), uri.path()) {
         (Some(scheme), Some(authority), "/") if !text.ends_with('/') => {
-            Ok(format!("{scheme}://{authority}").to_lowercase())
+            let authority = authority.as_str().to_lowercase();
+            let host = web::without_default_port(scheme, &authority);
+            Ok(format!("{scheme}://{host}"))
         }
         _ => Err(
             "an origin is a scheme and a host and nothing more, such as \
@@ -286,6 +289,21 @@ mod tests {
         );
         check(&["--synchronous", "off"], "possible values: full, normal");
         check(&["--pace-burst", "0"], "0 is not in 1..");
+    }
+
+    #[test]
+    fn an_origin_is_read_as_browsers_write_it() {
+        #[track_caller]
+        fn check(text: &str, expected: &str) {
+            assert_eq!(origin(text).as_deref(), Ok(expected));
+        }
+        check("https://OK.example", "https://ok.example");
+        check("https://ok.example:443", "https://ok.example");
+        check("https://ok.example:80", "https://ok.example:80");
+        check("http://ok.example:80", "http://ok.example");
+        check("http://ok.example:443", "http://ok.example:443");
+        check("http://[::1]:80", "http://[::1]");
+        check("http://[::80]", "http://[::80]");
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl Access {
         if !self.trusts(peer) {
             return Outside {
                 scheme: "http",
-                host: host.to_lowercase(),
+                host: without_default_port("http", &host.to_lowercase()).to_owned(),
                 address: peer,
             };
         }
@@ -203,9 +203,10 @@ impl Access {
             Some("https" | "wss") => "https",
             _ => "http",
         };
+        let host = used("x-forwarded-host").unwrap_or_else(|| host.to_lowercase());
         Outside {
             scheme,
-            host: used("x-forwarded-host").unwrap_or_else(|| host.to_lowercase()),
+            host: without_default_port(scheme, &host).to_owned(),
             address,
         }
     }
@@ -215,6 +216,15 @@ impl Access {
             .iter()
             .any(|proxy| proxy.contains(&address.to_canonical()))
     }
+}
+
+/// A host as browsers write it into an origin: without the port that goes without saying.
+pub(crate) fn without_default_port<'a>(scheme: &str, host: &'a str) -> &'a str {
+    let port = match scheme {
+        "https" => ":443",
+        _ => ":80",
+    };
+    host.strip_suffix(port).unwrap_or(host)
 }
 
 /// The values of a header that is a list, which may go on in several lines.
@@ -585,6 +595,20 @@ mod tests {
         const FOR: &str = "x-forwarded-for";
         const PROTO: &str = "x-forwarded-proto";
         const HOST: &str = "x-forwarded-host";
+
+        // Browsers leave the default port out of an origin, proxies not always out of the host.
+        for (proto, host, expected) in [
+            ("https", "a.example:443", "a.example"),
+            ("https", "a.example:80", "a.example:80"),
+            ("https", "a.example:8443", "a.example:8443"),
+            ("https", "[2001:db8::443]", "[2001:db8::443]"),
+            ("https", "[2001:db8::1]:443", "[2001:db8::1]"),
+            ("http", "a.example:80", "a.example"),
+            ("http", "a.example:443", "a.example:443"),
+        ] {
+            let headers = [(FOR, "203.0.113.7"), (PROTO, proto), (HOST, host)];
+            check("10.0.0.1", &headers, (proto, expected, "203.0.113.7"));
+        }
 
         // Nobody is believed who is not trusted.
         check("192.0.2.1", &[], ("http", "inside:8000", "192.0.2.1"));
