@@ -122,7 +122,8 @@ pub struct Config {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub pace_per_second: u32,
 
-    /// How many connections one address (of IPv6, one /64 network) may have
+    /// How many open tabs one address (of IPv6, one /64 network) may have; of connections of every
+    /// kind, one that is no trusted proxy may have twice as many and 16
     #[arg(
         long,
         env = "OVERWIRE_CONNECTIONS_PER_ADDRESS",

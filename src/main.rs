@@ -77,6 +77,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         trusted_proxies: config.trusted_proxies.clone(),
         connections_per_address: (!config.unlimited)
             .then_some(config.connections_per_address as usize),
+        ..Access::default()
     };
     let web = Web::new(Arc::clone(&chat), access, config.socket_limits());
     println!("Overwire is at http://{}", listener.local_addr()?);

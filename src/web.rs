@@ -4,8 +4,11 @@
 //! the socket's.
 
 use std::collections::HashMap;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,8 +20,10 @@ use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Sleep;
 use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -39,6 +44,11 @@ const SEND_BUFFER: u32 = 128 * 1024;
 const BACKLOG: u32 = 4096;
 /// How long a request's head may take to come.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a response may wait for its reader, unless told otherwise.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
+/// So many connections an address may have beside twice its sockets: for pages and files, and for
+/// sockets that are being turned away.
+const SPARE_CONNECTIONS: usize = 16;
 /// After running out of file descriptors, accepting goes on so much later.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -47,15 +57,29 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
     img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
     frame-ancestors 'none'";
 
-/// Who may connect, and how often.
-#[derive(Clone, Debug, Default)]
+/// Who may connect, how often, and for how long without taking what was asked for.
+#[derive(Clone, Debug)]
 pub struct Access {
     /// Origins beside the page's own.
     pub allow_origins: Vec<String>,
     /// Proxies whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Connections per address; `None` for as many as come.
+    /// Sockets per address; `None` for as many as come. Of connections of every kind, an address
+    /// that is no trusted proxy may have twice as many and a few.
     pub connections_per_address: Option<usize>,
+    /// A response that nobody takes anything of for so long is given up with its connection.
+    pub stalled_after: Duration,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            allow_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            connections_per_address: None,
+            stalled_after: STALLED_AFTER,
+        }
+    }
 }
 
 /// What the doors lead to.
@@ -66,12 +90,26 @@ pub struct Web {
     pub access: Access,
     /// What a socket may do.
     pub socket_limits: socket::Limits,
-    connected: Mutex<HashMap<IpAddr, usize>>,
+    connected: Mutex<HashMap<(Kind, IpAddr), usize>>,
 }
 
-/// The address at the other end of the connection, which may be a proxy's.
-#[derive(Clone, Copy)]
-struct Peer(IpAddr);
+/// What an address may have only so many of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    /// From accepting to the end, whatever becomes of it.
+    Connection,
+    /// From the upgrade to the end.
+    Socket,
+}
+
+/// The other end of the connection, which may be a proxy.
+#[derive(Clone)]
+struct Peer {
+    address: IpAddr,
+    /// As long as anybody has use for the connection. A proxy's are not counted: they are those
+    /// of many.
+    _counted: Option<Arc<Counted>>,
+}
 
 impl Web {
     /// The doors to a chat.
@@ -130,8 +168,21 @@ impl Web {
             || self.access.allow_origins.contains(&origin)
     }
 
-    /// Counts a connection of an address, for as long as the answer is kept.
-    fn count(self: &Arc<Self>, address: IpAddr) -> Option<Counted> {
+    /// Counts a connection that has just come; `None` if that is one too many.
+    fn meet(self: &Arc<Self>, address: IpAddr) -> Option<Peer> {
+        let counted = if self.access.trusts(address) {
+            None
+        } else {
+            Some(Arc::new(self.count(Kind::Connection, address)?))
+        };
+        Some(Peer {
+            address,
+            _counted: counted,
+        })
+    }
+
+    /// Counts one more of an address, for as long as the answer is kept.
+    fn count(self: &Arc<Self>, kind: Kind, address: IpAddr) -> Option<Counted> {
         let address = match address.to_canonical() {
             // A household has at least a /64 of IPv6.
             IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
@@ -143,23 +194,29 @@ impl Web {
             .connected
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let count = connected.entry(address).or_default();
-        if self
-            .access
-            .connections_per_address
-            .is_some_and(|most| *count >= most)
-        {
+        let of = (kind, address);
+        let count = connected.entry(of).or_default();
+        if self.access.most(kind).is_some_and(|most| *count >= most) {
             return None;
         }
         *count += 1;
         Some(Counted {
             web: Arc::clone(self),
-            address,
+            of,
         })
     }
 }
 
 impl Access {
+    /// How many of these one address may have.
+    fn most(&self, kind: Kind) -> Option<usize> {
+        let sockets = self.connections_per_address?;
+        Some(match kind {
+            Kind::Connection => sockets.saturating_mul(2).saturating_add(SPARE_CONNECTIONS),
+            Kind::Socket => sockets,
+        })
+    }
+
     /// Scheme and host as the browser sees them, and its address.
     ///
     /// Each trusted proxy adds at the end of each list what it has seen, so what belongs together
@@ -265,7 +322,7 @@ struct Outside {
 
 struct Counted {
     web: Arc<Web>,
-    address: IpAddr,
+    of: (Kind, IpAddr),
 }
 
 impl Drop for Counted {
@@ -275,12 +332,83 @@ impl Drop for Counted {
             .connected
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = connected.get_mut(&self.address) {
+        if let Some(count) = connected.get_mut(&self.of) {
             *count -= 1;
             if *count == 0 {
-                connected.remove(&self.address);
+                connected.remove(&self.of);
             }
         }
+    }
+}
+
+/// A connection whose writes do not wait for ever.
+struct Patient {
+    stream: TcpStream,
+    patience: Duration,
+    /// While a write waits.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    /// What a write comes to: the answer, or a failure once nothing could be written for too long.
+    fn poll_patiently(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.waiting = None;
+            return written;
+        }
+        let patience = self.patience;
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(waiting.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.poll_patiently(written, context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.poll_patiently(written, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    // The system's own buffer is all there is to flush.
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -302,7 +430,7 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
     let peer = request
         .extensions()
         .get::<Peer>()
-        .map_or(Ipv6Addr::UNSPECIFIED.into(), |p| p.0);
+        .map_or(Ipv6Addr::UNSPECIFIED.into(), |peer| peer.address);
     let outside = web.access.seen_from_outside(request.headers(), peer);
     match web
         .chat
@@ -423,11 +551,11 @@ async fn upgrade(State(web): State<Arc<Web>>, mut request: Request) -> Response 
         )
             .into_response();
     }
-    let peer = request
-        .extensions()
-        .get::<Peer>()
-        .map_or(Ipv6Addr::UNSPECIFIED.into(), |p| p.0);
-    let outside = web.access.seen_from_outside(headers, peer);
+    let peer = request.extensions().get::<Peer>().cloned();
+    let address = peer
+        .as_ref()
+        .map_or(Ipv6Addr::UNSPECIFIED.into(), |peer| peer.address);
+    let outside = web.access.seen_from_outside(headers, address);
     if !web.may_connect(headers, &outside) {
         return (
             StatusCode::FORBIDDEN,
@@ -460,11 +588,11 @@ async fn upgrade(State(web): State<Arc<Web>>, mut request: Request) -> Response 
     tokio::spawn(async move {
         // Whoever never takes the upgrade was not there.
         let Ok(upgraded) = upgrade.await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+        let Ok(parts) = upgraded.downcast::<TokioIo<Patient>>() else {
             return;
         };
-        let stream = parts.io.into_inner();
-        match web.count(outside.address) {
+        let stream = parts.io.into_inner().stream;
+        match web.count(Kind::Socket, outside.address) {
             Some(counted) => {
                 let chat = Arc::clone(&web.chat);
                 // Early bytes are a copy, so that the buffer they came in is let go.
@@ -476,7 +604,7 @@ async fn upgrade(State(web): State<Arc<Web>>, mut request: Request) -> Response 
                 if let Some(socket) = arriving.await {
                     // In a task of its own, so that what the way here needed is let go.
                     tokio::spawn(async move {
-                        let _counted = counted;
+                        let _counted = (counted, peer);
                         socket.serve().await;
                     });
                 }
@@ -536,9 +664,19 @@ pub async fn serve(
                 }
             },
         };
+        let Some(peer) = web.meet(peer.ip()) else {
+            // A word would need a request first, and the patience to wait for it.
+            tracing::debug!("one connection too many of an address");
+            continue;
+        };
         // Frames are joined where they wait, not by the system's guess.
         let _ = stream.set_nodelay(true);
-        let routes = routes.clone().layer(axum::Extension(Peer(peer.ip())));
+        let routes = routes.clone().layer(axum::Extension(peer));
+        let stream = Patient {
+            stream,
+            patience: web.access.stalled_after,
+            waiting: None,
+        };
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_DEADLINE)

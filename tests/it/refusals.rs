@@ -1,13 +1,14 @@
 //! What is not done, and how that is said: to that tab alone, in words, with the socket open; and
 //! the few things that close it.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use overwire::web::Access;
 use serde_json::json;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -366,6 +367,83 @@ async fn one_connection_too_many_from_an_address_is_told_and_closed() {
         tab.name() != "nobody"
     })
     .await;
+}
+
+/// Whether the server closes a connection before it has read anything from it.
+async fn is_refused(stream: &mut TcpStream) -> bool {
+    let read = soon("the end", stream.read(&mut [0; 1])).await;
+    !matches!(read, Ok(1..))
+}
+
+/// Whether a request is answered.
+async fn is_answered(stream: &mut TcpStream) -> bool {
+    let request = b"GET /health HTTP/1.1\r\nHost: here\r\n\r\n";
+    let mut answer = [0; 15];
+    let asked = async {
+        stream.write_all(request).await?;
+        stream.read_exact(&mut answer).await
+    };
+    soon("an answer", asked).await.is_ok() && answer.starts_with(b"HTTP/1.1 200 OK")
+}
+
+#[tokio::test]
+async fn connections_that_never_ask_for_anything_are_bounded_too() {
+    let server = Server::with(|setup| setup.access.connections_per_address = Some(1)).await;
+    let mut anna = server.tab().await;
+    let connect = async || TcpStream::connect(server.door.0).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(connect().await);
+    }
+    assert!(is_refused(&mut silent[39]).await);
+    assert!(is_answered(&mut silent[0]).await, "there was room for that");
+    anna.says("I stay").await;
+    drop(silent);
+    super::support::until("a place to be free", async || {
+        is_answered(&mut connect().await).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_connections_of_a_trusted_proxy_are_not_its_own() {
+    let server = Server::with(|setup| {
+        setup.access.connections_per_address = Some(1);
+        setup.access.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let mut kept = Vec::new();
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect(server.door.0).await.unwrap();
+        assert!(is_answered(&mut stream).await);
+        kept.push(stream);
+    }
+}
+
+#[tokio::test]
+async fn who_asks_and_never_reads_the_answers_is_dropped() {
+    let server =
+        Server::with(|setup| setup.access.stalled_after = Duration::from_millis(300)).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let stream = socket.connect(server.door.0).await.unwrap();
+    let requests = b"GET /chat/hi/ HTTP/1.1\r\nHost: here\r\n\r\n".repeat(100);
+    let dropped = async {
+        // More and more, until the server neither reads nor is there.
+        loop {
+            stream.writable().await.unwrap();
+            match stream.try_write(&requests) {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => break error.kind(),
+                _ => {}
+            }
+        }
+    };
+    let how = soon("the connection to be dropped", dropped).await;
+    assert!(matches!(
+        how,
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+    ));
+    assert_eq!(server.get("/health").await.status, 200);
 }
 
 #[tokio::test]
