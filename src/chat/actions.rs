@@ -86,7 +86,7 @@ async fn new_group(chat: &Chat, client: &Client, name: &str) -> Result<()> {
     })?;
     let target = Target::Group(name.as_str().to_owned());
     chat.store.make_group(client.user.id, name).await?;
-    chat.people.made_group();
+    chat.people.lobby_changed();
     // The offer to make it has been taken, and what was typed has become a group.
     chat.push(client, [chat.views.no_notice()]);
     if client.outbox.dialect == Dialect::V1 {

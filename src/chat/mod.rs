@@ -314,7 +314,7 @@ impl Chat {
             number: 0,
         };
         client.outbox.bring(RoomId::LOBBY, nothing, []);
-        self.people.made_group();
+        self.people.lobby_changed();
         Ok(())
     }
 
@@ -351,12 +351,15 @@ impl Chat {
             Err(failure) => {
                 if let Some(former) = former {
                     self.hub.enter(outbox, former.room, former.seen);
-                    if former.room == RoomId::LOBBY {
-                        return Err(failure);
-                    }
-                    let back = Target::Room(former.room);
-                    let back = self.store.enter(client.returning, client.user.id, back);
-                    if let Err(error) = back.await {
+                    let back = match former.room {
+                        RoomId::LOBBY => self.store.leave_room(client.returning).await,
+                        room => self
+                            .store
+                            .enter(client.returning, client.user.id, Target::Room(room))
+                            .await
+                            .map(|_| ()),
+                    };
+                    if let Err(error) = back {
                         tracing::warn!(?error, "where somebody looks is not known for sure");
                     }
                 }

@@ -143,8 +143,8 @@ impl People {
         }
     }
 
-    /// There is another group.
-    pub(super) fn made_group(&self) {
+    /// There is another group, or somebody came who has not seen what there is.
+    pub(super) fn lobby_changed(&self) {
         self.due().rooms.insert(RoomId::LOBBY);
         self.wake.notify_one();
     }
