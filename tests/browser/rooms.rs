@@ -1,5 +1,6 @@
 //! Groups and their addresses: links, history, drafts.
 
+use serde_json::json;
 use thirtyfour::prelude::Key;
 
 use crate::browser::story;
@@ -250,6 +251,32 @@ async fn a_link_opens_in_a_new_tab_and_a_pasted_one_leads_where_it_says() {
         carl.goto(&server.url("/chat/events/")).await;
         carl.is_in("#events", "/chat/events/").await;
         assert_eq!(carl.name().await, name, "the same tab is the same person");
+    })
+    .await;
+}
+
+/// A tab opened in the background is looked at while its scripts are still being run.
+#[tokio::test]
+async fn a_tab_looked_at_while_it_loads_shows_its_own_room() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.window().await;
+        let source = "const { port1, port2 } = new MessageChannel();
+            const look = () => {
+              document.dispatchEvent(new Event('visibilitychange'));
+              if (document.readyState !== 'complete') port2.postMessage(0);
+            };
+            port1.onmessage = look;
+            look()";
+        anna.devtools(
+            "Page.addScriptToEvaluateOnNewDocument",
+            json!({ "source": source }),
+        )
+        .await;
+        anna.goto(&server.url("/chat/python/")).await;
+        anna.is_in("#python", "/chat/python/").await;
+        anna.is_somebody().await;
+        anna.is_in("#python", "/chat/python/").await;
     })
     .await;
 }
