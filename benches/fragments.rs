@@ -8,8 +8,8 @@ use std::sync::Arc;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use overwire::hub::{Hub, Outbox};
 use overwire::model::{
-    ClientId, History, Message, MessageId, MessageText, Millis, NodeId, Page, ResumeToken, RoomId,
-    User, UserId, Version,
+    Author, ClientId, History, Message, MessageId, MessageText, Millis, NodeId, Page, ResumeToken,
+    RoomId, UserId, Version,
 };
 use overwire::protocol::{Action, Dialect, Frame};
 use overwire::store::{self, Access, Arrival, Arrived, Post, Store, Synchronous};
@@ -32,11 +32,11 @@ fn message(number: u64) -> Message {
     Message {
         id: MessageId(number.cast_signed()),
         room: ROOM,
-        author: User {
+        author: Author {
             id: UserId(5),
+            user_name: "brenda82".to_owned(),
             name: "brenda82".to_owned(),
         },
-        author_name: "brenda82".to_owned(),
         text: TEXT.to_owned(),
         key: Some(Uuid::from_u128(number.into())),
         made: number,

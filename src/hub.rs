@@ -27,12 +27,16 @@ pub const OUTBOX_FRAMES: usize = 512;
 pub enum Region {
     /// A refusal without a key, or a trouble of ours.
     Notice,
+    /// What this person is called.
+    Name,
     /// The people who concern this person.
     Mine,
     /// The groups: the default ones, and this person's.
     Groups,
     /// The people who are here.
     Online,
+    /// What the room is called.
+    Heading,
     /// The room's newest page, of a tab that knows no changes.
     Page,
     /// How many people are in the room.
@@ -51,8 +55,9 @@ impl Region {
     /// Whether it is about the room the tab is in, and means nothing in another.
     fn is_of_room(self) -> bool {
         match self {
-            Self::Notice | Self::Mine | Self::Groups | Self::Online => false,
-            Self::Page
+            Self::Notice | Self::Name | Self::Mine | Self::Groups | Self::Online => false,
+            Self::Heading
+            | Self::Page
             | Self::RoomCount
             | Self::RoomPeople
             | Self::RoomMoves
@@ -137,6 +142,7 @@ struct Waiting {
     /// What was given last of the lists that are pushed only when they differ, as hashes.
     mine: Option<u64>,
     groups: Option<u64>,
+    heading: Option<u64>,
     /// Own messages of this room whose ordered push has not come by yet.
     unsettled: Vec<Message>,
     probes: Vec<oneshot::Sender<()>>,
@@ -443,6 +449,20 @@ impl Hub {
         }
     }
 
+    /// Gives each of these people's tabs in a room what it is called for them, if that differs from
+    /// what they have.
+    pub fn show_heading(&self, room: RoomId, headings: &[(UserId, Frame)]) {
+        let Some(active) = self.room(room) else {
+            return;
+        };
+        let active = lock(&active);
+        for outbox in active.active.values() {
+            if let Some((_, heading)) = headings.iter().find(|(user, _)| *user == outbox.user) {
+                outbox.show_new(Region::Heading, heading);
+            }
+        }
+    }
+
     /// Gives every tab the list of those who are here, if it differs from what they have.
     pub fn show_online(&self, frame: &Frame) {
         let mut clients = lock(&self.clients);
@@ -583,6 +603,7 @@ impl Outbox {
         let mut waiting = lock(&self.state);
         let given = match region {
             Region::Groups => &mut waiting.groups,
+            Region::Heading => &mut waiting.heading,
             _ => &mut waiting.mine,
         };
         given.replace(hash) != Some(hash)
@@ -736,7 +757,7 @@ pub struct Taken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{History, MessageId, Millis, User};
+    use crate::model::{Author, History, MessageId, Millis};
     use crate::protocol::{Push, Selector};
 
     const ROOM: RoomId = RoomId(1);
@@ -764,11 +785,11 @@ mod tests {
         Message {
             id: MessageId(made.cast_signed()),
             room,
-            author: User {
+            author: Author {
                 id: UserId(1),
+                user_name: "anna".to_owned(),
                 name: "anna".to_owned(),
             },
-            author_name: "anna".to_owned(),
             text: "hello".to_owned(),
             key: None,
             made,

@@ -185,6 +185,16 @@ pub struct User {
     pub id: UserId,
     /// The unique user name that never changes, `brenda82`.
     pub name: String,
+    /// What they choose to be called, if anything.
+    pub display_name: Option<String>,
+}
+
+impl User {
+    /// What they are called: the display name, else the user name.
+    #[must_use]
+    pub fn called(&self) -> &str {
+        self.display_name.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// A user that does not exist yet.
@@ -248,6 +258,17 @@ pub struct Busy {
     pub people: u64,
 }
 
+/// Who wrote a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// The user's id.
+    pub id: UserId,
+    /// The user name.
+    pub user_name: String,
+    /// The name it was written under.
+    pub name: String,
+}
+
 /// One stored message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -256,9 +277,7 @@ pub struct Message {
     /// The room it was written in.
     pub room: RoomId,
     /// Who wrote it.
-    pub author: User,
-    /// The name it was written under.
-    pub author_name: String,
+    pub author: Author,
     /// The text as it was written.
     pub text: String,
     /// The author's key for it, which makes sending it again harmless.
@@ -358,6 +377,114 @@ impl GroupName {
             .nfc()
             .collect()
     }
+}
+
+/// What somebody chooses to be called: 1 to 32 characters of any script, nothing invisible among
+/// them. Composed (Unicode NFC) and trimmed, with single spaces between words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DisplayName(String);
+
+/// Why nobody may be called so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadDisplayName {
+    /// Nothing to see in it.
+    Empty,
+    /// More than 32 characters.
+    TooLong,
+    /// A character that cannot be seen, in hexadecimal digits where it is shown.
+    Invisible(char),
+    /// So many marks on one letter that they cover what stands around it.
+    Marks,
+}
+
+impl DisplayName {
+    /// The longest name, in characters (Unicode scalar values).
+    pub const CHARACTERS: usize = 32;
+    /// How many marks one letter may have, after Unicode Technical Standard 39, section 5.4.
+    const MARKS: usize = 4;
+
+    /// Checks a name as it was typed.
+    pub fn new(text: &str) -> Result<Self, BadDisplayName> {
+        let words: Vec<_> = text.split_whitespace().collect();
+        let name: String = words.join(" ").nfc().collect();
+        if name.is_empty() {
+            return Err(BadDisplayName::Empty);
+        }
+        if name.chars().count() > Self::CHARACTERS {
+            return Err(BadDisplayName::TooLong);
+        }
+        if let Some(odd) = name.chars().find(|c| *c != ' ' && !can_be_seen(*c)) {
+            return Err(BadDisplayName::Invisible(odd));
+        }
+        let mut marks = 0;
+        for c in name.chars() {
+            marks = if is_combining_mark(c) { marks + 1 } else { 0 };
+            if marks > Self::MARKS {
+                return Err(BadDisplayName::Marks);
+            }
+        }
+        // Marks alone stand on whatever is shown before them.
+        match name.chars().next().is_some_and(is_combining_mark) {
+            true => Err(BadDisplayName::Marks),
+            false => Ok(Self(name)),
+        }
+    }
+
+    /// The name as it is shown.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The same name with a number behind it, cut to fit.
+    #[must_use]
+    pub fn numbered(&self, number: u32) -> Self {
+        let ending = format!(" {number}");
+        let room = Self::CHARACTERS.saturating_sub(ending.len());
+        let name: String = self.0.chars().take(room).collect();
+        Self(name.trim_end().to_owned() + &ending)
+    }
+
+    /// What is the same for all names that differ by case alone.
+    #[must_use]
+    pub fn key(&self) -> String {
+        GroupName::key_of(&self.0)
+    }
+
+    /// What is the same for all names that look alike: the skeleton of Unicode Technical Standard
+    /// 39 without regard to case and spaces, in which `i`, `l` and `1` are one, and `o` and `0`.
+    #[must_use]
+    pub fn look(&self) -> String {
+        Self::look_of(&self.0)
+    }
+
+    /// The look of a user name.
+    #[must_use]
+    pub fn look_of(name: &str) -> String {
+        let composed: String = name.nfkc().collect();
+        let lower = GroupName::key_of(&composed);
+        let seen: String = unicode_security::skeleton(&lower).collect();
+        seen.to_lowercase()
+            .chars()
+            .filter(|c| !c.is_whitespace())
+            .map(|c| match c {
+                'i' | '1' | '|' => 'l',
+                '0' => 'o',
+                c => c,
+            })
+            .collect()
+    }
+}
+
+/// Whether a character has ink: not a control or format character, a separator, one for private
+/// use or one that Unicode does not know.
+fn can_be_seen(c: char) -> bool {
+    use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory as _};
+    !is_invisible(c)
+        && !matches!(
+            c.general_category_group(),
+            GeneralCategoryGroup::Other | GeneralCategoryGroup::Separator
+        )
 }
 
 /// A text that may be stored: neither empty to the eye nor longer than allowed.
@@ -578,6 +705,62 @@ mod tests {
         assert_eq!(
             Millis(1_795_246_200_999).to_rfc3339(),
             "2026-11-21T07:30:00Z"
+        );
+    }
+
+    #[test]
+    fn a_display_name_is_trimmed_and_composed() {
+        #[track_caller]
+        fn check(text: &str, expected: Result<&str, BadDisplayName>) {
+            let name = DisplayName::new(text);
+            assert_eq!(
+                name.as_ref().map(DisplayName::as_str),
+                expected.as_ref().map(|name| *name),
+                "{text:?}"
+            );
+        }
+        check("  Anna \u{a0} Lee\n", Ok("Anna Lee"));
+        check("A\u{308}nna", Ok("Änna"));
+        check("🦊", Ok("🦊"));
+        check(&"x".repeat(32), Ok(&"x".repeat(32)));
+        check(&"x".repeat(33), Err(BadDisplayName::TooLong));
+        check(" \u{3000} ", Err(BadDisplayName::Empty));
+        for odd in [
+            '\u{ad}', '\u{200d}', '\u{2066}', '\u{3164}', '\u{fe0f}', '\u{f8ff}', '\u{378}',
+        ] {
+            check(&format!("a{odd}b"), Err(BadDisplayName::Invisible(odd)));
+        }
+        check("\u{301}x", Err(BadDisplayName::Marks));
+    }
+
+    #[test]
+    fn names_that_look_alike_have_one_look() {
+        #[track_caller]
+        fn alike(a: &str, b: &str, expected: bool) {
+            let (a, b) = (DisplayName::look_of(a), DisplayName::look_of(b));
+            assert_eq!(a == b, expected, "{a} {b}");
+        }
+        alike("Anna", "anna", true);
+        alike("Anna Lee", "annalee", true);
+        alike("Ilse", "llse", true);
+        alike("Ilse", "ilse", true);
+        alike("b0b", "Bob", true);
+        alike("modern", "rnodern", true);
+        alike("Αnna", "Anna", true); // Greek
+        alike("аnnа", "anna", true); // Cyrillic
+        alike("ＡＮＮＡ", "anna", true);
+        alike("Anna", "Hanna", false);
+        alike("Ánna", "Anna", false);
+        alike("bob1", "bob2", false);
+    }
+
+    #[test]
+    fn a_number_makes_another_name_that_fits() {
+        let name = DisplayName::new(&"x".repeat(32)).unwrap();
+        assert_eq!(name.numbered(12).as_str(), format!("{} 12", "x".repeat(29)));
+        assert_eq!(
+            DisplayName::new("Anna").unwrap().numbered(2).as_str(),
+            "Anna 2"
         );
     }
 }

@@ -28,9 +28,10 @@ pub const LOBBY_PATH: &str = "/chat/";
 pub const FIRST_GROUP: &str = "hi";
 
 /// The actions a tab may send, as they are spelled on the wire.
-pub const ACTIONS: [&str; 12] = [
+pub const ACTIONS: [&str; 13] = [
     "Change group",
     "New group",
+    "Change name",
     "New message",
     "Open message",
     "Edit message",
@@ -85,6 +86,8 @@ impl Selector {
     pub const LOBBY_FOUND: Self = Self::fixed("#lobby-found");
     /// The groups: the default ones, and mine.
     pub const GROUPS_LIST: Self = Self::fixed("#groups-list");
+    /// What I am called, if not by my user name, and the way to another name.
+    pub const NAME_FORM: Self = Self::fixed("#name-form");
     /// The way to a group of one's own.
     pub const NEW_GROUP: Self = Self::fixed("#new-group");
     /// The people who concern me.
@@ -95,7 +98,7 @@ impl Selector {
     pub const USERS_FOUND: Self = Self::fixed("#users-found");
 
     /// Every fixed selector a push may go to.
-    pub const FIXED: [Self; 19] = [
+    pub const FIXED: [Self; 20] = [
         Self::LOGGED_USER,
         Self::GROUP_NAME,
         Self::MESSAGES_LIST,
@@ -111,6 +114,7 @@ impl Selector {
         Self::LOBBY_ROOMS,
         Self::LOBBY_FOUND,
         Self::GROUPS_LIST,
+        Self::NAME_FORM,
         Self::NEW_GROUP,
         Self::USERS_MINE,
         Self::USERS_ONLINE,
@@ -317,7 +321,17 @@ pub enum Action {
     /// `Change group`: enter that room.
     ChangeGroup(Target),
     /// `New group`: make the group of that name, if there is none, and enter it.
-    NewGroup(String),
+    NewGroup {
+        /// How it is to be called.
+        name: String,
+        /// What the person is to be called there and everywhere, if anything else than now.
+        display_name: Option<String>,
+    },
+    /// `Change name`: be called so.
+    ChangeName {
+        /// How; empty for the user name.
+        name: String,
+    },
     /// `New message`.
     NewMessage {
         /// What was typed.
@@ -424,7 +438,8 @@ impl Action {
     pub fn name(&self) -> &'static str {
         match self {
             Self::ChangeGroup(_) => "Change group",
-            Self::NewGroup(_) => "New group",
+            Self::NewGroup { .. } => "New group",
+            Self::ChangeName { .. } => "Change name",
             Self::NewMessage { .. } => "New message",
             Self::OpenMessage { .. } => "Open message",
             Self::EditMessage { .. } => "Edit message",
@@ -469,7 +484,13 @@ impl Action {
                     false => Target::Private(room),
                 }))
             }
-            "New group" => Ok(Self::NewGroup(data.string("groupName")?)),
+            "New group" => Ok(Self::NewGroup {
+                name: data.string("groupName")?,
+                display_name: data.optional_string("displayName")?,
+            }),
+            "Change name" => Ok(Self::ChangeName {
+                name: data.string("name")?,
+            }),
             "New message" => Ok(Self::NewMessage {
                 key: data.key()?,
                 text: data.string("message")?,
@@ -545,6 +566,13 @@ impl Data {
             Some(Value::String(text)) => Ok(text.clone()),
             Some(_) => Err(Refusal::new(format!("“{key}” must be a text."))),
             None => Err(Refusal::new(format!("“{key}” is missing."))),
+        }
+    }
+
+    fn optional_string(&self, key: &str) -> Result<Option<String>, Refusal> {
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(_) => self.string(key).map(Some),
         }
     }
 

@@ -172,6 +172,7 @@ impl Views {
             "chat.html",
             context! {
                 title, room, lobby, notice, nonce,
+                user => None::<Value>,
                 most => page.most,
                 page => list,
                 host => page.host,
@@ -191,6 +192,14 @@ impl Views {
             Selector::LOGGED_USER,
             self.draw("_logged_user.html", context)?,
         ))
+    }
+
+    /// What I am called, and the way to another name. Its field bears another id than the one it replaces, so
+    /// that what was typed does not stay in it.
+    pub fn name_form(&self, user: &User) -> Result<Push> {
+        let context = context! { user => user_context(user), nonce => Millis::now().0 };
+        let html = self.draw("_name_form.html", context)?;
+        Ok(Push::inner(Selector::NAME_FORM, html))
     }
 
     /// The room I am in.
@@ -462,8 +471,8 @@ impl Views {
     pub fn room_typing(&self, typists: &[&User]) -> Result<Push> {
         let words = match typists {
             [] => String::new(),
-            [one] => format!("{} is typing", one.name),
-            [one, other] => format!("{} and {} are typing", one.name, other.name),
+            [one] => format!("{} is typing", one.called()),
+            [one, other] => format!("{} and {} are typing", one.called(), other.called()),
             _ => "several people are typing".to_owned(),
         };
         Ok(Push::inner(
@@ -502,28 +511,38 @@ fn environment() -> Result<Environment<'static>> {
     Ok(environment)
 }
 
-/// How a room is called: `#python`, or the other person's name.
+/// How a room is called: `#python`, or the other person's name, with the user name where it is
+/// another.
 #[must_use]
 pub fn title(room: &Room) -> String {
     match &room.kind {
         RoomKind::Group(name) => format!("#{name}"),
-        RoomKind::Private { with } => with.name.clone(),
+        RoomKind::Private { with } => match &with.display_name {
+            Some(name) => format!("{name} ({})", with.name),
+            None => with.name.clone(),
+        },
     }
 }
 
 fn room_context(room: &Room) -> Value {
-    let (kind, name, target) = match &room.kind {
-        RoomKind::Group(name) => ("group", name, Target::Group(name.clone())),
-        RoomKind::Private { with } => ("private", &with.name, Target::Private(with.name.clone())),
+    let (kind, name, target, user) = match &room.kind {
+        RoomKind::Group(name) => ("group", name, Target::Group(name.clone()), None),
+        RoomKind::Private { with } => {
+            let target = Target::Private(with.name.clone());
+            ("private", &with.name, target, Some(user_context(with)))
+        }
     };
-    context! { id => room.id.to_string(), kind, name, title => title(room), address => protocol::address(&target) }
+    context! {
+        id => room.id.to_string(), kind, name, user, title => title(room),
+        address => protocol::address(&target),
+    }
 }
 
 /// How the lobby is called.
 const LOBBY_TITLE: &str = "Lobby";
 
 fn lobby_context() -> Value {
-    context! { kind => "lobby", title => LOBBY_TITLE, address => LOBBY_PATH }
+    context! { kind => "lobby", title => LOBBY_TITLE, address => LOBBY_PATH, user => None::<Value> }
 }
 
 fn busy_context(groups: &[Busy]) -> Vec<Value> {
@@ -544,7 +563,10 @@ fn initial(name: &str) -> String {
 }
 
 fn user_context(user: &User) -> Value {
-    context! { name => &user.name, hue => hue(user.id), initial => initial(&user.name) }
+    context! {
+        name => &user.name, called => user.called(), hue => hue(user.id),
+        initial => initial(user.called()),
+    }
 }
 
 fn people_context(people: &[Person]) -> Vec<Value> {
@@ -564,9 +586,9 @@ fn message_context(message: &Message) -> Value {
     context! {
         message => context! {
             id => message.id.0,
-            user => &message.author.name,
-            name => &message.author_name,
-            initial => initial(&message.author_name),
+            user => &message.author.user_name,
+            name => &message.author.name,
+            initial => initial(&message.author.name),
             hue => hue(message.author.id),
             key => message.key.map(|key| key.to_string()),
             // Hours and minutes, for readers whose browser does not turn them into local time.
@@ -620,7 +642,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::model::{History, MessageId, RoomId};
+    use crate::model::{Author, History, MessageId, RoomId};
 
     const NASTY: &str = "</p><script>alert(1)</script>\" onload='x' {{ 7*7 }} &amp; \
         https://a.example/'\" onload='x' <b> https://a.example/\" onload='x'";
@@ -634,6 +656,7 @@ mod tests {
         User {
             id: UserId(3),
             name: name.to_owned(),
+            display_name: None,
         }
     }
 
@@ -641,8 +664,11 @@ mod tests {
         Message {
             id: MessageId(id),
             room: VERSION.room,
-            author: user(text),
-            author_name: text.to_owned(),
+            author: Author {
+                id: UserId(3),
+                user_name: text.to_owned(),
+                name: text.to_owned(),
+            },
             text: text.to_owned(),
             key: Some(Uuid::nil()),
             made: id.unsigned_abs(),

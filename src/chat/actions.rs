@@ -2,14 +2,15 @@
 
 use uuid::Uuid;
 
-use super::commands::{self, Command};
+use super::commands::{self, Addressed, Command};
 use super::{Chat, Client, Failure, NOT_SAVED, Result, most_typed, people};
 use crate::hub::Region;
 use crate::model::{
-    BadName, BadText, GroupName, Message, MessageId, MessageText, RoomId, Target, User,
+    BadDisplayName, BadName, BadText, DisplayName, GroupName, Message, MessageId, MessageText,
+    RoomId, Target, User,
 };
 use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal};
-use crate::store::{Amend, Amended, Entered, Post, Posted};
+use crate::store::{Amend, Amended, Entered, Post, Posted, Renamed};
 use crate::views::{Tone, title};
 
 /// The longest beginning of a name that is looked for, in characters.
@@ -29,7 +30,14 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
     }
     match action {
         Action::ChangeGroup(target) => change_group(chat, client, target).await,
-        Action::NewGroup(name) => new_group(chat, client, &name).await,
+        Action::NewGroup { name, display_name } => {
+            new_group(chat, client, &name, display_name.as_deref()).await
+        }
+        Action::ChangeName { name } => {
+            change_name(chat, client, &name).await?;
+            chat.push(client, [chat.views.no_notice()]);
+            Ok(())
+        }
         Action::OpenMessage { message, room } => open_message(chat, client, message, room).await,
         Action::EditMessage {
             message,
@@ -67,7 +75,12 @@ async fn change_group(chat: &Chat, client: &Client, target: Target) -> Result<()
     }
 }
 
-async fn new_group(chat: &Chat, client: &Client, name: &str) -> Result<()> {
+async fn new_group(
+    chat: &Chat,
+    client: &Client,
+    name: &str,
+    display_name: Option<&str>,
+) -> Result<()> {
     let name = GroupName::new(name).map_err(|bad| {
         Refusal::new(match bad {
             BadName::Empty => "A group's name needs a letter or a digit.".to_owned(),
@@ -84,6 +97,10 @@ async fn new_group(chat: &Chat, client: &Client, name: &str) -> Result<()> {
             ),
         })
     })?;
+    // Here a field left empty is one that was passed over.
+    if let Some(display_name) = display_name.filter(|name| !name.trim().is_empty()) {
+        change_name(chat, client, display_name).await?;
+    }
     let target = Target::Group(name.as_str().to_owned());
     chat.store.make_group(client.user.id, name).await?;
     chat.people.lobby_changed();
@@ -93,6 +110,44 @@ async fn new_group(chat: &Chat, client: &Client, name: &str) -> Result<()> {
         chat.push(client, [chat.views.new_group()?]);
     }
     change_group(chat, client, target).await
+}
+
+async fn change_name(chat: &Chat, client: &Client, name: &str) -> Result<()> {
+    let name = match name.trim().is_empty() {
+        true => None,
+        false => Some(DisplayName::new(name).map_err(|bad| {
+            Refusal::new(match bad {
+                BadDisplayName::Empty => "There is nothing in that name.".to_owned(),
+                BadDisplayName::TooLong => {
+                    format!("A name has at most {} characters.", DisplayName::CHARACTERS)
+                }
+                BadDisplayName::Invisible(odd) => format!(
+                    "A name has nothing invisible in it; “{}” is.",
+                    odd.escape_unicode()
+                ),
+                BadDisplayName::Marks => "That name has too many marks on a letter.".to_owned(),
+            })
+        })?),
+    };
+    let wanted = name.as_ref().map(|name| name.as_str().to_owned());
+    match chat.store.rename(client.user.id, name).await? {
+        Renamed::As {
+            user,
+            former,
+            rooms,
+        } => {
+            chat.renamed(&user, rooms)?;
+            if let Some(former) = former {
+                chat.people.moved(former);
+            }
+            Ok(())
+        }
+        Renamed::Taken => Err(Refusal::new(format!(
+            "Somebody else is called “{}”, or so much like it that the two could be confused.",
+            wanted.unwrap_or_default()
+        ))
+        .into()),
+    }
 }
 
 /// What is said of a room that is asked for by name and cannot be entered.
@@ -140,12 +195,14 @@ async fn new_message(
             }
             say(chat, client, commands::HELP)
         }
-        Some(Command::Private { name, text }) => private_message(chat, client, name, text, key)
-            .await
-            .map_err(|failure| match failure {
-                Failure::Refused(refusal) => refusal.of(key).into(),
-                failure => failure,
-            }),
+        Some(Command::Private(to)) => {
+            private_message(chat, client, &to, key)
+                .await
+                .map_err(|failure| match failure {
+                    Failure::Refused(refusal) => refusal.of(key).into(),
+                    failure => failure,
+                })
+        }
         Some(Command::Unknown(word)) => Err(Refusal::new(format!(
             "There is no command /{}; /help lists them. Nothing was sent.",
             shortened(word)
@@ -159,17 +216,22 @@ async fn new_message(
 async fn private_message(
     chat: &Chat,
     client: &Client,
-    name: &str,
-    text: &str,
+    to: &Addressed<'_>,
     key: Option<Uuid>,
 ) -> Result<()> {
+    let words = |name: &str| name.split_whitespace().collect::<Vec<_>>().join(" ");
+    let names = to.ways.iter().map(|(name, _)| words(name)).collect();
+    let found = chat.store.person_called(names).await?;
+    let way = found.as_ref().and_then(|(way, _)| to.ways.get(*way));
+    let (name, text) = way.copied().unwrap_or(to.first);
     if name.is_empty() || text.is_empty() {
         let words =
             "Nothing was sent: write /pm, a name and a message, such as /pm brenda82 hello.";
         return Err(Refusal::new(words).into());
     }
-    let target = Target::Private(name.to_owned());
-    let Entered::Room(room) = chat.store.private_room(client.user.id, name).await? else {
+    let name = found.map_or_else(|| name.to_owned(), |(_, user)| user.name);
+    let target = Target::Private(name.clone());
+    let Entered::Room(room) = chat.store.private_room(client.user.id, &name).await? else {
         let refusal = no_such_room(&target, &client.user);
         return Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into());
     };

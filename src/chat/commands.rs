@@ -1,19 +1,30 @@
 //! What a message that begins with a slash asks for. It knows no rooms and stores nothing.
 
+use crate::model::DisplayName;
+
 /// A command, as it was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command<'a> {
     /// `/help`.
     Help,
     /// `/pm name text`; both may be missing.
-    Private { name: &'a str, text: &'a str },
+    Private(Addressed<'a>),
     /// Another word with a slash before it.
     Unknown(&'a str),
 }
 
+/// To whom, and what: the name and the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Addressed<'a> {
+    /// All ways to tell them apart, what is quoted and the longest name first.
+    pub(super) ways: Vec<(&'a str, &'a str)>,
+    /// What is meant if nobody is called by any of the names.
+    pub(super) first: (&'a str, &'a str),
+}
+
 /// What `/help` answers.
 pub(super) const HELP: &str = "/pm name text writes to one person alone, from any room; a name of \
-    several words stands in \"quotes\". /help shows this. Begin with a space to write a slash as it is.";
+    several words may stand in \"quotes\". /help shows this. Begin with a space to write a slash as it is.";
 
 /// Reads a command. A text is one if it begins with a slash and a word of letters alone, so that
 /// neither a path nor a fraction is.
@@ -24,20 +35,36 @@ pub(super) fn read(text: &str) -> Option<Command<'_>> {
     }
     Some(match word {
         "help" => Command::Help,
-        "pm" => {
-            let (name, text) = match rest.strip_prefix('"').and_then(|rest| rest.split_once('"')) {
-                Some((name, text)) => (name, text.trim_start()),
-                None => {
-                    let (name, text) = first_word(rest);
-                    // As people write it: @anna, anna: or anna,
-                    let name = name.strip_prefix('@').unwrap_or(name);
-                    (name.trim_end_matches([':', ',']), text)
-                }
-            };
-            Command::Private { name, text }
-        }
+        "pm" => Command::Private(addressed(rest)),
         _ => Command::Unknown(word),
     })
+}
+
+/// Splits off a name. One of several words may stand in quotes; without, its first word is meant
+/// unless a longer name is somebody's.
+fn addressed(rest: &str) -> Addressed<'_> {
+    let quoted = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
+    let quoted = quoted.map(|(name, text)| (name, text.trim_start()));
+    let ends = rest
+        .char_indices()
+        .filter(|(_, c)| c.is_whitespace())
+        .map(|(at, _)| at)
+        .chain([rest.len()])
+        // With a sign before and one after it, as people write.
+        .take_while(|end| rest[..*end].chars().count() <= DisplayName::CHARACTERS + 2);
+    let mut ways = Vec::new();
+    for end in ends {
+        let (name, text) = rest.split_at(end);
+        let bare = name.strip_prefix('@').unwrap_or(name);
+        let bare = bare.trim_end_matches([':', ',']);
+        let text = text.trim_start();
+        ways.extend([(bare, text), (name, text)]);
+    }
+    ways.dedup();
+    let first = quoted.or(ways.first().copied()).unwrap_or_default();
+    ways.extend(quoted);
+    ways.reverse();
+    Addressed { ways, first }
 }
 
 /// A text up to its first white space, and from what follows that on.
@@ -55,22 +82,13 @@ mod tests {
     #[test]
     fn a_command_is_read() {
         #[track_caller]
-        fn check(text: &str, expected: Option<Command<'_>>) {
-            assert_eq!(read(text), expected, "{text}");
+        fn check(text: &str, expected: Option<&Command<'_>>) {
+            assert_eq!(read(text).as_ref(), expected, "{text}");
         }
-        let private = |name, text| Some(Command::Private { name, text });
-        check("/help", Some(Command::Help));
-        check("/help me", Some(Command::Help));
-        check("/pm anna hello  you", private("anna", "hello  you"));
-        check("/pm   @anna: hello", private("anna", "hello"));
-        check("/pm anna\nhello\nyou", private("anna", "hello\nyou"));
-        check("/pm \"anna lee\" hello", private("anna lee", "hello"));
-        check("/pm \"anna lee\"", private("anna lee", ""));
-        check("/pm \"anna", private("\"anna", ""));
-        check("/pm anna", private("anna", ""));
-        check("/pm", private("", ""));
-        check("/pn anna secret", Some(Command::Unknown("pn")));
-        check("/PM anna", Some(Command::Unknown("PM")));
+        check("/help", Some(&Command::Help));
+        check("/help me", Some(&Command::Help));
+        check("/pn anna secret", Some(&Command::Unknown("pn")));
+        check("/PM anna", Some(&Command::Unknown("PM")));
         for text in [
             "",
             "hello",
@@ -83,5 +101,49 @@ mod tests {
         ] {
             check(text, None);
         }
+    }
+
+    #[test]
+    fn of_a_name_the_first_word_or_what_is_quoted_is_meant() {
+        #[track_caller]
+        fn check(text: &str, name: &str, rest: &str) {
+            let Some(Command::Private(addressed)) = read(text) else {
+                panic!("{text} addresses nobody");
+            };
+            assert_eq!(addressed.first, (name, rest), "{text}");
+        }
+        check("/pm anna hello  you", "anna", "hello  you");
+        check("/pm   @anna: hello", "anna", "hello");
+        check("/pm anna\nhello\nyou", "anna", "hello\nyou");
+        check("/pm \"anna lee\" hello", "anna lee", "hello");
+        check("/pm \"anna lee\"", "anna lee", "");
+        check("/pm \"anna", "\"anna", "");
+        check("/pm anna", "anna", "");
+        check("/pm", "", "");
+    }
+
+    #[test]
+    fn a_name_may_have_as_many_words_as_there_are() {
+        let Some(Command::Private(addressed)) = read("/pm @anna lee: hi you") else {
+            panic!("somebody is addressed");
+        };
+        assert_eq!(
+            addressed.ways,
+            [
+                ("@anna lee: hi you", ""),
+                ("anna lee: hi you", ""),
+                ("@anna lee: hi", "you"),
+                ("anna lee: hi", "you"),
+                ("@anna lee:", "hi you"),
+                ("anna lee", "hi you"),
+                ("@anna", "lee: hi you"),
+                ("anna", "lee: hi you"),
+            ]
+        );
+        let long = format!("/pm {}", "word ".repeat(1000));
+        let Some(Command::Private(addressed)) = read(&long) else {
+            panic!("somebody is addressed");
+        };
+        assert_eq!(addressed.ways.len(), 7);
     }
 }

@@ -181,6 +181,7 @@ impl Chat {
             returning,
             pace: self.paces.of(returning.client, self.limits.pace_burst),
         };
+        self.people.calls(&client.user);
         if let Err(failure) = self
             .greet(&client, &token, hello.room, hello.after, hello.at)
             .await
@@ -263,6 +264,11 @@ impl Chat {
     ) -> Result<()> {
         let resume = (client.outbox.dialect == Dialect::V1).then_some(token);
         self.push(client, [self.views.logged_user(&client.user, resume)?]);
+        // Whoever comes back may have lost a name that their page still shows.
+        let may_be_named = client.user.display_name.is_some() || client.returning.visit > 0;
+        if may_be_named && resume.is_some() {
+            self.push(client, [self.views.name_form(&client.user)?]);
+        }
         if room.is_none() && at.as_deref() == Some(LOBBY_PATH) && resume.is_some() {
             return self.show_lobby(client).await;
         }
@@ -331,15 +337,18 @@ impl Chat {
                 let settled = unsettled
                     .iter()
                     .map(|message| self.views.changed_message(message));
+                let name = name.encode();
+                outbox.is_new(Region::Heading, &name);
                 let left_lobby = former.is_some_and(|place| place.room == RoomId::LOBBY);
-                let name = left_lobby
-                    .then(|| self.views.no_lobby())
-                    .into_iter()
-                    .chain([name]);
+                let no_lobby = left_lobby.then(|| self.views.no_lobby().encode());
                 let groups = groups.map(|groups| groups.encode());
                 let groups = groups.filter(|groups| outbox.is_new(Region::Groups, groups));
-                let pushes = settled.chain(name).chain(pushes);
-                let frames = groups.into_iter().chain(pushes.map(|push| push.encode()));
+                let frames = groups
+                    .into_iter()
+                    .chain(settled.map(|push| push.encode()))
+                    .chain(no_lobby)
+                    .chain([name])
+                    .chain(pushes.into_iter().map(|push| push.encode()));
                 outbox.bring(room.id, version, frames);
                 let silence = former.is_none()
                     && client.returning.visit > 0
@@ -411,6 +420,19 @@ impl Chat {
                 false
             }
         }
+    }
+
+    /// Somebody has another name: their tabs show it, and so do the lists and headings they are in.
+    fn renamed(&self, user: &User, open: Vec<RoomId>) -> Result<()> {
+        let name = self.views.name_form(user)?.encode();
+        let tabs = self.hub.of_user(user.id);
+        for tab in tabs.iter().filter(|tab| tab.dialect == Dialect::V1) {
+            tab.show(Region::Name, name.clone());
+        }
+        let places = tabs.iter().filter_map(|tab| tab.place());
+        let rooms = places.map(|place| place.room).chain(open);
+        self.people.renamed(user, rooms);
+        Ok(())
     }
 
     /// What a person did.

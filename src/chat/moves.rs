@@ -60,14 +60,25 @@ impl Moves {
         let people = &mut self.rooms.entry(room).or_default().people;
         let is_new = !people.contains_key(&user.id);
         let here = people.entry(user.id).or_insert_with(|| Here {
-            name: user.name.clone(),
+            name: user.called().to_owned(),
             tabs: 0,
             away: None,
         });
         here.tabs += 1;
         here.away = None;
         if is_new && !silence {
-            self.tell(room, user.id, user.name.clone(), true, now);
+            self.tell(room, user.id, user.called().to_owned(), true, now);
+        }
+    }
+
+    /// Somebody who is in the room has another name; what has been told stays as it was.
+    pub(super) fn rename(&mut self, room: RoomId, user: &User) {
+        let here = self
+            .rooms
+            .get_mut(&room)
+            .and_then(|room| room.people.get_mut(&user.id));
+        if let Some(here) = here {
+            user.called().clone_into(&mut here.name);
         }
     }
 
@@ -159,6 +170,7 @@ mod tests {
         User {
             id: UserId(name.len().cast_signed() as i64),
             name: name.to_owned(),
+            display_name: None,
         }
     }
 
@@ -232,6 +244,7 @@ mod tests {
                 &User {
                     id: UserId(id),
                     name,
+                    display_name: None,
                 },
                 false,
                 now,

@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::moves::Moves;
 use super::typing::Typing;
-use super::{Chat, Result};
+use super::{Chat, Failure, Result};
 use crate::hub::Region;
 use crate::model::{MessageId, Millis, Person, Room, RoomId, RoomKind, User, UserId};
 use crate::protocol::Dialect;
@@ -72,6 +72,8 @@ struct Due {
     rooms_drawn: HashMap<RoomId, Instant>,
     moves: Moves,
     typing: Typing,
+    /// What those are called who are here and have a display name.
+    names: HashMap<UserId, String>,
     /// The rooms where somebody began or stopped typing.
     typing_changed: HashSet<RoomId>,
     /// What people have seen, of at most [`ROOMS_READ`] rooms each.
@@ -79,6 +81,14 @@ struct Due {
 }
 
 impl Due {
+    /// The same user, by the name they have now.
+    fn as_called(&self, user: &User) -> User {
+        User {
+            display_name: self.names.get(&user.id).cloned(),
+            ..user.clone()
+        }
+    }
+
     fn stop_typing(&mut self, room: RoomId, user: UserId) -> bool {
         let ended = self.typing.end(room, user);
         if ended {
@@ -102,6 +112,28 @@ impl People {
         self.wake.notify_one();
     }
 
+    /// What somebody who is here is called.
+    pub(super) fn calls(&self, user: &User) {
+        let mut due = self.due();
+        match &user.display_name {
+            Some(name) => due.names.insert(user.id, name.clone()),
+            None => due.names.remove(&user.id),
+        };
+    }
+
+    /// Somebody is called otherwise from now on, which those see whose lists they are on and who
+    /// look at one of these rooms.
+    pub(super) fn renamed(&self, user: &User, rooms: impl IntoIterator<Item = RoomId>) {
+        self.calls(user);
+        let mut due = self.due();
+        for room in rooms {
+            due.moves.rename(room, user);
+            due.rooms.insert(room);
+        }
+        drop(due);
+        self.moved(user.id);
+    }
+
     /// A tab of somebody has entered a room from another or from nowhere, which those who are there
     /// are told unless it happens in `silence`. What goes on in private rooms is nobody's business.
     pub(super) fn entered(&self, user: &User, room: &Room, from: Option<RoomId>, silence: bool) {
@@ -111,7 +143,8 @@ impl People {
         let now = Instant::now();
         let mut due = self.due();
         if let RoomKind::Group(_) = room.kind {
-            due.moves.enter(room.id, user, silence, now);
+            let user = due.as_called(user);
+            due.moves.enter(room.id, &user, silence, now);
         }
         due.rooms.insert(room.id);
         if let Some(from) = from {
@@ -288,6 +321,14 @@ impl Chat {
             self.people.due().leaving.extend(again);
         }
         left?;
+        {
+            let mut due = self.people.due();
+            for (_, user, _) in &gone {
+                if self.hub.of_user(*user).is_empty() {
+                    due.names.remove(user);
+                }
+            }
+        }
         let rooms = gone.iter().filter_map(|(_, _, room)| *room);
         self.people.due().rooms.extend(rooms.chain([RoomId::LOBBY]));
         gone.iter()
@@ -454,6 +495,15 @@ impl Chat {
             self.hub.show_in(room, Region::LobbyRooms, &list.encode());
             return Ok(());
         }
+        if let Some([low, high]) = self.store.pair(room).await? {
+            let heading = |me: &User, with: &User| {
+                let kind = RoomKind::Private { with: with.clone() };
+                let heading = self.views.group_name(&Room { id: room, kind })?;
+                Ok::<_, Failure>((me.id, heading.encode()))
+            };
+            let headings = [heading(&low, &high)?, heading(&high, &low)?];
+            self.hub.show_heading(room, &headings);
+        }
         let (people, count) = self.store.people_in(room, LISTED_IN_ROOM).await?;
         let lines = self.people.due().moves.lines(room);
         let [number, list] = self.views.room_people(room, &people, count)?;
@@ -473,7 +523,11 @@ impl Chat {
             std::mem::take(&mut due.typing_changed)
         };
         for room in rooms {
-            let typists = self.people.due().typing.of(room);
+            let typists: Vec<_> = {
+                let due = self.people.due();
+                let typists = due.typing.of(room).into_iter();
+                typists.map(|typist| due.as_called(&typist)).collect()
+            };
             let others = |me: Option<UserId>| {
                 let others: Vec<_> = typists.iter().filter(|one| Some(one.id) != me).collect();
                 self.views.room_typing(&others).map(|push| push.encode())

@@ -82,6 +82,7 @@ mod tests {
         User {
             id: UserId(id),
             name: format!("user{id}"),
+            display_name: None,
         }
     }
 

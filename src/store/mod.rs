@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::model::{
-    Busy, ClientId, GroupName, Message, MessageId, MessageText, Millis, NewUser, NodeId, Page,
-    Person, Room, RoomId, Target, TokenHash, User, UserId, Version,
+    Busy, ClientId, DisplayName, GroupName, Message, MessageId, MessageText, Millis, NewUser,
+    NodeId, Page, Person, Room, RoomId, Target, TokenHash, User, UserId, Version,
 };
 
 /// How long an untouched user stays with the token of whoever was them last.
@@ -103,6 +103,22 @@ pub enum Entered {
     NoSuchRoom,
     /// With oneself.
     Oneself,
+}
+
+/// How choosing a name went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Renamed {
+    /// They are called so.
+    As {
+        /// Who, by the new name.
+        user: User,
+        /// Who was called so and is not here: they are called by their user name again.
+        former: Option<UserId>,
+        /// Their private rooms that somebody looks at.
+        rooms: Vec<RoomId>,
+    },
+    /// Somebody else has that name, or one that looks like it.
+    Taken,
 }
 
 /// A message to be stored.
@@ -236,6 +252,18 @@ pub trait Store: Send + Sync + 'static {
     /// The private room with the person of that user name, made if there is none; nobody enters it.
     async fn private_room(&self, user: UserId, name: &str) -> Result<Entered>;
 
+    /// The user chooses what to be called; `None` for their user name. A name is taken, and so are
+    /// those that look like it, where it is anybody else's user name or somebody who is here is
+    /// called so.
+    async fn rename(&self, user: UserId, name: Option<DisplayName>) -> Result<Renamed>;
+
+    /// Whoever is called by the first of these names that anybody has, by user name or else by
+    /// display name, without regard to case; and which of the names it is.
+    async fn person_called(&self, names: Vec<String>) -> Result<Option<(usize, User)>>;
+
+    /// The two people of a private room.
+    async fn pair(&self, room: RoomId) -> Result<Option<[User; 2]>>;
+
     /// Makes the group of that name, if there is none; whoever made it belongs to it. Doing it
     /// again changes nothing.
     async fn make_group(&self, maker: UserId, name: GroupName) -> Result<()>;
@@ -306,7 +334,8 @@ pub trait Store: Send + Sync + 'static {
     /// most `limit`.
     async fn people_of(&self, user: UserId, limit: usize) -> Result<Vec<Person>>;
 
-    /// The people whose user names begin so, by name, at most `limit`.
+    /// The people whose user names begin so, by name; then those whose display names do; at most
+    /// `limit`.
     async fn find_people(&self, beginning: &str, limit: usize) -> Result<Vec<Person>>;
 
     /// Makes users; those whose name or e-mail address is taken are left out. Answers how many

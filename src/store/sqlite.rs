@@ -20,15 +20,16 @@ use uuid::Uuid;
 
 use super::{
     Access, Amend, Amended, Arrival, Arrived, CatchUp, Census, Change, Entered, FREE_AFTER, LEASE,
-    Post, Posted, Result, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+    Post, Posted, Renamed, Result, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use crate::model::{
-    Busy, ClientId, GroupName, History, Message, MessageId, MessageText, Millis, NewUser, NodeId,
-    Page, Person, Room, RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
+    Author, Busy, ClientId, DisplayName, GroupName, History, Message, MessageId, MessageText,
+    Millis, NewUser, NodeId, Page, Person, Room, RoomId, RoomKind, Target, TokenHash, User, UserId,
+    Version,
 };
 use crate::protocol::PAGE_MESSAGES;
 
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -36,6 +37,7 @@ const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/sqlite/0002_rooms.sql"),
     include_str!("migrations/sqlite/0003_amend.sql"),
     include_str!("migrations/sqlite/0004_lobby.sql"),
+    include_str!("migrations/sqlite/0005_names.sql"),
 ];
 const DEFAULT_GROUPS: &str = include_str!("migrations/sqlite/default_groups.sql");
 
@@ -515,11 +517,11 @@ fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
     Ok(Message {
         id: MessageId(row.get(0)?),
         room: RoomId(row.get(1)?),
-        author: User {
+        author: Author {
             id: UserId(row.get(2)?),
-            name: row.get(3)?,
+            user_name: row.get(3)?,
+            name: row.get(4)?,
         },
-        author_name: row.get(4)?,
         text: row.get(5)?,
         key: key.and_then(|key| Uuid::try_parse(&key).ok()),
         made: row.get(7)?,
@@ -530,12 +532,20 @@ fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
     })
 }
 
+/// The columns that [`user`] reads.
+const USER: &str = "u.id, u.name, u.display_name";
+
 fn user(row: &Row<'_>) -> rusqlite::Result<User> {
     Ok(User {
         id: UserId(row.get(0)?),
         name: row.get(1)?,
+        display_name: row.get(2)?,
     })
 }
+
+/// The [look](DisplayName::look_of) of a user name, as the index has it.
+const LOOK: &str =
+    "replace(replace(replace(replace(u.name, 'm', 'rn'), '0', 'o'), '1', 'l'), 'i', 'l')";
 
 /// The newest messages before `before`, oldest first, and whether there are older ones still.
 fn page(db: &Connection, room: RoomId, before: i64) -> rusqlite::Result<Page> {
@@ -635,20 +645,15 @@ fn catch_up(db: &Connection, room: RoomId, after: Option<Version>) -> rusqlite::
 
 /// A room as `me` sees it: nothing where they may not know of it.
 fn room(db: &Connection, me: UserId, id: RoomId) -> rusqlite::Result<Option<Room>> {
-    db.prepare_cached(
-        "select r.name, u.id, u.name from rooms r
+    db.prepare_cached(&format!(
+        "select {USER}, r.name from rooms r
          left join users u on u.id = case :me when r.user_low then r.user_high else r.user_low end
-         where r.id = :id and (r.kind = 'group' or :me in (r.user_low, r.user_high))",
-    )?
+         where r.id = :id and (r.kind = 'group' or :me in (r.user_low, r.user_high))"
+    ))?
     .query_one(named_params! { ":me": me.0, ":id": id.0 }, |row| {
-        let kind = match row.get(0)? {
+        let kind = match row.get(3)? {
             Some(name) => RoomKind::Group(name),
-            None => RoomKind::Private {
-                with: User {
-                    id: UserId(row.get(1)?),
-                    name: row.get(2)?,
-                },
-            },
+            None => RoomKind::Private { with: user(row)? },
         };
         Ok(Room { id, kind })
     })
@@ -732,18 +737,104 @@ fn trace(db: &Connection, user: UserId, now: Millis) -> rusqlite::Result<()> {
 }
 
 fn person(db: &Connection, name: &str) -> rusqlite::Result<Option<User>> {
-    db.prepare_cached("select id, name from users where name = ? and arrived_at is not null")?
-        .query_one([name.to_lowercase()], user)
-        .optional()
+    db.prepare_cached(&format!(
+        "select {USER} from users u where u.name = ? and u.arrived_at is not null"
+    ))?
+    .query_one([name.to_lowercase()], user)
+    .optional()
 }
 
-/// Makes one user; `None` where the name or the e-mail address is taken.
+fn called(db: &Connection, name: &str) -> rusqlite::Result<Option<User>> {
+    db.prepare_cached(&format!(
+        "select {USER} from users u where u.display_key = ?"
+    ))?
+    .query_one([GroupName::key_of(name)], user)
+    .optional()
+}
+
+fn user_of(db: &Connection, id: UserId) -> rusqlite::Result<User> {
+    db.prepare_cached(&format!("select {USER} from users u where u.id = ?"))?
+        .query_one([id.0], user)
+}
+
+fn rename(
+    db: &Connection,
+    me: UserId,
+    name: Option<&DisplayName>,
+    now: Millis,
+) -> rusqlite::Result<Renamed> {
+    let own = user_of(db, me)?;
+    let name = name.filter(|name| name.as_str() != own.name);
+    let look = name.map(DisplayName::look);
+    let mut former = None;
+    if let Some(look) = &look {
+        let is_user_name: bool = db
+            .prepare_cached(&format!(
+                "select exists (select 1 from users u where {LOOK} = ? and u.id <> ?)"
+            ))?
+            .query_one(params![look, me.0], |row| row.get(0))?;
+        let holder: Option<(i64, bool)> = db
+            .prepare_cached(
+                "select u.id, exists (
+                    select 1 from clients c where c.user_id = u.id and c.left_at is null)
+                 from users u where u.display_look = ? and u.id <> ?",
+            )?
+            .query_one(params![look, me.0], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        if is_user_name || holder.is_some_and(|(_, here)| here) {
+            return Ok(Renamed::Taken);
+        }
+        if let Some((holder, _)) = holder {
+            call(db, UserId(holder), None)?;
+            former = Some(UserId(holder));
+        }
+        trace(db, me, now)?;
+    }
+    call(db, me, name)?;
+    let mut rooms = Vec::new();
+    for end in ["user_low", "user_high"] {
+        let open = db
+            .prepare_cached(&format!(
+                "select r.id from rooms r where r.{end} = ?
+                 and exists (select 1 from clients_active a where a.room_id = r.id)"
+            ))?
+            .query_map([me.0], |row| row.get(0).map(RoomId))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        rooms.extend(open);
+    }
+    let user = user_of(db, me)?;
+    Ok(Renamed::As {
+        user,
+        former,
+        rooms,
+    })
+}
+
+/// The user is called so from now on, or by the user name.
+fn call(db: &Connection, user: UserId, name: Option<&DisplayName>) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "update users set display_name = ?, display_key = ?, display_look = ? where id = ?",
+    )?
+    .execute(params![
+        name.map(DisplayName::as_str),
+        name.map(DisplayName::key),
+        name.map(DisplayName::look),
+        user.0
+    ])?;
+    Ok(())
+}
+
+/// Makes one user; `None` where the name or the e-mail address is taken, or somebody is called so.
 fn add_user(db: &Connection, new: &NewUser) -> rusqlite::Result<Option<UserId>> {
     db.prepare_cached(
-        "insert into users (name, email, shuffle) values (?, ?, random())
+        "insert into users (name, email, shuffle) select ?, ?, random()
+         where not exists (select 1 from users where display_look = ?)
          on conflict do nothing returning id",
     )?
-    .query_one([&new.name, &new.email], |row| row.get(0).map(UserId))
+    .query_one(
+        [&new.name, &new.email, &DisplayName::look_of(&new.name)],
+        |row| row.get(0).map(UserId),
+    )
     .optional()
 }
 
@@ -797,10 +888,6 @@ fn come_back(
 
 fn arrive(db: &Connection, arrival: &Arrival, now: Millis) -> rusqlite::Result<Arrived> {
     renew_lease(db, arrival.node, now)?;
-    let name = |id: UserId| {
-        db.prepare_cached("select id, name from users where id = ?")?
-            .query_one([id.0], user)
-    };
     if let Some(returning) = arrival.resume {
         return Ok(
             match come_back(db, arrival.node, returning, arrival.token, now)? {
@@ -809,7 +896,7 @@ fn arrive(db: &Connection, arrival: &Arrival, now: Millis) -> rusqlite::Result<A
                         visit: returning.visit + 1,
                         ..returning
                     },
-                    user: name(user)?,
+                    user: user_of(db, user)?,
                 },
                 None => Arrived::Overtaken,
             },
@@ -855,7 +942,7 @@ fn arrive(db: &Connection, arrival: &Arrival, now: Millis) -> rusqlite::Result<A
     };
     Ok(Arrived::As {
         client,
-        user: name(user)?,
+        user: user_of(db, user)?,
     })
 }
 
@@ -1341,6 +1428,41 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn rename(&self, user: UserId, name: Option<DisplayName>) -> Result<Renamed> {
+        self.write(move |writing| rename(writing.db, user, name.as_ref(), Millis::now()))
+            .await
+    }
+
+    async fn person_called(&self, names: Vec<String>) -> Result<Option<(usize, User)>> {
+        self.read(move |db| {
+            for (n, name) in names.iter().enumerate() {
+                let found = match person(db, name)? {
+                    None => called(db, name)?,
+                    found => found,
+                };
+                if let Some(user) = found {
+                    return Ok(Some((n, user)));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    async fn pair(&self, room: RoomId) -> Result<Option<[User; 2]>> {
+        self.read(move |db| {
+            let pair = db
+                .prepare_cached(&format!(
+                    "select {USER} from rooms r join users u on u.id in (r.user_low, r.user_high)
+                     where r.id = ?"
+                ))?
+                .query_map([room.0], user)?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            Ok(pair.try_into().ok())
+        })
+        .await
+    }
+
     async fn make_group(&self, maker: UserId, name: GroupName) -> Result<()> {
         self.write(move |writing| make_group(writing.db, maker, &name, Millis::now()))
             .await
@@ -1491,10 +1613,10 @@ impl Store for SqliteStore {
 
     async fn people_online(&self, limit: usize) -> Result<Vec<Person>> {
         self.read(move |db| {
-            db.prepare_cached(
-                "select u.id, u.name from clients c join users u on u.id = c.user_id
-                 where c.left_at is null order by c.arrived_at, c.id limit ?",
-            )?
+            db.prepare_cached(&format!(
+                "select {USER} from clients c join users u on u.id = c.user_id
+                 where c.left_at is null order by c.arrived_at, c.id limit ?"
+            ))?
             .query_map([limit as i64], |row| {
                 Ok(Person {
                     user: user(row)?,
@@ -1517,11 +1639,11 @@ impl Store for SqliteStore {
                 return Ok((Vec::new(), 0));
             };
             let people = db
-                .prepare_cached(
-                    "select u.id, u.name from clients_active a
+                .prepare_cached(&format!(
+                    "select {USER} from clients_active a
                      join clients c on c.id = a.client_id join users u on u.id = c.user_id
-                     where a.room_id = ? order by a.entered_at, a.client_id limit ?",
-                )?
+                     where a.room_id = ? order by a.entered_at, a.client_id limit ?"
+                ))?
                 .query_map(params![room.0, limit as i64], |row| {
                     Ok(Person {
                         user: user(row)?,
@@ -1537,18 +1659,18 @@ impl Store for SqliteStore {
 
     async fn people_of(&self, me: UserId, limit: usize) -> Result<Vec<Person>> {
         self.read(move |db| {
-            db.prepare_cached(
-                "select u.id, u.name, s.unread, exists (
+            db.prepare_cached(&format!(
+                "select {USER}, s.unread, exists (
                     select 1 from clients c where c.user_id = u.id and c.left_at is null)
                  from users_subscribed s join users u on u.id = s.with_id
                  where s.user_id = ? and s.with_id is not null
-                 order by (s.unread > 0) desc, s.last_message_id desc limit ?",
-            )?
+                 order by (s.unread > 0) desc, s.last_message_id desc limit ?"
+            ))?
             .query_map(params![me.0, limit as i64], |row| {
                 Ok(Person {
                     user: user(row)?,
-                    unread: row.get(2)?,
-                    online: row.get(3)?,
+                    unread: row.get(3)?,
+                    online: row.get(4)?,
                 })
             })?
             .collect()
@@ -1557,30 +1679,41 @@ impl Store for SqliteStore {
     }
 
     async fn find_people(&self, beginning: &str, limit: usize) -> Result<Vec<Person>> {
-        let beginning = beginning.to_lowercase();
+        let beginning = GroupName::key_of(beginning);
         self.read(move |db| {
-            db.prepare_cached(
-                "select u.id, u.name, exists (
-                    select 1 from clients c where c.user_id = u.id and c.left_at is null)
-                 from users u
-                 where u.name >= :from and u.name < :to and u.arrived_at is not null
-                 order by u.name limit :limit",
-            )?
-            .query_map(
-                named_params! {
-                    ":from": beginning,
-                    ":to": format!("{beginning}\u{10ffff}"),
-                    ":limit": limit as i64,
-                },
-                |row| {
-                    Ok(Person {
-                        user: user(row)?,
-                        unread: 0,
-                        online: row.get(2)?,
-                    })
-                },
-            )?
-            .collect()
+            let mut found = Vec::new();
+            for name in ["name", "display_key"] {
+                let people = db
+                    .prepare_cached(&format!(
+                        "select {USER}, exists (
+                            select 1 from clients c where c.user_id = u.id and c.left_at is null)
+                         from users u
+                         where u.{name} >= :from and u.{name} < :to and u.arrived_at is not null
+                         order by u.{name} limit :limit"
+                    ))?
+                    .query_map(
+                        named_params! {
+                            ":from": beginning,
+                            ":to": format!("{beginning}\u{10ffff}"),
+                            ":limit": limit as i64,
+                        },
+                        |row| {
+                            Ok(Person {
+                                user: user(row)?,
+                                unread: 0,
+                                online: row.get(3)?,
+                            })
+                        },
+                    )?
+                    .collect::<rusqlite::Result<Vec<_>>>()?;
+                for person in people {
+                    if !found.contains(&person) {
+                        found.push(person);
+                    }
+                }
+            }
+            found.truncate(limit);
+            Ok(found)
         })
         .await
     }
@@ -2261,5 +2394,20 @@ mod tests {
         assert!(size() > 4 * bound);
         stop.store(true, Ordering::Relaxed);
         reading.join().unwrap();
+    }
+
+    #[test]
+    fn the_look_of_a_user_name_is_the_same_in_the_index() {
+        let db = Connection::open_in_memory().unwrap();
+        for name in ["abcdefghijklm", "nopqrstuvwxyz", "0123456789", "mm1i0l"] {
+            let look: String = db
+                .query_one(
+                    &format!("select {LOOK} from (select ? as name) u"),
+                    [name],
+                    |row| row.get(0),
+                )
+                .unwrap();
+            assert_eq!(look, DisplayName::look_of(name));
+        }
     }
 }

@@ -154,7 +154,7 @@ on("wire:action", (event) => {
   event.preventDefault();
 });
 
-/** Another room is on show: its draft, its end. */
+/** Another room is on show. */
 function open() {
   shown = room();
   older = "";
@@ -246,7 +246,7 @@ const messages = () => all(list(), ".message");
 function join() {
   let last = {};
   for (const node of messages()) {
-    const time = node.querySelector("time"), { user } = node.dataset;
+    const [name, time] = all(node, "b, time"), user = name?.textContent;
     if (!time) continue;
     const day = time.title, at = Date.parse(time.dateTime), same = day === last.day;
     node.dataset.day = same ? "" : day;

@@ -48,6 +48,7 @@ async fn everything_is_done_by_keyboard() {
         stops[person] = "bob".to_owned();
         let order = [
             "Skip to the message box",
+            "✎",
             "All groups",
             "#hi",
             "#python",

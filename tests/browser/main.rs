@@ -11,6 +11,7 @@ mod changing;
 mod coming_back;
 mod hands;
 mod lobby;
+mod names;
 mod people;
 mod pictures;
 mod plain;

@@ -223,6 +223,20 @@ async fn the_page_is_worth_a_picture() {
         carl.click("#lobby-rooms [data-group-name=python]").await;
         carl.is_in("#python", "/chat/python/").await;
 
+        carl.sized(1280, 800).await;
+        for name in ["Carl Friedrich von Weizenhausen", "Carla"] {
+            carl.click(".me__change").await;
+            carl.sees("#name-form input").await;
+            carl.run("const field = document.querySelector('#name-form input'); field.focus(); field.select()").await;
+            carl.types(name).await;
+            carl.presses(Key::Enter).await;
+            carl.until(&format!("document.querySelector('.me__name')?.textContent === 'as {name}'")).await;
+            carl.says("It's me, by the name I go by").await;
+        }
+        carl.click(".me__change").await;
+        pictures(&carl, &folder, "name").await;
+        carl.presses(Key::Escape).await;
+
         in_colours(&anna, "light").await;
         anna.sized(360, 720).await;
         anna.click("#aside-open").await;

@@ -9,6 +9,7 @@ mod coming_back;
 mod commands;
 mod groups;
 mod lobby;
+mod names;
 mod pages;
 mod people;
 mod plain_wire;

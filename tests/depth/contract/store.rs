@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use overwire::model::{
-    Busy, GroupName, History, Message, MessageId, MessageText, Millis, NewUser, NodeId, Page,
-    Person, Room, RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
+    Busy, DisplayName, GroupName, History, Message, MessageId, MessageText, Millis, NewUser,
+    NodeId, Page, Person, Room, RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
 };
 use overwire::protocol::PAGE_MESSAGES;
 use overwire::store::{
     self, Access, Amend, Amended, Arrival, Arrived, CatchUp, Entered, FREE_AFTER, LEASE, Post,
-    Posted, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+    Posted, Renamed, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use uuid::Uuid;
 
@@ -157,6 +157,8 @@ macro_rules! every_promise {
             the_default_groups_stand_in_their_order
             a_group_is_made_once_and_belongs_to_whoever_made_it
             a_census_counts_what_there_is
+            a_chosen_name_is_had_by_one_who_is_here
+            people_are_found_by_what_they_are_called
             a_reset_leaves_the_default_groups_and_nothing_else
             a_closed_store_says_so
         }
@@ -700,8 +702,9 @@ async fn a_message_is_stored_as_it_was_written(backend: &impl Backend) {
     let Posted::New(message) = posted else {
         panic!("{posted:?}");
     };
-    assert_eq!(message.author, anna.user);
-    assert_eq!(message.author_name, "anna");
+    assert_eq!(message.author.id, anna.user.id);
+    assert_eq!(message.author.user_name, anna.user.name);
+    assert_eq!(message.author.name, "anna");
     assert_eq!((message.room, message.text.as_str()), (room, text));
     assert_eq!((message.made, message.changed), (1, 1));
     assert_eq!(message.key, Some(key));
@@ -1626,4 +1629,106 @@ async fn a_closed_store_says_so(backend: &impl Backend) {
     assert!(changes.recv().await.is_none());
     let store = backend.open().await;
     assert_eq!(store.newest(room).await.unwrap().messages.len(), 20);
+}
+
+async fn rename(store: &dyn Store, who: &Somebody, name: &str) -> Renamed {
+    let name = DisplayName::new(name).unwrap();
+    store.rename(who.user.id, Some(name)).await.unwrap()
+}
+
+async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let seeds = vec![new_user("dora1"), new_user("seed7")];
+    store.add_users(seeds).await.unwrap();
+    let room = private(&*store, &bob, &anna).await;
+    let Renamed::As {
+        user,
+        former,
+        rooms,
+    } = rename(&*store, &anna, "Lee").await
+    else {
+        panic!("the name is free");
+    };
+    assert_eq!((user.called(), former, rooms), ("Lee", None, vec![room]));
+    assert_eq!(user.name, anna.user.name);
+    let pair = store.pair(room).await.unwrap().unwrap();
+    assert!(pair.contains(&user) && pair.contains(&bob.user));
+    assert_eq!(store.pair(hi(&*store).await).await.unwrap(), None);
+    // Neither that one, nor a user name, be they somebody's or nobody's yet.
+    for name in ["lee", "1EE", &anna.user.name, "Seed7", "d0ra1"] {
+        assert_eq!(rename(&*store, &bob, name).await, Renamed::Taken, "{name}");
+    }
+    // Nobody is made who would be called like somebody.
+    assert_eq!(
+        store
+            .add_users(vec![new_user("lee"), new_user("lee1")])
+            .await
+            .unwrap(),
+        1
+    );
+
+    let message = post(&*store, &anna, hi(&*store).await, "hello").await;
+    assert_eq!(message.author.name, "Lee");
+    assert_eq!(message.author.user_name, anna.user.name);
+    store.leave(vec![anna.client]).await.unwrap();
+    let Renamed::As { former, .. } = rename(&*store, &bob, "Lee").await else {
+        panic!("whoever was called so has gone");
+    };
+    assert_eq!(former, Some(anna.user.id));
+    let Arrived::As { user, .. } = come_back(&*store, anna.client, anna.token).await else {
+        panic!("anna comes back");
+    };
+    assert_eq!(user, anna.user);
+    assert_eq!(rename(&*store, &anna, "Lee").await, Renamed::Taken);
+    let page = store.newest(message.room).await.unwrap();
+    assert_eq!(page.messages[0].author.name, "Lee");
+
+    // To one's own user name and back is to have none.
+    let Renamed::As { user, .. } = rename(&*store, &bob, &bob.user.name).await else {
+        panic!("it is one's own");
+    };
+    assert_eq!(user.display_name, None);
+    rename(&*store, &anna, "Lee").await;
+    let Renamed::As { user, .. } = store.rename(anna.user.id, None).await.unwrap() else {
+        panic!("nobody else has it");
+    };
+    assert_eq!(user, anna.user);
+    // Whoever has chosen a name is nobody else any more.
+    store.leave(vec![anna.client, bob.client]).await.unwrap();
+    expire_after(&*store, FREE_AFTER + Duration::from_secs(60)).await;
+    for _ in 0..3 {
+        if let (Arrived::As { user, .. }, _) = try_to_arrive(&*store, None).await {
+            assert!(![anna.user.id, bob.user.id].contains(&user.id));
+        }
+    }
+    assert!(nobody_is_free(&*store).await);
+}
+
+async fn people_are_found_by_what_they_are_called(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    rename(&*store, &anna, "Bo Älva").await;
+    let found = async |beginning: &str| {
+        let found = store.find_people(beginning, 10).await.unwrap();
+        found
+            .into_iter()
+            .map(|person| person.user.name)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found("bo").await, ["bob", "anna"]);
+    assert_eq!(found("BO ä").await, ["anna"]);
+    assert_eq!(found("ann").await, ["anna"]);
+    assert_eq!(store.find_people("bo", 1).await.unwrap().len(), 1);
+    let called = async |names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let found = store.person_called(names).await.unwrap();
+        found.map(|(n, user)| (n, user.id))
+    };
+    assert_eq!(
+        called(&["bo älva x", "BO ÄLVA", "bob"]).await,
+        Some((1, anna.user.id))
+    );
+    assert_eq!(called(&["nobody", "Bob"]).await, Some((1, bob.user.id)));
+    assert_eq!(called(&["bo", ""]).await, None);
 }

@@ -8,14 +8,14 @@ use async_trait::async_trait;
 use overwire::chat::{Chat, Client, Limits};
 use overwire::hub::OUTBOX_BYTES;
 use overwire::model::{
-    Busy, GroupName, MessageId, Millis, NewUser, NodeId, Page, Person, Room, RoomId, Target,
-    TokenHash, UserId, Version,
+    Busy, DisplayName, GroupName, MessageId, Millis, NewUser, NodeId, Page, Person, Room, RoomId,
+    Target, TokenHash, User, UserId, Version,
 };
 use overwire::protocol::Dialect;
 use overwire::relay::InProcess;
 use overwire::store::{
     self, Access, Amend, Amended, Arrival, Arrived, CatchUp, Census, Change, Entered, Post, Posted,
-    Result, Returning, Store, StoreError, Synchronous,
+    Renamed, Result, Returning, Store, StoreError, Synchronous,
 };
 use overwire::views::Views;
 use tokio::sync::mpsc;
@@ -86,6 +86,9 @@ every_act_may_fail! {
     busiest_groups(limit: usize) -> Vec<Busy>;
     find_groups(beginning: &str, limit: usize) -> Vec<Busy>;
     private_room(user: UserId, name: &str) -> Entered;
+    rename(user: UserId, name: Option<DisplayName>) -> Renamed;
+    person_called(names: Vec<String>) -> Option<(usize, User)>;
+    pair(room: RoomId) -> Option<[User; 2]>;
     post(post: Post) -> Posted;
     own_message(author: UserId, room: RoomId, message: MessageId) -> Amended;
     amend(amend: Amend) -> Amended;

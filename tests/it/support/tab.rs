@@ -12,7 +12,7 @@ use super::wire::{Event, Handshake, Wire};
 use super::{Door, soon};
 
 /// Where pushes may go, beside `#message-<id>`.
-const PLACES: [&str; 19] = [
+const PLACES: [&str; 20] = [
     "logged-user",
     "group-name",
     "messages-list",
@@ -28,6 +28,7 @@ const PLACES: [&str; 19] = [
     "lobby-rooms",
     "lobby-found",
     "groups-list",
+    "name-form",
     "new-group",
     "users-mine",
     "users-online",

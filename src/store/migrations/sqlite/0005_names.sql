@@ -1,0 +1,9 @@
+-- Display names: who is called so, whatever the case, and what looks the same.
+
+alter table users add column display_key text;   -- display_name without regard to case
+alter table users add column display_look text;  -- the same for all names that look alike
+create unique index users_display_look on users (display_look) where display_look is not null;
+create index users_display_key on users (display_key) where display_key is not null;
+-- The look of a user name, which is of small letters and digits.
+create index users_look on users (
+    replace(replace(replace(replace(name, 'm', 'rn'), '0', 'o'), '1', 'l'), 'i', 'l'));

@@ -1,0 +1,104 @@
+//! Choosing what to be called.
+
+use serde_json::json;
+use thirtyfour::Key;
+
+use crate::browser::{Tab, story};
+use crate::server::Server;
+
+async fn asks_to_be_called(tab: &Tab<'_>, name: &str) {
+    tab.click("#name-form .me__change").await;
+    tab.sees("#name-form input").await;
+    tab.run(
+        "const field = document.querySelector('#name-form input'); field.focus(); field.select()",
+    )
+    .await;
+    tab.types(name).await;
+    tab.presses(Key::Enter).await;
+}
+
+#[tokio::test]
+async fn a_name_is_chosen_and_shown_with_the_one_that_never_changes() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let (anna, bob) = (
+            browser.person(&server.url("/")).await,
+            browser.person(&server.url("/")).await,
+        );
+        let (a, b) = (anna.name().await, bob.name().await);
+        bob.click(&format!("#users-online [data-user='{a}'] a"))
+            .await;
+        bob.is_in(&a, &format!("/chat/@{a}/")).await;
+        anna.says("by my user name").await;
+
+        asks_to_be_called(&anna, "Anna <i>").await;
+        anna.sees_no("#name-form input").await;
+        assert_eq!(anna.text("#name-form .me__name").await, "as Anna <i>");
+        assert_eq!(anna.name().await, a);
+        let called = format!("Anna <i> {a}");
+        bob.is_in(&called, &format!("/chat/@{a}/")).await;
+        let listed =
+            format!("document.querySelector('#users-online [data-user=\"{a}\"] .nav__name')");
+        bob.until(&format!("{listed}.textContent === {}", json!(called)))
+            .await;
+
+        // What follows at once is not taken for a message of the name before.
+        anna.says("by my display name").await;
+        let shown = "[...document.querySelectorAll('.message')].map(one => \
+            (one.hasAttribute('data-joined') ? '+' : '') + one.querySelector('b').firstChild.data.trim())";
+        assert_eq!(
+            anna.get::<Vec<String>>(shown).await,
+            [a.as_str(), "Anna <i>"]
+        );
+        anna.says("again").await;
+        assert_eq!(
+            anna.get::<Vec<String>>(shown).await,
+            [a.as_str(), "Anna <i>", "+Anna <i>"]
+        );
+
+        // What somebody else is called is refused, and one's own name stays.
+        asks_to_be_called(&bob, "ANNA <i>").await;
+        bob.sees("#notice .notice").await;
+        assert!(bob.text("#notice .notice__text").await.contains("confused"));
+        bob.reload().await;
+        bob.is_somebody().await;
+        assert_eq!(bob.name().await, b);
+        assert!(!bob.shows("#name-form .me__name").await);
+
+        // It is there again after a reload, in the field as well.
+        anna.reload().await;
+        anna.is_somebody().await;
+        anna.sees("#name-form .me__name").await;
+        anna.click("#name-form .me__change").await;
+        assert_eq!(
+            anna.get::<String>("document.querySelector('#name-form input').value")
+                .await,
+            "Anna <i>"
+        );
+        anna.presses(Key::Escape).await;
+        anna.sees_no("#name-form input").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_lobby_asks_for_a_name_and_a_group() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/chat/")).await;
+        anna.click("#lobby-name").await;
+        anna.types("Anna").await;
+        anna.presses(Key::Tab).await;
+        anna.types("Chess").await;
+        anna.presses(Key::Enter).await;
+        anna.is_in("#Chess", "/chat/Chess/").await;
+        assert_eq!(anna.text("#name-form .me__name").await, "as Anna");
+        // In the drawer of a small screen as well.
+        anna.sized(360, 640).await;
+        anna.click("#aside-open").await;
+        asks_to_be_called(&anna, "Anna Lee").await;
+        anna.until("document.querySelector('.me__name').textContent === 'as Anna Lee'")
+            .await;
+    })
+    .await;
+}
