@@ -155,7 +155,7 @@ fn hand_out(criterion: &mut Criterion) {
             bench.iter(|| {
                 number += 1;
                 let step = std::slice::from_ref(&frame);
-                hub.show(ROOM, number - 1, version(number), step);
+                hub.show(ROOM, number - 1, version(number), step, &[]);
                 // Each socket takes what is there and finds nothing more, as it would.
                 for outbox in &outboxes {
                     assert_eq!(outbox.take(usize::MAX).frames.len(), 1);

@@ -103,9 +103,10 @@ struct ActiveRoom {
     /// The version this node has shown last.
     shown: Option<Version>,
     active: HashMap<u64, Arc<Outbox>>,
-    plain: usize,
-    /// What every tab shows of the room beside its messages.
-    soft: Vec<(Region, Frame)>,
+    /// How many speak each dialect.
+    speakers: [usize; Dialect::ALL.len()],
+    /// What everybody of a dialect is shown of the room beside its messages.
+    soft: Vec<(Dialect, Region, Frame)>,
     /// A newest page is to be drawn for the plain tabs, and whether somebody is at it.
     page_wanted: bool,
     page_drawing: bool,
@@ -281,12 +282,14 @@ impl Hub {
         let active = Arc::clone(rooms.entry(room).or_default());
         let mut active = lock(&active);
         active.active.insert(outbox.serial, Arc::clone(outbox));
-        active.plain += usize::from(outbox.dialect == Dialect::Plain);
+        active.speakers[outbox.dialect as usize] += 1;
         drop(rooms);
-        let soft = match outbox.dialect {
-            Dialect::V1 => active.soft.clone(),
-            Dialect::Plain => Vec::new(),
-        };
+        let soft: Vec<_> = active
+            .soft
+            .iter()
+            .filter(|(dialect, ..)| *dialect == outbox.dialect)
+            .map(|(_, region, frame)| (*region, frame.clone()))
+            .collect();
         let mut waiting = lock(&outbox.state);
         let former = waiting.room.map(|room| Place {
             room,
@@ -313,7 +316,7 @@ impl Hub {
         };
         let mut active = lock(&active);
         if active.active.remove(&outbox.serial).is_some() {
-            active.plain -= usize::from(outbox.dialect == Dialect::Plain);
+            active.speakers[outbox.dialect as usize] -= 1;
         }
         if active.active.is_empty() {
             rooms.remove(&room);
@@ -334,27 +337,63 @@ impl Hub {
         self.room(room).map(|active| lock(&active).shown)
     }
 
+    /// Whether anybody here looks at a room in that dialect.
+    pub fn is_spoken(&self, room: RoomId, dialect: Dialect) -> bool {
+        self.room(room)
+            .is_some_and(|active| lock(&active).speakers[dialect as usize] > 0)
+    }
+
     /// Shows a room's next step to everyone in it: `frames` lead from the version numbered
-    /// `follows` to `version`.
-    pub fn show(&self, room: RoomId, follows: u64, version: Version, frames: &[Frame]) {
+    /// `follows` to `version`, those of `told` do so for whoever speaks these other dialects. Who
+    /// is given nothing asks for themselves.
+    pub fn show(
+        &self,
+        room: RoomId,
+        follows: u64,
+        version: Version,
+        frames: &[Frame],
+        told: &[(Dialect, Frame)],
+    ) {
         let Some(active) = self.room(room) else {
             return;
         };
         let mut active = lock(&active);
         active.shown = Some(version);
-        for outbox in active
-            .active
-            .values()
-            .filter(|outbox| outbox.dialect == Dialect::V1)
-        {
-            outbox.offer(room, follows, version, frames);
+        let told = |dialect| told.iter().find(|(other, _)| *other == dialect);
+        for outbox in active.active.values() {
+            match outbox.dialect {
+                Dialect::V1 => outbox.offer(room, follows, version, frames),
+                // They are given whole pages.
+                Dialect::Plain => {}
+                dialect => match told(dialect) {
+                    Some((_, frame)) => {
+                        outbox.offer(room, follows, version, std::slice::from_ref(frame));
+                    }
+                    // A step that follows no version anybody has.
+                    None => outbox.offer(room, u64::MAX, version, &[]),
+                },
+            }
+        }
+    }
+
+    /// Tells everybody in a room who speaks that dialect something that is no part of its history;
+    /// whoever is slow is spared it.
+    pub fn tell(&self, room: RoomId, dialect: Dialect, frame: &Frame) {
+        let Some(active) = self.room(room) else {
+            return;
+        };
+        let active = lock(&active);
+        for outbox in active.active.values() {
+            if outbox.dialect == dialect {
+                outbox.tell(frame);
+            }
         }
     }
 
     /// More has happened in a room than is shown step by step: everyone asks for themselves.
     pub fn skip_to(&self, room: RoomId, version: Version) {
         // A step that follows no version anybody has turns every outbox to "behind".
-        self.show(room, u64::MAX, version, &[]);
+        self.show(room, u64::MAX, version, &[], &[]);
     }
 
     /// The room's plain tabs need its newest page. Answers whether the caller is to draw it.
@@ -363,7 +402,7 @@ impl Hub {
             return false;
         };
         let mut active = lock(&active);
-        if active.plain == 0 {
+        if active.speakers[Dialect::Plain as usize] == 0 {
             return false;
         }
         active.page_wanted = true;
@@ -420,6 +459,11 @@ impl Hub {
         self.show_in_but(room, region, frame, &[]);
     }
 
+    /// The same for whoever speaks another dialect there.
+    pub fn show_told(&self, room: RoomId, dialect: Dialect, region: Region, frame: &Frame) {
+        self.show_to(room, dialect, region, frame, &[]);
+    }
+
     /// The same, but these people are given something else in its place.
     pub fn show_in_but(
         &self,
@@ -428,20 +472,32 @@ impl Hub {
         frame: &Frame,
         but: &[(UserId, Frame)],
     ) {
+        self.show_to(room, Dialect::V1, region, frame, but);
+    }
+
+    fn show_to(
+        &self,
+        room: RoomId,
+        dialect: Dialect,
+        region: Region,
+        frame: &Frame,
+        but: &[(UserId, Frame)],
+    ) {
         let Some(active) = self.room(room) else {
             return;
         };
         let mut active = lock(&active);
-        let shown = active.soft.iter().find(|(other, _)| *other == region);
-        if shown.is_some_and(|(_, shown)| shown.payloads().eq(frame.payloads())) {
+        let is_it = |other: &(Dialect, Region, Frame)| (other.0, other.1) == (dialect, region);
+        let shown = active.soft.iter().find(|other| is_it(other));
+        if shown.is_some_and(|(.., shown)| shown.payloads().eq(frame.payloads())) {
             return;
         }
-        active.soft.retain(|(other, _)| *other != region);
-        active.soft.push((region, frame.clone()));
+        active.soft.retain(|other| !is_it(other));
+        active.soft.push((dialect, region, frame.clone()));
         for outbox in active
             .active
             .values()
-            .filter(|outbox| outbox.dialect == Dialect::V1)
+            .filter(|outbox| outbox.dialect == dialect)
         {
             let own = but.iter().find(|(user, _)| *user == outbox.user);
             let frame = own.map_or(frame, |(_, own)| own);
@@ -565,6 +621,16 @@ impl Outbox {
         wake(waiting);
     }
 
+    /// Puts in what need not come, unless the outbox is full or the tab is still on its way into
+    /// its room.
+    pub fn tell(&self, frame: &Frame) {
+        let mut waiting = lock(&self.state);
+        if waiting.closing.is_none() && waiting.seen.is_some() && !waiting.is_full() {
+            waiting.push(frame.clone());
+        }
+        wake(waiting);
+    }
+
     /// Puts frames in, in order, whatever else waits.
     pub fn push(&self, frames: impl IntoIterator<Item = Frame>) {
         let mut waiting = lock(&self.state);
@@ -631,7 +697,7 @@ impl Outbox {
     /// not, its key has to be settled otherwise.
     pub fn expect(&self, message: &Message) -> bool {
         let mut waiting = lock(&self.state);
-        if waiting.room != Some(message.room) || self.dialect == Dialect::Plain {
+        if waiting.room != Some(message.room) || self.dialect != Dialect::V1 {
             return false;
         }
         if waiting.seen.is_none_or(|seen| seen.number < message.made) {
@@ -811,7 +877,7 @@ mod tests {
     /// A step of one frame, whose text is its number.
     fn step(hub: &Hub, room: RoomId, number: u64) {
         let text = frame(&number.to_string());
-        hub.show(room, number - 1, version(room, number), &[text]);
+        hub.show(room, number - 1, version(room, number), &[text], &[]);
     }
 
     /// The texts of what the socket takes.
@@ -907,6 +973,7 @@ mod tests {
                 number - 1,
                 version(ROOM, number),
                 std::slice::from_ref(&half),
+                &[],
             );
             shown += bystander.take(MUCH).frames.len();
         }

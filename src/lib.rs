@@ -3,6 +3,7 @@
 //! The browser sends actions over one socket; the server stores what happened, draws fragments,
 //! and pushes them to every tab that looks at that room. In reading order:
 
+pub mod json;
 pub mod model;
 pub mod protocol;
 pub mod websocket;

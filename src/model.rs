@@ -312,14 +312,20 @@ pub struct Page {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupName(String);
 
-/// Why a group may not be called so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a group may not be called so, in words for whoever wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
     /// No letter or digit in it.
+    #[error("A group's name needs a letter or a digit.")]
     Empty,
     /// More than 64 characters.
+    #[error("A group's name has at most {} characters.", GroupName::CHARACTERS)]
     TooLong,
     /// A character that has no place in a name.
+    #[error(
+        "A group's name is made of letters, digits, “-”, “_”, “.” and spaces; “{}” is none of them.",
+        .0.escape_default()
+    )]
     Character(char),
 }
 
@@ -384,16 +390,20 @@ impl GroupName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DisplayName(String);
 
-/// Why nobody may be called so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why nobody may be called so, in words for whoever wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDisplayName {
     /// Nothing to see in it.
+    #[error("There is nothing in that name.")]
     Empty,
     /// More than 32 characters.
+    #[error("A name has at most {} characters.", DisplayName::CHARACTERS)]
     TooLong,
-    /// A character that cannot be seen, in hexadecimal digits where it is shown.
+    /// A character that cannot be seen.
+    #[error("A name has nothing invisible in it; “{}” is.", .0.escape_unicode())]
     Invisible(char),
     /// So many marks on one letter that they cover what stands around it.
+    #[error("That name has too many marks on a letter.")]
     Marks,
 }
 
@@ -442,7 +452,7 @@ impl DisplayName {
         let ending = format!(" {number}");
         let room = Self::CHARACTERS.saturating_sub(ending.len());
         let name: String = self.0.chars().take(room).collect();
-        Self(name.trim_end().to_owned() + &ending)
+        Self(format!("{}{ending}", name.trim_end()))
     }
 
     /// What is the same for all names that differ by case alone.

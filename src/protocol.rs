@@ -249,6 +249,12 @@ impl Frame {
         }))
     }
 
+    /// A whole frame of JSON.
+    #[must_use]
+    pub fn json(value: &Value) -> Self {
+        Self::text(value.to_string().as_bytes())
+    }
+
     /// Frames that are shown together, in one piece: each outbox keeps and each socket writes one
     /// thing instead of many.
     #[must_use]
@@ -340,6 +346,8 @@ pub enum Action {
         room: Option<RoomId>,
         /// Made by the browser; the same key is stored once.
         key: Option<Uuid>,
+        /// What a program wishes to be called.
+        sender: Option<String>,
     },
     /// `Open message`: one's own, to be edited or deleted.
     OpenMessage {
@@ -495,6 +503,7 @@ impl Action {
                 key: data.key()?,
                 text: data.string("message")?,
                 room: data.room()?,
+                sender: None,
             }),
             "Open message" => Ok(Self::OpenMessage {
                 message: data.message("message")?,
@@ -626,6 +635,21 @@ pub enum Dialect {
     V1,
     /// The original design: inner HTML only.
     Plain,
+    /// Of a JSON door: objects with a type.
+    Objects,
+    /// Of the other JSON door: texts with their senders.
+    Lines,
+}
+
+impl Dialect {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::V1, Self::Plain, Self::Objects, Self::Lines];
+
+    /// Whether it is one of a page, which is pushed HTML.
+    #[must_use]
+    pub fn is_html(self) -> bool {
+        matches!(self, Self::V1 | Self::Plain)
+    }
 }
 
 /// What a socket says of itself at the handshake.
@@ -641,6 +665,8 @@ pub struct Hello {
     pub after: Option<Version>,
     /// The address of its page.
     pub at: Option<String>,
+    /// The group that its door leads to, which is made if there is none.
+    pub group: Option<GroupName>,
 }
 
 impl Hello {
@@ -653,6 +679,7 @@ impl Hello {
             room: None,
             after: None,
             at: None,
+            group: None,
         };
         for offer in offered.flat_map(|value| value.split(',')).map(str::trim) {
             if offer == SUBPROTOCOL {
@@ -673,6 +700,19 @@ impl Hello {
             }
         }
         hello
+    }
+
+    /// Somebody comes by a JSON door.
+    #[must_use]
+    pub fn by_door(dialect: Dialect, group: GroupName) -> Self {
+        Self {
+            dialect,
+            resume: None,
+            room: None,
+            after: None,
+            at: None,
+            group: Some(group),
+        }
     }
 }
 
@@ -735,6 +775,7 @@ mod tests {
         check(
             r#"{"action":"New message","data":{"message":"a"}}"#,
             Ok(Action::NewMessage {
+                sender: None,
                 text: "a".into(),
                 room: None,
                 key: None,
@@ -884,6 +925,7 @@ mod tests {
             room: None,
             after: None,
             at: None,
+            group: None,
         };
         assert_eq!(hello, nothing);
     }

@@ -514,8 +514,9 @@ impl Socket {
                     self.writer.put(self.client.outbox.take(usize::MAX).frames);
                 } else if close.code == 1008 {
                     self.writer.cut();
-                    self.writer
-                        .put(Vec::from_iter(self.chat.farewell(close.reason)));
+                    self.writer.put(Vec::from_iter(
+                        self.chat.farewell(self.client.outbox.dialect, close.reason),
+                    ));
                 }
                 close_stream(&mut self.stream, &mut self.writer, close).await;
                 self.chat.disconnect(&self.client);

@@ -618,7 +618,8 @@ fn text_parts(text: &str) -> Vec<Value> {
 }
 
 /// Names in a sentence: anna, bob and carl; of many the first three and the number of the rest.
-fn listed(names: &[String]) -> String {
+#[must_use]
+pub fn listed(names: &[String]) -> String {
     match names {
         [] => String::new(),
         [one] => one.clone(),

@@ -31,7 +31,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::chat::Chat;
 use crate::hub::Close;
-use crate::model::Target;
+use crate::model::{BadName, GroupName, Target};
 use crate::protocol::{Dialect, FIRST_GROUP, Hello, SOCKET_PATH, SUBPROTOCOL, address};
 use crate::socket;
 use crate::store::StoreError;
@@ -135,7 +135,9 @@ impl Web {
             .route("/chat/{name}/", get(page))
             .route("/static/{build}/{*path}", get(static_file))
             .layer(CompressionLayer::new().quality(CompressionLevel::Best))
-            .route(SOCKET_PATH, get(upgrade))
+            .route(SOCKET_PATH, get(page_socket))
+            .route("/ws/chat/{group}/", get(objects_socket))
+            .route("/ws/{group}/", get(lines_socket))
             .route("/health", get(health))
             .fallback(page)
             .layer(header(
@@ -516,7 +518,41 @@ async fn health(State(web): State<Arc<Web>>) -> Response {
     .into_response()
 }
 
-async fn upgrade(State(web): State<Arc<Web>>, mut request: Request) -> Response {
+async fn page_socket(State(web): State<Arc<Web>>, request: Request) -> Response {
+    let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    let offered = offered.iter().filter_map(|value| value.to_str().ok());
+    let hello = Hello::read(offered, request.uri().query().unwrap_or_default());
+    upgrade(web, request, Ok(hello))
+}
+
+async fn objects_socket(
+    State(web): State<Arc<Web>>,
+    Path(group): Path<String>,
+    request: Request,
+) -> Response {
+    upgrade(web, request, by_door(Dialect::Objects, &group))
+}
+
+async fn lines_socket(
+    State(web): State<Arc<Web>>,
+    Path(group): Path<String>,
+    request: Request,
+) -> Response {
+    upgrade(web, request, by_door(Dialect::Lines, &group))
+}
+
+fn by_door(dialect: Dialect, group: &str) -> Result<Hello, (Dialect, BadName)> {
+    let group = GroupName::new(group).map_err(|bad| (dialect, bad))?;
+    Ok(Hello::by_door(dialect, group))
+}
+
+/// Turns a request into a socket. Whoever asks for a group that cannot be is told why by the
+/// socket, since no browser shows a page what another answer says.
+fn upgrade(
+    web: Arc<Web>,
+    mut request: Request,
+    hello: Result<Hello, (Dialect, BadName)>,
+) -> Response {
     let headers = request.headers();
     let has = |name: HeaderName, word: &str| {
         headers
@@ -570,21 +606,23 @@ async fn upgrade(State(web): State<Arc<Web>>, mut request: Request) -> Response 
             .iter()
             .filter_map(|value| value.to_str().ok())
     };
-    let query = request.uri().query().unwrap_or_default();
-    let hello = Hello::read(texts(header::SEC_WEBSOCKET_PROTOCOL), query);
     let deflate = websocket::negotiate_deflate(texts(header::SEC_WEBSOCKET_EXTENSIONS));
     let mut response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::UPGRADE, "websocket")
         .header(header::CONNECTION, "Upgrade")
         .header(header::SEC_WEBSOCKET_ACCEPT, websocket::accept_key(key));
-    if hello.dialect == Dialect::V1 {
+    let dialect = hello
+        .as_ref()
+        .map_or_else(|(dialect, _)| *dialect, |hello| hello.dialect);
+    if dialect == Dialect::V1 {
         response = response.header(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
     }
     if let Some(agreed) = deflate {
         response = response.header(header::SEC_WEBSOCKET_EXTENSIONS, agreed);
     }
     let upgrade = hyper::upgrade::on(&mut request);
+    let deflate = deflate.is_some();
     tokio::spawn(async move {
         // Whoever never takes the upgrade was not there.
         let Ok(upgraded) = upgrade.await else { return };
@@ -592,14 +630,14 @@ async fn upgrade(State(web): State<Arc<Web>>, mut request: Request) -> Response 
             return;
         };
         let stream = parts.io.into_inner().stream;
-        match web.count(Kind::Socket, outside.address) {
-            Some(counted) => {
+        let counted = web.count(Kind::Socket, outside.address);
+        let (words, reason) = match (counted, hello) {
+            (Some(counted), Ok(hello)) => {
                 let chat = Arc::clone(&web.chat);
                 // Early bytes are a copy, so that the buffer they came in is let go.
                 let early = parts.read_buf.to_vec();
                 drop(parts.read_buf);
                 let limits = web.socket_limits;
-                let deflate = deflate.is_some();
                 let arriving = socket::arrive(stream, &early, hello, deflate, limits, chat);
                 if let Some(socket) = arriving.await {
                     // In a task of its own, so that what the way here needed is let go.
@@ -608,18 +646,21 @@ async fn upgrade(State(web): State<Arc<Web>>, mut request: Request) -> Response 
                         socket.serve().await;
                     });
                 }
+                return;
             }
-            None => {
-                let words = "There are too many connections from your address.";
-                let close = Close {
-                    code: 1008,
-                    reason: "too many connections",
-                    drain: true,
-                };
-                let notice = web.chat.farewell(words);
-                socket::turn_away(stream, deflate.is_some(), notice, close).await;
-            }
-        }
+            (None, _) => (
+                "There are too many connections from your address.".to_owned(),
+                "too many connections",
+            ),
+            (_, Err((_, bad))) => (bad.to_string(), "not the name of a group"),
+        };
+        let close = Close {
+            code: 1008,
+            reason,
+            drain: true,
+        };
+        let notice = web.chat.farewell(dialect, &words);
+        socket::turn_away(stream, deflate, notice, close).await;
     });
     response.body(Body::empty()).unwrap_or_else(|error| {
         tracing::error!(?error, "an upgrade could not be answered");

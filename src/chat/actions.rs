@@ -1,18 +1,21 @@
 //! One function per action, named like it. Nothing here knows how pushes reach tabs.
 
+use std::sync::PoisonError;
+
 use uuid::Uuid;
 
 use super::commands::{self, Addressed, Command};
-use super::{Chat, Client, Failure, NOT_SAVED, Result, most_typed, people};
-use crate::hub::Region;
+use super::{Chat, Client, Failure, NOT_SAVED, Result, TROUBLE, most_typed, people};
+use crate::json;
 use crate::model::{
-    BadDisplayName, BadName, BadText, DisplayName, GroupName, Message, MessageId, MessageText,
-    RoomId, Target, User,
+    BadText, DisplayName, GroupName, Message, MessageId, MessageText, RoomId, Target, User,
 };
 use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal};
 use crate::store::{Amend, Amended, Entered, Post, Posted, Renamed};
 use crate::views::{Tone, title};
 
+/// How many programs may wish for one name: the first has it, the others have it with a number.
+const MOST_NAMESAKES: u32 = 100;
 /// The longest beginning of a name that is looked for, in characters.
 const QUERY_CHARACTERS: usize = 64;
 
@@ -22,8 +25,16 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             read(chat, client, message, room);
             return Ok(());
         }
-        Action::NewMessage { text, room, key } => {
+        Action::NewMessage {
+            text,
+            room,
+            key,
+            sender,
+        } => {
             chat.spend(client).map_err(|refusal| refusal.of(key))?;
+            if let Some(sender) = sender {
+                be_called(chat, client, sender).await?;
+            }
             return new_message(chat, client, &text, room, key).await;
         }
         _ => chat.spend(client)?,
@@ -81,22 +92,7 @@ async fn new_group(
     name: &str,
     display_name: Option<&str>,
 ) -> Result<()> {
-    let name = GroupName::new(name).map_err(|bad| {
-        Refusal::new(match bad {
-            BadName::Empty => "A group's name needs a letter or a digit.".to_owned(),
-            BadName::TooLong => {
-                format!(
-                    "A group's name has at most {} characters.",
-                    GroupName::CHARACTERS
-                )
-            }
-            BadName::Character(odd) => format!(
-                "A group's name is made of letters, digits, “-”, “_”, “.” and spaces; “{}” is \
-                 none of them.",
-                odd.escape_default()
-            ),
-        })
-    })?;
+    let name = GroupName::new(name).map_err(|bad| Refusal::new(bad.to_string()))?;
     // Here a field left empty is one that was passed over.
     if let Some(display_name) = display_name.filter(|name| !name.trim().is_empty()) {
         change_name(chat, client, display_name).await?;
@@ -115,21 +111,46 @@ async fn new_group(
 async fn change_name(chat: &Chat, client: &Client, name: &str) -> Result<()> {
     let name = match name.trim().is_empty() {
         true => None,
-        false => Some(DisplayName::new(name).map_err(|bad| {
-            Refusal::new(match bad {
-                BadDisplayName::Empty => "There is nothing in that name.".to_owned(),
-                BadDisplayName::TooLong => {
-                    format!("A name has at most {} characters.", DisplayName::CHARACTERS)
-                }
-                BadDisplayName::Invisible(odd) => format!(
-                    "A name has nothing invisible in it; “{}” is.",
-                    odd.escape_unicode()
-                ),
-                BadDisplayName::Marks => "That name has too many marks on a letter.".to_owned(),
-            })
-        })?),
+        false => Some(display_name(name)?),
     };
     let wanted = name.as_ref().map(|name| name.as_str().to_owned());
+    if rename(chat, client, name).await? {
+        return Ok(());
+    }
+    Err(Refusal::new(format!(
+        "Somebody else is called “{}”, or so much like it that the two could be confused.",
+        wanted.unwrap_or_default()
+    ))
+    .into())
+}
+
+/// A program's wish for a name is granted as near as can be: with a number if it is taken. One it
+/// has been granted is not looked at again.
+async fn be_called(chat: &Chat, client: &Client, wish: String) -> Result<()> {
+    let granted = || client.wish.lock().unwrap_or_else(PoisonError::into_inner);
+    if wish.trim().is_empty() || granted().as_deref() == Some(&wish) {
+        return Ok(());
+    }
+    let name = display_name(&wish)?;
+    for number in 1..=MOST_NAMESAKES {
+        let name = match number {
+            1 => name.clone(),
+            number => name.numbered(number),
+        };
+        if rename(chat, client, Some(name)).await? {
+            *granted() = Some(wish);
+            return Ok(());
+        }
+    }
+    Err(Refusal::new("Too many are called so already. Please choose another name.").into())
+}
+
+fn display_name(text: &str) -> std::result::Result<DisplayName, Refusal> {
+    DisplayName::new(text).map_err(|bad| Refusal::new(bad.to_string()))
+}
+
+/// Answers whether they are called so; if not, somebody else is.
+async fn rename(chat: &Chat, client: &Client, name: Option<DisplayName>) -> Result<bool> {
     match chat.store.rename(client.user.id, name).await? {
         Renamed::As {
             user,
@@ -140,13 +161,9 @@ async fn change_name(chat: &Chat, client: &Client, name: &str) -> Result<()> {
             if let Some(former) = former {
                 chat.people.moved(former);
             }
-            Ok(())
+            Ok(true)
         }
-        Renamed::Taken => Err(Refusal::new(format!(
-            "Somebody else is called “{}”, or so much like it that the two could be confused.",
-            wanted.unwrap_or_default()
-        ))
-        .into()),
+        Renamed::Taken => Ok(false),
     }
 }
 
@@ -193,7 +210,7 @@ async fn new_message(
             if let (Some(key), Dialect::V1) = (key, client.outbox.dialect) {
                 chat.push(client, [chat.views.settled(key)?]);
             }
-            say(chat, client, commands::HELP)
+            chat.say(client, &Refusal::new(commands::HELP), Tone::Done)
         }
         Some(Command::Private(to)) => {
             private_message(chat, client, &to, key)
@@ -237,15 +254,18 @@ async fn private_message(
     };
     if post(chat, client, text, room.id, key).await? {
         let to = title(&room);
-        say(chat, client, &format!("Sent to {to} alone."))?;
+        match client.outbox.dialect {
+            Dialect::Objects => {
+                let receipt = json::private_message_delivered(&to, text);
+                client.outbox.push([receipt]);
+            }
+            _ => chat.say(
+                client,
+                &Refusal::new(format!("Sent to {to} alone.")),
+                Tone::Done,
+            )?,
+        }
     }
-    Ok(())
-}
-
-/// Tells the person, and nobody else, what was done.
-fn say(chat: &Chat, client: &Client, words: &str) -> Result<()> {
-    let notice = chat.views.notice(&Refusal::new(words), Tone::Done)?;
-    client.outbox.show(Region::Notice, notice.encode());
     Ok(())
 }
 
@@ -278,8 +298,11 @@ async fn post(
                 ?error,
                 "a message was not stored"
             );
-            let notice = chat.views.notice(&Refusal::new(NOT_SAVED), Tone::Trouble)?;
-            client.outbox.show(Region::Notice, notice.encode());
+            let words = match client.outbox.dialect {
+                Dialect::V1 => NOT_SAVED,
+                _ => TROUBLE,
+            };
+            chat.say(client, &Refusal::new(words), Tone::Trouble)?;
             return Ok(false);
         }
     };

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::{Chat, Result};
+use crate::json;
 use crate::model::{RoomId, Version};
 use crate::protocol::{Dialect, Frame, Push};
 use crate::relay::{Envelope, News};
@@ -82,29 +83,39 @@ impl Chat {
 
     /// Shows changes that follow each other, together as far as they are small.
     async fn show_run(self: &Arc<Self>, run: &[Change]) {
-        let (mut steps, mut bytes) = (Vec::new(), 0);
-        for change in run {
+        let (mut begun, mut frames, mut bytes) = (0, Vec::new(), 0);
+        for (n, change) in run.iter().enumerate() {
             let frame = self.views.change(&change.message, change.version).encode();
             bytes += frame.size();
-            steps.push((change.version, frame));
+            frames.push(frame);
             if bytes >= BYTES_TOGETHER {
-                self.show_together(std::mem::take(&mut steps)).await;
-                bytes = 0;
+                self.show_together(&run[begun..=n], std::mem::take(&mut frames))
+                    .await;
+                (begun, bytes) = (n + 1, 0);
             }
         }
-        self.show_together(steps).await;
+        self.show_together(&run[begun..], frames).await;
     }
 
-    async fn show_together(self: &Arc<Self>, steps: Vec<(Version, Frame)>) {
-        let (Some((first, frame)), Some((last, _))) = (steps.first(), steps.last()) else {
+    /// Shows changes together; `frames` are theirs.
+    async fn show_together(self: &Arc<Self>, changes: &[Change], frames: Vec<Frame>) {
+        let (Some(first), Some(last)) = (changes.first(), changes.last()) else {
             return;
         };
-        let frame = match steps.len() {
-            1 => frame.clone(),
-            _ => Frame::joined(steps.iter().map(|(_, frame)| frame.clone()).collect()),
-        };
-        self.bring_forward(first.number - 1, *last, &frame).await;
-        for (version, frame) in steps {
+        let mut told = Vec::new();
+        for dialect in [Dialect::Objects, Dialect::Lines] {
+            if self.hub.is_spoken(first.version.room, dialect) {
+                let frames = changes
+                    .iter()
+                    .filter_map(|change| json::message(dialect, &change.message));
+                told.push((dialect, together(frames.collect())));
+            }
+        }
+        let frame = together(frames.clone());
+        self.bring_forward(first.version.number - 1, last.version, &frame, &told)
+            .await;
+        for (change, frame) in changes.iter().zip(frames) {
+            let version = change.version;
             let news = News::Change {
                 follows: version.number - 1,
                 version,
@@ -117,10 +128,17 @@ impl Chat {
         }
     }
 
-    /// The two people of a private room see in their lists that something was said.
+    /// The two people of a private room see in their lists that something was said; a program is
+    /// told what.
     fn tell_partners(&self, change: &Change) {
+        let message = &change.message;
         for user in change.between.into_iter().flatten() {
             let tabs = self.hub.of_user(user);
+            if user != message.author.id && message.made == change.version.number {
+                for tab in tabs.iter().filter(|tab| tab.dialect == Dialect::Objects) {
+                    tab.tell(&json::private_message(message));
+                }
+            }
             let looks = tabs
                 .iter()
                 .any(|tab| tab.place().is_some_and(|at| at.room == change.version.room));
@@ -139,14 +157,20 @@ impl Chat {
                 version,
                 frame,
             } => {
-                self.bring_forward(follows, version, &frame).await;
+                self.bring_forward(follows, version, &frame, &[]).await;
             }
             News::Mine(user) => self.people.redraw(user),
         }
     }
 
     /// Brings a room forward by one step, or by as many as are missing.
-    async fn bring_forward(self: &Arc<Self>, follows: u64, version: Version, frame: &Frame) {
+    async fn bring_forward(
+        self: &Arc<Self>,
+        follows: u64,
+        version: Version,
+        frame: &Frame,
+        told: &[(Dialect, Frame)],
+    ) {
         let room = version.room;
         match self.hub.shown(room) {
             // Nobody here looks at it.
@@ -155,7 +179,7 @@ impl Chat {
             Some(Some(shown)) if shown.number < follows => self.fill(room, shown).await,
             Some(_) => {
                 self.hub
-                    .show(room, follows, version, std::slice::from_ref(frame));
+                    .show(room, follows, version, std::slice::from_ref(frame), told);
             }
         }
         self.want_page(room);
@@ -202,7 +226,7 @@ impl Chat {
             }) => match self.views.changes(after, version, &messages) {
                 Some(pushes) => {
                     let frames: Vec<_> = pushes.iter().map(Push::encode).collect();
-                    self.hub.show(room, after.number, version, &frames);
+                    self.hub.show(room, after.number, version, &frames, &[]);
                 }
                 None => self.hub.skip_to(room, version),
             },
@@ -235,6 +259,30 @@ impl Chat {
         dialect: Dialect,
         room: RoomId,
         after: Option<Version>,
+    ) -> Result<(Vec<Frame>, Version)> {
+        if !dialect.is_html() {
+            let (messages, version) = match after {
+                // From there on nothing is left out, however much it is.
+                Some(after) => self.store.changed_since(room, after.number).await?,
+                None => {
+                    let page = self.store.newest(room).await?;
+                    (page.messages, page.version)
+                }
+            };
+            let frames = messages
+                .iter()
+                .filter_map(|message| json::message(dialect, message));
+            return Ok((frames.collect(), version));
+        }
+        let (pushes, version) = self.rest_of_page(dialect, room, after).await?;
+        Ok((pushes.iter().map(Push::encode).collect(), version))
+    }
+
+    async fn rest_of_page(
+        &self,
+        dialect: Dialect,
+        room: RoomId,
+        after: Option<Version>,
     ) -> Result<(Vec<Push>, Version)> {
         if dialect == Dialect::Plain {
             let page = self.store.newest(room).await?;
@@ -257,5 +305,13 @@ impl Chat {
             (CatchUp::UpToDate, None) => self.store.newest(room).await?,
         };
         Ok((vec![self.views.messages_list(&page)?], page.version))
+    }
+}
+
+/// Frames as one.
+fn together(mut frames: Vec<Frame>) -> Frame {
+    match frames.len() {
+        1 => frames.remove(0),
+        _ => Frame::joined(frames),
     }
 }

@@ -19,8 +19,9 @@ use tracing::Instrument as _;
 
 use crate::fake::FakeUsers;
 use crate::hub::{Close, Hub, Outbox, Region};
+use crate::json;
 use crate::model::{
-    History, NodeId, Page, ResumeToken, Room, RoomId, RoomKind, Target, User, Version,
+    GroupName, History, NodeId, Page, ResumeToken, Room, RoomId, RoomKind, Target, User, Version,
 };
 use crate::protocol::{
     self, Action, Dialect, FIRST_GROUP, Frame, Hello, LOBBY_PATH, Push, Refusal,
@@ -130,6 +131,8 @@ pub struct Client {
     pub user: User,
     returning: Returning,
     pace: Arc<Pace>,
+    /// What a program wished to be called last.
+    wish: Mutex<Option<String>>,
 }
 
 /// A page for somebody who has not connected yet.
@@ -180,12 +183,17 @@ impl Chat {
             user,
             returning,
             pace: self.paces.of(returning.client, self.limits.pace_burst),
+            wish: Mutex::default(),
         };
         self.people.calls(&client.user);
-        if let Err(failure) = self
-            .greet(&client, &token, hello.room, hello.after, hello.at)
-            .await
-        {
+        let greeted = match hello.group {
+            Some(group) => self.greet_program(&client, group).await,
+            None => {
+                self.greet(&client, &token, hello.room, hello.after, hello.at)
+                    .await
+            }
+        };
+        if let Err(failure) = greeted {
             self.tell(&client, failure);
             self.disconnect(&client);
             anyhow::bail!("could not enter a room");
@@ -307,6 +315,23 @@ impl Chat {
         Ok(())
     }
 
+    /// A program is in the group that its door leads to, and is told what was said there last.
+    async fn greet_program(&self, client: &Client, group: GroupName) -> Result<()> {
+        let target = Target::Group(group.as_str().to_owned());
+        let (returning, user) = (client.returning, client.user.id);
+        let mut entered = self.store.enter(returning, user, target.clone()).await?;
+        if entered == Entered::NoSuchRoom {
+            self.store.make_group(user, group).await?;
+            entered = self.store.enter(returning, user, target).await?;
+        }
+        match entered {
+            Entered::Room(room) => self.show_room(client, &room, None).await,
+            Entered::Oneself | Entered::NoSuchRoom => {
+                Err(Refusal::new(protocol::NO_SUCH_ROOM).into())
+            }
+        }
+    }
+
     /// The client is in no room and sees what there are.
     async fn show_lobby(&self, client: &Client) -> Result<()> {
         self.store.leave_room(client.returning).await?;
@@ -328,17 +353,21 @@ impl Chat {
     /// newest page. On a failure it stays where it was.
     async fn show_room(&self, client: &Client, room: &Room, after: Option<Version>) -> Result<()> {
         let outbox = &client.outbox;
-        let name = self.views.group_name(room)?;
+        let heading = match outbox.dialect.is_html() {
+            true => Some(self.views.group_name(room)?.encode()),
+            false => None,
+        };
         let groups = self.groups(client, Some(room)).await?;
         // First into the room, then the page: so nothing falls in between.
         let (former, unsettled) = self.hub.enter(outbox, room.id, None);
         match self.rest(outbox.dialect, room.id, after).await {
-            Ok((pushes, version)) => {
+            Ok((rest, version)) => {
                 let settled = unsettled
                     .iter()
                     .map(|message| self.views.changed_message(message));
-                let name = name.encode();
-                outbox.is_new(Region::Heading, &name);
+                if let Some(heading) = &heading {
+                    outbox.is_new(Region::Heading, heading);
+                }
                 let left_lobby = former.is_some_and(|place| place.room == RoomId::LOBBY);
                 let no_lobby = left_lobby.then(|| self.views.no_lobby().encode());
                 let groups = groups.map(|groups| groups.encode());
@@ -347,8 +376,8 @@ impl Chat {
                     .into_iter()
                     .chain(settled.map(|push| push.encode()))
                     .chain(no_lobby)
-                    .chain([name])
-                    .chain(pushes.into_iter().map(|push| push.encode()));
+                    .chain(heading)
+                    .chain(rest);
                 outbox.bring(room.id, version, frames);
                 let silence = former.is_none()
                     && client.returning.visit > 0
@@ -379,7 +408,7 @@ impl Chat {
 
     /// The groups of the aside for somebody who is in that room, which is listed in any case.
     async fn groups(&self, client: &Client, room: Option<&Room>) -> Result<Option<Push>> {
-        if client.outbox.dialect == Dialect::Plain {
+        if client.outbox.dialect != Dialect::V1 {
             return Ok(None);
         }
         let mut groups = self
@@ -405,13 +434,13 @@ impl Chat {
             .rest(client.outbox.dialect, place.room, place.seen)
             .await
         {
-            Ok((pushes, version)) => {
+            Ok((rest, version)) => {
                 // The rest may be a newest page that one's own message is not in any more.
                 let unsettled = client.outbox.take_unsettled();
                 let settled = unsettled
                     .iter()
                     .map(|message| self.views.changed_message(message));
-                let frames = settled.chain(pushes).map(|push| push.encode());
+                let frames = settled.map(|push| push.encode()).chain(rest);
                 client.outbox.bring(place.room, version, frames);
                 true
             }
@@ -437,7 +466,10 @@ impl Chat {
 
     /// What a person did.
     pub async fn handle(&self, client: &Client, text: &str) {
-        let action = Action::parse(text);
+        let action = match client.outbox.dialect {
+            dialect if dialect.is_html() => Action::parse(text),
+            dialect => json::read(dialect, text),
+        };
         let name = action.as_ref().map_or("unreadable", Action::name);
         // A span per action rather than per connection: an idle tab costs the log nothing.
         let span = tracing::debug_span!(
@@ -505,12 +537,24 @@ impl Chat {
                 (Refusal::new(TROUBLE), Tone::Trouble)
             }
         };
-        match self.views.notice(&refusal, tone) {
-            // Each key has to be settled; of other notices the newest will do.
-            Ok(notice) if refusal.key.is_some() => self.push(client, [notice]),
-            Ok(notice) => client.outbox.show(Region::Notice, notice.encode()),
-            Err(error) => tracing::error!(?error, "a notice failed"),
+        if let Err(error) = self.say(client, &refusal, tone) {
+            tracing::error!(?error, "a notice failed");
         }
+    }
+
+    /// Says something to the person, and to nobody else.
+    fn say(&self, client: &Client, refusal: &Refusal, tone: Tone) -> Result<()> {
+        let outbox = &client.outbox;
+        let done = matches!(tone, Tone::Done);
+        match json::notice(outbox.dialect, &refusal.text, done) {
+            Some(notice) => outbox.push([notice]),
+            // Each key has to be settled; of other notices the newest will do.
+            None => match (self.views.notice(refusal, tone)?.encode(), refusal.key) {
+                (notice, Some(_)) => outbox.push([notice]),
+                (notice, None) => outbox.show(Region::Notice, notice),
+            },
+        }
+        Ok(())
     }
 
     /// The socket has gone; the person may be back in a moment.
@@ -574,7 +618,10 @@ impl Chat {
     }
 
     /// The last words to a tab that is cut loose or turned away.
-    pub fn farewell(&self, words: &str) -> Option<Frame> {
+    pub fn farewell(&self, dialect: Dialect, words: &str) -> Option<Frame> {
+        if let Some(notice) = json::notice(dialect, words, false) {
+            return Some(notice);
+        }
         let notice = self.views.notice(&Refusal::new(words), Tone::Refusal);
         notice
             .inspect_err(|error| tracing::error!(?error, "a notice failed"))

@@ -31,6 +31,8 @@ struct Room {
     people: HashMap<UserId, Here>,
     /// The newest last; of each person only the last thing they did.
     recent: VecDeque<Move>,
+    /// Who came and who went since that was asked last.
+    news: Lines,
 }
 
 struct Here {
@@ -143,9 +145,23 @@ impl Moves {
         lines
     }
 
+    /// Who came and who went since this was asked last, the newest last.
+    pub(super) fn take_news(&mut self, room: RoomId) -> Lines {
+        let room = self.rooms.get_mut(&room);
+        room.map(|room| std::mem::take(&mut room.news))
+            .unwrap_or_default()
+    }
+
     fn tell(&mut self, room: RoomId, user: UserId, name: String, came: bool, at: Instant) {
         self.fading.push_back((at + SAID_FOR, room));
-        let recent = &mut self.rooms.entry(room).or_default().recent;
+        let Room { recent, news, .. } = self.rooms.entry(room).or_default();
+        let names = match came {
+            true => &mut news.came,
+            false => &mut news.went,
+        };
+        if names.len() < REMEMBERED {
+            names.push(name.clone());
+        }
         recent.retain(|one| one.user != user);
         if recent.len() == REMEMBERED {
             recent.pop_front();

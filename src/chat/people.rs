@@ -13,16 +13,20 @@ use super::moves::Moves;
 use super::typing::Typing;
 use super::{Chat, Failure, Result};
 use crate::hub::Region;
+use crate::json;
 use crate::model::{MessageId, Millis, Person, Room, RoomId, RoomKind, User, UserId};
 use crate::protocol::Dialect;
 use crate::relay::{Envelope, News};
 use crate::store::Returning;
+use crate::views;
 
 /// How many people a list shows at most.
 pub(super) const LISTED: usize = 25;
 
 /// How many of those who are in a room are listed at most.
 pub(super) const LISTED_IN_ROOM: usize = 50;
+/// The same for programs.
+const LISTED_TO_PROGRAMS: usize = 100;
 
 /// How often whatever is due is looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -504,8 +508,29 @@ impl Chat {
             let headings = [heading(&low, &high)?, heading(&high, &low)?];
             self.hub.show_heading(room, &headings);
         }
-        let (people, count) = self.store.people_in(room, LISTED_IN_ROOM).await?;
-        let lines = self.people.due().moves.lines(room);
+        let (lines, news) = {
+            let moves = &mut self.people.due().moves;
+            (moves.lines(room), moves.take_news(room))
+        };
+        let programs = self.hub.is_spoken(room, Dialect::Objects);
+        let listed = if programs {
+            LISTED_TO_PROGRAMS
+        } else {
+            LISTED_IN_ROOM
+        };
+        let (mut people, count) = self.store.people_in(room, listed).await?;
+        if programs {
+            let list = json::user_list(&people, count);
+            self.hub
+                .show_told(room, Dialect::Objects, Region::RoomPeople, &list);
+            for (names, came) in [(&news.came, true), (&news.went, false)] {
+                if !names.is_empty() {
+                    let moved = json::moved(&views::listed(names), came);
+                    self.hub.tell(room, Dialect::Objects, &moved);
+                }
+            }
+        }
+        people.truncate(LISTED_IN_ROOM);
         let [number, list] = self.views.room_people(room, &people, count)?;
         let moves = self.views.room_moves(&lines.came, &lines.went)?;
         self.hub.show_in(room, Region::RoomCount, &number.encode());

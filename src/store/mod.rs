@@ -320,6 +320,10 @@ pub trait Store: Send + Sync + 'static {
         after: u64,
     ) -> Result<Page>;
 
+    /// The messages made or changed after a version, in their present state and in the order of
+    /// their last changes, at most a page of them; and the version they lead to.
+    async fn changed_since(&self, room: RoomId, after: u64) -> Result<(Vec<Message>, Version)>;
+
     /// What brings a reader who has `after` up to date; without it, the newest page.
     async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp>;
 

@@ -1607,6 +1607,24 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn changed_since(&self, room: RoomId, after: u64) -> Result<(Vec<Message>, Version)> {
+        self.read(move |db| {
+            let (mut version, _) = version(db, room)?;
+            let messages = db
+                .prepare_cached(&format!(
+                    "select {MESSAGE} where m.room_id = ? and m.changed > ?
+                     order by m.changed limit ?"
+                ))?
+                .query_map(params![room.0, after, PAGE_MESSAGES as i64], message)?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            if let (PAGE_MESSAGES, Some(last)) = (messages.len(), messages.last()) {
+                version.number = last.changed;
+            }
+            Ok((messages, version))
+        })
+        .await
+    }
+
     async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp> {
         self.read(move |db| catch_up(db, room, after)).await
     }

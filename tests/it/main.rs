@@ -8,6 +8,7 @@ mod changing;
 mod coming_back;
 mod commands;
 mod groups;
+mod json_doors;
 mod lobby;
 mod names;
 mod pages;

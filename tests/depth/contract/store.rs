@@ -157,6 +157,7 @@ macro_rules! every_promise {
             the_default_groups_stand_in_their_order
             a_group_is_made_once_and_belongs_to_whoever_made_it
             a_census_counts_what_there_is
+            what_changed_since_is_told_page_by_page
             a_chosen_name_is_had_by_one_who_is_here
             people_are_found_by_what_they_are_called
             a_reset_leaves_the_default_groups_and_nothing_else
@@ -1629,6 +1630,33 @@ async fn a_closed_store_says_so(backend: &impl Backend) {
     assert!(changes.recv().await.is_none());
     let store = backend.open().await;
     assert_eq!(store.newest(room).await.unwrap().messages.len(), 20);
+}
+
+async fn what_changed_since_is_told_page_by_page(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = arrive(&*store, "anna").await;
+    let room = hi(&*store).await;
+    post_many(&*store, &anna, room, 2 * PAGE_MESSAGES + 1).await;
+    let first = whole_room(&*store, room).await.0.remove(0);
+    amend(&*store, &anna, room, first.id, Some("edited")).await;
+    let (mut after, mut told, mut pages) = (0, Vec::new(), Vec::new());
+    loop {
+        let (messages, version) = store.changed_since(room, after).await.unwrap();
+        if messages.is_empty() {
+            assert_eq!(version.number, after);
+            break;
+        }
+        pages.push(messages.len());
+        after = version.number;
+        told.extend(messages);
+    }
+    // The one that was edited comes once, where it was changed last.
+    assert_eq!(pages, [PAGE_MESSAGES, PAGE_MESSAGES, 1]);
+    assert_eq!(after, 2 * PAGE_MESSAGES as u64 + 2);
+    assert!(told.is_sorted_by_key(|message| message.changed));
+    let ids: HashSet<_> = told.iter().map(|message| message.id).collect();
+    assert_eq!(ids.len(), told.len());
+    assert_eq!(told.last().unwrap().text, "edited");
 }
 
 async fn rename(store: &dyn Store, who: &Somebody, name: &str) -> Renamed {

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use overwire::chat::{Chat, Client, Limits};
 use overwire::hub::OUTBOX_BYTES;
 use overwire::model::{
-    Busy, DisplayName, GroupName, MessageId, Millis, NewUser, NodeId, Page, Person, Room, RoomId,
-    Target, TokenHash, User, UserId, Version,
+    Busy, DisplayName, GroupName, Message, MessageId, Millis, NewUser, NodeId, Page, Person, Room,
+    RoomId, Target, TokenHash, User, UserId, Version,
 };
 use overwire::protocol::Dialect;
 use overwire::relay::InProcess;
@@ -100,6 +100,7 @@ every_act_may_fail! {
     newest(room: RoomId) -> Page;
     older(room: RoomId, before: MessageId) -> Page;
     changed_among(room: RoomId, first: MessageId, last: MessageId, after: u64) -> Page;
+    changed_since(room: RoomId, after: u64) -> (Vec<Message>, Version);
     catch_up(room: RoomId, after: Option<Version>) -> CatchUp;
     people_online(limit: usize) -> Vec<Person>;
     people_in(room: RoomId, limit: usize) -> (Vec<Person>, u64);

@@ -28,6 +28,7 @@ impl Tab {
     async fn connect(&self, door: Door) -> Wire {
         let (query, offers) = self.list.handshake();
         let handshake = Handshake {
+            path: None,
             query: format!("?{query}"),
             headers: vec![("Sec-WebSocket-Protocol".to_owned(), offers)],
             receive_buffer: None,

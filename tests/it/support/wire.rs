@@ -16,6 +16,8 @@ use super::soon;
 /// How a socket is asked for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Handshake {
+    /// Of the socket; the page's where it is `None`.
+    pub(crate) path: Option<String>,
     /// With the question mark, or nothing.
     pub(crate) query: String,
     pub(crate) headers: Vec<(String, String)>,
@@ -52,7 +54,8 @@ pub(crate) struct Wire {
 impl Wire {
     /// Opens a socket, or answers with the status of the refusal.
     pub(crate) async fn open(address: SocketAddr, handshake: &Handshake) -> Result<Self, u16> {
-        let url = format!("ws://{address}/ws/chat/{}", handshake.query);
+        let path = handshake.path.as_deref().unwrap_or("/ws/chat/");
+        let url = format!("ws://{address}{path}{}", handshake.query);
         let mut request = url.into_client_request().expect("an address");
         for (name, value) in &handshake.headers {
             request.headers_mut().append(

@@ -1,0 +1,230 @@
+//! The words of the JSON doors, by which bots and other front ends are in the same rooms as the page:
+//! what they say, and the objects they are told. `docs/PROTOCOL.md` is the same in prose.
+//!
+//! Nothing here knows sockets, the store, or when something is told.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::model::{Message, Person};
+use crate::protocol::{Action, Dialect, Frame, Refusal};
+
+/// Reads what a program says, in the dialect of its door.
+pub fn read(dialect: Dialect, text: &str) -> Result<Action, Refusal> {
+    #[derive(Deserialize)]
+    struct Object {
+        message: String,
+    }
+    #[derive(Deserialize)]
+    struct Line {
+        r#type: String,
+        text: String,
+        sender: Option<String>,
+    }
+    let (text, sender) = match dialect {
+        Dialect::Lines => {
+            let line: Line = serde_json::from_str(text).map_err(|_| {
+                let words = "That could not be understood: send {\"type\": \"message\", \"text\": \
+                    \"…\", \"sender\": \"…\"}.";
+                Refusal::new(words)
+            })?;
+            if line.r#type != "message" {
+                return Err(Refusal::new("There is no type but “message”."));
+            }
+            (line.text, line.sender)
+        }
+        _ => {
+            let object: Object = serde_json::from_str(text).map_err(|_| {
+                Refusal::new("That could not be understood: send {\"message\": \"…\"}.")
+            })?;
+            (object.message, None)
+        }
+    };
+    Ok(Action::NewMessage {
+        text,
+        room: None,
+        key: None,
+        sender,
+    })
+}
+
+/// A message as it is now; `None` where the dialect has no words for pages.
+#[must_use]
+pub fn message(dialect: Dialect, message: &Message) -> Option<Frame> {
+    let name = &message.author.name;
+    let text = match message.deleted {
+        true => format!("{name} deleted a message."),
+        false => message.text.clone(),
+    };
+    Some(match dialect {
+        Dialect::Objects => {
+            let mut object = json!({
+                "type": "chat_message",
+                "id": message.id.0,
+                "user": name,
+                "message": text,
+                "time": message.created_at.to_rfc3339(),
+            });
+            if message.edited && !message.deleted {
+                object["edited"] = Value::Bool(true);
+            }
+            if message.deleted {
+                object["deleted"] = Value::Bool(true);
+            }
+            Frame::json(&object)
+        }
+        Dialect::Lines => match message.deleted {
+            true => line(&text, ""),
+            false => line(&text, name),
+        },
+        Dialect::V1 | Dialect::Plain => return None,
+    })
+}
+
+fn line(text: &str, sender: &str) -> Frame {
+    Frame::json(&json!({ "text": text, "sender": sender }))
+}
+
+/// Why something was not done, or, with `done`, that it was; `None` where the dialect has no words
+/// for programs.
+#[must_use]
+pub fn notice(dialect: Dialect, words: &str, done: bool) -> Option<Frame> {
+    match dialect {
+        Dialect::Objects => {
+            let kind = if done { "notice" } else { "error" };
+            Some(Frame::json(&json!({ "type": kind, "message": words })))
+        }
+        Dialect::Lines => Some(line(words, "")),
+        Dialect::V1 | Dialect::Plain => None,
+    }
+}
+
+/// The people in a room, as far as they are listed, and how many there are.
+#[must_use]
+pub fn user_list(people: &[Person], count: u64) -> Frame {
+    let users: Vec<_> = people.iter().map(|person| person.user.called()).collect();
+    let more = count.saturating_sub(people.len() as u64);
+    let names = users.join(", ");
+    let message = match (users.len(), more) {
+        (0, _) => "Nobody is here.".to_owned(),
+        (_, 0) => format!("Here: {names}."),
+        (_, more) => format!("Here: {names} and {more} more."),
+    };
+    Frame::json(&json!({ "type": "user_list", "users": users, "message": message }))
+}
+
+/// Somebody came to the room or, if not `came`, went; of many `who` names some and their number.
+#[must_use]
+pub fn moved(who: &str, came: bool) -> Frame {
+    let (kind, did) = match came {
+        true => ("user_join", "joined"),
+        false => ("user_leave", "left"),
+    };
+    Frame::json(&json!({ "type": kind, "user": who, "message": format!("{who} {did}") }))
+}
+
+/// A message to one person alone.
+#[must_use]
+pub fn private_message(message: &Message) -> Frame {
+    let (user, message) = (&message.author.name, &message.text);
+    Frame::json(&json!({ "type": "private_message", "user": user, "message": message }))
+}
+
+/// The author's receipt for it.
+#[must_use]
+pub fn private_message_delivered(target: &str, text: &str) -> Frame {
+    Frame::json(&json!({
+        "type": "private_message_delivered", "target": target, "message": text,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{User, UserId};
+
+    #[test]
+    fn of_a_crowd_some_are_listed_and_the_others_counted() {
+        let people: Vec<_> = (0..3)
+            .map(|id| Person {
+                user: User {
+                    id: UserId(id),
+                    name: format!("user{id}"),
+                    display_name: (id == 1).then(|| "Anna Lee".to_owned()),
+                },
+                unread: 0,
+                online: true,
+            })
+            .collect();
+        let told = |count| {
+            let frame = user_list(&people, count);
+            let payload = frame.payloads().next().unwrap();
+            serde_json::from_slice::<Value>(payload).unwrap()
+        };
+        assert_eq!(told(3)["users"], json!(["user0", "Anna Lee", "user2"]));
+        assert_eq!(told(3)["message"], "Here: user0, Anna Lee, user2.");
+        assert_eq!(
+            told(40)["message"],
+            "Here: user0, Anna Lee, user2 and 37 more."
+        );
+    }
+
+    #[test]
+    fn what_a_program_says_is_read_by_its_door() {
+        #[track_caller]
+        fn check(dialect: Dialect, text: &str, expected: Result<(&str, Option<&str>), &str>) {
+            let expected = match expected {
+                Ok((text, sender)) => Ok(Action::NewMessage {
+                    text: text.to_owned(),
+                    room: None,
+                    key: None,
+                    sender: sender.map(str::to_owned),
+                }),
+                Err(words) => Err(Refusal::new(words)),
+            };
+            assert_eq!(read(dialect, text), expected, "{text}");
+        }
+        let odd = "That could not be understood: send {\"message\": \"…\"}.";
+        check(Dialect::Objects, r#"{"message": "hi"}"#, Ok(("hi", None)));
+        check(
+            Dialect::Objects,
+            r#"{"message": "hi", "sender": "x", "user": 1}"#,
+            Ok(("hi", None)),
+        );
+        for text in [
+            "hi",
+            "{}",
+            "[]",
+            "5",
+            r#"{"message": 5}"#,
+            r#"{"message": null}"#,
+            "",
+        ] {
+            check(Dialect::Objects, text, Err(odd));
+        }
+        let odd = "That could not be understood: send {\"type\": \"message\", \"text\": \"…\", \
+                   \"sender\": \"…\"}.";
+        check(
+            Dialect::Lines,
+            r#"{"type": "message", "text": "hi", "sender": "Anna"}"#,
+            Ok(("hi", Some("Anna"))),
+        );
+        check(
+            Dialect::Lines,
+            r#"{"type": "message", "text": "hi"}"#,
+            Ok(("hi", None)),
+        );
+        check(
+            Dialect::Lines,
+            r#"{"type": "join", "text": "hi"}"#,
+            Err("There is no type but “message”."),
+        );
+        for text in [
+            "{}",
+            r#"{"message": "hi"}"#,
+            r#"{"type": "message", "text": 1}"#,
+        ] {
+            check(Dialect::Lines, text, Err(odd));
+        }
+    }
+}
