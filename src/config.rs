@@ -11,6 +11,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::chat;
+use crate::model::GroupName;
 use crate::socket;
 use crate::store::Synchronous;
 use crate::web;
@@ -76,6 +77,26 @@ pub struct Config {
     )]
     #[arg(value_name = "ADDRESS", value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
+
+    /// What those are told who enter a group; {group} stands for its name, and nothing is said
+    /// where it is empty
+    #[arg(
+        long,
+        env = "OVERWIRE_WELCOME",
+        default_value = "Welcome to {group}. Everybody who comes here can read what is written.",
+        value_name = "WORDS"
+    )]
+    pub welcome: String,
+
+    /// The same for one group, such as “python=Welcome to {group}, please paste code as text.”; may
+    /// be given several times, in the variable a line each
+    #[arg(
+        long = "welcome-to",
+        env = "OVERWIRE_WELCOME_TO",
+        value_delimiter = '\n'
+    )]
+    #[arg(value_name = "GROUP=WORDS", value_parser = welcome_to)]
+    pub welcome_to: Vec<(GroupName, String)>,
 
     /// Lift the pace and the limit of connections per address (for benchmarks)
     #[arg(long, env = "OVERWIRE_UNLIMITED", action = ArgAction::SetTrue)]
@@ -209,6 +230,12 @@ impl Config {
         }
     }
 
+    /// What those are told who enter a group.
+    #[must_use]
+    pub fn welcome(&self) -> chat::Welcome {
+        chat::Welcome::new(self.welcome.clone(), self.welcome_to.clone())
+    }
+
     /// What one socket may do.
     #[must_use]
     pub fn socket_limits(&self) -> socket::Limits {
@@ -232,6 +259,14 @@ fn host_and_port(text: &str) -> Result<String, String> {
     port.parse::<u16>()
         .map_err(|_| format!("“{port}” is not a port (0 to 65535)"))?;
     Ok(text.to_owned())
+}
+
+fn welcome_to(text: &str) -> Result<(GroupName, String), String> {
+    let (group, words) = text
+        .split_once('=')
+        .ok_or("give the name of a group, “=” and the words")?;
+    let group = GroupName::new(group).map_err(|bad| bad.to_string())?;
+    Ok((group, words.to_owned()))
 }
 
 fn network(text: &str) -> Result<IpNet, String> {

@@ -109,7 +109,14 @@ async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<dyn St
         .with_context(|| format!("could not open the database {}", config.database))?;
     seed(&*store).await?;
     let relay = Arc::new(InProcess::default());
-    let chat = Chat::start(Arc::clone(&store), relay, views, config.chat_limits()).await?;
+    let chat = Chat::start(
+        Arc::clone(&store),
+        relay,
+        views,
+        config.chat_limits(),
+        config.welcome(),
+    )
+    .await?;
     Ok((store, chat))
 }
 

@@ -72,6 +72,8 @@ impl Selector {
     pub const ROOM_COUNT: Self = Self::fixed("#room-count");
     /// Who they are.
     pub const ROOM_PEOPLE: Self = Self::fixed("#room-people");
+    /// What those are told who enter the room.
+    pub const ROOM_WELCOME: Self = Self::fixed("#room-welcome");
     /// Who came to the room and who went.
     pub const ROOM_MOVES: Self = Self::fixed("#room-moves");
     /// Who is typing in the room.
@@ -98,7 +100,7 @@ impl Selector {
     pub const USERS_FOUND: Self = Self::fixed("#users-found");
 
     /// Every fixed selector a push may go to.
-    pub const FIXED: [Self; 20] = [
+    pub const FIXED: [Self; 21] = [
         Self::LOGGED_USER,
         Self::GROUP_NAME,
         Self::MESSAGES_LIST,
@@ -107,6 +109,7 @@ impl Selector {
         Self::CONNECTION,
         Self::ROOM_COUNT,
         Self::ROOM_PEOPLE,
+        Self::ROOM_WELCOME,
         Self::ROOM_MOVES,
         Self::ROOM_TYPING,
         Self::MESSAGE_FORM,

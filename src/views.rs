@@ -458,6 +458,14 @@ impl Views {
         ])
     }
 
+    /// What those are told who enter a room.
+    pub fn room_welcome(&self, words: Option<&str>) -> Result<Push> {
+        Ok(Push::inner(
+            Selector::ROOM_WELCOME,
+            self.draw("_room_welcome.html", context! { words })?,
+        ))
+    }
+
     /// Who came to a room and who went, the newest first.
     pub fn room_moves(&self, came: &[String], went: &[String]) -> Result<Push> {
         let context = context! { came => listed(came), went => listed(went) };

@@ -10,6 +10,7 @@ mod moves;
 mod pace;
 mod people;
 mod typing;
+mod welcome;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ use crate::views::{ChatPage, Tone, ViewError, Views};
 use delivery::Delivery;
 use pace::{Pace, Paces};
 use people::People;
+pub use welcome::Welcome;
 
 /// How long a socket may take to show that it is alive before somebody else takes its client
 /// over.
@@ -119,6 +121,7 @@ pub struct Chat {
     people: Arc<People>,
     paces: Paces,
     limits: Limits,
+    welcome: Welcome,
     spares: Mutex<FakeUsers>,
     started: Instant,
 }
@@ -150,6 +153,7 @@ impl Chat {
         relay: Arc<dyn Relay>,
         views: Arc<Views>,
         limits: Limits,
+        welcome: Welcome,
     ) -> std::result::Result<Arc<Self>, StoreError> {
         let node = NodeId::random();
         let changes = store.join(node).await?;
@@ -163,6 +167,7 @@ impl Chat {
             people: Arc::default(),
             paces: Paces::default(),
             limits,
+            welcome,
             spares: Mutex::new(FakeUsers::random()),
             started: Instant::now(),
         });
@@ -358,6 +363,7 @@ impl Chat {
             false => None,
         };
         let groups = self.groups(client, Some(room)).await?;
+        let welcome = self.welcoming(outbox.dialect, room)?;
         // First into the room, then the page: so nothing falls in between.
         let (former, unsettled) = self.hub.enter(outbox, room.id, None);
         match self.rest(outbox.dialect, room.id, after).await {
@@ -377,7 +383,8 @@ impl Chat {
                     .chain(settled.map(|push| push.encode()))
                     .chain(no_lobby)
                     .chain(heading)
-                    .chain(rest);
+                    .chain(rest)
+                    .chain(welcome);
                 outbox.bring(room.id, version, frames);
                 let silence = former.is_none()
                     && client.returning.visit > 0
@@ -404,6 +411,17 @@ impl Chat {
                 Err(failure)
             }
         }
+    }
+
+    /// What whoever enters a room is told there; a page has to forget what it was told elsewhere.
+    fn welcoming(&self, dialect: Dialect, room: &Room) -> Result<Option<Frame>> {
+        let words = self.welcome.to(room);
+        Ok(match dialect {
+            Dialect::V1 => Some(self.views.room_welcome(words.as_deref())?.encode()),
+            Dialect::Objects => words.and_then(|words| json::notice(dialect, &words, true)),
+            // They have no place for it.
+            Dialect::Plain | Dialect::Lines => None,
+        })
     }
 
     /// The groups of the aside for somebody who is in that room, which is listed in any case.

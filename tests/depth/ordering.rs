@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use overwire::chat::{Chat, Client, Limits};
+use overwire::chat::{Chat, Client, Limits, Welcome};
 use overwire::fake::FakeUsers;
 use overwire::model::{Message, NodeId};
 use overwire::protocol::Dialect;
@@ -312,7 +312,11 @@ async fn start(
             ..Limits::default()
         };
         let (store, relay, views) = (Arc::clone(&store), Arc::clone(&relay), Arc::clone(&views));
-        chats.push(Chat::start(store, relay, views, limits).await.unwrap());
+        chats.push(
+            Chat::start(store, relay, views, limits, Welcome::default())
+                .await
+                .unwrap(),
+        );
     }
     (store, chats)
 }

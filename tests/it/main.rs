@@ -21,3 +21,4 @@ mod refusals;
 mod support;
 mod talking;
 mod typing;
+mod welcome;

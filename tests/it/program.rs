@@ -12,12 +12,14 @@ use super::support::program::{command, ending, make_fake_users, run};
 use super::support::tab::all;
 use super::support::{Program, Tab};
 
-const FLAGS: [&str; 14] = [
+const FLAGS: [&str; 16] = [
     "listen",
     "database",
     "synchronous",
     "allow-origin",
     "trusted-proxy",
+    "welcome",
+    "welcome-to",
     "unlimited",
     "message-characters",
     "frame-bytes",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use async_trait::async_trait;
-use overwire::chat::{Chat, Client, Limits};
+use overwire::chat::{Chat, Client, Limits, Welcome};
 use overwire::hub::OUTBOX_BYTES;
 use overwire::model::{
     Busy, DisplayName, GroupName, Message, MessageId, Millis, NewUser, NodeId, Page, Person, Room,
@@ -134,9 +134,15 @@ async fn place() -> Place {
         ..Limits::default()
     };
     let as_store: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
-    let chat = Chat::start(as_store, Arc::new(relay), Arc::new(views), limits)
-        .await
-        .unwrap();
+    let chat = Chat::start(
+        as_store,
+        Arc::new(relay),
+        Arc::new(views),
+        limits,
+        Welcome::default(),
+    )
+    .await
+    .unwrap();
     Place {
         store,
         chat,

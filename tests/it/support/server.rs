@@ -27,6 +27,7 @@ pub(crate) struct Setup {
     /// How many fake users a new database is given.
     pub(crate) users: usize,
     pub(crate) chat: chat::Limits,
+    pub(crate) welcome: chat::Welcome,
     pub(crate) socket: socket::Limits,
     pub(crate) access: Access,
 }
@@ -64,6 +65,7 @@ impl Server {
         let mut setup = Setup {
             users: 30,
             chat: chat::Limits::default(),
+            welcome: chat::Welcome::default(),
             socket: socket::Limits::default(),
             access: Access {
                 connections_per_address: Some(500),
@@ -207,9 +209,15 @@ async fn run(file: &Path, setup: &Setup, address: SocketAddr) -> (SocketAddr, Ru
     }
     let views = Arc::new(Views::new().unwrap());
     let relay = Arc::new(InProcess::default());
-    let chat = Chat::start(Arc::clone(&store), relay, views, setup.chat)
-        .await
-        .unwrap();
+    let chat = Chat::start(
+        Arc::clone(&store),
+        relay,
+        views,
+        setup.chat,
+        setup.welcome.clone(),
+    )
+    .await
+    .unwrap();
     let web = Web::new(Arc::clone(&chat), setup.access.clone(), setup.socket);
     let listener = web::listen(address).unwrap();
     let address = listener.local_addr().unwrap();

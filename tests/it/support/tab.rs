@@ -12,7 +12,7 @@ use super::wire::{Event, Handshake, Wire};
 use super::{Door, soon};
 
 /// Where pushes may go, beside `#message-<id>`.
-const PLACES: [&str; 20] = [
+const PLACES: [&str; 21] = [
     "logged-user",
     "group-name",
     "messages-list",
@@ -21,6 +21,7 @@ const PLACES: [&str; 20] = [
     "connection",
     "room-count",
     "room-people",
+    "room-welcome",
     "room-moves",
     "room-typing",
     "message-form",
