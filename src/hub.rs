@@ -107,6 +107,8 @@ struct ActiveRoom {
     speakers: [usize; Dialect::ALL.len()],
     /// What everybody of a dialect is shown of the room beside its messages.
     soft: Vec<(Dialect, Region, Frame)>,
+    /// What single people are shown in place of that.
+    own: Vec<(Region, UserId, Frame)>,
     /// A newest page is to be drawn for the plain tabs, and whether somebody is at it.
     page_wanted: bool,
     page_drawing: bool,
@@ -486,14 +488,20 @@ impl Hub {
         let Some(active) = self.room(room) else {
             return;
         };
-        let mut active = lock(&active);
+        let mut guard = lock(&active);
+        let active = &mut *guard;
+        let same = |one: &Frame, other: &Frame| one.payloads().eq(other.payloads());
         let is_it = |other: &(Dialect, Region, Frame)| (other.0, other.1) == (dialect, region);
-        let shown = active.soft.iter().find(|other| is_it(other));
-        if shown.is_some_and(|(.., shown)| shown.payloads().eq(frame.payloads())) {
+        let at = active.soft.iter().position(is_it);
+        let shown = at.map(|at| active.soft.swap_remove(at).2);
+        active.soft.push((dialect, region, frame.clone()));
+        let shown_own: Vec<_> = active.own.extract_if(.., |own| own.0 == region).collect();
+        if but.is_empty()
+            && shown_own.is_empty()
+            && shown.as_ref().is_some_and(|shown| same(shown, frame))
+        {
             return;
         }
-        active.soft.retain(|other| !is_it(other));
-        active.soft.push((dialect, region, frame.clone()));
         for outbox in active
             .active
             .values()
@@ -501,8 +509,16 @@ impl Hub {
         {
             let own = but.iter().find(|(user, _)| *user == outbox.user);
             let frame = own.map_or(frame, |(_, own)| own);
-            outbox.show(region, frame.clone());
+            let had = shown_own.iter().find(|own| own.1 == outbox.user);
+            let had = had.map(|(.., own)| own).or(shown.as_ref());
+            if !had.is_some_and(|had| same(had, frame)) {
+                outbox.show(region, frame.clone());
+            }
         }
+        let own = but
+            .iter()
+            .map(|(user, frame)| (region, *user, frame.clone()));
+        active.own.extend(own);
     }
 
     /// Gives each of these people's tabs in a room what it is called for them, if that differs from

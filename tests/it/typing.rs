@@ -41,6 +41,20 @@ async fn the_others_in_the_room_see_who_is_typing_until_it_is_sent() {
     eve.until("all", |tab| typing(tab) == "several people are typing")
         .await;
 
+    // Where the others are told the same as before, those who type may be told something else.
+    let mut finn = server.tab().await;
+    types(&mut finn);
+    let f = finn.name();
+    anna.until("several", |tab| typing(tab) == "several people are typing")
+        .await;
+    bob.enters_group("python").await;
+    let c = carl.name();
+    anna.until("the two who are left", |tab| {
+        typing(tab) == format!("{c} and {f} are typing")
+    })
+    .await;
+    bob.enters_group("hi").await;
+
     let version = eve.version();
     anna.says("there").await;
     eve.until("the message and the other two", |tab| {
