@@ -194,12 +194,23 @@ impl Views {
         ))
     }
 
-    /// What I am called, and the way to another name. Its field bears another id than the one it replaces, so
-    /// that what was typed does not stay in it.
+    /// What I am called, and the way to another name. Its ids change with the name, so that what is
+    /// being typed there stays until there is another.
     pub fn name_form(&self, user: &User) -> Result<Push> {
-        let context = context! { user => user_context(user), nonce => Millis::now().0 };
+        let nonce = match &user.display_name {
+            Some(name) => hexadecimal(&Sha256::digest(name)),
+            // As in the page before anybody is known.
+            None => "0".to_owned(),
+        };
+        let context = context! { user => user_context(user), nonce };
         let html = self.draw("_name_form.html", context)?;
         Ok(Push::inner(Selector::NAME_FORM, html))
+    }
+
+    /// The name has been chosen: whatever was open for it goes.
+    #[must_use]
+    pub fn no_name_form(&self) -> Push {
+        Push::inner(Selector::NAME_FORM, String::new())
     }
 
     /// The room I am in.

@@ -50,7 +50,7 @@ function arrive() {
   ask();
 }
 
-/** Mine stands out, and nobody is listed twice. */
+/** Mine stands out, nobody is listed twice. */
 function rule() {
   const users = all(document, "#logged-user [data-user], #users-mine li")
     .map(({ dataset }) => `[data-user="${CSS.escape(dataset.user)}"]`);
@@ -74,8 +74,8 @@ function post() {
 }
 
 function flush(again) {
-  for (const one of unsettled) {
-    if (!here || !one.room || one.state || (!again && Date.now() - one.sent < 5000)) continue;
+  const due = unsettled.filter((one) => here && one.room && !one.state && (again || !(Date.now() - one.sent < 5000)));
+  for (const one of due.slice(0, again ? 99 : 9)) {
     const { key, message, room } = one;
     one.user ||= me;
     if (one.user !== me) one.state = one.sent ? "unsure" : "refused";
@@ -168,7 +168,7 @@ function open() {
   if (matchMedia("(hover: hover)").matches && document.activeElement.matches("body, .nav__link")) box.focus();
 }
 
-/** The newest unanswered wish. */
+/** My newest wish. */
 let want = null, asked = [], before = address();
 
 function enter(to, back) {

@@ -254,3 +254,47 @@ async fn a_server_that_lets_in_and_cuts_off_again_is_asked_ever_later() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn many_texts_written_offline_are_all_sent() {
+    let mut server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.click("#name-form .me__change").await;
+        anna.sees("#name-form input").await;
+        anna.run("document.querySelector('#name-form input').focus()")
+            .await;
+        anna.types("Half a na").await;
+        let field =
+            "document.activeElement.matches('#name-form input') && document.activeElement.value";
+        let typed = anna.get::<String>(field).await;
+        server.dies();
+        anna.sees(".state__lost").await;
+        // More than the server takes at once.
+        anna.run(
+            "const box = document.querySelector('#message-text');
+             for (let n = 0; n < 180; n++) { box.value = `text ${n}`; box.form.requestSubmit() }
+             document.querySelector('#name-form input').focus()",
+        )
+        .await;
+        anna.until("document.documentElement.dataset.pending === '180'")
+            .await;
+        server.starts_again();
+        anna.until("document.documentElement.dataset.pending === '0'")
+            .await;
+        assert!(!anna.shows(".waiting").await);
+        let texts: Vec<String> = (130..180).map(|n| format!("text {n}")).collect();
+        let shown = anna.texts().await;
+        assert_eq!(shown[shown.len() - 50..], texts[..]);
+        // What is being typed elsewhere has stayed.
+        assert!(anna.shows("#name-form input").await);
+        assert_eq!(
+            anna.get::<String>("document.querySelector('#name-form input').value")
+                .await,
+            typed
+        );
+    })
+    .await;
+    assert_eq!(server.stored("text 0"), 1);
+    assert_eq!(server.stored("text 179"), 1);
+}
