@@ -446,10 +446,16 @@ impl DisplayName {
         &self.0
     }
 
-    /// The same name with a number behind it, cut to fit.
+    /// The name up to the end of each of its words, the whole of it last.
+    pub fn beginnings(&self) -> impl Iterator<Item = &str> {
+        let ends = self.0.match_indices(' ').map(|(at, _)| at);
+        ends.chain([self.0.len()]).map(|end| &self.0[..end])
+    }
+
+    /// The same name with a number behind it, cut to fit, and as many words as it had.
     #[must_use]
     pub fn numbered(&self, number: u32) -> Self {
-        let ending = format!(" {number}");
+        let ending = format!("-{number}");
         let room = Self::CHARACTERS.saturating_sub(ending.len());
         let name: String = self.0.chars().take(room).collect();
         Self(format!("{}{ending}", name.trim_end()))
@@ -767,10 +773,10 @@ mod tests {
     #[test]
     fn a_number_makes_another_name_that_fits() {
         let name = DisplayName::new(&"x".repeat(32)).unwrap();
-        assert_eq!(name.numbered(12).as_str(), format!("{} 12", "x".repeat(29)));
+        assert_eq!(name.numbered(12).as_str(), format!("{}-12", "x".repeat(29)));
         assert_eq!(
             DisplayName::new("Anna").unwrap().numbered(2).as_str(),
-            "Anna 2"
+            "Anna-2"
         );
     }
 }

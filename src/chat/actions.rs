@@ -8,7 +8,8 @@ use super::commands::{self, Addressed, Command};
 use super::{Chat, Client, Failure, NOT_SAVED, Result, TROUBLE, most_typed, people};
 use crate::json;
 use crate::model::{
-    BadText, DisplayName, GroupName, Message, MessageId, MessageText, RoomId, Target, User,
+    BadText, DisplayName, GroupName, Message, MessageId, MessageText, Room, RoomId, RoomKind,
+    Target, User,
 };
 use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal};
 use crate::store::{Amend, Amended, Entered, Post, Posted, Renamed};
@@ -31,7 +32,13 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             key,
             sender,
         } => {
-            chat.spend(client).map_err(|refusal| refusal.of(key))?;
+            if let Err(refusal) = chat.spend(client) {
+                // What is stored already is settled rather than refused.
+                return match settle_known(chat, client, key).await? {
+                    true => Ok(()),
+                    false => Err(refusal.of(key).into()),
+                };
+            }
             if let Some(sender) = sender {
                 be_called(chat, client, sender).await?;
             }
@@ -158,6 +165,10 @@ async fn rename(chat: &Chat, client: &Client, name: Option<DisplayName>) -> Resu
             rooms,
         } => {
             chat.renamed(&user, rooms)?;
+            if client.outbox.dialect == Dialect::V1 {
+                let form = chat.views.name_form(&user)?;
+                chat.push(client, [chat.views.no_name_form(), form]);
+            }
             if let Some(former) = former {
                 chat.people.moved(former);
             }
@@ -236,6 +247,10 @@ async fn private_message(
     to: &Addressed<'_>,
     key: Option<Uuid>,
 ) -> Result<()> {
+    // Names may mean others by now: what was sent under the key went where it went.
+    if settle_known(chat, client, key).await? {
+        return Ok(());
+    }
     let words = |name: &str| name.split_whitespace().collect::<Vec<_>>().join(" ");
     let names = to.ways.iter().map(|(name, _)| words(name)).collect();
     let found = chat.store.person_called(names).await?;
@@ -259,12 +274,37 @@ async fn private_message(
                 let receipt = json::private_message_delivered(&to, text);
                 client.outbox.push([receipt]);
             }
-            _ => chat.say(
-                client,
-                &Refusal::new(format!("Sent to {to} alone.")),
-                Tone::Done,
-            )?,
+            _ => chat.say(client, &sent_to(&room), Tone::Done)?,
         }
+    }
+    Ok(())
+}
+
+fn sent_to(room: &Room) -> Refusal {
+    Refusal::new(format!("Sent to {} alone.", title(room)))
+}
+
+/// Settles a key under which something stands already. Answers whether it does.
+async fn settle_known(chat: &Chat, client: &Client, key: Option<Uuid>) -> Result<bool> {
+    let Some(key) = key else { return Ok(false) };
+    let Some((message, room)) = chat.store.known(client.user.id, key).await? else {
+        return Ok(false);
+    };
+    settle(chat, client, &message).await?;
+    let elsewhere = client.outbox.place().is_none_or(|at| at.room != room.id);
+    if elsewhere && matches!(room.kind, RoomKind::Private { .. }) {
+        chat.say(client, &sent_to(&room), Tone::Done)?;
+    }
+    Ok(true)
+}
+
+/// Shows a message where its key waits, since no ordered push of it will.
+async fn settle(chat: &Chat, client: &Client, message: &Message) -> Result<()> {
+    if message.key.is_some() && client.outbox.dialect == Dialect::V1 {
+        chat.push(client, [chat.views.changed_message(message)]);
+        // It may have been shown already, and changed since it was read.
+        let (room, id) = (message.room, message.id);
+        change_again(chat, client, room, id, id, message.changed).await?;
     }
     Ok(())
 }
@@ -306,11 +346,7 @@ async fn post(
             return Ok(false);
         }
     };
-    if message.key.is_some() && client.outbox.dialect == Dialect::V1 {
-        chat.push(client, [chat.views.changed_message(&message)]);
-        // It may have been shown already, and changed since it was read.
-        change_again(chat, client, room, message.id, message.id, message.changed).await?;
-    }
+    settle(chat, client, &message).await?;
     Ok(true)
 }
 

@@ -254,7 +254,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// The user chooses what to be called; `None` for their user name. A name is taken, and so are
     /// those that look like it, where it is anybody else's user name or somebody who is here is
-    /// called so.
+    /// called so. Nor may a name begin with somebody else's user name.
     async fn rename(&self, user: UserId, name: Option<DisplayName>) -> Result<Renamed>;
 
     /// Whoever is called by the first of these names that anybody has, by user name or else by
@@ -271,6 +271,9 @@ pub trait Store: Send + Sync + 'static {
     /// Stores a message in a room its author may post in: durable, and with the room's version
     /// one higher, when it answers. A known key of the same author stores nothing.
     async fn post(&self, post: Post) -> Result<Posted>;
+
+    /// What stands under a key of that author, and the room it is in.
+    async fn known(&self, author: UserId, key: Uuid) -> Result<Option<(Message, Room)>>;
 
     /// A message of that author as it is, which is [`Amended::Already`] or [`Amended::Deleted`], or
     /// why it is none of theirs.

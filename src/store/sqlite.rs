@@ -767,12 +767,16 @@ fn rename(
     let name = name.filter(|name| name.as_str() != own.name);
     let look = name.map(DisplayName::look);
     let mut former = None;
-    if let Some(look) = &look {
-        let is_user_name: bool = db
-            .prepare_cached(&format!(
-                "select exists (select 1 from users u where {LOOK} = ? and u.id <> ?)"
-            ))?
-            .query_one(params![look, me.0], |row| row.get(0))?;
+    if let Some((name, look)) = name.zip(look.as_ref()) {
+        let mut is_user_name = false;
+        for beginning in name.beginnings() {
+            let look = DisplayName::look_of(beginning);
+            is_user_name |= db
+                .prepare_cached(&format!(
+                    "select exists (select 1 from users u where {LOOK} = ? and u.id <> ?)"
+                ))?
+                .query_one(params![look, me.0], |row| row.get::<_, bool>(0))?;
+        }
         let holder: Option<(i64, bool)> = db
             .prepare_cached(
                 "select u.id, exists (
@@ -1026,19 +1030,22 @@ fn private_room_with(
     private_room(db, me, with, now).map(Entered::Room)
 }
 
+/// What stands under a key of that author.
+fn known(db: &Connection, author: UserId, key: &str) -> rusqlite::Result<Option<Message>> {
+    db.prepare_cached(&format!(
+        "select {MESSAGE} where m.user_id = ? and m.key = ?"
+    ))?
+    .query_one(params![author.0, key], message)
+    .optional()
+}
+
 fn post(writing: &mut Writing<'_>, post: &Post, now: Millis) -> rusqlite::Result<Posted> {
     let db = writing.db;
     let key = post.key.map(|key| key.to_string());
-    if let Some(key) = &key {
-        let known = db
-            .prepare_cached(&format!(
-                "select {MESSAGE} where m.user_id = ? and m.key = ?"
-            ))?
-            .query_one(params![post.author.0, key], message)
-            .optional()?;
-        if let Some(known) = known {
-            return Ok(Posted::Known(known));
-        }
+    if let Some(key) = &key
+        && let Some(known) = known(db, post.author, key)?
+    {
+        return Ok(Posted::Known(known));
     }
     let Some(step) = step(writing, post.room, post.author)? else {
         return Ok(Posted::NoSuchRoom);
@@ -1185,13 +1192,18 @@ fn amend(writing: &mut Writing<'_>, amend: &Amend, now: Millis) -> rusqlite::Res
     if new.is_none() && step.between.is_some() {
         // What is no more is not to be read any more either.
         db.prepare_cached(
-            "update users_subscribed set unread = unread - 1
-             where room_id = :room and user_id <> :author and read_message_id < :id and unread > 0",
+            "update users_subscribed as s set
+                unread = (select count(*) from (
+                    select 1 from messages m
+                    where m.room_id = s.room_id and m.id > s.read_message_id
+                    and m.user_id <> s.user_id and m.deleted_at is null limit :most))
+             where room_id = :room and user_id <> :author and read_message_id < :id",
         )?
         .execute(named_params! {
             ":room": amend.room.0,
             ":author": amend.author.0,
             ":id": found.id.0,
+            ":most": UNREAD_AT_MOST,
         })?;
     }
     Ok(Amended::Done(tell(writing, amend.node, step, found.id.0)?))
@@ -1218,12 +1230,11 @@ fn subscribe(
     let own = user == post.author;
     db.prepare_cached(
         "insert into users_subscribed
-            (user_id, room_id, since, with_id, last_message_id, read_message_id, unread)
-         values (:user, :room, :now, :with, :message, :read, :unread)
+            (user_id, room_id, since, with_id, last_message_id, unread)
+         values (:user, :room, :now, :with, :message, :unread)
          on conflict do update set
             last_message_id = excluded.last_message_id,
-            read_message_id = max(read_message_id, excluded.read_message_id),
-            unread = case excluded.unread when 0 then 0 else min(unread + 1, :most) end",
+            unread = min(unread + excluded.unread, :most)",
     )?
     .execute(named_params! {
         ":user": user.0,
@@ -1231,7 +1242,6 @@ fn subscribe(
         ":now": now.0,
         ":with": with.map(|with| with.0),
         ":message": message.0,
-        ":read": if own { message.0 } else { 0 },
         ":unread": i64::from(!own),
         ":most": UNREAD_AT_MOST,
     })?;
@@ -1471,6 +1481,17 @@ impl Store for SqliteStore {
     async fn post(&self, new: Post) -> Result<Posted> {
         self.write(move |writing| post(writing, &new, Millis::now()))
             .await
+    }
+
+    async fn known(&self, author: UserId, key: Uuid) -> Result<Option<(Message, Room)>> {
+        self.read(move |db| {
+            let Some(message) = known(db, author, &key.to_string())? else {
+                return Ok(None);
+            };
+            let room = room(db, author, message.room)?;
+            Ok(room.map(|room| (message, room)))
+        })
+        .await
     }
 
     async fn own_message(

@@ -115,3 +115,50 @@ async fn help_lists_the_commands_and_settles_what_asked_for_it() {
     let words = is_told(&mut plain, "/help").await;
     assert!(words.contains("/pm"), "{words}");
 }
+
+#[tokio::test]
+async fn sent_again_it_went_where_it_went_whoever_is_called_so_now() {
+    let server = Server::start().await;
+    let (mut anna, mut bob, mut carl) =
+        (server.tab().await, server.tab().await, server.tab().await);
+    let (a, b) = (anna.name(), bob.name());
+    let called = async |tab: &mut Tab, name: &str| {
+        tab.sends("Change name", json!({ "name": name }));
+        tab.until(name, |tab| tab.page.the("name-form").text().contains(name))
+            .await;
+    };
+    called(&mut bob, "Bob Kay").await;
+    let key = anna.writes("/pm \"Bob Kay\" secret");
+    anna.until("the receipt", |tab| tab.notice().contains("Bob Kay"))
+        .await;
+    called(&mut bob, "Robert").await;
+    for name in ["", "Bob Kay"] {
+        if !name.is_empty() {
+            called(&mut carl, name).await;
+        }
+        let mark = anna.pushes.len();
+        let again = json!({ "message": "/pm \"Bob Kay\" secret", "key": key });
+        anna.sends("New message", again);
+        let words = anna.is_told_since(mark).await;
+        assert_eq!(words, format!("Sent to Robert ({b}) alone."));
+    }
+    bob.opens_private(&a).await;
+    bob.sees_exactly(&["secret"]).await;
+    assert_eq!(server.count("messages"), 1);
+}
+
+#[tokio::test]
+async fn a_private_text_from_elsewhere_leaves_the_mark_of_what_was_not_seen() {
+    let server = Server::start().await;
+    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let (a, b) = (anna.name(), bob.name());
+    bob.opens_private(&a).await;
+    bob.says("look at this").await;
+    anna.until("the mark", |tab| tab.unread_from(&b) == 1).await;
+    let key = anna.writes(&format!("/pm {b} by the way"));
+    anna.is_settled(&key).await;
+    bob.sees("by the way").await;
+    bob.says("and this").await;
+    anna.until("both of them marked", |tab| tab.unread_from(&b) == 2)
+        .await;
+}

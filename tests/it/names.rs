@@ -295,3 +295,21 @@ async fn the_lobby_takes_a_name_and_a_group() {
     }
     assert_eq!(my_name(&anna), "Anna");
 }
+
+#[tokio::test]
+async fn nobody_takes_anothers_private_texts_by_a_name_that_begins_like_theirs() {
+    let server = Server::start().await;
+    let (mut anna, mut bob, mut carl) =
+        (server.tab().await, server.tab().await, server.tab().await);
+    let (a, b) = (anna.name(), bob.name());
+    for name in [format!("{b} hello"), format!("{} my", b.to_uppercase())] {
+        let words = is_refused(&mut carl, &name).await;
+        assert!(words.contains("confused"), "{words}");
+    }
+    let key = anna.writes(&format!("/pm {b} hello my friend"));
+    anna.is_settled(&key).await;
+    bob.opens_private(&a).await;
+    bob.sees_exactly(&["hello my friend"]).await;
+    // With one's own user name one may go on.
+    is_called(&mut bob, &format!("{b} the Great")).await;
+}

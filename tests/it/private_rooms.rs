@@ -236,7 +236,10 @@ async fn reading_never_goes_back() {
         bob.sees(text).await;
     }
     let ids: Vec<_> = bob.messages().iter().map(|message| message.id).collect();
-    bob.sends("Read", json!({ "message": ids[1], "room": bob.room() }));
+    for tab in [&mut anna, &mut bob] {
+        let room = tab.room();
+        tab.sends("Read", json!({ "message": ids[1], "room": room }));
+    }
     let read = format!(
         "users_subscribed where unread = 0 and read_message_id = {}",
         ids[1]

@@ -319,6 +319,22 @@ async fn too_much_at_once_is_refused_and_can_be_done_a_moment_later() {
     assert_eq!(server.count("messages"), seen.len() as u64);
     bob.says("I have a pace of my own").await;
 
+    // What is stored already is not refused when it is sent again.
+    let stored = anna.messages().into_iter().find_map(|one| one.key).unwrap();
+    let mark = anna.pushes.len();
+    for _ in 0..30 {
+        anna.sends("New message", json!({ "message": "again", "key": stored }));
+    }
+    let about_it = |tab: &Tab| -> Vec<String> {
+        let pushes = tab.pushes[mark..].iter();
+        let about_it = pushes.filter(|push| push.html.contains(&stored));
+        about_it.map(|push| push.place.clone()).collect()
+    };
+    anna.until("an answer to each", |tab| about_it(tab).len() == 30)
+        .await;
+    let places = about_it(&anna);
+    assert!(!places.contains(&"notice".to_owned()), "{places:?}");
+
     // A refused frame spends as well, so that nonsense is not free; reading never does.
     for _ in 0..30 {
         anna.wire().text("nonsense");

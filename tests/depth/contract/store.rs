@@ -1305,6 +1305,16 @@ async fn what_is_deleted_is_unread_no_more(backend: &impl Backend) {
     assert_eq!(unread(&*store, &anna).await, [0]);
     seen(all[1]).await;
     assert_eq!(unread(&*store, &bob).await, [1]);
+    // Though more than are counted were unread.
+    let many: Vec<_> = {
+        post_many(&*store, &anna, room, 150).await;
+        let (all, _) = whole_room(&*store, room).await;
+        all.into_iter().rev().take(150).collect()
+    };
+    for message in &many[..100] {
+        amend(&*store, &anna, room, message.id, None).await;
+    }
+    assert_eq!(unread(&*store, &bob).await, [51]);
 }
 
 async fn a_private_room_is_found_without_entering_it(backend: &impl Backend) {
@@ -1339,9 +1349,9 @@ async fn unread_messages_are_counted_until_they_are_seen(backend: &impl Backend)
     assert_eq!(unread(&*store, &bob).await, [2]);
     seen(&bob, first.id).await.unwrap();
     assert_eq!(unread(&*store, &bob).await, [1]);
-    // Whoever answers has read.
+    // Whoever answers may not have read, such as by a command from elsewhere.
     post(&*store, &bob, room, "3").await;
-    assert_eq!(unread(&*store, &bob).await, [0]);
+    assert_eq!(unread(&*store, &bob).await, [1]);
     assert_eq!(unread(&*store, &anna).await, [1]);
     post_many(&*store, &anna, room, 105).await;
     assert_eq!(unread(&*store, &bob).await, [100]);
@@ -1684,7 +1694,16 @@ async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
     assert!(pair.contains(&user) && pair.contains(&bob.user));
     assert_eq!(store.pair(hi(&*store).await).await.unwrap(), None);
     // Neither that one, nor a user name, be they somebody's or nobody's yet.
-    for name in ["lee", "1EE", &anna.user.name, "Seed7", "d0ra1"] {
+    let begun = format!("{} hello", anna.user.name);
+    for name in [
+        "lee",
+        "1EE",
+        &anna.user.name,
+        &begun,
+        "Seed7",
+        "d0ra1",
+        "Seed 7 x",
+    ] {
         assert_eq!(rename(&*store, &bob, name).await, Renamed::Taken, "{name}");
     }
     // Nobody is made who would be called like somebody.

@@ -19,6 +19,7 @@ use overwire::store::{
 };
 use overwire::views::Views;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::list::List;
 use crate::support::soon;
@@ -90,6 +91,7 @@ every_act_may_fail! {
     person_called(names: Vec<String>) -> Option<(usize, User)>;
     pair(room: RoomId) -> Option<[User; 2]>;
     post(post: Post) -> Posted;
+    known(author: UserId, key: Uuid) -> Option<(Message, Room)>;
     own_message(author: UserId, room: RoomId, message: MessageId) -> Amended;
     amend(amend: Amend) -> Amended;
     mark_read(reads: Vec<(UserId, RoomId, MessageId)>) -> ();
