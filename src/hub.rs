@@ -91,8 +91,8 @@ pub struct Hub {
 #[derive(Default)]
 struct Clients {
     connected: HashMap<ClientId, Arc<Outbox>>,
-    /// What every tab shows of those who are here.
-    online: Option<Frame>,
+    /// What every tab shows of those who are here, and how many that lists.
+    online: Option<(usize, Frame)>,
     /// The server stops: whoever comes now is closed too.
     closing: Option<Close>,
 }
@@ -535,17 +535,18 @@ impl Hub {
         }
     }
 
-    /// Gives every tab the list of those who are here, if it differs from what they have.
-    pub fn show_online(&self, frame: &Frame) {
+    /// Gives every tab the list of those who are here, if it differs from what they have; it lists
+    /// so many people.
+    pub fn show_online(&self, listed: usize, frame: &Frame) {
         let mut clients = lock(&self.clients);
         if clients
             .online
             .as_ref()
-            .is_some_and(|online| online.payloads().eq(frame.payloads()))
+            .is_some_and(|(_, online)| online.payloads().eq(frame.payloads()))
         {
             return;
         }
-        clients.online = Some(frame.clone());
+        clients.online = Some((listed, frame.clone()));
         for outbox in clients
             .connected
             .values()
@@ -555,11 +556,18 @@ impl Hub {
         }
     }
 
-    /// Gives a newcomer the list of those who are here, as it was drawn last.
+    /// Gives a newcomer the list of those who are here, as it was drawn last; but not the one that
+    /// tells somebody that they are alone, who are not any more.
     pub fn show_online_to(&self, outbox: &Outbox) {
+        let people = self.people();
         let clients = lock(&self.clients);
-        if let (Dialect::V1, Some(online)) = (outbox.dialect, &clients.online) {
-            outbox.show(Region::Online, online.clone());
+        match &clients.online {
+            Some((listed, online))
+                if outbox.dialect == Dialect::V1 && (*listed > 1 || people == 1) =>
+            {
+                outbox.show(Region::Online, online.clone());
+            }
+            _ => {}
         }
     }
 
@@ -1109,7 +1117,7 @@ mod tests {
         outbox.show(Region::Notice, frame("notice"));
         step(&hub, ROOM, 5);
         outbox.show(Region::Mine, frame("mine 2"));
-        hub.show_online(&frame("online"));
+        hub.show_online(2, &frame("online"));
         assert_eq!(taken(&outbox), ["5", "notice", "mine 2", "online"]);
         assert_eq!(taken(&outbox), [""; 0]);
     }
@@ -1119,7 +1127,7 @@ mod tests {
         let hub = Hub::default();
         let outbox = tab(&hub, 1, Dialect::V1, 4);
         for words in ["anna", "anna", "anna and bob"] {
-            hub.show_online(&frame(words));
+            hub.show_online(words.split(" and ").count(), &frame(words));
             outbox.show_new(Region::Mine, &frame(words));
             let expected: &[&str] = match (words, seen(&outbox)) {
                 ("anna", Some(5)) => &[],
@@ -1131,6 +1139,10 @@ mod tests {
         let newcomer = tab(&hub, 2, Dialect::V1, 4);
         hub.show_online_to(&newcomer);
         assert_eq!(taken(&newcomer), ["anna and bob"]);
+        hub.show_online(1, &frame("anna, who is alone"));
+        let third = tab(&hub, 3, Dialect::V1, 4);
+        hub.show_online_to(&third);
+        assert_eq!(taken(&third), [""; 0]);
     }
 
     #[test]
@@ -1189,7 +1201,7 @@ mod tests {
         assert!(!hub.take_wanted_page(ROOM));
         assert_eq!(taken(&plain), ["page at 7"]);
         assert_eq!(taken(&other), ["5"]);
-        hub.show_online(&frame("online"));
+        hub.show_online(2, &frame("online"));
         assert_eq!(taken(&plain), [""; 0], "it could not show that");
         assert!(hub.want_page(ROOM));
         hub.give_up_page(ROOM);

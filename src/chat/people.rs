@@ -579,8 +579,8 @@ impl Chat {
             true => 0,
             false => self.hub.people().saturating_sub(people.len()),
         };
-        self.hub
-            .show_online(&self.views.users_online(&people, more)?.encode());
+        let list = self.views.users_online(&people, more)?.encode();
+        self.hub.show_online(people.len(), &list);
         Ok(())
     }
 }
