@@ -12,14 +12,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use overwire::chat::{Chat, Client, Limits, Welcome};
 use overwire::fake::FakeUsers;
-use overwire::model::{Message, NodeId};
-use overwire::protocol::Dialect;
+use overwire::model::{GroupName, Message, NodeId};
+use overwire::protocol::{Dialect, Hello};
 use overwire::relay::{Envelope, InProcess, News, Relay};
 use overwire::store::{self, Access, Store, Synchronous};
 use overwire::views::Views;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -279,6 +279,129 @@ impl Tab {
     }
 }
 
+/// A program that listens when it likes.
+struct Program {
+    chats: Vec<Arc<Chat>>,
+    node: usize,
+    client: Client,
+    group: &'static str,
+    objects: bool,
+    heard: Vec<Value>,
+    rng: StdRng,
+    written: Vec<String>,
+}
+
+impl Program {
+    async fn open(chats: Vec<Arc<Chat>>, seed: u64, number: usize) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed * 1000 + 500 + number as u64);
+        let node = rng.random_range(0..chats.len());
+        let group = GROUPS[number / 2];
+        let objects = number.is_multiple_of(2);
+        let dialect = match objects {
+            true => Dialect::Objects,
+            false => Dialect::Lines,
+        };
+        let hello = Hello::by_door(dialect, GroupName::new(group).unwrap());
+        let client = chats[node].connect(hello).await.unwrap();
+        Self {
+            chats,
+            node,
+            client,
+            group,
+            objects,
+            heard: Vec::new(),
+            rng,
+            written: Vec::new(),
+        }
+    }
+
+    async fn reads(&mut self, bytes: usize) {
+        for frame in self.client.outbox.take(bytes).frames {
+            for object in frame.payloads() {
+                self.heard.push(serde_json::from_slice(object).unwrap());
+            }
+        }
+        if self.client.outbox.wants_rest() {
+            self.chats[self.node].catch_up(&self.client).await;
+        }
+    }
+
+    async fn step(&mut self, number: usize, step: usize) {
+        match self.rng.random_range(0..100) {
+            0..15 => {
+                let text = format!("program {number}-{step}");
+                self.written.push(text.clone());
+                let said = match self.objects {
+                    true => json!({ "message": text }),
+                    false => json!({ "type": "message", "text": text }),
+                };
+                let chat = &self.chats[self.node];
+                chat.handle(&self.client, &said.to_string()).await;
+            }
+            // Rarely, so that it falls behind by more than a page.
+            15..25 => {
+                let bytes = self.rng.random_range(1..20_000);
+                self.reads(bytes).await;
+            }
+            _ => tokio::task::yield_now().await,
+        }
+    }
+
+    /// Every state it was told of a message: which, and its text.
+    fn states(&self) -> Vec<(i64, String)> {
+        let told = self.heard.iter().filter_map(|object| match self.objects {
+            true if object["type"] != "chat_message" => None,
+            true => Some((
+                object["id"].as_i64()?,
+                object["message"].as_str()?.to_owned(),
+            )),
+            false => Some((0, object["text"].as_str()?.to_owned())),
+        });
+        told.collect()
+    }
+
+    /// Reads until it has been told how every message stands, from the first it was told of on.
+    async fn settles(&mut self, stored: &[Message]) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            self.reads(usize::MAX).await;
+            let states = self.states();
+            let as_told = |message: &Message| {
+                let id = if self.objects { message.id.0 } else { 0 };
+                let name = &message.author.name;
+                match message.deleted {
+                    true => (id, format!("{name} deleted a message.")),
+                    false => (id, message.text.clone()),
+                }
+            };
+            let missing = stored
+                .iter()
+                .map(as_told)
+                .find(|state| !states.contains(state));
+            let Some(missing) = missing else { break };
+            assert!(
+                Instant::now() < deadline,
+                "a program in {} was not told {missing:?}",
+                self.group
+            );
+            let _ = timeout(Duration::from_millis(100), self.client.outbox.woken()).await;
+        }
+        let states = self.states();
+        if self.objects {
+            let once: BTreeSet<_> = states.iter().collect();
+            assert_eq!(once.len(), states.len(), "nothing is told twice");
+        }
+        // Those that were never changed come in their order.
+        let in_order: Vec<_> = stored
+            .iter()
+            .filter(|message| message.made == message.changed)
+            .map(|message| message.text.as_str())
+            .collect();
+        let mut told = states.iter().map(|(_, text)| text.as_str());
+        assert!(in_order.iter().all(|text| told.any(|other| other == *text)));
+    }
+}
+
 /// All messages of a group, oldest first.
 async fn whole(store: &dyn Store, group: &str) -> Vec<Message> {
     let room = store.group(group).await.unwrap().unwrap().id;
@@ -325,6 +448,17 @@ async fn story(seed: u64, nodes: usize, relay: Arc<dyn Relay>) {
     println!("seed {seed}, {nodes} nodes");
     let folder = tempfile::tempdir().unwrap();
     let (store, chats) = start(folder.path(), seed, nodes, relay).await;
+    let mut listening = tokio::task::JoinSet::new();
+    for number in 0..2 * GROUPS.len() {
+        let chats = chats.clone();
+        let mut program = Program::open(chats, seed, number).await;
+        listening.spawn(async move {
+            for step in 0..4 * STEPS {
+                program.step(number, step).await;
+            }
+            program
+        });
+    }
     let mut living = tokio::task::JoinSet::new();
     for number in 0..TABS {
         let chats = chats.clone();
@@ -337,6 +471,7 @@ async fn story(seed: u64, nodes: usize, relay: Arc<dyn Relay>) {
         });
     }
     let mut tabs = living.join_all().await;
+    let mut programs = listening.join_all().await;
 
     let mut stored = HashMap::new();
     let (mut texts, mut count) = (Vec::new(), 0);
@@ -350,7 +485,9 @@ async fn story(seed: u64, nodes: usize, relay: Arc<dyn Relay>) {
         count += all.len();
         stored.insert(format!("/chat/{group}/"), all);
     }
-    let written: Vec<String> = tabs.iter().flat_map(|tab| tab.written.clone()).collect();
+    let by_tabs = tabs.iter().flat_map(|tab| tab.written.clone());
+    let by_programs = programs.iter().flat_map(|one| one.written.clone());
+    let written: Vec<String> = by_tabs.chain(by_programs).collect();
     assert_eq!(count, written.len(), "each once");
     let as_set = |texts: &[String]| texts.iter().cloned().collect::<BTreeSet<_>>();
     assert!(as_set(&texts).is_subset(&as_set(&written)));
@@ -361,5 +498,9 @@ async fn story(seed: u64, nodes: usize, relay: Arc<dyn Relay>) {
     );
     for tab in &mut tabs {
         tab.settles(&stored).await;
+    }
+    for program in &mut programs {
+        let stored = &stored[&format!("/chat/{}/", program.group)];
+        program.settles(stored).await;
     }
 }
