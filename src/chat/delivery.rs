@@ -142,9 +142,13 @@ impl Chat {
             let looks = tabs
                 .iter()
                 .any(|tab| tab.place().is_some_and(|at| at.room == change.version.room));
-            match looks && user != change.message.author.id {
+            match looks && user != message.author.id {
                 true => self.people.redraw_unless_seen(user),
                 false => self.concern(user),
+            }
+            if looks && user == message.author.id && message.made == change.version.number {
+                // What one writes brings one to the end of the list.
+                self.people.read(user, message.room, message.id);
             }
         }
     }

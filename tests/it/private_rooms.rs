@@ -225,6 +225,19 @@ async fn what_somebody_wrote_is_marked_at_once_until_it_is_read() {
 }
 
 #[tokio::test]
+async fn whoever_answers_in_the_room_has_read() {
+    let server = Server::start().await;
+    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let (a, b) = (anna.name(), bob.name());
+    bob.opens_private(&a).await;
+    bob.says("are you there?").await;
+    anna.until("the mark", |tab| tab.unread_from(&b) == 1).await;
+    anna.opens_private(&b).await;
+    anna.says("yes").await;
+    anna.until("no mark", |tab| tab.unread_from(&b) == 0).await;
+}
+
+#[tokio::test]
 async fn reading_never_goes_back() {
     let mut server = Server::start().await;
     let (mut anna, mut bob) = (server.tab().await, server.tab().await);
