@@ -468,7 +468,8 @@ impl DisplayName {
     }
 
     /// What is the same for all names that look alike: the skeleton of Unicode Technical Standard
-    /// 39 without regard to case and spaces, in which `i`, `l` and `1` are one, and `o` and `0`.
+    /// 39 without regard to case, spaces and punctuation, in which `i`, `l` and `1` are one, and
+    /// `o` and `0`.
     #[must_use]
     pub fn look(&self) -> String {
         Self::look_of(&self.0)
@@ -479,6 +480,9 @@ impl DisplayName {
     pub fn look_of(name: &str) -> String {
         let composed: String = name.nfkc().collect();
         let lower = GroupName::key_of(&composed);
+        // Without punctuation, since a name is as well written @anna, anna: and anna, as anna.
+        let bare: String = lower.chars().filter(|c| !is_punctuation(*c)).collect();
+        let lower = if bare.trim().is_empty() { lower } else { bare };
         let seen: String = unicode_security::skeleton(&lower).collect();
         seen.to_lowercase()
             .chars()
@@ -490,6 +494,11 @@ impl DisplayName {
             })
             .collect()
     }
+}
+
+fn is_punctuation(c: char) -> bool {
+    use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory as _};
+    c.general_category_group() == GeneralCategoryGroup::Punctuation
 }
 
 /// Whether a character has ink: not a control or format character, a separator, one for private
@@ -765,6 +774,10 @@ mod tests {
         alike("Αnna", "Anna", true); // Greek
         alike("аnnа", "anna", true); // Cyrillic
         alike("ＡＮＮＡ", "anna", true);
+        alike("@anna", "Anna", true);
+        alike("Anna:", "anna", true);
+        alike("A.n-n_a,", "anna", true);
+        alike("!?", "?!", false);
         alike("Anna", "Hanna", false);
         alike("Ánna", "Anna", false);
         alike("bob1", "bob2", false);

@@ -87,6 +87,8 @@ pub type Result<T> = std::result::Result<T, ViewError>;
 pub enum Tone {
     /// Something was not done, for a reason.
     Refusal,
+    /// Something was not done yet: it is to be tried again in a moment.
+    Wait,
     /// A failure of ours.
     Trouble,
     /// What was asked for has been done.
@@ -194,23 +196,11 @@ impl Views {
         ))
     }
 
-    /// What I am called, and the way to another name. Its ids change with the name, so that what is
-    /// being typed there stays until there is another.
+    /// What I am called, and the way to another name.
     pub fn name_form(&self, user: &User) -> Result<Push> {
-        let nonce = match &user.display_name {
-            Some(name) => hexadecimal(&Sha256::digest(name)),
-            // As in the page before anybody is known.
-            None => "0".to_owned(),
-        };
-        let context = context! { user => user_context(user), nonce };
+        let context = context! { user => user_context(user) };
         let html = self.draw("_name_form.html", context)?;
         Ok(Push::inner(Selector::NAME_FORM, html))
-    }
-
-    /// The name has been chosen: whatever was open for it goes.
-    #[must_use]
-    pub fn no_name_form(&self) -> Push {
-        Push::inner(Selector::NAME_FORM, String::new())
     }
 
     /// The room I am in.
@@ -447,10 +437,10 @@ impl Views {
         ))
     }
 
-    /// The people who are here, and how many `more` than these.
-    pub fn users_online(&self, people: &[Person], more: usize) -> Result<Push> {
+    /// The people who are here, as far as they are listed, and how many are `here` if that is more.
+    pub fn users_online(&self, people: &[Person], here: Option<usize>) -> Result<Push> {
         let alone = people.len() < 2;
-        let context = context! { people => people_context(people), alone, more };
+        let context = context! { people => people_context(people), alone, here };
         Ok(Push::inner(
             Selector::USERS_ONLINE,
             self.draw("_users_online.html", context)?,
@@ -837,7 +827,7 @@ mod tests {
             views.message_form(&message(1, NASTY), 9).unwrap().html,
             views.notice(&nasty_refusal(), Tone::Refusal).unwrap().html,
             views.users_mine(&people).unwrap().html,
-            views.users_online(&people, 7).unwrap().html,
+            views.users_online(&people, Some(7)).unwrap().html,
             views.users_found(NASTY, &people, true).unwrap().html,
             views.room_people(VERSION.room, &people, 7).unwrap()[1]
                 .html

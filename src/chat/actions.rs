@@ -36,7 +36,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
                 // What is stored already is settled rather than refused.
                 return match settle_known(chat, client, key).await? {
                     true => Ok(()),
-                    false => Err(refusal.of(key).into()),
+                    false => Err(Failure::Late(refusal.of(key))),
                 };
             }
             if let Some(sender) = sender {
@@ -44,7 +44,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             }
             return new_message(chat, client, &text, room, key).await;
         }
-        _ => chat.spend(client)?,
+        _ => chat.spend(client).map_err(Failure::Late)?,
     }
     match action {
         Action::ChangeGroup(target) => change_group(chat, client, target).await,
@@ -125,7 +125,8 @@ async fn change_name(chat: &Chat, client: &Client, name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Refusal::new(format!(
-        "Somebody else is called “{}”, or so much like it that the two could be confused.",
+        "Somebody else is called “{}”, or so much like it, or like its beginning, that the \
+         two could be confused.",
         wanted.unwrap_or_default()
     ))
     .into())
@@ -165,10 +166,6 @@ async fn rename(chat: &Chat, client: &Client, name: Option<DisplayName>) -> Resu
             rooms,
         } => {
             chat.renamed(&user, rooms)?;
-            if client.outbox.dialect == Dialect::V1 {
-                let form = chat.views.name_form(&user)?;
-                chat.push(client, [chat.views.no_name_form(), form]);
-            }
             if let Some(former) = former {
                 chat.people.moved(former);
             }

@@ -52,16 +52,18 @@ fn addressed(rest: &str) -> Addressed<'_> {
         .chain([rest.len()])
         // With a sign before and one after it, as people write.
         .take_while(|end| rest[..*end].chars().count() <= DisplayName::CHARACTERS + 2);
-    let mut ways = Vec::new();
+    let (mut ways, mut first) = (Vec::new(), None);
     for end in ends {
         let (name, text) = rest.split_at(end);
         let bare = name.strip_prefix('@').unwrap_or(name);
         let bare = bare.trim_end_matches([':', ',']);
         let text = text.trim_start();
-        ways.extend([(bare, text), (name, text)]);
+        // The bare name last, which is to be tried first.
+        ways.extend([(name, text), (bare, text)]);
+        first.get_or_insert((bare, text));
     }
     ways.dedup();
-    let first = quoted.or(ways.first().copied()).unwrap_or_default();
+    let first = quoted.or(first).unwrap_or_default();
     ways.extend(quoted);
     ways.reverse();
     Addressed { ways, first }
@@ -130,14 +132,14 @@ mod tests {
         assert_eq!(
             addressed.ways,
             [
-                ("@anna lee: hi you", ""),
                 ("anna lee: hi you", ""),
-                ("@anna lee: hi", "you"),
+                ("@anna lee: hi you", ""),
                 ("anna lee: hi", "you"),
-                ("@anna lee:", "hi you"),
+                ("@anna lee: hi", "you"),
                 ("anna lee", "hi you"),
-                ("@anna", "lee: hi you"),
+                ("@anna lee:", "hi you"),
                 ("anna", "lee: hi you"),
+                ("@anna", "lee: hi you"),
             ]
         );
         let long = format!("/pm {}", "word ".repeat(1000));

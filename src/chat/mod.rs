@@ -85,6 +85,8 @@ impl Default for Limits {
 enum Failure {
     /// For a reason that the person is told.
     Refused(Refusal),
+    /// For now: it was too much at once.
+    Late(Refusal),
     /// For a fault of ours.
     Store(StoreError),
     /// For a fault of ours.
@@ -502,7 +504,7 @@ impl Chat {
                 Ok(action) => actions::act(self, client, action).await,
                 Err(refusal) => match self.spend(client) {
                     Ok(()) => Err(refusal.into()),
-                    Err(late) => Err(late.of(refusal.key).into()),
+                    Err(late) => Err(Failure::Late(late.of(refusal.key))),
                 },
             };
             tracing::debug!(done = done.is_ok(), "handled");
@@ -516,11 +518,11 @@ impl Chat {
 
     /// A frame that cannot be an action.
     pub fn refuse(&self, client: &Client, words: &str) {
-        let refusal = self
-            .spend(client)
-            .err()
-            .unwrap_or_else(|| Refusal::new(words));
-        self.tell(client, refusal.into());
+        let failure = match self.spend(client) {
+            Ok(()) => Refusal::new(words).into(),
+            Err(late) => Failure::Late(late),
+        };
+        self.tell(client, failure);
     }
 
     /// Takes one action from the client's bucket.
@@ -546,6 +548,7 @@ impl Chat {
     fn tell(&self, client: &Client, failure: Failure) {
         let (refusal, tone) = match failure {
             Failure::Refused(refusal) => (refusal, Tone::Refusal),
+            Failure::Late(refusal) => (refusal, Tone::Wait),
             Failure::Store(error) => {
                 tracing::error!(user.id = client.user.id.0, ?error, "the store failed");
                 (Refusal::new(TROUBLE), Tone::Trouble)

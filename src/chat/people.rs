@@ -575,11 +575,9 @@ impl Chat {
             self.people.due().online_changed = true;
         }
         let people = people?;
-        let more = match people.len() < LISTED {
-            true => 0,
-            false => self.hub.people().saturating_sub(people.len()),
-        };
-        let list = self.views.users_online(&people, more)?.encode();
+        let here = Some(self.hub.people());
+        let here = here.filter(|here| people.len() == LISTED && *here > LISTED);
+        let list = self.views.users_online(&people, here)?.encode();
         self.hub.show_online(people.len(), &list);
         Ok(())
     }

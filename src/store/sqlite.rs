@@ -828,15 +828,17 @@ fn call(db: &Connection, user: UserId, name: Option<&DisplayName>) -> rusqlite::
     Ok(())
 }
 
-/// Makes one user; `None` where the name or the e-mail address is taken, or somebody is called so.
+/// Makes one user; `None` where the name or the e-mail address is taken, or somebody is called by a
+/// name that begins so.
 fn add_user(db: &Connection, new: &NewUser) -> rusqlite::Result<Option<UserId>> {
+    let look = DisplayName::look_of(&new.name);
     db.prepare_cached(
         "insert into users (name, email, shuffle) select ?, ?, random()
-         where not exists (select 1 from users where display_look = ?)
+         where not exists (select 1 from users where display_look >= ? and display_look < ?)
          on conflict do nothing returning id",
     )?
     .query_one(
-        [&new.name, &new.email, &DisplayName::look_of(&new.name)],
+        [&new.name, &new.email, &look, &format!("{look}\u{10ffff}")],
         |row| row.get(0).map(UserId),
     )
     .optional()

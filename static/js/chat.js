@@ -17,7 +17,7 @@ const list = () => $("#messages-list");
 const room = () => list().dataset.room;
 const heading = () => $("#group-name").textContent.trim();
 const address = () => $("#group-name [data-address]")?.dataset.address;
-const shut = () => $("#aside").hidePopover();
+const shut = () => $(":popover-open")?.hidePopover();
 const hush = () => $("#notice").replaceChildren();
 
 /** Where I am or want to be: all I type is for there. */
@@ -85,7 +85,7 @@ function flush(again) {
 }
 
 function settle(fragment, refused) {
-  for (const { dataset } of all(fragment, "[data-key]")) {
+  for (const { dataset } of all(fragment, "[data-key]:not([data-tone=wait])")) {
     const one = unsettled.find(({ key }) => key === dataset.key);
     if (!one) continue;
     if (refused && (box.value || one.to !== place())) {
@@ -154,7 +154,6 @@ on("wire:action", (event) => {
   event.preventDefault();
 });
 
-/** Another room is on show. */
 function open() {
   shown = room();
   older = "";

@@ -33,7 +33,11 @@ async fn a_name_is_chosen_and_shown_with_the_one_that_never_changes() {
 
         asks_to_be_called(&anna, "Anna <i>").await;
         anna.sees_no("#name-form input").await;
+        anna.sees("#name-form .me__name").await;
         assert_eq!(anna.text("#name-form .me__name").await, "as Anna <i>");
+        // The focus is where it was before.
+        anna.until("document.activeElement.matches('.me__change')")
+            .await;
         assert_eq!(anna.name().await, a);
         let called = format!("Anna <i> {a}");
         bob.is_in(&called, &format!("/chat/@{a}/")).await;

@@ -123,8 +123,8 @@ async fn a_name_that_is_had_or_looks_like_it_is_refused_to_that_person_alone() {
         assert_eq!(
             words,
             format!(
-                "Somebody else is called “{shown}”, or so much like it that the two could be \
-                 confused."
+                "Somebody else is called “{shown}”, or so much like it, or like its beginning, \
+                 that the two could be confused."
             )
         );
     }
@@ -302,14 +302,29 @@ async fn nobody_takes_anothers_private_texts_by_a_name_that_begins_like_theirs()
     let (mut anna, mut bob, mut carl) =
         (server.tab().await, server.tab().await, server.tab().await);
     let (a, b) = (anna.name(), bob.name());
-    for name in [format!("{b} hello"), format!("{} my", b.to_uppercase())] {
+    for name in [
+        format!("{b} hello"),
+        format!("{} my", b.to_uppercase()),
+        format!("@{b}"),
+        format!("{b}:"),
+        format!("@{b}::"),
+        format!("{b}, hello"),
+        format!("@{b} hello"),
+    ] {
         let words = is_refused(&mut carl, &name).await;
         assert!(words.contains("confused"), "{words}");
     }
-    let key = anna.writes(&format!("/pm {b} hello my friend"));
-    anna.is_settled(&key).await;
+    for to in [
+        b.clone(),
+        format!("@{b}"),
+        format!("{b}:"),
+        format!("@{b},"),
+    ] {
+        let key = anna.writes(&format!("/pm {to} hello my friend"));
+        anna.is_settled(&key).await;
+    }
     bob.opens_private(&a).await;
-    bob.sees_exactly(&["hello my friend"]).await;
+    bob.sees_exactly(&["hello my friend"; 4]).await;
     // With one's own user name one may go on.
     is_called(&mut bob, &format!("{b} the Great")).await;
 }

@@ -73,9 +73,9 @@ async fn the_list_stays_small_however_many_are_here() {
     let mut tabs = all((0..40).map(|_| door.tab())).await;
     let more = |tab: &Tab| tab.page.get("users-more").map(|more| more.text());
     for tab in &mut tabs {
-        tab.until("25 and 15 more", |tab| {
+        tab.until("25 of 40", |tab| {
             let words = more(tab).unwrap_or_default();
-            tab.people("users-online").len() == 25 && words.starts_with("and 15 more")
+            tab.people("users-online").len() == 25 && words.starts_with("40 people are here")
         })
         .await;
     }
