@@ -6,6 +6,26 @@ use crate::browser::story;
 use crate::server::Server;
 
 #[tokio::test]
+async fn the_lobby_begins_at_its_top_though_it_does_not_fit() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.window().await;
+        anna.sized(360, 400).await;
+        anna.goto(&server.url("/chat/")).await;
+        anna.is_somebody().await;
+        let box_of = "document.querySelector('#groups-search').getBoundingClientRect()";
+        let top: f64 = anna.get(&format!("{box_of}.top")).await;
+        assert!((0.0..200.0).contains(&top), "{top}");
+        // All of it can be reached.
+        anna.click("#lobby-group").await;
+        anna.types("Chess").await;
+        anna.presses(thirtyfour::Key::Enter).await;
+        anna.is_in("#Chess", "/chat/Chess/").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn all_groups_are_one_click_away_and_back_leads_there_again() {
     let server = Server::start(&[]);
     story(async |browser| {
