@@ -13,8 +13,10 @@ use crate::model::{RoomId, User, UserId};
 
 /// How long a line says that somebody came or went.
 const SAID_FOR: Duration = Duration::from_secs(60);
-/// Of how many who came or went a room remembers the names at most.
-const REMEMBERED: usize = 100;
+/// How many who came or went a room remembers at most.
+const REMEMBERED: usize = 10_000;
+/// How many are told by name, of however many.
+const NAMED: usize = 3;
 
 /// The comings and goings of all rooms.
 #[derive(Default)]
@@ -49,11 +51,47 @@ struct Move {
     came: bool,
 }
 
-/// Who came and who went, the newest first.
+/// Who came and who went.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Lines {
-    pub(super) came: Vec<String>,
-    pub(super) went: Vec<String>,
+    pub(super) came: Names,
+    pub(super) went: Names,
+}
+
+/// Some people by name, and how many there are.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Names {
+    /// Of more than one too many only [`NAMED`] are told.
+    names: Vec<String>,
+    count: usize,
+}
+
+impl Names {
+    fn add(&mut self, name: &str) {
+        self.count += 1;
+        if self.names.len() <= NAMED {
+            self.names.push(name.to_owned());
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// In a sentence: anna, bob and carl; of many the first three and the number of the rest.
+    pub(super) fn words(&self) -> String {
+        match self.names.as_slice() {
+            [] => String::new(),
+            [one] => one.clone(),
+            [most @ .., last] if self.count <= NAMED + 1 => {
+                format!("{} and {last}", most.join(", "))
+            }
+            names => {
+                let names = names.iter().take(NAMED).cloned().collect::<Vec<_>>();
+                format!("{} and {} others", names.join(", "), self.count - NAMED)
+            }
+        }
+    }
 }
 
 impl Moves {
@@ -138,8 +176,8 @@ impl Moves {
             .flat_map(|room| room.recent.iter().rev())
         {
             match one.came {
-                true => lines.came.push(one.name.clone()),
-                false => lines.went.push(one.name.clone()),
+                true => lines.came.add(&one.name),
+                false => lines.went.add(&one.name),
             }
         }
         lines
@@ -159,9 +197,7 @@ impl Moves {
             true => &mut news.came,
             false => &mut news.went,
         };
-        if names.len() < REMEMBERED {
-            names.push(name.clone());
-        }
+        names.add(&name);
         recent.retain(|one| one.user != user);
         if recent.len() == REMEMBERED {
             recent.pop_front();
@@ -193,11 +229,27 @@ mod tests {
     #[track_caller]
     fn check(moves: &Moves, came: &[&str], went: &[&str]) {
         let lines = moves.lines(ROOM);
-        assert_eq!((lines.came, lines.went), (owned(came), owned(went)));
+        assert_eq!((lines.came, lines.went), (told(came), told(went)));
     }
 
-    fn owned(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    fn told(names: &[&str]) -> Names {
+        let mut told = Names::default();
+        names.iter().for_each(|name| told.add(name));
+        told
+    }
+
+    #[test]
+    fn names_stand_in_a_sentence() {
+        #[track_caller]
+        fn check(names: &[&str], expected: &str) {
+            assert_eq!(told(names).words(), expected);
+        }
+        check(&[], "");
+        check(&["anna"], "anna");
+        check(&["anna", "bob"], "anna and bob");
+        check(&["anna", "bob", "carl", "dora"], "anna, bob, carl and dora");
+        check(&["a", "b", "c", "d", "e"], "a, b, c and 2 others");
+        check(&["a"; 200], "a, a, a and 197 others");
     }
 
     #[test]
@@ -253,7 +305,7 @@ mod tests {
     #[test]
     fn of_many_only_the_last_are_remembered() {
         let (mut moves, now) = (Moves::default(), Instant::now());
-        for id in 0..1000 {
+        for id in 0..11_000 {
             let name = format!("user{id}");
             moves.enter(
                 ROOM,
@@ -267,6 +319,9 @@ mod tests {
             );
         }
         let lines = moves.lines(ROOM);
-        assert_eq!((lines.came.len(), &*lines.came[0]), (REMEMBERED, "user999"));
+        assert_eq!(
+            (lines.came.count, &*lines.came.names[0]),
+            (REMEMBERED, "user10999")
+        );
     }
 }

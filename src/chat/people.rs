@@ -18,7 +18,6 @@ use crate::model::{MessageId, Millis, Person, Room, RoomId, RoomKind, User, User
 use crate::protocol::Dialect;
 use crate::relay::{Envelope, News};
 use crate::store::Returning;
-use crate::views;
 
 /// How many people a list shows at most.
 pub(super) const LISTED: usize = 25;
@@ -133,6 +132,7 @@ impl People {
         for room in rooms {
             due.moves.rename(room, user);
             due.rooms.insert(room);
+            due.typing_changed.insert(room);
         }
         drop(due);
         self.moved(user.id);
@@ -490,7 +490,8 @@ impl Chat {
 
     async fn draw_room(&self, room: RoomId) -> Result<()> {
         if self.hub.shown(room).is_none() {
-            // Nobody here looks at it.
+            // Nobody here looks at it, nor is to be told later.
+            self.people.due().moves.take_news(room);
             return Ok(());
         }
         if room == RoomId::LOBBY {
@@ -525,14 +526,16 @@ impl Chat {
                 .show_told(room, Dialect::Objects, Region::RoomPeople, &list);
             for (names, came) in [(&news.came, true), (&news.went, false)] {
                 if !names.is_empty() {
-                    let moved = json::moved(&views::listed(names), came);
+                    let moved = json::moved(&names.words(), came);
                     self.hub.tell(room, Dialect::Objects, &moved);
                 }
             }
         }
         people.truncate(LISTED_IN_ROOM);
         let [number, list] = self.views.room_people(room, &people, count)?;
-        let moves = self.views.room_moves(&lines.came, &lines.went)?;
+        let moves = self
+            .views
+            .room_moves(&lines.came.words(), &lines.went.words())?;
         self.hub.show_in(room, Region::RoomCount, &number.encode());
         self.hub.show_in(room, Region::RoomPeople, &list.encode());
         self.hub.show_in(room, Region::RoomMoves, &moves.encode());
