@@ -375,9 +375,10 @@ impl GroupName {
     /// The key of a text that may be no name at all.
     #[must_use]
     pub fn key_of(text: &str) -> String {
-        // Upper case first, so that letters with two lower-case forms come to one.
+        // To and fro, so that letters with two forms in either case come to one.
         text.nfc()
             .collect::<String>()
+            .to_lowercase()
             .to_uppercase()
             .to_lowercase()
             .nfc()
@@ -467,32 +468,42 @@ impl DisplayName {
         GroupName::key_of(&self.0)
     }
 
-    /// What is the same for all names that look alike: the skeleton of Unicode Technical Standard
-    /// 39 without regard to case, spaces and punctuation, in which `i`, `l` and `1` are one, and
-    /// `o` and `0`.
+    /// What is the same for all names that look alike, in small letters and in capitals: two names
+    /// that share either are refused beside each other. It is the skeleton of Unicode Technical
+    /// Standard 39 without regard to case, spaces and punctuation, in which `i`, `l` and `1` are
+    /// one, and `o` and `0`.
     #[must_use]
-    pub fn look(&self) -> String {
-        Self::look_of(&self.0)
+    pub fn looks(&self) -> [String; 2] {
+        Self::looks_of(&self.0)
     }
 
-    /// The look of a user name.
+    /// The looks of a part of a name. Those of a user name are the same.
     #[must_use]
-    pub fn look_of(name: &str) -> String {
+    pub fn looks_of(name: &str) -> [String; 2] {
         let composed: String = name.nfkc().collect();
-        let lower = GroupName::key_of(&composed);
         // Without punctuation, since a name is as well written @anna, anna: and anna, as anna.
-        let bare: String = lower.chars().filter(|c| !is_punctuation(*c)).collect();
-        let lower = if bare.trim().is_empty() { lower } else { bare };
-        let seen: String = unicode_security::skeleton(&lower).collect();
-        seen.to_lowercase()
-            .chars()
-            .filter(|c| !c.is_whitespace())
-            .map(|c| match c {
-                'i' | '1' | '|' => 'l',
-                '0' => 'o',
-                c => c,
-            })
-            .collect()
+        let bare: String = composed.chars().filter(|c| !is_punctuation(*c)).collect();
+        let name = if bare.trim().is_empty() {
+            composed
+        } else {
+            bare
+        };
+        let lower = GroupName::key_of(&name);
+        // In Cyrillic, say, only the capital of \u{432} looks like a Latin letter.
+        [lower.clone(), lower.to_uppercase()].map(|seen| {
+            let seen: String = unicode_security::skeleton(&seen).collect();
+            let seen = seen.to_lowercase();
+            let seen: String = unicode_security::skeleton(&seen).collect();
+            seen.to_lowercase()
+                .chars()
+                .filter(|c| !c.is_whitespace())
+                .map(|c| match c {
+                    'i' | '1' | '|' => 'l',
+                    '0' => 'o',
+                    c => c,
+                })
+                .collect()
+        })
     }
 }
 
@@ -762,8 +773,9 @@ mod tests {
     fn names_that_look_alike_have_one_look() {
         #[track_caller]
         fn alike(a: &str, b: &str, expected: bool) {
-            let (a, b) = (DisplayName::look_of(a), DisplayName::look_of(b));
-            assert_eq!(a == b, expected, "{a} {b}");
+            let (a, b) = (DisplayName::looks_of(a), DisplayName::looks_of(b));
+            let alike = a.iter().zip(&b).any(|(a, b)| a == b);
+            assert_eq!(alike, expected, "{a:?} {b:?}");
         }
         alike("Anna", "anna", true);
         alike("Anna Lee", "annalee", true);
@@ -774,6 +786,11 @@ mod tests {
         alike("Αnna", "Anna", true); // Greek
         alike("аnnа", "anna", true); // Cyrillic
         alike("ＡＮＮＡ", "anna", true);
+        alike("\u{412}\u{41e}\u{412}", "BOB", true); // Cyrillic capitals
+        alike("\u{422}\u{43e}\u{43c}", "Tom", true);
+        alike("\u{391}\u{39d}\u{39d}\u{391}", "Anna", true); // Greek capitals
+        alike("a\u{3bd}a", "ava", true); // a small nu
+        alike("stra\u{1e9e}e", "STRASSE", true);
         alike("@anna", "Anna", true);
         alike("Anna:", "anna", true);
         alike("A.n-n_a,", "anna", true);

@@ -16,7 +16,7 @@ use crate::store::{Amend, Amended, Entered, Post, Posted, Renamed};
 use crate::views::{Tone, title};
 
 /// How many programs may wish for one name: the first has it, the others have it with a number.
-const MOST_NAMESAKES: u32 = 100;
+const MOST_NAMESAKES: u32 = 1000;
 /// The longest beginning of a name that is looked for, in characters.
 const QUERY_CHARACTERS: usize = 64;
 
@@ -121,15 +121,10 @@ async fn change_name(chat: &Chat, client: &Client, name: &str) -> Result<()> {
         false => Some(display_name(name)?),
     };
     let wanted = name.as_ref().map(|name| name.as_str().to_owned());
-    if rename(chat, client, name).await? {
-        return Ok(());
+    match rename(chat, client, name, 1).await? {
+        true => Ok(()),
+        false => Err(taken(&wanted.unwrap_or_default()).into()),
     }
-    Err(Refusal::new(format!(
-        "Somebody else is called “{}”, or so much like it, or like its beginning, that the \
-         two could be confused.",
-        wanted.unwrap_or_default()
-    ))
-    .into())
 }
 
 /// A program's wish for a name is granted as near as can be: with a number if it is taken. One it
@@ -140,17 +135,18 @@ async fn be_called(chat: &Chat, client: &Client, wish: String) -> Result<()> {
         return Ok(());
     }
     let name = display_name(&wish)?;
-    for number in 1..=MOST_NAMESAKES {
-        let name = match number {
-            1 => name.clone(),
-            number => name.numbered(number),
-        };
-        if rename(chat, client, Some(name)).await? {
-            *granted() = Some(wish);
-            return Ok(());
-        }
+    if rename(chat, client, Some(name), MOST_NAMESAKES).await? {
+        *granted() = Some(wish);
+        return Ok(());
     }
-    Err(Refusal::new("Too many are called so already. Please choose another name.").into())
+    Err(taken(&wish).into())
+}
+
+fn taken(name: &str) -> Refusal {
+    Refusal::new(format!(
+        "Somebody else is called “{name}”, or so much like it, or like its beginning, that the two \
+         could be confused."
+    ))
 }
 
 fn display_name(text: &str) -> std::result::Result<DisplayName, Refusal> {
@@ -158,16 +154,21 @@ fn display_name(text: &str) -> std::result::Result<DisplayName, Refusal> {
 }
 
 /// Answers whether they are called so; if not, somebody else is.
-async fn rename(chat: &Chat, client: &Client, name: Option<DisplayName>) -> Result<bool> {
-    match chat.store.rename(client.user.id, name).await? {
+async fn rename(
+    chat: &Chat,
+    client: &Client,
+    name: Option<DisplayName>,
+    namesakes: u32,
+) -> Result<bool> {
+    match chat.store.rename(client.user.id, name, namesakes).await? {
         Renamed::As {
             user,
             former,
             rooms,
         } => {
             chat.renamed(&user, rooms)?;
-            if let Some(former) = former {
-                chat.people.moved(former);
+            for user in former {
+                chat.people.moved(user);
             }
             Ok(true)
         }

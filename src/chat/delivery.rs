@@ -136,7 +136,7 @@ impl Chat {
             let tabs = self.hub.of_user(user);
             if user != message.author.id && message.made == change.version.number {
                 for tab in tabs.iter().filter(|tab| tab.dialect == Dialect::Objects) {
-                    tab.tell(&json::private_message(message));
+                    tab.push([json::private_message(message)]);
                 }
             }
             let looks = tabs

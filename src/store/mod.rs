@@ -113,8 +113,8 @@ pub enum Renamed {
         /// Who, by the new name.
         user: User,
         /// Who was called so and is not here: they are called by their user name again.
-        former: Option<UserId>,
-        /// Their private rooms that somebody looks at.
+        former: Vec<UserId>,
+        /// The private rooms of all of them that somebody looks at.
         rooms: Vec<RoomId>,
     },
     /// Somebody else has that name, or one that looks like it.
@@ -254,8 +254,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// The user chooses what to be called; `None` for their user name. A name is taken, and so are
     /// those that look like it, where it is anybody else's user name or somebody who is here is
-    /// called so. Nor may a name begin with somebody else's user name.
-    async fn rename(&self, user: UserId, name: Option<DisplayName>) -> Result<Renamed>;
+    /// called so. Nor may a name begin with somebody else's user name. Of a taken name so many
+    /// `namesakes` are tried, each with another number.
+    async fn rename(
+        &self,
+        user: UserId,
+        name: Option<DisplayName>,
+        namesakes: u32,
+    ) -> Result<Renamed>;
 
     /// Whoever is called by the first of these names that anybody has, by user name or else by
     /// display name, without regard to case; and which of the names it is.

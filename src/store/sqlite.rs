@@ -55,6 +55,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 const WAL_WORTH_COPYING: u64 = 4 * 1024 * 1024;
 /// From this size on, in bytes, writers wait until the write-ahead log begins anew.
 const WAL_BOUND: u64 = 64 * 1024 * 1024;
+/// For so long after a start those who left at most so long before keep what they are called.
+const COMING_BACK: Duration = Duration::from_secs(60);
 /// How many rows one round of clearing up takes at most, of each kind.
 const EXPIRE_AT_ONCE: u32 = 500;
 /// Unread messages are counted up to this many.
@@ -111,6 +113,8 @@ struct Writing<'a> {
     db: &'a Connection,
     changes: &'a mut Vec<(NodeId, Change)>,
     history: History,
+    /// When the store was opened.
+    began: Millis,
 }
 
 impl SqliteStore {
@@ -219,8 +223,9 @@ fn open_file(path: &Path, synchronous: Synchronous, access: Access) -> Result<Sq
     db.pragma_update(None, "foreign_keys", true)?;
     db.set_prepared_statement_cache_capacity(64);
     migrate(&mut db)?;
+    let began = Millis::now();
     if access == Access::Server {
-        begin(&mut db)?;
+        begin(&mut db, began)?;
         // Checkpoints are the other thread's, so that no commit waits for one.
         db.pragma_update(None, "wal_autocheckpoint", 0)?;
     }
@@ -254,7 +259,7 @@ fn open_file(path: &Path, synchronous: Synchronous, access: Access) -> Result<Sq
             .spawn({
                 let listeners = Arc::clone(&listeners);
                 move || {
-                    write_all(&db, writes, &listeners, history);
+                    write_all(&db, writes, &listeners, (history, began));
                     db
                 }
             })?,
@@ -386,9 +391,8 @@ fn migrate(db: &mut Connection) -> Result<()> {
 }
 
 /// A server starts: whoever a former one held is gone.
-fn begin(db: &mut Connection) -> Result<()> {
+fn begin(db: &mut Connection, now: Millis) -> Result<()> {
     let beginning = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let now = Millis::now();
     beginning.execute(
         "update clients set left_at = ? where left_at is null",
         [now.0],
@@ -408,13 +412,13 @@ fn write_all(
     db: &Connection,
     mut writes: mpsc::UnboundedReceiver<Write>,
     listeners: &Listeners,
-    history: History,
+    since: (History, Millis),
 ) {
     let mut batch = Vec::new();
     while writes.blocking_recv_many(&mut batch, GROUP_COMMIT) > 0 {
         let mut changes = Vec::new();
         let mut answers = Vec::new();
-        let committed = commit(db, batch.drain(..), &mut answers, &mut changes, history);
+        let committed = commit(db, batch.drain(..), &mut answers, &mut changes, since);
         match committed {
             Ok(()) => {
                 for (node, change) in changes {
@@ -448,7 +452,7 @@ fn commit(
     batch: impl Iterator<Item = Write>,
     answers: &mut Vec<Answer>,
     changes: &mut Vec<(NodeId, Change)>,
-    history: History,
+    (history, began): (History, Millis),
 ) -> rusqlite::Result<()> {
     // When beginning fails, the writes still run into "no transaction" below, so that each of
     // them gets its answer; none of them can leave anything behind.
@@ -458,6 +462,7 @@ fn commit(
             db,
             changes,
             history,
+            began,
         }));
     }
     begun?;
@@ -543,7 +548,7 @@ fn user(row: &Row<'_>) -> rusqlite::Result<User> {
     })
 }
 
-/// The [look](DisplayName::look_of) of a user name, as the index has it.
+/// Either of the [looks](DisplayName::looks_of) of a user name, as the index has it.
 const LOOK: &str =
     "replace(replace(replace(replace(u.name, 'm', 'rn'), '0', 'o'), '1', 'l'), 'i', 'l')";
 
@@ -757,54 +762,101 @@ fn user_of(db: &Connection, id: UserId) -> rusqlite::Result<User> {
         .query_one([id.0], user)
 }
 
+/// What a user asks to be called, or as near to it as can be had.
 fn rename(
-    db: &Connection,
+    writing: &Writing<'_>,
     me: UserId,
     name: Option<&DisplayName>,
+    namesakes: u32,
     now: Millis,
 ) -> rusqlite::Result<Renamed> {
+    let db = writing.db;
     let own = user_of(db, me)?;
-    let name = name.filter(|name| name.as_str() != own.name);
-    let look = name.map(DisplayName::look);
-    let mut former = None;
-    if let Some((name, look)) = name.zip(look.as_ref()) {
-        let mut is_user_name = false;
-        for beginning in name.beginnings() {
-            let look = DisplayName::look_of(beginning);
-            is_user_name |= db
+    let Some(wish) = name.filter(|name| name.as_str() != own.name) else {
+        call(db, me, None)?;
+        return renamed(db, me, Vec::new());
+    };
+    for number in 1..=namesakes.max(1) {
+        let name = match number {
+            1 => wish.clone(),
+            number => wish.numbered(number),
+        };
+        let Some(former) = free_to_be_called(writing, me, &name, now)? else {
+            continue;
+        };
+        for user in &former {
+            call(db, *user, None)?;
+        }
+        trace(db, me, now)?;
+        call(db, me, Some(&name))?;
+        return renamed(db, me, former);
+    }
+    Ok(Renamed::Taken)
+}
+
+/// Those who were called so and are not here any more; `None` where the name is taken.
+fn free_to_be_called(
+    writing: &Writing<'_>,
+    me: UserId,
+    name: &DisplayName,
+    now: Millis,
+) -> rusqlite::Result<Option<Vec<UserId>>> {
+    let db = writing.db;
+    for beginning in name.beginnings() {
+        for look in DisplayName::looks_of(beginning) {
+            let is_user_name: bool = db
                 .prepare_cached(&format!(
                     "select exists (select 1 from users u where {LOOK} = ? and u.id <> ?)"
                 ))?
-                .query_one(params![look, me.0], |row| row.get::<_, bool>(0))?;
+                .query_one(params![look, me.0], |row| row.get(0))?;
+            if is_user_name {
+                return Ok(None);
+            }
         }
-        let holder: Option<(i64, bool)> = db
-            .prepare_cached(
-                "select u.id, exists (
-                    select 1 from clients c where c.user_id = u.id and c.left_at is null)
-                 from users u where u.display_look = ? and u.id <> ?",
-            )?
-            .query_one(params![look, me.0], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        if is_user_name || holder.is_some_and(|(_, here)| here) {
-            return Ok(Renamed::Taken);
-        }
-        if let Some((holder, _)) = holder {
-            call(db, UserId(holder), None)?;
-            former = Some(UserId(holder));
-        }
-        trace(db, me, now)?;
     }
-    call(db, me, name)?;
-    let mut rooms = Vec::new();
-    for end in ["user_low", "user_high"] {
-        let open = db
+    let [look, capitals] = name.looks();
+    // Those whom a stop of the server has cut off are about to come back.
+    let began = writing.began;
+    let cut_off = match now < began.after(COMING_BACK) {
+        true => (began.before(COMING_BACK), began),
+        false => (now, began),
+    };
+    let mut former = Vec::new();
+    for (column, look) in [("display_look", look), ("display_look_capitals", capitals)] {
+        let holder: Option<(i64, bool)> = db
             .prepare_cached(&format!(
-                "select r.id from rooms r where r.{end} = ?
-                 and exists (select 1 from clients_active a where a.room_id = r.id)"
+                "select u.id, exists (select 1 from clients c
+                    where c.user_id = u.id and (c.left_at is null or c.left_at between ? and ?))
+                 from users u where u.{column} = ? and u.id <> ?"
             ))?
-            .query_map([me.0], |row| row.get(0).map(RoomId))?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        rooms.extend(open);
+            .query_one(params![cut_off.0.0, cut_off.1.0, look, me.0], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()?;
+        match holder {
+            Some((_, true)) => return Ok(None),
+            Some((holder, false)) => former.push(UserId(holder)),
+            None => {}
+        }
+    }
+    former.dedup();
+    Ok(Some(former))
+}
+
+/// What has come of it, and the private rooms that show it.
+fn renamed(db: &Connection, me: UserId, former: Vec<UserId>) -> rusqlite::Result<Renamed> {
+    let mut rooms = Vec::new();
+    for user in former.iter().chain([&me]) {
+        for end in ["user_low", "user_high"] {
+            let open = db
+                .prepare_cached(&format!(
+                    "select r.id from rooms r where r.{end} = ?
+                     and exists (select 1 from clients_active a where a.room_id = r.id)"
+                ))?
+                .query_map([user.0], |row| row.get(0).map(RoomId))?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            rooms.extend(open);
+        }
     }
     let user = user_of(db, me)?;
     Ok(Renamed::As {
@@ -817,12 +869,15 @@ fn rename(
 /// The user is called so from now on, or by the user name.
 fn call(db: &Connection, user: UserId, name: Option<&DisplayName>) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "update users set display_name = ?, display_key = ?, display_look = ? where id = ?",
+        "update users set display_name = ?, display_key = ?, display_look = ?,
+            display_look_capitals = ?
+         where id = ?",
     )?
     .execute(params![
         name.map(DisplayName::as_str),
         name.map(DisplayName::key),
-        name.map(DisplayName::look),
+        name.map(|name| name.looks()[0].clone()),
+        name.map(|name| name.looks()[1].clone()),
         user.0
     ])?;
     Ok(())
@@ -831,7 +886,7 @@ fn call(db: &Connection, user: UserId, name: Option<&DisplayName>) -> rusqlite::
 /// Makes one user; `None` where the name or the e-mail address is taken, or somebody is called by a
 /// name that begins so.
 fn add_user(db: &Connection, new: &NewUser) -> rusqlite::Result<Option<UserId>> {
-    let look = DisplayName::look_of(&new.name);
+    let [look, _] = DisplayName::looks_of(&new.name);
     db.prepare_cached(
         "insert into users (name, email, shuffle) select ?, ?, random()
          where not exists (select 1 from users where display_look >= ? and display_look < ?)
@@ -1440,8 +1495,13 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn rename(&self, user: UserId, name: Option<DisplayName>) -> Result<Renamed> {
-        self.write(move |writing| rename(writing.db, user, name.as_ref(), Millis::now()))
+    async fn rename(
+        &self,
+        user: UserId,
+        name: Option<DisplayName>,
+        namesakes: u32,
+    ) -> Result<Renamed> {
+        self.write(move |writing| rename(writing, user, name.as_ref(), namesakes, Millis::now()))
             .await
     }
 
@@ -2106,7 +2166,13 @@ mod tests {
             })
         });
         let (mut answers, mut changes) = (Vec::new(), Vec::new());
-        let committed = commit(db, batch, &mut answers, &mut changes, History(7));
+        let committed = commit(
+            db,
+            batch,
+            &mut answers,
+            &mut changes,
+            (History(7), Millis(0)),
+        );
         for answer in answers {
             answer(committed.as_ref().err().map(|_| StoreError::Closed));
         }
@@ -2448,7 +2514,7 @@ mod tests {
                     |row| row.get(0),
                 )
                 .unwrap();
-            assert_eq!(look, DisplayName::look_of(name));
+            assert_eq!([look.clone(), look], DisplayName::looks_of(name));
         }
     }
 }

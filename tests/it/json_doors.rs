@@ -399,6 +399,13 @@ async fn the_door_of_lines_knows_messages_and_senders_only() {
             "There is no type but “message”.",
         ),
         (
+            json!({ "type": "message", "text": "x", "sender": format!("{a} jr") }),
+            &format!(
+                "Somebody else is called “{a} jr”, or so much like it, or like its beginning, that \
+                 the two could be confused."
+            ),
+        ),
+        (
             json!({ "type": "message", "text": "x", "sender": "a\u{202e}b" }),
             "A name has nothing invisible in it; “\\u{202e}” is.",
         ),
@@ -484,4 +491,23 @@ async fn limits_and_origins_are_those_of_the_page() {
         .await;
     let refused = bot.heard.iter().filter(|one| one["text"] == words).count() as u64;
     assert_eq!(server.count("messages") + refused, 200);
+}
+
+#[tokio::test]
+async fn a_private_message_reaches_a_program_however_slow_it_is() {
+    let server = Server::with(|setup| setup.unlimited()).await;
+    let mut slow = Program::at(&server, "/ws/chat/hi/").await;
+    let name = slow.name().await;
+    let mut anna = server.tab().await;
+    slow.wire.deaf(true);
+    let padding = "x".repeat(3900);
+    for _ in 0..400 {
+        anna.writes(&padding);
+    }
+    let key = anna.writes(&format!("/pm {name} are you there?"));
+    anna.is_settled(&key).await;
+    slow.wire.deaf(false);
+    let told =
+        json!({ "type": "private_message", "message": "are you there?", "user": anna.name() });
+    slow.hears(told).await;
 }

@@ -149,10 +149,12 @@ async fn a_name_is_free_when_its_guest_has_gone_and_comes_back_with_them_else() 
     anna.reloads().await;
     assert_eq!(my_name(&anna), "Lee");
     server.restart().await;
-    for tab in [&mut anna, &mut bob] {
-        tab.loses_the_network();
-        tab.reconnects().await;
-    }
+    bob.loses_the_network();
+    bob.reconnects().await;
+    // Those whom the restart has cut off are about to come back.
+    is_refused(&mut bob, "Lee").await;
+    anna.loses_the_network();
+    anna.reconnects().await;
     assert_eq!(my_name(&anna), "Lee");
     is_refused(&mut bob, "Lee").await;
 
@@ -327,4 +329,53 @@ async fn nobody_takes_anothers_private_texts_by_a_name_that_begins_like_theirs()
     bob.sees_exactly(&["hello my friend"; 4]).await;
     // With one's own user name one may go on.
     is_called(&mut bob, &format!("{b} the Great")).await;
+}
+
+#[tokio::test]
+async fn capitals_of_another_script_are_look_alikes_too() {
+    let server = Server::start().await;
+    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    is_called(&mut anna, "BOB").await;
+    for name in [
+        "\u{412}\u{41e}\u{412}",
+        "\u{392}\u{39f}\u{392}",
+        "bo\u{432}",
+    ] {
+        let words = is_refused(&mut bob, name).await;
+        assert!(words.contains("confused"), "{name}: {words}");
+    }
+}
+
+#[tokio::test]
+async fn a_heading_loses_a_name_that_passes_to_somebody_else() {
+    let server = Server::start().await;
+    let (mut anna, mut bob, mut carl) =
+        (server.tab().await, server.tab().await, server.tab().await);
+    let a = anna.name();
+    is_called(&mut anna, "Lee").await;
+    let to = json!({ "groupName": a, "isGroup": false });
+    bob.sends("Change group", to);
+    bob.until("the name", |tab| tab.title().starts_with("Lee"))
+        .await;
+    anna.loses_the_network();
+    server.has_noticed_leaving(std::slice::from_ref(&a)).await;
+    is_called(&mut carl, "Lee").await;
+    bob.until("the user name", |tab| tab.title() == a).await;
+}
+
+#[tokio::test]
+async fn whoever_is_renamed_while_typing_types_by_the_new_name() {
+    let server = Server::start().await;
+    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    is_called(&mut anna, "Tim").await;
+    anna.sends("Typing", json!({}));
+    bob.until("Tim", |tab| {
+        tab.page.the("room-typing").text() == "Tim is typing"
+    })
+    .await;
+    is_called(&mut anna, "Tina").await;
+    bob.until("Tina", |tab| {
+        tab.page.the("room-typing").text() == "Tina is typing"
+    })
+    .await;
 }

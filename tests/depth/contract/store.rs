@@ -1671,7 +1671,7 @@ async fn what_changed_since_is_told_page_by_page(backend: &impl Backend) {
 
 async fn rename(store: &dyn Store, who: &Somebody, name: &str) -> Renamed {
     let name = DisplayName::new(name).unwrap();
-    store.rename(who.user.id, Some(name)).await.unwrap()
+    store.rename(who.user.id, Some(name), 1).await.unwrap()
 }
 
 async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
@@ -1688,7 +1688,7 @@ async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
     else {
         panic!("the name is free");
     };
-    assert_eq!((user.called(), former, rooms), ("Lee", None, vec![room]));
+    assert_eq!((user.called(), former, rooms), ("Lee", vec![], vec![room]));
     assert_eq!(user.name, anna.user.name);
     let pair = store.pair(room).await.unwrap().unwrap();
     assert!(pair.contains(&user) && pair.contains(&bob.user));
@@ -1722,7 +1722,7 @@ async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
     let Renamed::As { former, .. } = rename(&*store, &bob, "Lee").await else {
         panic!("whoever was called so has gone");
     };
-    assert_eq!(former, Some(anna.user.id));
+    assert_eq!(former, [anna.user.id]);
     let Arrived::As { user, .. } = come_back(&*store, anna.client, anna.token).await else {
         panic!("anna comes back");
     };
@@ -1737,7 +1737,7 @@ async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
     };
     assert_eq!(user.display_name, None);
     rename(&*store, &anna, "Lee").await;
-    let Renamed::As { user, .. } = store.rename(anna.user.id, None).await.unwrap() else {
+    let Renamed::As { user, .. } = store.rename(anna.user.id, None, 1).await.unwrap() else {
         panic!("nobody else has it");
     };
     assert_eq!(user, anna.user);

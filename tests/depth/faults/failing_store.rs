@@ -87,7 +87,7 @@ every_act_may_fail! {
     busiest_groups(limit: usize) -> Vec<Busy>;
     find_groups(beginning: &str, limit: usize) -> Vec<Busy>;
     private_room(user: UserId, name: &str) -> Entered;
-    rename(user: UserId, name: Option<DisplayName>) -> Renamed;
+    rename(user: UserId, name: Option<DisplayName>, namesakes: u32) -> Renamed;
     person_called(names: Vec<String>) -> Option<(usize, User)>;
     pair(room: RoomId) -> Option<[User; 2]>;
     post(post: Post) -> Posted;
