@@ -91,22 +91,33 @@ fn is_report(entry: &BrowserLogEntry) -> bool {
     entry.level == "SEVERE" && entry.source.as_deref() != Some("network")
 }
 
+/// Chromedriver takes a port that is free on IPv4, and gives up if somebody else has the same one
+/// on IPv6; then it takes another.
 fn chromedriver() -> (Chromedriver, String) {
     let program = std::env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".to_owned());
-    let mut child = Command::new(&program)
-        .arg("--port=0")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{program} does not start: {error}"));
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let port = lines.map_while(Result::ok).find_map(|line| {
-        let (_, port) = line.split_once("started successfully on port ")?;
-        Some(port.trim_end_matches('.').to_owned())
-    });
-    let port = port.expect("chromedriver says its port");
-    (Chromedriver(child), format!("http://127.0.0.1:{port}"))
+    loop {
+        let mut child = Command::new(&program)
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program} does not start: {error}"));
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut said = Vec::new();
+        for line in lines.map_while(Result::ok) {
+            if let Some((_, port)) = line.split_once("started successfully on port ") {
+                let address = format!("http://127.0.0.1:{}", port.trim_end_matches('.'));
+                return (Chromedriver(child), address);
+            }
+            said.push(line);
+        }
+        child.wait().unwrap();
+        let taken = said
+            .iter()
+            .any(|line| line.starts_with("IPv6 port not available"));
+        assert!(taken, "{program} says no port: {said:?}");
+    }
 }
 
 fn capabilities(flags: &[&str], profile: &std::path::Path) -> ChromeCapabilities {
