@@ -43,6 +43,8 @@ fn message(number: u64) -> Message {
         changed: number,
         edited: false,
         deleted: false,
+        worded: 1,
+        reactions: Vec::new(),
         created_at: Millis(1_700_000_000_000),
     }
 }

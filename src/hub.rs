@@ -346,15 +346,15 @@ impl Hub {
     }
 
     /// Shows a room's next step to everyone in it: `frames` lead from the version numbered
-    /// `follows` to `version`, those of `told` do so for whoever speaks these other dialects. Who
-    /// is given nothing asks for themselves.
+    /// `follows` to `version`, those of `told` do so for whoever speaks these other dialects, where
+    /// there is anything to tell. Who is given nothing asks for themselves.
     pub fn show(
         &self,
         room: RoomId,
         follows: u64,
         version: Version,
         frames: &[Frame],
-        told: &[(Dialect, Frame)],
+        told: &[(Dialect, Option<Frame>)],
     ) {
         let Some(active) = self.room(room) else {
             return;
@@ -369,7 +369,7 @@ impl Hub {
                 Dialect::Plain => {}
                 dialect => match told(dialect) {
                     Some((_, frame)) => {
-                        outbox.offer(room, follows, version, std::slice::from_ref(frame));
+                        outbox.offer(room, follows, version, frame.as_slice());
                     }
                     // A step that follows no version anybody has.
                     None => outbox.offer(room, u64::MAX, version, &[]),
@@ -887,6 +887,8 @@ mod tests {
             created_at: Millis(0),
             edited: false,
             deleted: false,
+            worded: made,
+            reactions: Vec::new(),
         }
     }
 

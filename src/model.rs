@@ -292,6 +292,59 @@ pub struct Message {
     pub edited: bool,
     /// Whether it is to be seen no more; the text is kept.
     pub deleted: bool,
+    /// The version of the last change of what it says: that made it, edited or deleted it.
+    pub worded: u64,
+    /// What people answered it with, in the order in which each was used first.
+    pub reactions: Vec<Reaction>,
+}
+
+/// An emoji that people reacted to a message with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reaction {
+    /// The emoji.
+    pub emoji: Emoji,
+    /// How many people did, at least one.
+    pub count: u64,
+    /// The names, as they were then, of those who did so first; at most [`Reaction::NAMES`].
+    pub names: Vec<String>,
+}
+
+impl Reaction {
+    /// How many names everybody is shown.
+    pub const NAMES: usize = 10;
+    /// How many different emojis one message can have.
+    pub const EMOJIS: usize = 20;
+}
+
+/// One of the emojis that Unicode recommends for interchange, spelled with the variation selectors
+/// that it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Emoji(&'static str);
+
+impl Emoji {
+    /// The emoji that was typed, as itself or by its short code: `🎉`, `:tada:`.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let code = text
+            .strip_prefix(':')
+            .and_then(|code| code.strip_suffix(':'));
+        let emoji = emojis::get(text).or_else(|| emojis::get_by_shortcode(code?))?;
+        Some(Self(emoji.as_str()))
+    }
+
+    /// The emoji itself.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.0
+    }
+
+    /// Its code points in hexadecimal, such as `1f44d-1f3fd`.
+    #[must_use]
+    pub fn code(self) -> String {
+        let points = self.0.chars().map(|c| format!("{:x}", u32::from(c)));
+        points.collect::<Vec<_>>().join("-")
+    }
 }
 
 /// A run of a room's messages, oldest first, and the version at which they were read.
@@ -654,6 +707,30 @@ mod tests {
             number: 17,
         };
         assert_eq!(version.to_string().parse(), Ok(version));
+    }
+
+    #[test]
+    fn an_emoji_is_known_by_itself_and_by_its_short_code() {
+        #[track_caller]
+        fn check(text: &str, expected: Option<(&str, &str)>) {
+            let emoji = Emoji::new(text);
+            let found = emoji.map(|emoji| (emoji.as_str(), emoji.code()));
+            let found = found.as_ref().map(|(emoji, code)| (*emoji, code.as_str()));
+            assert_eq!(found, expected, "{text:?}");
+        }
+        check("👍", Some(("👍", "1f44d")));
+        check(" 👍\n", Some(("👍", "1f44d")));
+        check("👍🏽", Some(("👍🏽", "1f44d-1f3fd")));
+        // As it is asked for, whichever way it was typed.
+        check("❤", Some(("❤️", "2764-fe0f")));
+        check("❤️", Some(("❤️", "2764-fe0f")));
+        check(":tada:", Some(("🎉", "1f389")));
+        check("🏴‍☠️", Some(("🏴‍☠️", "1f3f4-200d-2620-fe0f")));
+        for nothing in [
+            "", " ", ":", "::", "a", "1", "👍👍", "👍x", "<b>", "\u{200d}", "tada",
+        ] {
+            check(nothing, None);
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::model::{GroupName, MessageId, ResumeToken, RoomId, Target, Version};
+use crate::model::{Emoji, GroupName, MessageId, ResumeToken, RoomId, Target, Version};
 use crate::websocket;
 
 /// Where the page's socket is opened.
@@ -28,7 +28,7 @@ pub const LOBBY_PATH: &str = "/chat/";
 pub const FIRST_GROUP: &str = "hi";
 
 /// The actions a tab may send, as they are spelled on the wire.
-pub const ACTIONS: [&str; 13] = [
+pub const ACTIONS: [&str; 15] = [
     "Change group",
     "New group",
     "Change name",
@@ -36,11 +36,13 @@ pub const ACTIONS: [&str; 13] = [
     "Open message",
     "Edit message",
     "Delete message",
+    "React",
     "Older messages",
     "Read",
     "Typing",
     "Find people",
     "Find groups",
+    "Complete",
     "Ping",
 ];
 
@@ -78,8 +80,12 @@ impl Selector {
     pub const ROOM_MOVES: Self = Self::fixed("#room-moves");
     /// Who is typing in the room.
     pub const ROOM_TYPING: Self = Self::fixed("#room-typing");
-    /// A message of mine that I am changing.
+    /// A message that I look at closely, to react to it or, where it is mine, to change it.
     pub const MESSAGE_FORM: Self = Self::fixed("#message-form");
+    /// Which reactions on show are mine: an element for each.
+    pub const MY_REACTIONS: Self = Self::fixed("#my-reactions");
+    /// The names that begin as I began to write one.
+    pub const COMPLETIONS: Self = Self::fixed("#completions");
     /// All groups, where one is who is in none.
     pub const LOBBY: Self = Self::fixed("#lobby");
     /// The busiest groups, and how many people are in each.
@@ -100,7 +106,7 @@ impl Selector {
     pub const USERS_FOUND: Self = Self::fixed("#users-found");
 
     /// Every fixed selector a push may go to.
-    pub const FIXED: [Self; 21] = [
+    pub const FIXED: [Self; 23] = [
         Self::LOGGED_USER,
         Self::GROUP_NAME,
         Self::MESSAGES_LIST,
@@ -113,6 +119,8 @@ impl Selector {
         Self::ROOM_MOVES,
         Self::ROOM_TYPING,
         Self::MESSAGE_FORM,
+        Self::MY_REACTIONS,
+        Self::COMPLETIONS,
         Self::LOBBY,
         Self::LOBBY_ROOMS,
         Self::LOBBY_FOUND,
@@ -132,6 +140,13 @@ impl Selector {
     #[must_use]
     pub fn message(id: MessageId) -> Self {
         Self(Cow::Owned(format!("#message-{id}")))
+    }
+
+    /// What says that a reaction to a message is mine. An emoji is one of a fixed set, and goes by
+    /// its code points.
+    #[must_use]
+    pub fn my_reaction(id: MessageId, emoji: Emoji) -> Self {
+        Self(Cow::Owned(format!("#my-reaction-{id}-{}", emoji.code())))
     }
 
     /// The selector as it is written.
@@ -352,7 +367,7 @@ pub enum Action {
         /// What a program wishes to be called.
         sender: Option<String>,
     },
-    /// `Open message`: one's own, to be edited or deleted.
+    /// `Open message`: to see who reacted and to react; one's own, to be edited or deleted.
     OpenMessage {
         /// Which.
         message: MessageId,
@@ -374,6 +389,19 @@ pub enum Action {
         message: MessageId,
         /// Of which room.
         room: Option<RoomId>,
+    },
+    /// `React`: answer a message with an emoji, or take that back.
+    React {
+        /// Which message.
+        message: MessageId,
+        /// With what, as it was typed.
+        emoji: String,
+        /// Whether it is to be there.
+        on: bool,
+        /// Of which room.
+        room: Option<RoomId>,
+        /// Whether it comes from the form, which is then done with.
+        form: bool,
     },
     /// `Older messages`: the page before a message.
     OlderMessages {
@@ -402,6 +430,11 @@ pub enum Action {
     /// `Find groups` whose names begin so.
     FindGroups {
         /// The beginning of a group's name; empty clears the results.
+        text: String,
+    },
+    /// `Complete` the name that somebody began to write in a message.
+    Complete {
+        /// The beginning of a name; empty clears what was found.
         text: String,
     },
     /// `Ping`: is anybody there?
@@ -455,11 +488,13 @@ impl Action {
             Self::OpenMessage { .. } => "Open message",
             Self::EditMessage { .. } => "Edit message",
             Self::DeleteMessage { .. } => "Delete message",
+            Self::React { .. } => "React",
             Self::OlderMessages { .. } => "Older messages",
             Self::Read { .. } => "Read",
             Self::Typing { .. } => "Typing",
             Self::FindPeople { .. } => "Find people",
             Self::FindGroups { .. } => "Find groups",
+            Self::Complete { .. } => "Complete",
             Self::Ping => "Ping",
         }
     }
@@ -521,6 +556,13 @@ impl Action {
                 message: data.message("message")?,
                 room: data.room()?,
             }),
+            "React" => Ok(Self::React {
+                message: data.message("message")?,
+                emoji: data.string("emoji")?,
+                on: data.bool("on")?,
+                room: data.room()?,
+                form: data.optional_bool("form")?,
+            }),
             "Older messages" => Ok(Self::OlderMessages {
                 before: data.message("before")?,
                 room: data.room()?,
@@ -534,6 +576,9 @@ impl Action {
                 text: data.string("text")?,
             }),
             "Find groups" => Ok(Self::FindGroups {
+                text: data.string("text")?,
+            }),
+            "Complete" => Ok(Self::Complete {
                 text: data.string("text")?,
             }),
             "Ping" => Ok(Self::Ping),
@@ -593,6 +638,14 @@ impl Data {
             Some(Value::Bool(value)) => Ok(*value),
             Some(_) => Err(Refusal::new(format!("“{key}” must be true or false."))),
             None => Err(Refusal::new(format!("“{key}” is missing."))),
+        }
+    }
+
+    /// False where it is missing.
+    fn optional_bool(&self, key: &str) -> Result<bool, Refusal> {
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(false),
+            Some(_) => self.bool(key),
         }
     }
 

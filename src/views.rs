@@ -13,8 +13,8 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::model::{
-    Busy, Message, MessageId, Millis, Page, Person, ResumeToken, Room, RoomId, RoomKind, Target,
-    User, UserId, Version,
+    Busy, Emoji, Message, MessageId, Millis, Page, Person, Reaction, ResumeToken, Room, RoomId,
+    RoomKind, Target, User, UserId, Version,
 };
 use crate::protocol::{self, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap};
 
@@ -173,7 +173,7 @@ impl Views {
         self.draw(
             "chat.html",
             context! {
-                title, room, lobby, notice, nonce,
+                title, room, lobby, notice, nonce, quick => QUICK,
                 user => None::<Value>,
                 most => page.most,
                 page => list,
@@ -334,14 +334,73 @@ impl Views {
         Some(pushes)
     }
 
-    /// A message of one's own, to be edited or deleted; `most` is how much the box takes, in UTF-16
-    /// code units.
-    pub fn message_form(&self, message: &Message, most: usize) -> Result<Push> {
-        let room = message.room.to_string();
-        let payload = serde_json::json!({ "message": message.id.0, "room": room }).to_string();
-        let message = context! { id => message.id.0, text => &message.text };
-        let html = self.draw("_message_form.html", context! { message, most, payload })?;
+    /// A message, who reacted to it, and the ways to react; where it is one's own, `most` is how
+    /// much the box takes in which it is changed, in UTF-16 code units.
+    pub fn message_form(
+        &self,
+        message: &Message,
+        reactors: &[(Emoji, String)],
+        most: Option<usize>,
+    ) -> Result<Push> {
+        let (id, room) = (message.id.0, message.room.to_string());
+        let payload = serde_json::json!({ "message": id, "room": room }).to_string();
+        let react = |emoji| {
+            serde_json::json!({
+                "message": id, "room": room, "emoji": emoji, "on": true, "form": true,
+            })
+            .to_string()
+        };
+        let quick: Vec<_> = QUICK
+            .into_iter()
+            .map(|emoji| context! { emoji, payload => react(emoji) })
+            .collect();
+        let reactions: Vec<_> = message
+            .reactions
+            .iter()
+            .map(|reaction| {
+                let names = reactors
+                    .iter()
+                    .filter(|(emoji, _)| *emoji == reaction.emoji);
+                let names: Vec<_> = names.map(|(_, name)| Value::from(name.as_str())).collect();
+                let more = reaction.count.saturating_sub(names.len() as u64);
+                context! { emoji => reaction.emoji.as_str(), names, more }
+            })
+            .collect();
+        let context = context! {
+            id, text => &message.text, name => &message.author.name, most, quick, reactions,
+            payload, react => react(""),
+        };
+        let html = self.draw("_message_form.html", context)?;
         Ok(Push::inner(Selector::MESSAGE_FORM, html))
+    }
+
+    /// Which reactions of those on show are mine.
+    pub fn my_reactions(&self, mine: &[(MessageId, Emoji)]) -> Result<Push> {
+        let reactions: Vec<_> = mine
+            .iter()
+            .map(|(id, emoji)| context! { id => id.0, code => emoji.code() })
+            .collect();
+        let html = self.draw("_my_reactions.html", context! { reactions })?;
+        Ok(Push::inner(Selector::MY_REACTIONS, html))
+    }
+
+    /// Whether a reaction is mine from now on.
+    pub fn my_reaction(&self, id: MessageId, emoji: Emoji, on: bool) -> Result<Push> {
+        Ok(match on {
+            true => self.my_reactions(&[(id, emoji)])?.swapped(Swap::Append),
+            false => {
+                Push::inner(Selector::my_reaction(id, emoji), String::new()).swapped(Swap::Remove)
+            }
+        })
+    }
+
+    /// The people whose names begin as one that is being written.
+    pub fn completions(&self, people: &[Person]) -> Result<Push> {
+        let html = self.draw(
+            "_completions.html",
+            context! { people => people_context(people) },
+        )?;
+        Ok(Push::inner(Selector::COMPLETIONS, html))
     }
 
     /// The message has been dealt with.
@@ -547,6 +606,9 @@ fn room_context(room: &Room) -> Value {
     }
 }
 
+/// The emojis that are one click away.
+const QUICK: [&str; 5] = ["👍", "❤️", "😂", "🎉", "👀"];
+
 /// How the lobby is called.
 const LOBBY_TITLE: &str = "Lobby";
 
@@ -605,7 +667,16 @@ fn message_context(message: &Message) -> Value {
             time_utc => &time_utc,
             text => text_parts(&message.text),
             edited => message.edited,
+            reactions => message.reactions.iter().map(reaction_context).collect::<Vec<_>>(),
         }
+    }
+}
+
+fn reaction_context(reaction: &Reaction) -> Value {
+    let more = reaction.count.saturating_sub(reaction.names.len() as u64);
+    context! {
+        emoji => reaction.emoji.as_str(), code => reaction.emoji.code(), count => reaction.count,
+        names => &reaction.names, more,
     }
 }
 
@@ -675,6 +746,12 @@ mod tests {
             created_at: Millis(1_795_246_200_000),
             edited: false,
             deleted: false,
+            worded: id.unsigned_abs(),
+            reactions: vec![Reaction {
+                emoji: Emoji::new("👍").unwrap(),
+                count: 12,
+                names: vec![text.to_owned(), "bob".to_owned()],
+            }],
         }
     }
 
@@ -737,7 +814,11 @@ mod tests {
             data-key=\"00000000-0000-0000-0000-000000000000\"><span class=\"face hue-3\" \
             aria-hidden=\"true\">B</span><b class=\"message__name\">brenda82</b> \
             <time datetime=\"2026-11-21T07:30:00Z\">07:30</time><button class=\"change\" \
-            data-action=\"Open message\" data-payload='{\"message\":1}'>Edit</button><p class=\"message__text\">brenda82</p></article>";
+            data-action=\"Open message\" data-payload='{\"message\":1}' \
+            aria-label=\"React or change\">⋯</button><p class=\"message__text\">brenda82</p>\
+            <div class=\"reactions\"><button class=\"chip\" id=\"reaction-1-1f44d\" \
+            data-action=\"React\" data-payload='{\"emoji\":\"👍\"}' \
+            title=\"brenda82, bob and 10 more\">👍 12</button></div></article>";
         assert_eq!(push.html, html);
         assert_eq!(
             (push.selector, push.swap),
@@ -787,6 +868,7 @@ mod tests {
             online: true,
         }];
         let nasty = page(vec![message(1, NASTY)]);
+        let nasty_reactors = [(Emoji::new("👍").unwrap(), NASTY.to_owned())];
         let drawn = [
             whole_page(NASTY),
             views
@@ -799,7 +881,15 @@ mod tests {
             views.messages(&nasty).html,
             views.older_messages(&nasty).unwrap()[1].html.clone(),
             views.changed_message(&message(1, NASTY)).html,
-            views.message_form(&message(1, NASTY), 9).unwrap().html,
+            views
+                .message_form(&message(1, NASTY), &nasty_reactors, Some(9))
+                .unwrap()
+                .html,
+            views
+                .message_form(&message(1, NASTY), &nasty_reactors, None)
+                .unwrap()
+                .html,
+            views.completions(&people).unwrap().html,
             views.notice(&nasty_refusal(), Tone::Refusal).unwrap().html,
             views.users_mine(&people).unwrap().html,
             views.users_online(&people, Some(7)).unwrap().html,

@@ -8,17 +8,24 @@ use super::commands::{self, Addressed, Command};
 use super::{Chat, Client, Failure, NOT_SAVED, Result, TROUBLE, most_typed, people};
 use crate::json;
 use crate::model::{
-    BadText, DisplayName, GroupName, Message, MessageId, MessageText, Room, RoomId, RoomKind,
-    Target, User,
+    BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Room, RoomId,
+    RoomKind, Target, User,
 };
-use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal};
-use crate::store::{Amend, Amended, Entered, Post, Posted, Renamed};
+use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal, Swap};
+use crate::store::{Amend, Amended, Entered, Post, Posted, React, Reacted, Renamed};
 use crate::views::{Tone, title};
 
 /// How many programs may wish for one name: the first has it, the others have it with a number.
 const MOST_NAMESAKES: u32 = 1000;
 /// The longest beginning of a name that is looked for, in characters.
 const QUERY_CHARACTERS: usize = 64;
+/// How many names are proposed to whoever writes the beginning of one.
+const COMPLETIONS: usize = 6;
+/// How many of those who reacted to a message are named to whoever asks.
+const REACTORS: usize = 500;
+
+const NO_SUCH_MESSAGE: &str = "There is no such message.";
+const DELETED: &str = "That message has been deleted.";
 
 pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<()> {
     match action {
@@ -68,6 +75,19 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         Action::DeleteMessage { message, room } => {
             amend_message(chat, client, message, None, room).await
         }
+        Action::React {
+            message,
+            emoji,
+            on,
+            room,
+            form,
+        } => {
+            react(chat, client, message, &emoji, on, room).await?;
+            if form && client.outbox.dialect == Dialect::V1 {
+                chat.push(client, [chat.views.no_message_form()]);
+            }
+            Ok(())
+        }
         Action::OlderMessages { before, room } => older_messages(chat, client, before, room).await,
         Action::Typing { room } => {
             typing(chat, client, room);
@@ -75,6 +95,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         }
         Action::FindPeople { text } => find_people(chat, client, &text).await,
         Action::FindGroups { text } => find_groups(chat, client, &text).await,
+        Action::Complete { text } => complete(chat, client, &text).await,
         _ => ping(chat, client),
     }
 }
@@ -371,15 +392,60 @@ async fn open_message(
     message: MessageId,
     room: Option<RoomId>,
 ) -> Result<()> {
-    let room = meant(client, room)?;
-    let found = chat
-        .store
-        .own_message(client.user.id, room, message)
-        .await?;
+    let (room, me) = (meant(client, room)?, client.user.id);
+    let opened = chat.store.open_message(me, room, message, REACTORS).await?;
+    let Some((message, reactors)) = opened else {
+        return Err(Refusal::new(NO_SUCH_MESSAGE).into());
+    };
+    if message.deleted {
+        return Err(Refusal::new(DELETED).into());
+    }
     if client.outbox.dialect == Dialect::V1 {
-        let message = amended(found)?;
-        let most = most_typed(chat.limits.message_characters);
-        chat.push(client, [chat.views.message_form(&message, most)?]);
+        let most = (message.author.id == me).then(|| most_typed(chat.limits.message_characters));
+        chat.push(
+            client,
+            [chat.views.message_form(&message, &reactors, most)?],
+        );
+    }
+    Ok(())
+}
+
+async fn react(
+    chat: &Chat,
+    client: &Client,
+    message: MessageId,
+    emoji: &str,
+    on: bool,
+    room: Option<RoomId>,
+) -> Result<()> {
+    let Some(emoji) = Emoji::new(emoji) else {
+        let words = "One reacts with an emoji, such as 🎉, or its name, such as :tada:.";
+        return Err(Refusal::new(words).into());
+    };
+    let react = React {
+        node: chat.node,
+        user: client.user.id,
+        room: meant(client, room)?,
+        message,
+        emoji,
+        on,
+    };
+    match chat.store.react(react).await? {
+        Reacted::Done | Reacted::Already => {}
+        Reacted::NoSuchMessage => return Err(Refusal::new(NO_SUCH_MESSAGE).into()),
+        Reacted::Deleted => return Err(Refusal::new(DELETED).into()),
+        Reacted::TooMany => {
+            let words = "That message has as many different reactions as one can have.";
+            return Err(Refusal::new(words).into());
+        }
+    }
+    // Whether it is mine is shown in my tabs alone.
+    let mine = chat.views.my_reaction(message, emoji, on)?.encode();
+    for tab in chat.hub.of_user(client.user.id) {
+        let looks = tab.place().is_some_and(|place| place.room == react.room);
+        if looks && tab.dialect == Dialect::V1 {
+            tab.push([mine.clone()]);
+        }
     }
     Ok(())
 }
@@ -398,20 +464,20 @@ async fn amend_message(
         message,
         text,
     };
-    amended(chat.store.amend(amend).await?)?;
+    amended(&chat.store.amend(amend).await?)?;
     if client.outbox.dialect == Dialect::V1 {
         chat.push(client, [chat.views.no_message_form()]);
     }
     Ok(())
 }
 
-/// The message, unless there is a reason why it is not to be changed.
-fn amended(amended: Amended) -> Result<Message> {
+/// Why a message was not changed, if it was not.
+fn amended(amended: &Amended) -> Result<()> {
     let words = match amended {
-        Amended::Done(message) | Amended::Already(message) => return Ok(message),
-        Amended::Deleted(_) => "That message has been deleted.",
+        Amended::Done(_) | Amended::Already(_) => return Ok(()),
+        Amended::Deleted => DELETED,
         Amended::NotYours => "Somebody else wrote that message.",
-        Amended::NoSuchMessage => "There is no such message.",
+        Amended::NoSuchMessage => NO_SUCH_MESSAGE,
     };
     Err(Refusal::new(words).into())
 }
@@ -430,8 +496,16 @@ async fn older_messages(
         return Ok(());
     }
     let page = chat.store.older(here, before).await?;
-    chat.push(client, chat.views.older_messages(&page)?);
     let ends = page.messages.first().zip(page.messages.last());
+    if let Some((first, last)) = ends {
+        let (first, last) = (first.id, last.id);
+        let mine = chat.reactions_among(client, here, first, last).await?;
+        if !mine.is_empty() {
+            let mine = chat.views.my_reactions(&mine)?.swapped(Swap::Append);
+            chat.push(client, [mine]);
+        }
+    }
+    chat.push(client, chat.views.older_messages(&page)?);
     if let Some((first, last)) = ends {
         change_again(chat, client, here, first.id, last.id, page.version.number).await?;
     }
@@ -495,6 +569,23 @@ async fn find_people(chat: &Chat, client: &Client, text: &str) -> Result<()> {
     let more = found.len() > people::LISTED;
     found.truncate(people::LISTED);
     chat.push(client, [chat.views.users_found(&query, &found, more)?]);
+    Ok(())
+}
+
+/// The names that begin as a name in what is being written.
+async fn complete(chat: &Chat, client: &Client, text: &str) -> Result<()> {
+    if client.outbox.dialect == Dialect::Plain {
+        return Ok(());
+    }
+    let beginning = shortened(text.trim());
+    let mut found = match beginning.is_empty() {
+        true => Vec::new(),
+        // One more makes up for oneself.
+        false => chat.store.find_people(&beginning, COMPLETIONS + 1).await?,
+    };
+    found.retain(|person| person.user.id != client.user.id);
+    found.truncate(COMPLETIONS);
+    chat.push(client, [chat.views.completions(&found)?]);
     Ok(())
 }
 

@@ -107,11 +107,15 @@ impl Chat {
             if self.hub.is_spoken(first.version.room, dialect) {
                 let frames = changes
                     .iter()
+                    .filter(|change| change.message.worded == change.version.number)
                     .filter_map(|change| json::message(dialect, &change.message));
+                // A reaction is no news to a program.
                 told.push((dialect, together(frames.collect())));
             }
         }
-        let frame = together(frames.clone());
+        let Some(frame) = together(frames.clone()) else {
+            return;
+        };
         self.bring_forward(first.version.number - 1, last.version, &frame, &told)
             .await;
         for (change, frame) in changes.iter().zip(frames) {
@@ -173,7 +177,7 @@ impl Chat {
         follows: u64,
         version: Version,
         frame: &Frame,
-        told: &[(Dialect, Frame)],
+        told: &[(Dialect, Option<Frame>)],
     ) {
         let room = version.room;
         match self.hub.shown(room) {
@@ -267,7 +271,7 @@ impl Chat {
         if !dialect.is_html() {
             let (messages, version) = match after {
                 // From there on nothing is left out, however much it is.
-                Some(after) => self.store.changed_since(room, after.number).await?,
+                Some(after) => self.store.worded_since(room, after.number).await?,
                 None => {
                     let page = self.store.newest(room).await?;
                     (page.messages, page.version)
@@ -312,10 +316,10 @@ impl Chat {
     }
 }
 
-/// Frames as one.
-fn together(mut frames: Vec<Frame>) -> Frame {
+/// Frames as one, if there are any.
+fn together(mut frames: Vec<Frame>) -> Option<Frame> {
     match frames.len() {
-        1 => frames.remove(0),
-        _ => Frame::joined(frames),
+        0 | 1 => frames.pop(),
+        _ => Some(Frame::joined(frames)),
     }
 }

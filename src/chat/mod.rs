@@ -22,10 +22,11 @@ use crate::fake::FakeUsers;
 use crate::hub::{Close, Hub, Outbox, Region};
 use crate::json;
 use crate::model::{
-    GroupName, History, NodeId, Page, ResumeToken, Room, RoomId, RoomKind, Target, User, Version,
+    Emoji, GroupName, History, MessageId, NodeId, Page, ResumeToken, Room, RoomId, RoomKind,
+    Target, User, Version,
 };
 use crate::protocol::{
-    self, Action, Dialect, FIRST_GROUP, Frame, Hello, LOBBY_PATH, Push, Refusal,
+    self, Action, Dialect, FIRST_GROUP, Frame, Hello, LOBBY_PATH, Push, Refusal, Swap,
 };
 use crate::relay::Relay;
 use crate::store::{Arrival, Arrived, Entered, Returning, Store, StoreError};
@@ -51,6 +52,9 @@ const MOST_TYPED: usize = 10_000;
 fn most_typed(message_characters: usize) -> usize {
     MOST_TYPED.max(2 * message_characters)
 }
+
+/// How many of my reactions a tab is told of at once.
+const REACTIONS_AT_ONCE: usize = 500;
 
 /// How many groups the aside lists at most.
 const GROUPS_LISTED: usize = 50;
@@ -368,8 +372,13 @@ impl Chat {
         let welcome = self.welcoming(outbox.dialect, room)?;
         // First into the room, then the page: so nothing falls in between.
         let (former, unsettled) = self.hub.enter(outbox, room.id, None);
-        match self.rest(outbox.dialect, room.id, after).await {
-            Ok((rest, version)) => {
+        let read = async {
+            let mine = self.my_reactions(client, room.id).await?;
+            let (rest, version) = self.rest(outbox.dialect, room.id, after).await?;
+            Ok((mine, rest, version))
+        };
+        match read.await {
+            Ok((mine, rest, version)) => {
                 let settled = unsettled
                     .iter()
                     .map(|message| self.views.changed_message(message));
@@ -384,6 +393,7 @@ impl Chat {
                     .into_iter()
                     .chain(settled.map(|push| push.encode()))
                     .chain(no_lobby)
+                    .chain(mine)
                     .chain(heading)
                     .chain(rest)
                     .chain(welcome);
@@ -413,6 +423,36 @@ impl Chat {
                 Err(failure)
             }
         }
+    }
+
+    /// Which of the reactions in a room are mine. Of very many the newest are told, and what the tab
+    /// knows of others stays.
+    async fn my_reactions(&self, client: &Client, room: RoomId) -> Result<Option<Frame>> {
+        if client.outbox.dialect != Dialect::V1 {
+            return Ok(None);
+        }
+        let (first, last) = (MessageId(0), MessageId(i64::MAX));
+        let mine = self.reactions_among(client, room, first, last).await?;
+        let push = self.views.my_reactions(&mine)?;
+        let push = match mine.len() < REACTIONS_AT_ONCE {
+            true => push,
+            false => push.swapped(Swap::Append),
+        };
+        Ok(Some(push.encode()))
+    }
+
+    async fn reactions_among(
+        &self,
+        client: &Client,
+        room: RoomId,
+        first: MessageId,
+        last: MessageId,
+    ) -> Result<Vec<(MessageId, Emoji)>> {
+        let (me, limit) = (client.user.id, REACTIONS_AT_ONCE);
+        Ok(self
+            .store
+            .reactions_of(me, room, first, last, limit)
+            .await?)
     }
 
     /// What whoever enters a room is told there; a page has to forget what it was told elsewhere.

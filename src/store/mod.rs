@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::model::{
-    Busy, ClientId, DisplayName, GroupName, Message, MessageId, MessageText, Millis, NewUser,
-    NodeId, Page, Person, Room, RoomId, Target, TokenHash, User, UserId, Version,
+    Busy, ClientId, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Millis,
+    NewUser, NodeId, Page, Person, Room, RoomId, Target, TokenHash, User, UserId, Version,
 };
 
 /// How long an untouched user stays with the token of whoever was them last.
@@ -174,7 +174,39 @@ pub enum Amended {
     /// Somebody else wrote it.
     NotYours,
     /// It has been deleted, so its text cannot be changed any more.
-    Deleted(Message),
+    Deleted,
+}
+
+/// What somebody's answer to a message is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct React {
+    /// The node that is told of the change.
+    pub node: NodeId,
+    /// Who.
+    pub user: UserId,
+    /// The room the message is in.
+    pub room: RoomId,
+    /// Which.
+    pub message: MessageId,
+    /// With what.
+    pub emoji: Emoji,
+    /// Whether it is to be there or not.
+    pub on: bool,
+}
+
+/// How reacting went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reacted {
+    /// It is as it was to be, which goes out on the stream of changes.
+    Done,
+    /// It was so before.
+    Already,
+    /// There is no such message in that room, or one may not know of it.
+    NoSuchMessage,
+    /// The message has been deleted.
+    Deleted,
+    /// The message has [`Reaction::EMOJIS`](crate::model::Reaction::EMOJIS) others.
+    TooMany,
 }
 
 /// One stored step of a room: a message made or changed.
@@ -281,18 +313,34 @@ pub trait Store: Send + Sync + 'static {
     /// What stands under a key of that author, and the room it is in.
     async fn known(&self, author: UserId, key: Uuid) -> Result<Option<(Message, Room)>>;
 
-    /// A message of that author as it is, which is [`Amended::Already`] or [`Amended::Deleted`], or
-    /// why it is none of theirs.
-    async fn own_message(
+    /// A message of that room, if the user may know of it, and the names of those who reacted to
+    /// it, the first first, at most `limit`.
+    async fn open_message(
         &self,
-        author: UserId,
+        user: UserId,
         room: RoomId,
         message: MessageId,
-    ) -> Result<Amended>;
+        limit: usize,
+    ) -> Result<Option<(Message, Vec<(Emoji, String)>)>>;
 
     /// Changes the text of a message or deletes it, if the author may; durable, and with the
     /// room's version one higher, when it answers. Doing the same again changes nothing.
     async fn amend(&self, amend: Amend) -> Result<Amended>;
+
+    /// Sets whether somebody reacts to a message with an emoji; durable, and with the room's version
+    /// one higher, when it answers. Doing the same again changes nothing.
+    async fn react(&self, react: React) -> Result<Reacted>;
+
+    /// The user's reactions to messages of a room from the first to the last id, both included:
+    /// those to the newest messages first, at most `limit`.
+    async fn reactions_of(
+        &self,
+        user: UserId,
+        room: RoomId,
+        first: MessageId,
+        last: MessageId,
+        limit: usize,
+    ) -> Result<Vec<(MessageId, Emoji)>>;
 
     /// These people have seen these rooms up to these messages. Never goes back.
     async fn mark_read(&self, reads: Vec<(UserId, RoomId, MessageId)>) -> Result<()>;
@@ -329,9 +377,9 @@ pub trait Store: Send + Sync + 'static {
         after: u64,
     ) -> Result<Page>;
 
-    /// The messages made or changed after a version, in their present state and in the order of
-    /// their last changes, at most a page of them; and the version they lead to.
-    async fn changed_since(&self, room: RoomId, after: u64) -> Result<(Vec<Message>, Version)>;
+    /// The messages whose words were made or changed after a version, in their present state and in
+    /// the order in which that happened last, at most a page of them; and the version they lead to.
+    async fn worded_since(&self, room: RoomId, after: u64) -> Result<(Vec<Message>, Version)>;
 
     /// What brings a reader who has `after` up to date; without it, the newest page.
     async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp>;

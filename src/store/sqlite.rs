@@ -20,16 +20,17 @@ use uuid::Uuid;
 
 use super::{
     Access, Amend, Amended, Arrival, Arrived, CatchUp, Census, Change, Entered, FREE_AFTER, LEASE,
-    Post, Posted, Renamed, Result, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+    Post, Posted, React, Reacted, Renamed, Result, Returning, Store, StoreError, Synchronous,
+    TOKEN_GOOD_FOR,
 };
 use crate::model::{
-    Author, Busy, ClientId, DisplayName, GroupName, History, Message, MessageId, MessageText,
-    Millis, NewUser, NodeId, Page, Person, Room, RoomId, RoomKind, Target, TokenHash, User, UserId,
-    Version,
+    Author, Busy, ClientId, DisplayName, Emoji, GroupName, History, Message, MessageId,
+    MessageText, Millis, NewUser, NodeId, Page, Person, Reaction, Room, RoomId, RoomKind, Target,
+    TokenHash, User, UserId, Version,
 };
 use crate::protocol::PAGE_MESSAGES;
 
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -38,6 +39,7 @@ const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/sqlite/0003_amend.sql"),
     include_str!("migrations/sqlite/0004_lobby.sql"),
     include_str!("migrations/sqlite/0005_names.sql"),
+    include_str!("migrations/sqlite/0006_reactions.sql"),
 ];
 const DEFAULT_GROUPS: &str = include_str!("migrations/sqlite/default_groups.sql");
 
@@ -514,11 +516,13 @@ fn checkpoint(db: &Connection, wal: &Path, worth_copying: u64, bound: u64) -> ru
 const MESSAGE: &str = "
     m.id, m.room_id, m.user_id, u.name, m.author_name,
     case when m.deleted_at is null then m.text else '' end, m.key, m.made, m.changed,
-    m.created_at, m.edited_at is not null, m.deleted_at is not null
+    m.created_at, m.edited_at is not null, m.deleted_at is not null, m.worded,
+    case when m.deleted_at is null then m.reactions end
     from messages m join users u on u.id = m.user_id";
 
 fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
     let key: Option<String> = row.get(6)?;
+    let reactions: Option<String> = row.get(13)?;
     Ok(Message {
         id: MessageId(row.get(0)?),
         room: RoomId(row.get(1)?),
@@ -534,7 +538,31 @@ fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
         created_at: Millis(row.get(9)?),
         edited: row.get(10)?,
         deleted: row.get(11)?,
+        worded: row.get(12)?,
+        reactions: reactions.as_deref().map(reactions_in).unwrap_or_default(),
     })
+}
+
+/// The reactions as a message's row has them. What cannot be read is left out.
+fn reactions_in(json: &str) -> Vec<Reaction> {
+    let rows: Vec<(String, u64, Vec<String>)> = serde_json::from_str(json).unwrap_or_default();
+    let reaction = |(emoji, count, names): (String, u64, Vec<String>)| {
+        let emoji = Emoji::new(&emoji)?;
+        Some(Reaction {
+            emoji,
+            count,
+            names,
+        })
+    };
+    rows.into_iter().filter_map(reaction).collect()
+}
+
+fn reactions_json(reactions: &[Reaction]) -> Option<String> {
+    let row = |reaction: &Reaction| {
+        serde_json::json!([reaction.emoji.as_str(), reaction.count, reaction.names])
+    };
+    let rows: Vec<_> = reactions.iter().map(row).collect();
+    (!rows.is_empty()).then(|| serde_json::Value::from(rows).to_string())
 }
 
 /// The columns that [`user`] reads.
@@ -1110,8 +1138,8 @@ fn post(writing: &mut Writing<'_>, post: &Post, now: Millis) -> rusqlite::Result
     let id: i64 = db
         .prepare_cached(
             "insert into messages
-                (room_id, user_id, author_name, text, key, made, changed, created_at)
-             select :room, id, coalesce(display_name, name), :text, :key, :made, :made, :now
+                (room_id, user_id, author_name, text, key, made, changed, worded, created_at)
+             select :room, id, coalesce(display_name, name), :text, :key, :made, :made, :made, :now
              from users where id = :author returning id",
         )?
         .query_one(
@@ -1196,46 +1224,41 @@ fn tell(writing: &mut Writing<'_>, node: NodeId, step: Step, id: i64) -> rusqlit
     Ok(message)
 }
 
-/// A message of that author as it is, or why it cannot be amended.
-fn own_message(
+/// A message of that room, if `me` may know of it.
+fn message_in(
     db: &Connection,
-    author: UserId,
+    me: UserId,
     in_room: RoomId,
     id: MessageId,
-) -> rusqlite::Result<Amended> {
-    let found = db
-        .prepare_cached(&format!(
-            "select {MESSAGE} where m.id = ? and m.room_id = ?"
-        ))?
-        .query_one(params![id.0, in_room.0], message)
-        .optional()?;
-    let Some(found) = found else {
-        return Ok(Amended::NoSuchMessage);
-    };
-    Ok(match found.author.id == author {
-        true if found.deleted => Amended::Deleted(found),
-        true => Amended::Already(found),
-        // To somebody who does not belong to the room there is no such message.
-        false => match room(db, author, in_room)? {
-            Some(_) => Amended::NotYours,
-            None => Amended::NoSuchMessage,
-        },
-    })
+) -> rusqlite::Result<Option<Message>> {
+    if room(db, me, in_room)?.is_none() {
+        return Ok(None);
+    }
+    db.prepare_cached(&format!(
+        "select {MESSAGE} where m.id = ? and m.room_id = ?"
+    ))?
+    .query_one(params![id.0, in_room.0], message)
+    .optional()
 }
 
 fn amend(writing: &mut Writing<'_>, amend: &Amend, now: Millis) -> rusqlite::Result<Amended> {
     let db = writing.db;
     let new = amend.text.as_ref().map(MessageText::as_str);
-    let found = match own_message(db, amend.author, amend.room, amend.message)? {
-        Amended::Already(found) if new != Some(&found.text) => found,
-        Amended::Deleted(found) if new.is_none() => return Ok(Amended::Already(found)),
-        as_it_is => return Ok(as_it_is),
+    let Some(found) = message_in(db, amend.author, amend.room, amend.message)? else {
+        return Ok(Amended::NoSuchMessage);
     };
+    match (found.deleted, new) {
+        _ if found.author.id != amend.author => return Ok(Amended::NotYours),
+        (true, Some(_)) => return Ok(Amended::Deleted),
+        (true, None) => return Ok(Amended::Already(found)),
+        (false, new) if new == Some(&found.text) => return Ok(Amended::Already(found)),
+        (false, _) => {}
+    }
     let Some(step) = step(writing, amend.room, amend.author)? else {
         return Ok(Amended::NoSuchMessage);
     };
     db.prepare_cached(
-        "update messages set changed = :changed, text = coalesce(:new, text),
+        "update messages set changed = :changed, worded = :changed, text = coalesce(:new, text),
             edited_at = case when :new is null then edited_at else :now end,
             deleted_at = case when :new is null then :now end
          where id = :id",
@@ -1264,6 +1287,79 @@ fn amend(writing: &mut Writing<'_>, amend: &Amend, now: Millis) -> rusqlite::Res
         })?;
     }
     Ok(Amended::Done(tell(writing, amend.node, step, found.id.0)?))
+}
+
+fn react(writing: &mut Writing<'_>, react: &React, now: Millis) -> rusqlite::Result<Reacted> {
+    let db = writing.db;
+    let (user, id, emoji) = (react.user.0, react.message.0, react.emoji.as_str());
+    let Some(mut found) = message_in(db, react.user, react.room, react.message)? else {
+        return Ok(Reacted::NoSuchMessage);
+    };
+    if found.deleted {
+        return Ok(Reacted::Deleted);
+    }
+    let is_on: bool = db
+        .prepare_cached(
+            "select exists (select 1 from reactions
+             where message_id = ? and emoji = ? and user_id = ?)",
+        )?
+        .query_one(params![id, emoji, user], |row| row.get(0))?;
+    if is_on == react.on {
+        return Ok(Reacted::Already);
+    }
+    let reactions = &mut found.reactions;
+    let at = reactions.iter().position(|one| one.emoji == react.emoji);
+    let at = match at {
+        None if reactions.len() >= Reaction::EMOJIS => return Ok(Reacted::TooMany),
+        None => {
+            reactions.push(Reaction {
+                emoji: react.emoji,
+                count: 0,
+                names: Vec::new(),
+            });
+            reactions.len() - 1
+        }
+        Some(at) => at,
+    };
+    let Some(step) = step(writing, react.room, react.user)? else {
+        return Ok(Reacted::NoSuchMessage);
+    };
+    match react.on {
+        true => {
+            db.prepare_cached(
+                "insert into reactions (message_id, room_id, user_id, emoji, name, created_at)
+                 select :message, :room, id, :emoji, coalesce(display_name, name), :now
+                 from users where id = :user",
+            )?
+            .execute(named_params! {
+                ":message": id,
+                ":room": react.room.0,
+                ":emoji": emoji,
+                ":now": now.0,
+                ":user": user,
+            })?;
+            trace(db, react.user, now)?;
+            reactions[at].count += 1;
+        }
+        false => {
+            db.prepare_cached(
+                "delete from reactions where message_id = ? and emoji = ? and user_id = ?",
+            )?
+            .execute(params![id, emoji, user])?;
+            reactions[at].count = reactions[at].count.saturating_sub(1);
+        }
+    }
+    reactions[at].names = db
+        .prepare_cached(
+            "select name from reactions where message_id = ? and emoji = ? order by id limit ?",
+        )?
+        .query_map(params![id, emoji, Reaction::NAMES as i64], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    reactions.retain(|one| one.count > 0);
+    db.prepare_cached("update messages set changed = ?, reactions = ? where id = ?")?
+        .execute(params![step.version.number, reactions_json(reactions), id])?;
+    tell(writing, react.node, step, id)?;
+    Ok(Reacted::Done)
 }
 
 /// The user belongs to the room from now on; in a private room the message is unread for the
@@ -1556,19 +1652,69 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn own_message(
+    async fn open_message(
         &self,
-        author: UserId,
+        user: UserId,
         room: RoomId,
         message: MessageId,
-    ) -> Result<Amended> {
-        self.read(move |db| own_message(db, author, room, message))
-            .await
+        limit: usize,
+    ) -> Result<Option<(Message, Vec<(Emoji, String)>)>> {
+        self.read(move |db| {
+            let Some(found) = message_in(db, user, room, message)? else {
+                return Ok(None);
+            };
+            let reactors = db
+                .prepare_cached(
+                    "select emoji, name from reactions where message_id = ? order by id limit ?",
+                )?
+                .query_map(params![message.0, limit as i64], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get(1)?))
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            let known = |(emoji, name): (String, String)| Some((Emoji::new(&emoji)?, name));
+            Ok(Some((
+                found,
+                reactors.into_iter().filter_map(known).collect(),
+            )))
+        })
+        .await
     }
 
     async fn amend(&self, change: Amend) -> Result<Amended> {
         self.write(move |writing| amend(writing, &change, Millis::now()))
             .await
+    }
+
+    async fn react(&self, reaction: React) -> Result<Reacted> {
+        self.write(move |writing| react(writing, &reaction, Millis::now()))
+            .await
+    }
+
+    async fn reactions_of(
+        &self,
+        user: UserId,
+        room: RoomId,
+        first: MessageId,
+        last: MessageId,
+        limit: usize,
+    ) -> Result<Vec<(MessageId, Emoji)>> {
+        self.read(move |db| {
+            let rows = db
+                .prepare_cached(
+                    "select message_id, emoji from reactions
+                     where user_id = ? and room_id = ? and message_id between ? and ?
+                     order by message_id desc limit ?",
+                )?
+                .query_map(
+                    params![user.0, room.0, first.0, last.0, limit as i64],
+                    |row| Ok((MessageId(row.get(0)?), row.get::<_, String>(1)?)),
+                )?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            let known =
+                |(message, emoji): (MessageId, String)| Some((message, Emoji::new(&emoji)?));
+            Ok(rows.into_iter().filter_map(known).collect())
+        })
+        .await
     }
 
     async fn mark_read(&self, reads: Vec<(UserId, RoomId, MessageId)>) -> Result<()> {
@@ -1690,18 +1836,18 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn changed_since(&self, room: RoomId, after: u64) -> Result<(Vec<Message>, Version)> {
+    async fn worded_since(&self, room: RoomId, after: u64) -> Result<(Vec<Message>, Version)> {
         self.read(move |db| {
             let (mut version, _) = version(db, room)?;
             let messages = db
                 .prepare_cached(&format!(
-                    "select {MESSAGE} where m.room_id = ? and m.changed > ?
-                     order by m.changed limit ?"
+                    "select {MESSAGE} where m.room_id = ? and m.worded > ?
+                     order by m.worded limit ?"
                 ))?
                 .query_map(params![room.0, after, PAGE_MESSAGES as i64], message)?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             if let (PAGE_MESSAGES, Some(last)) = (messages.len(), messages.last()) {
-                version.number = last.changed;
+                version.number = last.worded;
             }
             Ok((messages, version))
         })
@@ -2036,6 +2182,21 @@ mod tests {
         store.older(group, message.id).await.unwrap();
         let (first, last) = (message.id, message.id);
         store.changed_among(group, first, last, 0).await.unwrap();
+        for on in [true, false] {
+            let react = React {
+                node: NODE,
+                user: bob.1.id,
+                room: group,
+                message: message.id,
+                emoji: Emoji::new("👍").unwrap(),
+                on,
+            };
+            store.react(react).await.unwrap();
+        }
+        let mine = store.reactions_of(bob.1.id, group, first, last, 9);
+        mine.await.unwrap();
+        let opened = store.open_message(bob.1.id, group, message.id, 9);
+        opened.await.unwrap();
         store.catch_up(group, Some(page.version)).await.unwrap();
         let empty = Version {
             number: 0,
@@ -2073,6 +2234,7 @@ mod tests {
                 || sql == "update clients set left_at = ? where left_at is null"
                 || sql.starts_with("update users set gone_at = ? where free = 0 and traced_at")
                 || sql.contains("update rooms set people = (select count(*)")
+                || sql.ends_with("update messages set worded = changed;")
                 || ["delete from clients_active", "delete from nodes"].contains(&sql)
                 || ["messages", "rooms", "clients", "users"]
                     .contains(&sql.strip_prefix("delete from ").unwrap_or_default())

@@ -12,7 +12,7 @@ function kept(name, value) {
   } catch {}
 }
 
-const box = $("#message-text"), scroller = $("#scroller"), waiting = $("#waiting"), form = $("#message-form"), fresh = $("#new-messages");
+const box = $("#message-text"), scroller = $("#scroller"), waiting = $("#waiting"), form = $("#message-form"), fresh = $("#new-messages"), quick = $("#quick"), names = $("#completions");
 const list = () => $("#messages-list");
 const room = () => list().dataset.room;
 const heading = () => $("#group-name").textContent.trim();
@@ -54,7 +54,7 @@ function arrive() {
 function rule() {
   const users = all(document, "#logged-user [data-user], #users-mine li")
     .map(({ dataset }) => `[data-user="${CSS.escape(dataset.user)}"]`);
-  sheet.replaceSync(`.message${users[0]} { background: var(--mine); --own: block }
+  sheet.replaceSync(`.message${users[0]} { background: var(--mine) }
     #users-online :is(${users}) { display: none }`);
 }
 
@@ -129,17 +129,36 @@ on("click", ({ target }) => {
 }, waiting);
 
 const draft = (text) => kept(`draft.${place()}`, text);
-const write = (text) => draft(box.value = text);
+const write = (text) => {
+  draft(box.value = text);
+  complete();
+};
+
+/** The name being written. */
+const begun = () => box.value.slice(0, box.selectionStart).match(/(?:^\/pm |\B@)(\S*)$/)?.[1];
+
+function complete() {
+  names.replaceChildren();
+  if (begun()) send("Complete", { text: begun() });
+}
+
+on("click", ({ target }) => {
+  const to = box.selectionStart, { value } = target.closest("button");
+  box.setRangeText(`${value} `, to - begun().length, to, "end");
+  write(box.value);
+  box.focus();
+}, names);
 
 on("input", () => {
   draft(box.value);
+  complete();
   if (Date.now() - typedAt > 2500 && send("Typing", { room: room() })) typedAt = Date.now();
 }, box);
 on("keydown", (event) => {
   const { target, key } = event;
   if (event.isComposing || event.keyCode === 229) return;
   if (key === "Escape") form.querySelector("[data-dismiss]")?.click();
-  if (key === "ArrowUp" && target === box && !box.value) all(list(), `[data-user="${me}"] button`).at(-1)?.click();
+  if (key === "ArrowUp" && target === box && !box.value) all(list(), `[data-user="${me}"] .change`).at(-1)?.click();
   if (key !== "Enter" || event.shiftKey || !target.matches("textarea")) return;
   event.preventDefault();
   target.form.requestSubmit();
@@ -147,7 +166,12 @@ on("keydown", (event) => {
 
 on("wire:action", (event) => {
   const { action, data } = event.detail;
-  if (event.target.closest("[data-room]")) data.room = room();
+  const { target } = event;
+  if (target.closest("[data-room]")) data.room = room();
+  if (action === "React") {
+    data.on ??= target.ariaPressed !== "true";
+    data.message ??= number(target.closest(".message"));
+  }
   if (action === "New message") post();
   else if (action === "Older messages") askOlder();
   else return;
@@ -208,6 +232,11 @@ function go(back) {
   turn();
 }
 
+on("mouseover", ({ target }) => {
+  const message = target.closest(".message");
+  if (message && message !== quick.parentNode) message.append(quick);
+});
+
 on("popstate", () => enter(location.pathname, true), window);
 
 on("click", (event) => {
@@ -230,6 +259,7 @@ function mark(root) {
   for (const link of all(root, "a[data-group-name]")) {
     link.ariaCurrent = link.getAttribute("href") === place() ? "page" : null;
   }
+  for (const one of all(root, ".reactions .chip")) one.ariaPressed = !!document.getElementById(`my-${one.id}`);
 }
 
 function localise(root) {
@@ -323,11 +353,12 @@ on("push:after", ({ detail: { selector, swap } }) => {
   if (selector === "#group-name") headed();
   if (selector === "#logged-user") arrive();
   if (selector === "#message-form") {
-    const field = form.querySelector("textarea") ?? box;
+    const field = form.querySelector("textarea, button") ?? box;
     field.focus();
     field.selectionStart = field.textLength;
   }
   if (/user/.test(selector)) rule();
+  if (/my/.test(selector)) mark(document);
   const unread = all(document, "#users-mine [data-unread]").length;
   if (heading()) document.title = `${unread ? `(${unread}) ` : ""}${heading()} · Overwire`;
   if (room() !== shown) open();

@@ -304,6 +304,14 @@ impl Tab<'_> {
         clicked.unwrap_or_else(|error| panic!("{selector}: {error}"));
     }
 
+    /// Puts the pointer in the middle of an element.
+    pub(crate) async fn hovers(&self, selector: &str) {
+        let (driver, _turn) = self.turn().await;
+        let element = driver.find(By::Css(selector)).await.unwrap();
+        let moved = driver.action_chain().move_to_element_center(&element);
+        moved.perform().await.unwrap();
+    }
+
     /// Clicks with a key held.
     pub(crate) async fn click_with(&self, key: Key, selector: &str) {
         let (driver, _turn) = self.turn().await;

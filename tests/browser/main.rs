@@ -17,5 +17,6 @@ mod pictures;
 mod plain;
 mod private_rooms;
 mod proxy;
+mod reactions;
 mod rooms;
 mod talking;

@@ -170,6 +170,35 @@ async fn the_page_is_worth_a_picture() {
         pictures(&anna, &folder, "people").await;
         anna.presses(Key::Escape).await;
 
+        for (tab, quick) in [(&anna, 1), (&bob, 1), (&carl, 4)] {
+            tab.sized(1280, 800).await;
+            if tab.path().await != "/chat/python/" {
+                tab.enters("python").await;
+            }
+            tab.hovers(".message:last-child").await;
+            tab.click(&format!(".message:last-child #quick button:nth-child({quick})")).await;
+        }
+        anna.until("document.querySelectorAll('.chip').length === 2").await;
+        bob.writes("so do").await;
+        anna.sees("#room-typing p").await;
+        anna.hovers(".message:nth-last-child(2)").await;
+        pictures(&anna, &folder, "reactions").await;
+        anna.sized(1280, 800).await;
+        anna.hovers(".message:last-child").await;
+        anna.click(".message:last-child .change").await;
+        anna.sees(".edit__reactors").await;
+        pictures(&anna, &folder, "reacting").await;
+        anna.sized(1280, 800).await;
+        anna.presses(Key::Escape).await;
+        anna.writes(&format!("@{}", &c[..1])).await;
+        anna.sees("#completions button").await;
+        pictures(&anna, &folder, "completing").await;
+        anna.sized(1280, 800).await;
+        for tab in [&anna, &bob] {
+            tab.run("document.querySelector('#message-text').select()").await;
+            tab.presses(Key::Delete).await;
+        }
+
         anna.run("document.querySelector('#message-text').focus()").await;
         anna.presses(Key::Up).await;
         anna.sees("#message-form textarea").await;

@@ -229,6 +229,19 @@ impl List {
         }
     }
 
+    /// The reactions it shows to a message: the code points of each emoji, and how many there are.
+    pub(crate) fn reactions(&self, id: i64) -> Vec<(String, u64)> {
+        let chips = self.saw[&id].split("id=\"reaction-").skip(1);
+        let chips = chips.map(|chip| {
+            let (of, rest) = chip.split_once('"').unwrap();
+            let label = rest.split_once('>').unwrap().1.split('<').next().unwrap();
+            let count = label.rsplit(' ').next().unwrap();
+            let (_, code) = of.split_once('-').unwrap();
+            (code.to_owned(), count.parse().unwrap())
+        });
+        chips.collect()
+    }
+
     /// Whether it shows the end of that room, without a gap.
     pub(crate) fn is_end_of(&self, room: &[i64]) -> bool {
         room.ends_with(&self.ids) && self.ids.is_empty() == room.is_empty()

@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout};
 use crate::list::List;
 
 const GROUPS: [&str; 3] = ["hi", "python", "events"];
+const EMOJIS: [&str; 3] = ["👍", "❤️", "🎉"];
 const TABS: u64 = 12;
 const STEPS: usize = 70;
 /// Longer than the rooms are compared, by far.
@@ -234,12 +235,21 @@ impl Tab {
                     self.does(&action.to_string()).await;
                 }
             }
-            53..57 => {
+            53..60 if !self.list.ids.is_empty() => {
+                let ids = &self.list.ids;
+                let id = ids[self.rng.random_range(0..ids.len())];
+                let emoji = EMOJIS[self.rng.random_range(0..EMOJIS.len())];
+                let data =
+                    json!({ "message": id, "emoji": emoji, "on": self.rng.random_bool(0.7) });
+                self.does(&json!({ "action": "React", "data": data }).to_string())
+                    .await;
+            }
+            60..63 => {
                 let name = GROUPS[self.rng.random_range(0..GROUPS.len())];
                 self.does(&List::enter(name)).await;
             }
-            57..63 => self.reconnects().await,
-            63..70 => tokio::task::yield_now().await,
+            63..68 => self.reconnects().await,
+            68..73 => tokio::task::yield_now().await,
             _ if self.slow && self.rng.random_range(0..8) != 0 => {}
             _ => {
                 let bytes = self.rng.random_range(1..20_000);
@@ -260,7 +270,12 @@ impl Tab {
             let ids: Vec<_> = room.iter().map(|message| message.id.0).collect();
             let wrong = room.iter().find(|message| {
                 let text = (!message.deleted).then_some(message.text.as_str());
-                self.list.ids.contains(&message.id.0) && !self.list.shows(message.id.0, text)
+                let id = message.id.0;
+                let reactions = message.reactions.iter();
+                let reactions: Vec<_> =
+                    reactions.map(|one| (one.emoji.code(), one.count)).collect();
+                self.list.ids.contains(&id)
+                    && (!self.list.shows(id, text) || self.list.reactions(id) != reactions)
             });
             if self.list.is_end_of(&ids) && self.list.unsettled.is_empty() && wrong.is_none() {
                 return;
@@ -394,7 +409,7 @@ impl Program {
         // Those that were never changed come in their order.
         let in_order: Vec<_> = stored
             .iter()
-            .filter(|message| message.made == message.changed)
+            .filter(|message| message.made == message.worded)
             .map(|message| message.text.as_str())
             .collect();
         let mut told = states.iter().map(|(_, text)| text.as_str());
@@ -496,6 +511,8 @@ async fn story(seed: u64, nodes: usize, relay: Arc<dyn Relay>) {
         !texts.is_empty() && texts.len() < count,
         "some were deleted"
     );
+    let stored_reactions = stored.values().flatten().map(|message| &message.reactions);
+    assert!(stored_reactions.flatten().count() > 10);
     for tab in &mut tabs {
         tab.settles(&stored).await;
     }

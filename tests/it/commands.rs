@@ -162,3 +162,38 @@ async fn a_private_text_from_elsewhere_leaves_the_mark_of_what_was_not_seen() {
     anna.until("both of them marked", |tab| tab.unread_from(&b) == 2)
         .await;
 }
+
+#[tokio::test]
+async fn names_are_proposed_by_their_beginnings() {
+    let server = Server::start().await;
+    let (mut anna, bob) = (server.tab().await, server.tab().await);
+    let (a, b) = (anna.name(), bob.name());
+    let proposed = |tab: &Tab| {
+        let place = tab.page.the("completions");
+        let names = place.with("value").filter_map(|it| it.attribute("value"));
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let begins = b.chars().next().unwrap().to_uppercase().to_string();
+    anna.sends("Complete", json!({ "text": begins }));
+    anna.until("the name", |tab| proposed(tab).contains(&b))
+        .await;
+    // Not oneself, not who has never been here, and nobody at all for nothing.
+    anna.sends("Complete", json!({ "text": a }));
+    anna.hears_all().await;
+    assert_eq!(proposed(&anna), [""; 0]);
+    anna.sends("Complete", json!({ "text": b }));
+    anna.until("the name", |tab| proposed(tab) == [b.clone()])
+        .await;
+    for nothing in ["", " ", "%", "_"] {
+        anna.sends("Complete", json!({ "text": nothing }));
+        anna.hears_all().await;
+        assert_eq!(proposed(&anna), [""; 0]);
+    }
+    assert_eq!(
+        anna.is_refused("Complete", json!({})).await,
+        "“text” is missing."
+    );
+    let mut plain = server.plain_tab().await;
+    plain.sends("Complete", json!({ "text": a }));
+    plain.hears_all().await;
+}

@@ -466,6 +466,34 @@ async fn a_program_that_was_slow_is_told_everything_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn a_reaction_is_no_news_to_a_program() {
+    let server = Server::start().await;
+    let mut anna = server.tab().await;
+    let mut objects = Program::at(&server, "/ws/chat/hi/").await;
+    let mut lines = Program::at(&server, "/ws/hi/").await;
+    anna.says("one").await;
+    let (id, room) = (anna.messages()[0].id, anna.room());
+    let data = json!({ "message": id, "emoji": "👍", "on": true, "room": room });
+    anna.sends("React", data);
+    let data = json!({ "message": id, "text": "uno", "room": room });
+    anna.sends("Edit message", data);
+    let data = json!({ "message": id, "emoji": "👍", "on": false, "room": room });
+    anna.sends("React", data);
+    anna.says("two").await;
+    objects
+        .until("the end", |program| program.texts().contains(&"two"))
+        .await;
+    assert_eq!(objects.texts(), ["one", "uno", "two"]);
+    let expected = |text: &str| json!({ "text": text, "sender": anna.name() });
+    lines.hears(expected("two")).await;
+    let heard: Vec<_> = lines.heard.iter().collect();
+    assert_eq!(
+        heard,
+        [&expected("one"), &expected("uno"), &expected("two")]
+    );
+}
+
+#[tokio::test]
 async fn limits_and_origins_are_those_of_the_page() {
     let server = Server::start().await;
     let mut handshake = through("/ws/chat/hi/");

@@ -17,6 +17,7 @@ mod plain_wire;
 mod presence;
 mod private_rooms;
 mod program;
+mod reactions;
 mod refusals;
 mod support;
 mod talking;

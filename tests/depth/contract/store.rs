@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use overwire::model::{
-    Busy, DisplayName, GroupName, History, Message, MessageId, MessageText, Millis, NewUser,
-    NodeId, Page, Person, Room, RoomId, RoomKind, Target, TokenHash, User, UserId, Version,
+    Busy, DisplayName, Emoji, GroupName, History, Message, MessageId, MessageText, Millis, NewUser,
+    NodeId, Page, Person, Reaction, Room, RoomId, RoomKind, Target, TokenHash, User, UserId,
+    Version,
 };
 use overwire::protocol::PAGE_MESSAGES;
 use overwire::store::{
     self, Access, Amend, Amended, Arrival, Arrived, CatchUp, Entered, FREE_AFTER, LEASE, Post,
-    Posted, Renamed, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+    Posted, React, Reacted, Renamed, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use uuid::Uuid;
 
@@ -144,6 +145,12 @@ macro_rules! every_promise {
             a_message_is_edited_and_deleted_by_its_author_alone
             amending_to_what_is_there_changes_nothing
             what_is_deleted_is_unread_no_more
+            a_reaction_changes_its_message_once
+            of_many_who_react_all_are_counted_and_the_first_named
+            whoever_may_not_see_a_message_cannot_react_to_it
+            a_message_has_so_many_different_reactions
+            ones_own_reactions_are_told_the_newest_first
+            whoever_reacted_is_never_handed_over
             a_private_room_is_found_without_entering_it
             what_changed_among_older_messages_is_told_by_their_ends
             unread_messages_are_counted_until_they_are_seen
@@ -157,7 +164,7 @@ macro_rules! every_promise {
             the_default_groups_stand_in_their_order
             a_group_is_made_once_and_belongs_to_whoever_made_it
             a_census_counts_what_there_is
-            what_changed_since_is_told_page_by_page
+            what_was_said_since_is_told_page_by_page
             a_chosen_name_is_had_by_one_who_is_here
             people_are_found_by_what_they_are_called
             a_reset_leaves_the_default_groups_and_nothing_else
@@ -1227,16 +1234,13 @@ async fn a_message_is_edited_and_deleted_by_its_author_alone(backend: &impl Back
         for text in [Some("mine"), None] {
             assert_eq!(amend(&*store, who, room, message, text).await, expected);
         }
-        let found = store.own_message(who.user.id, room, message).await.unwrap();
-        assert_eq!(found, expected);
     }
-    let found = store.own_message(anna.user.id, room, one.id).await.unwrap();
-    assert_eq!(found, Amended::Already(one.clone()));
 
     let edited = amend(&*store, &anna, room, one.id, Some("uno")).await;
     let expected = Message {
         text: "uno".to_owned(),
         changed: 3,
+        worded: 3,
         edited: true,
         ..one.clone()
     };
@@ -1251,6 +1255,7 @@ async fn a_message_is_edited_and_deleted_by_its_author_alone(backend: &impl Back
     let gone = Message {
         text: String::new(),
         changed: 4,
+        worded: 4,
         deleted: true,
         ..expected.clone()
     };
@@ -1279,7 +1284,7 @@ async fn amending_to_what_is_there_changes_nothing(backend: &impl Backend) {
         let again = amend(&*store, &anna, room, one.id, None).await;
         assert!(matches!(again, Amended::Already(gone) if gone.deleted));
         let edited = amend(&*store, &anna, room, one.id, Some("two")).await;
-        assert!(matches!(edited, Amended::Deleted(_)));
+        assert_eq!(edited, Amended::Deleted);
     }
     assert_eq!(store.newest(room).await.unwrap().version.number, 2);
 }
@@ -1315,6 +1320,242 @@ async fn what_is_deleted_is_unread_no_more(backend: &impl Backend) {
         amend(&*store, &anna, room, message.id, None).await;
     }
     assert_eq!(unread(&*store, &bob).await, [51]);
+}
+
+async fn react(
+    store: &dyn Store,
+    who: &Somebody,
+    message: &Message,
+    emoji: &str,
+    on: bool,
+) -> Reacted {
+    let react = React {
+        node: NODE,
+        user: who.user.id,
+        room: message.room,
+        message: message.id,
+        emoji: Emoji::new(emoji).unwrap(),
+        on,
+    };
+    store.react(react).await.unwrap()
+}
+
+fn reaction(emoji: &str, count: u64, names: &[&str]) -> Reaction {
+    Reaction {
+        emoji: Emoji::new(emoji).unwrap(),
+        count,
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+    }
+}
+
+async fn a_reaction_changes_its_message_once(backend: &impl Backend) {
+    let store = backend.open().await;
+    let mut changes = store.join(NODE).await.unwrap();
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let room = private(&*store, &anna, &bob).await;
+    let one = post(&*store, &anna, room, "one").await;
+    let steps = [
+        (&bob, "👍", true, vec![reaction("👍", 1, &["bob"])]),
+        (
+            &anna,
+            "🎉",
+            true,
+            vec![reaction("👍", 1, &["bob"]), reaction("🎉", 1, &["anna"])],
+        ),
+        (
+            &anna,
+            "👍",
+            true,
+            vec![
+                reaction("👍", 2, &["bob", "anna"]),
+                reaction("🎉", 1, &["anna"]),
+            ],
+        ),
+        (
+            &bob,
+            "👍",
+            false,
+            vec![reaction("👍", 1, &["anna"]), reaction("🎉", 1, &["anna"])],
+        ),
+        (&anna, "👍", false, vec![reaction("🎉", 1, &["anna"])]),
+        (&anna, "🎉", false, vec![]),
+    ];
+    for (number, (who, emoji, on, reactions)) in (2..).zip(steps) {
+        assert_eq!(react(&*store, who, &one, emoji, on).await, Reacted::Done);
+        assert_eq!(react(&*store, who, &one, emoji, on).await, Reacted::Already);
+        let page = store.newest(room).await.unwrap();
+        let expected = Message {
+            changed: number,
+            reactions,
+            ..one.clone()
+        };
+        assert_eq!(page.version.number, number);
+        assert_eq!(page.messages, [expected]);
+    }
+    for number in 1..=7 {
+        let change = changes.recv().await.unwrap();
+        assert_eq!(change.version.number, number);
+        assert_eq!(
+            change.message.reactions.is_empty(),
+            [1, 7].contains(&number)
+        );
+        assert!(change.between.is_some());
+    }
+}
+
+async fn of_many_who_react_all_are_counted_and_the_first_named(backend: &impl Backend) {
+    let store = backend.open().await;
+    let hi = hi(&*store).await;
+    let mut all = Vec::new();
+    for letter in 'a'..='o' {
+        all.push(arrive(&*store, &letter.to_string()).await);
+    }
+    let one = post(&*store, &all[0], hi, "one").await;
+    for somebody in &all {
+        react(&*store, somebody, &one, "👍", true).await;
+    }
+    let shown = async || {
+        store.newest(hi).await.unwrap().messages[0]
+            .reactions
+            .clone()
+    };
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    assert_eq!(shown().await, [reaction("👍", 15, &names)]);
+    react(&*store, &all[2], &one, "👍", false).await;
+    let names = ["a", "b", "d", "e", "f", "g", "h", "i", "j", "k"];
+    assert_eq!(shown().await, [reaction("👍", 14, &names)]);
+
+    // Whoever asks is told of more, under the names they had.
+    let called = DisplayName::new("Ada").unwrap();
+    store.rename(all[0].user.id, Some(called), 1).await.unwrap();
+    react(&*store, &all[0], &one, "❤️", true).await;
+    let opened = async |limit| {
+        let (message, names) = store
+            .open_message(all[0].user.id, hi, one.id, limit)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(message.id, one.id);
+        let names: Vec<_> = names
+            .into_iter()
+            .map(|(emoji, name)| format!("{}{name}", emoji.as_str()))
+            .collect();
+        names
+    };
+    assert_eq!(opened(2).await, ["👍a", "👍b"]);
+    let all = opened(100).await;
+    assert_eq!((all.len(), all.last().unwrap().as_str()), (15, "❤️Ada"));
+}
+
+async fn whoever_may_not_see_a_message_cannot_react_to_it(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let carl = arrive(&*store, "carl").await;
+    let (room, hi) = (private(&*store, &anna, &bob).await, hi(&*store).await);
+    let one = post(&*store, &anna, room, "one").await;
+    let elsewhere = Message {
+        room: hi,
+        ..one.clone()
+    };
+    for (who, message) in [(&carl, &one), (&carl, &elsewhere), (&bob, &elsewhere)] {
+        let refused = react(&*store, who, message, "👍", true).await;
+        assert_eq!(refused, Reacted::NoSuchMessage);
+        let (user, room) = (who.user.id, message.room);
+        let opened = store.open_message(user, room, message.id, 9).await.unwrap();
+        assert_eq!(opened, None);
+    }
+    let opened = store
+        .open_message(bob.user.id, room, one.id, 9)
+        .await
+        .unwrap();
+    assert_eq!(opened, Some((one.clone(), vec![])));
+    // What is deleted is not reacted to any more, and shows nothing.
+    react(&*store, &bob, &one, "👍", true).await;
+    amend(&*store, &anna, room, one.id, None).await;
+    assert_eq!(
+        react(&*store, &bob, &one, "👍", true).await,
+        Reacted::Deleted
+    );
+    let page = store.newest(room).await.unwrap();
+    assert_eq!(page.version.number, 3);
+    assert!(page.messages[0].reactions.is_empty());
+}
+
+async fn a_message_has_so_many_different_reactions(backend: &impl Backend) {
+    let store = backend.open().await;
+    let hi = hi(&*store).await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let one = post(&*store, &anna, hi, "one").await;
+    let emojis = [
+        "😀", "😃", "😄", "😁", "😆", "😅", "🤣", "😂", "🙂", "🙃", "🫠", "😉", "😊", "😇", "🥰",
+        "😍", "🤩", "😘", "😗", "😚",
+    ];
+    assert_eq!(emojis.len(), Reaction::EMOJIS);
+    for emoji in emojis {
+        assert_eq!(
+            react(&*store, &anna, &one, emoji, true).await,
+            Reacted::Done
+        );
+    }
+    assert_eq!(
+        react(&*store, &bob, &one, "👍", true).await,
+        Reacted::TooMany
+    );
+    assert_eq!(
+        react(&*store, &bob, &one, "👍", false).await,
+        Reacted::Already
+    );
+    assert_eq!(react(&*store, &bob, &one, "😀", true).await, Reacted::Done);
+    assert_eq!(
+        react(&*store, &anna, &one, "😃", false).await,
+        Reacted::Done
+    );
+    assert_eq!(react(&*store, &bob, &one, "👍", true).await, Reacted::Done);
+}
+
+async fn ones_own_reactions_are_told_the_newest_first(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let (room, hi) = (private(&*store, &anna, &bob).await, hi(&*store).await);
+    let mut ids = Vec::new();
+    for text in ["0", "1", "2", "3"] {
+        let message = post(&*store, &anna, hi, text).await;
+        react(&*store, &bob, &message, "👍", true).await;
+        react(&*store, &anna, &message, "🎉", true).await;
+        ids.push(message.id);
+    }
+    let elsewhere = post(&*store, &anna, room, "elsewhere").await;
+    react(&*store, &bob, &elsewhere, "👍", true).await;
+    let of = async |who: &Somebody, first, last, limit| {
+        let mine = store.reactions_of(who.user.id, hi, first, last, limit);
+        mine.await.unwrap()
+    };
+    let thumb = Emoji::new("👍").unwrap();
+    let (first, last) = (MessageId(0), MessageId(i64::MAX));
+    let mine = of(&bob, first, last, 3).await;
+    assert_eq!(mine, [(ids[3], thumb), (ids[2], thumb), (ids[1], thumb)]);
+    let mine = of(&bob, ids[1], ids[2], 9).await;
+    assert_eq!(mine, [(ids[2], thumb), (ids[1], thumb)]);
+    assert_eq!(of(&anna, first, last, 9).await.len(), 4);
+}
+
+async fn whoever_reacted_is_never_handed_over(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = arrive(&*store, "anna").await;
+    store.add_users(vec![new_user("bob")]).await.unwrap();
+    let one = post(&*store, &anna, hi(&*store).await, "one").await;
+    let (Arrived::As { client, user }, token) = try_to_arrive(&*store, None).await else {
+        panic!("bob was free");
+    };
+    let bob = Somebody {
+        client,
+        user,
+        token,
+    };
+    react(&*store, &bob, &one, "👍", true).await;
+    store.leave(vec![bob.client]).await.unwrap();
+    expire_after(&*store, 2 * FREE_AFTER).await;
+    assert!(nobody_is_free(&*store).await);
 }
 
 async fn a_private_room_is_found_without_entering_it(backend: &impl Backend) {
@@ -1642,18 +1883,19 @@ async fn a_closed_store_says_so(backend: &impl Backend) {
     assert_eq!(store.newest(room).await.unwrap().messages.len(), 20);
 }
 
-async fn what_changed_since_is_told_page_by_page(backend: &impl Backend) {
+async fn what_was_said_since_is_told_page_by_page(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = arrive(&*store, "anna").await;
     let room = hi(&*store).await;
     post_many(&*store, &anna, room, 2 * PAGE_MESSAGES + 1).await;
     let first = whole_room(&*store, room).await.0.remove(0);
     amend(&*store, &anna, room, first.id, Some("edited")).await;
+    let second = whole_room(&*store, room).await.0.remove(1);
+    react(&*store, &anna, &second, "👍", true).await;
     let (mut after, mut told, mut pages) = (0, Vec::new(), Vec::new());
     loop {
-        let (messages, version) = store.changed_since(room, after).await.unwrap();
+        let (messages, version) = store.worded_since(room, after).await.unwrap();
         if messages.is_empty() {
-            assert_eq!(version.number, after);
             break;
         }
         pages.push(messages.len());
@@ -1662,8 +1904,8 @@ async fn what_changed_since_is_told_page_by_page(backend: &impl Backend) {
     }
     // The one that was edited comes once, where it was changed last.
     assert_eq!(pages, [PAGE_MESSAGES, PAGE_MESSAGES, 1]);
-    assert_eq!(after, 2 * PAGE_MESSAGES as u64 + 2);
-    assert!(told.is_sorted_by_key(|message| message.changed));
+    assert_eq!(after, 2 * PAGE_MESSAGES as u64 + 3);
+    assert!(told.is_sorted_by_key(|message| message.worded));
     let ids: HashSet<_> = told.iter().map(|message| message.id).collect();
     assert_eq!(ids.len(), told.len());
     assert_eq!(told.last().unwrap().text, "edited");

@@ -8,14 +8,14 @@ use async_trait::async_trait;
 use overwire::chat::{Chat, Client, Limits, Welcome};
 use overwire::hub::OUTBOX_BYTES;
 use overwire::model::{
-    Busy, DisplayName, GroupName, Message, MessageId, Millis, NewUser, NodeId, Page, Person, Room,
-    RoomId, Target, TokenHash, User, UserId, Version,
+    Busy, DisplayName, Emoji, GroupName, Message, MessageId, Millis, NewUser, NodeId, Page, Person,
+    Room, RoomId, Target, TokenHash, User, UserId, Version,
 };
 use overwire::protocol::Dialect;
 use overwire::relay::InProcess;
 use overwire::store::{
     self, Access, Amend, Amended, Arrival, Arrived, CatchUp, Census, Change, Entered, Post, Posted,
-    Renamed, Result, Returning, Store, StoreError, Synchronous,
+    React, Reacted, Renamed, Result, Returning, Store, StoreError, Synchronous,
 };
 use overwire::views::Views;
 use tokio::sync::mpsc;
@@ -92,8 +92,10 @@ every_act_may_fail! {
     pair(room: RoomId) -> Option<[User; 2]>;
     post(post: Post) -> Posted;
     known(author: UserId, key: Uuid) -> Option<(Message, Room)>;
-    own_message(author: UserId, room: RoomId, message: MessageId) -> Amended;
+    open_message(user: UserId, room: RoomId, message: MessageId, limit: usize) -> Option<(Message, Vec<(Emoji, String)>)>;
     amend(amend: Amend) -> Amended;
+    react(react: React) -> Reacted;
+    reactions_of(user: UserId, room: RoomId, first: MessageId, last: MessageId, limit: usize) -> Vec<(MessageId, Emoji)>;
     mark_read(reads: Vec<(UserId, RoomId, MessageId)>) -> ();
     make_group(maker: UserId, name: GroupName) -> ();
     groups(user: Option<UserId>, limit: usize) -> Vec<Room>;
@@ -102,7 +104,7 @@ every_act_may_fail! {
     newest(room: RoomId) -> Page;
     older(room: RoomId, before: MessageId) -> Page;
     changed_among(room: RoomId, first: MessageId, last: MessageId, after: u64) -> Page;
-    changed_since(room: RoomId, after: u64) -> (Vec<Message>, Version);
+    worded_since(room: RoomId, after: u64) -> (Vec<Message>, Version);
     catch_up(room: RoomId, after: Option<Version>) -> CatchUp;
     people_online(limit: usize) -> Vec<Person>;
     people_in(room: RoomId, limit: usize) -> (Vec<Person>, u64);

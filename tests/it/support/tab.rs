@@ -11,8 +11,8 @@ use super::page::{Element, Page, Shown};
 use super::wire::{Event, Handshake, Wire};
 use super::{Door, soon};
 
-/// Where pushes may go, beside `#message-<id>`.
-const PLACES: [&str; 21] = [
+/// Where pushes may go, beside `#message-<id>` and `#my-reaction-<id>-<code>`.
+const PLACES: [&str; 23] = [
     "logged-user",
     "group-name",
     "messages-list",
@@ -25,6 +25,8 @@ const PLACES: [&str; 21] = [
     "room-moves",
     "room-typing",
     "message-form",
+    "my-reactions",
+    "completions",
     "lobby",
     "lobby-rooms",
     "lobby-found",
@@ -482,9 +484,10 @@ impl Tab {
         let is_message = place
             .strip_prefix("message-")
             .is_some_and(|id| id.parse::<i64>().is_ok());
+        let is_mine = place.starts_with("my-reaction-");
         let promised = match self.plain {
             true => PLAIN_PLACES.contains(&place),
-            false => PLACES.contains(&place) || is_message,
+            false => PLACES.contains(&place) || is_message || is_mine,
         };
         assert!(promised, "nothing is pushed there: {frame}");
         Push {
@@ -498,7 +501,9 @@ impl Tab {
 
     fn place(&mut self, push: Push) {
         let there = self.page.put(&push.place, push.swap.as_deref(), &push.html);
-        assert!(there || push.place.starts_with("message-"), "{push:?}");
+        let may_be_missing = ["message-", "my-reaction-"];
+        let may_be_missing = may_be_missing.iter().any(|one| push.place.starts_with(one));
+        assert!(there || may_be_missing, "{push:?}");
         if push.swap.as_deref() == Some("remove") {
             assert_eq!(push.html, "", "{push:?}");
         }

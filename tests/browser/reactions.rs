@@ -1,0 +1,151 @@
+//! Reacting to messages, and names that complete themselves.
+
+use thirtyfour::Key;
+
+use crate::browser::{Tab, story};
+use crate::server::Server;
+
+/// Waits until the reactions are these: each with its count, `*` before those that are mine.
+async fn reactions(tab: &Tab<'_>, expected: &[&str]) {
+    let shown = "[...document.querySelectorAll('.reactions .chip')].map((one) => \
+                 (one.getAttribute('aria-pressed') === 'true' ? '*' : '') + one.textContent)";
+    let expected = serde_json::to_string(expected).unwrap();
+    tab.until(&format!("JSON.stringify({shown}) === '{expected}'"))
+        .await;
+}
+
+/// Puts the pointer on the newest message.
+async fn points_at(tab: &Tab<'_>, message: &str) {
+    tab.hovers(message).await;
+    tab.sees(&format!("{message} #quick")).await;
+}
+
+#[tokio::test]
+async fn one_click_reacts_and_another_takes_it_back() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let (anna, bob) = (
+            browser.person(&server.url("/")).await,
+            browser.person(&server.url("/")).await,
+        );
+        anna.says("lunch?").await;
+        bob.hears("lunch?").await;
+        points_at(&bob, ".message").await;
+        bob.click("#quick button:first-child").await;
+        reactions(&bob, &["*👍 1"]).await;
+        reactions(&anna, &["👍 1"]).await;
+        anna.click(".chip").await;
+        reactions(&anna, &["*👍 2"]).await;
+        reactions(&bob, &["*👍 2"]).await;
+        bob.click(".chip").await;
+        reactions(&bob, &["👍 1"]).await;
+        reactions(&anna, &["*👍 1"]).await;
+        // What is mine is still mine after a reload, and in another room nothing is.
+        anna.reload().await;
+        anna.is_somebody().await;
+        reactions(&anna, &["*👍 1"]).await;
+        anna.enters("python").await;
+        reactions(&anna, &[]).await;
+        anna.enters("hi").await;
+        reactions(&anna, &["*👍 1"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn any_other_emoji_is_given_by_keys_and_who_reacted_is_listed() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let (anna, bob) = (
+            browser.person(&server.url("/")).await,
+            browser.person(&server.url("/")).await,
+        );
+        let a = anna.name().await;
+        anna.says("done!").await;
+        bob.hears("done!").await;
+        anna.run("document.querySelector('.message .change').focus()")
+            .await;
+        anna.presses(Key::Enter).await;
+        anna.sees("#message-form textarea").await;
+        anna.click("#message-form [data-action=React]:not(form)")
+            .await;
+        anna.sees_no("#message-form > *").await;
+        reactions(&anna, &["*👍 1"]).await;
+
+        bob.run("document.querySelector('.message .change').focus()")
+            .await;
+        bob.presses(Key::Enter).await;
+        bob.sees("#message-form input").await;
+        assert!(!bob.shows("#message-form textarea").await);
+        bob.until(&format!(
+            "document.querySelector('.edit__reactors').textContent === '👍 {a}'"
+        ))
+        .await;
+        // The keys lead over the quick ones into the field.
+        bob.until("document.activeElement.matches('#message-form .chip')")
+            .await;
+        bob.run("document.querySelector('#message-form input').focus()")
+            .await;
+        bob.types("nonsense").await;
+        bob.presses(Key::Enter).await;
+        bob.sees("#notice [data-tone=refusal]").await;
+        bob.run("document.querySelector('#message-form input').select()")
+            .await;
+        bob.types(":tada:").await;
+        bob.presses(Key::Enter).await;
+        bob.sees_no("#message-form > *").await;
+        reactions(&bob, &["👍 1", "*🎉 1"]).await;
+        reactions(&anna, &["*👍 1", "🎉 1"]).await;
+        bob.until("document.activeElement.matches('#message-text')")
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_complete_themselves_after_pm_and_after_an_at_sign() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let (anna, bob) = (
+            browser.person(&server.url("/")).await,
+            browser.person(&server.url("/")).await,
+        );
+        let (a, b) = (anna.name().await, bob.name().await);
+        let chip = format!("#completions [value='{b}']");
+        anna.writes(&format!("/pm {}", &b[..2])).await;
+        anna.sees(&chip).await;
+        anna.click(&chip).await;
+        assert_eq!(anna.written().await, format!("/pm {b} "));
+        anna.sees_no("#completions > *").await;
+        anna.until("document.activeElement.matches('#message-text')")
+            .await;
+        anna.types("psst").await;
+        anna.presses(Key::Enter).await;
+        bob.sees(&format!("#users-mine [data-user='{a}'][data-unread='1']"))
+            .await;
+
+        // By keys, in the middle of a text; not within a word.
+        anna.writes(&format!("me@{}", &b[..2])).await;
+        anna.presses_with(Key::Shift, Key::Enter).await;
+        anna.types(&format!("ask @{}", &b[..2])).await;
+        anna.sees(&chip).await;
+        assert_eq!(
+            anna.get::<u32>("document.querySelectorAll('#completions button').length")
+                .await,
+            1
+        );
+        anna.presses(Key::Tab).await;
+        anna.presses(Key::Enter).await;
+        anna.types("about it").await;
+        anna.presses(Key::Enter).await;
+        let text = format!("me@{}\nask @{b} about it", &b[..2]);
+        bob.hears(&text).await;
+
+        // What is not to be completed any more is not proposed any more.
+        anna.writes(&format!("@{}", &b[..2])).await;
+        anna.sees(&chip).await;
+        anna.presses(Key::Space).await;
+        anna.sees_no("#completions > *").await;
+    })
+    .await;
+}
