@@ -123,7 +123,7 @@ pub struct Config {
     #[arg(value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
     pub frame_bytes: u32,
 
-    /// How many actions one tab may do at once
+    /// How many actions one person may do at once
     #[arg(
         long,
         env = "OVERWIRE_PACE_BURST",
@@ -133,7 +133,7 @@ pub struct Config {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub pace_burst: u32,
 
-    /// How many actions per second one tab may do after that
+    /// How many actions per second one person may do after that
     #[arg(
         long,
         env = "OVERWIRE_PACE_PER_SECOND",

@@ -68,7 +68,7 @@ const NOT_SAVED: &str = "Your message is not saved yet. It is tried again.";
 pub struct Limits {
     /// Characters of a message.
     pub message_characters: usize,
-    /// Actions that a client may do at once.
+    /// Actions that a person may do at once.
     pub pace_burst: u32,
     /// Actions per second after that; `None` for as many as come.
     pub pace_per_second: Option<u32>,
@@ -191,9 +191,9 @@ impl Chat {
             .connect(returning.client, returning.visit, user.id, hello.dialect);
         let client = Client {
             outbox,
+            pace: self.paces.of(user.id, self.limits.pace_burst),
             user,
             returning,
-            pace: self.paces.of(returning.client, self.limits.pace_burst),
             wish: Mutex::default(),
         };
         self.people.calls(&client.user);
@@ -565,7 +565,7 @@ impl Chat {
         self.tell(client, failure);
     }
 
-    /// Takes one action from the client's bucket.
+    /// Takes one action from the person's bucket.
     fn spend(&self, client: &Client) -> std::result::Result<(), Refusal> {
         let Some(per_second) = self.limits.pace_per_second else {
             return Ok(());

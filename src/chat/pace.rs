@@ -1,19 +1,19 @@
-//! How much each client may do: a bucket of actions that is refilled over time.
+//! How much each person may do: a bucket of actions that is refilled over time.
 //!
-//! It belongs to the client rather than to its socket, so that coming back fills no bucket. It
-//! does not know what an action is.
+//! It belongs to the user rather than to a socket, so that neither coming back nor another tab of
+//! the same person fills a bucket. It does not know what an action is.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::model::ClientId;
+use crate::model::UserId;
 
-/// The buckets of all clients that are here, and of those that left with less than a full one.
+/// The buckets of all users that are here, and of those that left with less than a full one.
 #[derive(Default)]
-pub(super) struct Paces(Mutex<HashMap<ClientId, Arc<Pace>>>);
+pub(super) struct Paces(Mutex<HashMap<UserId, Arc<Pace>>>);
 
-/// One client's bucket.
+/// One person's bucket.
 pub(super) struct Pace(Mutex<Bucket>);
 
 struct Bucket {
@@ -26,10 +26,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Paces {
-    /// The client's bucket as it was left, else a full one of `burst` actions.
-    pub(super) fn of(&self, client: ClientId, burst: u32) -> Arc<Pace> {
+    /// The user's bucket as it was left, else a full one of `burst` actions.
+    pub(super) fn of(&self, user: UserId, burst: u32) -> Arc<Pace> {
         let mut paces = lock(&self.0);
-        let pace = paces.entry(client).or_insert_with(|| {
+        let pace = paces.entry(user).or_insert_with(|| {
             Arc::new(Pace(Mutex::new(Bucket {
                 left: f64::from(burst),
                 at: Instant::now(),
@@ -66,27 +66,27 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const CLIENT: ClientId = ClientId(1);
+    const USER: UserId = UserId(1);
 
     #[test]
     fn coming_back_fills_no_bucket() {
         let paces = Paces::default();
-        let pace = paces.of(CLIENT, 2);
+        let pace = paces.of(USER, 2);
         assert!(pace.take(2, 1) && pace.take(2, 1) && !pace.take(2, 1));
         drop(pace);
         paces.forget(Duration::from_secs(60));
-        assert!(!paces.of(CLIENT, 2).take(2, 1));
-        assert!(paces.of(ClientId(2), 2).take(2, 1));
+        assert!(!paces.of(USER, 2).take(2, 1));
+        assert!(paces.of(UserId(2), 2).take(2, 1));
     }
 
     #[test]
     fn what_is_full_again_is_forgotten_unless_somebody_holds_it() {
         let paces = Paces::default();
-        let held = paces.of(CLIENT, 1);
+        let held = paces.of(USER, 1);
         assert!(held.take(1, 1));
-        drop(paces.of(ClientId(2), 1));
+        drop(paces.of(UserId(2), 1));
         paces.forget(Duration::ZERO);
-        assert_eq!(Vec::from_iter(lock(&paces.0).keys()), [&CLIENT]);
-        assert!(!paces.of(CLIENT, 1).take(1, 1));
+        assert_eq!(Vec::from_iter(lock(&paces.0).keys()), [&USER]);
+        assert!(!paces.of(USER, 1).take(1, 1));
     }
 }
