@@ -284,8 +284,10 @@ async fn the_lobby_takes_a_name_and_a_group() {
         "New group",
         json!({ "groupName": "Chess", "displayName": "Anna" }),
     );
-    anna.until("the group", |tab| tab.title() == "#Chess").await;
-    assert_eq!(my_name(&anna), "Anna");
+    anna.until("the group and the name", |tab| {
+        tab.title() == "#Chess" && my_name(tab) == "Anna"
+    })
+    .await;
     // A field left empty changes nothing, as does a name that is one's own already.
     for name in ["", "Anna"] {
         anna.sends(
