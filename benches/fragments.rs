@@ -174,6 +174,7 @@ async fn newcomer(store: &dyn Store, node: NodeId) -> UserId {
     loop {
         let arrival = Arrival {
             node,
+            session: None,
             resume: None,
             token: ResumeToken::random().hash(),
             spare: spares.next(),

@@ -36,6 +36,10 @@ id!(
     ClientId
 );
 id!(
+    /// A session: somebody who keeps their name has signed in.
+    SessionId
+);
+id!(
     /// A message. A room's messages stand in the order of their ids.
     MessageId
 );
@@ -631,48 +635,116 @@ fn is_invisible(c: char) -> bool {
             | '\u{feff}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// An unguessable token by which a tab is known again; it goes to that tab and nowhere else.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ResumeToken([u8; 32]);
+macro_rules! token {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq)]
+        pub struct $name([u8; 32]);
 
-impl ResumeToken {
-    /// A new token of 256 random bits.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(random_bytes())
-    }
+        impl $name {
+            /// A new token of 256 random bits.
+            #[must_use]
+            pub fn random() -> Self {
+                Self(random_bytes())
+            }
 
-    /// What the store keeps of it.
-    #[must_use]
-    pub fn hash(&self) -> TokenHash {
-        TokenHash(Sha256::digest(self.0).into())
-    }
+            /// What the store keeps of it.
+            #[must_use]
+            pub fn hash(&self) -> TokenHash {
+                TokenHash(Sha256::digest(self.0).into())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(…)"))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Unreadable;
+
+            fn from_str(text: &str) -> Result<Self, Unreadable> {
+                let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Unreadable)?;
+                Ok(Self(bytes.try_into().map_err(|_| Unreadable)?))
+            }
+        }
+    };
 }
 
-impl fmt::Display for ResumeToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
-    }
-}
+token!(
+    /// An unguessable token by which a tab is known again; it goes to that tab and nowhere else.
+    ResumeToken
+);
+token!(
+    /// An unguessable token by which whoever has signed in is known; it is in their cookie alone.
+    SessionToken
+);
 
-impl fmt::Debug for ResumeToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ResumeToken(…)")
-    }
-}
-
-impl FromStr for ResumeToken {
-    type Err = Unreadable;
-
-    fn from_str(text: &str) -> Result<Self, Unreadable> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Unreadable)?;
-        Ok(Self(bytes.try_into().map_err(|_| Unreadable)?))
-    }
-}
-
-/// The SHA-256 of a resume token. The token has 256 random bits, so the hash needs no salt.
+/// The SHA-256 of a token. The token has 256 random bits, so the hash needs no salt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 32]);
+
+/// A password that somebody wants to have: 8 to 200 characters, any of them. Composed (Unicode NFC),
+/// since keyboards differ in how they write the same letter.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+/// Why it may not be one, in words for whoever wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPassword {
+    /// Quickly guessed.
+    #[error("A password has at least {} characters.", Password::AT_LEAST)]
+    TooShort,
+    /// More than anybody types.
+    #[error("A password has at most {} characters.", Password::AT_MOST)]
+    TooLong,
+}
+
+impl Password {
+    /// The shortest, in characters (Unicode scalar values).
+    pub const AT_LEAST: usize = 8;
+    /// The longest.
+    pub const AT_MOST: usize = 200;
+
+    /// Checks a password as it was typed.
+    pub fn new(text: &str) -> Result<Self, BadPassword> {
+        let password: String = text.nfc().collect();
+        match password.chars().count() {
+            ..Self::AT_LEAST => Err(BadPassword::TooShort),
+            Self::AT_LEAST..=Self::AT_MOST => Ok(Self(password)),
+            _ => Err(BadPassword::TooLong),
+        }
+    }
+
+    /// What is hashed.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// What the store keeps of a password: a PHC string, which names how it was made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordHash(pub String);
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordHash(…)")
+    }
+}
 
 fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -811,6 +883,26 @@ mod tests {
         assert_eq!(token.hash(), again.hash());
         assert_eq!(format!("{token:?}"), "ResumeToken(…)");
         assert!("c2hvcnQ".parse::<ResumeToken>().is_err());
+    }
+
+    #[test]
+    fn a_password_is_checked_and_never_printed() {
+        #[track_caller]
+        fn check(text: &str, expected: Result<&str, BadPassword>) {
+            let password = Password::new(text);
+            let bytes = password.as_ref().map(Password::as_bytes);
+            assert_eq!(bytes, expected.as_ref().map(|text| text.as_bytes()));
+        }
+        check("7 chars", Err(BadPassword::TooShort));
+        check(" 8 chars", Ok(" 8 chars"));
+        check("Ko\u{308}nigin", Err(BadPassword::TooShort));
+        check("Ko\u{308}niginnen", Ok("K\u{f6}niginnen"));
+        check(&"x".repeat(200), Ok(&"x".repeat(200)));
+        check(&"x".repeat(201), Err(BadPassword::TooLong));
+        let shown = format!("{:?}", Password::new("a secret of mine"));
+        assert_eq!(shown, "Ok(Password(…))");
+        let hash = PasswordHash("$argon2id$".to_owned());
+        assert_eq!(format!("{hash:?}"), "PasswordHash(…)");
     }
 
     #[test]

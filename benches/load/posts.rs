@@ -243,6 +243,7 @@ pub(crate) async fn newcomer(store: &dyn Store, node: NodeId) -> anyhow::Result<
     loop {
         let arrival = Arrival {
             node,
+            session: None,
             resume: None,
             token: ResumeToken::random().hash(),
             spare: spares.next(),

@@ -226,18 +226,19 @@ impl Chat {
         let (node, fresh) = (self.node, ResumeToken::random());
         if let Some(token) = resume {
             // Somebody else may come back at the same moment: then they are asked in their turn.
-            while let Some(returning) = self.store.returning(token.hash()).await? {
+            while let Some(returning) = self.store.returning(token.hash(), None).await? {
                 if self.is_alive(returning).await {
                     break;
                 }
                 let resume = Some(returning);
                 let arrival = Arrival {
                     node,
+                    session: None,
                     resume,
                     token: token.hash(),
                     spare: None,
                 };
-                if let Arrived::As { client, user } = self.store.arrive(arrival).await? {
+                if let Arrived::As { client, user, .. } = self.store.arrive(arrival).await? {
                     return Ok((client, user, token));
                 }
             }
@@ -246,11 +247,12 @@ impl Chat {
         loop {
             let arrival = Arrival {
                 node,
+                session: None,
                 resume: None,
                 token: fresh.hash(),
                 spare,
             };
-            if let Arrived::As { client, user } = self.store.arrive(arrival).await? {
+            if let Arrived::As { client, user, .. } = self.store.arrive(arrival).await? {
                 return Ok((client, user, fresh));
             }
             spare = self

@@ -15,13 +15,16 @@ use uuid::Uuid;
 
 use crate::model::{
     Busy, ClientId, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Millis,
-    NewUser, NodeId, Page, Person, Room, RoomId, Target, TokenHash, User, UserId, Version,
+    NewUser, NodeId, Page, PasswordHash, Person, Room, RoomId, SessionId, Target, TokenHash, User,
+    UserId, Version,
 };
 
 /// How long an untouched user stays with the token of whoever was them last.
 pub const FREE_AFTER: Duration = Duration::from_secs(10 * 60);
 /// How long a resume token is good after its socket was last here.
 pub const TOKEN_GOOD_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a session is good after it was last seen.
+pub const SESSION_GOOD_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How long a node's clients stand without it renewing its lease.
 pub const LEASE: Duration = Duration::from_secs(15);
 
@@ -61,6 +64,8 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 pub struct Arrival {
     /// The node the socket is on.
     pub node: NodeId,
+    /// The session they have signed in by, which goes before everything else while it is good.
+    pub session: Option<TokenHash>,
     /// The client that is taken over, as [`Store::returning`] showed it.
     pub resume: Option<Returning>,
     /// By which they are known again: shown by whoever comes back, new for a newcomer.
@@ -87,6 +92,8 @@ pub enum Arrived {
         client: Returning,
         /// Its user.
         user: User,
+        /// The session it came by; a guest has none.
+        session: Option<SessionId>,
     },
     /// Somebody else came back to that client first, or its token is no longer good.
     Overtaken,
@@ -119,6 +126,33 @@ pub enum Renamed {
     },
     /// Somebody else has that name, or one that looks like it.
     Taken,
+}
+
+/// Somebody has signed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Which session.
+    pub id: SessionId,
+    /// Who.
+    pub user: User,
+}
+
+/// A session that begins.
+#[derive(Clone, Copy, Debug)]
+pub struct NewSession {
+    /// By which it is known.
+    pub token: TokenHash,
+    /// The one it takes the place of, which ends.
+    pub former: Option<TokenHash>,
+}
+
+/// A session has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// It, and whose it is.
+    pub session: Session,
+    /// The one that has ended for it.
+    pub former: Option<Session>,
 }
 
 /// A message to be stored.
@@ -262,14 +296,21 @@ pub trait Store: Send + Sync + 'static {
 
     /// Clears up after time: clients of nodes whose lease has run out are gone; untouched users
     /// gone for [`FREE_AFTER`] are free again unless somebody has a private room with them open;
-    /// clients gone for [`TOKEN_GOOD_FOR`] are forgotten. Does a bounded amount at a time.
+    /// clients gone for [`TOKEN_GOOD_FOR`] are forgotten, and so are sessions that were not seen for
+    /// [`SESSION_GOOD_FOR`]. Does a bounded amount at a time.
     async fn expire(&self, node: NodeId, now: Millis) -> Result<()>;
 
-    /// The client that a resume token is good for.
-    async fn returning(&self, token: TokenHash) -> Result<Option<Returning>>;
+    /// The client that a resume token is good for, which has come by the same session: by none, if
+    /// that is not good any more.
+    async fn returning(
+        &self,
+        token: TokenHash,
+        session: Option<TokenHash>,
+    ) -> Result<Option<Returning>>;
 
-    /// Someone arrives, which renews the node's lease: as the client they come back to, else as a random user who is free, else
-    /// as the spare one. Handing a user to somebody new ends the tokens they had.
+    /// Someone arrives, which renews the node's lease: as the client they come back to, else as
+    /// another client of whoever has signed in, else as a random user who is free, else as the
+    /// spare one. Handing a user to somebody new ends the tokens they had.
     async fn arrive(&self, arrival: Arrival) -> Result<Arrived>;
 
     /// These clients have gone, unless somebody came back to them meanwhile.
@@ -281,12 +322,49 @@ pub trait Store: Send + Sync + 'static {
     /// The client is in no room any more.
     async fn leave_room(&self, client: Returning) -> Result<()>;
 
+    /// The guest whom a resume token is good for keeps who they are by a password, and has signed in:
+    /// their client is one of the session, and the token is not good any more. From now on the user
+    /// is theirs alone, and so is what they are called.
+    async fn keep(
+        &self,
+        token: TokenHash,
+        password: PasswordHash,
+        session: NewSession,
+    ) -> Result<Option<Begun>>;
+
+    /// Whoever keeps that name, a user name or else a display name, without regard to case, and
+    /// their password.
+    async fn account(&self, name: &str) -> Result<Option<(User, PasswordHash)>>;
+
+    /// The user signs in by that password, if it is theirs still.
+    async fn begin_session(
+        &self,
+        user: UserId,
+        password: PasswordHash,
+        session: NewSession,
+    ) -> Result<Option<Begun>>;
+
+    /// Who has signed in by that session.
+    async fn session(&self, token: TokenHash) -> Result<Option<Session>>;
+
+    /// They sign out: the session's clients and their resume tokens end with it.
+    async fn end_session(&self, token: TokenHash) -> Result<Option<Session>>;
+
+    /// The password is another from now on, if it `was` that; of the user's sessions only this one
+    /// stays. Answers whose it is.
+    async fn change_password(
+        &self,
+        session: TokenHash,
+        was: PasswordHash,
+        password: PasswordHash,
+    ) -> Result<Option<Session>>;
+
     /// The private room with the person of that user name, made if there is none; nobody enters it.
     async fn private_room(&self, user: UserId, name: &str) -> Result<Entered>;
 
     /// The user chooses what to be called; `None` for their user name. A name is taken, and so are
-    /// those that look like it, where it is anybody else's user name or somebody who is here is
-    /// called so. Nor may a name begin with somebody else's user name. Of a taken name so many
+    /// those that look like it, where it is anybody else's user name or somebody who is here, or who
+    /// keeps their name, is called so. Nor may a name begin with somebody else's user name. Of a taken name so many
     /// `namesakes` are tried, each with another number.
     async fn rename(
         &self,
@@ -384,11 +462,11 @@ pub trait Store: Send + Sync + 'static {
     /// What brings a reader who has `after` up to date; without it, the newest page.
     async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp>;
 
-    /// Those who are here, longest first, at most `limit`.
+    /// Those who are here, longest first, at most `limit`; each of them once.
     async fn people_online(&self, limit: usize) -> Result<Vec<Person>>;
 
-    /// Those who look at a group, longest first, at most `limit`; and how many they are. Of a
-    /// private room nobody.
+    /// Those who look at a group, longest first, at most `limit`, each of them once; and how many
+    /// they are. Of a private room nobody.
     async fn people_in(&self, room: RoomId, limit: usize) -> Result<(Vec<Person>, u64)>;
 
     /// The people this user has something unread from, then those they have talked with, at

@@ -19,18 +19,18 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
-    Access, Amend, Amended, Arrival, Arrived, CatchUp, Census, Change, Entered, FREE_AFTER, LEASE,
-    Post, Posted, React, Reacted, Renamed, Result, Returning, Store, StoreError, Synchronous,
-    TOKEN_GOOD_FOR,
+    Access, Amend, Amended, Arrival, Arrived, Begun, CatchUp, Census, Change, Entered, FREE_AFTER,
+    LEASE, NewSession, Post, Posted, React, Reacted, Renamed, Result, Returning, SESSION_GOOD_FOR,
+    Session, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use crate::model::{
     Author, Busy, ClientId, DisplayName, Emoji, GroupName, History, Message, MessageId,
-    MessageText, Millis, NewUser, NodeId, Page, Person, Reaction, Room, RoomId, RoomKind, Target,
-    TokenHash, User, UserId, Version,
+    MessageText, Millis, NewUser, NodeId, Page, PasswordHash, Person, Reaction, Room, RoomId,
+    RoomKind, SessionId, Target, TokenHash, User, UserId, Version,
 };
 use crate::protocol::PAGE_MESSAGES;
 
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -40,6 +40,7 @@ const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/sqlite/0004_lobby.sql"),
     include_str!("migrations/sqlite/0005_names.sql"),
     include_str!("migrations/sqlite/0006_reactions.sql"),
+    include_str!("migrations/sqlite/0007_accounts.sql"),
 ];
 const DEFAULT_GROUPS: &str = include_str!("migrations/sqlite/default_groups.sql");
 
@@ -822,7 +823,7 @@ fn rename(
     Ok(Renamed::Taken)
 }
 
-/// Those who were called so and are not here any more; `None` where the name is taken.
+/// Those who were called so, are not here any more and do not keep their name; `None` where the name is taken.
 fn free_to_be_called(
     writing: &Writing<'_>,
     me: UserId,
@@ -853,7 +854,7 @@ fn free_to_be_called(
     for (column, look) in [("display_look", look), ("display_look_capitals", capitals)] {
         let holder: Option<(i64, bool)> = db
             .prepare_cached(&format!(
-                "select u.id, exists (select 1 from clients c
+                "select u.id, u.kept_at is not null or exists (select 1 from clients c
                     where c.user_id = u.id and (c.left_at is null or c.left_at between ? and ?))
                  from users u where u.{column} = ? and u.id <> ?"
             ))?
@@ -941,11 +942,133 @@ fn free_user(db: &Connection) -> rusqlite::Result<Option<UserId>> {
     .optional()
 }
 
+/// The session of that token, if it is good.
+fn session(db: &Connection, token: TokenHash, now: Millis) -> rusqlite::Result<Option<Session>> {
+    db.prepare_cached(&format!(
+        "select {USER}, s.id from sessions s join users u on u.id = s.user_id
+         where s.token_hash = ? and s.seen_at > ?"
+    ))?
+    .query_one(params![token.0, now.before(SESSION_GOOD_FOR).0], |row| {
+        Ok(Session {
+            id: SessionId(row.get(3)?),
+            user: user(row)?,
+        })
+    })
+    .optional()
+}
+
+/// Ends the session of that token; its clients go with it.
+fn end_session(
+    db: &Connection,
+    token: TokenHash,
+    now: Millis,
+) -> rusqlite::Result<Option<Session>> {
+    let ended = session(db, token, now)?;
+    db.prepare_cached("delete from sessions where token_hash = ?")?
+        .execute([token.0])?;
+    Ok(ended)
+}
+
+fn begin_session(
+    db: &Connection,
+    user: UserId,
+    new: NewSession,
+    now: Millis,
+) -> rusqlite::Result<Begun> {
+    let former = match new.former {
+        Some(former) => end_session(db, former, now)?,
+        None => None,
+    };
+    let id = db
+        .prepare_cached(
+            "insert into sessions (user_id, token_hash, made_at, seen_at)
+             values (:user, :token, :now, :now) returning id",
+        )?
+        .query_one(
+            named_params! { ":user": user.0, ":token": new.token.0, ":now": now.0 },
+            |row| row.get(0).map(SessionId),
+        )?;
+    let user = user_of(db, user)?;
+    Ok(Begun {
+        session: Session { id, user },
+        former,
+    })
+}
+
+fn keep_name(
+    db: &Connection,
+    token: TokenHash,
+    password: &PasswordHash,
+    new: NewSession,
+    now: Millis,
+) -> rusqlite::Result<Option<Begun>> {
+    let guest = db
+        .prepare_cached(
+            "select id, user_id from clients where token_hash = ? and guest = 1
+             and (left_at is null or left_at > ?)",
+        )?
+        .query_one(params![token.0, now.before(TOKEN_GOOD_FOR).0], |row| {
+            Ok((row.get::<_, i64>(0)?, UserId(row.get(1)?)))
+        })
+        .optional()?;
+    let Some((client, user)) = guest else {
+        return Ok(None);
+    };
+    trace(db, user, now)?;
+    db.prepare_cached("update users set password_hash = ?, kept_at = ? where id = ?")?
+        .execute(params![password.0, now.0, user.0])?;
+    let begun = begin_session(db, user, new, now)?;
+    // It stays, so that nobody has gone while the page is loaded anew; but no token leads to it.
+    db.prepare_cached(
+        "update clients set guest = 0, session_id = ?, token_hash = randomblob(32) where id = ?",
+    )?
+    .execute(params![begun.session.id.0, client])?;
+    Ok(Some(begun))
+}
+
+fn account(db: &Connection, name: &str) -> rusqlite::Result<Option<(User, PasswordHash)>> {
+    for column in ["name", "display_key"] {
+        let found = db
+            .prepare_cached(&format!(
+                "select {USER}, u.password_hash from users u
+                 where u.{column} = ? and u.kept_at is not null"
+            ))?
+            .query_one([name], |row| Ok((user(row)?, PasswordHash(row.get(3)?))))
+            .optional()?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+fn change_password(
+    db: &Connection,
+    token: TokenHash,
+    was: &PasswordHash,
+    password: &PasswordHash,
+    now: Millis,
+) -> rusqlite::Result<Option<Session>> {
+    let Some(session) = session(db, token, now)? else {
+        return Ok(None);
+    };
+    let changed = db
+        .prepare_cached("update users set password_hash = ? where id = ? and password_hash = ?")?
+        .execute(params![password.0, session.user.id.0, was.0])?;
+    if changed == 0 {
+        return Ok(None);
+    }
+    db.prepare_cached("delete from sessions where user_id = ? and id <> ?")?
+        .execute(params![session.user.id.0, session.id.0])?;
+    Ok(Some(session))
+}
+
 fn come_back(
     db: &Connection,
     node: NodeId,
     returning: Returning,
     token: TokenHash,
+    session: Option<SessionId>,
     now: Millis,
 ) -> rusqlite::Result<Option<UserId>> {
     let user = db
@@ -953,7 +1076,7 @@ fn come_back(
             "update clients set visit = visit + 1, node_id = :node, left_at = null,
                 arrived_at = case when left_at is null then arrived_at else :now end
              where id = :client and visit = :visit and token_hash = :token
-                and (left_at is null or left_at > :good)
+                and session_id is :session and (left_at is null or left_at > :good)
              returning user_id",
         )?
         .query_one(
@@ -963,6 +1086,7 @@ fn come_back(
                 ":client": returning.client.0,
                 ":visit": returning.visit,
                 ":token": token.0,
+                ":session": session.map(|session| session.0),
                 ":good": now.before(TOKEN_GOOD_FOR).0,
             },
             |row| row.get(0).map(UserId),
@@ -977,19 +1101,34 @@ fn come_back(
 
 fn arrive(db: &Connection, arrival: &Arrival, now: Millis) -> rusqlite::Result<Arrived> {
     renew_lease(db, arrival.node, now)?;
+    let session = match arrival.session {
+        Some(token) => session(db, token, now)?,
+        None => None,
+    };
+    if let Some(Session { id, .. }) = &session {
+        seen(db, *id, now)?;
+    }
+    let id = session.as_ref().map(|session| session.id);
     if let Some(returning) = arrival.resume {
-        return Ok(
-            match come_back(db, arrival.node, returning, arrival.token, now)? {
-                Some(user) => Arrived::As {
-                    client: Returning {
-                        visit: returning.visit + 1,
-                        ..returning
-                    },
-                    user: user_of(db, user)?,
+        let back = come_back(db, arrival.node, returning, arrival.token, id, now)?;
+        return Ok(match back {
+            Some(user) => Arrived::As {
+                client: Returning {
+                    visit: returning.visit + 1,
+                    ..returning
                 },
-                None => Arrived::Overtaken,
+                user: user_of(db, user)?,
+                session: id,
             },
-        );
+            None => Arrived::Overtaken,
+        });
+    }
+    if let Some(Session { id, user }) = session {
+        return Ok(Arrived::As {
+            client: new_client(db, arrival, user.id, Some(id), now)?,
+            user,
+            session: Some(id),
+        });
     }
     let user = match free_user(db)? {
         Some(user) => user,
@@ -1016,23 +1155,46 @@ fn arrive(db: &Connection, arrival: &Arrival, now: Millis) -> rusqlite::Result<A
          where id = ?",
     )?
     .execute(params![now.0, user.0])?;
+    Ok(Arrived::As {
+        client: new_client(db, arrival, user, None, now)?,
+        user: user_of(db, user)?,
+        session: None,
+    })
+}
+
+fn new_client(
+    db: &Connection,
+    arrival: &Arrival,
+    user: UserId,
+    session: Option<SessionId>,
+    now: Millis,
+) -> rusqlite::Result<Returning> {
     let client = db
         .prepare_cached(
-            "insert into clients (user_id, node_id, token_hash, arrived_at) values (?, ?, ?, ?)
-             returning id",
+            "insert into clients (user_id, guest, session_id, node_id, token_hash, arrived_at)
+             values (:user, :session is null, :session, :node, :token, :now) returning id",
         )?
         .query_one(
-            params![user.0, arrival.node.0, arrival.token.0, now.0],
+            named_params! {
+                ":user": user.0,
+                ":session": session.map(|session| session.0),
+                ":node": arrival.node.0,
+                ":token": arrival.token.0,
+                ":now": now.0,
+            },
             |row| row.get(0),
         )?;
-    let client = Returning {
+    Ok(Returning {
         client: ClientId(client),
         visit: 0,
-    };
-    Ok(Arrived::As {
-        client,
-        user: user_of(db, user)?,
     })
+}
+
+/// The session is good for another while.
+fn seen(db: &Connection, session: SessionId, now: Millis) -> rusqlite::Result<()> {
+    db.prepare_cached("update sessions set seen_at = ? where id = ?")?
+        .execute(params![now.0, session.0])?;
+    Ok(())
 }
 
 /// The users that match are gone from now on, if they are untouched.
@@ -1053,6 +1215,11 @@ fn leave(db: &Connection, clients: &[Returning], now: Millis) -> rusqlite::Resul
                 "{GONE} (select user_id from clients where id = :client)"
             ))?
             .execute(named_params! { ":now": now.0, ":client": client.0 })?;
+            db.prepare_cached(
+                "update sessions set seen_at = ?
+                 where id = (select session_id from clients where id = ?)",
+            )?
+            .execute(params![now.0, client.0])?;
         }
     }
     Ok(())
@@ -1075,8 +1242,8 @@ fn enter(
         refused => return Ok(refused.unwrap_or(Entered::NoSuchRoom)),
     };
     db.prepare_cached(
-        "insert into clients_active (client_id, room_id, entered_at)
-         select id, :room, :now from clients where id = :client and visit = :visit
+        "insert into clients_active (client_id, room_id, entered_at, user_id)
+         select id, :room, :now, user_id from clients where id = :client and visit = :visit
          on conflict (client_id) do update
             set room_id = excluded.room_id, entered_at = excluded.entered_at
             where room_id <> excluded.room_id",
@@ -1423,7 +1590,8 @@ fn is_anything_due(db: &Connection, node: NodeId, now: Millis) -> rusqlite::Resu
     db.prepare_cached(
         "select exists (select 1 from nodes where lease_until < :now and id <> :node)
             or exists (select 1 from users where gone_at <= :gone)
-            or exists (select 1 from clients where left_at < :left)",
+            or exists (select 1 from clients where left_at < :left)
+            or exists (select 1 from sessions where seen_at < :seen)",
     )?
     .query_one(
         named_params! {
@@ -1431,6 +1599,7 @@ fn is_anything_due(db: &Connection, node: NodeId, now: Millis) -> rusqlite::Resu
             ":node": node.0,
             ":gone": now.before(FREE_AFTER).0,
             ":left": now.before(TOKEN_GOOD_FOR).0,
+            ":seen": now.before(SESSION_GOOD_FOR).0,
         },
         |row| row.get(0),
     )
@@ -1494,6 +1663,25 @@ fn expire(db: &Connection, node: NodeId, now: Millis) -> rusqlite::Result<()> {
         "delete from clients where id in (select id from clients where left_at < ? limit ?)",
     )?
     .execute(params![now.before(TOKEN_GOOD_FOR).0, EXPIRE_AT_ONCE])?;
+
+    // Who is here by a session shows it, however long ago they came.
+    let unseen = named_params! {
+        ":now": now.0, ":seen": now.before(SESSION_GOOD_FOR).0, ":most": EXPIRE_AT_ONCE,
+    };
+    db.prepare_cached(
+        "update sessions set seen_at = :now where id in (
+            select s.id from sessions s where s.seen_at < :seen and exists (
+                select 1 from clients c where c.session_id = s.id and c.left_at is null)
+            limit :most)",
+    )?
+    .execute(unseen)?;
+    db.prepare_cached(
+        "delete from sessions where id in (
+            select s.id from sessions s where s.seen_at < :seen and not exists (
+                select 1 from clients c where c.session_id = s.id and c.left_at is null)
+            limit :most)",
+    )?
+    .execute(&unseen[1..])?;
     Ok(())
 }
 
@@ -1525,14 +1713,27 @@ impl Store for SqliteStore {
         }
     }
 
-    async fn returning(&self, token: TokenHash) -> Result<Option<Returning>> {
+    async fn returning(
+        &self,
+        token: TokenHash,
+        by: Option<TokenHash>,
+    ) -> Result<Option<Returning>> {
         self.read(move |db| {
+            let now = Millis::now();
+            let by = match by {
+                Some(by) => session(db, by, now)?,
+                None => None,
+            };
             db.prepare_cached(
                 "select id, visit from clients
-                 where token_hash = ? and (left_at is null or left_at > ?)",
+                 where token_hash = ? and session_id is ? and (left_at is null or left_at > ?)",
             )?
             .query_one(
-                params![token.0, Millis::now().before(TOKEN_GOOD_FOR).0],
+                params![
+                    token.0,
+                    by.map(|session| session.id.0),
+                    now.before(TOKEN_GOOD_FOR).0
+                ],
                 |row| {
                     Ok(Returning {
                         client: ClientId(row.get(0)?),
@@ -1570,6 +1771,63 @@ impl Store for SqliteStore {
                 )?
                 .execute(params![client.client.0, client.visit])?;
             Ok(())
+        })
+        .await
+    }
+
+    async fn keep(
+        &self,
+        token: TokenHash,
+        password: PasswordHash,
+        session: NewSession,
+    ) -> Result<Option<Begun>> {
+        self.write(move |writing| keep_name(writing.db, token, &password, session, Millis::now()))
+            .await
+    }
+
+    async fn account(&self, name: &str) -> Result<Option<(User, PasswordHash)>> {
+        let name = GroupName::key_of(name);
+        self.read(move |db| account(db, &name)).await
+    }
+
+    async fn begin_session(
+        &self,
+        user: UserId,
+        password: PasswordHash,
+        new: NewSession,
+    ) -> Result<Option<Begun>> {
+        self.write(move |writing| {
+            let is_theirs: bool = writing
+                .db
+                .prepare_cached(
+                    "select exists (select 1 from users where id = ? and password_hash = ?)",
+                )?
+                .query_one(params![user.0, password.0], |row| row.get(0))?;
+            match is_theirs {
+                true => begin_session(writing.db, user, new, Millis::now()).map(Some),
+                false => Ok(None),
+            }
+        })
+        .await
+    }
+
+    async fn session(&self, token: TokenHash) -> Result<Option<Session>> {
+        self.read(move |db| session(db, token, Millis::now())).await
+    }
+
+    async fn end_session(&self, token: TokenHash) -> Result<Option<Session>> {
+        self.write(move |writing| end_session(writing.db, token, Millis::now()))
+            .await
+    }
+
+    async fn change_password(
+        &self,
+        session: TokenHash,
+        was: PasswordHash,
+        password: PasswordHash,
+    ) -> Result<Option<Session>> {
+        self.write(move |writing| {
+            change_password(writing.db, session, &was, &password, Millis::now())
         })
         .await
     }
@@ -1862,7 +2120,10 @@ impl Store for SqliteStore {
         self.read(move |db| {
             db.prepare_cached(&format!(
                 "select {USER} from clients c join users u on u.id = c.user_id
-                 where c.left_at is null order by c.arrived_at, c.id limit ?"
+                 where c.left_at is null and not exists (
+                    select 1 from clients o where o.user_id = c.user_id and o.left_at is null
+                    and (o.arrived_at, o.id) < (c.arrived_at, c.id))
+                 order by c.arrived_at, c.id limit ?"
             ))?
             .query_map([limit as i64], |row| {
                 Ok(Person {
@@ -1887,9 +2148,12 @@ impl Store for SqliteStore {
             };
             let people = db
                 .prepare_cached(&format!(
-                    "select {USER} from clients_active a
-                     join clients c on c.id = a.client_id join users u on u.id = c.user_id
-                     where a.room_id = ? order by a.entered_at, a.client_id limit ?"
+                    "select {USER} from clients_active a join users u on u.id = a.user_id
+                     where a.room_id = ? and not exists (
+                        select 1 from clients_active o
+                        where o.room_id = a.room_id and o.user_id = a.user_id
+                        and (o.entered_at, o.client_id) < (a.entered_at, a.client_id))
+                     order by a.entered_at, a.client_id limit ?"
                 ))?
                 .query_map(params![room.0, limit as i64], |row| {
                     Ok(Person {
@@ -1990,7 +2254,7 @@ impl Store for SqliteStore {
 
     async fn reset(&self) -> Result<()> {
         self.write(|writing| {
-            for table in ["messages", "rooms", "clients", "users"] {
+            for table in ["messages", "rooms", "clients", "sessions", "users"] {
                 writing.db.execute(&format!("delete from {table}"), [])?;
             }
             writing.db.execute(DEFAULT_GROUPS, []).map(|_| ())
@@ -2062,7 +2326,7 @@ mod tests {
     use rusqlite::trace::{TraceEvent, TraceEventCodes};
 
     use super::*;
-    use crate::model::{MessageText, ResumeToken};
+    use crate::model::{MessageText, ResumeToken, SessionToken};
 
     const NODE: NodeId = NodeId(1);
     const MUCH_LATER: Duration = Duration::from_secs(100 * 60 * 60);
@@ -2119,12 +2383,13 @@ mod tests {
         let token = ResumeToken::random().hash();
         let arrival = Arrival {
             node: NODE,
+            session: None,
             resume: None,
             token,
             spare: Some(new_user(name)),
         };
         match store.arrive(arrival).await.unwrap() {
-            Arrived::As { client, user } => (client, user, token),
+            Arrived::As { client, user, .. } => (client, user, token),
             other => panic!("{other:?}"),
         }
     }
@@ -2204,20 +2469,50 @@ mod tests {
         };
         store.catch_up(group, Some(empty)).await.unwrap();
         store.people_online(9).await.unwrap();
+        store.people_in(group, 9).await.unwrap();
         store.people_of(anna.1.id, 9).await.unwrap();
         store.find_people("an", 9).await.unwrap();
-        store.returning(anna.2).await.unwrap();
+        store.returning(anna.2, None).await.unwrap();
         let back = Arrival {
             node: NODE,
+            session: None,
             resume: Some(anna.0),
             token: anna.2,
             spare: None,
         };
         store.arrive(back).await.unwrap();
+        sign_in_and_out(store, bob.2).await;
         store.leave(vec![anna.0, bob.0]).await.unwrap();
         store.renew_lease(NODE).await.unwrap();
         let later = Millis::now().after(MUCH_LATER);
         store.expire(NodeId(2), later).await.unwrap();
+    }
+
+    /// A guest keeps who they are, and comes and goes by sessions.
+    async fn sign_in_and_out(store: &SqliteStore, guest: TokenHash) {
+        let token = || SessionToken::random().hash();
+        let hash = |text: &str| PasswordHash(text.to_owned());
+        let new = |token, former| NewSession { token, former };
+        let (first, second) = (token(), token());
+        let kept = store.keep(guest, hash("a"), new(first, None)).await;
+        let user = kept.unwrap().unwrap().session.user;
+        store.rename(user.id, None, 1).await.unwrap();
+        store.account("nobody").await.unwrap();
+        let begun = store.begin_session(user.id, hash("a"), new(second, Some(first)));
+        begun.await.unwrap().unwrap();
+        let arrival = Arrival {
+            node: NODE,
+            session: Some(second),
+            resume: None,
+            token: token(),
+            spare: None,
+        };
+        store.arrive(arrival).await.unwrap();
+        store.returning(token(), Some(second)).await.unwrap();
+        store.session(second).await.unwrap().unwrap();
+        let changed = store.change_password(second, hash("a"), hash("b"));
+        changed.await.unwrap().unwrap();
+        store.end_session(second).await.unwrap().unwrap();
     }
 
     #[tokio::test]
@@ -2236,7 +2531,7 @@ mod tests {
                 || sql.contains("update rooms set people = (select count(*)")
                 || sql.ends_with("update messages set worded = changed;")
                 || ["delete from clients_active", "delete from nodes"].contains(&sql)
-                || ["messages", "rooms", "clients", "users"]
+                || ["messages", "rooms", "clients", "sessions", "users"]
                     .contains(&sql.strip_prefix("delete from ").unwrap_or_default())
         };
         let statements = STATEMENTS.lock().unwrap().clone();

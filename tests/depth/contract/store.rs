@@ -8,13 +8,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use overwire::model::{
     Busy, DisplayName, Emoji, GroupName, History, Message, MessageId, MessageText, Millis, NewUser,
-    NodeId, Page, Person, Reaction, Room, RoomId, RoomKind, Target, TokenHash, User, UserId,
-    Version,
+    NodeId, Page, PasswordHash, Person, Reaction, Room, RoomId, RoomKind, Target, TokenHash, User,
+    UserId, Version,
 };
 use overwire::protocol::PAGE_MESSAGES;
 use overwire::store::{
-    self, Access, Amend, Amended, Arrival, Arrived, CatchUp, Entered, FREE_AFTER, LEASE, Post,
-    Posted, React, Reacted, Renamed, Returning, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+    self, Access, Amend, Amended, Arrival, Arrived, CatchUp, Entered, FREE_AFTER, LEASE,
+    NewSession, Post, Posted, React, Reacted, Renamed, Returning, SESSION_GOOD_FOR, Store,
+    StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use uuid::Uuid;
 
@@ -167,6 +168,14 @@ macro_rules! every_promise {
             what_was_said_since_is_told_page_by_page
             a_chosen_name_is_had_by_one_who_is_here
             people_are_found_by_what_they_are_called
+            whoever_keeps_their_name_is_known_by_the_session_alone
+            a_name_is_kept_once_and_by_its_guest_alone
+            a_kept_user_is_never_handed_over_nor_called_as_somebody_else
+            a_session_begins_by_the_password_and_ends_with_its_clients
+            a_session_takes_the_place_of_another
+            a_session_is_good_for_thirty_days_after_it_was_seen
+            another_password_ends_the_other_sessions
+            somebody_here_by_several_clients_is_listed_and_counted_once
             a_reset_leaves_the_default_groups_and_nothing_else
             a_closed_store_says_so
         }
@@ -208,6 +217,7 @@ async fn try_to_arrive(store: &dyn Store, spare: Option<&str>) -> (Arrived, Toke
     let token = token();
     let arrival = Arrival {
         node: NODE,
+        session: None,
         resume: None,
         token,
         spare: spare.map(new_user),
@@ -219,6 +229,7 @@ async fn try_to_arrive(store: &dyn Store, spare: Option<&str>) -> (Arrived, Toke
 async fn come_back(store: &dyn Store, returning: Returning, token: TokenHash) -> Arrived {
     let arrival = Arrival {
         node: NODE,
+        session: None,
         resume: Some(returning),
         token,
         spare: None,
@@ -229,7 +240,7 @@ async fn come_back(store: &dyn Store, returning: Returning, token: TokenHash) ->
 /// Somebody arrives as a spare user of that name.
 async fn arrive(store: &dyn Store, name: &str) -> Somebody {
     let (arrived, token) = try_to_arrive(store, Some(name)).await;
-    let Arrived::As { client, user } = arrived else {
+    let Arrived::As { client, user, .. } = arrived else {
         panic!("{arrived:?}");
     };
     Somebody {
@@ -379,16 +390,20 @@ async fn whoever_comes_back_is_who_they_were(backend: &impl Backend) {
     let store = seeded(backend, &["anna", "bob", "carl"]).await;
     let somebody = arrive(&*store, "spare").await;
     assert_eq!(
-        store.returning(somebody.token).await.unwrap(),
+        store.returning(somebody.token, None).await.unwrap(),
         Some(somebody.client)
     );
-    assert_eq!(store.returning(token()).await.unwrap(), None);
+    assert_eq!(store.returning(token(), None).await.unwrap(), None);
     store.leave(vec![somebody.client]).await.unwrap();
     assert!(store.people_online(9).await.unwrap().is_empty());
 
-    let returning = store.returning(somebody.token).await.unwrap().unwrap();
+    let returning = store
+        .returning(somebody.token, None)
+        .await
+        .unwrap()
+        .unwrap();
     let arrived = come_back(&*store, returning, somebody.token).await;
-    let Arrived::As { client, user } = arrived else {
+    let Arrived::As { client, user, .. } = arrived else {
         panic!("{arrived:?}");
     };
     assert_eq!(user, somebody.user);
@@ -399,7 +414,10 @@ async fn whoever_comes_back_is_who_they_were(backend: &impl Backend) {
         [user.name.as_str()]
     );
     // The token is the one they had.
-    assert_eq!(store.returning(somebody.token).await.unwrap(), Some(client));
+    assert_eq!(
+        store.returning(somebody.token, None).await.unwrap(),
+        Some(client)
+    );
 }
 
 async fn whoever_comes_back_has_to_show_the_token(backend: &impl Backend) {
@@ -461,14 +479,20 @@ async fn handing_a_user_over_ends_the_token_of_whoever_was_them(backend: &impl B
     let former = arrive(&*store, "anna").await;
     store.leave(vec![former.client]).await.unwrap();
     expire_after(&*store, FREE_AFTER + MINUTE).await;
-    assert!(store.returning(former.token).await.unwrap().is_some());
+    assert!(store.returning(former.token, None).await.unwrap().is_some());
     let newcomer = arrive(&*store, "spare").await;
     assert_eq!(newcomer.user, former.user);
-    assert_eq!(store.returning(former.token).await.unwrap(), None);
+    assert_eq!(store.returning(former.token, None).await.unwrap(), None);
     // Whoever looked just before comes too late, and does not become the newcomer.
     let arrived = come_back(&*store, former.client, former.token).await;
     assert_eq!(arrived, Arrived::Overtaken);
-    assert!(store.returning(newcomer.token).await.unwrap().is_some());
+    assert!(
+        store
+            .returning(newcomer.token, None)
+            .await
+            .unwrap()
+            .is_some()
+    );
 }
 
 async fn whoever_comes_back_before_their_user_is_handed_over_keeps_it(backend: &impl Backend) {
@@ -490,14 +514,24 @@ async fn a_token_is_good_for_a_day(backend: &impl Backend) {
     post(&*store, &somebody, room, "hello").await;
     expire_after(&*store, 2 * TOKEN_GOOD_FOR).await;
     assert!(
-        store.returning(somebody.token).await.unwrap().is_some(),
+        store
+            .returning(somebody.token, None)
+            .await
+            .unwrap()
+            .is_some(),
         "she is here"
     );
     store.leave(vec![somebody.client]).await.unwrap();
     expire_after(&*store, TOKEN_GOOD_FOR - MINUTE).await;
-    assert!(store.returning(somebody.token).await.unwrap().is_some());
+    assert!(
+        store
+            .returning(somebody.token, None)
+            .await
+            .unwrap()
+            .is_some()
+    );
     expire_after(&*store, TOKEN_GOOD_FOR + MINUTE).await;
-    assert_eq!(store.returning(somebody.token).await.unwrap(), None);
+    assert_eq!(store.returning(somebody.token, None).await.unwrap(), None);
     let arrived = come_back(&*store, somebody.client, somebody.token).await;
     assert_eq!(arrived, Arrived::Overtaken);
 }
@@ -570,6 +604,7 @@ async fn the_clients_of_a_dead_node_go_with_its_lease(backend: &impl Backend) {
     let Arrived::As { client: bob, .. } = store
         .arrive(Arrival {
             node: OTHER_NODE,
+            session: None,
             resume: None,
             token: bobs_token,
             spare: Some(new_user("bob")),
@@ -601,7 +636,7 @@ async fn those_who_were_here_before_a_restart_are_gone_and_may_come_back(backend
     store.close().await;
     let store = backend.open().await;
     assert!(store.people_online(9).await.unwrap().is_empty());
-    let returning = store.returning(anna.token).await.unwrap().unwrap();
+    let returning = store.returning(anna.token, None).await.unwrap().unwrap();
     let arrived = come_back(&*store, returning, anna.token).await;
     assert!(matches!(arrived, Arrived::As { user, .. } if user == anna.user));
     store.close().await;
@@ -1544,7 +1579,7 @@ async fn whoever_reacted_is_never_handed_over(backend: &impl Backend) {
     let anna = arrive(&*store, "anna").await;
     store.add_users(vec![new_user("bob")]).await.unwrap();
     let one = post(&*store, &anna, hi(&*store).await, "one").await;
-    let (Arrived::As { client, user }, token) = try_to_arrive(&*store, None).await else {
+    let (Arrived::As { client, user, .. }, token) = try_to_arrive(&*store, None).await else {
         panic!("bob was free");
     };
     let bob = Somebody {
@@ -1833,19 +1868,281 @@ async fn a_census_counts_what_there_is(backend: &impl Backend) {
     assert_eq!(count().await, (2, 1, 2));
 }
 
+fn password(text: &str) -> PasswordHash {
+    PasswordHash(text.to_owned())
+}
+
+fn new_session(former: Option<TokenHash>) -> NewSession {
+    let token = token();
+    NewSession { token, former }
+}
+
+/// Somebody keeps their name. Answers by which session.
+async fn keep(store: &dyn Store, who: &Somebody) -> TokenHash {
+    let session = new_session(None);
+    let kept = store.keep(who.token, password("hers"), session).await;
+    assert_eq!(kept.unwrap().unwrap().session.user.id, who.user.id);
+    session.token
+}
+
+async fn sign_in(store: &dyn Store, user: &User) -> TokenHash {
+    let session = new_session(None);
+    let begun = store.begin_session(user.id, password("hers"), session);
+    assert_eq!(begun.await.unwrap().unwrap().session.user, *user);
+    session.token
+}
+
+/// Somebody arrives by a session, and by a client if they come back to one.
+async fn arrive_by(
+    store: &dyn Store,
+    session: TokenHash,
+    back: Option<(Returning, TokenHash)>,
+) -> (Arrived, TokenHash) {
+    let token = back.map_or_else(token, |(_, token)| token);
+    let arrival = Arrival {
+        node: NODE,
+        session: Some(session),
+        resume: back.map(|(returning, _)| returning),
+        token,
+        spare: Some(new_user("spare")),
+    };
+    (store.arrive(arrival).await.unwrap(), token)
+}
+
+/// Another client of whoever has signed in.
+async fn another(store: &dyn Store, session: TokenHash) -> Somebody {
+    match arrive_by(store, session, None).await {
+        (Arrived::As { client, user, .. }, token) => Somebody {
+            client,
+            user,
+            token,
+        },
+        (other, _) => panic!("{other:?}"),
+    }
+}
+
+async fn whoever_keeps_their_name_is_known_by_the_session_alone(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = arrive(&*store, "anna").await;
+    let session = keep(&*store, &anna).await;
+    assert_eq!(store.returning(anna.token, None).await.unwrap(), None);
+    let by_session = store.returning(anna.token, Some(session)).await;
+    assert_eq!(by_session.unwrap(), None);
+    // The guest's socket is there still, so nobody has gone.
+    assert_eq!(names(&store.people_online(9).await.unwrap()), ["anna"]);
+    let overtaken = come_back(&*store, anna.client, anna.token).await;
+    assert_eq!(overtaken, Arrived::Overtaken);
+
+    let tab = another(&*store, session).await;
+    assert_eq!(tab.user, anna.user);
+    // A tab comes back by the session and its token, and by nothing less.
+    assert_eq!(store.returning(tab.token, None).await.unwrap(), None);
+    let returning = store.returning(tab.token, Some(session)).await.unwrap();
+    assert_eq!(returning, Some(tab.client));
+    let overtaken = come_back(&*store, tab.client, tab.token).await;
+    assert_eq!(overtaken, Arrived::Overtaken);
+    let other = sign_in(&*store, &anna.user).await;
+    let back = Some((tab.client, tab.token));
+    let overtaken = arrive_by(&*store, other, back).await.0;
+    assert_eq!(overtaken, Arrived::Overtaken);
+    let Arrived::As { client, user, .. } = arrive_by(&*store, session, back).await.0 else {
+        panic!("the token is good");
+    };
+    assert_eq!((client.client, user), (tab.client.client, anna.user));
+    // A session that nobody has is as none.
+    let guest = arrive_by(&*store, token(), None).await.0;
+    assert!(matches!(guest, Arrived::As { session: None, user, .. } if user.name == "spare"));
+}
+
+async fn a_name_is_kept_once_and_by_its_guest_alone(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let try_to_keep = async |token| {
+        let session = new_session(None);
+        let kept = store.keep(token, password("his"), session).await.unwrap();
+        assert_eq!(
+            store.session(session.token).await.unwrap().is_some(),
+            kept.is_some()
+        );
+        kept.is_some()
+    };
+    let session = keep(&*store, &anna).await;
+    assert!(!try_to_keep(anna.token).await && !try_to_keep(token()).await);
+    let tab = another(&*store, session).await;
+    assert!(!try_to_keep(tab.token).await);
+    let (user, hash) = store.account("anna").await.unwrap().unwrap();
+    assert_eq!((user, hash), (anna.user, password("hers")));
+    assert_eq!(store.account("bob").await.unwrap(), None);
+    // A guest whose socket has gone for a moment keeps it as well.
+    store.leave(vec![bob.client]).await.unwrap();
+    assert!(try_to_keep(bob.token).await);
+}
+
+async fn a_kept_user_is_never_handed_over_nor_called_as_somebody_else(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    assert_ne!(rename(&*store, &anna, "Paul Hill").await, Renamed::Taken);
+    assert_ne!(rename(&*store, &bob, "Gus").await, Renamed::Taken);
+    keep(&*store, &anna).await;
+    store.leave(vec![anna.client, bob.client]).await.unwrap();
+    expire_after(&*store, 2 * TOKEN_GOOD_FOR).await;
+    assert!(nobody_is_free(&*store).await);
+    let carl = arrive(&*store, "carl").await;
+    for name in ["Paul Hill", "paulhill", "Pau1 Hi11"] {
+        assert_eq!(rename(&*store, &carl, name).await, Renamed::Taken, "{name}");
+    }
+    assert_ne!(rename(&*store, &carl, "Gus").await, Renamed::Taken);
+    for name in ["paul hill", "PAUL HILL", "Anna"] {
+        let account = store.account(name).await.unwrap();
+        assert_eq!(account.unwrap().0.id, anna.user.id, "{name}");
+    }
+    assert_eq!(store.account("gus").await.unwrap(), None);
+}
+
+async fn a_session_begins_by_the_password_and_ends_with_its_clients(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = arrive(&*store, "anna").await;
+    let home = keep(&*store, &anna).await;
+    let wrong = store.begin_session(anna.user.id, password("his"), new_session(None));
+    assert_eq!(wrong.await.unwrap(), None);
+    let phone = sign_in(&*store, &anna.user).await;
+    let (at_home, away) = (another(&*store, home).await, another(&*store, phone).await);
+    enter(&*store, &at_home, Target::Group("hi".into())).await;
+    enter(&*store, &away, Target::Group("hi".into())).await;
+
+    let ended = store.end_session(home).await.unwrap().unwrap();
+    assert_eq!(ended.user, anna.user);
+    assert_eq!(store.end_session(home).await.unwrap(), None);
+    assert_eq!(store.session(home).await.unwrap(), None);
+    assert_eq!(store.returning(at_home.token, None).await.unwrap(), None);
+    let by_other = store.returning(at_home.token, Some(phone)).await;
+    assert_eq!(by_other.unwrap(), None);
+    let (people, count) = store.people_in(hi(&*store).await, 9).await.unwrap();
+    assert_eq!((names(&people), count), (vec!["anna"], 1));
+    // Its sockets notice later, and change nothing any more.
+    enter(&*store, &at_home, Target::Group("python".into())).await;
+    store.leave(vec![at_home.client]).await.unwrap();
+    let busy = store.busiest_groups(9).await.unwrap();
+    assert_eq!(busy.iter().map(|busy| busy.people).sum::<u64>(), 1);
+
+    assert_eq!(store.session(phone).await.unwrap().unwrap().user, anna.user);
+    store.end_session(phone).await.unwrap().unwrap();
+    assert_eq!(store.people_online(9).await.unwrap(), []);
+    assert_eq!(store.people_in(hi(&*store).await, 9).await.unwrap().1, 0);
+}
+
+async fn a_session_takes_the_place_of_another(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let former = keep(&*store, &anna).await;
+    let session = new_session(Some(former));
+    let begun = store.keep(bob.token, password("his"), session).await;
+    let begun = begun.unwrap().unwrap();
+    assert_eq!(begun.session.user, bob.user);
+    assert_eq!(begun.former.unwrap().user, anna.user);
+    assert_eq!(store.session(former).await.unwrap(), None);
+    // One that has ended already is no hindrance.
+    let session = new_session(Some(former));
+    let begun = store.begin_session(anna.user.id, password("hers"), session);
+    assert_eq!(begun.await.unwrap().unwrap().former, None);
+}
+
+async fn a_session_is_good_for_thirty_days_after_it_was_seen(backend: &impl Backend) {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let store = backend.open().await;
+    let anna = arrive(&*store, "anna").await;
+    let session = keep(&*store, &anna).await;
+    // Her guest's client is one of the session, and here.
+    expire_after(&*store, SESSION_GOOD_FOR + DAY).await;
+    assert!(store.session(session).await.unwrap().is_some());
+    store.leave(vec![anna.client]).await.unwrap();
+    expire_after(&*store, SESSION_GOOD_FOR - DAY).await;
+    assert!(store.session(session).await.unwrap().is_some());
+    expire_after(&*store, SESSION_GOOD_FOR + DAY).await;
+    assert_eq!(store.session(session).await.unwrap(), None);
+    // The name is kept all the same.
+    assert!(store.account("anna").await.unwrap().is_some());
+    sign_in(&*store, &anna.user).await;
+}
+
+async fn another_password_ends_the_other_sessions(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = arrive(&*store, "anna").await;
+    let home = keep(&*store, &anna).await;
+    let phone = sign_in(&*store, &anna.user).await;
+    let change = async |session, was: &str| {
+        let changed = store.change_password(session, password(was), password("new"));
+        changed.await.unwrap().is_some()
+    };
+    assert!(!change(home, "his").await && !change(token(), "hers").await);
+    assert!(store.session(phone).await.unwrap().is_some());
+    assert!(change(home, "hers").await);
+    assert_eq!(store.session(phone).await.unwrap(), None);
+    assert!(store.session(home).await.unwrap().is_some());
+    // Whoever was signing in by the former one is too late.
+    let late = store.begin_session(anna.user.id, password("hers"), new_session(None));
+    assert_eq!(late.await.unwrap(), None);
+}
+
+async fn somebody_here_by_several_clients_is_listed_and_counted_once(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = arrive(&*store, "anna").await;
+    let session = keep(&*store, &anna).await;
+    later_than_now().await;
+    let bob = arrive(&*store, "bob").await;
+    let tabs = [
+        another(&*store, session).await,
+        another(&*store, session).await,
+    ];
+    let room = hi(&*store).await;
+    let check = async |online: &[&str], inside: &[&str]| {
+        assert_eq!(names(&store.people_online(9).await.unwrap()), online);
+        let (people, count) = store.people_in(room, 9).await.unwrap();
+        assert_eq!(
+            (names(&people), count),
+            (inside.to_vec(), inside.len() as u64)
+        );
+        let busy = store.find_groups("hi", 1).await.unwrap();
+        assert_eq!(busy[0].people, count);
+    };
+    for who in [&anna, &bob, &tabs[0], &tabs[1]] {
+        enter(&*store, who, Target::Room(room)).await;
+        later_than_now().await;
+    }
+    check(&["anna", "bob"], &["anna", "bob"]).await;
+    // Again, and from one room to the other and back.
+    enter(&*store, &tabs[0], Target::Room(room)).await;
+    enter(&*store, &tabs[1], Target::Group("python".into())).await;
+    check(&["anna", "bob"], &["anna", "bob"]).await;
+    let busy = store.find_groups("python", 1).await.unwrap();
+    assert_eq!(busy[0].people, 1);
+    enter(&*store, &tabs[1], Target::Room(room)).await;
+    // The first has gone; who is there now came after bob.
+    store.leave(vec![anna.client]).await.unwrap();
+    check(&["bob", "anna"], &["bob", "anna"]).await;
+    store.leave_room(tabs[0].client).await.unwrap();
+    check(&["bob", "anna"], &["bob", "anna"]).await;
+    store.leave(vec![tabs[1].client]).await.unwrap();
+    check(&["bob", "anna"], &["bob"]).await;
+    store.leave(vec![tabs[0].client]).await.unwrap();
+    check(&["bob"], &["bob"]).await;
+}
+
 async fn a_reset_leaves_the_default_groups_and_nothing_else(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room, page) = written(&*store, 3).await;
     let bob = arrive(&*store, "bob").await;
     let between = private(&*store, &anna, &bob).await;
     post(&*store, &anna, between, "hello").await;
+    let session = keep(&*store, &bob).await;
     store.reset().await.unwrap();
     let census = store.census().await.unwrap();
     assert_eq!(
         (census.users, census.private_rooms, census.messages),
         (0, 0, 0)
     );
-    assert_eq!(store.returning(anna.token).await.unwrap(), None);
+    assert_eq!(store.returning(anna.token, None).await.unwrap(), None);
+    assert_eq!(store.session(session).await.unwrap(), None);
     assert!(store.people_online(9).await.unwrap().is_empty());
     let groups = store.groups(None, 50).await.unwrap();
     assert_eq!(groups.len(), 4);

@@ -8,14 +8,15 @@ use async_trait::async_trait;
 use overwire::chat::{Chat, Client, Limits, Welcome};
 use overwire::hub::OUTBOX_BYTES;
 use overwire::model::{
-    Busy, DisplayName, Emoji, GroupName, Message, MessageId, Millis, NewUser, NodeId, Page, Person,
-    Room, RoomId, Target, TokenHash, User, UserId, Version,
+    Busy, DisplayName, Emoji, GroupName, Message, MessageId, Millis, NewUser, NodeId, Page,
+    PasswordHash, Person, Room, RoomId, Target, TokenHash, User, UserId, Version,
 };
 use overwire::protocol::Dialect;
 use overwire::relay::InProcess;
 use overwire::store::{
-    self, Access, Amend, Amended, Arrival, Arrived, CatchUp, Census, Change, Entered, Post, Posted,
-    React, Reacted, Renamed, Result, Returning, Store, StoreError, Synchronous,
+    self, Access, Amend, Amended, Arrival, Arrived, Begun, CatchUp, Census, Change, Entered,
+    NewSession, Post, Posted, React, Reacted, Renamed, Result, Returning, Session, Store,
+    StoreError, Synchronous,
 };
 use overwire::views::Views;
 use tokio::sync::mpsc;
@@ -79,13 +80,19 @@ every_act_may_fail! {
     join(node: NodeId) -> mpsc::Receiver<Change>;
     renew_lease(node: NodeId) -> ();
     expire(node: NodeId, now: Millis) -> ();
-    returning(token: TokenHash) -> Option<Returning>;
+    returning(token: TokenHash, session: Option<TokenHash>) -> Option<Returning>;
     arrive(arrival: Arrival) -> Arrived;
     leave(clients: Vec<Returning>) -> ();
     enter(client: Returning, user: UserId, target: Target) -> Entered;
     leave_room(client: Returning) -> ();
     busiest_groups(limit: usize) -> Vec<Busy>;
     find_groups(beginning: &str, limit: usize) -> Vec<Busy>;
+    keep(token: TokenHash, password: PasswordHash, session: NewSession) -> Option<Begun>;
+    account(name: &str) -> Option<(User, PasswordHash)>;
+    begin_session(user: UserId, password: PasswordHash, session: NewSession) -> Option<Begun>;
+    session(token: TokenHash) -> Option<Session>;
+    end_session(token: TokenHash) -> Option<Session>;
+    change_password(session: TokenHash, was: PasswordHash, password: PasswordHash) -> Option<Session>;
     private_room(user: UserId, name: &str) -> Entered;
     rename(user: UserId, name: Option<DisplayName>, namesakes: u32) -> Renamed;
     person_called(names: Vec<String>) -> Option<(usize, User)>;
