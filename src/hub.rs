@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
-use crate::model::{ClientId, Message, RoomId, UserId, Version};
+use crate::model::{ClientId, Message, RoomId, SessionId, UserId, Version};
 use crate::protocol::{Dialect, Frame};
 
 /// From this many bytes on, an outbox takes no more of its room until it has drained.
@@ -133,6 +133,8 @@ struct Waiting {
     /// Something has happened since the socket last looked, and how to tell it.
     news: bool,
     waker: Option<Waker>,
+    /// By which its person has signed in.
+    session: Option<SessionId>,
     room: Option<RoomId>,
     /// What of its room the tab has been given.
     seen: Option<Version>,
@@ -734,6 +736,16 @@ impl Outbox {
     /// settles them otherwise.
     pub fn take_unsettled(&self) -> Vec<Message> {
         std::mem::take(&mut lock(&self.state).unsettled)
+    }
+
+    /// Its person has signed in by that session, if by none before.
+    pub fn is_of(&self, session: SessionId) {
+        lock(&self.state).session.get_or_insert(session);
+    }
+
+    /// By which session its person has signed in; a guest has none.
+    pub fn session(&self) -> Option<SessionId> {
+        lock(&self.state).session
     }
 
     /// Ends the socket; nothing more is put in.

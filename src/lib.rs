@@ -16,6 +16,7 @@ pub mod views;
 
 pub mod chat;
 
+mod forms;
 pub mod socket;
 pub mod web;
 

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::model::{Emoji, GroupName, MessageId, ResumeToken, RoomId, Target, Version};
+use crate::model::{
+    Emoji, GroupName, MessageId, ResumeToken, RoomId, SessionToken, Target, Version,
+};
 use crate::websocket;
 
 /// Where the page's socket is opened.
@@ -96,6 +98,8 @@ impl Selector {
     pub const GROUPS_LIST: Self = Self::fixed("#groups-list");
     /// What I am called, if not by my user name, and the way to another name.
     pub const NAME_FORM: Self = Self::fixed("#name-form");
+    /// The way to keep my name or to sign in, or out.
+    pub const ACCOUNT: Self = Self::fixed("#account");
     /// The way to a group of one's own.
     pub const NEW_GROUP: Self = Self::fixed("#new-group");
     /// The people who concern me.
@@ -106,7 +110,7 @@ impl Selector {
     pub const USERS_FOUND: Self = Self::fixed("#users-found");
 
     /// Every fixed selector a push may go to.
-    pub const FIXED: [Self; 23] = [
+    pub const FIXED: [Self; 24] = [
         Self::LOGGED_USER,
         Self::GROUP_NAME,
         Self::MESSAGES_LIST,
@@ -126,6 +130,7 @@ impl Selector {
         Self::LOBBY_FOUND,
         Self::GROUPS_LIST,
         Self::NAME_FORM,
+        Self::ACCOUNT,
         Self::NEW_GROUP,
         Self::USERS_MINE,
         Self::USERS_ONLINE,
@@ -713,6 +718,8 @@ impl Dialect {
 pub struct Hello {
     /// Which words it understands.
     pub dialect: Dialect,
+    /// By which whoever has signed in is known; it goes before the resume token.
+    pub session: Option<SessionToken>,
     /// By which it is known again.
     pub resume: Option<ResumeToken>,
     /// The room it shows.
@@ -731,6 +738,7 @@ impl Hello {
     pub fn read<'a>(offered: impl Iterator<Item = &'a str>, query: &str) -> Self {
         let mut hello = Self {
             dialect: Dialect::Plain,
+            session: None,
             resume: None,
             room: None,
             after: None,
@@ -763,6 +771,7 @@ impl Hello {
     pub fn by_door(dialect: Dialect, group: GroupName) -> Self {
         Self {
             dialect,
+            session: None,
             resume: None,
             room: None,
             after: None,
@@ -977,6 +986,7 @@ mod tests {
         );
         let nothing = Hello {
             dialect: Dialect::Plain,
+            session: None,
             resume: None,
             room: None,
             after: None,

@@ -113,6 +113,32 @@ pub struct ChatPage<'a> {
     pub notice: Option<&'a Refusal>,
 }
 
+/// What somebody fills in to keep their name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A password, for a guest.
+    Keep,
+    /// A name and its password.
+    SignIn,
+    /// The password and another one.
+    Password,
+}
+
+/// What the page of a form is drawn from.
+#[derive(Clone, Copy)]
+pub struct AccountPage<'a> {
+    /// Which form.
+    pub form: Form,
+    /// The user name it is filled in for.
+    pub user: Option<&'a str>,
+    /// By which a guest is known.
+    pub resume: Option<&'a str>,
+    /// Where it leads back to.
+    pub at: &'a str,
+    /// What was wrong with it.
+    pub reason: Option<&'a str>,
+}
+
 /// The templates, all parsed when the program starts.
 pub struct Views {
     environment: RwLock<Arc<Environment<'static>>>,
@@ -174,7 +200,7 @@ impl Views {
             "chat.html",
             context! {
                 title, room, lobby, notice, nonce, quick => QUICK,
-                user => None::<Value>,
+                user => None::<Value>, resume => None::<&str>, at => None::<&str>,
                 most => page.most,
                 page => list,
                 host => page.host,
@@ -201,6 +227,32 @@ impl Views {
         let context = context! { user => user_context(user) };
         let html = self.draw("_name_form.html", context)?;
         Ok(Push::inner(Selector::NAME_FORM, html))
+    }
+
+    /// The way to sign out; for a guest, who is known by that token, to keep their name or sign in.
+    pub fn account(&self, user: &User, guest: Option<&ResumeToken>) -> Result<Push> {
+        let context = context! {
+            user => user_context(user), resume => guest.map(ToString::to_string), at => None::<&str>,
+        };
+        let html = self.draw("_account.html", context)?;
+        Ok(Push::inner(Selector::ACCOUNT, html))
+    }
+
+    /// A page with one of the forms of [`Self::account`], to be filled in again.
+    pub fn account_page(&self, page: &AccountPage<'_>) -> Result<String> {
+        let (form, title) = match page.form {
+            Form::Keep => ("_keep_form.html", "Keep this name"),
+            Form::SignIn => ("_sign_in_form.html", "Sign in"),
+            Form::Password => ("_password_form.html", "Change my password"),
+        };
+        let user = page.user.map(|name| context! { name });
+        self.draw(
+            "account.html",
+            context! {
+                form, title, user,
+                at => page.at, resume => page.resume, reason => page.reason,
+            },
+        )
     }
 
     /// The room I am in.
@@ -786,6 +838,17 @@ mod tests {
         }
     }
 
+    fn nasty_form(views: &Views, form: Form) -> String {
+        let page = AccountPage {
+            form,
+            user: Some(NASTY),
+            resume: Some(NASTY),
+            at: NASTY,
+            reason: Some(NASTY),
+        };
+        views.account_page(&page).unwrap()
+    }
+
     fn whole_page(name: &str) -> String {
         let room = group(name);
         let messages = page(vec![message(1, name)]);
@@ -875,6 +938,14 @@ mod tests {
                 .logged_user(&user(NASTY), Some(&ResumeToken::random()))
                 .unwrap()
                 .html,
+            views.account(&user(NASTY), None).unwrap().html,
+            views
+                .account(&user(NASTY), Some(&ResumeToken::random()))
+                .unwrap()
+                .html,
+            nasty_form(&views, Form::Keep),
+            nasty_form(&views, Form::SignIn),
+            nasty_form(&views, Form::Password),
             views.group_name(&group(NASTY)).unwrap().html,
             views.group_name(&private(NASTY)).unwrap().html,
             views.messages_list(&nasty).unwrap().html,

@@ -29,7 +29,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::chat::Chat;
+use crate::chat::{Chat, Visitor};
+use crate::forms;
 use crate::hub::Close;
 use crate::model::{BadName, GroupName, Target};
 use crate::protocol::{Dialect, FIRST_GROUP, Hello, SOCKET_PATH, SUBPROTOCOL, address};
@@ -42,7 +43,7 @@ use crate::websocket;
 const SEND_BUFFER: u32 = 128 * 1024;
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
-/// How long a request's head may take to come.
+/// How long a request's head may take to come, and a form after it.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a response may wait for its reader, unless told otherwise.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
@@ -127,6 +128,9 @@ impl Web {
         let header = |name: HeaderName, value: &'static str| {
             SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
         };
+        let forms = forms::PATHS.into_iter().fold(Router::new(), |forms, path| {
+            forms.route(path, get(blank_form).post(form))
+        });
         Router::new()
             .route("/", get(first_group))
             .route("/chat/", get(page))
@@ -139,6 +143,7 @@ impl Web {
             .route("/ws/chat/{group}/", get(objects_socket))
             .route("/ws/{group}/", get(lines_socket))
             .route("/health", get(health))
+            .merge(forms)
             .fallback(page)
             .layer(header(
                 header::CONTENT_SECURITY_POLICY,
@@ -158,7 +163,7 @@ impl Web {
             .with_state(Arc::clone(self))
     }
 
-    /// Whether a page of that origin may open a socket. A program sends no origin.
+    /// Whether a page of that origin may open a socket or send a form. A program sends no origin.
     fn may_connect(&self, headers: &HeaderMap, outside: &Outside) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else {
             return true;
@@ -168,6 +173,13 @@ impl Web {
         };
         origin == format!("{}://{}", outside.scheme, outside.host)
             || self.access.allow_origins.contains(&origin)
+    }
+
+    /// How a request looks from where the browser is.
+    fn outside(&self, request: &Request) -> Outside {
+        let peer = request.extensions().get::<Peer>();
+        let peer = peer.map_or(Ipv6Addr::UNSPECIFIED.into(), |peer| peer.address);
+        self.access.seen_from_outside(request.headers(), peer)
     }
 
     /// Counts a connection that has just come; `None` if that is one too many.
@@ -185,13 +197,7 @@ impl Web {
 
     /// Counts one more of an address, for as long as the answer is kept.
     fn count(self: &Arc<Self>, kind: Kind, address: IpAddr) -> Option<Counted> {
-        let address = match address.to_canonical() {
-            // A household has at least a /64 of IPv6.
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
-                address.to_bits() & !u128::from(u64::MAX),
-            )),
-            address => address,
-        };
+        let address = household(address);
         let mut connected = self
             .connected
             .lock()
@@ -277,6 +283,16 @@ impl Access {
     }
 }
 
+/// What the addresses of a household have in common, which is at least a /64 of IPv6.
+fn household(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
+            address.to_bits() & !u128::from(u64::MAX),
+        )),
+        address => address,
+    }
+}
+
 /// A host as browsers write it into an origin: without the port that goes without saying.
 pub(crate) fn without_default_port<'a>(scheme: &str, host: &'a str) -> &'a str {
     let port = match scheme {
@@ -320,6 +336,12 @@ struct Outside {
     scheme: &'static str,
     host: String,
     address: IpAddr,
+}
+
+impl Outside {
+    fn is_secure(&self) -> bool {
+        self.scheme == "https"
+    }
 }
 
 struct Counted {
@@ -429,11 +451,7 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
     {
         tracing::error!(?error, "a template is broken; the former ones stay");
     }
-    let peer = request
-        .extensions()
-        .get::<Peer>()
-        .map_or(Ipv6Addr::UNSPECIFIED.into(), |peer| peer.address);
-    let outside = web.access.seen_from_outside(request.headers(), peer);
+    let outside = web.outside(&request);
     match web
         .chat
         .first_page(request.uri().path(), outside.scheme, &outside.host)
@@ -445,12 +463,12 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
             } else {
                 StatusCode::NOT_FOUND
             };
-            (
-                status,
-                [(header::CACHE_CONTROL, "no-store")],
-                Html(page.html),
-            )
-                .into_response()
+            let no_store = [(header::CACHE_CONTROL, "no-store")];
+            let mut response = (status, no_store, Html(page.html)).into_response();
+            if let Some(cookie) = forms::renewed(request.headers(), outside.is_secure()) {
+                response.headers_mut().insert(header::SET_COOKIE, cookie);
+            }
+            response
         }
         Err(error) => {
             tracing::error!(?error, "a page could not be drawn");
@@ -463,6 +481,42 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
                 .into_response()
         }
     }
+}
+
+async fn blank_form(State(web): State<Arc<Web>>, request: Request) -> Response {
+    forms::blank(&web.chat, request.uri().path(), request.headers())
+}
+
+async fn form(State(web): State<Arc<Web>>, request: Request) -> Response {
+    let outside = web.outside(&request);
+    if !web.may_connect(request.headers(), &outside) {
+        return (
+            StatusCode::FORBIDDEN,
+            "Pages of that origin may not send this.\n",
+        )
+            .into_response();
+    }
+    let (head, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, forms::FORM_BYTES);
+    let Ok(Ok(body)) = tokio::time::timeout(HEAD_DEADLINE, body).await else {
+        return (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "That is too large, or came too slowly.\n",
+        )
+            .into_response();
+    };
+    let secure = outside.is_secure();
+    let sent = forms::Sent {
+        path: head.uri.path(),
+        headers: &head.headers,
+        body: &body,
+        secure,
+        visitor: Visitor {
+            address: household(outside.address),
+            session: forms::session_of(&head.headers, secure),
+        },
+    };
+    forms::answer(&web.chat, &sent).await
 }
 
 async fn static_file(Path((build, path)): Path<(String, String)>, headers: HeaderMap) -> Response {
@@ -588,10 +642,7 @@ fn upgrade(
             .into_response();
     }
     let peer = request.extensions().get::<Peer>().cloned();
-    let address = peer
-        .as_ref()
-        .map_or(Ipv6Addr::UNSPECIFIED.into(), |peer| peer.address);
-    let outside = web.access.seen_from_outside(headers, address);
+    let outside = web.outside(&request);
     if !web.may_connect(headers, &outside) {
         return (
             StatusCode::FORBIDDEN,
@@ -600,6 +651,8 @@ fn upgrade(
             .into_response();
     }
 
+    let session = forms::session_of(headers, outside.is_secure());
+    let hello = hello.map(|hello| Hello { session, ..hello });
     let texts = |name: HeaderName| {
         headers
             .get_all(name)

@@ -9,7 +9,7 @@ use super::{Chat, Client, Failure, NOT_SAVED, Result, TROUBLE, most_typed, peopl
 use crate::json;
 use crate::model::{
     BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Room, RoomId,
-    RoomKind, Target, User,
+    RoomKind, Target,
 };
 use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal, Swap};
 use crate::store::{Amend, Amended, Entered, Post, Posted, React, Reacted, Renamed};
@@ -108,7 +108,7 @@ async fn change_group(chat: &Chat, client: &Client, target: Target) -> Result<()
     {
         Entered::Room(room) => chat.show_room(client, &room, None).await,
         Entered::Oneself | Entered::NoSuchRoom => {
-            let refusal = no_such_room(&target, &client.user);
+            let refusal = no_such_room(&target, client);
             Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into())
         }
     }
@@ -198,12 +198,15 @@ async fn rename(
 }
 
 /// What is said of a room that is asked for by name and cannot be entered.
-pub(super) fn no_such_room(target: &Target, me: &User) -> Option<Refusal> {
+pub(super) fn no_such_room(target: &Target, me: &Client) -> Option<Refusal> {
     match target {
         Target::Group(name) => Some(no_such_group(name)),
-        Target::Private(name) if name.to_lowercase() == me.name => Some(Refusal::new(
-            "That is you. Open a second tab to have somebody to talk with.",
-        )),
+        Target::Private(name) if name.to_lowercase() == me.user.name => {
+            Some(Refusal::new(match me.is_kept() {
+                true => "That is you.",
+                false => "That is you. Open a second tab to have somebody to talk with.",
+            }))
+        }
         Target::Private(name) => Some(Refusal::new(format!(
             "Nobody called “{}” has been here.",
             shortened(name)
@@ -283,7 +286,7 @@ async fn private_message(
     let name = found.map_or_else(|| name.to_owned(), |(_, user)| user.name);
     let target = Target::Private(name.clone());
     let Entered::Room(room) = chat.store.private_room(client.user.id, &name).await? else {
-        let refusal = no_such_room(&target, &client.user);
+        let refusal = no_such_room(&target, client);
         return Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into());
     };
     if post(chat, client, text, room.id, key).await? {

@@ -3,6 +3,7 @@
 //! [`Chat::connect`], [`Client`] with [`Chat::handle`], [`Chat::disconnect`]: a door needs no
 //! more. Nothing here knows sockets, SQL or which backend runs.
 
+mod accounts;
 mod actions;
 mod commands;
 mod delivery;
@@ -23,7 +24,7 @@ use crate::hub::{Close, Hub, Outbox, Region};
 use crate::json;
 use crate::model::{
     Emoji, GroupName, History, MessageId, NodeId, Page, ResumeToken, Room, RoomId, RoomKind,
-    Target, User, Version,
+    SessionId, SessionToken, Target, User, Version,
 };
 use crate::protocol::{
     self, Action, Dialect, FIRST_GROUP, Frame, Hello, LOBBY_PATH, Push, Refusal, Swap,
@@ -32,6 +33,8 @@ use crate::relay::Relay;
 use crate::store::{Arrival, Arrived, Entered, Returning, Store, StoreError};
 use crate::views::{ChatPage, Tone, ViewError, Views};
 
+use accounts::Accounts;
+pub use accounts::{Denied, Visitor};
 use delivery::Delivery;
 use pace::{Pace, Paces};
 use people::People;
@@ -126,6 +129,7 @@ pub struct Chat {
     hub: Hub,
     people: Arc<People>,
     paces: Paces,
+    accounts: Accounts,
     limits: Limits,
     welcome: Welcome,
     spares: Mutex<FakeUsers>,
@@ -142,6 +146,13 @@ pub struct Client {
     pace: Arc<Pace>,
     /// What a program wished to be called last.
     wish: Mutex<Option<String>>,
+}
+
+impl Client {
+    /// Whether they keep their name, so that all their tabs are one person.
+    fn is_kept(&self) -> bool {
+        self.outbox.session().is_some()
+    }
 }
 
 /// A page for somebody who has not connected yet.
@@ -172,6 +183,7 @@ impl Chat {
             hub: Hub::default(),
             people: Arc::default(),
             paces: Paces::default(),
+            accounts: Accounts::default(),
             limits,
             welcome,
             spares: Mutex::new(FakeUsers::random()),
@@ -185,10 +197,15 @@ impl Chat {
     /// Somebody arrives. They are who they were if they can show it and nobody else is, else
     /// somebody new, in the room they say they are in, else in the first one.
     pub async fn connect(&self, hello: Hello) -> anyhow::Result<Client> {
-        let (returning, user, token) = self.arrive(hello.resume).await.context("arriving")?;
+        let began = Instant::now();
+        let arrived = self.arrive(hello.session, hello.resume).await;
+        let (returning, user, session, token) = arrived.context("arriving")?;
         let outbox = self
             .hub
             .connect(returning.client, returning.visit, user.id, hello.dialect);
+        if let Some(session) = session {
+            outbox.is_of(session);
+        }
         let client = Client {
             outbox,
             pace: self.paces.of(user.id, self.limits.pace_burst),
@@ -196,6 +213,7 @@ impl Chat {
             returning,
             wish: Mutex::default(),
         };
+        self.look_again(&client, began);
         self.people.calls(&client.user);
         let greeted = match hello.group {
             Some(group) => self.greet_program(&client, group).await,
@@ -221,25 +239,32 @@ impl Chat {
 
     async fn arrive(
         &self,
+        session: Option<SessionToken>,
         resume: Option<ResumeToken>,
-    ) -> std::result::Result<(Returning, User, ResumeToken), StoreError> {
+    ) -> std::result::Result<(Returning, User, Option<SessionId>, ResumeToken), StoreError> {
         let (node, fresh) = (self.node, ResumeToken::random());
+        let session = session.map(|session| session.hash());
         if let Some(token) = resume {
             // Somebody else may come back at the same moment: then they are asked in their turn.
-            while let Some(returning) = self.store.returning(token.hash(), None).await? {
+            while let Some(returning) = self.store.returning(token.hash(), session).await? {
                 if self.is_alive(returning).await {
                     break;
                 }
                 let resume = Some(returning);
                 let arrival = Arrival {
                     node,
-                    session: None,
+                    session,
                     resume,
                     token: token.hash(),
                     spare: None,
                 };
-                if let Arrived::As { client, user, .. } = self.store.arrive(arrival).await? {
-                    return Ok((client, user, token));
+                if let Arrived::As {
+                    client,
+                    user,
+                    session,
+                } = self.store.arrive(arrival).await?
+                {
+                    return Ok((client, user, session, token));
                 }
             }
         }
@@ -247,13 +272,18 @@ impl Chat {
         loop {
             let arrival = Arrival {
                 node,
-                session: None,
+                session,
                 resume: None,
                 token: fresh.hash(),
                 spare,
             };
-            if let Arrived::As { client, user, .. } = self.store.arrive(arrival).await? {
-                return Ok((client, user, fresh));
+            if let Arrived::As {
+                client,
+                user,
+                session,
+            } = self.store.arrive(arrival).await?
+            {
+                return Ok((client, user, session, fresh));
             }
             spare = self
                 .spares
@@ -290,6 +320,10 @@ impl Chat {
         if may_be_named && resume.is_some() {
             self.push(client, [self.views.name_form(&client.user)?]);
         }
+        if let Some(token) = resume {
+            let guest = (!client.is_kept()).then_some(token);
+            self.push(client, [self.views.account(&client.user, guest)?]);
+        }
         if room.is_none() && at.as_deref() == Some(LOBBY_PATH) && resume.is_some() {
             return self.show_lobby(client).await;
         }
@@ -307,7 +341,7 @@ impl Chat {
                     return Ok(());
                 }
                 Entered::Oneself | Entered::NoSuchRoom => {
-                    refused = actions::no_such_room(&target, &client.user).or(refused);
+                    refused = actions::no_such_room(&target, client).or(refused);
                 }
             }
         }

@@ -49,6 +49,7 @@ async fn everything_is_done_by_keyboard() {
         let order = [
             "Skip to the message box",
             "✎",
+            "⋯",
             "All groups",
             "#hi",
             "#python",

@@ -6,6 +6,7 @@ mod caddy;
 mod server;
 mod wire;
 
+mod accounts;
 mod arriving;
 mod changing;
 mod coming_back;

@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::needless_pass_by_value)]
 
+mod accounts;
 mod arriving;
 mod changing;
 mod coming_back;

@@ -9,9 +9,10 @@ use overwire::chat::{Chat, Client, Limits, Welcome};
 use overwire::hub::OUTBOX_BYTES;
 use overwire::model::{
     Busy, DisplayName, Emoji, GroupName, Message, MessageId, Millis, NewUser, NodeId, Page,
-    PasswordHash, Person, Room, RoomId, Target, TokenHash, User, UserId, Version,
+    PasswordHash, Person, ResumeToken, Room, RoomId, SessionToken, Target, TokenHash, User, UserId,
+    Version,
 };
-use overwire::protocol::Dialect;
+use overwire::protocol::{Dialect, Hello};
 use overwire::relay::InProcess;
 use overwire::store::{
     self, Access, Amend, Amended, Arrival, Arrived, Begun, CatchUp, Census, Change, Entered,
@@ -19,7 +20,7 @@ use overwire::store::{
     StoreError, Synchronous,
 };
 use overwire::views::Views;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 use crate::list::List;
@@ -32,10 +33,15 @@ const BROKEN: u8 = 1;
 const MUTE: u8 = 2;
 /// All is well but the reading of messages.
 const UNREADABLE: u8 = 3;
+/// Whoever arrives has to wait for the answer.
+const SLOW: u8 = 4;
 
 struct Failing {
     inner: Arc<dyn Store>,
     how: AtomicU8,
+    /// Somebody waits for the answer.
+    waiting: Notify,
+    answered: Notify,
 }
 
 impl Failing {
@@ -50,6 +56,14 @@ impl Failing {
             BROKEN => failure(),
             UNREADABLE if !["newest", "catch_up"].contains(&name) => act.await,
             UNREADABLE => failure(),
+            SLOW => {
+                let done = act.await;
+                if name == "arrive" {
+                    self.waiting.notify_one();
+                    self.answered.notified().await;
+                }
+                done
+            }
             _ => act.await.and(failure()),
         }
     }
@@ -138,6 +152,8 @@ async fn place() -> Place {
     let store = Arc::new(Failing {
         inner,
         how: AtomicU8::new(FINE),
+        waiting: Notify::new(),
+        answered: Notify::new(),
     });
     let (relay, views) = (InProcess::default(), Views::new().unwrap());
     let limits = Limits {
@@ -333,4 +349,52 @@ async fn nobody_is_let_in_by_halves() {
         anna.writes("hello").await;
         assert!(anna.list.notices.is_empty());
     }
+}
+
+#[tokio::test]
+async fn whoever_arrives_by_a_session_that_ends_at_that_moment_is_sent_away_again() {
+    let place = place().await;
+    let (guest, session) = (ResumeToken::random(), SessionToken::random());
+    let arrival = Arrival {
+        node: NodeId(1),
+        session: None,
+        resume: None,
+        token: guest.hash(),
+        spare: Some(NewUser {
+            name: "anna".to_owned(),
+            email: "anna@example.com".to_owned(),
+        }),
+    };
+    place.store.arrive(arrival).await.unwrap();
+    let new = NewSession {
+        token: session.hash(),
+        former: None,
+    };
+    let hash = PasswordHash("hers".to_owned());
+    let kept = place.store.keep(guest.hash(), hash, new).await.unwrap();
+    let anna = kept.unwrap().session.user;
+    let connect = || {
+        let hello = Hello {
+            session: Some(session.clone()),
+            ..List::new(Dialect::V1).hello()
+        };
+        let chat = Arc::clone(&place.chat);
+        tokio::spawn(async move { chat.connect(hello).await.unwrap() })
+    };
+    let client = connect().await.unwrap();
+    assert_eq!(client.user, anna);
+    assert!(client.outbox.closing().is_none());
+
+    place.store.is(SLOW);
+    let arriving = connect();
+    soon("the arrival", place.store.waiting.notified()).await;
+    place.chat.sign_out(&session).await.unwrap();
+    place.store.answered.notify_one();
+    place.store.is(FINE);
+    let client = soon("the client", arriving).await.unwrap();
+    assert_eq!(client.user, anna);
+    assert!(client.outbox.closing().is_some());
+    let again = connect().await.unwrap();
+    assert_ne!(again.user, anna);
+    assert!(again.outbox.closing().is_none());
 }

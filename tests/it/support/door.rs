@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -44,6 +45,28 @@ impl Door {
         }
         request += "\r\n";
         soon("an answer", self.ask(&request)).await
+    }
+
+    /// Sends a form as a page of this server does.
+    pub(crate) async fn post(
+        self,
+        path: &str,
+        fields: &[(&str, &str)],
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let fields = fields.iter();
+        let fields: Vec<_> = fields
+            .map(|(name, value)| format!("{name}={}", encode(value)))
+            .collect();
+        let body = fields.join("&");
+        let mut request = format!("POST {path} HTTP/1.1\r\nConnection: close\r\n");
+        request += &format!("Host: {}\r\nContent-Length: {}\r\n", self.0, body.len());
+        request += "Content-Type: application/x-www-form-urlencoded\r\n";
+        for (name, value) in headers {
+            request += &format!("{name}: {value}\r\n");
+        }
+        soon("an answer", self.ask(&format!("{request}\r\n{body}"))).await
     }
 
     async fn ask(self, request: &str) -> Answer {

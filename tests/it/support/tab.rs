@@ -12,7 +12,7 @@ use super::wire::{Event, Handshake, Wire};
 use super::{Door, soon};
 
 /// Where pushes may go, beside `#message-<id>` and `#my-reaction-<id>-<code>`.
-const PLACES: [&str; 23] = [
+const PLACES: [&str; 24] = [
     "logged-user",
     "group-name",
     "messages-list",
@@ -32,6 +32,7 @@ const PLACES: [&str; 23] = [
     "lobby-found",
     "groups-list",
     "name-form",
+    "account",
     "new-group",
     "users-mine",
     "users-online",
@@ -61,6 +62,8 @@ pub(crate) struct Tab {
     pub(crate) location: String,
     /// By which it is known again.
     pub(crate) resume: Option<String>,
+    /// What its browser keeps of the server, as it sends it.
+    pub(crate) cookie: Option<String>,
     wire: Option<Wire>,
     /// Everything that was pushed to it, by whatever socket.
     pub(crate) pushes: Vec<Push>,
@@ -88,6 +91,7 @@ impl Tab {
             page,
             location: path.to_owned(),
             resume: None,
+            cookie: None,
             wire: None,
             pushes: Vec::new(),
             versions_from: 0,
@@ -104,6 +108,10 @@ impl Tab {
             receive_buffer: self.receive_buffer,
             ..Handshake::default()
         };
+        if let Some(cookie) = &self.cookie {
+            let cookie = ("Cookie".to_owned(), cookie.clone());
+            handshake.headers.push(cookie);
+        }
         if self.plain {
             return handshake;
         }

@@ -1,0 +1,282 @@
+//! The plain forms by which people keep their names and sign in and out: what is sent, the cookie,
+//! and what is answered.
+//!
+//! Who may send them is the door's to say; what they come to, the chat's.
+
+use std::collections::HashMap;
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{Html, IntoResponse as _, Response};
+use cookie::{Cookie, SameSite};
+
+use crate::chat::{Chat, Denied, Visitor};
+use crate::model::SessionToken;
+use crate::protocol::{self, LOBBY_PATH};
+use crate::store::SESSION_GOOD_FOR;
+use crate::views::{AccountPage, Form};
+
+/// The most that a form may be, in bytes.
+pub(crate) const FORM_BYTES: usize = 4 * 1024;
+
+/// Where the forms are sent.
+pub(crate) const PATHS: [&str; 4] = ["/keep/", "/sign-in/", "/change-password/", SIGN_OUT];
+const SIGN_OUT: &str = "/sign-out/";
+
+/// A form that was sent.
+pub(crate) struct Sent<'a> {
+    /// Where to, one of [`PATHS`].
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: &'a [u8],
+    /// Whether the page is an `https` one.
+    pub(crate) secure: bool,
+    pub(crate) visitor: Visitor,
+}
+
+/// Does what a form asks for and leads back to where it was sent from.
+pub(crate) async fn answer(chat: &Chat, sent: &Sent<'_>) -> Response {
+    let fields: HashMap<_, _> = form_urlencoded::parse(sent.body).collect();
+    let field = |name: &str| fields.get(name).map_or("", |value| &**value);
+    let at = match fields.get("at") {
+        Some(at) => way_back(at),
+        // The page's own address, which changes with the room.
+        None => way_back(&path_of_referer(sent.headers)),
+    };
+    let (password, visitor) = (field("password"), &sent.visitor);
+    let signed_in = |token| Some(cookie(Some(&token), sent.secure));
+    let form = form_at(sent.path);
+    let done = match form {
+        Some(Form::Keep) => match field("resume").parse() {
+            Ok(tab) => chat.keep(&tab, password, visitor).await.map(signed_in),
+            Err(_) => Err(Denied::SomebodyElse),
+        },
+        Some(Form::SignIn) => {
+            let signing_in = chat.sign_in(field("name"), password, visitor);
+            signing_in.await.map(signed_in)
+        }
+        Some(Form::Password) => {
+            let changing = chat.change_password(field("was"), password, visitor);
+            changing.await.map(|()| None)
+        }
+        None => {
+            let signed_out = sign_out(chat, visitor).await;
+            signed_out.map(|()| Some(cookie(None, sent.secure)))
+        }
+    };
+    let denied = match done {
+        Ok(cookie) => return see_other(&at, cookie),
+        Err(denied) => denied,
+    };
+    if let Denied::Trouble(error) = &denied {
+        tracing::error!(?error, "the store failed");
+    }
+    let Some(form) = form else {
+        return (status(&denied), denied.to_string()).into_response();
+    };
+    let page = AccountPage {
+        form,
+        user: Some(field("name")).filter(|name| !name.is_empty()),
+        resume: Some(field("resume")),
+        at: &at,
+        reason: Some(&denied.to_string()),
+    };
+    let mut response = page_of(chat, &page, status(&denied));
+    if let Denied::TooOften(wait) = denied {
+        let seconds = HeaderValue::from(wait.as_secs() + 1);
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    response
+}
+
+/// The form of a path by itself, as far as it needs nothing of a page in the chat.
+pub(crate) fn blank(chat: &Chat, path: &str, headers: &HeaderMap) -> Response {
+    let at = way_back(&path_of_referer(headers));
+    match form_at(path) {
+        Some(form @ Form::SignIn) => {
+            let page = AccountPage {
+                form,
+                user: None,
+                resume: None,
+                at: &at,
+                reason: None,
+            };
+            page_of(chat, &page, StatusCode::OK)
+        }
+        _ => see_other(&at, None),
+    }
+}
+
+/// The cookie that a request came with, good for its whole time again.
+pub(crate) fn renewed(headers: &HeaderMap, secure: bool) -> Option<HeaderValue> {
+    session_of(headers, secure).map(|session| cookie(Some(&session), secure))
+}
+
+/// By which session a request comes, if by any.
+pub(crate) fn session_of(headers: &HeaderMap, secure: bool) -> Option<SessionToken> {
+    let cookies = headers.get_all(header::COOKIE).iter();
+    cookies
+        .filter_map(|cookies| cookies.to_str().ok())
+        .flat_map(Cookie::split_parse)
+        .filter_map(std::result::Result::ok)
+        .find(|cookie| cookie.name() == cookie_name(secure))
+        .and_then(|cookie| cookie.value().parse().ok())
+}
+
+fn form_at(path: &str) -> Option<Form> {
+    match path {
+        "/keep/" => Some(Form::Keep),
+        "/sign-in/" => Some(Form::SignIn),
+        "/change-password/" => Some(Form::Password),
+        _ => None,
+    }
+}
+
+async fn sign_out(chat: &Chat, visitor: &Visitor) -> Result<(), Denied> {
+    match &visitor.session {
+        Some(session) => chat.sign_out(session).await,
+        None => Ok(()),
+    }
+}
+
+/// With the prefix, no other host of the domain can put a cookie of its own in this one's place; a
+/// browser takes it from `https` alone.
+fn cookie_name(secure: bool) -> &'static str {
+    match secure {
+        true => "__Host-overwire-session",
+        false => "overwire-session",
+    }
+}
+
+/// The cookie of a session, or one that takes it away.
+fn cookie(session: Option<&SessionToken>, secure: bool) -> HeaderValue {
+    let kept = session.map_or(0, |_| SESSION_GOOD_FOR.as_secs().cast_signed());
+    let value = session.map(ToString::to_string).unwrap_or_default();
+    let cookie = Cookie::build((cookie_name(secure), value))
+        .path("/")
+        .http_only(true)
+        .same_site(SameSite::Lax)
+        .secure(secure)
+        .max_age(cookie::time::Duration::seconds(kept));
+    // A token is letters, digits, hyphens and underscores.
+    HeaderValue::try_from(cookie.to_string()).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// An address of this chat, whatever is asked for.
+fn way_back(path: &str) -> String {
+    if path == LOBBY_PATH {
+        return path.to_owned();
+    }
+    let target = protocol::read_address(path);
+    let address = target.and_then(|target| protocol::address(&target));
+    address.unwrap_or_else(|| "/".to_owned())
+}
+
+fn path_of_referer(headers: &HeaderMap) -> String {
+    let referer = headers.get(header::REFERER);
+    let referer: Option<Uri> = referer.and_then(|uri| uri.as_bytes().try_into().ok());
+    referer.map_or(String::new(), |uri| uri.path().to_owned())
+}
+
+fn status(denied: &Denied) -> StatusCode {
+    match denied {
+        Denied::Password(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Denied::Wrong => StatusCode::UNAUTHORIZED,
+        Denied::SomebodyElse => StatusCode::FORBIDDEN,
+        Denied::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
+        Denied::Busy | Denied::Trouble(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+fn see_other(at: &str, cookie: Option<HeaderValue>) -> Response {
+    let location = [(header::LOCATION, at), (header::CACHE_CONTROL, "no-store")];
+    let mut response = (StatusCode::SEE_OTHER, location).into_response();
+    if let Some(cookie) = cookie {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+fn page_of(chat: &Chat, page: &AccountPage<'_>, status: StatusCode) -> Response {
+    let no_store = [(header::CACHE_CONTROL, "no-store")];
+    match chat.views().account_page(page) {
+        Ok(html) => (status, no_store, Html(html)).into_response(),
+        Err(error) => {
+            tracing::error!(?error, "a page could not be drawn");
+            let words = page.reason.unwrap_or_default().to_owned();
+            (status, no_store, words).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_back_leads_nowhere_else() {
+        #[track_caller]
+        fn check(path: &str, expected: &str) {
+            assert_eq!(way_back(path), expected, "{path:?}");
+        }
+        check("/chat/", "/chat/");
+        check("/chat/python/", "/chat/python/");
+        check("/chat/python", "/chat/python/");
+        check("/chat/@anna1/", "/chat/@anna1/");
+        check("/chat/two%20words/", "/chat/two%20words/");
+        for elsewhere in [
+            "",
+            "//evil.example/",
+            "https://evil.example/chat/hi/",
+            "/\\evil.example",
+            "/chat//evil.example/",
+            "/static/",
+            "\t/chat/hi/",
+        ] {
+            check(elsewhere, "/");
+        }
+        check(
+            "/chat/%0d%0aSet-Cookie: a/",
+            "/chat/%0D%0ASet%2DCookie%3A%20a/"
+                .replace("%2D", "-")
+                .as_str(),
+        );
+    }
+
+    #[test]
+    fn a_cookie_is_found_among_others() {
+        let token = SessionToken::random();
+        let find = |cookies: &[&str], secure| {
+            let mut headers = HeaderMap::new();
+            for cookies in cookies {
+                headers.append(header::COOKIE, cookies.parse().unwrap());
+            }
+            session_of(&headers, secure).map(|token| token.hash())
+        };
+        let hash = Some(token.hash());
+        let [plain, secure] = [false, true].map(|secure| {
+            let set = cookie(Some(&token), secure);
+            let set = set.to_str().unwrap().to_owned();
+            set.split_once(';').unwrap().0.to_owned()
+        });
+        assert_eq!(find(&[&format!("a=b; {plain}; c")], false), hash);
+        assert_eq!(find(&["a=b", &plain], false), hash);
+        assert_eq!(find(&[&secure], true), hash);
+        // Of the other scheme, or no token.
+        assert_eq!(find(&[&plain], true), None);
+        assert_eq!(find(&["overwire-session=x"], false), None);
+        assert_eq!(find(&[], false), None);
+    }
+
+    #[test]
+    fn no_script_and_no_other_site_gets_the_cookie() {
+        let token = SessionToken::random();
+        let set = cookie(Some(&token), false);
+        let expected =
+            format!("overwire-session={token}; HttpOnly; SameSite=Lax; Path=/; Max-Age=2592000");
+        assert_eq!(set, expected.as_str());
+        let set = cookie(None, true);
+        let expected =
+            "__Host-overwire-session=; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=0";
+        assert_eq!(set, expected);
+    }
+}

@@ -1,0 +1,110 @@
+//! Keeping a name, and signing in and out.
+
+use serde_json::json;
+use thirtyfour::Key;
+
+use crate::browser::{Tab, story};
+use crate::server::Server;
+
+const PASSWORD: &str = "my tongue is green";
+
+/// Opens what a quiet button hides, and fills in one field after the other.
+async fn fills_in(tab: &Tab<'_>, form: &str, fields: &[(&str, &str)]) {
+    tab.click("#account .me__change").await;
+    for (name, text) in fields {
+        tab.click(&format!("{form} [name={name}]")).await;
+        tab.types(text).await;
+    }
+    tab.presses(Key::Enter).await;
+}
+
+/// Waits until the page that a form leads to shows who this is.
+async fn becomes(tab: &Tab<'_>, name: &str, form: &str) {
+    let me = format!(
+        "document.documentElement.dataset.connected === 'true' \
+         && document.querySelector('#logged-user [data-user]')?.dataset.user === {} \
+         && document.querySelector('#account {form}')",
+        json!(name)
+    );
+    tab.until(&me).await;
+}
+
+#[tokio::test]
+async fn a_name_is_kept_and_signed_in_to_from_a_second_window() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let a = anna.name().await;
+        anna.says("as a guest").await;
+        anna.enters("python").await;
+        anna.says("in another group").await;
+        // Nothing is in the way of whoever does not want it.
+        assert!(!anna.shows("#account form").await);
+
+        fills_in(&anna, "#keep-form", &[("password", PASSWORD)]).await;
+        becomes(&anna, &a, "#sign-out-form").await;
+        anna.is_in("#python", "/chat/python/").await;
+        anna.hears("in another group").await;
+        // Each tab is that person now, so the page promises nobody else.
+        let beside = browser.person(&server.url("/")).await;
+        assert_eq!(beside.name().await, a);
+        anna.enters("hi").await;
+        for tab in [&anna, &beside] {
+            tab.until("document.querySelector('#room-count').textContent.trim().startsWith('1')")
+                .await;
+            tab.sees("#users-alone").await;
+            assert!(!tab.shows(".for-guests").await);
+        }
+        anna.says("from one").await;
+        beside.hears("from one").await;
+        beside.says("from the other").await;
+        anna.hears("from the other").await;
+
+        // By another host name the browser has no cookie, as another device has none.
+        let elsewhere = server
+            .url("/chat/off-topic/")
+            .replace("127.0.0.1", "localhost");
+        let away = browser.person(&elsewhere).await;
+        let guest = away.name().await;
+        assert_ne!(guest, a);
+        anna.sees(&format!("#users-online [data-user='{guest}']"))
+            .await;
+        fills_in(
+            &away,
+            "#sign-in-form",
+            &[("name", &a), ("password", "a wrong one")],
+        )
+        .await;
+        away.sees("#notice .notice__text").await;
+        assert_eq!(away.path().await, "/sign-in/");
+        assert!(away.text("#notice").await.contains("not the password"));
+        away.click("#sign-in-form [name=name]").await;
+        away.types(&a).await;
+        away.click("#sign-in-form [name=password]").await;
+        away.types(PASSWORD).await;
+        away.presses(Key::Enter).await;
+        becomes(&away, &a, "#sign-out-form").await;
+        away.is_in("#off-topic", "/chat/off-topic/").await;
+
+        // Signing out is that of one device, with all its tabs.
+        anna.click("#account .me__change").await;
+        anna.click("#sign-out-form button").await;
+        anna.until("document.querySelector('#account #keep-form')")
+            .await;
+        beside
+            .until("document.querySelector('#account #keep-form')")
+            .await;
+        let guests = [anna.name().await, beside.name().await];
+        assert!(!guests.contains(&a));
+        assert_ne!(guests[0], guests[1]);
+        away.says("still here").await;
+        assert_eq!(away.name().await, a);
+
+        let log = server.log();
+        assert!(log.contains("signed in"), "{log}");
+        for secret in [PASSWORD, "a wrong one", &a] {
+            assert!(!log.contains(secret), "{log}");
+        }
+    })
+    .await;
+}
