@@ -349,6 +349,12 @@ async fn post(
     };
     let posted = chat.store.post(post).await;
     chat.people.sent(client.user.id, room);
+    if let Ok(Posted::New(message)) = &posted
+        && client.outbox.place().is_some_and(|at| at.room == room)
+    {
+        // What one writes brings one to the end of the list, in that tab if in no other.
+        chat.people.read(client.user.id, room, message.id);
+    }
     let message = match posted {
         Ok(Posted::New(message)) if client.outbox.expect(&message) => return Ok(true),
         Ok(Posted::New(message) | Posted::Known(message)) => message,

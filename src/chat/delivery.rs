@@ -150,10 +150,6 @@ impl Chat {
                 true => self.people.redraw_unless_seen(user),
                 false => self.concern(user),
             }
-            if looks && user == message.author.id && message.made == change.version.number {
-                // What one writes brings one to the end of the list.
-                self.people.read(user, message.room, message.id);
-            }
         }
     }
 

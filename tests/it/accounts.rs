@@ -198,10 +198,26 @@ async fn all_tabs_of_a_kept_name_are_one_person() {
     for tab in [&mut first, &mut second] {
         tab.until("no mark", |tab| tab.unread_from(&b) == 0).await;
     }
+    // What was written since is not read by writing from elsewhere, though the other tab is there.
+    bob.says("look here").await;
+    second.sees("look here").await;
+    first
+        .until("the mark", |tab| tab.unread_from(&b) == 1)
+        .await;
+    let mark = first.pushes.len();
+    first.says(&format!("/pm {b} from elsewhere")).await;
+    second.sees("from elsewhere").await;
+    bob.says("and here").await;
+    first
+        .until("another mark", |tab| tab.unread_from(&b) == 2)
+        .await;
+    let marks = first.pushes_to("users-mine", mark);
+    assert!(marks.iter().all(|push| push.html.contains("data-unread")));
     // What one tab writes comes to the other as well.
     first.opens_private(&b).await;
     first.says("and you").await;
-    second.sees_exactly(&["hello you", "and you"]).await;
+    second.sees("and you").await;
+    first.until("no mark", |tab| tab.unread_from(&b) == 0).await;
 
     // Both are called otherwise at once.
     first.sends("Change name", json!({ "name": "Anna" }));
