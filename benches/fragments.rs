@@ -45,6 +45,7 @@ fn message(number: u64) -> Message {
         deleted: false,
         worded: 1,
         reactions: Vec::new(),
+        by_moderator: false,
         created_at: Millis(1_700_000_000_000),
     }
 }
@@ -196,7 +197,9 @@ fn keep(criterion: &mut Criterion) {
         let store = store::open(&store, synchronous, Access::Server);
         let store = runtime.block_on(store).expect("it opens");
         let author = runtime.block_on(newcomer(&*store, node));
-        let room = runtime.block_on(store.group("hi")).expect("it answers");
+        let room = runtime
+            .block_on(store.group("hi", None))
+            .expect("it answers");
         let room = room.expect("a default group").id;
         let post = || Post {
             node,

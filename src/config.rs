@@ -44,7 +44,8 @@ pub struct Config {
         long,
         env = "OVERWIRE_DATABASE",
         default_value = "overwire.db",
-        value_name = "FILE|URL"
+        value_name = "FILE|URL",
+        global = true
     )]
     pub database: String,
 
@@ -189,6 +190,25 @@ pub struct Config {
 pub enum Command {
     /// Ask the server at --listen whether it is well; exits with 0 if it is
     Healthcheck,
+    /// Make or unmake moderators, beside a server that may be running
+    #[command(subcommand)]
+    Admin(AdminCommand),
+}
+
+/// What is done about moderators on the command line.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum AdminCommand {
+    /// Print an address that makes whoever opens it first a moderator; it is good once, for an hour
+    Link {
+        /// The chat's address as browsers see it [default: http:// and --listen]
+        #[arg(long, env = "OVERWIRE_ADDRESS", value_name = "URL")]
+        address: Option<String>,
+    },
+    /// Make somebody a moderator no more
+    Revoke {
+        /// Their user name
+        name: String,
+    },
 }
 
 /// How the log is written.

@@ -10,17 +10,25 @@ use axum::response::{Html, IntoResponse as _, Response};
 use cookie::{Cookie, SameSite};
 
 use crate::chat::{Chat, Denied, Visitor};
-use crate::model::SessionToken;
-use crate::protocol::{self, LOBBY_PATH};
+use crate::model::{ResumeToken, SessionToken};
+use crate::protocol::{self, ADMIN_LINK_PATH, ADMIN_PATH, LOBBY_PATH};
 use crate::store::SESSION_GOOD_FOR;
-use crate::views::{AccountPage, Form};
+use crate::views::{AccountPage, Form, ViewError};
 
 /// The most that a form may be, in bytes.
 pub(crate) const FORM_BYTES: usize = 4 * 1024;
 
 /// Where the forms are sent.
-pub(crate) const PATHS: [&str; 4] = ["/keep/", "/sign-in/", "/change-password/", SIGN_OUT];
+pub(crate) const PATHS: [&str; 5] = [
+    "/keep/",
+    "/sign-in/",
+    "/change-password/",
+    SIGN_OUT,
+    ADMIN_LINK_PATH,
+];
 const SIGN_OUT: &str = "/sign-out/";
+
+const USED_UP: &str = "That address has been used, or is older than an hour. Whoever runs the server can make another.";
 
 /// A form that was sent.
 pub(crate) struct Sent<'a> {
@@ -43,6 +51,9 @@ pub(crate) async fn answer(chat: &Chat, sent: &Sent<'_>) -> Response {
         None => way_back(&path_of_referer(sent.headers)),
     };
     let (password, visitor) = (field("password"), &sent.visitor);
+    if sent.path == ADMIN_LINK_PATH {
+        return become_moderator(chat, sent, field("link"), password).await;
+    }
     let signed_in = |token| Some(cookie(Some(&token), sent.secure));
     let form = form_at(sent.path);
     let done = match form {
@@ -88,10 +99,18 @@ pub(crate) async fn answer(chat: &Chat, sent: &Sent<'_>) -> Response {
     response
 }
 
-/// The form of a path by itself, as far as it needs nothing of a page in the chat.
-pub(crate) fn blank(chat: &Chat, path: &str, headers: &HeaderMap) -> Response {
+/// The form of an address by itself, as far as it needs nothing of a page in the chat.
+pub(crate) async fn blank(
+    chat: &Chat,
+    uri: &Uri,
+    headers: &HeaderMap,
+    visitor: &Visitor,
+) -> Response {
+    if uri.path() == ADMIN_LINK_PATH {
+        return admin_link(chat, uri.query().unwrap_or_default(), visitor, None).await;
+    }
     let at = way_back(&path_of_referer(headers));
-    match form_at(path) {
+    match form_at(uri.path()) {
         Some(form @ Form::SignIn) => {
             let page = AccountPage {
                 form,
@@ -104,6 +123,84 @@ pub(crate) fn blank(chat: &Chat, path: &str, headers: &HeaderMap) -> Response {
         }
         _ => see_other(&at, None),
     }
+}
+
+/// What somebody is shown who comes by a link that makes a moderator: it is used up by the form, not
+/// by looking at it, which others than people do.
+async fn admin_link(
+    chat: &Chat,
+    link: &str,
+    visitor: &Visitor,
+    denied: Option<&Denied>,
+) -> Response {
+    let link: Option<ResumeToken> = link.parse().ok();
+    let shown = async {
+        let good = match &link {
+            Some(link) => chat.is_admin_link(link).await?,
+            None => false,
+        };
+        Ok((good, chat.signed_in(visitor.session.as_ref()).await?))
+    };
+    let (good, user) = match shown.await {
+        Ok(shown) => shown,
+        Err(denied) => return trouble(&denied),
+    };
+    let reason = match (good, denied) {
+        (false, _) => Some(USED_UP.to_owned()),
+        (true, denied) => denied.map(ToString::to_string),
+    };
+    let status = match (good, denied) {
+        (false, _) => StatusCode::NOT_FOUND,
+        (true, Some(denied)) => status(denied),
+        (true, None) => StatusCode::OK,
+    };
+    let link = link.as_ref().filter(|_| good);
+    let html = chat
+        .views()
+        .admin_link_page(link, user.as_ref(), reason.as_deref());
+    drawn(html, status, reason.as_deref().unwrap_or_default())
+}
+
+async fn become_moderator(chat: &Chat, sent: &Sent<'_>, link: &str, password: &str) -> Response {
+    let visitor = &sent.visitor;
+    let Ok(token) = link.parse::<ResumeToken>() else {
+        return admin_link(chat, link, visitor, None).await;
+    };
+    let becoming = async {
+        if chat.signed_in(visitor.session.as_ref()).await?.is_some() {
+            chat.become_moderator(&token, visitor).await?;
+            return Ok(None);
+        }
+        let session = chat.arrive_as_moderator(&token, password, visitor).await?;
+        Ok(Some(cookie(Some(&session), sent.secure)))
+    };
+    match becoming.await {
+        Ok(cookie) => see_other(ADMIN_PATH, cookie),
+        Err(denied) => admin_link(chat, link, visitor, Some(&denied)).await,
+    }
+}
+
+/// The page at which moderators look after the chat; to anybody else the way to sign in.
+pub(crate) async fn admin(chat: &Chat, scheme: &str, host: &str, visitor: &Visitor) -> Response {
+    match chat.moderator(visitor.session.as_ref()).await {
+        Ok(Some(_)) => drawn(chat.views().admin_page(scheme, host), StatusCode::OK, ""),
+        Ok(None) => {
+            let page = AccountPage {
+                form: Form::SignIn,
+                user: None,
+                resume: None,
+                at: ADMIN_PATH,
+                reason: Some("Only moderators see that page. Sign in as one."),
+            };
+            page_of(chat, &page, StatusCode::FORBIDDEN)
+        }
+        Err(denied) => trouble(&denied),
+    }
+}
+
+fn trouble(denied: &Denied) -> Response {
+    tracing::error!(?denied, "the store failed");
+    (status(denied), denied.to_string()).into_response()
 }
 
 /// The cookie that a request came with, good for its whole time again.
@@ -163,7 +260,7 @@ fn cookie(session: Option<&SessionToken>, secure: bool) -> HeaderValue {
 
 /// An address of this chat, whatever is asked for.
 fn way_back(path: &str) -> String {
-    if path == LOBBY_PATH {
+    if [LOBBY_PATH, ADMIN_PATH].contains(&path) {
         return path.to_owned();
     }
     let target = protocol::read_address(path);
@@ -197,13 +294,18 @@ fn see_other(at: &str, cookie: Option<HeaderValue>) -> Response {
 }
 
 fn page_of(chat: &Chat, page: &AccountPage<'_>, status: StatusCode) -> Response {
+    let html = chat.views().account_page(page);
+    drawn(html, status, page.reason.unwrap_or_default())
+}
+
+/// A page, or `words` if it could not be drawn.
+fn drawn(html: Result<String, ViewError>, status: StatusCode, words: &str) -> Response {
     let no_store = [(header::CACHE_CONTROL, "no-store")];
-    match chat.views().account_page(page) {
+    match html {
         Ok(html) => (status, no_store, Html(html)).into_response(),
         Err(error) => {
             tracing::error!(?error, "a page could not be drawn");
-            let words = page.reason.unwrap_or_default().to_owned();
-            (status, no_store, words).into_response()
+            (status, no_store, words.to_owned()).into_response()
         }
     }
 }
@@ -219,6 +321,7 @@ mod tests {
             assert_eq!(way_back(path), expected, "{path:?}");
         }
         check("/chat/", "/chat/");
+        check("/admin/", "/admin/");
         check("/chat/python/", "/chat/python/");
         check("/chat/python", "/chat/python/");
         check("/chat/@anna1/", "/chat/@anna1/");

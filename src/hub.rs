@@ -266,6 +266,14 @@ impl Hub {
         lock(&self.users).get(&user).cloned().unwrap_or_default()
     }
 
+    /// The sockets that look at a room from here.
+    pub fn in_room(&self, room: RoomId) -> Vec<Arc<Outbox>> {
+        let active = self.room(room);
+        active.map_or_else(Vec::new, |active| {
+            lock(&active).active.values().cloned().collect()
+        })
+    }
+
     /// How many people are here.
     pub fn people(&self) -> usize {
         lock(&self.users).len()
@@ -368,7 +376,7 @@ impl Hub {
             match outbox.dialect {
                 Dialect::V1 => outbox.offer(room, follows, version, frames),
                 // They are given whole pages.
-                Dialect::Plain => {}
+                Dialect::Plain | Dialect::Admin => {}
                 dialect => match told(dialect) {
                     Some((_, frame)) => {
                         outbox.offer(room, follows, version, frame.as_slice());
@@ -901,6 +909,7 @@ mod tests {
             deleted: false,
             worded: made,
             reactions: Vec::new(),
+            by_moderator: false,
         }
     }
 

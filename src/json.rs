@@ -53,6 +53,7 @@ pub fn read(dialect: Dialect, text: &str) -> Result<Action, Refusal> {
 pub fn message(dialect: Dialect, message: &Message) -> Option<Frame> {
     let name = &message.author.name;
     let text = match message.deleted {
+        true if message.by_moderator => format!("A moderator deleted a message of {name}."),
         true => format!("{name} deleted a message."),
         false => message.text.clone(),
     };
@@ -77,7 +78,7 @@ pub fn message(dialect: Dialect, message: &Message) -> Option<Frame> {
             true => line(&text, ""),
             false => line(&text, name),
         },
-        Dialect::V1 | Dialect::Plain => return None,
+        Dialect::V1 | Dialect::Plain | Dialect::Admin => return None,
     })
 }
 
@@ -95,7 +96,7 @@ pub fn notice(dialect: Dialect, words: &str, done: bool) -> Option<Frame> {
             Some(Frame::json(&json!({ "type": kind, "message": words })))
         }
         Dialect::Lines => Some(line(words, "")),
-        Dialect::V1 | Dialect::Plain => None,
+        Dialect::V1 | Dialect::Plain | Dialect::Admin => None,
     }
 }
 

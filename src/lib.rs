@@ -5,6 +5,7 @@
 
 pub mod json;
 pub mod model;
+pub mod moderation;
 pub mod protocol;
 pub mod websocket;
 

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use overwire::chat::Chat;
-use overwire::config::{self, Command, Config, LogFormat};
+use overwire::config::{self, AdminCommand, Command, Config, LogFormat};
 use overwire::fake::FakeUsers;
+use overwire::model::ResumeToken;
+use overwire::protocol::ADMIN_LINK_PATH;
 use overwire::relay::InProcess;
 use overwire::store::{self, Store};
 use overwire::views::Views;
@@ -42,8 +44,9 @@ fn main() -> ExitCode {
         }
     };
     let done = runtime.block_on(async {
-        match config.command {
+        match &config.command {
             Some(Command::Healthcheck) => healthcheck(&config.listen).await,
+            Some(Command::Admin(command)) => admin(&config, command).await,
             None => serve(&config).await,
         }
     });
@@ -175,6 +178,34 @@ async fn seed(store: &dyn Store) -> anyhow::Result<()> {
 }
 
 /// Asks a server whether it is well. The address it listens on may stand for all of them.
+async fn admin(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
+    let store = store::open(&config.database, config.synchronous, store::Access::Beside)
+        .await
+        .with_context(|| format!("could not open the database {}", config.database))?;
+    let done = async {
+        match command {
+            AdminCommand::Link { address } => {
+                let token = ResumeToken::random();
+                store.add_admin_link(token.hash()).await?;
+                let address = match address {
+                    Some(address) => address.trim_end_matches('/').to_owned(),
+                    None => format!("http://{}", config.listen),
+                };
+                println!("{address}{ADMIN_LINK_PATH}?{token}");
+            }
+            AdminCommand::Revoke { name } => {
+                let ended = store.end_moderator(name).await?;
+                anyhow::ensure!(ended, "{name} is no moderator");
+                println!("{name} is a moderator no more.");
+            }
+        }
+        Ok(())
+    };
+    let done = done.await;
+    store.close().await;
+    done
+}
+
 async fn healthcheck(listen: &str) -> anyhow::Result<()> {
     let asked = async {
         let mut address = tokio::net::lookup_host(listen)

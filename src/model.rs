@@ -300,6 +300,8 @@ pub struct Message {
     pub worded: u64,
     /// What people answered it with, in the order in which each was used first.
     pub reactions: Vec<Reaction>,
+    /// Whether a moderator deleted it.
+    pub by_moderator: bool,
 }
 
 /// An emoji that people reacted to a message with.

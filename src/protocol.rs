@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::model::{
-    Emoji, GroupName, MessageId, ResumeToken, RoomId, SessionToken, Target, Version,
+    Emoji, GroupName, MessageId, ResumeToken, RoomId, SessionToken, Target, UserId, Version,
 };
 use crate::websocket;
 
@@ -26,6 +26,12 @@ pub const SUBPROTOCOL: &str = "overwire.v1";
 const RESUME_PREFIX: &str = "resume.";
 /// Where the lobby is.
 pub const LOBBY_PATH: &str = "/chat/";
+/// Where moderators look after the chat, and where that page's socket is opened.
+pub const ADMIN_PATH: &str = "/admin/";
+/// Where a visitor becomes a moderator; the link's token is the query, which no log has.
+pub const ADMIN_LINK_PATH: &str = "/admin/link/";
+/// See [`ADMIN_PATH`].
+pub const ADMIN_SOCKET_PATH: &str = "/admin/ws/";
 /// The group a person starts in.
 pub const FIRST_GROUP: &str = "hi";
 
@@ -46,6 +52,21 @@ pub const ACTIONS: [&str; 15] = [
     "Find groups",
     "Complete",
     "Ping",
+];
+
+/// What the page at [`ADMIN_PATH`] may send beside `Delete message` and `Ping`.
+pub const ADMIN_ACTIONS: [&str; 11] = [
+    "Look for groups",
+    "Look for people",
+    "Open group",
+    "Look for messages",
+    "Look at deeds",
+    "Rename group",
+    "Remove group",
+    "Restrict group",
+    "Restore message",
+    "Mute",
+    "Ban",
 ];
 
 /// The limits of a page of messages or a catch-up: whichever is reached first, but at least one
@@ -109,8 +130,19 @@ impl Selector {
     /// What a search for people found.
     pub const USERS_FOUND: Self = Self::fixed("#users-found");
 
+    /// The groups that a moderator looks through.
+    pub const ADMIN_GROUPS: Self = Self::fixed("#admin-groups");
+    /// The people that a moderator looks through.
+    pub const ADMIN_PEOPLE: Self = Self::fixed("#admin-people");
+    /// The group whose messages a moderator looks through.
+    pub const ADMIN_MESSAGES: Self = Self::fixed("#admin-messages");
+    /// What was found among them.
+    pub const ADMIN_FOUND: Self = Self::fixed("#admin-found");
+    /// What moderators did.
+    pub const ADMIN_DEEDS: Self = Self::fixed("#admin-deeds");
+
     /// Every fixed selector a push may go to.
-    pub const FIXED: [Self; 24] = [
+    pub const FIXED: [Self; 29] = [
         Self::LOGGED_USER,
         Self::GROUP_NAME,
         Self::MESSAGES_LIST,
@@ -135,6 +167,11 @@ impl Selector {
         Self::USERS_MINE,
         Self::USERS_ONLINE,
         Self::USERS_FOUND,
+        Self::ADMIN_GROUPS,
+        Self::ADMIN_PEOPLE,
+        Self::ADMIN_MESSAGES,
+        Self::ADMIN_FOUND,
+        Self::ADMIN_DEEDS,
     ];
 
     const fn fixed(text: &'static str) -> Self {
@@ -145,6 +182,24 @@ impl Selector {
     #[must_use]
     pub fn message(id: MessageId) -> Self {
         Self(Cow::Owned(format!("#message-{id}")))
+    }
+
+    /// One of the groups that a moderator looks through.
+    #[must_use]
+    pub fn admin_group(id: RoomId) -> Self {
+        Self(Cow::Owned(format!("#admin-group-{id}")))
+    }
+
+    /// One of the people that a moderator looks through.
+    #[must_use]
+    pub fn admin_person(id: UserId) -> Self {
+        Self(Cow::Owned(format!("#admin-person-{id}")))
+    }
+
+    /// One of the messages that a moderator looks through.
+    #[must_use]
+    pub fn admin_message(id: MessageId) -> Self {
+        Self(Cow::Owned(format!("#admin-message-{id}")))
     }
 
     /// What says that a reaction to a message is mine. An emoji is one of a fixed set, and goes by
@@ -442,8 +497,167 @@ pub enum Action {
         /// The beginning of a name; empty clears what was found.
         text: String,
     },
+    /// What a moderator does.
+    Moderate(Moderate),
     /// `Ping`: is anybody there?
     Ping,
+}
+
+/// What a moderator looks through or does, at [`ADMIN_PATH`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moderate {
+    /// `Look for groups` whose names begin so.
+    LookForGroups {
+        /// The beginning of a name.
+        text: String,
+        /// The key of the last one shown.
+        after: String,
+    },
+    /// `Look for people` whose user names begin so.
+    LookForPeople {
+        /// The beginning of a user name.
+        text: String,
+        /// The last one shown.
+        after: String,
+    },
+    /// `Open group`: look through its messages.
+    OpenGroup {
+        /// Which.
+        room: RoomId,
+    },
+    /// `Look for messages` of a group.
+    LookForMessages {
+        /// Which group.
+        room: RoomId,
+        /// The user name of their author; empty for anybody.
+        author: String,
+        /// Words that are in them.
+        words: String,
+        /// The first day, such as `2026-11-21`, in UTC; empty for any.
+        from: String,
+        /// The last day; empty for any.
+        until: String,
+        /// The oldest one looked at.
+        before: Option<MessageId>,
+    },
+    /// `Look at deeds`: what moderators did.
+    LookAtDeeds {
+        /// The oldest one shown.
+        before: Option<i64>,
+    },
+    /// `Rename group`.
+    RenameGroup {
+        /// Which.
+        room: RoomId,
+        /// Its new name, as it was typed.
+        name: String,
+    },
+    /// `Remove group`.
+    RemoveGroup {
+        /// Which.
+        room: RoomId,
+    },
+    /// `Restrict group` to moderators.
+    RestrictGroup {
+        /// Which.
+        room: RoomId,
+        /// Whether it is for moderators alone.
+        on: bool,
+    },
+    /// `Restore message` that a moderator deleted.
+    RestoreMessage {
+        /// Which.
+        message: MessageId,
+        /// Of which group.
+        room: RoomId,
+    },
+    /// `Mute` somebody.
+    Mute {
+        /// Their user name.
+        name: String,
+        /// Whether they are muted.
+        on: bool,
+    },
+    /// `Ban` somebody.
+    Ban {
+        /// Their user name.
+        name: String,
+        /// Whether they are banned.
+        on: bool,
+    },
+}
+
+impl Moderate {
+    /// The action's name, one of [`ADMIN_ACTIONS`].
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::LookForGroups { .. } => "Look for groups",
+            Self::LookForPeople { .. } => "Look for people",
+            Self::OpenGroup { .. } => "Open group",
+            Self::LookForMessages { .. } => "Look for messages",
+            Self::LookAtDeeds { .. } => "Look at deeds",
+            Self::RenameGroup { .. } => "Rename group",
+            Self::RemoveGroup { .. } => "Remove group",
+            Self::RestrictGroup { .. } => "Restrict group",
+            Self::RestoreMessage { .. } => "Restore message",
+            Self::Mute { .. } => "Mute",
+            Self::Ban { .. } => "Ban",
+        }
+    }
+
+    /// Reads an action of that name; `None` if it is no moderator's.
+    fn read(name: &str, data: &Data) -> Result<Option<Self>, Refusal> {
+        let text = |key| data.optional_string(key).map(Option::unwrap_or_default);
+        Ok(Some(match name {
+            "Look for groups" => Self::LookForGroups {
+                text: text("text")?,
+                after: text("after")?,
+            },
+            "Look for people" => Self::LookForPeople {
+                text: text("text")?,
+                after: text("after")?,
+            },
+            "Open group" => Self::OpenGroup {
+                room: data.that_room()?,
+            },
+            "Look for messages" => Self::LookForMessages {
+                room: data.that_room()?,
+                author: text("author")?,
+                words: text("words")?,
+                from: text("from")?,
+                until: text("until")?,
+                before: data.optional_number("before")?.map(MessageId),
+            },
+            "Look at deeds" => Self::LookAtDeeds {
+                before: data.optional_number("before")?,
+            },
+            "Rename group" => Self::RenameGroup {
+                room: data.that_room()?,
+                name: data.string("groupName")?,
+            },
+            "Remove group" => Self::RemoveGroup {
+                room: data.that_room()?,
+            },
+            "Restrict group" => Self::RestrictGroup {
+                room: data.that_room()?,
+                on: data.bool("on")?,
+            },
+            "Restore message" => Self::RestoreMessage {
+                message: data.message("message")?,
+                room: data.that_room()?,
+            },
+            "Mute" => Self::Mute {
+                name: data.string("userName")?,
+                on: data.bool("on")?,
+            },
+            "Ban" => Self::Ban {
+                name: data.string("userName")?,
+                on: data.bool("on")?,
+            },
+            _ => return Ok(None),
+        }))
+    }
 }
 
 /// Why something was not done, in words for the person who asked.
@@ -482,7 +696,7 @@ impl Refusal {
 }
 
 impl Action {
-    /// The action's name, one of [`ACTIONS`].
+    /// The action's name, one of [`ACTIONS`] or [`ADMIN_ACTIONS`].
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -500,6 +714,7 @@ impl Action {
             Self::FindPeople { .. } => "Find people",
             Self::FindGroups { .. } => "Find groups",
             Self::Complete { .. } => "Complete",
+            Self::Moderate(deed) => deed.name(),
             Self::Ping => "Ping",
         }
     }
@@ -587,10 +802,13 @@ impl Action {
                 text: data.string("text")?,
             }),
             "Ping" => Ok(Self::Ping),
-            _ => Err(Refusal::new(format!(
-                "There is no action “{}”.",
-                shortened(&name)
-            ))),
+            name => match Moderate::read(name, &data)? {
+                Some(deed) => Ok(Self::Moderate(deed)),
+                None => Err(Refusal::new(format!(
+                    "There is no action “{}”.",
+                    shortened(name)
+                ))),
+            },
         }
     }
 }
@@ -662,6 +880,21 @@ impl Data {
         }
     }
 
+    fn optional_number(&self, key: &str) -> Result<Option<i64>, Refusal> {
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_i64() {
+                Some(number) => Ok(Some(number)),
+                None => Err(Refusal::new(format!("“{key}” must be a number."))),
+            },
+        }
+    }
+
+    fn that_room(&self) -> Result<RoomId, Refusal> {
+        self.room()?
+            .ok_or_else(|| Refusal::new("“room” is missing."))
+    }
+
     /// A room that cannot be read is one that does not exist.
     fn room(&self) -> Result<Option<RoomId>, Refusal> {
         match self.0.get("room") {
@@ -700,16 +933,30 @@ pub enum Dialect {
     Objects,
     /// Of the other JSON door: texts with their senders.
     Lines,
+    /// Of the page at [`ADMIN_PATH`], which is in no room.
+    Admin,
 }
 
 impl Dialect {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::V1, Self::Plain, Self::Objects, Self::Lines];
+    pub const ALL: [Self; 5] = [
+        Self::V1,
+        Self::Plain,
+        Self::Objects,
+        Self::Lines,
+        Self::Admin,
+    ];
 
     /// Whether it is one of a page, which is pushed HTML.
     #[must_use]
     pub fn is_html(self) -> bool {
-        matches!(self, Self::V1 | Self::Plain)
+        matches!(self, Self::V1 | Self::Plain | Self::Admin)
+    }
+
+    /// Whether it is one of a page that knows swaps.
+    #[must_use]
+    pub fn knows_swaps(self) -> bool {
+        matches!(self, Self::V1 | Self::Admin)
     }
 }
 
@@ -764,6 +1011,15 @@ impl Hello {
             }
         }
         hello
+    }
+
+    /// Somebody comes from the page at [`ADMIN_PATH`].
+    #[must_use]
+    pub fn of_moderator() -> Self {
+        Self {
+            dialect: Dialect::Admin,
+            ..Self::read(std::iter::empty(), "")
+        }
     }
 
     /// Somebody comes by a JSON door.
@@ -1026,7 +1282,7 @@ mod tests {
                 .lines()
                 .any(|line| line.starts_with(&format!("| `{name}` |")))
         };
-        for action in ACTIONS {
+        for action in ACTIONS.iter().chain(&ADMIN_ACTIONS) {
             assert!(cell(action), "the action {action} is not documented");
         }
         for selector in Selector::FIXED {

@@ -9,6 +9,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use rust_embed::RustEmbed;
 use serde::Serialize;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
@@ -16,7 +17,13 @@ use crate::model::{
     Busy, Emoji, Message, MessageId, Millis, Page, Person, Reaction, ResumeToken, Room, RoomId,
     RoomKind, Target, User, UserId, Version,
 };
-use crate::protocol::{self, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap};
+use crate::moderation::{
+    DeedRecord, FoundMessages, GroupRecord, MessageRecord, PersonRecord, Search, Standing,
+};
+use crate::protocol::{
+    self, ADMIN_SOCKET_PATH, FIRST_GROUP, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH,
+    Selector, Swap,
+};
 
 #[derive(RustEmbed)]
 #[folder = "templates/"]
@@ -229,10 +236,17 @@ impl Views {
         Ok(Push::inner(Selector::NAME_FORM, html))
     }
 
-    /// The way to sign out; for a guest, who is known by that token, to keep their name or sign in.
-    pub fn account(&self, user: &User, guest: Option<&ResumeToken>) -> Result<Push> {
+    /// The way to sign out and, for a moderator, to their page; for a guest, who is known by that
+    /// token, to keep their name or sign in.
+    pub fn account(
+        &self,
+        user: &User,
+        guest: Option<&ResumeToken>,
+        moderator: bool,
+    ) -> Result<Push> {
         let context = context! {
             user => user_context(user), resume => guest.map(ToString::to_string), at => None::<&str>,
+            moderator,
         };
         let html = self.draw("_account.html", context)?;
         Ok(Push::inner(Selector::ACCOUNT, html))
@@ -253,6 +267,120 @@ impl Views {
                 at => page.at, resume => page.resume, reason => page.reason,
             },
         )
+    }
+
+    /// The page at which moderators look after the chat.
+    pub fn admin_page(&self, scheme: &str, host: &str) -> Result<String> {
+        self.draw(
+            "admin.html",
+            context! { scheme, host, socket => ADMIN_SOCKET_PATH },
+        )
+    }
+
+    /// The page at which a visitor becomes a moderator by a `link`: the `user` who has signed in, else
+    /// somebody who has to keep a name by a password first. Without a link it only says the reason.
+    pub fn admin_link_page(
+        &self,
+        link: Option<&ResumeToken>,
+        user: Option<&User>,
+        reason: Option<&str>,
+    ) -> Result<String> {
+        let (link, user) = (link.map(ToString::to_string), user.map(user_context));
+        self.draw("admin_link.html", context! { link, user, reason })
+    }
+
+    /// The groups that a moderator looks through, of those whose names begin so, and whether there
+    /// are `more`.
+    pub fn admin_groups(&self, text: &str, groups: &[GroupRecord], more: bool) -> Result<Push> {
+        let last = groups.last().filter(|_| more);
+        let more = last.map(|last| json!({ "text": text, "after": last.key }).to_string());
+        let groups: Vec<_> = groups.iter().map(group_record_context).collect();
+        let html = self.draw("_admin_groups.html", context! { groups, more })?;
+        Ok(Push::inner(Selector::ADMIN_GROUPS, html))
+    }
+
+    /// One of them as it is now; `None` if it has been removed.
+    pub fn admin_group(&self, room: RoomId, group: Option<&GroupRecord>) -> Result<Push> {
+        let (html, swap) = match group {
+            Some(group) => {
+                let group = group_record_context(group);
+                let html = self.draw("_admin_group.html", context! { group })?;
+                (html, Swap::Outer)
+            }
+            None => (String::new(), Swap::Remove),
+        };
+        Ok(Push::inner(Selector::admin_group(room), html).swapped(swap))
+    }
+
+    /// The people that a moderator looks through, of those whose user names begin so, and whether
+    /// there are `more`.
+    pub fn admin_people(&self, text: &str, people: &[PersonRecord], more: bool) -> Result<Push> {
+        let last = people.last().filter(|_| more);
+        let more = last.map(|last| json!({ "text": text, "after": last.user.name }).to_string());
+        let people: Vec<_> = people.iter().map(person_record_context).collect();
+        let html = self.draw("_admin_people.html", context! { people, more })?;
+        Ok(Push::inner(Selector::ADMIN_PEOPLE, html))
+    }
+
+    /// One of them as they are now.
+    pub fn admin_person(&self, person: &PersonRecord) -> Result<Push> {
+        let context = context! { person => person_record_context(person) };
+        let html = self.draw("_admin_person.html", context)?;
+        Ok(Push::inner(Selector::admin_person(person.user.id), html).swapped(Swap::Outer))
+    }
+
+    /// A group's newest messages, and the ways to look for others.
+    pub fn admin_messages(&self, group: &GroupRecord, found: &FoundMessages) -> Result<Push> {
+        let room = group.id.to_string();
+        let more = found.before;
+        let more = more.map(|before| json!({ "room": room, "before": before.0 }).to_string());
+        let context = context! {
+            group => group_record_context(group), more,
+            messages => message_record_contexts(found),
+        };
+        let html = self.draw("_admin_messages.html", context)?;
+        Ok(Push::inner(Selector::ADMIN_MESSAGES, html))
+    }
+
+    /// What a search among them found; `from` and `until` as they were asked for.
+    pub fn admin_found(
+        &self,
+        search: &Search,
+        from: &str,
+        until: &str,
+        found: &FoundMessages,
+    ) -> Result<Push> {
+        let more = found.before.map(|before| {
+            json!({
+                "room": search.room.to_string(), "author": search.author, "words": search.words,
+                "from": from, "until": until, "before": before.0,
+            })
+            .to_string()
+        });
+        let context = context! { more, messages => message_record_contexts(found) };
+        let html = self.draw("_admin_found.html", context)?;
+        Ok(Push::inner(Selector::ADMIN_FOUND, html))
+    }
+
+    /// One of them as it is now.
+    pub fn admin_message(&self, record: &MessageRecord) -> Result<Push> {
+        let context = context! { message => message_record_context(record) };
+        let html = self.draw("_admin_message.html", context)?;
+        Ok(Push::inner(Selector::admin_message(record.message.id), html).swapped(Swap::Outer))
+    }
+
+    /// What moderators did, the latest first, and whether there is `more`.
+    pub fn admin_deeds(&self, deeds: &[DeedRecord], more: bool) -> Result<Push> {
+        let last = deeds.last().filter(|_| more);
+        let more = last.map(|last| json!({ "before": last.id }).to_string());
+        let deed = |deed: &DeedRecord| {
+            context! {
+                at => moment(deed.at), moderator => &deed.moderator, words => &deed.words,
+            }
+        };
+        let deeds: Vec<_> = deeds.iter().map(deed).collect();
+        let html = self.draw("_admin_deeds.html", context! { deeds, more })?;
+        Ok(Push::inner(Selector::ADMIN_DEEDS, html))
     }
 
     /// The room I am in.
@@ -386,18 +514,19 @@ impl Views {
         Some(pushes)
     }
 
-    /// A message, who reacted to it, and the ways to react; where it is one's own, `most` is how
-    /// much the box takes in which it is changed, in UTF-16 code units.
+    /// A message, who reacted to it, and the ways to react and, where one may, to delete it; where it
+    /// is one's own, `most` is how much the box takes in which it is changed, in UTF-16 code units.
     pub fn message_form(
         &self,
         message: &Message,
         reactors: &[(Emoji, String)],
         most: Option<usize>,
+        may_delete: bool,
     ) -> Result<Push> {
         let (id, room) = (message.id.0, message.room.to_string());
-        let payload = serde_json::json!({ "message": id, "room": room }).to_string();
+        let payload = json!({ "message": id, "room": room }).to_string();
         let react = |emoji| {
-            serde_json::json!({
+            json!({
                 "message": id, "room": room, "emoji": emoji, "on": true, "form": true,
             })
             .to_string()
@@ -420,7 +549,7 @@ impl Views {
             .collect();
         let context = context! {
             id, text => &message.text, name => &message.author.name, most, quick, reactions,
-            payload, react => react(""),
+            payload, may_delete, react => react(""),
         };
         let html = self.draw("_message_form.html", context)?;
         Ok(Push::inner(Selector::MESSAGE_FORM, html))
@@ -719,8 +848,79 @@ fn message_context(message: &Message) -> Value {
             time_utc => &time_utc,
             text => text_parts(&message.text),
             edited => message.edited,
+            by_moderator => message.by_moderator,
             reactions => message.reactions.iter().map(reaction_context).collect::<Vec<_>>(),
         }
+    }
+}
+
+/// `2026-11-21 07:30 UTC`.
+fn moment(at: Millis) -> String {
+    let text = at.to_rfc3339();
+    format!("{} {} UTC", &text[..10], &text[11..16])
+}
+
+fn group_record_context(group: &GroupRecord) -> Value {
+    let room = group.id.to_string();
+    context! {
+        id => &room, name => &group.name, people => group.people, changes => group.changes,
+        since => &moment(group.created_at)[..10], restricted => group.restricted,
+        mutable => group.key != FIRST_GROUP,
+        payload => json!({ "room": room }).to_string(),
+        restrict => json!({ "room": room, "on": !group.restricted }).to_string(),
+    }
+}
+
+fn person_record_context(person: &PersonRecord) -> Value {
+    let name = &person.user.name;
+    let Standing {
+        moderator,
+        muted,
+        banned,
+    } = person.standing;
+    let marks = [
+        (moderator, "moderator"),
+        (muted, "muted"),
+        (banned, "banned"),
+    ];
+    let marks: Vec<_> = marks
+        .iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, mark)| *mark)
+        .collect();
+    context! {
+        id => person.user.id.0, online => person.online, since => &moment(person.arrived_at)[..10],
+        moderator, muted, banned, marks,
+        mute => json!({ "userName": name, "on": !muted }).to_string(),
+        ban => json!({ "userName": name, "on": !banned }).to_string(),
+        ..user_context(&person.user)
+    }
+}
+
+fn message_record_contexts(found: &FoundMessages) -> Vec<Value> {
+    found.messages.iter().map(message_record_context).collect()
+}
+
+fn message_record_context(record: &MessageRecord) -> Value {
+    let message = &record.message;
+    let mut marks = Vec::new();
+    if message.edited {
+        marks.push("edited");
+    }
+    if message.deleted {
+        marks.push(match record.restorable {
+            true => "deleted by a moderator",
+            false => "deleted by its author",
+        });
+    }
+    let deed = match message.deleted {
+        false => Some("Delete message"),
+        true => record.restorable.then_some("Restore message"),
+    };
+    context! {
+        id => message.id.0, name => &message.author.name, user => &message.author.user_name,
+        text => &message.text, at => moment(message.created_at), marks, deed,
+        payload => json!({ "message": message.id.0, "room": message.room.to_string() }).to_string(),
     }
 }
 
@@ -753,7 +953,7 @@ fn notice_context(refusal: &Refusal, tone: Tone) -> Value {
     let Refusal { text, offer, key } = refusal;
     let payload = offer
         .as_ref()
-        .map(|group| serde_json::json!({ "groupName": group }).to_string());
+        .map(|group| json!({ "groupName": group }).to_string());
     context! { text, offer, payload, tone => Serde(&tone), key => key.map(|key| key.to_string()) }
 }
 
@@ -804,6 +1004,7 @@ mod tests {
                 count: 12,
                 names: vec![text.to_owned(), "bob".to_owned()],
             }],
+            by_moderator: false,
         }
     }
 
@@ -938,9 +1139,9 @@ mod tests {
                 .logged_user(&user(NASTY), Some(&ResumeToken::random()))
                 .unwrap()
                 .html,
-            views.account(&user(NASTY), None).unwrap().html,
+            views.account(&user(NASTY), None, true).unwrap().html,
             views
-                .account(&user(NASTY), Some(&ResumeToken::random()))
+                .account(&user(NASTY), Some(&ResumeToken::random()), false)
                 .unwrap()
                 .html,
             nasty_form(&views, Form::Keep),
@@ -953,11 +1154,11 @@ mod tests {
             views.older_messages(&nasty).unwrap()[1].html.clone(),
             views.changed_message(&message(1, NASTY)).html,
             views
-                .message_form(&message(1, NASTY), &nasty_reactors, Some(9))
+                .message_form(&message(1, NASTY), &nasty_reactors, Some(9), true)
                 .unwrap()
                 .html,
             views
-                .message_form(&message(1, NASTY), &nasty_reactors, None)
+                .message_form(&message(1, NASTY), &nasty_reactors, None, true)
                 .unwrap()
                 .html,
             views.completions(&people).unwrap().html,

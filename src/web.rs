@@ -33,7 +33,9 @@ use crate::chat::{Chat, Visitor};
 use crate::forms;
 use crate::hub::Close;
 use crate::model::{BadName, GroupName, Target};
-use crate::protocol::{Dialect, FIRST_GROUP, Hello, SOCKET_PATH, SUBPROTOCOL, address};
+use crate::protocol::{
+    ADMIN_PATH, ADMIN_SOCKET_PATH, Dialect, FIRST_GROUP, Hello, SOCKET_PATH, SUBPROTOCOL, address,
+};
 use crate::socket;
 use crate::store::StoreError;
 use crate::views::Static;
@@ -139,7 +141,9 @@ impl Web {
             .route("/chat/{name}/", get(page))
             .route("/static/{build}/{*path}", get(static_file))
             .layer(CompressionLayer::new().quality(CompressionLevel::Best))
+            .route(ADMIN_PATH, get(admin))
             .route(SOCKET_PATH, get(page_socket))
+            .route(ADMIN_SOCKET_PATH, get(admin_socket))
             .route("/ws/chat/{group}/", get(objects_socket))
             .route("/ws/{group}/", get(lines_socket))
             .route("/health", get(health))
@@ -452,9 +456,12 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
         tracing::error!(?error, "a template is broken; the former ones stay");
     }
     let outside = web.outside(&request);
+    let session = forms::session_of(request.headers(), outside.is_secure());
+    let (scheme, host) = (outside.scheme, &outside.host);
+    let path = request.uri().path();
     match web
         .chat
-        .first_page(request.uri().path(), outside.scheme, &outside.host)
+        .first_page(path, scheme, host, session.as_ref())
         .await
     {
         Ok(page) => {
@@ -484,7 +491,22 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
 }
 
 async fn blank_form(State(web): State<Arc<Web>>, request: Request) -> Response {
-    forms::blank(&web.chat, request.uri().path(), request.headers())
+    let visitor = visitor(&web.outside(&request), request.headers());
+    forms::blank(&web.chat, request.uri(), request.headers(), &visitor).await
+}
+
+async fn admin(State(web): State<Arc<Web>>, request: Request) -> Response {
+    let outside = web.outside(&request);
+    let visitor = visitor(&outside, request.headers());
+    forms::admin(&web.chat, outside.scheme, &outside.host, &visitor).await
+}
+
+/// Who a request comes from.
+fn visitor(outside: &Outside, headers: &HeaderMap) -> Visitor {
+    Visitor {
+        address: household(outside.address),
+        session: forms::session_of(headers, outside.is_secure()),
+    }
 }
 
 async fn form(State(web): State<Arc<Web>>, request: Request) -> Response {
@@ -511,10 +533,7 @@ async fn form(State(web): State<Arc<Web>>, request: Request) -> Response {
         headers: &head.headers,
         body: &body,
         secure,
-        visitor: Visitor {
-            address: household(outside.address),
-            session: forms::session_of(&head.headers, secure),
-        },
+        visitor: visitor(&outside, &head.headers),
     };
     forms::answer(&web.chat, &sent).await
 }
@@ -577,6 +596,19 @@ async fn page_socket(State(web): State<Arc<Web>>, request: Request) -> Response 
     let offered = offered.iter().filter_map(|value| value.to_str().ok());
     let hello = Hello::read(offered, request.uri().query().unwrap_or_default());
     upgrade(web, request, Ok(hello))
+}
+
+/// The socket of the page at which moderators look after the chat.
+async fn admin_socket(State(web): State<Arc<Web>>, request: Request) -> Response {
+    let visitor = visitor(&web.outside(&request), request.headers());
+    match web.chat.moderator(visitor.session.as_ref()).await {
+        Ok(Some(_)) => upgrade(web, request, Ok(Hello::of_moderator())),
+        Ok(None) => (StatusCode::FORBIDDEN, "Only moderators may connect here.\n").into_response(),
+        Err(error) => {
+            tracing::error!(?error, "the store failed");
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
+    }
 }
 
 async fn objects_socket(
@@ -668,7 +700,7 @@ fn upgrade(
     let dialect = hello
         .as_ref()
         .map_or_else(|(dialect, _)| *dialect, |hello| hello.dialect);
-    if dialect == Dialect::V1 {
+    if dialect.knows_swaps() {
         response = response.header(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
     }
     if let Some(agreed) = deflate {

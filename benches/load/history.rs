@@ -83,7 +83,7 @@ async fn on_the_store(
     let node = NodeId::random();
     let store = store::open(&address, Synchronous::Normal, Access::Server).await?;
     let author = posts::newcomer(&*store, node).await?;
-    let room = store.group("hi").await?.context("no room")?.id;
+    let room = store.group("hi", None).await?.context("no room")?.id;
     store.close().await;
     drop(store);
     let middle = MessageId(fill(database, room, author.0, length)?);

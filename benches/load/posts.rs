@@ -182,7 +182,7 @@ fn on_the_store(
         let node = NodeId::random();
         let mut changes = store.join(node).await?;
         let listening = tokio::spawn(async move { while changes.recv().await.is_some() {} });
-        let room = store.group("hi").await?.context("no room")?.id;
+        let room = store.group("hi", None).await?.context("no room")?.id;
         let mut authors = Vec::new();
         for _ in 0..writers {
             authors.push(newcomer(&*store, node).await?);

@@ -15,7 +15,8 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::Chat;
 use crate::hub::Close;
 use crate::model::{
-    BadPassword, GroupName, Password, PasswordHash, ResumeToken, SessionId, SessionToken, UserId,
+    BadPassword, GroupName, Password, PasswordHash, ResumeToken, SessionId, SessionToken, User,
+    UserId,
 };
 use crate::store::{Begun, NewSession, Session, StoreError};
 
@@ -181,7 +182,7 @@ impl Accounts {
     }
 
     /// Who somebody is has changed, which whoever is on their way in has not seen.
-    fn ended(&self, user: UserId) {
+    pub(super) fn ended(&self, user: UserId) {
         let now = Instant::now();
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         while ends
@@ -327,6 +328,71 @@ impl Chat {
         tracing::info!(user.id = user.id.0, "changed the password");
         self.end_sockets(user.id, |other| other != Some(id));
         Ok(())
+    }
+
+    /// Who has signed in by that session and is a moderator.
+    pub async fn moderator(&self, session: Option<&SessionToken>) -> Result<Option<User>> {
+        let Some(session) = self.signed_in(session).await? else {
+            return Ok(None);
+        };
+        let standing = self.store.standing(session.id).await?;
+        Ok(standing.moderator.then_some(session))
+    }
+
+    /// Who has signed in by that session.
+    pub async fn signed_in(&self, session: Option<&SessionToken>) -> Result<Option<User>> {
+        let Some(session) = session else {
+            return Ok(None);
+        };
+        let session = self.store.session(session.hash()).await?;
+        Ok(session.map(|session| session.user))
+    }
+
+    /// Whether that is an address that makes a moderator, which nobody can guess.
+    pub async fn is_admin_link(&self, link: &ResumeToken) -> Result<bool> {
+        Ok(self.store.is_admin_link(link.hash()).await?)
+    }
+
+    /// Whoever has signed in is a moderator from now on.
+    pub async fn become_moderator(&self, link: &ResumeToken, by: &Visitor) -> Result<()> {
+        let user = self.signed_in(by.session.as_ref()).await?;
+        let user = user.ok_or(Denied::SomebodyElse)?;
+        match self.store.become_moderator(link.hash(), user.id).await? {
+            true => tracing::info!(user.id = user.id.0, "became a moderator"),
+            false => return Err(Denied::SomebodyElse),
+        }
+        Ok(())
+    }
+
+    /// Somebody who has not signed in is from now on a moderator by a name of their own, which they
+    /// keep by that password.
+    pub async fn arrive_as_moderator(
+        &self,
+        link: &ResumeToken,
+        password: &str,
+        by: &Visitor,
+    ) -> Result<SessionToken> {
+        let password = Password::new(password)?;
+        self.accounts.allow(by.address, None)?;
+        let hash = self.accounts.hash(password).await?;
+        loop {
+            let spare = self
+                .spares
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .next();
+            let spare = spare.ok_or(Denied::Busy)?;
+            let (token, session) = new_session(by);
+            let (link, hash) = (link.hash(), hash.clone());
+            let arriving = self.store.arrive_as_moderator(link, spare, hash, session);
+            if let Some(begun) = arriving.await? {
+                tracing::info!(user.id = begun.session.user.id.0, "became a moderator");
+                return Ok(token);
+            }
+            if !self.store.is_admin_link(link).await? {
+                return Err(Denied::SomebodyElse);
+            }
+        }
     }
 
     fn begun(&self, begun: &Begun) {

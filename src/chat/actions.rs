@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use uuid::Uuid;
 
 use super::commands::{self, Addressed, Command};
-use super::{Chat, Client, Failure, NOT_SAVED, Result, TROUBLE, most_typed, people};
+use super::{Chat, Client, Failure, NOT_SAVED, Result, TROUBLE, moderation, most_typed, people};
 use crate::json;
 use crate::model::{
     BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Room, RoomId,
@@ -25,6 +25,7 @@ const COMPLETIONS: usize = 6;
 const REACTORS: usize = 500;
 
 const NO_SUCH_MESSAGE: &str = "There is no such message.";
+const MUTED: &str = "A moderator has muted you: nothing that you write is taken.";
 const DELETED: &str = "That message has been deleted.";
 
 pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<()> {
@@ -73,7 +74,8 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             amend_message(chat, client, message, Some(text), room).await
         }
         Action::DeleteMessage { message, room } => {
-            amend_message(chat, client, message, None, room).await
+            amend_message(chat, client, message, None, room).await?;
+            moderation::deleted(chat, client, message, room).await
         }
         Action::React {
             message,
@@ -89,12 +91,10 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             Ok(())
         }
         Action::OlderMessages { before, room } => older_messages(chat, client, before, room).await,
-        Action::Typing { room } => {
-            typing(chat, client, room);
-            Ok(())
-        }
+        Action::Typing { room } => typing(chat, client, room).await,
         Action::FindPeople { text } => find_people(chat, client, &text).await,
         Action::FindGroups { text } => find_groups(chat, client, &text).await,
+        Action::Moderate(deed) => moderation::act(chat, client, deed).await,
         Action::Complete { text } => complete(chat, client, &text).await,
         _ => ping(chat, client),
     }
@@ -126,7 +126,9 @@ async fn new_group(
         change_name(chat, client, display_name).await?;
     }
     let target = Target::Group(name.as_str().to_owned());
-    chat.store.make_group(client.user.id, name).await?;
+    if !chat.store.make_group(client.user.id, name).await? {
+        return Err(Refusal::new(MUTED).into());
+    }
     chat.people.lobby_changed();
     // The offer to make it has been taken, and what was typed has become a group.
     chat.push(client, [chat.views.no_notice()]);
@@ -194,6 +196,7 @@ async fn rename(
             Ok(true)
         }
         Renamed::Taken => Ok(false),
+        Renamed::Muted => Err(Refusal::new(MUTED).into()),
     }
 }
 
@@ -359,6 +362,7 @@ async fn post(
         Ok(Posted::New(message)) if client.outbox.expect(&message) => return Ok(true),
         Ok(Posted::New(message) | Posted::Known(message)) => message,
         Ok(Posted::NoSuchRoom) => return Err(Refusal::new(NO_SUCH_ROOM).of(key).into()),
+        Ok(Posted::Muted) => return Err(Refusal::new(MUTED).of(key).into()),
         Err(error) => {
             // The tab still has the text and sends it again by itself.
             tracing::error!(
@@ -410,11 +414,14 @@ async fn open_message(
         return Err(Refusal::new(DELETED).into());
     }
     if client.outbox.dialect == Dialect::V1 {
-        let most = (message.author.id == me).then(|| most_typed(chat.limits.message_characters));
-        chat.push(
-            client,
-            [chat.views.message_form(&message, &reactors, most)?],
-        );
+        let own = message.author.id == me;
+        let most = own.then(|| most_typed(chat.limits.message_characters));
+        // In a private room nobody is a moderator.
+        let may_delete = own
+            || chat.store.pair(room).await?.is_none() && chat.store.standing(me).await?.moderator;
+        let views = &chat.views;
+        let form = views.message_form(&message, &reactors, most, may_delete)?;
+        chat.push(client, [form]);
     }
     Ok(())
 }
@@ -443,6 +450,7 @@ async fn react(
         Reacted::Done | Reacted::Already => {}
         Reacted::NoSuchMessage => return Err(Refusal::new(NO_SUCH_MESSAGE).into()),
         Reacted::Deleted => return Err(Refusal::new(DELETED).into()),
+        Reacted::Muted => return Err(Refusal::new(MUTED).into()),
         Reacted::TooMany => {
             let words = "That message has as many different reactions as one can have.";
             return Err(Refusal::new(words).into());
@@ -485,6 +493,7 @@ fn amended(amended: &Amended) -> Result<()> {
     let words = match amended {
         Amended::Done(_) | Amended::Already(_) => return Ok(()),
         Amended::Deleted => DELETED,
+        Amended::Muted => MUTED,
         Amended::NotYours => "Somebody else wrote that message.",
         Amended::NoSuchMessage => NO_SUCH_MESSAGE,
     };
@@ -557,11 +566,14 @@ fn read(chat: &Chat, client: &Client, message: MessageId, room: Option<RoomId>) 
     }
 }
 
-fn typing(chat: &Chat, client: &Client, room: Option<RoomId>) {
+async fn typing(chat: &Chat, client: &Client, room: Option<RoomId>) -> Result<()> {
     let here = client.outbox.place().map(|place| place.room);
-    if let Some(here) = here.filter(|here| room.is_none_or(|room| room == *here)) {
+    if let Some(here) = here.filter(|here| room.is_none_or(|room| room == *here))
+        && !chat.store.standing(client.user.id).await?.muted
+    {
         chat.people.types(&client.user, here);
     }
+    Ok(())
 }
 
 async fn find_people(chat: &Chat, client: &Client, text: &str) -> Result<()> {
@@ -615,7 +627,7 @@ async fn find_groups(chat: &Chat, client: &Client, text: &str) -> Result<()> {
 }
 
 fn ping(chat: &Chat, client: &Client) -> Result<()> {
-    if client.outbox.dialect == Dialect::V1 {
+    if client.outbox.dialect.knows_swaps() {
         chat.push(client, [chat.views.connection()?]);
     }
     Ok(())

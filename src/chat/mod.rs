@@ -7,6 +7,7 @@ mod accounts;
 mod actions;
 mod commands;
 mod delivery;
+mod moderation;
 mod moves;
 mod pace;
 mod people;
@@ -30,7 +31,7 @@ use crate::protocol::{
     self, Action, Dialect, FIRST_GROUP, Frame, Hello, LOBBY_PATH, Push, Refusal, Swap,
 };
 use crate::relay::Relay;
-use crate::store::{Arrival, Arrived, Entered, Returning, Store, StoreError};
+use crate::store::{Arrival, Arrived, Entered, RESTRICTED, Returning, Store, StoreError};
 use crate::views::{ChatPage, Tone, ViewError, Views};
 
 use accounts::Accounts;
@@ -130,6 +131,7 @@ pub struct Chat {
     people: Arc<People>,
     paces: Paces,
     accounts: Accounts,
+    changed: moderation::Changed,
     limits: Limits,
     welcome: Welcome,
     spares: Mutex<FakeUsers>,
@@ -184,6 +186,7 @@ impl Chat {
             people: Arc::default(),
             paces: Paces::default(),
             accounts: Accounts::default(),
+            changed: moderation::Changed::default(),
             limits,
             welcome,
             spares: Mutex::new(FakeUsers::random()),
@@ -322,7 +325,13 @@ impl Chat {
         }
         if let Some(token) = resume {
             let guest = (!client.is_kept()).then_some(token);
-            self.push(client, [self.views.account(&client.user, guest)?]);
+            let moderator =
+                client.is_kept() && self.store.standing(client.user.id).await?.moderator;
+            let account = self.views.account(&client.user, guest, moderator)?;
+            self.push(client, [account]);
+        }
+        if client.outbox.dialect == Dialect::Admin {
+            return self.show_admin(client).await;
         }
         if room.is_none() && at.as_deref() == Some(LOBBY_PATH) && resume.is_some() {
             return self.show_lobby(client).await;
@@ -408,6 +417,7 @@ impl Chat {
         let welcome = self.welcoming(outbox.dialect, room)?;
         // First into the room, then the page: so nothing falls in between.
         let (former, unsettled) = self.hub.enter(outbox, room.id, None);
+        self.look_again_at(client, room).await?;
         let read = async {
             let mine = self.my_reactions(client, room.id).await?;
             let (rest, version) = self.rest(outbox.dialect, room.id, after).await?;
@@ -498,7 +508,7 @@ impl Chat {
             Dialect::V1 => Some(self.views.room_welcome(words.as_deref())?.encode()),
             Dialect::Objects => words.and_then(|words| json::notice(dialect, &words, true)),
             // They have no place for it.
-            Dialect::Plain | Dialect::Lines => None,
+            Dialect::Plain | Dialect::Lines | Dialect::Admin => None,
         })
     }
 
@@ -675,6 +685,7 @@ impl Chat {
         address: &str,
         scheme: &str,
         host: &str,
+        session: Option<&SessionToken>,
     ) -> anyhow::Result<FirstPage> {
         let groups = self.store.groups(None, GROUPS_LISTED).await?;
         let target = protocol::read_address(address);
@@ -684,7 +695,14 @@ impl Chat {
             false => None,
         };
         let room = match &target {
-            Some(Target::Group(name)) => self.store.group(name).await?,
+            Some(Target::Group(name)) => {
+                // What only some may know of is looked for as one of them alone.
+                let me = match name.starts_with(RESTRICTED) {
+                    true => self.signed_in(session).await?.map(|user| user.id),
+                    false => None,
+                };
+                self.store.group(name, me).await?
+            }
             // The same whether that person exists or not.
             Some(Target::Private(_)) => None,
             _ if lobby.is_some() => None,

@@ -18,13 +18,20 @@ use crate::model::{
     NewUser, NodeId, Page, PasswordHash, Person, Room, RoomId, SessionId, Target, TokenHash, User,
     UserId, Version,
 };
+use crate::moderation::{
+    DeedRecord, FoundMessages, GroupRecord, Moderated, Moderation, PersonRecord, Search, Standing,
+};
 
+/// What the name of a group that is for moderators alone begins with, and no other's.
+pub const RESTRICTED: &str = "!";
 /// How long an untouched user stays with the token of whoever was them last.
 pub const FREE_AFTER: Duration = Duration::from_secs(10 * 60);
 /// How long a resume token is good after its socket was last here.
 pub const TOKEN_GOOD_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a session is good after it was last seen.
 pub const SESSION_GOOD_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long an address that makes a moderator is good.
+pub const ADMIN_LINK_GOOD_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a node's clients stand without it renewing its lease.
 pub const LEASE: Duration = Duration::from_secs(15);
 
@@ -126,6 +133,8 @@ pub enum Renamed {
     },
     /// Somebody else has that name, or one that looks like it.
     Taken,
+    /// Nothing that they write is taken.
+    Muted,
 }
 
 /// Somebody has signed in.
@@ -179,6 +188,8 @@ pub enum Posted {
     Known(Message),
     /// The author may not post there, or there is no such room.
     NoSuchRoom,
+    /// Nothing that the author writes is taken.
+    Muted,
 }
 
 /// What an author does to a message of theirs.
@@ -205,10 +216,12 @@ pub enum Amended {
     Already(Message),
     /// There is no such message in that room, or one may not know of it.
     NoSuchMessage,
-    /// Somebody else wrote it.
+    /// Somebody else wrote it, and they are no moderator or want to change its text.
     NotYours,
     /// It has been deleted, so its text cannot be changed any more.
     Deleted,
+    /// Nothing that they write is taken.
+    Muted,
 }
 
 /// What somebody's answer to a message is to be.
@@ -241,6 +254,8 @@ pub enum Reacted {
     Deleted,
     /// The message has [`Reaction::EMOJIS`](crate::model::Reaction::EMOJIS) others.
     TooMany,
+    /// Nothing that they write is taken.
+    Muted,
 }
 
 /// One stored step of a room: a message made or changed.
@@ -381,8 +396,8 @@ pub trait Store: Send + Sync + 'static {
     async fn pair(&self, room: RoomId) -> Result<Option<[User; 2]>>;
 
     /// Makes the group of that name, if there is none; whoever made it belongs to it. Doing it
-    /// again changes nothing.
-    async fn make_group(&self, maker: UserId, name: GroupName) -> Result<()>;
+    /// again changes nothing. Answers false if nothing that they write is taken.
+    async fn make_group(&self, maker: UserId, name: GroupName) -> Result<bool>;
 
     /// Stores a message in a room its author may post in: durable, and with the room's version
     /// one higher, when it answers. A known key of the same author stores nothing.
@@ -401,7 +416,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Option<(Message, Vec<(Emoji, String)>)>>;
 
-    /// Changes the text of a message or deletes it, if the author may; durable, and with the
+    /// Changes the text of a message or deletes it, if they may: the author both, a moderator the
+    /// latter in a group; durable, and with the
     /// room's version one higher, when it answers. Doing the same again changes nothing.
     async fn amend(&self, amend: Amend) -> Result<Amended>;
 
@@ -420,6 +436,63 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(MessageId, Emoji)>>;
 
+    /// What somebody may do.
+    async fn standing(&self, user: UserId) -> Result<Standing>;
+
+    /// There is an address that makes one visitor a moderator, for [`ADMIN_LINK_GOOD_FOR`].
+    async fn add_admin_link(&self, token: TokenHash) -> Result<()>;
+
+    /// Whether there is such an address.
+    async fn is_admin_link(&self, token: TokenHash) -> Result<bool>;
+
+    /// The user is a moderator from now on, by an address that is used up with it. Answers whether
+    /// it was good.
+    async fn become_moderator(&self, link: TokenHash, user: UserId) -> Result<bool>;
+
+    /// The same for somebody who has not been here: as a user who is free, else as the spare one,
+    /// which they keep by that password.
+    async fn arrive_as_moderator(
+        &self,
+        link: TokenHash,
+        spare: NewUser,
+        password: PasswordHash,
+        session: NewSession,
+    ) -> Result<Option<Begun>>;
+
+    /// Whoever has that user name is a moderator no more. Answers whether they were.
+    async fn end_moderator(&self, name: &str) -> Result<bool>;
+
+    /// Does and records what a moderator does; durable when it answers. What changes a room goes
+    /// out on the stream of changes.
+    async fn moderate(&self, moderation: Moderation) -> Result<Moderated>;
+
+    /// The groups whose names begin so, those for moderators alone first, in the order of their keys
+    /// and after that key, at most `limit`.
+    async fn group_records(
+        &self,
+        beginning: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<GroupRecord>>;
+
+    /// A group, unless it has been removed.
+    async fn group_record(&self, room: RoomId) -> Result<Option<GroupRecord>>;
+
+    /// The people whose user names begin so and come after that name, at most `limit`.
+    async fn person_records(
+        &self,
+        beginning: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<PersonRecord>>;
+
+    /// What a search among a group's messages finds: at most a page, and of very many messages those
+    /// that could be looked at.
+    async fn message_records(&self, search: Search) -> Result<FoundMessages>;
+
+    /// What moderators did before that, the latest first, at most `limit`.
+    async fn deeds(&self, before: i64, limit: usize) -> Result<Vec<DeedRecord>>;
+
     /// These people have seen these rooms up to these messages. Never goes back.
     async fn mark_read(&self, reads: Vec<(UserId, RoomId, MessageId)>) -> Result<()>;
 
@@ -433,8 +506,9 @@ pub trait Store: Send + Sync + 'static {
     /// The groups whose names begin so, without regard to case, by name, at most `limit`.
     async fn find_groups(&self, beginning: &str, limit: usize) -> Result<Vec<Busy>>;
 
-    /// The group of that name, as anybody may see it.
-    async fn group(&self, name: &str) -> Result<Option<Room>>;
+    /// The group of that name, if `me` may know of it, or anybody. The name of one that is for
+    /// moderators alone begins with [`RESTRICTED`].
+    async fn group(&self, name: &str, me: Option<UserId>) -> Result<Option<Room>>;
 
     /// The versions of those of these rooms that there are, in one snapshot and in any order.
     async fn versions(&self, rooms: Vec<RoomId>) -> Result<Vec<Version>>;

@@ -28,9 +28,16 @@ use crate::model::{
     MessageText, Millis, NewUser, NodeId, Page, PasswordHash, Person, Reaction, Room, RoomId,
     RoomKind, SessionId, Target, TokenHash, User, UserId, Version,
 };
+use crate::moderation::{
+    DeedRecord, FoundMessages, GroupRecord, Moderated, Moderation, PersonRecord, Search, Standing,
+};
 use crate::protocol::PAGE_MESSAGES;
 
-const MIGRATIONS: [&str; 7] = [
+mod moderation;
+
+use moderation::{may_moderate, may_write};
+
+const MIGRATIONS: [&str; 8] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -41,6 +48,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/sqlite/0005_names.sql"),
     include_str!("migrations/sqlite/0006_reactions.sql"),
     include_str!("migrations/sqlite/0007_accounts.sql"),
+    include_str!("migrations/sqlite/0008_moderation.sql"),
 ];
 const DEFAULT_GROUPS: &str = include_str!("migrations/sqlite/default_groups.sql");
 
@@ -518,7 +526,7 @@ const MESSAGE: &str = "
     m.id, m.room_id, m.user_id, u.name, m.author_name,
     case when m.deleted_at is null then m.text else '' end, m.key, m.made, m.changed,
     m.created_at, m.edited_at is not null, m.deleted_at is not null, m.worded,
-    case when m.deleted_at is null then m.reactions end
+    case when m.deleted_at is null then m.reactions end, m.deleted_by is not null
     from messages m join users u on u.id = m.user_id";
 
 fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
@@ -541,6 +549,7 @@ fn message(row: &Row<'_>) -> rusqlite::Result<Message> {
         deleted: row.get(11)?,
         worded: row.get(12)?,
         reactions: reactions.as_deref().map(reactions_in).unwrap_or_default(),
+        by_moderator: row.get(14)?,
     })
 }
 
@@ -680,9 +689,9 @@ fn catch_up(db: &Connection, room: RoomId, after: Option<Version>) -> rusqlite::
 /// A room as `me` sees it: nothing where they may not know of it.
 fn room(db: &Connection, me: UserId, id: RoomId) -> rusqlite::Result<Option<Room>> {
     db.prepare_cached(&format!(
-        "select {USER}, r.name from rooms r
+        "select {USER}, {SHOWN} from rooms r
          left join users u on u.id = case :me when r.user_low then r.user_high else r.user_low end
-         where r.id = :id and (r.kind = 'group' or :me in (r.user_low, r.user_high))"
+         where r.id = :id and (r.kind = 'group' and {SEEN} or :me in (r.user_low, r.user_high))"
     ))?
     .query_one(named_params! { ":me": me.0, ":id": id.0 }, |row| {
         let kind = match row.get(3)? {
@@ -694,10 +703,23 @@ fn room(db: &Connection, me: UserId, id: RoomId) -> rusqlite::Result<Option<Room
     .optional()
 }
 
-fn group(db: &Connection, name: &str) -> rusqlite::Result<Option<Room>> {
-    db.prepare_cached("select id, name from rooms where name_key = ?")?
-        .query_one([GroupName::key_of(name)], group_row)
-        .optional()
+/// Whether `:me` may know of a group `r`.
+const SEEN: &str = "r.removed_at is null and (r.restricted_at is null
+    or exists (select 1 from users me where me.id = :me and me.moderator_at is not null))";
+
+/// The name of a group `r` as it is shown and found.
+const SHOWN: &str = "case when r.restricted_at is null then r.name else '!' || r.name end";
+
+/// The group of that name, if `me` may know of it, or anybody.
+fn group(db: &Connection, me: Option<UserId>, name: &str) -> rusqlite::Result<Option<Room>> {
+    db.prepare_cached(&format!(
+        "select r.id, {SHOWN} from rooms r where r.name_key = :key and {SEEN}"
+    ))?
+    .query_one(
+        named_params! { ":key": GroupName::key_of(name), ":me": me.map(|me| me.0) },
+        group_row,
+    )
+    .optional()
 }
 
 fn group_row(row: &Row<'_>) -> rusqlite::Result<Room> {
@@ -737,7 +759,10 @@ fn make_group(
     maker: UserId,
     name: &GroupName,
     now: Millis,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<bool> {
+    if !may_write(db, maker)? {
+        return Ok(false);
+    }
     let made = db
         .prepare_cached(
             "insert into rooms (id, kind, name, name_key, created_at)
@@ -757,7 +782,7 @@ fn make_group(
         )?
         .execute(params![maker.0, now.0, name.key()])?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// From now on the user is never handed to somebody else.
@@ -800,6 +825,9 @@ fn rename(
     now: Millis,
 ) -> rusqlite::Result<Renamed> {
     let db = writing.db;
+    if !may_write(db, me)? {
+        return Ok(Renamed::Muted);
+    }
     let own = user_of(db, me)?;
     let Some(wish) = name.filter(|name| name.as_str() != own.name) else {
         call(db, me, None)?;
@@ -946,7 +974,7 @@ fn free_user(db: &Connection) -> rusqlite::Result<Option<UserId>> {
 fn session(db: &Connection, token: TokenHash, now: Millis) -> rusqlite::Result<Option<Session>> {
     db.prepare_cached(&format!(
         "select {USER}, s.id from sessions s join users u on u.id = s.user_id
-         where s.token_hash = ? and s.seen_at > ?"
+         where s.token_hash = ? and s.seen_at > ? and u.banned_at is null"
     ))?
     .query_one(params![token.0, now.before(SESSION_GOOD_FOR).0], |row| {
         Ok(Session {
@@ -1026,12 +1054,39 @@ fn keep_name(
     Ok(Some(begun))
 }
 
+/// Somebody who has not been here is from now on a moderator who keeps their name.
+fn arrive_as_moderator(
+    db: &Connection,
+    link: TokenHash,
+    spare: &NewUser,
+    password: &PasswordHash,
+    session: NewSession,
+    now: Millis,
+) -> rusqlite::Result<Option<Begun>> {
+    if !moderation::is_admin_link(db, link, now)? {
+        return Ok(None);
+    }
+    let user = match free_user(db)? {
+        Some(user) => user,
+        None => match add_user(db, spare)? {
+            Some(user) => user,
+            None => return Ok(None),
+        },
+    };
+    hand_over(db, user, now)?;
+    trace(db, user, now)?;
+    db.prepare_cached("update users set password_hash = ?, kept_at = ? where id = ?")?
+        .execute(params![password.0, now.0, user.0])?;
+    moderation::become_moderator(db, link, user, now)?;
+    begin_session(db, user, session, now).map(Some)
+}
+
 fn account(db: &Connection, name: &str) -> rusqlite::Result<Option<(User, PasswordHash)>> {
     for column in ["name", "display_key"] {
         let found = db
             .prepare_cached(&format!(
                 "select {USER}, u.password_hash from users u
-                 where u.{column} = ? and u.kept_at is not null"
+                 where u.{column} = ? and u.kept_at is not null and u.banned_at is null"
             ))?
             .query_one([name], |row| Ok((user(row)?, PasswordHash(row.get(3)?))))
             .optional()?;
@@ -1142,8 +1197,17 @@ fn arrive(db: &Connection, arrival: &Arrival, now: Millis) -> rusqlite::Result<A
             }
         }
     };
-    // Nothing of whoever was this user before is left: their token ends, and so do private rooms
-    // in which nothing was said.
+    hand_over(db, user, now)?;
+    Ok(Arrived::As {
+        client: new_client(db, arrival, user, None, now)?,
+        user: user_of(db, user)?,
+        session: None,
+    })
+}
+
+/// Nothing of whoever was this user before is left: their token ends, and so do private rooms in
+/// which nothing was said.
+fn hand_over(db: &Connection, user: UserId, now: Millis) -> rusqlite::Result<()> {
     db.prepare_cached("delete from clients where user_id = ?")?
         .execute([user.0])?;
     db.prepare_cached("delete from rooms where version = 0 and user_low = ?")?
@@ -1155,11 +1219,7 @@ fn arrive(db: &Connection, arrival: &Arrival, now: Millis) -> rusqlite::Result<A
          where id = ?",
     )?
     .execute(params![now.0, user.0])?;
-    Ok(Arrived::As {
-        client: new_client(db, arrival, user, None, now)?,
-        user: user_of(db, user)?,
-        session: None,
-    })
+    Ok(())
 }
 
 fn new_client(
@@ -1233,7 +1293,7 @@ fn enter(
     now: Millis,
 ) -> rusqlite::Result<Entered> {
     let found = match target {
-        Target::Group(name) => group(db, name)?.map(Entered::Room),
+        Target::Group(name) => group(db, Some(me), name)?.map(Entered::Room),
         Target::Room(id) => room(db, me, *id)?.map(Entered::Room),
         Target::Private(name) => Some(private_room_with(db, me, name, now)?),
     };
@@ -1299,6 +1359,9 @@ fn post(writing: &mut Writing<'_>, post: &Post, now: Millis) -> rusqlite::Result
     {
         return Ok(Posted::Known(known));
     }
+    if !may_write(db, post.author)? {
+        return Ok(Posted::Muted);
+    }
     let Some(step) = step(writing, post.room, post.author)? else {
         return Ok(Posted::NoSuchRoom);
     };
@@ -1347,7 +1410,10 @@ fn step(writing: &Writing<'_>, room: RoomId, by: UserId) -> rusqlite::Result<Opt
     let stepped = db
         .prepare_cached(
             "update rooms set version = version + 1, history = :history
-             where id = :room and (kind = 'group' or :by in (user_low, user_high))
+             where id = :room
+             and (kind = 'group' and removed_at is null and (restricted_at is null
+                    or exists (select 1 from users where id = :by and moderator_at is not null))
+                or :by in (user_low, user_high))
              returning version, user_low, user_high",
         )?
         .query_one(
@@ -1414,11 +1480,15 @@ fn amend(writing: &mut Writing<'_>, amend: &Amend, now: Millis) -> rusqlite::Res
     let Some(found) = message_in(db, amend.author, amend.room, amend.message)? else {
         return Ok(Amended::NoSuchMessage);
     };
+    let own = found.author.id == amend.author;
+    if !own && (new.is_some() || !may_moderate(db, amend.author, amend.room)?) {
+        return Ok(Amended::NotYours);
+    }
     match (found.deleted, new) {
-        _ if found.author.id != amend.author => return Ok(Amended::NotYours),
         (true, Some(_)) => return Ok(Amended::Deleted),
         (true, None) => return Ok(Amended::Already(found)),
         (false, new) if new == Some(&found.text) => return Ok(Amended::Already(found)),
+        (false, _) if !may_write(db, amend.author)? => return Ok(Amended::Muted),
         (false, _) => {}
     }
     let Some(step) = step(writing, amend.room, amend.author)? else {
@@ -1427,15 +1497,20 @@ fn amend(writing: &mut Writing<'_>, amend: &Amend, now: Millis) -> rusqlite::Res
     db.prepare_cached(
         "update messages set changed = :changed, worded = :changed, text = coalesce(:new, text),
             edited_at = case when :new is null then edited_at else :now end,
-            deleted_at = case when :new is null then :now end
+            deleted_at = case when :new is null then :now end,
+            deleted_by = case when user_id <> :by then :by end
          where id = :id",
     )?
     .execute(named_params! {
         ":changed": step.version.number,
         ":new": new,
         ":now": now.0,
+        ":by": amend.author.0,
         ":id": found.id.0,
     })?;
+    if !own {
+        moderation::deleted(db, amend.author, &found, now)?;
+    }
     if new.is_none() && step.between.is_some() {
         // What is no more is not to be read any more either.
         db.prepare_cached(
@@ -1464,6 +1539,9 @@ fn react(writing: &mut Writing<'_>, react: &React, now: Millis) -> rusqlite::Res
     };
     if found.deleted {
         return Ok(Reacted::Deleted);
+    }
+    if !may_write(db, react.user)? {
+        return Ok(Reacted::Muted);
     }
     let is_on: bool = db
         .prepare_cached(
@@ -1800,7 +1878,8 @@ impl Store for SqliteStore {
             let is_theirs: bool = writing
                 .db
                 .prepare_cached(
-                    "select exists (select 1 from users where id = ? and password_hash = ?)",
+                    "select exists (select 1 from users
+                     where id = ? and password_hash = ? and banned_at is null)",
                 )?
                 .query_one(params![user.0, password.0], |row| row.get(0))?;
             match is_theirs {
@@ -1889,7 +1968,7 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn make_group(&self, maker: UserId, name: GroupName) -> Result<()> {
+    async fn make_group(&self, maker: UserId, name: GroupName) -> Result<bool> {
         self.write(move |writing| make_group(writing.db, maker, &name, Millis::now()))
             .await
     }
@@ -1975,6 +2054,88 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn standing(&self, user: UserId) -> Result<Standing> {
+        self.read(move |db| moderation::standing(db, user)).await
+    }
+
+    async fn add_admin_link(&self, token: TokenHash) -> Result<()> {
+        self.write(move |writing| moderation::add_admin_link(writing.db, token, Millis::now()))
+            .await
+    }
+
+    async fn is_admin_link(&self, token: TokenHash) -> Result<bool> {
+        self.read(move |db| moderation::is_admin_link(db, token, Millis::now()))
+            .await
+    }
+
+    async fn become_moderator(&self, link: TokenHash, user: UserId) -> Result<bool> {
+        self.write(move |writing| {
+            moderation::become_moderator(writing.db, link, user, Millis::now())
+        })
+        .await
+    }
+
+    async fn arrive_as_moderator(
+        &self,
+        link: TokenHash,
+        spare: NewUser,
+        password: PasswordHash,
+        session: NewSession,
+    ) -> Result<Option<Begun>> {
+        self.write(move |writing| {
+            arrive_as_moderator(writing.db, link, &spare, &password, session, Millis::now())
+        })
+        .await
+    }
+
+    async fn end_moderator(&self, name: &str) -> Result<bool> {
+        let name = name.to_owned();
+        self.write(move |writing| moderation::end_moderator(writing.db, &name, Millis::now()))
+            .await
+    }
+
+    async fn moderate(&self, moderation: Moderation) -> Result<Moderated> {
+        self.write(move |writing| moderation::moderate(writing, &moderation, Millis::now()))
+            .await
+    }
+
+    async fn group_records(
+        &self,
+        beginning: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<GroupRecord>> {
+        let (beginning, after) = (beginning.to_owned(), after.to_owned());
+        self.read(move |db| moderation::group_records(db, &beginning, &after, limit))
+            .await
+    }
+
+    async fn group_record(&self, room: RoomId) -> Result<Option<GroupRecord>> {
+        self.read(move |db| moderation::group_record(db, room))
+            .await
+    }
+
+    async fn person_records(
+        &self,
+        beginning: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<PersonRecord>> {
+        let (beginning, after) = (beginning.to_owned(), after.to_owned());
+        self.read(move |db| moderation::person_records(db, &beginning, &after, limit))
+            .await
+    }
+
+    async fn message_records(&self, search: Search) -> Result<FoundMessages> {
+        self.read(move |db| moderation::message_records(db, &search))
+            .await
+    }
+
+    async fn deeds(&self, before: i64, limit: usize) -> Result<Vec<DeedRecord>> {
+        self.read(move |db| moderation::deeds(db, before, limit))
+            .await
+    }
+
     async fn mark_read(&self, reads: Vec<(UserId, RoomId, MessageId)>) -> Result<()> {
         self.write(move |writing| {
             reads
@@ -1988,20 +2149,30 @@ impl Store for SqliteStore {
         self.read(move |db| {
             let mut groups = db
                 .prepare_cached(
-                    "select id, name from rooms where position is not null
+                    "select id, name from rooms
+                     where position is not null and restricted_at is null
                      order by position limit ?",
                 )?
                 .query_map([limit as i64], group_row)?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             let Some(user) = user else { return Ok(groups) };
             let mut mine = db
-                .prepare_cached(
+                .prepare_cached(&format!(
                     "select r.id, r.name from users_subscribed s join rooms r on r.id = s.room_id
-                     where s.user_id = ? and s.with_id is null and r.position is null
-                     order by s.since desc limit ?",
+                     where s.user_id = :me and s.with_id is null and r.restricted_at is null
+                     and r.position is null and {SEEN}
+                     order by s.since desc limit :limit"
+                ))?
+                .query_map(
+                    named_params! { ":me": user.0, ":limit": (limit - groups.len()) as i64 },
+                    group_row,
                 )?
-                .query_map(params![user.0, (limit - groups.len()) as i64], group_row)?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
+            mine.extend(moderation::restricted_groups(
+                db,
+                user,
+                limit - groups.len() - mine.len(),
+            )?);
             mine.sort_by_cached_key(|room| match &room.kind {
                 RoomKind::Group(name) => GroupName::key_of(name),
                 RoomKind::Private { .. } => String::new(),
@@ -2015,7 +2186,8 @@ impl Store for SqliteStore {
     async fn busiest_groups(&self, limit: usize) -> Result<Vec<Busy>> {
         self.read(move |db| {
             db.prepare_cached(
-                "select id, name, people from rooms where kind = 'group'
+                "select id, name, people from rooms
+                 where kind = 'group' and restricted_at is null and removed_at is null
                  order by people desc, name_key limit ?",
             )?
             .query_map([limit as i64], busy)?
@@ -2029,7 +2201,9 @@ impl Store for SqliteStore {
         self.read(move |db| {
             db.prepare_cached(
                 "select id, name, people from rooms
-                 where name_key >= :from and name_key < :to order by name_key limit :limit",
+                 where name_key >= :from and name_key < :to
+                 and restricted_at is null and removed_at is null
+                 order by name_key limit :limit",
             )?
             .query_map(
                 named_params! {
@@ -2044,9 +2218,9 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn group(&self, name: &str) -> Result<Option<Room>> {
+    async fn group(&self, name: &str, me: Option<UserId>) -> Result<Option<Room>> {
         let name = name.to_owned();
-        self.read(move |db| group(db, &name)).await
+        self.read(move |db| group(db, me, &name)).await
     }
 
     async fn versions(&self, rooms: Vec<RoomId>) -> Result<Vec<Version>> {
@@ -2327,6 +2501,7 @@ mod tests {
 
     use super::*;
     use crate::model::{MessageText, ResumeToken, SessionToken};
+    use crate::moderation::Deed;
 
     const NODE: NodeId = NodeId(1);
     const MUCH_LATER: Duration = Duration::from_secs(100 * 60 * 60);
@@ -2405,7 +2580,7 @@ mod tests {
     }
 
     async fn hi(store: &SqliteStore) -> RoomId {
-        store.group("hi").await.unwrap().unwrap().id
+        store.group("hi", None).await.unwrap().unwrap().id
     }
 
     async fn entered(
@@ -2481,11 +2656,76 @@ mod tests {
             spare: None,
         };
         store.arrive(back).await.unwrap();
+        moderate(store, &anna.1, &bob.1, group, message.id).await;
         sign_in_and_out(store, bob.2).await;
         store.leave(vec![anna.0, bob.0]).await.unwrap();
         store.renew_lease(NODE).await.unwrap();
         let later = Millis::now().after(MUCH_LATER);
         store.expire(NodeId(2), later).await.unwrap();
+    }
+
+    /// Somebody becomes a moderator, looks through everything and does what one does.
+    async fn moderate(
+        store: &SqliteStore,
+        by: &User,
+        other: &User,
+        group: RoomId,
+        message: MessageId,
+    ) {
+        let link = SessionToken::random().hash();
+        store.add_admin_link(link).await.unwrap();
+        assert!(store.become_moderator(link, by.id).await.unwrap());
+        let spare = new_user("moderator");
+        let (token, password) = (SessionToken::random().hash(), PasswordHash("a".to_owned()));
+        let session = NewSession {
+            token,
+            former: None,
+        };
+        let arriving = store.arrive_as_moderator(link, spare, password, session);
+        assert!(arriving.await.unwrap().is_none());
+        let name = GroupName::new("bees").unwrap();
+        store.make_group(by.id, name).await.unwrap();
+        let room = store.group("bees", None).await.unwrap().unwrap().id;
+        let (name, on) = (GroupName::new("cats").unwrap(), true);
+        for deed in [
+            Deed::RenameGroup { room, name },
+            Deed::RestrictGroup { room, on },
+            Deed::RemoveGroup { room },
+            Deed::RestoreMessage {
+                room: group,
+                message,
+            },
+            Deed::Mute {
+                name: other.name.clone(),
+                on,
+            },
+            Deed::Mute {
+                name: other.name.clone(),
+                on: false,
+            },
+        ] {
+            let moderation = Moderation {
+                node: NODE,
+                by: by.id,
+                deed,
+            };
+            store.moderate(moderation).await.unwrap();
+        }
+        store.groups(Some(by.id), 50).await.unwrap();
+        store.group_record(group).await.unwrap();
+        store.group_records("a", "", 9).await.unwrap();
+        store.person_records("a", "", 9).await.unwrap();
+        let search = Search {
+            room: group,
+            author: None,
+            words: "hello".to_owned(),
+            from: Some(Millis(0)),
+            until: Some(Millis::now()),
+            before: MessageId(i64::MAX),
+        };
+        store.message_records(search).await.unwrap();
+        store.deeds(i64::MAX, 9).await.unwrap();
+        store.end_moderator(&by.name).await.unwrap();
     }
 
     /// A guest keeps who they are, and comes and goes by sessions.
@@ -2530,6 +2770,7 @@ mod tests {
                 || sql.starts_with("update users set gone_at = ? where free = 0 and traced_at")
                 || sql.contains("update rooms set people = (select count(*)")
                 || sql.ends_with("update messages set worded = changed;")
+                || sql == "delete from admin_links where made_at < ?"
                 || ["delete from clients_active", "delete from nodes"].contains(&sql)
                 || ["messages", "rooms", "clients", "sessions", "users"]
                     .contains(&sql.strip_prefix("delete from ").unwrap_or_default())
@@ -2654,7 +2895,7 @@ mod tests {
         let half_done = Box::new(|writing: &mut Writing<'_>| {
             add_user(writing.db, &new_user("half"))?;
             let author = add_user(writing.db, &new_user("author"))?.unwrap();
-            let room = group(writing.db, "hi")?.unwrap().id;
+            let room = group(writing.db, None, "hi")?.unwrap().id;
             assert!(matches!(
                 post(writing, &hello(author, room), Millis::now())?,
                 Posted::New(_)
@@ -2663,7 +2904,7 @@ mod tests {
         });
         let good = Box::new(|writing: &mut Writing<'_>| {
             let author = add_user(writing.db, &new_user("author"))?.unwrap();
-            let room = group(writing.db, "hi")?.unwrap().id;
+            let room = group(writing.db, None, "hi")?.unwrap().id;
             post(writing, &hello(author, room), Millis::now()).map(|_| ())
         });
         let (committed, told, changes) =

@@ -12,6 +12,7 @@ mod changing;
 mod coming_back;
 mod hands;
 mod lobby;
+mod moderation;
 mod names;
 mod people;
 mod pictures;

@@ -8,6 +8,7 @@ use serde_json::json;
 use thirtyfour::prelude::Key;
 
 use crate::browser::{Tab, story_with};
+use crate::moderation::becomes_moderator;
 use crate::server::Server;
 use crate::wire::Wire;
 
@@ -151,20 +152,6 @@ async fn the_page_is_worth_a_picture() {
         anna.says("Count me in too!").await;
         anna.says("I can bring ours, it survived the last one").await;
         pictures(&anna, &folder, "room").await;
-        for scheme in ["light", "dark"] {
-            in_colours(&anna, scheme).await;
-            anna.sized(1280, 800).await;
-            settled(&anna).await;
-            // As high as what was said today.
-            let above = "document.querySelectorAll('.message:not([data-day=\"\"])[data-day]')[1]\
-                         .getBoundingClientRect().top - scroller.getBoundingClientRect().top";
-            let above: f64 = anna.get(above).await;
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            anna.sized(1280, (800. - above + 30.) as u32).await;
-            settled(&anna).await;
-            anna.screenshot(&folder.join(format!("screenshot-{scheme}.png"))).await;
-        }
-
         anna.sized(1280, 800).await;
         anna.click("#room-count button").await;
         pictures(&anna, &folder, "people").await;
@@ -183,6 +170,20 @@ async fn the_page_is_worth_a_picture() {
         anna.sees("#room-typing p").await;
         anna.hovers(".message:nth-last-child(2)").await;
         pictures(&anna, &folder, "reactions").await;
+        for scheme in ["light", "dark"] {
+            in_colours(&anna, scheme).await;
+            anna.sized(1280, 800).await;
+            settled(&anna).await;
+            // As high as what was said today.
+            let above = "document.querySelectorAll('.message:not([data-day=\"\"])[data-day]')[1]\
+                         .getBoundingClientRect().top - scroller.getBoundingClientRect().top";
+            let above: f64 = anna.get(above).await;
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            anna.sized(1280, (800. - above + 30.) as u32).await;
+            settled(&anna).await;
+            anna.screenshot(&folder.join(format!("screenshot-{scheme}.png"))).await;
+        }
+
         anna.sized(1280, 800).await;
         anna.hovers(".message:last-child").await;
         anna.click(".message:last-child .change").await;
@@ -283,6 +284,21 @@ async fn the_page_is_worth_a_picture() {
         anna.sees("#new-messages").await;
         anna.screenshot(&folder.join("fresh.png")).await;
         anna.click("#new-messages").await;
+
+        let desk = browser.window().await;
+        becomes_moderator(&desk, &server).await;
+        for (place, deed) in [("#admin-people", "Mute"), ("#admin-groups", "Restrict group")] {
+            desk.click(&format!("{place} .record:nth-child(3) [data-action='{deed}']")).await;
+            desk.sees(&format!("{place} .record__mark")).await;
+        }
+        desk.sized(1280, 800).await;
+        let python = "[...document.querySelectorAll('#admin-groups .record')].find((one) => one.textContent.includes('#python'))";
+        desk.run(&format!("{python}.querySelector('[data-action=\"Open group\"]').click()")).await;
+        desk.sees("#admin-found .record").await;
+        desk.click("#admin-found .record:nth-child(2) [data-action='Delete message']").await;
+        desk.sees("#admin-found .record__mark").await;
+        desk.run("document.querySelector('.admin').scrollTop = 0; scrollTo(0, 0)").await;
+        pictures(&desk, &folder, "admin").await;
 
         server.dies();
         anna.sees(".state__lost").await;

@@ -66,6 +66,17 @@ impl Server {
         assert!(sent.unwrap().success());
     }
 
+    /// An address that makes a moderator, as the command line prints it beside the server.
+    pub(crate) fn admin_link(&self) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_overwire"));
+        command.env_remove("OVERWIRE_ADDRESS");
+        let listen = self.address.to_string();
+        command.args(["admin", "link", "--listen", &listen, "--database"]);
+        let said = command.arg(self.database()).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        String::from_utf8(said.stdout).unwrap().trim().to_owned()
+    }
+
     /// How often a text is stored.
     pub(crate) fn stored(&self, text: &str) -> u64 {
         let database = rusqlite::Connection::open(self.database()).unwrap();

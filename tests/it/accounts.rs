@@ -5,72 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::support::{Answer, Door, Server, Tab};
-
-const PASSWORD: &str = "my tongue is green";
-
-/// What a browser keeps of a server, beside its tabs.
-struct Device {
-    door: Door,
-    cookie: Option<String>,
-}
-
-impl Device {
-    fn new(server: &Server) -> Self {
-        Self {
-            door: server.door,
-            cookie: None,
-        }
-    }
-
-    /// Sends a form from the page of a group.
-    async fn sends(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
-        let origin = format!("http://{}", self.door.0);
-        let referer = format!("{origin}/chat/python/");
-        let mut headers = vec![("Origin", &*origin), ("Referer", &*referer)];
-        if let Some(cookie) = &self.cookie {
-            headers.push(("Cookie", cookie));
-        }
-        let answer = self.door.post(path, fields, &headers).await;
-        if let Some(set) = answer.header("Set-Cookie") {
-            let (cookie, _) = set.split_once(';').unwrap();
-            let is_there = !cookie.ends_with('=');
-            self.cookie = is_there.then(|| cookie.to_owned());
-        }
-        answer
-    }
-
-    /// The person in a tab keeps their name; the page is loaded anew.
-    async fn keeps(&mut self, tab: &mut Tab) {
-        let resume = tab.resume.clone().unwrap();
-        let fields = [("resume", &*resume), ("password", PASSWORD)];
-        let answer = self.sends("/keep/", &fields).await;
-        assert_eq!(answer.status, 303, "{}", answer.body);
-        tab.cookie.clone_from(&self.cookie);
-        tab.reloads().await;
-    }
-
-    async fn signs_in(&mut self, name: &str) {
-        let fields = [("name", name), ("password", PASSWORD)];
-        let answer = self.sends("/sign-in/", &fields).await;
-        assert_eq!(answer.status, 303, "{}", answer.body);
-    }
-
-    async fn tab(&self, path: &str) -> Tab {
-        let mut tab = Tab::load(self.door, path).await;
-        tab.cookie.clone_from(&self.cookie);
-        tab.connects().await;
-        tab
-    }
-}
-
-/// Somebody who keeps their name, in the first group.
-async fn kept(server: &Server) -> (Device, Tab) {
-    let mut device = Device::new(server);
-    let mut tab = server.tab().await;
-    device.keeps(&mut tab).await;
-    (device, tab)
-}
+use super::support::device::PASSWORD;
+use super::support::{Answer, Device, Server, Tab};
 
 /// Where the forms of a tab lead.
 fn forms(tab: &Tab) -> Vec<String> {
@@ -164,7 +100,7 @@ async fn a_name_that_is_kept_is_signed_in_to_from_elsewhere() {
 async fn all_tabs_of_a_kept_name_are_one_person() {
     let server = Server::start().await;
     let mut bob = server.tab().await;
-    let (device, mut first) = kept(&server).await;
+    let (device, mut first) = Device::of_somebody(&server).await;
     let (a, b) = (first.name(), bob.name());
     let mut second = device.tab("/chat/hi/").await;
     assert_eq!(second.name(), a);
@@ -233,7 +169,7 @@ async fn all_tabs_of_a_kept_name_are_one_person() {
 async fn a_person_has_gone_when_the_last_of_their_tabs_has() {
     let server = Server::start().await;
     let mut bob = server.tab().await;
-    let (device, mut first) = kept(&server).await;
+    let (device, mut first) = Device::of_somebody(&server).await;
     let a = first.name();
     let second = device.tab("/chat/hi/").await;
     bob.opens_private(&a).await;
@@ -270,7 +206,7 @@ async fn a_person_has_gone_when_the_last_of_their_tabs_has() {
 #[tokio::test]
 async fn signing_out_closes_what_came_by_that_session_and_nothing_else() {
     let server = Server::start().await;
-    let (mut home, mut anna) = kept(&server).await;
+    let (mut home, mut anna) = Device::of_somebody(&server).await;
     let a = anna.name();
     let mut beside = home.tab("/chat/python/").await;
     let mut phone = Device::new(&server);
@@ -307,7 +243,7 @@ async fn signing_out_closes_what_came_by_that_session_and_nothing_else() {
 #[tokio::test]
 async fn a_reload_is_no_leaving_and_a_session_outlives_a_restart() {
     let mut server = Server::start().await;
-    let (device, mut anna) = kept(&server).await;
+    let (device, mut anna) = Device::of_somebody(&server).await;
     let (a, token) = (anna.name(), anna.resume.clone());
     anna.reloads().await;
     assert_eq!((anna.name(), &anna.resume), (a.clone(), &token));
@@ -336,7 +272,7 @@ async fn a_reload_is_no_leaving_and_a_session_outlives_a_restart() {
 #[tokio::test]
 async fn a_kept_name_is_refused_to_others_though_nobody_is_there() {
     let mut server = Server::start().await;
-    let (_, mut anna) = kept(&server).await;
+    let (_, mut anna) = Device::of_somebody(&server).await;
     anna.sends("Change name", json!({ "name": "Paul Hill" }));
     anna.until("the name", |tab| {
         tab.page.the("name-form").text().contains("Paul Hill")
@@ -380,7 +316,7 @@ async fn a_kept_name_is_refused_to_others_though_nobody_is_there() {
 #[tokio::test]
 async fn another_password_ends_the_other_sessions() {
     let server = Server::start().await;
-    let (mut home, mut anna) = kept(&server).await;
+    let (mut home, mut anna) = Device::of_somebody(&server).await;
     let a = anna.name();
     let mut phone = Device::new(&server);
     phone.signs_in(&a).await;
@@ -529,7 +465,7 @@ async fn an_address_guesses_only_so_often_whatever_the_names() {
 #[tokio::test]
 async fn forms_of_other_origins_are_refused() {
     let server = Server::start().await;
-    let (mut device, mut anna) = kept(&server).await;
+    let (mut device, mut anna) = Device::of_somebody(&server).await;
     let a = anna.name();
     let cookie = device.cookie.clone().unwrap();
     let fields = [("name", &*a), ("password", PASSWORD), ("was", PASSWORD)];
@@ -608,7 +544,7 @@ async fn one_person_has_one_pace_in_all_tabs() {
         setup.chat.pace_per_second = Some(1);
     })
     .await;
-    let (device, mut first) = kept(&server).await;
+    let (device, mut first) = Device::of_somebody(&server).await;
     let mut second = device.tab("/chat/hi/").await;
     for _ in 0..5 {
         first.sends("Ping", json!({}));
@@ -625,7 +561,7 @@ async fn one_person_has_one_pace_in_all_tabs() {
 #[tokio::test]
 async fn a_session_nobody_comes_by_is_forgotten_after_thirty_days() {
     let server = Server::start().await;
-    let (device, anna) = kept(&server).await;
+    let (device, anna) = Device::of_somebody(&server).await;
     let a = anna.name();
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     // Whoever is here shows it.

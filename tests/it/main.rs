@@ -11,6 +11,7 @@ mod commands;
 mod groups;
 mod json_doors;
 mod lobby;
+mod moderation;
 mod names;
 mod pages;
 mod people;

@@ -402,3 +402,48 @@ async fn a_new_database_is_given_thirty_users_and_an_old_one_none() {
         assert_eq!(users, 30);
     }
 }
+
+#[tokio::test]
+async fn a_moderator_is_made_and_unmade_on_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut serving = command();
+    serving.current_dir(&folder);
+    serving.args(["--listen", "127.0.0.1:0"]);
+    let server = Program::serves(serving).await;
+    let admin = async |arguments: &[&str]| {
+        let mut admin = command();
+        admin.current_dir(&folder).arg("admin").args(arguments);
+        let output = ending(admin).await;
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    };
+    let listen = server.door.0.to_string();
+    let (done, address) = admin(&["link", "--listen", &listen]).await;
+    assert!(done, "{address}");
+    let begins = format!("http://{listen}/admin/link/?");
+    let query = address.trim().strip_prefix(&begins).expect(&address);
+    let page = server.get(&format!("/admin/link/?{query}")).await;
+    assert_eq!(page.status, 200);
+    let fields = [("link", query), ("password", "my tongue is green")];
+    let answer = server.post("/admin/link/", &fields, &[]).await;
+    assert_eq!(answer.status, 303, "{}", answer.body);
+    let again = server.post("/admin/link/", &fields, &[]).await;
+    assert_eq!(again.status, 404);
+
+    let (done, address) = admin(&["link", "--address", "https://chat.example/"]).await;
+    assert!(done && address.starts_with("https://chat.example/admin/link/?"));
+    let database = rusqlite::Connection::open(folder.path().join("overwire.db")).unwrap();
+    let name: String = database
+        .query_one("select name from users where moderator_at > 0", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    let (done, said) = admin(&["revoke", &name]).await;
+    assert!(done && said.contains("a moderator no more"), "{said}");
+    let (done, said) = admin(&["revoke", &name]).await;
+    assert!(!done && said.contains("is no moderator"), "{said}");
+    // Its log tells none of it.
+    server.signal("TERM");
+    let (_, log) = server.ends().await;
+    assert!(!log.contains(query), "{log}");
+}

@@ -11,11 +11,12 @@ use overwire::model::{
     NodeId, Page, PasswordHash, Person, Reaction, Room, RoomId, RoomKind, Target, TokenHash, User,
     UserId, Version,
 };
+use overwire::moderation::{Deed, FoundMessages, Moderated, Moderation, Search, Standing};
 use overwire::protocol::PAGE_MESSAGES;
 use overwire::store::{
-    self, Access, Amend, Amended, Arrival, Arrived, CatchUp, Entered, FREE_AFTER, LEASE,
-    NewSession, Post, Posted, React, Reacted, Renamed, Returning, SESSION_GOOD_FOR, Store,
-    StoreError, Synchronous, TOKEN_GOOD_FOR,
+    self, ADMIN_LINK_GOOD_FOR, Access, Amend, Amended, Arrival, Arrived, Begun, CatchUp, Entered,
+    FREE_AFTER, LEASE, NewSession, Post, Posted, React, Reacted, Renamed, Returning,
+    SESSION_GOOD_FOR, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use uuid::Uuid;
 
@@ -178,6 +179,17 @@ macro_rules! every_promise {
             somebody_here_by_several_clients_is_listed_and_counted_once
             a_reset_leaves_the_default_groups_and_nothing_else
             a_closed_store_says_so
+            a_link_makes_one_moderator_once
+            whoever_comes_by_a_link_for_the_first_time_keeps_a_name
+            only_moderators_moderate_and_what_they_do_is_recorded
+            nothing_is_taken_from_whoever_is_muted
+            whoever_is_banned_cannot_come_back_as_who_they_were
+            a_group_for_moderators_is_there_for_nobody_else
+            a_removed_group_is_gone_and_its_name_is_free
+            a_renamed_group_is_found_by_its_new_name
+            a_moderator_deletes_and_restores_what_others_said_in_groups
+            messages_are_looked_through_by_author_words_and_time
+            groups_and_people_are_looked_through_page_by_page
         }
     };
 }
@@ -271,7 +283,7 @@ async fn private(store: &dyn Store, who: &Somebody, with: &Somebody) -> RoomId {
 }
 
 async fn hi(store: &dyn Store) -> RoomId {
-    store.group("hi").await.unwrap().unwrap().id
+    store.group("hi", None).await.unwrap().unwrap().id
 }
 
 async fn try_to_post(
@@ -649,7 +661,7 @@ async fn those_who_were_here_before_a_restart_are_gone_and_may_come_back(backend
 async fn a_group_is_entered_by_name_or_id(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = arrive(&*store, "anna").await;
-    let group = store.group("python").await.unwrap().unwrap();
+    let group = store.group("python", None).await.unwrap().unwrap();
     for target in [
         Target::Group("python".into()),
         Target::Group("Python".into()),
@@ -666,7 +678,7 @@ async fn a_group_is_entered_by_name_or_id(backend: &impl Backend) {
     ] {
         assert_eq!(enter(&*store, &anna, target).await, Entered::NoSuchRoom);
     }
-    assert_eq!(store.group("nowhere").await.unwrap(), None);
+    assert_eq!(store.group("nowhere", None).await.unwrap(), None);
 }
 
 async fn there_is_one_private_room_per_pair_whoever_asks_first(backend: &impl Backend) {
@@ -828,7 +840,7 @@ async fn the_stream_brings_each_nodes_changes_in_the_order_of_their_commits(
     }
     let rooms = [
         hi(&*store).await,
-        store.group("python").await.unwrap().unwrap().id,
+        store.group("python", None).await.unwrap().unwrap().id,
     ];
     let mut writing = tokio::task::JoinSet::new();
     for n in 0..6 {
@@ -894,7 +906,7 @@ async fn a_known_key_brings_what_was_stored_first(backend: &impl Backend) {
     let Posted::New(first) = first else {
         panic!("{first:?}");
     };
-    let elsewhere = store.group("python").await.unwrap().unwrap().id;
+    let elsewhere = store.group("python", None).await.unwrap().unwrap().id;
     for room in [room, elsewhere] {
         let again = try_to_post(&*store, anna.user.id, room, "second", key).await;
         assert_eq!(again, Posted::Known(first.clone()));
@@ -1003,7 +1015,7 @@ async fn the_newest_page_has_the_newest_messages_oldest_first(backend: &impl Bac
 async fn older_pages_lead_to_the_beginning_without_a_gap(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
-    let elsewhere = store.group("python").await.unwrap().unwrap().id;
+    let elsewhere = store.group("python", None).await.unwrap().unwrap().id;
     for number in 0..2 * PAGE_MESSAGES + 5 {
         post(&*store, &anna, room, &number.to_string()).await;
         if number % 7 == 0 {
@@ -1049,7 +1061,7 @@ async fn a_page_is_read_in_one_moment(backend: &impl Backend) {
 async fn rooms_tell_their_versions_at_once(backend: &impl Backend) {
     let store = backend.open().await;
     let (_, room, page) = written(&*store, 3).await;
-    let elsewhere = store.group("python").await.unwrap().unwrap().id;
+    let elsewhere = store.group("python", None).await.unwrap().unwrap().id;
     let asked = vec![elsewhere, RoomId(7), room];
     let mut versions = store.versions(asked).await.unwrap();
     versions.sort_by_key(|version| version.number);
@@ -1118,7 +1130,7 @@ async fn whoever_missed_more_than_a_page_gets_the_newest(backend: &impl Backend)
 async fn a_version_that_is_not_of_this_room_gets_the_newest_page(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room, page) = written(&*store, 5).await;
-    let elsewhere = store.group("python").await.unwrap().unwrap().id;
+    let elsewhere = store.group("python", None).await.unwrap().unwrap().id;
     post_many(&*store, &anna, elsewhere, 5).await;
     let known = page.version;
     assert_eq!(
@@ -1661,7 +1673,7 @@ async fn those_in_a_group_are_listed_and_counted(backend: &impl Backend) {
     }
     let store = backend.open().await;
     let hi = hi(&*store).await;
-    let python = store.group("python").await.unwrap().unwrap().id;
+    let python = store.group("python", None).await.unwrap().unwrap().id;
     let people_in = async |room| store.people_in(room, 9).await.unwrap();
     let mut all = Vec::new();
     for name in ["dora", "anna", "carl"] {
@@ -1823,7 +1835,7 @@ async fn the_default_groups_stand_in_their_order(backend: &impl Backend) {
     let expected = ["hi", "python", "events", "off-topic"];
     for (group, name) in groups.iter().zip(expected) {
         assert_eq!(group.kind, RoomKind::Group(name.to_owned()));
-        assert_eq!(store.group(name).await.unwrap().as_ref(), Some(group));
+        assert_eq!(store.group(name, None).await.unwrap().as_ref(), Some(group));
     }
     assert_eq!(groups.len(), expected.len());
 }
@@ -1846,7 +1858,7 @@ async fn a_group_is_made_once_and_belongs_to_whoever_made_it(backend: &impl Back
     let mine = [&default[..], &["#apes", "#Zebras"]].concat();
     assert_eq!(names(Some(anna.user.id), 50).await, mine);
     assert_eq!(names(Some(anna.user.id), 5).await.len(), 5);
-    let zebras = store.group("zebras").await.unwrap().unwrap();
+    let zebras = store.group("zebras", None).await.unwrap().unwrap();
     assert_eq!(overwire::views::title(&zebras), "#Zebras");
     post(&*store, &bob, zebras.id, "hello").await;
     let mine = [&default[..], &["#Zebras"]].concat();
@@ -2317,4 +2329,572 @@ async fn people_are_found_by_what_they_are_called(backend: &impl Backend) {
     );
     assert_eq!(called(&["nobody", "Bob"]).await, Some((1, bob.user.id)));
     assert_eq!(called(&["bo", ""]).await, None);
+}
+
+/// Somebody of that name, who is a moderator.
+async fn moderator(store: &dyn Store, name: &str) -> Somebody {
+    let somebody = arrive(store, name).await;
+    let link = token();
+    store.add_admin_link(link).await.unwrap();
+    assert!(
+        store
+            .become_moderator(link, somebody.user.id)
+            .await
+            .unwrap()
+    );
+    somebody
+}
+
+async fn moderate(store: &dyn Store, by: &Somebody, deed: Deed) -> Moderated {
+    let moderation = Moderation {
+        node: NODE,
+        by: by.user.id,
+        deed,
+    };
+    store.moderate(moderation).await.unwrap()
+}
+
+fn was_done(words: &str, user: Option<&Somebody>) -> Moderated {
+    Moderated::Done {
+        words: words.to_owned(),
+        user: user.map(|somebody| somebody.user.id),
+    }
+}
+
+async fn make_group(store: &dyn Store, maker: &Somebody, name: &str) -> RoomId {
+    let group = GroupName::new(name).unwrap();
+    assert!(store.make_group(maker.user.id, group).await.unwrap());
+    store.group(name, None).await.unwrap().unwrap().id
+}
+
+async fn deeds(store: &dyn Store) -> Vec<String> {
+    let deeds = store.deeds(i64::MAX, 99).await.unwrap().into_iter();
+    deeds
+        .map(|deed| format!("{} {}", deed.moderator, deed.words))
+        .collect()
+}
+
+async fn a_link_makes_one_moderator_once(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let link = token();
+    let becomes = async |who: &Somebody, link| {
+        let becoming = store.become_moderator(link, who.user.id);
+        becoming.await.unwrap()
+    };
+    assert!(!becomes(&anna, link).await);
+    store.add_admin_link(link).await.unwrap();
+    assert!(store.is_admin_link(link).await.unwrap());
+    assert!(!store.is_admin_link(token()).await.unwrap());
+    assert!(becomes(&anna, link).await);
+    assert!(!becomes(&bob, link).await);
+    assert!(!store.is_admin_link(link).await.unwrap());
+    let standing = async |who: &Somebody| store.standing(who.user.id).await.unwrap();
+    assert!(standing(&anna).await.moderator);
+    assert_eq!(standing(&bob).await, Standing::default());
+    assert!(store.end_moderator("ANNA").await.unwrap());
+    assert!(!store.end_moderator("anna").await.unwrap());
+    assert_eq!(standing(&anna).await, Standing::default());
+    assert_eq!(
+        deeds(&*store).await,
+        [
+            "the command line made anna a moderator no more",
+            "anna became a moderator"
+        ]
+    );
+    assert!(ADMIN_LINK_GOOD_FOR <= 60 * MINUTE);
+}
+
+async fn whoever_comes_by_a_link_for_the_first_time_keeps_a_name(backend: &impl Backend) {
+    let store = seeded(backend, &["anna"]).await;
+    let comes = async |link, spare| {
+        let session = NewSession {
+            token: token(),
+            former: None,
+        };
+        let password = PasswordHash("a hash".to_owned());
+        let arriving = store.arrive_as_moderator(link, new_user(spare), password, session);
+        let begun: Option<Begun> = arriving.await.unwrap();
+        begun.map(|begun| begun.session.user)
+    };
+    assert_eq!(comes(token(), "bob").await, None);
+    let links = [token(), token()];
+    for link in links {
+        store.add_admin_link(link).await.unwrap();
+    }
+    let anna = comes(links[0], "bob").await.unwrap();
+    assert_eq!(anna.name, "anna");
+    assert_eq!(comes(links[0], "bob").await, None);
+    assert_eq!(comes(links[1], "anna").await, None, "a name that is taken");
+    let bob = comes(links[1], "bob").await.unwrap();
+    for user in [anna, bob] {
+        assert!(store.standing(user.id).await.unwrap().moderator);
+        let (kept, hash) = store.account(&user.name).await.unwrap().unwrap();
+        assert_eq!((kept, hash.0.as_str()), (user, "a hash"));
+    }
+    expire_after(&*store, 2 * FREE_AFTER).await;
+    assert!(nobody_is_free(&*store).await);
+}
+
+async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (
+        moderator(&*store, "anna").await,
+        arrive(&*store, "bob").await,
+    );
+    let carl = moderator(&*store, "carl").await;
+    let hi = hi(&*store).await;
+    let python = store.group("python", None).await.unwrap().unwrap().id;
+    let name = |name: &str, on| Deed::Mute {
+        name: name.to_owned(),
+        on,
+    };
+    let restricts = Deed::RestrictGroup {
+        room: python,
+        on: true,
+    };
+    for deed in [
+        name("anna", true),
+        name("bob", true),
+        restricts.clone(),
+        Deed::RemoveGroup { room: python },
+    ] {
+        assert_eq!(moderate(&*store, &bob, deed).await, Moderated::NotAllowed);
+    }
+    for (deed, expected) in [
+        (name("nobody", true), Moderated::Nothing),
+        (name("carl", true), Moderated::Protected),
+        (name("anna", true), Moderated::Protected),
+        (name("BOB", true), was_done("muted bob", Some(&bob))),
+        (name("bob", true), Moderated::Already),
+        (name("bob", false), was_done("unmuted bob", Some(&bob))),
+        (Deed::RemoveGroup { room: hi }, Moderated::Protected),
+        (
+            Deed::RestrictGroup { room: hi, on: true },
+            Moderated::Protected,
+        ),
+        (
+            Deed::RestrictGroup {
+                room: RoomId(1),
+                on: true,
+            },
+            Moderated::Nothing,
+        ),
+        (
+            restricts,
+            was_done("restricted #python to moderators", None),
+        ),
+    ] {
+        let went = moderate(&*store, &anna, deed.clone()).await;
+        assert_eq!(went, expected, "{deed:?}");
+    }
+    store.end_moderator("carl").await.unwrap();
+    let went = moderate(&*store, &carl, name("bob", true)).await;
+    assert_eq!(went, Moderated::NotAllowed);
+    let recorded = deeds(&*store).await;
+    assert_eq!(
+        recorded[1..4],
+        [
+            "anna restricted #python to moderators",
+            "anna unmuted bob",
+            "anna muted bob"
+        ]
+    );
+    // Page by page.
+    let first = store.deeds(i64::MAX, 2).await.unwrap();
+    let next = store.deeds(first[1].id, 99).await.unwrap();
+    assert_eq!(first.len() + next.len(), recorded.len());
+}
+
+async fn nothing_is_taken_from_whoever_is_muted(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (
+        moderator(&*store, "anna").await,
+        arrive(&*store, "bob").await,
+    );
+    let (hi, room) = (hi(&*store).await, private(&*store, &bob, &anna).await);
+    let one = post(&*store, &bob, hi, "one").await;
+    let key = Some(Uuid::new_v4());
+    let known = try_to_post(&*store, bob.user.id, hi, "known", key).await;
+    let mute = |on| Deed::Mute {
+        name: "bob".to_owned(),
+        on,
+    };
+    moderate(&*store, &anna, mute(true)).await;
+    let before = store.newest(hi).await.unwrap();
+    for room in [hi, room] {
+        let posted = try_to_post(&*store, bob.user.id, room, "two", None).await;
+        assert_eq!(posted, Posted::Muted);
+    }
+    // What was stored before is settled.
+    let again = try_to_post(&*store, bob.user.id, hi, "known", key).await;
+    assert!(matches!((known, again), (Posted::New(one), Posted::Known(two)) if one == two));
+    for text in [Some("edited"), None] {
+        let amended = amend(&*store, &bob, hi, one.id, text).await;
+        assert_eq!(amended, Amended::Muted);
+    }
+    assert_eq!(react(&*store, &bob, &one, "👍", true).await, Reacted::Muted);
+    assert_eq!(rename(&*store, &bob, "Bobby").await, Renamed::Muted);
+    let group = GroupName::new("bobs").unwrap();
+    assert!(!store.make_group(bob.user.id, group).await.unwrap());
+    assert_eq!(store.group("bobs", None).await.unwrap(), None);
+    assert_eq!(store.newest(hi).await.unwrap(), before);
+    moderate(&*store, &anna, mute(false)).await;
+    post(&*store, &bob, hi, "two").await;
+}
+
+async fn whoever_is_banned_cannot_come_back_as_who_they_were(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (
+        moderator(&*store, "anna").await,
+        arrive(&*store, "bob").await,
+    );
+    let hi = hi(&*store).await;
+    enter(&*store, &bob, Target::Room(hi)).await;
+    let session = NewSession {
+        token: token(),
+        former: None,
+    };
+    let guest = arrive(&*store, "carl").await;
+    let hash = PasswordHash("a hash".to_owned());
+    store
+        .keep(guest.token, hash.clone(), session)
+        .await
+        .unwrap()
+        .unwrap();
+    let ban = |name: &str, on| Deed::Ban {
+        name: name.to_owned(),
+        on,
+    };
+    for (name, who) in [("bob", &bob), ("carl", &guest)] {
+        let went = moderate(&*store, &anna, ban(name, true)).await;
+        assert_eq!(went, was_done(&format!("banned {name}"), Some(who)));
+        let posted = try_to_post(&*store, who.user.id, hi, "still here", None).await;
+        assert_eq!(posted, Posted::Muted);
+    }
+    assert_eq!(store.returning(bob.token, None).await.unwrap(), None);
+    assert!(store.people_in(hi, 9).await.unwrap().0.is_empty());
+    assert_eq!(names(&store.people_online(9).await.unwrap()), ["anna"]);
+    assert_eq!(store.session(session.token).await.unwrap(), None);
+    assert_eq!(store.account("carl").await.unwrap(), None);
+    let begun = store.begin_session(guest.user.id, hash, session).await;
+    assert_eq!(begun.unwrap(), None);
+    expire_after(&*store, 2 * FREE_AFTER).await;
+    assert!(nobody_is_free(&*store).await);
+    moderate(&*store, &anna, ban("carl", false)).await;
+    assert!(store.account("carl").await.unwrap().is_some());
+}
+
+async fn a_group_for_moderators_is_there_for_nobody_else(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (
+        moderator(&*store, "anna").await,
+        arrive(&*store, "bob").await,
+    );
+    let room = make_group(&*store, &bob, "Secrets").await;
+    let one = post(&*store, &bob, room, "one").await;
+    let restrict = |on| Deed::RestrictGroup { room, on };
+    moderate(&*store, &anna, restrict(true)).await;
+    let targets = [
+        Target::Group("secrets".to_owned()),
+        Target::Group("!secrets".to_owned()),
+        Target::Room(room),
+    ];
+    for target in &targets {
+        let entered = enter(&*store, &bob, target.clone()).await;
+        assert_eq!(entered, Entered::NoSuchRoom, "{target:?}");
+    }
+    for name in ["secrets", "!secrets", "!Secrets"] {
+        assert_eq!(store.group(name, None).await.unwrap(), None);
+    }
+    let posted = try_to_post(&*store, bob.user.id, room, "two", None).await;
+    assert_eq!(posted, Posted::NoSuchRoom);
+    let amended = amend(&*store, &bob, room, one.id, None).await;
+    assert_eq!(amended, Amended::NoSuchMessage);
+    let reacted = react(&*store, &bob, &one, "👍", true).await;
+    assert_eq!(reacted, Reacted::NoSuchMessage);
+    let opened = store.open_message(bob.user.id, room, one.id, 9);
+    assert_eq!(opened.await.unwrap(), None);
+    let listed = async |who: Option<&Somebody>| {
+        let groups = store.groups(who.map(|who| who.user.id), 50).await.unwrap();
+        groups.iter().any(|group| group.id == room)
+    };
+    assert!(!listed(None).await && !listed(Some(&bob)).await && listed(Some(&anna)).await);
+    let busiest = store.busiest_groups(50).await.unwrap();
+    assert!(busiest.iter().all(|busy| busy.group.id != room));
+    for beginning in ["", "s", "!", "!s"] {
+        let found = store.find_groups(beginning, 50).await.unwrap();
+        assert!(found.iter().all(|busy| busy.group.id != room));
+    }
+
+    // Others may have a group of that name; moderators know the two apart.
+    let public = make_group(&*store, &bob, "secrets").await;
+    assert_ne!(public, room);
+    let entered =
+        async |who: &Somebody, target: &Target| match enter(&*store, who, target.clone()).await {
+            Entered::Room(room) => room.id,
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(entered(&bob, &targets[0]).await, public);
+    assert_eq!(entered(&anna, &targets[0]).await, public);
+    for target in &targets[1..] {
+        assert_eq!(entered(&anna, target).await, room);
+    }
+    let seen = store.group("!SECRETS", Some(anna.user.id)).await.unwrap();
+    let kind = RoomKind::Group("!Secrets".to_owned());
+    assert_eq!(seen, Some(Room { id: room, kind }));
+    post(&*store, &anna, room, "among us").await;
+    assert_eq!(
+        moderate(&*store, &anna, restrict(false)).await,
+        Moderated::NameTaken
+    );
+    let away = Deed::RenameGroup {
+        room: public,
+        name: GroupName::new("other").unwrap(),
+    };
+    moderate(&*store, &anna, away).await;
+    let went = moderate(&*store, &anna, restrict(false)).await;
+    assert_eq!(went, was_done("opened #Secrets to everybody", None));
+    assert_eq!(entered(&bob, &targets[0]).await, room);
+}
+
+async fn a_removed_group_is_gone_and_its_name_is_free(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (
+        moderator(&*store, "anna").await,
+        arrive(&*store, "bob").await,
+    );
+    let python = store.group("python", None).await.unwrap().unwrap().id;
+    post(&*store, &bob, python, "one").await;
+    let removes = Deed::RemoveGroup { room: python };
+    let went = moderate(&*store, &anna, removes.clone()).await;
+    assert_eq!(went, was_done("removed #python", None));
+    let went = moderate(&*store, &anna, removes).await;
+    assert_eq!(went, Moderated::Nothing);
+    for who in [&anna, &bob] {
+        for target in [
+            Target::Room(python),
+            Target::Group("python".to_owned()),
+            Target::Group(format!("~{}", python.0)),
+        ] {
+            assert_eq!(enter(&*store, who, target).await, Entered::NoSuchRoom);
+        }
+        let posted = try_to_post(&*store, who.user.id, python, "two", None).await;
+        assert_eq!(posted, Posted::NoSuchRoom);
+        let groups = store.groups(Some(who.user.id), 50).await.unwrap();
+        assert!(groups.iter().all(|group| group.id != python));
+    }
+    let busiest = store.busiest_groups(50).await.unwrap();
+    assert!(busiest.iter().all(|busy| busy.group.id != python));
+    assert!(store.find_groups("~", 9).await.unwrap().is_empty());
+    assert_eq!(store.group_record(python).await.unwrap(), None);
+    assert_ne!(make_group(&*store, &bob, "Python").await, python);
+}
+
+async fn a_renamed_group_is_found_by_its_new_name(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (
+        moderator(&*store, "anna").await,
+        arrive(&*store, "bob").await,
+    );
+    let room = make_group(&*store, &bob, "apes").await;
+    let renames = |name: &str| Deed::RenameGroup {
+        room,
+        name: GroupName::new(name).unwrap(),
+    };
+    for (name, expected) in [
+        ("Python", Moderated::NameTaken),
+        ("apes", Moderated::Already),
+        ("Apes", was_done("renamed #apes to #Apes", None)),
+        ("Monkeys", was_done("renamed #Apes to #Monkeys", None)),
+    ] {
+        assert_eq!(moderate(&*store, &anna, renames(name)).await, expected);
+    }
+    assert_eq!(store.group("apes", None).await.unwrap(), None);
+    let found = store.group("monkeys", None).await.unwrap().unwrap();
+    assert_eq!(found.id, room);
+    assert_eq!(found.kind, RoomKind::Group("Monkeys".to_owned()));
+}
+
+async fn a_moderator_deletes_and_restores_what_others_said_in_groups(backend: &impl Backend) {
+    let store = backend.open().await;
+    let mut changes = store.join(NODE).await.unwrap();
+    let (anna, bob) = (
+        moderator(&*store, "anna").await,
+        arrive(&*store, "bob").await,
+    );
+    let (hi, room) = (hi(&*store).await, private(&*store, &bob, &anna).await);
+    let one = post(&*store, &bob, hi, "one").await;
+    let own = post(&*store, &bob, hi, "two").await;
+    let between = post(&*store, &bob, room, "between us").await;
+    let edited = amend(&*store, &anna, hi, one.id, Some("better")).await;
+    assert_eq!(edited, Amended::NotYours);
+    let deleted = amend(&*store, &anna, room, between.id, None).await;
+    assert_eq!(
+        deleted,
+        Amended::NotYours,
+        "in a private room nobody is one"
+    );
+
+    let Amended::Done(gone) = amend(&*store, &anna, hi, one.id, None).await else {
+        panic!("a moderator deletes");
+    };
+    assert!(gone.deleted && gone.by_moderator && gone.text.is_empty());
+    amend(&*store, &bob, hi, own.id, None).await;
+    let restores = |room, message: &Message| Deed::RestoreMessage {
+        room,
+        message: message.id,
+    };
+    let went = moderate(&*store, &anna, restores(hi, &own)).await;
+    assert_eq!(went, Moderated::Already, "the author's to delete");
+    for deed in [restores(room, &between), restores(room, &one)] {
+        assert_eq!(moderate(&*store, &anna, deed).await, Moderated::Nothing);
+    }
+    let went = moderate(&*store, &anna, restores(hi, &one)).await;
+    let words = format!("restored message {} of bob in #hi", one.id);
+    assert_eq!(went, was_done(&words, None));
+    let page = store.newest(hi).await.unwrap();
+    let expected = Message {
+        changed: 5,
+        worded: 5,
+        ..one.clone()
+    };
+    assert_eq!(page.messages[0], expected);
+    assert!(page.messages[1].deleted && !page.messages[1].by_moderator);
+    let mut told = Vec::new();
+    for _ in 0..6 {
+        told.push(changes.recv().await.unwrap());
+    }
+    assert_eq!(told[5].message, expected);
+    assert_eq!(
+        deeds(&*store).await[..2],
+        [
+            format!("anna {words}"),
+            format!("anna deleted message {} of bob in #hi", one.id)
+        ]
+    );
+}
+
+async fn messages_are_looked_through_by_author_words_and_time(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let (hi, room) = (hi(&*store).await, private(&*store, &bob, &anna).await);
+    post(&*store, &anna, room, "pizza between us").await;
+    let mut all = Vec::new();
+    for (who, text) in [
+        (&anna, "Pizza on Thursday"),
+        (&bob, "pizza? On thursday"),
+        (&bob, "no"),
+        (&anna, "gone"),
+    ] {
+        later_than_now().await;
+        all.push(post(&*store, who, hi, text).await);
+    }
+    amend(&*store, &anna, hi, all[3].id, None).await;
+    let search = Search {
+        room: hi,
+        author: None,
+        words: String::new(),
+        from: None,
+        until: None,
+        before: MessageId(i64::MAX),
+    };
+    let found = async |search: Search| {
+        let FoundMessages { messages, .. } = store.message_records(search).await.unwrap();
+        let texts = messages.into_iter().map(|record| record.message.text);
+        texts.collect::<Vec<_>>()
+    };
+    // What was deleted is there to be read.
+    let everything = ["gone", "no", "pizza? On thursday", "Pizza on Thursday"];
+    assert_eq!(found(search.clone()).await, everything);
+    for (words, author, expected) in [
+        ("PIZZA", None, &everything[2..]),
+        ("thursday pizza", None, &everything[2..]),
+        ("pizza", Some("Bob"), &everything[2..3]),
+        ("", Some("anna"), &["gone", "Pizza on Thursday"]),
+        ("pizza no", None, &[]),
+        ("", Some("nobody"), &[]),
+    ] {
+        let search = Search {
+            words: words.to_owned(),
+            author: author.map(str::to_owned),
+            ..search.clone()
+        };
+        assert_eq!(found(search).await, expected, "{words} {author:?}");
+    }
+    for (from, until, expected) in [
+        (Some(1), None, &everything[..3]),
+        (None, Some(1), &everything[3..]),
+        (Some(1), Some(3), &everything[1..3]),
+        (Some(3), Some(3), &[]),
+    ] {
+        let at = |number: Option<usize>| number.map(|number| all[number].created_at);
+        let search = Search {
+            from: at(from),
+            until: at(until),
+            ..search.clone()
+        };
+        assert_eq!(found(search).await, expected, "{from:?} {until:?}");
+    }
+    let private = Search {
+        room,
+        ..search.clone()
+    };
+    assert_eq!(found(private).await, [""; 0], "what is private stays so");
+
+    // Page by page, to the beginning.
+    post_many(&*store, &bob, hi, PAGE_MESSAGES).await;
+    let first = store.message_records(search.clone()).await.unwrap();
+    assert_eq!(first.messages.len(), PAGE_MESSAGES);
+    let next = Search {
+        before: first.before.unwrap(),
+        ..search.clone()
+    };
+    let next = store.message_records(next).await.unwrap();
+    assert_eq!((next.messages.len(), next.before), (4, None));
+}
+
+async fn groups_and_people_are_looked_through_page_by_page(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = moderator(&*store, "anna").await;
+    for name in ["apes", "bees", "cats"] {
+        make_group(&*store, &anna, name).await;
+    }
+    let room = store.group("cats", None).await.unwrap().unwrap().id;
+    moderate(&*store, &anna, Deed::RestrictGroup { room, on: true }).await;
+    let groups = async |beginning, after, limit| {
+        let groups = store.group_records(beginning, after, limit).await.unwrap();
+        let names = groups.iter().map(|group| group.name.clone());
+        let last = groups.last().map(|group| group.key.clone());
+        (names.collect::<Vec<_>>(), last.unwrap_or_default())
+    };
+    let (first, last) = groups("", "", 3).await;
+    assert_eq!(first, ["cats", "apes", "bees"]);
+    let (next, _) = groups("", &last, 9).await;
+    assert_eq!(next, ["events", "hi", "off-topic", "python"]);
+    assert_eq!(groups("C", "", 9).await.0, ["cats"]);
+    assert_eq!(groups("a", "", 9).await.0, ["apes"]);
+    let record = store.group_record(room).await.unwrap().unwrap();
+    assert!(record.restricted && record.name == "cats");
+
+    store.add_users(vec![new_user("unseen")]).await.unwrap();
+    for name in ["adam", "bob", "zoe"] {
+        let (Arrived::As { .. }, _) = try_to_arrive(&*store, Some(name)).await else {
+            panic!("{name}");
+        };
+    }
+    let people = async |beginning, after, limit| {
+        let people = store.person_records(beginning, after, limit).await.unwrap();
+        let names = people.into_iter().map(|person| person.user.name);
+        names.collect::<Vec<_>>()
+    };
+    let everybody = people("", "", 99).await;
+    assert!(
+        everybody.is_sorted() && everybody.len() == 4,
+        "{everybody:?}"
+    );
+    assert_eq!(people("", &everybody[0], 2).await, everybody[1..3]);
+    assert_eq!(people("AN", "", 9).await, ["anna"]);
+    let people = store.person_records("anna", "", 1).await.unwrap();
+    assert!(people[0].standing.moderator && people[0].online);
 }

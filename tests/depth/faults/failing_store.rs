@@ -12,6 +12,9 @@ use overwire::model::{
     PasswordHash, Person, ResumeToken, Room, RoomId, SessionToken, Target, TokenHash, User, UserId,
     Version,
 };
+use overwire::moderation::{
+    DeedRecord, FoundMessages, GroupRecord, Moderated, Moderation, PersonRecord, Search, Standing,
+};
 use overwire::protocol::{Dialect, Hello};
 use overwire::relay::InProcess;
 use overwire::store::{
@@ -118,9 +121,21 @@ every_act_may_fail! {
     react(react: React) -> Reacted;
     reactions_of(user: UserId, room: RoomId, first: MessageId, last: MessageId, limit: usize) -> Vec<(MessageId, Emoji)>;
     mark_read(reads: Vec<(UserId, RoomId, MessageId)>) -> ();
-    make_group(maker: UserId, name: GroupName) -> ();
+    standing(user: UserId) -> Standing;
+    add_admin_link(token: TokenHash) -> ();
+    is_admin_link(token: TokenHash) -> bool;
+    become_moderator(link: TokenHash, user: UserId) -> bool;
+    arrive_as_moderator(link: TokenHash, spare: NewUser, password: PasswordHash, session: NewSession) -> Option<Begun>;
+    end_moderator(name: &str) -> bool;
+    moderate(moderation: Moderation) -> Moderated;
+    group_records(beginning: &str, after: &str, limit: usize) -> Vec<GroupRecord>;
+    group_record(room: RoomId) -> Option<GroupRecord>;
+    person_records(beginning: &str, after: &str, limit: usize) -> Vec<PersonRecord>;
+    message_records(search: Search) -> FoundMessages;
+    deeds(before: i64, limit: usize) -> Vec<DeedRecord>;
+    make_group(maker: UserId, name: GroupName) -> bool;
     groups(user: Option<UserId>, limit: usize) -> Vec<Room>;
-    group(name: &str) -> Option<Room>;
+    group(name: &str, me: Option<UserId>) -> Option<Room>;
     versions(rooms: Vec<RoomId>) -> Vec<Version>;
     newest(room: RoomId) -> Page;
     older(room: RoomId, before: MessageId) -> Page;
@@ -340,7 +355,7 @@ async fn nobody_is_let_in_by_halves() {
         assert!(
             place
                 .chat
-                .first_page("/chat/hi/", "http", "x")
+                .first_page("/chat/hi/", "http", "x", None)
                 .await
                 .is_err()
         );

@@ -3,6 +3,7 @@
 //! Whoever waits here waits for something to be so, never for time to pass; [`DEADLINE`] only
 //! ends a story that has gone wrong.
 
+pub(crate) mod device;
 pub(crate) mod door;
 pub(crate) mod page;
 pub(crate) mod program;
@@ -12,6 +13,7 @@ pub(crate) mod wire;
 
 use std::time::Duration;
 
+pub(crate) use device::Device;
 pub(crate) use door::{Answer, Door};
 pub(crate) use program::Program;
 pub(crate) use server::Server;

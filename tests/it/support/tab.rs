@@ -12,7 +12,7 @@ use super::wire::{Event, Handshake, Wire};
 use super::{Door, soon};
 
 /// Where pushes may go, beside `#message-<id>` and `#my-reaction-<id>-<code>`.
-const PLACES: [&str; 24] = [
+const PLACES: [&str; 29] = [
     "logged-user",
     "group-name",
     "messages-list",
@@ -37,6 +37,11 @@ const PLACES: [&str; 24] = [
     "users-mine",
     "users-online",
     "users-found",
+    "admin-groups",
+    "admin-people",
+    "admin-messages",
+    "admin-found",
+    "admin-deeds",
 ];
 /// The same for a client of the original design.
 const PLAIN_PLACES: [&str; 4] = ["logged-user", "group-name", "messages-list", "notice"];

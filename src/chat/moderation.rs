@@ -1,0 +1,358 @@
+//! What moderators look through and do, and what it means for whoever is here. It does not know how
+//! anybody becomes one.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Chat, Client, Result};
+use crate::hub::{Close, Region};
+use crate::model::{GroupName, MessageId, Millis, Room, RoomId, Target, UserId};
+use crate::moderation::{Deed, FoundMessages, Moderated, Moderation, Search};
+use crate::protocol::{Dialect, Frame, Moderate, Push, Refusal};
+use crate::store::Entered;
+use crate::views::Tone;
+
+/// How many groups, people or deeds are shown at once.
+const RECORDS: usize = 25;
+/// The longest words that are looked for, in characters.
+const SEARCH_CHARACTERS: usize = 200;
+/// Somebody who is on their way into a room for longer than this is not.
+const ENTERING: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+const BANNED: &str = "A moderator has banned you.";
+const MUTED: &str = "A moderator has muted you: nothing that you write is taken.";
+const UNMUTED: &str = "A moderator has unmuted you.";
+
+/// The tab comes back, and is let in where it still may be.
+const GROUP_CHANGED: Close = Close {
+    code: 1000,
+    reason: "the group has changed",
+    drain: true,
+};
+
+/// Which groups have lately changed so that some may not be in them any more.
+#[derive(Default)]
+pub(super) struct Changed(Mutex<VecDeque<(Instant, RoomId)>>);
+
+impl Changed {
+    fn add(&self, room: RoomId) {
+        let mut changed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while changed
+            .pop_front_if(|(at, _)| at.elapsed() > ENTERING)
+            .is_some()
+        {}
+        changed.push_back((Instant::now(), room));
+    }
+
+    fn has(&self, room: RoomId) -> bool {
+        let changed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        changed
+            .iter()
+            .any(|(at, other)| *other == room && at.elapsed() <= ENTERING)
+    }
+}
+
+pub(super) async fn act(chat: &Chat, client: &Client, action: Moderate) -> Result<()> {
+    // Whoever is a moderator no more finds nothing, and a deed looks again in its transaction.
+    if client.outbox.dialect != Dialect::Admin || !is_moderator(chat, client).await? {
+        return Err(not_allowed().into());
+    }
+    match action {
+        Moderate::LookForGroups { text, after } => {
+            look_for_groups(chat, client, &text, &after).await
+        }
+        Moderate::LookForPeople { text, after } => {
+            look_for_people(chat, client, &text, &after).await
+        }
+        Moderate::OpenGroup { room } => open_group(chat, client, room).await,
+        Moderate::LookForMessages {
+            room,
+            author,
+            words,
+            from,
+            until,
+            before,
+        } => {
+            let author = author.trim().trim_start_matches('@');
+            let search = Search {
+                room,
+                author: (!author.is_empty()).then(|| author.to_owned()),
+                words: words.chars().take(SEARCH_CHARACTERS).collect(),
+                from: day(&from)?,
+                until: day(&until)?.map(|day| day.after(DAY)),
+                before: before.unwrap_or(MessageId(i64::MAX)),
+            };
+            let found = look_for_messages(chat, search, &from, &until).await?;
+            chat.push(client, [found]);
+            Ok(())
+        }
+        Moderate::LookAtDeeds { before } => {
+            chat.push(client, [deeds(chat, before).await?]);
+            Ok(())
+        }
+        Moderate::RenameGroup { room, name } => {
+            let name = GroupName::new(&name).map_err(|bad| Refusal::new(bad.to_string()))?;
+            change_group(chat, client, room, Deed::RenameGroup { room, name }).await
+        }
+        Moderate::RemoveGroup { room } => {
+            change_group(chat, client, room, Deed::RemoveGroup { room }).await
+        }
+        Moderate::RestrictGroup { room, on } => {
+            change_group(chat, client, room, Deed::RestrictGroup { room, on }).await
+        }
+        Moderate::RestoreMessage { message, room } => {
+            done(chat, client, Deed::RestoreMessage { room, message }).await?;
+            show_message(chat, client, message, room).await
+        }
+        Moderate::Mute { name, on } => {
+            let user = done(
+                chat,
+                client,
+                Deed::Mute {
+                    name: name.clone(),
+                    on,
+                },
+            )
+            .await?;
+            if let Some(user) = user {
+                let words = if on { MUTED } else { UNMUTED };
+                tell_all(chat, user, words)?;
+            }
+            show_person(chat, client, &name).await
+        }
+        Moderate::Ban { name, on } => {
+            let user = done(
+                chat,
+                client,
+                Deed::Ban {
+                    name: name.clone(),
+                    on,
+                },
+            )
+            .await?;
+            if let (Some(user), true) = (user, on) {
+                chat.end_banned(user);
+            }
+            show_person(chat, client, &name).await
+        }
+    }
+}
+
+async fn is_moderator(chat: &Chat, client: &Client) -> Result<bool> {
+    Ok(chat.store.standing(client.user.id).await?.moderator)
+}
+
+fn not_allowed() -> Refusal {
+    Refusal::new("Only moderators can do that.")
+}
+
+/// A day as a date field has it, from its beginning in UTC.
+fn day(text: &str) -> std::result::Result<Option<Millis>, Refusal> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let moment = humantime::parse_rfc3339(&format!("{text}T00:00:00Z"));
+    let moment = moment.map_err(|_| Refusal::new("A day is written like 2026-11-21."))?;
+    let since = moment
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Ok(Some(Millis(0).after(since)))
+}
+
+async fn look_for_groups(chat: &Chat, client: &Client, text: &str, after: &str) -> Result<()> {
+    let text = text.trim().trim_start_matches('#');
+    // One more tells that there are more.
+    let mut groups = chat.store.group_records(text, after, RECORDS + 1).await?;
+    let more = groups.len() > RECORDS;
+    groups.truncate(RECORDS);
+    chat.push(client, [chat.views.admin_groups(text, &groups, more)?]);
+    Ok(())
+}
+
+async fn look_for_people(chat: &Chat, client: &Client, text: &str, after: &str) -> Result<()> {
+    let text = text.trim().trim_start_matches('@');
+    let mut people = chat.store.person_records(text, after, RECORDS + 1).await?;
+    let more = people.len() > RECORDS;
+    people.truncate(RECORDS);
+    chat.push(client, [chat.views.admin_people(text, &people, more)?]);
+    Ok(())
+}
+
+async fn open_group(chat: &Chat, client: &Client, room: RoomId) -> Result<()> {
+    let Some(group) = chat.store.group_record(room).await? else {
+        return Err(nothing().into());
+    };
+    let found = chat.store.message_records(newest(room)).await?;
+    chat.push(client, [chat.views.admin_messages(&group, &found)?]);
+    Ok(())
+}
+
+fn newest(room: RoomId) -> Search {
+    Search {
+        room,
+        author: None,
+        words: String::new(),
+        from: None,
+        until: None,
+        before: MessageId(i64::MAX),
+    }
+}
+
+async fn look_for_messages(chat: &Chat, search: Search, from: &str, until: &str) -> Result<Push> {
+    let found = chat.store.message_records(search.clone()).await?;
+    Ok(chat.views.admin_found(&search, from, until, &found)?)
+}
+
+async fn deeds(chat: &Chat, before: Option<i64>) -> Result<Push> {
+    let before = before.unwrap_or(i64::MAX);
+    let mut deeds = chat.store.deeds(before, RECORDS + 1).await?;
+    let more = deeds.len() > RECORDS;
+    deeds.truncate(RECORDS);
+    Ok(chat.views.admin_deeds(&deeds, more)?)
+}
+
+fn nothing() -> Refusal {
+    Refusal::new("There is nothing of that name, or not any more.")
+}
+
+/// Does something, says so and shows it among the deeds. Answers whom it was about.
+async fn done(chat: &Chat, client: &Client, deed: Deed) -> Result<Option<UserId>> {
+    let moderation = Moderation {
+        node: chat.node,
+        by: client.user.id,
+        deed,
+    };
+    let (words, user) = match chat.store.moderate(moderation).await? {
+        Moderated::Done { words, user } => (words, user),
+        Moderated::Already => return Ok(None),
+        Moderated::NotAllowed => return Err(not_allowed().into()),
+        Moderated::Nothing => return Err(nothing().into()),
+        Moderated::NameTaken => {
+            return Err(Refusal::new("Another group has that name.").into());
+        }
+        Moderated::Protected => {
+            let words =
+                "That cannot be done to a moderator, nor to the group in which everybody begins.";
+            return Err(Refusal::new(words).into());
+        }
+    };
+    tracing::info!(
+        user.id = client.user.id.0,
+        about = user.map(|user| user.0),
+        "moderated"
+    );
+    chat.say(client, &Refusal::new(format!("You {words}.")), Tone::Done)?;
+    chat.push(client, [deeds(chat, None).await?]);
+    Ok(user)
+}
+
+async fn change_group(chat: &Chat, client: &Client, room: RoomId, deed: Deed) -> Result<()> {
+    done(chat, client, deed).await?;
+    // Those who are in it come again, and find what has become of it.
+    chat.changed.add(room);
+    for tab in chat.hub.in_room(room) {
+        tab.close(GROUP_CHANGED);
+    }
+    chat.people.lobby_changed();
+    let group = chat.store.group_record(room).await?;
+    chat.push(client, [chat.views.admin_group(room, group.as_ref())?]);
+    Ok(())
+}
+
+/// A message has been deleted, from whichever page.
+pub(super) async fn deleted(
+    chat: &Chat,
+    client: &Client,
+    message: MessageId,
+    room: Option<RoomId>,
+) -> Result<()> {
+    match (client.outbox.dialect, room) {
+        (Dialect::Admin, Some(room)) if is_moderator(chat, client).await? => {
+            chat.push(client, [deeds(chat, None).await?]);
+            show_message(chat, client, message, room).await
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn show_message(
+    chat: &Chat,
+    client: &Client,
+    message: MessageId,
+    room: RoomId,
+) -> Result<()> {
+    let search = Search {
+        before: MessageId(message.0.saturating_add(1)),
+        ..newest(room)
+    };
+    let FoundMessages { messages, .. } = chat.store.message_records(search).await?;
+    if let Some(record) = messages.first().filter(|one| one.message.id == message) {
+        chat.push(client, [chat.views.admin_message(record)?]);
+    }
+    Ok(())
+}
+
+async fn show_person(chat: &Chat, client: &Client, name: &str) -> Result<()> {
+    let name = name.to_lowercase();
+    let people = chat.store.person_records(&name, "", 1).await?;
+    if let Some(person) = people.first().filter(|one| one.user.name == name) {
+        chat.push(client, [chat.views.admin_person(person)?]);
+    }
+    Ok(())
+}
+
+/// Says something in all tabs of somebody.
+fn tell_all(chat: &Chat, user: UserId, words: &str) -> Result<()> {
+    let notice = chat.views.notice(&Refusal::new(words), Tone::Refusal)?;
+    let notice: Frame = notice.encode();
+    for tab in chat.hub.of_user(user) {
+        if tab.dialect.is_html() {
+            tab.show(Region::Notice, notice.clone());
+        }
+    }
+    Ok(())
+}
+
+impl Chat {
+    /// What a moderator is shown first.
+    pub(super) async fn show_admin(&self, client: &Client) -> Result<()> {
+        if !is_moderator(self, client).await? {
+            return Err(not_allowed().into());
+        }
+        look_for_groups(self, client, "", "").await?;
+        look_for_people(self, client, "", "").await?;
+        self.push(client, [deeds(self, None).await?]);
+        Ok(())
+    }
+
+    /// Somebody may not be here any more: their sockets are told so and closed.
+    fn end_banned(&self, user: UserId) {
+        self.accounts.ended(user);
+        for tab in self.hub.of_user(user) {
+            if let Some(words) = self.farewell(tab.dialect, BANNED) {
+                tab.push([words]);
+            }
+            tab.close(Close {
+                code: 1008,
+                reason: "banned",
+                drain: true,
+            });
+        }
+    }
+
+    /// Whoever has just entered a group that has lately changed comes again, unless they still may
+    /// be there: the change may have found no socket of theirs in it to close.
+    pub(super) async fn look_again_at(&self, client: &Client, room: &Room) -> Result<()> {
+        if !self.changed.has(room.id) {
+            return Ok(());
+        }
+        let (returning, user) = (client.returning, client.user.id);
+        let entered = self.store.enter(returning, user, Target::Room(room.id));
+        if entered.await? != Entered::Room(room.clone()) {
+            client.outbox.close(GROUP_CHANGED);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,29 @@
+-- Who watches over the chat, what they did, and what it means for whom.
+
+alter table users add column moderator_at integer; -- since when they are a moderator
+alter table users add column muted_at integer;     -- since when nothing they write is taken
+alter table users add column banned_at integer;    -- since when nobody can be them any more
+
+-- Of a group: since when it is for moderators alone. Its name_key then begins with "!", which no
+-- name has, so that others may have a group of that name and learn nothing.
+alter table rooms add column restricted_at integer;
+-- Since when it is there for nobody; its name_key then is "~" and its id.
+alter table rooms add column removed_at integer;
+create index rooms_restricted on rooms (name_key) where restricted_at is not null;
+
+alter table messages add column deleted_by integer; -- who deleted it, if not its author
+
+create table admin_links (
+    -- An address that makes one visitor a moderator.
+    token_hash blob primary key,
+    made_at integer not null
+) without rowid;
+
+create table deeds (
+    -- What a moderator did, in words that say what was meant then.
+    id integer primary key autoincrement,
+    at integer not null,
+    moderator_id integer,                    -- null: on the server's command line
+    moderator text not null,                 -- how the moderator was called
+    deed text not null
+);

@@ -1,0 +1,78 @@
+//! The page at which moderators look after the chat.
+
+use thirtyfour::Key;
+
+use crate::browser::{Tab, story};
+use crate::server::Server;
+
+/// Becomes a moderator by an address that the server's command line prints.
+pub(crate) async fn becomes_moderator(tab: &Tab<'_>, server: &Server) {
+    tab.goto(&server.admin_link()).await;
+    tab.run("document.querySelector('#new-password').focus()")
+        .await;
+    tab.types("my tongue is green").await;
+    tab.presses(Key::Enter).await;
+    tab.sees("#admin-deeds .record").await;
+    tab.until("location.pathname === '/admin/'").await;
+}
+
+#[tokio::test]
+async fn a_moderator_looks_after_groups_people_and_messages() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        // He is there before the browser knows the moderator, whom it would take him for.
+        let bob = browser.person(&server.url("/")).await;
+        let b = bob.name().await;
+        let desk = browser.window().await;
+        becomes_moderator(&desk, &server).await;
+        let mod_name: String = desk
+            .get("document.querySelector('#logged-user [data-user]').dataset.user")
+            .await;
+        desk.sees("#admin-groups .record").await;
+        desk.sees("#admin-people .record").await;
+
+        bob.says("rude words").await;
+        desk.click("#admin-groups .record:nth-child(2) [data-action='Open group']")
+            .await;
+        desk.sees("#admin-found .record").await;
+        desk.click("#admin-found [data-action='Delete message']")
+            .await;
+        let line = format!("A moderator deleted a message of {b}.");
+        bob.hears(&line).await;
+        desk.click("#admin-found [data-action='Restore message']")
+            .await;
+        bob.hears("rude words").await;
+
+        desk.run("document.querySelector('#person-search').focus()")
+            .await;
+        desk.types(&b).await;
+        desk.until(&format!(
+            "document.querySelectorAll('#admin-people .record').length === 1 \
+             && document.querySelector('#admin-people').textContent.includes('{b}')"
+        ))
+        .await;
+        desk.click("#admin-people [data-action=Mute]").await;
+        bob.sees("#notice [data-tone=refusal]").await;
+        bob.sends("not taken").await;
+        bob.until("document.querySelector('#message-text').value === 'not taken'")
+            .await;
+        desk.click("#admin-people [data-action=Ban]").await;
+        bob.until("document.querySelector('#notice').textContent.includes('banned you')")
+            .await;
+        bob.until("document.documentElement.dataset.connected === 'false'")
+            .await;
+        desk.until(&format!(
+            "document.querySelector('#admin-deeds').textContent.includes('banned {b}')"
+        ))
+        .await;
+
+        // The chat knows the moderator, who finds the way back.
+        desk.goto(&server.url("/")).await;
+        desk.is_somebody().await;
+        assert_eq!(desk.name().await, mod_name);
+        desk.click("#account .me__change").await;
+        desk.click("#account a[href='/admin/']").await;
+        desk.sees("#admin-deeds .record").await;
+    })
+    .await;
+}

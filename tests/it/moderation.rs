@@ -1,0 +1,630 @@
+//! Moderators: how one becomes one, what they do at their own page and in the rooms, and that nobody
+//! else can do any of it or finds what is for them alone.
+
+use overwire::model::ResumeToken;
+use serde_json::{Value, json};
+
+use super::support::device::PASSWORD;
+use super::support::page::{Element, Page};
+use super::support::wire::{Event, Handshake, Wire};
+use super::support::{Device, Server, Tab, soon};
+
+/// The page at `/admin/`, in a browser without windows.
+struct Desk {
+    wire: Wire,
+    page: Page,
+}
+
+fn handshake(device: &Device) -> Handshake {
+    let mut handshake = Handshake {
+        path: Some("/admin/ws/".to_owned()),
+        ..Handshake::default()
+    };
+    let offers = ("Sec-WebSocket-Protocol", "overwire.v1".to_owned());
+    let origin = ("Origin", format!("http://{}", device.door.0));
+    let cookie = device.cookie.clone().map(|cookie| ("Cookie", cookie));
+    for (name, value) in [Some(offers), Some(origin), cookie].into_iter().flatten() {
+        handshake.headers.push((name.to_owned(), value));
+    }
+    handshake
+}
+
+impl Desk {
+    async fn open(device: &Device) -> Self {
+        let cookie = device.cookie.clone().unwrap();
+        let headers = [("Cookie", cookie.as_str())];
+        let page = device.door.get_with("/admin/", &headers).await;
+        assert_eq!(page.status, 200, "{}", page.body);
+        let wire = device.door.socket(&handshake(device)).await.unwrap();
+        assert_eq!(wire.protocol.as_deref(), Some("overwire.v1"));
+        let page = Page::parse(&page.body);
+        let mut desk = Self { wire, page };
+        desk.until("what moderators did", |desk| {
+            !desk.text("admin-deeds").is_empty()
+        })
+        .await;
+        desk
+    }
+
+    fn sends(&self, action: &str, data: Value) {
+        let text = json!({ "action": action, "data": data }).to_string();
+        self.wire.text(text);
+    }
+
+    async fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            while !is_so(self) {
+                let Event::Text(frame) = self.wire.next().await else {
+                    panic!("the desk is closed");
+                };
+                let push: Value = serde_json::from_str(&frame).unwrap();
+                let text = |key: &str| push.get(key).and_then(Value::as_str);
+                let place = text("selector").unwrap().strip_prefix('#').unwrap();
+                let put = self.page.put(place, text("swap"), text("html").unwrap());
+                // Of what was done to somebody who is not on show, nothing is.
+                let row = ["admin-group-", "admin-person-", "admin-message-"];
+                let row = row.iter().any(|row| place.starts_with(row));
+                assert!(put || row, "there is no such place: {frame}");
+            }
+        };
+        soon(what, waiting).await;
+    }
+
+    /// Does something and waits until a place says so.
+    async fn does(&mut self, action: &str, data: Value, place: &str, words: &str) {
+        self.sends(action, data);
+        self.until(words, |desk| desk.text(place).contains(words))
+            .await;
+    }
+
+    async fn is_refused(&mut self, action: &str, data: Value) -> String {
+        self.page.put("notice", None, "");
+        self.sends(action, data);
+        self.until("a notice", |desk| !desk.text("notice").is_empty())
+            .await;
+        self.text("notice")
+    }
+
+    fn text(&self, place: &str) -> String {
+        self.page.get(place).map(Element::text).unwrap_or_default()
+    }
+
+    fn all(&self, class: &str) -> Vec<&Element> {
+        let all = self.page.root().all();
+        all.filter(|part| part.has_class(class)).collect()
+    }
+
+    /// The id of the group of that name, as its row has it.
+    fn room(&self, name: &str) -> String {
+        let rows = self.all("record").into_iter();
+        let row = rows
+            .filter(|row| row.text().starts_with(&format!("#{name}")))
+            .find_map(|row| row.id()?.strip_prefix("admin-group-"));
+        row.unwrap_or_else(|| panic!("no #{name} in {}", self.text("admin-groups")))
+            .to_owned()
+    }
+}
+
+/// An address that makes a moderator.
+async fn link(server: &Server) -> String {
+    let token = ResumeToken::random();
+    server.store().add_admin_link(token.hash()).await.unwrap();
+    token.to_string()
+}
+
+/// A moderator in the first group, and their page.
+async fn moderator(server: &Server) -> (Device, Tab, Desk) {
+    let (mut device, mut tab) = Device::of_somebody(server).await;
+    let link = link(server).await;
+    let answer = device.sends("/admin/link/", &[("link", &link)]).await;
+    assert_eq!(
+        (answer.status, answer.header("Location")),
+        (303, Some("/admin/"))
+    );
+    tab.reloads().await;
+    let desk = Desk::open(&device).await;
+    (device, tab, desk)
+}
+
+#[tokio::test]
+async fn whoever_opens_the_address_first_is_a_moderator_and_nobody_after() {
+    let server = Server::start().await;
+    let link = link(&server).await;
+    let address = format!("/admin/link/?{link}");
+    // Looking at it uses nothing up.
+    for _ in 0..2 {
+        let page = server.get(&address).await;
+        assert_eq!(page.status, 200);
+        assert!(
+            page.body.contains("new-password"),
+            "a stranger needs a name"
+        );
+    }
+    let (mut anna, mut tab) = Device::of_somebody(&server).await;
+    let name = tab.name();
+    assert!(!tab.page.the("account").text().contains("Moderation"));
+    let cookie = anna.cookie.clone().unwrap();
+    let page = server.get_with(&address, &[("Cookie", &cookie)]).await;
+    assert!(page.body.contains(&name) && !page.body.contains("new-password"));
+    let answer = anna.sends("/admin/link/", &[("link", &link)]).await;
+    assert_eq!(answer.status, 303);
+    tab.reloads().await;
+    assert!(tab.page.the("account").text().contains("Moderation"));
+    let desk = Desk::open(&anna).await;
+    assert!(desk.text("admin-deeds").contains("became a moderator"));
+
+    let (mut bob, _) = Device::of_somebody(&server).await;
+    for (link, words) in [(&*link, "has been used"), ("nonsense", "has been used")] {
+        let answer = bob.sends("/admin/link/", &[("link", link)]).await;
+        assert_eq!(answer.status, 404);
+        assert!(answer.body.contains(words), "{}", answer.body);
+        let page = server.get(&format!("/admin/link/?{link}")).await;
+        assert_eq!(page.status, 404);
+    }
+    assert_eq!(server.count("users where moderator_at is not null"), 1);
+}
+
+#[tokio::test]
+async fn a_stranger_with_an_address_keeps_a_name_by_it() {
+    let server = Server::start().await;
+    let link = link(&server).await;
+    let mut anna = Device::new(&server);
+    for (password, status) in [("short", 422), (PASSWORD, 303)] {
+        let fields = [("link", &*link), ("password", password)];
+        let answer = anna.sends("/admin/link/", &fields).await;
+        assert_eq!(answer.status, status, "{}", answer.body);
+    }
+    let desk = Desk::open(&anna).await;
+    let me = desk.page.the("logged-user").with("data-user").next();
+    let name = me.unwrap().attribute("data-user").unwrap().to_owned();
+    let tab = anna.tab("/chat/hi/").await;
+    assert_eq!(tab.name(), name);
+    Device::new(&server).signs_in(&name).await;
+}
+
+#[tokio::test]
+async fn nobody_else_gets_to_the_page_its_socket_or_its_deeds() {
+    let server = Server::start().await;
+    let (_anna, _, desk) = moderator(&server).await;
+    let room = desk.room("python");
+    let (bob, mut tab) = Device::of_somebody(&server).await;
+    let mut guest = server.tab().await;
+    for device in [&bob, &Device::new(&server)] {
+        let cookie = device.cookie.clone().unwrap_or_default();
+        let page = server.get_with("/admin/", &[("Cookie", &cookie)]).await;
+        assert_eq!(page.status, 403);
+        assert!(page.body.contains("/sign-in/") && !page.body.contains("admin-deeds"));
+        let socket = server.socket(&handshake(device)).await;
+        assert_eq!(socket.err(), Some(403));
+    }
+    for tab in [&mut tab, &mut guest] {
+        let name = tab.name();
+        for (action, data) in [
+            ("Look for groups", json!({})),
+            ("Look for people", json!({})),
+            ("Look at deeds", json!({})),
+            ("Open group", json!({ "room": room })),
+            ("Look for messages", json!({ "room": room })),
+            ("Rename group", json!({ "room": room, "groupName": "x" })),
+            ("Remove group", json!({ "room": room })),
+            ("Restrict group", json!({ "room": room, "on": true })),
+            ("Restore message", json!({ "room": room, "message": 1 })),
+            ("Mute", json!({ "userName": name, "on": true })),
+            ("Ban", json!({ "userName": name, "on": true })),
+        ] {
+            let words = tab.is_refused(action, data).await;
+            assert_eq!(words, "Only moderators can do that.", "{action}");
+        }
+    }
+    // Another site's page cannot send the form, nor open the socket.
+    let link = link(&server).await;
+    let headers = [
+        ("Origin", "https://evil.example"),
+        ("Cookie", bob.cookie.as_deref().unwrap()),
+    ];
+    let fields = [("link", &*link)];
+    let sent = server.post("/admin/link/", &fields, &headers).await;
+    assert_eq!(sent.status, 403);
+    assert_eq!(server.count("users where moderator_at is not null"), 1);
+    assert_eq!(server.count("deeds"), 1);
+}
+
+#[tokio::test]
+async fn whoever_is_a_moderator_no_more_finds_nothing() {
+    let server = Server::start().await;
+    let (device, tab, mut desk) = moderator(&server).await;
+    assert!(server.store().end_moderator(&tab.name()).await.unwrap());
+    let mute = json!({ "userName": "nobody", "on": true });
+    let words = "Only moderators can do that.";
+    assert!(desk.is_refused("Mute", mute).await.contains(words));
+    assert!(
+        desk.is_refused("Look at deeds", json!({}))
+            .await
+            .contains(words)
+    );
+    let socket = server.socket(&handshake(&device)).await;
+    assert_eq!(socket.err(), Some(403));
+}
+
+#[tokio::test]
+async fn whoever_is_muted_is_told_and_reads_on() {
+    let server = Server::start().await;
+    let (_device, mut anna, mut desk) = moderator(&server).await;
+    let mut bob = server.tab().await;
+    let b = bob.name();
+    bob.says("before").await;
+    let mark = bob.pushes.len();
+    let mute = |on| json!({ "userName": b.to_uppercase(), "on": on });
+    desk.does("Mute", mute(true), "notice", &format!("You muted {b}."))
+        .await;
+    desk.does(
+        "Look for people",
+        json!({ "text": b }),
+        "admin-people",
+        "Unmute",
+    )
+    .await;
+    let words = "A moderator has muted you: nothing that you write is taken.";
+    assert_eq!(bob.is_told_since(mark).await, words);
+    let room = bob.room();
+    let key = "6a3c8f8e-0d6a-4a53-9a52-2a3f6b1f1d11";
+    let message = bob.messages()[0].id;
+    for (action, data) in [
+        (
+            "New message",
+            json!({ "message": "after", "room": room, "key": key }),
+        ),
+        (
+            "New message",
+            json!({ "message": format!("/pm {} psst", anna.name()) }),
+        ),
+        (
+            "Edit message",
+            json!({ "message": message, "text": "x", "room": room }),
+        ),
+        (
+            "React",
+            json!({ "message": message, "emoji": "👍", "on": true, "room": room }),
+        ),
+        ("New group", json!({ "groupName": "bobs" })),
+        ("Change name", json!({ "name": "Robert" })),
+    ] {
+        assert_eq!(bob.is_refused(action, data).await, words, "{action}");
+    }
+    bob.is_settled(key).await;
+    bob.sends("Typing", json!({ "room": room }));
+    bob.hears_all().await;
+    anna.says("can you hear me?").await;
+    bob.sees_exactly(&["before", "can you hear me?"]).await;
+    assert!(anna.pushes_to("room-typing", 0).is_empty());
+    // Also after coming back.
+    bob.reconnects().await;
+    let again = json!({ "message": "after", "room": bob.room() });
+    assert_eq!(bob.is_refused("New message", again).await, words);
+    desk.does("Mute", mute(false), "notice", &format!("You unmuted {b}."))
+        .await;
+    bob.says("after").await;
+    anna.sees_exactly(&["before", "can you hear me?", "after"])
+        .await;
+    desk.until("it on record", |desk| {
+        desk.text("admin-deeds").contains(&format!("unmuted {b}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_is_banned_is_gone_at_once_and_nothing_of_theirs_is_accepted() {
+    let server = Server::start().await;
+    let (_device, mut anna, mut desk) = moderator(&server).await;
+    let (mut phone, mut bob) = Device::of_somebody(&server).await;
+    let b = bob.name();
+    let mut second = phone.tab("/chat/python/").await;
+    let mut guest = server.tab().await;
+    let g = guest.name();
+    bob.says("spam").await;
+    for name in [&b, &g] {
+        let ban = json!({ "userName": name, "on": true });
+        desk.does("Ban", ban, "notice", &format!("You banned {name}."))
+            .await;
+    }
+    for tab in [&mut bob, &mut second, &mut guest] {
+        assert_eq!(tab.is_closed().await, Some(1008));
+        assert_eq!(tab.notice(), "A moderator has banned you.");
+    }
+    // Whoever comes back is somebody new, and the password is good for nothing.
+    guest.reconnects().await;
+    assert_ne!(guest.name(), g);
+    bob.reloads().await;
+    assert_ne!(bob.name(), b);
+    let fields = [("name", &*b), ("password", PASSWORD)];
+    assert_eq!(phone.sends("/sign-in/", &fields).await.status, 401);
+    anna.until("bob to be gone", |tab| {
+        !tab.people("users-online").contains(&b) && !tab.page.the("room-people").text().contains(&b)
+    })
+    .await;
+    // Neither a moderator nor oneself.
+    let ban = json!({ "userName": anna.name(), "on": true });
+    let words = desk.is_refused("Ban", ban).await;
+    assert!(
+        words.contains("neither") || words.contains("cannot be done"),
+        "{words}"
+    );
+    let unban = json!({ "userName": b, "on": false });
+    desk.does("Ban", unban, "notice", &format!("You unbanned {b}."))
+        .await;
+    phone.signs_in(&b).await;
+}
+
+#[tokio::test]
+async fn a_group_for_moderators_cannot_be_seen_nor_probed() {
+    let server = Server::start().await;
+    let (device, mut anna, mut desk) = moderator(&server).await;
+    let mut bob = server.tab_at("/chat/python/").await;
+    let mut plain = server.plain_tab().await;
+    bob.says("in the open").await;
+    plain.sends(
+        "Change group",
+        json!({ "groupName": "python", "isGroup": true }),
+    );
+    plain.sees("in the open").await;
+    let (room, version) = (bob.room().unwrap(), bob.version().unwrap());
+    let restrict = json!({ "room": desk.room("python"), "on": true });
+    desk.does(
+        "Restrict group",
+        restrict,
+        "admin-groups",
+        "moderators only",
+    )
+    .await;
+    for tab in [&mut bob, &mut plain] {
+        assert_eq!(tab.is_closed().await, Some(1000));
+    }
+    bob.reconnects().await;
+    bob.until("to be told", |tab| {
+        tab.notice() == "There is no group #python."
+    })
+    .await;
+    assert_eq!(bob.title(), "#hi");
+    anna.enters_group("!python").await;
+    anna.says("among us").await;
+
+    // By its id, its name, its address and its messages: all the same as what never was.
+    let message = anna.messages()[0].id;
+    let nowhere = "AAAAAAAAAAE".to_owned();
+    let mut answers = Vec::new();
+    for (room, name) in [(&room, "python"), (&nowhere, "nowhere")] {
+        let mut told = Vec::new();
+        for (action, data) in [
+            ("New message", json!({ "message": "x", "room": room })),
+            ("Open message", json!({ "message": message, "room": room })),
+            (
+                "React",
+                json!({ "message": message, "emoji": "👍", "on": true, "room": room }),
+            ),
+            (
+                "Delete message",
+                json!({ "message": message, "room": room }),
+            ),
+            (
+                "Change group",
+                json!({ "groupName": name, "isGroup": true }),
+            ),
+            (
+                "Change group",
+                json!({ "groupName": format!("!{name}"), "isGroup": true }),
+            ),
+        ] {
+            told.push(bob.is_refused(action, data).await.replace(name, "…"));
+        }
+        let page = server.get(&format!("/chat/{name}/")).await;
+        told.push(format!("{}", page.status));
+        answers.push(told);
+    }
+    assert_eq!(answers[0], answers[1]);
+    let mut stranger = Tab::load(server.door, "/chat/hi/").await;
+    let mut handshake = stranger.handshake();
+    handshake.query = format!("?room={room}&after={version}&at=/chat/python/");
+    stranger.opens_socket_with(&handshake).await;
+    stranger
+        .until("the first group", |tab| tab.title() == "#hi")
+        .await;
+    stranger.hears_all().await;
+    assert!(stranger.texts().is_empty());
+    let lists = bob.page.the("groups-list").text();
+    assert!(!lists.contains("python"), "{lists}");
+    // Making one of that name makes one.
+    bob.sends("New group", json!({ "groupName": "Python" }));
+    bob.until("a group", |tab| tab.title() == "#Python").await;
+    assert_ne!(bob.room().unwrap(), room);
+    // Moderators know the two apart, already in the page as it is loaded.
+    let cookie = device.cookie.clone().unwrap();
+    let headers = [("Cookie", cookie.as_str())];
+    let page = server.get_with("/chat/!python/", &headers).await;
+    assert!(page.status == 200 && page.body.contains("among us"));
+    assert_eq!(server.get("/chat/!python/").await.status, 404);
+    let mut other = device.tab("/chat/!python/").await;
+    assert_eq!(other.room().unwrap(), room);
+    other.sees("among us").await;
+}
+
+#[tokio::test]
+async fn a_group_is_renamed_with_everybody_in_it_and_removed() {
+    let server = Server::start().await;
+    let (_device, _anna, mut desk) = moderator(&server).await;
+    let mut bob = server.tab_at("/chat/python/").await;
+    bob.says("hello").await;
+    let room = desk.room("python");
+    let rename = |name: &str| json!({ "room": room, "groupName": name });
+    for (name, expected) in [
+        ("", "letter or a digit"),
+        ("events", "Another group has that name."),
+        ("a/b", "is none of them"),
+    ] {
+        let words = desk.is_refused("Rename group", rename(name)).await;
+        assert!(words.contains(expected), "{words}");
+    }
+    desk.does("Rename group", rename("Snakes"), "admin-groups", "#Snakes")
+        .await;
+    assert_eq!(bob.is_closed().await, Some(1000));
+    bob.reconnects().await;
+    assert_eq!(
+        (bob.title(), &*bob.location),
+        ("#Snakes".to_owned(), "/chat/Snakes/")
+    );
+    bob.sees_exactly(&["hello"]).await;
+    assert_eq!(server.get("/chat/python/").await.status, 404);
+
+    let hi = json!({ "room": desk.room("hi") });
+    let words = desk.is_refused("Remove group", hi).await;
+    assert!(words.contains("everybody begins"), "{words}");
+    desk.sends("Remove group", json!({ "room": room }));
+    desk.until("the group to go", |desk| {
+        !desk.text("admin-groups").contains("Snakes")
+    })
+    .await;
+    assert_eq!(bob.is_closed().await, Some(1000));
+    bob.reconnects().await;
+    assert_eq!(bob.title(), "#hi");
+    assert_eq!(server.get("/chat/Snakes/").await.status, 404);
+    desk.until("both on record", |desk| {
+        let deeds = desk.text("admin-deeds");
+        deeds.contains("renamed #python to #Snakes") && deeds.contains("removed #Snakes")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_moderator_deletes_any_message_and_restores_it() {
+    let server = Server::start().await;
+    let (_device, mut anna, mut desk) = moderator(&server).await;
+    let mut bob = server.tab().await;
+    let b = bob.name();
+    bob.says("rude").await;
+    bob.says("mine to delete").await;
+    anna.sees("mine to delete").await;
+    let (rude, own) = (bob.messages()[0].id, bob.messages()[1].id);
+    // From the room itself.
+    let data = |message: i64| json!({ "message": message, "room": anna.room() });
+    let (rude_there, own_there) = (data(rude), data(own));
+    anna.sends("Open message", rude_there.clone());
+    anna.until("the way to delete it", |tab| {
+        tab.page
+            .the("message-form")
+            .text()
+            .contains("Delete as a moderator")
+    })
+    .await;
+    anna.sends("Delete message", rude_there.clone());
+    let line = format!("A moderator deleted a message of {b}.");
+    for tab in [&mut anna, &mut bob] {
+        tab.sees_exactly(&[&line, "mine to delete"]).await;
+    }
+    bob.sends("Delete message", own_there.clone());
+    let own_line = format!("{b} deleted a message.");
+    anna.sees_exactly(&[&line, &own_line]).await;
+
+    // At the desk both can still be read, and the one restored.
+    let room = desk.room("hi");
+    desk.does("Open group", json!({ "room": room }), "admin-found", "rude")
+        .await;
+    let found = desk.text("admin-found");
+    assert!(found.contains("mine to delete") && found.contains("deleted by its author"));
+    assert_eq!(found.matches("Restore").count(), 1, "{found}");
+    desk.sends("Restore message", json!({ "room": room, "message": rude }));
+    bob.sees_exactly(&["rude", &own_line]).await;
+    desk.until("the way to delete it", |desk| {
+        desk.text(&format!("admin-message-{rude}"))
+            .contains("Delete")
+    })
+    .await;
+    desk.sends("Delete message", json!({ "room": room, "message": rude }));
+    bob.sees_exactly(&[&line, &own_line]).await;
+    desk.until("the way to restore it", |desk| {
+        desk.text(&format!("admin-message-{rude}"))
+            .contains("Restore")
+    })
+    .await;
+    // Others cannot, nor can a moderator look into private rooms.
+    let mut carl = server.tab().await;
+    assert_eq!(
+        carl.is_refused("Delete message", rude_there).await,
+        "Somebody else wrote that message."
+    );
+    bob.opens_private(&carl.name()).await;
+    bob.says("between us").await;
+    let (private, message) = (bob.room(), bob.messages()[0].id);
+    let words = desk
+        .is_refused("Open group", json!({ "room": private }))
+        .await;
+    assert!(words.contains("There is nothing of that name"), "{words}");
+    let there = json!({ "room": private, "message": message });
+    let words = desk.is_refused("Delete message", there).await;
+    assert!(words.contains("There is no such message"), "{words}");
+    let look = json!({ "room": private, "words": "between" });
+    desk.does("Look for messages", look, "admin-found", "No such message")
+        .await;
+}
+
+#[tokio::test]
+async fn messages_are_looked_for_by_author_words_and_day() {
+    let server = Server::start().await;
+    let (_device, anna, mut desk) = moderator(&server).await;
+    let mut bob = server.tab().await;
+    for number in 0..60 {
+        bob.says(&format!("number {number}")).await;
+    }
+    let room = desk.room("hi");
+    desk.does(
+        "Open group",
+        json!({ "room": room }),
+        "admin-found",
+        "number 59",
+    )
+    .await;
+    assert!(!desk.text("admin-found").contains("number 9\n"));
+    let more = desk.page.the("admin-found").all();
+    let more = more
+        .filter_map(|part| part.attribute("data-payload"))
+        .find(|payload| payload.contains("before"));
+    let more: Value = serde_json::from_str(more.expect("the way to older ones")).unwrap();
+    desk.does("Look for messages", more, "admin-found", "number 0")
+        .await;
+    let count = |desk: &Desk| {
+        let place = desk.page.the("admin-found");
+        place.all().filter(|part| part.has_class("record")).count()
+    };
+    assert_eq!(count(&desk), 10);
+    let b = bob.name();
+    for (search, expected) in [
+        (json!({ "words": "NUMBER 17" }), 1),
+        (
+            json!({ "author": format!("@{b}"), "words": "number 3" }),
+            15,
+        ),
+        (json!({ "author": anna.name() }), 0),
+        (json!({ "from": "2020-01-01", "until": "2020-12-31" }), 0),
+        (json!({ "from": "2020-01-01", "words": "number 17" }), 1),
+    ] {
+        let mut data = search.clone();
+        data["room"] = json!(room);
+        desk.page.put("admin-found", None, "");
+        desk.sends("Look for messages", data);
+        desk.until("an answer", |desk| {
+            !desk.all("records").is_empty() && { !desk.text("admin-found").is_empty() }
+        })
+        .await;
+        assert_eq!(count(&desk), expected, "{search}");
+    }
+    for (key, bad) in [("from", "yesterday"), ("until", "2026-13-01")] {
+        let words = desk.is_refused("Look for messages", json!({ "room": room, key: bad }));
+        assert!(words.await.contains("A day is written like"));
+    }
+    for bad in [
+        json!({}),
+        json!({ "room": 1 }),
+        json!({ "room": room, "before": "x" }),
+        json!({ "room": room, "words": 1 }),
+    ] {
+        desk.is_refused("Look for messages", bad).await;
+    }
+}

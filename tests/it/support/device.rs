@@ -1,0 +1,68 @@
+//! A browser without windows: what it keeps of a server, and the plain forms that it sends.
+
+use super::{Answer, Door, Server, Tab};
+
+pub(crate) const PASSWORD: &str = "my tongue is green";
+
+/// What a browser keeps of a server, beside its tabs.
+pub(crate) struct Device {
+    pub(crate) door: Door,
+    pub(crate) cookie: Option<String>,
+}
+
+impl Device {
+    pub(crate) fn new(server: &Server) -> Self {
+        Self {
+            door: server.door,
+            cookie: None,
+        }
+    }
+
+    /// Sends a form from the page of a group.
+    pub(crate) async fn sends(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let origin = format!("http://{}", self.door.0);
+        let referer = format!("{origin}/chat/python/");
+        let mut headers = vec![("Origin", &*origin), ("Referer", &*referer)];
+        if let Some(cookie) = &self.cookie {
+            headers.push(("Cookie", cookie));
+        }
+        let answer = self.door.post(path, fields, &headers).await;
+        if let Some(set) = answer.header("Set-Cookie") {
+            let (cookie, _) = set.split_once(';').unwrap();
+            let is_there = !cookie.ends_with('=');
+            self.cookie = is_there.then(|| cookie.to_owned());
+        }
+        answer
+    }
+
+    /// The person in a tab keeps their name; the page is loaded anew.
+    pub(crate) async fn keeps(&mut self, tab: &mut Tab) {
+        let resume = tab.resume.clone().unwrap();
+        let fields = [("resume", &*resume), ("password", PASSWORD)];
+        let answer = self.sends("/keep/", &fields).await;
+        assert_eq!(answer.status, 303, "{}", answer.body);
+        tab.cookie.clone_from(&self.cookie);
+        tab.reloads().await;
+    }
+
+    pub(crate) async fn signs_in(&mut self, name: &str) {
+        let fields = [("name", name), ("password", PASSWORD)];
+        let answer = self.sends("/sign-in/", &fields).await;
+        assert_eq!(answer.status, 303, "{}", answer.body);
+    }
+
+    pub(crate) async fn tab(&self, path: &str) -> Tab {
+        let mut tab = Tab::load(self.door, path).await;
+        tab.cookie.clone_from(&self.cookie);
+        tab.connects().await;
+        tab
+    }
+
+    /// Somebody who keeps their name, in the first group.
+    pub(crate) async fn of_somebody(server: &Server) -> (Self, Tab) {
+        let mut device = Self::new(server);
+        let mut tab = server.tab().await;
+        device.keeps(&mut tab).await;
+        (device, tab)
+    }
+}
