@@ -142,6 +142,7 @@ impl Web {
             .route("/static/{build}/{*path}", get(static_file))
             .layer(CompressionLayer::new().quality(CompressionLevel::Best))
             .route(ADMIN_PATH, get(admin))
+            .route("/admin", get(with_slash))
             .route(SOCKET_PATH, get(page_socket))
             .route(ADMIN_SOCKET_PATH, get(admin_socket))
             .route("/ws/chat/{group}/", get(objects_socket))
@@ -177,6 +178,15 @@ impl Web {
         };
         origin == format!("{}://{}", outside.scheme, outside.host)
             || self.access.allow_origins.contains(&origin)
+    }
+
+    /// In a debug build a change of a template shows with the next page.
+    fn read_templates(&self) {
+        if cfg!(debug_assertions)
+            && let Err(error) = self.chat.views().reload()
+        {
+            tracing::error!(?error, "a template is broken; the former ones stay");
+        }
     }
 
     /// How a request looks from where the browser is.
@@ -450,11 +460,7 @@ async fn with_slash(OriginalUri(uri): OriginalUri) -> Redirect {
 }
 
 async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
-    if cfg!(debug_assertions)
-        && let Err(error) = web.chat.views().reload()
-    {
-        tracing::error!(?error, "a template is broken; the former ones stay");
-    }
+    web.read_templates();
     let outside = web.outside(&request);
     let session = forms::session_of(request.headers(), outside.is_secure());
     let (scheme, host) = (outside.scheme, &outside.host);
@@ -491,11 +497,13 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
 }
 
 async fn blank_form(State(web): State<Arc<Web>>, request: Request) -> Response {
+    web.read_templates();
     let visitor = visitor(&web.outside(&request), request.headers());
     forms::blank(&web.chat, request.uri(), request.headers(), &visitor).await
 }
 
 async fn admin(State(web): State<Arc<Web>>, request: Request) -> Response {
+    web.read_templates();
     let outside = web.outside(&request);
     let visitor = visitor(&outside, request.headers());
     forms::admin(&web.chat, outside.scheme, &outside.host, &visitor).await

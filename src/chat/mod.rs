@@ -417,8 +417,8 @@ impl Chat {
         let welcome = self.welcoming(outbox.dialect, room)?;
         // First into the room, then the page: so nothing falls in between.
         let (former, unsettled) = self.hub.enter(outbox, room.id, None);
-        self.look_again_at(client, room).await?;
         let read = async {
+            self.look_again_at(client, room).await?;
             let mine = self.my_reactions(client, room.id).await?;
             let (rest, version) = self.rest(outbox.dialect, room.id, after).await?;
             Ok((mine, rest, version))

@@ -189,6 +189,10 @@ async fn nobody_else_gets_to_the_page_its_socket_or_its_deeds() {
     let room = desk.room("python");
     let (bob, mut tab) = Device::of_somebody(&server).await;
     let mut guest = server.tab().await;
+    assert_eq!(
+        server.get("/admin").await.header("Location"),
+        Some("/admin/")
+    );
     for device in [&bob, &Device::new(&server)] {
         let cookie = device.cookie.clone().unwrap_or_default();
         let page = server.get_with("/admin/", &[("Cookie", &cookie)]).await;

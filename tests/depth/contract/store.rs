@@ -2571,6 +2571,8 @@ async fn whoever_is_banned_cannot_come_back_as_who_they_were(backend: &impl Back
         assert_eq!(went, was_done(&format!("banned {name}"), Some(who)));
         let posted = try_to_post(&*store, who.user.id, hi, "still here", None).await;
         assert_eq!(posted, Posted::Muted);
+        let entered = store.private_room(who.user.id, "anna").await.unwrap();
+        assert_eq!(entered, Entered::NoSuchRoom);
     }
     assert_eq!(store.returning(bob.token, None).await.unwrap(), None);
     assert!(store.people_in(hi, 9).await.unwrap().0.is_empty());
