@@ -368,6 +368,7 @@ on("push:after", ({ detail: { selector, swap } }) => {
   else if (swap === "append" && drawn) fresh.hidden = false;
   if (anchor?.isConnected) scroller.scrollTop += top(anchor) - anchorTop;
   if (!span()) askOlder();
+  if (!quick.isConnected) $(".message:hover")?.append(quick);
   read();
 });
 

@@ -162,8 +162,9 @@ async fn the_page_is_worth_a_picture() {
             if tab.path().await != "/chat/python/" {
                 tab.enters("python").await;
             }
-            tab.hovers(".message:last-child").await;
-            tab.click(&format!(".message:last-child #quick button:nth-child({quick})")).await;
+            tab.run("document.querySelector('.message:last-child .change').click()").await;
+            tab.click(&format!("#message-form .chip:nth-child({quick})")).await;
+            tab.sees_no("#message-form > *").await;
         }
         anna.until("document.querySelectorAll('.chip').length === 2").await;
         bob.writes("so do").await;
@@ -185,8 +186,7 @@ async fn the_page_is_worth_a_picture() {
         }
 
         anna.sized(1280, 800).await;
-        anna.hovers(".message:last-child").await;
-        anna.click(".message:last-child .change").await;
+        anna.run("document.querySelector('.message:last-child .change').click()").await;
         anna.sees(".edit__reactors").await;
         pictures(&anna, &folder, "reacting").await;
         anna.sized(1280, 800).await;
@@ -279,7 +279,9 @@ async fn the_page_is_worth_a_picture() {
         bob.enters("python").await;
         bob.says("by the way: اهلا وسهلا, and a longwordlongwordlongwordlongwordlongwordlongwordlongwordlongwordlongwordlongwordlongwordlongword").await;
         anna.sized(1280, 500).await;
+        settled(&anna).await;
         anna.run("document.querySelector('#scroller').scrollTop = 0").await;
+        settled(&anna).await;
         carl.says("שלום עולם").await;
         anna.sees("#new-messages").await;
         anna.screenshot(&folder.join("fresh.png")).await;

@@ -14,10 +14,16 @@ async fn reactions(tab: &Tab<'_>, expected: &[&str]) {
         .await;
 }
 
-/// Puts the pointer on the newest message.
+/// Puts the pointer on a message, and follows it there if a line about who came moves it away.
 async fn points_at(tab: &Tab<'_>, message: &str) {
-    tab.hovers(message).await;
-    tab.sees(&format!("{message} #quick")).await;
+    let bar = format!("{message} #quick");
+    for _ in 0..20 {
+        tab.hovers(message).await;
+        if tab.shows(&bar).await {
+            return;
+        }
+    }
+    tab.sees(&bar).await;
 }
 
 #[tokio::test]
@@ -34,6 +40,14 @@ async fn one_click_reacts_and_another_takes_it_back() {
         bob.click("#quick button:first-child").await;
         reactions(&bob, &["*👍 1"]).await;
         reactions(&anna, &["👍 1"]).await;
+        // What one is about to click stays, whatever others do to the message meanwhile.
+        points_at(&anna, ".message").await;
+        bob.click("#quick button:nth-child(2)").await;
+        reactions(&anna, &["👍 1", "❤️ 1"]).await;
+        anna.sees(".message #quick").await;
+        bob.click(".chip:nth-child(2)").await;
+        reactions(&anna, &["👍 1"]).await;
+        anna.sees(".message #quick").await;
         anna.click(".chip").await;
         reactions(&anna, &["*👍 2"]).await;
         reactions(&bob, &["*👍 2"]).await;
