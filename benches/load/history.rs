@@ -1,5 +1,6 @@
-//! A room with a page of messages and one with a million: nothing on the road of a message may
-//! grow with what was said before.
+//! A small chat, with a page of messages, and one with a million of them, a hundred thousand users
+//! and ten thousand groups: nothing on the road of a message, a newcomer or a key press may grow
+//! with what was said before or with how many there are elsewhere.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,8 +8,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use overwire::model::{MessageId, NodeId, RoomId, Version};
-use overwire::store::{self, Access, Posted, Store, Synchronous};
+use overwire::model::{Emoji, MessageId, NodeId, RoomId, Target, Version};
+use overwire::store::{self, Access, Entered, Posted, React, Reacted, Store, Synchronous};
 use rusqlite::{Connection, named_params};
 use uuid::Uuid;
 
@@ -17,14 +18,21 @@ use crate::server::Process;
 use crate::table::{self, Figure, milliseconds, quantile};
 use crate::{Options, posts};
 
-const ACTS: [&str; 6] = [
+const ACTS: [&str; 10] = [
     "newest page, from the store",
     "page before a message in the middle, from the store",
     "catch-up of 10 messages, from the store",
     "post, `synchronous` normal, on the store",
     "post, `synchronous` full, on the store",
     "the whole page, over HTTP",
+    "somebody arrives and enters a group, on the store",
+    "a reaction, on the store",
+    "may whoever types write, from the store",
+    "the names that begin so, from the store",
 ];
+/// How many users and groups the large chat has.
+const USERS: u32 = 100_000;
+const GROUPS: u32 = 10_000;
 
 /// Measures and prints.
 pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()> {
@@ -59,13 +67,17 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
         })
         .collect();
     let length = table::counted(options.messages() as usize);
+    let (users, groups) = (
+        table::counted(USERS as usize),
+        table::counted(GROUPS as usize),
+    );
     table::print(
-        "A short and a long history, in microseconds",
+        "A small and a large chat, in microseconds",
         &[
             "",
-            "50 messages p50",
+            "50 messages, no users but those in it, 4 groups: p50",
             "p99",
-            &format!("{length} messages p50"),
+            &format!("{length} messages, {users} users, {groups} groups: p50"),
             "p99",
         ],
         &rows,
@@ -87,6 +99,9 @@ async fn on_the_store(
     store.close().await;
     drop(store);
     let middle = MessageId(fill(database, room, author.0, length)?);
+    if length > 50 {
+        crowd(database)?;
+    }
 
     let store = store::open(&address, Synchronous::Normal, Access::Server).await?;
     let newest = store.newest(room).await?;
@@ -107,6 +122,7 @@ async fn on_the_store(
         acts[2].push(milliseconds(began.elapsed()));
     }
     post(&*store, node, author, room, rounds, &mut acts[3]).await?;
+    people(&*store, node, room, middle, rounds, acts).await?;
     store.close().await;
     drop(store);
     let store = store::open(&address, Synchronous::Full, Access::Server).await?;
@@ -133,6 +149,66 @@ async fn post(
     Ok(())
 }
 
+async fn people(
+    store: &dyn Store,
+    node: NodeId,
+    room: RoomId,
+    message: MessageId,
+    rounds: usize,
+    acts: &mut [Vec<f64>],
+) -> anyhow::Result<()> {
+    let emoji = Emoji::new("👍").context("no emoji")?;
+    for _ in 0..rounds.min(500) {
+        let began = Instant::now();
+        let (client, user) = posts::arrives(store, node).await?;
+        let entered = store.enter(client, user, Target::Room(room)).await?;
+        acts[6].push(milliseconds(began.elapsed()));
+        ensure!(matches!(entered, Entered::Room(_)));
+        let react = React {
+            node,
+            user,
+            room,
+            message,
+            emoji,
+            on: true,
+        };
+        let began = Instant::now();
+        let reacted = store.react(react).await?;
+        acts[7].push(milliseconds(began.elapsed()));
+        ensure!(reacted == Reacted::Done);
+        let began = Instant::now();
+        store.standing(user).await?;
+        acts[8].push(milliseconds(began.elapsed()));
+        let began = Instant::now();
+        store.find_people("a", 7).await?;
+        acts[9].push(milliseconds(began.elapsed()));
+    }
+    Ok(())
+}
+
+/// Puts users and groups into the chat, who have been there and are there.
+fn crowd(database: &Path) -> anyhow::Result<()> {
+    let db = Connection::open(database)?;
+    db.execute_batch("begin")?;
+    db.execute(
+        "with recursive n (i) as (select 1 union all select i + 1 from n where i < ?)
+         insert into users (name, email, arrived_at, traced_at, free, shuffle)
+         select 'crowd' || i, 'crowd' || i || '@example.com', 1700000000000 + i,
+            case when i % 2 then 1700000000000 + i end, i % 2 = 0, random()
+         from n",
+        [USERS],
+    )?;
+    db.execute(
+        "with recursive n (i) as (select 1 union all select i + 1 from n where i < ?)
+         insert into rooms (id, kind, name, name_key, created_at)
+         select random() & 9223372036854775807, 'group', 'group' || i, 'group' || i, 1700000000000
+         from n",
+        [GROUPS],
+    )?;
+    db.execute_batch("commit")?;
+    Ok(())
+}
+
 /// Puts messages into the room as if they had been posted. Answers the id of one in the middle.
 fn fill(database: &Path, room: RoomId, author: i64, length: u32) -> anyhow::Result<i64> {
     let db = Connection::open(database)?;
@@ -140,9 +216,9 @@ fn fill(database: &Path, room: RoomId, author: i64, length: u32) -> anyhow::Resu
     db.execute(
         "with recursive n (i) as (select 1 union all select i + 1 from n where i < :length)
          insert into messages
-            (room_id, user_id, author_name, text, key, made, changed, created_at)
+            (room_id, user_id, author_name, text, key, made, changed, worded, created_at)
          select :room, u.id, u.name, 'This is what was said for the ' || i || 'th time.',
-            printf('%08x-0000-4000-8000-%012x', i, i), i, i, 1700000000000 + i
+            printf('%08x-0000-4000-8000-%012x', i, i), i, i, i, 1700000000000 + i
          from n, users u where u.id = :author order by i",
         named_params! { ":length": length, ":room": room.0, ":author": author },
     )?;

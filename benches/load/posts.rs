@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use overwire::fake::FakeUsers;
 use overwire::model::{MessageText, NodeId, ResumeToken, RoomId, UserId};
-use overwire::store::{self, Access, Arrival, Arrived, Post, Posted, Store, Synchronous};
+use overwire::store::{
+    self, Access, Arrival, Arrived, Post, Posted, Returning, Store, Synchronous,
+};
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
@@ -239,6 +241,14 @@ pub(crate) fn post(
 
 /// Somebody who may post.
 pub(crate) async fn newcomer(store: &dyn Store, node: NodeId) -> anyhow::Result<UserId> {
+    Ok(arrives(store, node).await?.1)
+}
+
+/// Somebody arrives who has not been here.
+pub(crate) async fn arrives(
+    store: &dyn Store,
+    node: NodeId,
+) -> anyhow::Result<(Returning, UserId)> {
     let mut spares = FakeUsers::random();
     loop {
         let arrival = Arrival {
@@ -248,8 +258,8 @@ pub(crate) async fn newcomer(store: &dyn Store, node: NodeId) -> anyhow::Result<
             token: ResumeToken::random().hash(),
             spare: spares.next(),
         };
-        if let Arrived::As { user, .. } = store.arrive(arrival).await? {
-            return Ok(user.id);
+        if let Arrived::As { client, user, .. } = store.arrive(arrival).await? {
+            return Ok((client, user.id));
         }
     }
 }
