@@ -179,6 +179,11 @@ async fn seed(store: &dyn Store) -> anyhow::Result<()> {
 
 /// Asks a server whether it is well. The address it listens on may stand for all of them.
 async fn admin(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
+    let database = &config.database;
+    anyhow::ensure!(
+        store::is_there(database)?,
+        "there is no database {database}: name the one that the server runs on by --database"
+    );
     let store = store::open(&config.database, config.synchronous, store::Access::Beside)
         .await
         .with_context(|| format!("could not open the database {}", config.database))?;

@@ -383,9 +383,17 @@ pub enum BadName {
     /// A character that has no place in a name.
     #[error(
         "A group's name is made of letters, digits, “-”, “_”, “.” and spaces; “{}” is none of them.",
-        .0.escape_default()
+        shown(*.0)
     )]
     Character(char),
+}
+
+/// A character as it is, or its number if it cannot be seen.
+fn shown(c: char) -> String {
+    match can_be_seen(c) {
+        true => c.to_string(),
+        false => c.escape_unicode().to_string(),
+    }
 }
 
 impl GroupName {
@@ -405,7 +413,9 @@ impl GroupName {
         };
         let odd = name.chars().find(|c| {
             // A mark belongs to the letter before it, in the scripts that are written so.
-            !c.is_alphanumeric() && !is_combining_mark(*c) && !matches!(c, '-' | '_' | '.' | ' ')
+            let is_letter = c.is_alphanumeric() || is_combining_mark(*c);
+            let is_seen = is_letter && !is_invisible(*c);
+            !is_seen && !matches!(c, '-' | '_' | '.' | ' ')
         });
         if let Some(odd) = odd {
             return Err(BadName::Character(odd));
@@ -506,10 +516,29 @@ impl DisplayName {
         &self.0
     }
 
-    /// The name up to the end of each of its words, the whole of it last.
-    pub fn beginnings(&self) -> impl Iterator<Item = &str> {
-        let ends = self.0.match_indices(' ').map(|(at, _)| at);
-        ends.chain([self.0.len()]).map(|end| &self.0[..end])
+    /// What may be read in the name: each run of its words, as spaces and punctuation part them. A
+    /// hyphen, dot or low line is within a word.
+    #[must_use]
+    pub fn runs(&self) -> Vec<&str> {
+        let mut words = Vec::new();
+        let mut begun = None;
+        for (at, c) in self.0.char_indices().chain([(self.0.len(), ' ')]) {
+            let is_within = matches!(c, '-' | '.' | '_');
+            let is_between = c.is_whitespace() || (is_punctuation(c) && !is_within);
+            match (begun, is_between) {
+                (None, false) => begun = Some(at),
+                (Some(begin), true) => {
+                    words.push((begin, at));
+                    begun = None;
+                }
+                _ => {}
+            }
+        }
+        let runs = words.iter().enumerate().flat_map(|(first, (begin, _))| {
+            let ends = words[first..].iter();
+            ends.map(move |(_, end)| &self.0[*begin..*end])
+        });
+        runs.collect()
     }
 
     /// The same name with a number behind it, cut to fit, and as many words as it had.
@@ -867,6 +896,19 @@ mod tests {
         check(" -_. ", Err(BadName::Empty));
         check("a/b", Err(BadName::Character('/')));
         check("@anna", Err(BadName::Character('@')));
+        for filler in [
+            '\u{3164}',
+            '\u{115f}',
+            '\u{ffa0}',
+            '\u{34f}',
+            '\u{fe0f}',
+            '\u{e0100}',
+        ] {
+            check(&filler.to_string(), Err(BadName::Character(filler)));
+            check(&format!("hi{filler}"), Err(BadName::Character(filler)));
+        }
+        assert!(BadName::Character('\'').to_string().contains("“'” is none"));
+        assert!(BadName::Character('\u{fe0f}').to_string().contains("fe0f"));
         check("a\u{200b}b", Err(BadName::Character('\u{200b}')));
         check("a\nb", Err(BadName::Character('\n')));
         check("👍 yes", Err(BadName::Character('👍')));

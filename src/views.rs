@@ -289,13 +289,20 @@ impl Views {
         self.draw("admin_link.html", context! { link, user, reason })
     }
 
-    /// The groups that a moderator looks through, of those whose names begin so, and whether there
-    /// are `more`.
-    pub fn admin_groups(&self, text: &str, groups: &[GroupRecord], more: bool) -> Result<Push> {
+    /// The groups that a moderator looks through, of those whose names begin so, whether they are the
+    /// first of them, and whether there are `more`.
+    pub fn admin_groups(
+        &self,
+        text: &str,
+        is_first: bool,
+        groups: &[GroupRecord],
+        more: bool,
+    ) -> Result<Push> {
+        let first = (!is_first).then(|| json!({ "text": text }).to_string());
         let last = groups.last().filter(|_| more);
         let more = last.map(|last| json!({ "text": text, "after": last.key }).to_string());
         let groups: Vec<_> = groups.iter().map(group_record_context).collect();
-        let html = self.draw("_admin_groups.html", context! { groups, more })?;
+        let html = self.draw("_admin_groups.html", context! { groups, first, more })?;
         Ok(Push::inner(Selector::ADMIN_GROUPS, html))
     }
 
@@ -312,13 +319,20 @@ impl Views {
         Ok(Push::inner(Selector::admin_group(room), html).swapped(swap))
     }
 
-    /// The people that a moderator looks through, of those whose user names begin so, and whether
-    /// there are `more`.
-    pub fn admin_people(&self, text: &str, people: &[PersonRecord], more: bool) -> Result<Push> {
+    /// The people that a moderator looks through, of those whose user names begin so, whether they are
+    /// the first of them, and whether there are `more`.
+    pub fn admin_people(
+        &self,
+        text: &str,
+        is_first: bool,
+        people: &[PersonRecord],
+        more: bool,
+    ) -> Result<Push> {
+        let first = (!is_first).then(|| json!({ "text": text }).to_string());
         let last = people.last().filter(|_| more);
         let more = last.map(|last| json!({ "text": text, "after": last.user.name }).to_string());
         let people: Vec<_> = people.iter().map(person_record_context).collect();
-        let html = self.draw("_admin_people.html", context! { people, more })?;
+        let html = self.draw("_admin_people.html", context! { people, first, more })?;
         Ok(Push::inner(Selector::ADMIN_PEOPLE, html))
     }
 

@@ -12,7 +12,7 @@ use crate::model::{
     RoomKind, Target,
 };
 use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal, Swap};
-use crate::store::{Amend, Amended, Entered, Post, Posted, React, Reacted, Renamed};
+use crate::store::{Amend, Amended, Entered, OwnReaction, Post, Posted, React, Reacted, Renamed};
 use crate::views::{Tone, title};
 
 /// How many programs may wish for one name: the first has it, the others have it with a number.
@@ -25,10 +25,23 @@ const COMPLETIONS: usize = 6;
 const REACTORS: usize = 500;
 
 const NO_SUCH_MESSAGE: &str = "There is no such message.";
-const MUTED: &str = "A moderator has muted you: nothing that you write is taken.";
+pub(super) const MUTED: &str = "A moderator has muted you: nothing that you write is taken.";
 const DELETED: &str = "That message has been deleted.";
 
 pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<()> {
+    let at_the_desk = matches!(
+        action,
+        Action::Moderate(_) | Action::DeleteMessage { .. } | Action::Ping
+    );
+    if client.outbox.dialect == Dialect::Admin && !at_the_desk {
+        let key = match action {
+            Action::NewMessage { key, .. } => key,
+            _ => None,
+        };
+        return Err(Refusal::new("That is not done at this page.")
+            .of(key)
+            .into());
+    }
     match action {
         Action::Read { message, room } => {
             read(chat, client, message, room);
@@ -86,7 +99,9 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         } => {
             react(chat, client, message, &emoji, on, room).await?;
             if form && client.outbox.dialect == Dialect::V1 {
-                chat.push(client, [chat.views.no_message_form()]);
+                // What was said of an emoji that is none has been heard.
+                let views = &chat.views;
+                chat.push(client, [views.no_message_form(), views.no_notice()]);
             }
             Ok(())
         }
@@ -167,7 +182,7 @@ async fn be_called(chat: &Chat, client: &Client, wish: String) -> Result<()> {
 
 fn taken(name: &str) -> Refusal {
     Refusal::new(format!(
-        "Somebody else is called “{name}”, or so much like it, or like its beginning, that the two \
+        "Somebody else is called “{name}”, or so much like it, or like words of it, that the two \
          could be confused."
     ))
 }
@@ -243,9 +258,7 @@ async fn new_message(
             post(chat, client, text, room, key).await.map(|_| ())
         }
         Some(Command::Help) => {
-            if let (Some(key), Dialect::V1) = (key, client.outbox.dialect) {
-                chat.push(client, [chat.views.settled(key)?]);
-            }
+            settle_unseen(chat, client, key)?;
             chat.say(client, &Refusal::new(commands::HELP), Tone::Done)
         }
         Some(Command::Private(to)) => {
@@ -323,6 +336,14 @@ async fn settle_known(chat: &Chat, client: &Client, key: Option<Uuid>) -> Result
     Ok(true)
 }
 
+/// Says that a key has been dealt with, and nothing else.
+fn settle_unseen(chat: &Chat, client: &Client, key: Option<Uuid>) -> Result<()> {
+    if let (Some(key), Dialect::V1) = (key, client.outbox.dialect) {
+        chat.push(client, [chat.views.settled(key)?]);
+    }
+    Ok(())
+}
+
 /// Shows a message where its key waits, since no ordered push of it will.
 async fn settle(chat: &Chat, client: &Client, message: &Message) -> Result<()> {
     if message.key.is_some() && client.outbox.dialect == Dialect::V1 {
@@ -361,6 +382,10 @@ async fn post(
     let message = match posted {
         Ok(Posted::New(message)) if client.outbox.expect(&message) => return Ok(true),
         Ok(Posted::New(message) | Posted::Known(message)) => message,
+        Ok(Posted::Settled) => {
+            settle_unseen(chat, client, key)?;
+            return Ok(false);
+        }
         Ok(Posted::NoSuchRoom) => return Err(Refusal::new(NO_SUCH_ROOM).of(key).into()),
         Ok(Posted::Muted) => return Err(Refusal::new(MUTED).of(key).into()),
         Err(error) => {
@@ -438,33 +463,26 @@ async fn react(
         let words = "One reacts with an emoji, such as 🎉, or its name, such as :tada:.";
         return Err(Refusal::new(words).into());
     };
+    let (user, room) = (client.user.id, meant(client, room)?);
+    let own = OwnReaction { user, emoji, on };
     let react = React {
         node: chat.node,
-        user: client.user.id,
-        room: meant(client, room)?,
+        user,
+        room,
         message,
         emoji,
         on,
     };
-    match chat.store.react(react).await? {
-        Reacted::Done | Reacted::Already => {}
-        Reacted::NoSuchMessage => return Err(Refusal::new(NO_SUCH_MESSAGE).into()),
-        Reacted::Deleted => return Err(Refusal::new(DELETED).into()),
-        Reacted::Muted => return Err(Refusal::new(MUTED).into()),
-        Reacted::TooMany => {
-            let words = "That message has as many different reactions as one can have.";
-            return Err(Refusal::new(words).into());
-        }
-    }
-    // Whether it is mine is shown in my tabs alone.
-    let mine = chat.views.my_reaction(message, emoji, on)?.encode();
-    for tab in chat.hub.of_user(client.user.id) {
-        let looks = tab.place().is_some_and(|place| place.room == react.room);
-        if looks && tab.dialect == Dialect::V1 {
-            tab.push([mine.clone()]);
-        }
-    }
-    Ok(())
+    let words = match chat.store.react(react).await? {
+        // Whether it is mine is told in its turn, with the change.
+        Reacted::Done => return Ok(()),
+        Reacted::Already => return chat.tell_reactor(room, message, &own),
+        Reacted::NoSuchMessage => NO_SUCH_MESSAGE,
+        Reacted::Deleted => DELETED,
+        Reacted::Muted => MUTED,
+        Reacted::TooMany => "That message has as many different reactions as one can have.",
+    };
+    Err(Refusal::new(words).into())
 }
 
 async fn amend_message(

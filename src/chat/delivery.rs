@@ -10,10 +10,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::{Chat, Result};
 use crate::json;
-use crate::model::{RoomId, Version};
+use crate::model::{MessageId, RoomId, Version};
 use crate::protocol::{Dialect, Frame, Push};
 use crate::relay::{Envelope, News};
-use crate::store::{CatchUp, Change};
+use crate::store::{CatchUp, Change, OwnReaction};
 
 /// How many changes are taken up at one time at most.
 const CHANGES_TOGETHER: usize = 64;
@@ -76,6 +76,12 @@ impl Chat {
             self.show_run(run).await;
             for change in run {
                 self.tell_partners(change);
+                if let Some(own) = &change.reaction
+                    && let Err(error) =
+                        self.tell_reactor(change.version.room, change.message.id, own)
+                {
+                    tracing::error!(?error, "a fragment failed");
+                }
             }
         }
         changes.clear();
@@ -130,6 +136,24 @@ impl Chat {
                 news,
             });
         }
+    }
+
+    /// Whoever reacted sees in their tabs, and nobody else does, whether they have. It comes from the
+    /// one stream, so that of two tabs that say different things both end with what is stored.
+    pub(super) fn tell_reactor(
+        &self,
+        room: RoomId,
+        message: MessageId,
+        own: &OwnReaction,
+    ) -> Result<()> {
+        let mine = self.views.my_reaction(message, own.emoji, own.on)?.encode();
+        for tab in self.hub.of_user(own.user) {
+            let looks = tab.place().is_some_and(|place| place.room == room);
+            if looks && tab.dialect == Dialect::V1 {
+                tab.push([mine.clone()]);
+            }
+        }
+        Ok(())
     }
 
     /// The two people of a private room see in their lists that something was said; a program is

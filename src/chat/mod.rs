@@ -377,7 +377,11 @@ impl Chat {
         let (returning, user) = (client.returning, client.user.id);
         let mut entered = self.store.enter(returning, user, target.clone()).await?;
         if entered == Entered::NoSuchRoom {
-            self.store.make_group(user, group).await?;
+            if !self.store.make_group(user, group).await? {
+                // They may listen elsewhere; here there is nowhere to be.
+                self.tell(client, Refusal::new(actions::MUTED).into());
+                return Ok(());
+            }
             entered = self.store.enter(returning, user, target).await?;
         }
         match entered {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::actions::MUTED;
 use super::{Chat, Client, Result};
 use crate::hub::{Close, Region};
 use crate::model::{GroupName, MessageId, Millis, Room, RoomId, Target, UserId};
@@ -22,7 +23,6 @@ const ENTERING: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 const BANNED: &str = "A moderator has banned you.";
-const MUTED: &str = "A moderator has muted you: nothing that you write is taken.";
 const UNMUTED: &str = "A moderator has unmuted you.";
 
 /// The tab comes back, and is let in where it still may be.
@@ -116,7 +116,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Moderate) -> Resul
                 },
             )
             .await?;
-            if let Some(user) = user {
+            if let Some(Some(user)) = user {
                 let words = if on { MUTED } else { UNMUTED };
                 tell_all(chat, user, words)?;
             }
@@ -132,7 +132,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Moderate) -> Resul
                 },
             )
             .await?;
-            if let (Some(user), true) = (user, on) {
+            if let (Some(Some(user)), true) = (user, on) {
                 chat.end_banned(user);
             }
             show_person(chat, client, &name).await
@@ -167,7 +167,12 @@ async fn look_for_groups(chat: &Chat, client: &Client, text: &str, after: &str) 
     let mut groups = chat.store.group_records(text, after, RECORDS + 1).await?;
     let more = groups.len() > RECORDS;
     groups.truncate(RECORDS);
-    chat.push(client, [chat.views.admin_groups(text, &groups, more)?]);
+    chat.push(
+        client,
+        [chat
+            .views
+            .admin_groups(text, after.is_empty(), &groups, more)?],
+    );
     Ok(())
 }
 
@@ -176,7 +181,12 @@ async fn look_for_people(chat: &Chat, client: &Client, text: &str, after: &str) 
     let mut people = chat.store.person_records(text, after, RECORDS + 1).await?;
     let more = people.len() > RECORDS;
     people.truncate(RECORDS);
-    chat.push(client, [chat.views.admin_people(text, &people, more)?]);
+    chat.push(
+        client,
+        [chat
+            .views
+            .admin_people(text, after.is_empty(), &people, more)?],
+    );
     Ok(())
 }
 
@@ -217,8 +227,9 @@ fn nothing() -> Refusal {
     Refusal::new("There is nothing of that name, or not any more.")
 }
 
-/// Does something, says so and shows it among the deeds. Answers whom it was about.
-async fn done(chat: &Chat, client: &Client, deed: Deed) -> Result<Option<UserId>> {
+/// Does something, says so and shows it among the deeds. Answers whom it was about, if it was not so
+/// before.
+async fn done(chat: &Chat, client: &Client, deed: Deed) -> Result<Option<Option<UserId>>> {
     let moderation = Moderation {
         node: chat.node,
         by: client.user.id,
@@ -245,17 +256,18 @@ async fn done(chat: &Chat, client: &Client, deed: Deed) -> Result<Option<UserId>
     );
     chat.say(client, &Refusal::new(format!("You {words}.")), Tone::Done)?;
     chat.push(client, [deeds(chat, None).await?]);
-    Ok(user)
+    Ok(Some(user))
 }
 
 async fn change_group(chat: &Chat, client: &Client, room: RoomId, deed: Deed) -> Result<()> {
-    done(chat, client, deed).await?;
-    // Those who are in it come again, and find what has become of it.
-    chat.changed.add(room);
-    for tab in chat.hub.in_room(room) {
-        tab.close(GROUP_CHANGED);
+    if done(chat, client, deed).await?.is_some() {
+        // Those who are in it come again, and find what has become of it.
+        chat.changed.add(room);
+        for tab in chat.hub.in_room(room) {
+            tab.close(GROUP_CHANGED);
+        }
+        chat.people.lobby_changed();
     }
-    chat.people.lobby_changed();
     let group = chat.store.group_record(room).await?;
     chat.push(client, [chat.views.admin_group(room, group.as_ref())?]);
     Ok(())
@@ -324,6 +336,17 @@ impl Chat {
         look_for_groups(self, client, "", "").await?;
         look_for_people(self, client, "", "").await?;
         self.push(client, [deeds(self, None).await?]);
+        Ok(())
+    }
+
+    /// Whoever looks at a group that has been closed to them elsewhere, as on the command line, comes
+    /// again.
+    pub(super) async fn end_strays(&self) -> Result<()> {
+        for client in self.store.strays().await? {
+            if let Some(tab) = self.hub.of_client(client) {
+                tab.close(GROUP_CHANGED);
+            }
+        }
         Ok(())
     }
 

@@ -262,6 +262,9 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
                 people
                     .attempt("renewing the lease", chat.renew_lease())
                     .await;
+                people
+                    .attempt("looking for strays", chat.end_strays())
+                    .await;
             }
             if is_due(expired, EXPIRE_EVERY) {
                 expired = Some(now);

@@ -186,6 +186,8 @@ pub enum Posted {
     New(Message),
     /// The key was known: this is what stands under it.
     Known(Message),
+    /// The key was known, and what stands under it is in a room that the author may not know of.
+    Settled,
     /// The author may not post there, or there is no such room.
     NoSuchRoom,
     /// Nothing that the author writes is taken.
@@ -267,6 +269,19 @@ pub struct Change {
     pub message: Message,
     /// The two people of a private room.
     pub between: Option<[UserId; 2]>,
+    /// The reaction that it is, if it is one.
+    pub reaction: Option<OwnReaction>,
+}
+
+/// What somebody's own reaction to a message has become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnReaction {
+    /// Whose.
+    pub user: UserId,
+    /// With what.
+    pub emoji: Emoji,
+    /// Whether it is there.
+    pub on: bool,
 }
 
 /// What brings a reader of a room up to date.
@@ -379,8 +394,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// The user chooses what to be called; `None` for their user name. A name is taken, and so are
     /// those that look like it, where it is anybody else's user name or somebody who is here, or who
-    /// keeps their name, is called so. Nor may a name begin with somebody else's user name. Of a taken name so many
-    /// `namesakes` are tried, each with another number.
+    /// keeps their name, is called so. Nor may words of it be, or look like, somebody else's user
+    /// name. Of a taken name so many `namesakes` are tried, each with another number.
     async fn rename(
         &self,
         user: UserId,
@@ -439,6 +454,9 @@ pub trait Store: Send + Sync + 'static {
     /// What somebody may do.
     async fn standing(&self, user: UserId) -> Result<Standing>;
 
+    /// The clients that look at a group which they may not be in any more.
+    async fn strays(&self) -> Result<Vec<ClientId>>;
+
     /// There is an address that makes one visitor a moderator, for [`ADMIN_LINK_GOOD_FOR`].
     async fn add_admin_link(&self, token: TokenHash) -> Result<()>;
 
@@ -478,7 +496,8 @@ pub trait Store: Send + Sync + 'static {
     /// A group, unless it has been removed.
     async fn group_record(&self, room: RoomId) -> Result<Option<GroupRecord>>;
 
-    /// The people whose user names begin so and come after that name, at most `limit`.
+    /// The people whose user names begin so and come after that name, at most `limit`; without a name
+    /// to come after, then those whose display names begin so.
     async fn person_records(
         &self,
         beginning: &str,
@@ -584,6 +603,11 @@ pub enum Access {
     Server,
     /// Beside a server that may be running.
     Beside,
+}
+
+/// Whether there is a store at an address already.
+pub fn is_there(address: &str) -> Result<bool> {
+    Ok(sqlite_path(address)?.exists())
 }
 
 /// Opens the store at an address (`overwire.db`, `sqlite:/var/lib/overwire.db`), making and

@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use super::{
     Access, Amend, Amended, Arrival, Arrived, Begun, CatchUp, Census, Change, Entered, FREE_AFTER,
-    LEASE, NewSession, Post, Posted, React, Reacted, Renamed, Result, Returning, SESSION_GOOD_FOR,
-    Session, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+    LEASE, NewSession, OwnReaction, Post, Posted, React, Reacted, Renamed, Result, Returning,
+    SESSION_GOOD_FOR, Session, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use crate::model::{
     Author, Busy, ClientId, DisplayName, Emoji, GroupName, History, Message, MessageId,
@@ -859,8 +859,8 @@ fn free_to_be_called(
     now: Millis,
 ) -> rusqlite::Result<Option<Vec<UserId>>> {
     let db = writing.db;
-    for beginning in name.beginnings() {
-        for look in DisplayName::looks_of(beginning) {
+    for run in name.runs() {
+        for look in DisplayName::looks_of(run) {
             let is_user_name: bool = db
                 .prepare_cached(&format!(
                     "select exists (select 1 from users u where {LOOK} = ? and u.id <> ?)"
@@ -1360,7 +1360,11 @@ fn post(writing: &mut Writing<'_>, post: &Post, now: Millis) -> rusqlite::Result
     if let Some(key) = &key
         && let Some(known) = known(db, post.author, key)?
     {
-        return Ok(Posted::Known(known));
+        // What has become of it in a room that is closed to its author is not theirs to know.
+        return Ok(match room(db, post.author, known.room)? {
+            Some(_) => Posted::Known(known),
+            None => Posted::Settled,
+        });
     }
     if !may_write(db, post.author)? {
         return Ok(Posted::Muted);
@@ -1397,7 +1401,7 @@ fn post(writing: &mut Writing<'_>, post: &Post, now: Millis) -> rusqlite::Result
             .and_then(|both| both.into_iter().find(|other| other != user));
         subscribe(db, *user, post, with, MessageId(id), now)?;
     }
-    Ok(Posted::New(tell(writing, post.node, step, id)?))
+    Ok(Posted::New(tell(writing, post.node, step, id, None)?))
 }
 
 /// A room's next version, and who is told beside those who look at it.
@@ -1445,7 +1449,13 @@ fn step(writing: &Writing<'_>, room: RoomId, by: UserId) -> rusqlite::Result<Opt
 }
 
 /// Puts a step on the stream of changes, with its message as it is now.
-fn tell(writing: &mut Writing<'_>, node: NodeId, step: Step, id: i64) -> rusqlite::Result<Message> {
+fn tell(
+    writing: &mut Writing<'_>,
+    node: NodeId,
+    step: Step,
+    id: i64,
+    reaction: Option<OwnReaction>,
+) -> rusqlite::Result<Message> {
     let message = writing
         .db
         .prepare_cached(&format!("select {MESSAGE} where m.id = ?"))?
@@ -1455,6 +1465,7 @@ fn tell(writing: &mut Writing<'_>, node: NodeId, step: Step, id: i64) -> rusqlit
         version,
         message: message.clone(),
         between,
+        reaction,
     };
     writing.changes.push((node, change));
     Ok(message)
@@ -1531,7 +1542,8 @@ fn amend(writing: &mut Writing<'_>, amend: &Amend, now: Millis) -> rusqlite::Res
             ":most": UNREAD_AT_MOST,
         })?;
     }
-    Ok(Amended::Done(tell(writing, amend.node, step, found.id.0)?))
+    let told = tell(writing, amend.node, step, found.id.0, None)?;
+    Ok(Amended::Done(told))
 }
 
 fn react(writing: &mut Writing<'_>, react: &React, now: Millis) -> rusqlite::Result<Reacted> {
@@ -1606,7 +1618,12 @@ fn react(writing: &mut Writing<'_>, react: &React, now: Millis) -> rusqlite::Res
     reactions.retain(|one| one.count > 0);
     db.prepare_cached("update messages set changed = ?, reactions = ? where id = ?")?
         .execute(params![step.version.number, reactions_json(reactions), id])?;
-    tell(writing, react.node, step, id)?;
+    let own = OwnReaction {
+        user: react.user,
+        emoji: react.emoji,
+        on: react.on,
+    };
+    tell(writing, react.node, step, id, Some(own))?;
     Ok(Reacted::Done)
 }
 
@@ -2059,6 +2076,10 @@ impl Store for SqliteStore {
 
     async fn standing(&self, user: UserId) -> Result<Standing> {
         self.read(move |db| moderation::standing(db, user)).await
+    }
+
+    async fn strays(&self) -> Result<Vec<ClientId>> {
+        self.read(moderation::strays).await
     }
 
     async fn add_admin_link(&self, token: TokenHash) -> Result<()> {

@@ -1,8 +1,9 @@
 /** How the chat behaves. */
 
-import { on, root, send } from "./runtime.js";
+import { hooks, on, root, send } from "./runtime.js";
 
 const $ = (selector) => document.querySelector(selector);
+const byId = (id) => document.getElementById(id);
 const all = (root, selector) => [...root.querySelectorAll(selector)];
 
 function kept(name, value) {
@@ -20,26 +21,23 @@ const address = () => $("#group-name [data-address]")?.dataset.address;
 const shut = () => $(":popover-open")?.hidePopover();
 const hush = () => $("#notice").replaceChildren();
 
-/** Where I am or want to be: all I type is for there. */
+/** Where I am or want to be, and what I type is for. */
 const place = () => want?.to ?? address() ?? location.pathname;
 
 /** Who I am, said by this socket if I am `here`; the room `shown`. */
 let me = kept("user") ?? "", here = false, shown;
 
-const sheet = new CSSStyleSheet();
-document.adoptedStyleSheets.push(sheet);
-
-on("wire:opening", ({ detail: { query, protocols } }) => {
+hooks.opening = (query, protocols) => {
   const { room, version } = list().dataset, token = kept("resume");
   Object.assign(query, room && { room, after: version }, { at: location.pathname });
   if (token) protocols.push(`resume.${token}`);
-});
+};
 
-on("wire:closed", () => {
+hooks.closed = () => {
   here = false;
   asked = [];
   older = seen = "";
-});
+};
 
 function arrive() {
   const { user, resume } = $("#logged-user [data-user]").dataset;
@@ -48,14 +46,6 @@ function arrive() {
   here = true;
   flush(true);
   ask();
-}
-
-/** Mine stands out, nobody is listed twice. */
-function rule() {
-  const users = all(document, "#logged-user [data-user], #users-mine li")
-    .map(({ dataset }) => `[data-user="${CSS.escape(dataset.user)}"]`);
-  sheet.replaceSync(`.message${users[0]} { background: var(--mine) }
-    #users-online :is(${users}) { display: none }`);
 }
 
 /** key, message, room, to, title, user, state */
@@ -102,7 +92,7 @@ function settle(fragment, refused) {
 
 function drop(one) {
   unsettled = unsettled.filter((other) => other !== one);
-  document.getElementById(one.key).remove();
+  byId(one.key).remove();
   draw();
 }
 
@@ -111,7 +101,7 @@ function draw() {
   root.dataset.pending = unsettled.filter(({ state }) => !state).length;
   for (const one of unsettled) {
     const { key, state = "waiting" } = one;
-    const node = document.getElementById(key)
+    const node = byId(key)
       ?? waiting.appendChild($("#waiting-message").content.firstElementChild.cloneNode(true));
     node.id = key;
     node.dataset.state = state;
@@ -129,54 +119,50 @@ on("click", ({ target }) => {
 }, waiting);
 
 const draft = (text) => kept(`draft.${place()}`, text);
-const write = (text) => {
+function write(text) {
   draft(box.value = text);
-  complete();
-};
-
-/** The name being written. */
-const begun = () => box.value.slice(0, box.selectionStart).match(/(?:^\/pm |\B@)(\S*)$/)?.[1];
-
-function complete() {
-  names.replaceChildren();
-  if (begun()) send("Complete", { text: begun() });
+  const name = begun();
+  if (name) send("Complete", { text: name });
 }
 
+/** The name being written; without one none is proposed. */
+const begun = () =>
+  box.value.slice(0, box.selectionStart).match(/(?:^\/pm |\B@)(\S*)$/)?.[1] || names.replaceChildren();
+
 on("click", ({ target }) => {
-  const to = box.selectionStart, { value } = target.closest("button");
-  box.setRangeText(`${value} `, to - begun().length, to, "end");
+  const at = box.selectionStart, [rest] = box.value.slice(at).match(/^\S*/);
+  if (begun()) box.setRangeText(`${target.closest("button").value} `, at - begun().length, at + rest.length, "end");
   write(box.value);
   box.focus();
 }, names);
+on("selectionchange", begun);
 
 on("input", () => {
-  draft(box.value);
-  complete();
+  write(box.value);
   if (Date.now() - typedAt > 2500 && send("Typing", { room: room() })) typedAt = Date.now();
 }, box);
 on("keydown", (event) => {
   const { target, key } = event;
   if (event.isComposing || event.keyCode === 229) return;
-  if (key === "Escape") form.querySelector("[data-dismiss]")?.click();
+  if (key === "Escape") {
+    names.replaceChildren();
+    form.querySelector("[data-dismiss]")?.click();
+    rest();
+  }
   if (key === "ArrowUp" && target === box && !box.value) all(list(), `[data-user="${me}"] .change`).at(-1)?.click();
   if (key !== "Enter" || event.shiftKey || !target.matches("textarea")) return;
   event.preventDefault();
   target.form.requestSubmit();
 });
 
-on("wire:action", (event) => {
-  const { action, data } = event.detail;
-  const { target } = event;
-  if (target.closest("[data-room]")) data.room = room();
+hooks.action = (action, data, control) => {
+  if (control.closest("[data-room]")) data.room = room();
   if (action === "React") {
-    data.on ??= target.ariaPressed !== "true";
-    data.message ??= number(target.closest(".message"));
-  }
-  if (action === "New message") post();
-  else if (action === "Older messages") askOlder();
-  else return;
-  event.preventDefault();
-});
+    data.on ??= control.ariaPressed !== "true";
+    data.message ??= number(control.closest(".message"));
+  } else if (action === "New message") return post(), true;
+  else if (action === "Older messages") return askOlder(), true;
+};
 
 function open() {
   shown = room();
@@ -188,6 +174,11 @@ function open() {
   turn();
   flush();
   toEnd();
+  rest();
+}
+
+/** The focus, if it is nowhere. */
+function rest() {
   if (matchMedia("(hover: hover)").matches && document.activeElement.matches("body, .nav__link")) box.focus();
 }
 
@@ -222,6 +213,8 @@ function ask() {
 function headed() {
   const now = address(), moved = now !== before;
   before = now;
+  // Moved by others, with what I write.
+  if (moved && !want && box.value) kept(`draft.${now}`, box.value);
   if (want ? now !== want.to && !(moved && asked.length === 1) : asked.includes(now) && now !== asked.at(-1)) return;
   go(want?.back);
 }
@@ -259,7 +252,10 @@ function mark(root) {
   for (const link of all(root, "a[data-group-name]")) {
     link.ariaCurrent = link.getAttribute("href") === place() ? "page" : null;
   }
-  for (const one of all(root, ".reactions .chip")) one.ariaPressed = !!document.getElementById(`my-${one.id}`);
+  for (const one of all(root, ".reactions .chip")) one.ariaPressed = !!byId(`my-${one.id}`);
+  for (const one of all(root, ".message")) one.toggleAttribute("data-mine", one.dataset.user === me);
+  // Nobody is listed twice.
+  for (const one of all(root, "[id^=online]")) one.hidden = one.dataset.user === me || byId(`mine-${one.dataset.user}`);
 }
 
 function localise(root) {
@@ -276,7 +272,10 @@ function join() {
   let last = {};
   for (const node of messages()) {
     const [name, time] = all(node, "b, time"), user = name?.textContent;
-    if (!time) continue;
+    if (!time) {
+      last.user = 0;
+      continue;
+    }
     const day = time.title, at = Date.parse(time.dateTime), same = day === last.day;
     node.dataset.day = same ? "" : day;
     node.toggleAttribute("data-joined", same && user === last.user && at - last.at < 300_000);
@@ -284,7 +283,7 @@ function join() {
   }
 }
 
-let following = true, older = "", seen = "", seenAt = 0, typedAt = 0, unsaid = {}, end, anchor, anchorTop, drawn;
+let following = true, older = "", seen = "", seenAt = 0, typedAt = 0, unsaid = {}, end, anchor, anchorTop, drawn, focused;
 
 const top = (node) => node.getBoundingClientRect().top;
 const number = (node) => +node.id.slice(8);
@@ -333,7 +332,8 @@ on("click", () => {
   box.focus();
 }, fresh);
 
-on("push:before", ({ detail: { fragment, selector } }) => {
+hooks.before = ({ fragment, selector }) => {
+  focused = document.activeElement;
   anchor = !following && messages().find((one) => top(one) >= top(scroller));
   anchorTop = anchor && top(anchor);
   localise(fragment);
@@ -347,9 +347,9 @@ on("push:before", ({ detail: { fragment, selector } }) => {
   if (!want) return;
   for (const one of unsettled) if (!one.room) one.state = "refused";
   go(true);
-});
+};
 
-on("push:after", ({ detail: { selector, swap } }) => {
+hooks.after = ({ selector, swap }) => {
   if (selector === "#group-name") headed();
   if (selector === "#logged-user") arrive();
   if (selector === "#message-form") {
@@ -357,8 +357,7 @@ on("push:after", ({ detail: { selector, swap } }) => {
     field.focus();
     field.selectionStart = field.textLength;
   }
-  if (/user/.test(selector)) rule();
-  if (/my/.test(selector)) mark(document);
+  if (/user|my/.test(selector)) mark(document);
   const unread = all(document, "#users-mine [data-unread]").length;
   if (heading()) document.title = `${unread ? `(${unread}) ` : ""}${heading()} · Overwire`;
   if (room() !== shown) open();
@@ -369,13 +368,15 @@ on("push:after", ({ detail: { selector, swap } }) => {
   if (anchor?.isConnected) scroller.scrollTop += top(anchor) - anchorTop;
   if (!span()) askOlder();
   if (!quick.isConnected) $(".message:hover")?.append(quick);
+  if (focused !== document.activeElement) rest();
+  begun();
   read();
-});
+};
 
-on("wire:tick", () => {
+hooks.tick = () => {
   if (unsettled.length) flush();
   read();
-});
+};
 
 localise(document);
 join();

@@ -4,14 +4,15 @@ export const root = document.documentElement;
 
 let socket = null, heard = 0, asked = 0, patience = 5000, since = 0, tries = 0, retryAt = 0, barred = 0, typing = 0;
 
+/** What a page adds. */
+export const hooks = {};
+
 export const on = (name, hear, target = document) => target.addEventListener(name, hear);
-const tell = (name, detail, target = document) =>
-  target.dispatchEvent(new CustomEvent(name, { detail, bubbles: true, cancelable: true }));
 
 function connect() {
   if (socket || Date.now() < barred) return;
   const query = {}, protocols = ["overwire.v1"];
-  tell("wire:opening", { query, protocols });
+  hooks.opening?.(query, protocols);
   socket = new WebSocket(`${document.body.dataset.socket}?${new URLSearchParams(query)}`, protocols);
   asked = since = Date.now();
   heard = 0;
@@ -36,7 +37,7 @@ function lose(code) {
   tries = now - since < 10_000 ? tries + 1 : 0;
   retryAt = now + Math.random() * Math.min(30_000, 1000 * 2 ** tries);
   if (code === 1008) retryAt = barred = now + 30_000 * (1 + Math.random());
-  tell("wire:closed");
+  hooks.closed?.();
 }
 
 export function send(action, data = {}) {
@@ -63,7 +64,7 @@ function tick() {
     if (!heard) patience = Math.min(60_000, patience * 2);
     lose();
   } else if (!asked && now - heard >= 20_000) ping();
-  tell("wire:tick");
+  hooks.tick?.();
   setTimeout(tick, socket ? 1000 : 250);
 }
 
@@ -72,10 +73,10 @@ function receive(text) {
     const push = JSON.parse(text), template = document.createElement("template");
     template.innerHTML = push.html;
     push.fragment = template.content;
-    tell("push:before", push);
+    hooks.before?.(push);
     place(push);
     if (push.version != null) document.querySelector("#messages-list").dataset.version = push.version;
-    tell("push:after", push);
+    hooks.after?.(push);
   } catch (error) {
     console.warn("Not placed:", error);
   }
@@ -109,7 +110,7 @@ function add(target, fragment, next = null) {
 // Another room's list is another thing.
 const same = (a, b) => a?.nodeName === b.nodeName && a.id === b.id && a.dataset?.room === b.dataset?.room;
 
-/** Redraws a node, keeping what did not change. */
+/** Redraws, keeping what did not change. */
 function become(old, node) {
   if (old.isEqualNode(node)) return;
   if (!same(old, node)) return old.replaceWith(node);
@@ -140,7 +141,7 @@ function act(control) {
   const { action, payload = "{}" } = control.dataset;
   const data = JSON.parse(payload);
   if (control.matches("form")) Object.assign(data, Object.fromEntries(new FormData(control)));
-  if (tell("wire:action", { action, data }, control)) send(action, data);
+  if (!hooks.action?.(action, data, control)) send(action, data);
 }
 
 on("submit", (event) => {
@@ -148,9 +149,10 @@ on("submit", (event) => {
   event.preventDefault();
   act(event.target);
 });
-on("click", ({ target }) => {
+on("click", ({ target, detail }) => {
   const control = target.closest("[data-action]:not(form)");
-  if (control) act(control);
+  // Once of a double click.
+  if (control && detail < 2) act(control);
 });
 on("input", ({ target: { form } }) => {
   clearTimeout(typing);

@@ -401,7 +401,7 @@ async fn the_door_of_lines_knows_messages_and_senders_only() {
         (
             json!({ "type": "message", "text": "x", "sender": format!("{a} jr") }),
             &format!(
-                "Somebody else is called “{a} jr”, or so much like it, or like its beginning, that \
+                "Somebody else is called “{a} jr”, or so much like it, or like words of it, that \
                  the two could be confused."
             ),
         ),

@@ -251,6 +251,146 @@ async fn whoever_is_a_moderator_no_more_finds_nothing() {
 }
 
 #[tokio::test]
+async fn whoever_is_a_moderator_no_more_is_led_out_of_their_rooms() {
+    let server = Server::start().await;
+    let (device, mut anna, mut desk) = moderator(&server).await;
+    let restrict = json!({ "room": desk.room("python"), "on": true });
+    desk.does(
+        "Restrict group",
+        restrict,
+        "admin-groups",
+        "moderators only",
+    )
+    .await;
+    anna.enters_group("!python").await;
+    let mut plain = Tab::plain(server.door);
+    plain.cookie.clone_from(&device.cookie);
+    plain.connects().await;
+    plain.sends(
+        "Change group",
+        json!({ "groupName": "!python", "isGroup": true }),
+    );
+    plain
+        .until("the group", |tab| tab.title() == "#!python")
+        .await;
+    assert!(server.store().end_moderator(&anna.name()).await.unwrap());
+    for tab in [&mut anna, &mut plain] {
+        assert_eq!(tab.is_closed().await, Some(1000));
+    }
+    anna.reconnects().await;
+    assert_eq!(anna.title(), "#hi");
+}
+
+#[tokio::test]
+async fn doing_again_what_is_done_disturbs_nobody() {
+    let server = Server::start().await;
+    let (_device, _anna, mut desk) = moderator(&server).await;
+    let mut bob = server.tab_at("/chat/python/").await;
+    let room = desk.room("python");
+    desk.sends(
+        "Rename group",
+        json!({ "room": room, "groupName": "python" }),
+    );
+    desk.sends("Restrict group", json!({ "room": room, "on": false }));
+    desk.does(
+        "Mute",
+        json!({ "userName": bob.name(), "on": true }),
+        "notice",
+        "muted",
+    )
+    .await;
+    bob.hears_all().await;
+    assert_eq!(server.count("deeds"), 2);
+}
+
+#[tokio::test]
+async fn at_the_desk_nothing_is_done_that_belongs_to_the_rooms() {
+    let server = Server::start().await;
+    let (_device, anna, mut desk) = moderator(&server).await;
+    let key = "6a3c8f8e-0d6a-4a53-9a52-2a3f6b1f1d11";
+    let message = json!({ "message": "hello", "room": anna.room(), "key": key });
+    let words = desk.is_refused("New message", message).await;
+    assert!(words.contains("not done at this page"), "{words}");
+    let notice = desk.page.the("notice").with("data-key").next().unwrap();
+    assert_eq!(notice.attribute("data-key"), Some(key));
+    for (action, data) in [
+        (
+            "Change group",
+            json!({ "groupName": "hi", "isGroup": true }),
+        ),
+        ("New group", json!({ "groupName": "desk" })),
+        ("Change name", json!({ "name": "Desk" })),
+    ] {
+        desk.is_refused(action, data).await;
+    }
+    assert_eq!(server.count("messages"), 0);
+}
+
+#[tokio::test]
+async fn a_key_settles_in_a_room_that_was_closed_and_tells_nothing_of_it() {
+    let server = Server::start().await;
+    let (_device, mut anna, mut desk) = moderator(&server).await;
+    let mut bob = server.tab_at("/chat/python/").await;
+    let room = bob.room();
+    let key = bob.writes("before");
+    bob.is_settled(&key).await;
+    let restrict = json!({ "room": desk.room("python"), "on": true });
+    desk.does(
+        "Restrict group",
+        restrict,
+        "admin-groups",
+        "moderators only",
+    )
+    .await;
+    bob.is_closed().await;
+    bob.reconnects().await;
+    anna.enters_group("!python").await;
+    let reaction = json!({ "message": anna.messages()[0].id, "emoji": "🎉", "on": true });
+    anna.sends("React", reaction);
+    anna.hears_all().await;
+    let mark = bob.pushes.len();
+    let again = json!({ "message": "before", "room": room, "key": key });
+    bob.sends("New message", again);
+    bob.until("the key", |tab| {
+        tab.pushes[mark..]
+            .iter()
+            .any(|push| push.html.contains(&key))
+    })
+    .await;
+    let told = bob.pushes[mark..].iter().map(|push| &push.html);
+    assert!(
+        told.clone()
+            .all(|html| !html.contains("before") && !html.contains('🎉'))
+    );
+}
+
+#[tokio::test]
+async fn whoever_is_muted_is_told_so_at_a_json_door_too() {
+    let server = Server::start().await;
+    let (_anna, _, mut desk) = moderator(&server).await;
+    let (device, tab) = Device::of_somebody(&server).await;
+    desk.does(
+        "Mute",
+        json!({ "userName": tab.name(), "on": true }),
+        "notice",
+        "muted",
+    )
+    .await;
+    let cookie = ("Cookie".to_owned(), device.cookie.clone().unwrap());
+    for path in ["/ws/chat/newone/", "/ws/newone/"] {
+        let mut handshake = Handshake {
+            path: Some(path.to_owned()),
+            ..Handshake::default()
+        };
+        handshake.headers.push(cookie.clone());
+        let mut wire = server.socket(&handshake).await.unwrap();
+        let told = soon("words", wire.next()).await;
+        assert!(matches!(told, Event::Text(text) if text.contains("has muted you")));
+    }
+    assert_eq!(server.count("rooms where name = 'newone'"), 0);
+}
+
+#[tokio::test]
 async fn whoever_is_muted_is_told_and_reads_on() {
     let server = Server::start().await;
     let (_device, mut anna, mut desk) = moderator(&server).await;

@@ -123,7 +123,7 @@ async fn a_name_that_is_had_or_looks_like_it_is_refused_to_that_person_alone() {
         assert_eq!(
             words,
             format!(
-                "Somebody else is called “{shown}”, or so much like it, or like its beginning, \
+                "Somebody else is called “{shown}”, or so much like it, or like words of it, \
                  that the two could be confused."
             )
         );
@@ -380,4 +380,31 @@ async fn whoever_is_renamed_while_typing_types_by_the_new_name() {
         tab.page.the("room-typing").text() == "Tina is typing"
     })
     .await;
+}
+
+#[tokio::test]
+async fn nobody_is_called_as_somebody_else_is_shown() {
+    let server = Server::start().await;
+    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let a = anna.name();
+    let refused = "Somebody else is called";
+    anna.sends("Change name", json!({ "name": "Martina" }));
+    anna.until("the name", |tab| {
+        tab.page.the("name-form").text().contains("Martina")
+    })
+    .await;
+    for name in [
+        format!("Martina {a}"),
+        format!("Martina ({a})"),
+        format!("Martina({a})"),
+        format!("Martina/{}", a.to_uppercase()),
+        format!("the {a} fan"),
+    ] {
+        let words = bob.is_refused("Change name", json!({ "name": name })).await;
+        assert!(words.starts_with(refused), "{name}: {words}");
+    }
+    // What was never granted leads nobody astray.
+    bob.says(&format!("/pm Martina {a} for her alone")).await;
+    anna.until("it", |tab| tab.unread_from(&bob.name()) == 1)
+        .await;
 }

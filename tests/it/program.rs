@@ -430,6 +430,14 @@ async fn a_moderator_is_made_and_unmade_on_the_command_line() {
     let again = server.post("/admin/link/", &fields, &[]).await;
     assert_eq!(again.status, 404);
 
+    // Beside no server's database there is nothing to be moderated.
+    let (done, said) = admin(&["link", "--database", "mistyped.db"]).await;
+    assert!(
+        !done && said.contains("there is no database mistyped.db"),
+        "{said}"
+    );
+    assert!(!folder.path().join("mistyped.db").exists());
+
     let (done, address) = admin(&["link", "--address", "https://chat.example/"]).await;
     assert!(done && address.starts_with("https://chat.example/admin/link/?"));
     let database = rusqlite::Connection::open(folder.path().join("overwire.db")).unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::{Server, Tab};
+use super::support::{Device, Server, Tab};
 
 /// The reactions that a tab shows: each with its count, and whether it is mine.
 fn reactions(tab: &Tab) -> Vec<(String, bool)> {
@@ -187,4 +187,34 @@ async fn an_outsider_reacts_to_nothing_and_learns_nothing() {
         carl.is_refused("React", bad).await;
     }
     assert_eq!(server.count("reactions"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_tabs_of_one_person_end_with_what_is_stored() {
+    let server = Server::with(|setup| setup.unlimited()).await;
+    let (device, mut one) = Device::of_somebody(&server).await;
+    let mut two = device.tab("/chat/hi/").await;
+    one.says("one").await;
+    two.sees("one").await;
+    let data = |on: bool| reaction(&one, "👍", on);
+    let (on, off) = (data(true), data(false));
+    for _ in 0..40 {
+        one.sends("React", on.clone());
+        two.sends("React", off.clone());
+        for tab in [&mut one, &mut two] {
+            tab.hears_all().await;
+        }
+        let stored = server.count("reactions") == 1;
+        for tab in [&mut one, &mut two] {
+            let expected: &[(&str, bool)] = if stored { &[("👍 1", true)] } else { &[] };
+            let is_mine = |tab: &Tab| {
+                let mark = tab.page.get("my-reactions").unwrap();
+                mark.elements().next().is_some()
+            };
+            tab.until(&format!("{expected:?}"), |tab| {
+                shows(tab, expected) && is_mine(tab) == stored
+            })
+            .await;
+        }
+    }
 }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use super::{MESSAGE, USER, Writing, group_row, message, step, tell, trace, user};
 use crate::model::{
-    GroupName, Message, MessageId, Millis, NodeId, Room, RoomId, TokenHash, User, UserId,
+    ClientId, GroupName, Message, MessageId, Millis, NodeId, Room, RoomId, TokenHash, User, UserId,
 };
 use crate::moderation::{
     Deed, DeedRecord, FoundMessages, GroupRecord, MessageRecord, Moderated, Moderation,
@@ -255,7 +255,7 @@ fn restore_message(
             worded = :version where id = :id",
     )?
     .execute(named_params! { ":version": step.version.number, ":id": id.0 })?;
-    tell(writing, node, step, id.0)?;
+    tell(writing, node, step, id.0, None)?;
     let words = format!("restored message {id} of {author} in #{name}");
     done(db, by, words, None, now)
 }
@@ -314,6 +314,18 @@ fn ban(
     }
     let did = if on { "banned" } else { "unbanned" };
     done(db, by, format!("{did} {}", user.name), Some(user.id), now)
+}
+
+/// The clients in groups that have been closed to them.
+pub(super) fn strays(db: &Connection) -> rusqlite::Result<Vec<ClientId>> {
+    db.prepare_cached(
+        "select a.client_id from rooms r
+         join clients_active a on a.room_id = r.id join users u on u.id = a.user_id
+         where (r.restricted_at is not null or r.removed_at is not null)
+         and (r.removed_at is not null or u.moderator_at is null)",
+    )?
+    .query_map([], |row| row.get(0).map(ClientId))?
+    .collect()
 }
 
 /// An address that makes a moderator; those that are too old go.
@@ -438,43 +450,63 @@ pub(super) fn group_records(
     Ok(found)
 }
 
-/// The people whose user names begin so and come after one.
+/// The people whose user names begin so and come after one; on the first page, those after them whose
+/// display names begin so.
 pub(super) fn person_records(
     db: &Connection,
     beginning: &str,
     after: &str,
     limit: usize,
 ) -> rusqlite::Result<Vec<PersonRecord>> {
-    let beginning = beginning.to_lowercase();
-    db.prepare_cached(&format!(
-        "select {USER}, u.arrived_at,
-            exists (select 1 from clients c where c.user_id = u.id and c.left_at is null),
-            u.moderator_at is not null, u.muted_at is not null, u.banned_at is not null
-         from users u
-         where u.name >= :from and u.name < :to and u.name > :after and u.arrived_at is not null
-         order by u.name limit :limit"
-    ))?
-    .query_map(
-        named_params! {
-            ":from": beginning,
-            ":to": format!("{beginning}\u{10ffff}"),
-            ":after": after,
-            ":limit": limit as i64,
-        },
-        |row| {
-            Ok(PersonRecord {
-                user: user(row)?,
-                arrived_at: Millis(row.get("arrived_at")?),
-                online: row.get(4)?,
-                standing: Standing {
-                    moderator: row.get(5)?,
-                    muted: row.get(6)?,
-                    banned: row.get(7)?,
+    let mut found = Vec::new();
+    let names = ("name", beginning.to_lowercase());
+    let display_names = ("display_key", GroupName::key_of(beginning));
+    let is_first = after.is_empty() && !beginning.is_empty();
+    for (column, beginning) in [Some(names), is_first.then_some(display_names)]
+        .into_iter()
+        .flatten()
+    {
+        let rows = db
+            .prepare_cached(&format!(
+                "select {USER}, u.arrived_at,
+                    exists (select 1 from clients c
+                        where c.user_id = u.id and c.left_at is null),
+                    u.moderator_at is not null, u.muted_at is not null, u.banned_at is not null
+                 from users u
+                 where u.{column} >= :from and u.{column} < :to and u.{column} > :after
+                 and u.arrived_at is not null
+                 order by u.{column} limit :limit"
+            ))?
+            .query_map(
+                named_params! {
+                    ":from": beginning,
+                    ":to": format!("{beginning}\u{10ffff}"),
+                    ":after": after,
+                    ":limit": (limit - found.len()) as i64,
                 },
-            })
+                person_record,
+            )?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        for record in rows {
+            if !found.contains(&record) {
+                found.push(record);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn person_record(row: &Row<'_>) -> rusqlite::Result<PersonRecord> {
+    Ok(PersonRecord {
+        user: user(row)?,
+        arrived_at: Millis(row.get("arrived_at")?),
+        online: row.get(4)?,
+        standing: Standing {
+            moderator: row.get(5)?,
+            muted: row.get(6)?,
+            banned: row.get(7)?,
         },
-    )?
-    .collect()
+    })
 }
 
 /// The first id in a room whose message was written at that moment or later, found by halving:

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use overwire::chat::{Chat, Client, Limits, Welcome};
 use overwire::hub::OUTBOX_BYTES;
 use overwire::model::{
-    Busy, DisplayName, Emoji, GroupName, Message, MessageId, Millis, NewUser, NodeId, Page,
-    PasswordHash, Person, ResumeToken, Room, RoomId, SessionToken, Target, TokenHash, User, UserId,
-    Version,
+    Busy, ClientId, DisplayName, Emoji, GroupName, Message, MessageId, Millis, NewUser, NodeId,
+    Page, PasswordHash, Person, ResumeToken, Room, RoomId, SessionToken, Target, TokenHash, User,
+    UserId, Version,
 };
 use overwire::moderation::{
     DeedRecord, FoundMessages, GroupRecord, Moderated, Moderation, PersonRecord, Search, Standing,
@@ -122,6 +122,7 @@ every_act_may_fail! {
     reactions_of(user: UserId, room: RoomId, first: MessageId, last: MessageId, limit: usize) -> Vec<(MessageId, Emoji)>;
     mark_read(reads: Vec<(UserId, RoomId, MessageId)>) -> ();
     standing(user: UserId) -> Standing;
+    strays() -> Vec<ClientId>;
     add_admin_link(token: TokenHash) -> ();
     is_admin_link(token: TokenHash) -> bool;
     become_moderator(link: TokenHash, user: UserId) -> bool;

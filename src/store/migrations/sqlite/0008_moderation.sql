@@ -10,6 +10,7 @@ alter table rooms add column restricted_at integer;
 -- Since when it is there for nobody; its name_key then is "~" and its id.
 alter table rooms add column removed_at integer;
 create index rooms_restricted on rooms (name_key) where restricted_at is not null;
+create index rooms_closed on rooms (id) where restricted_at is not null or removed_at is not null;
 
 alter table messages add column deleted_by integer; -- who deleted it, if not its author
 
