@@ -310,6 +310,15 @@ impl Tab<'_> {
         moved.perform().await.unwrap();
     }
 
+    /// Clicks twice in a row in the middle of an element.
+    pub(crate) async fn double_clicks(&self, selector: &str) {
+        self.sees(selector).await;
+        let (driver, _turn) = self.turn().await;
+        let element = driver.find(By::Css(selector)).await.unwrap();
+        let clicked = driver.action_chain().double_click_element(&element);
+        clicked.perform().await.unwrap();
+    }
+
     /// Clicks with a key held.
     pub(crate) async fn click_with(&self, key: Key, selector: &str) {
         let (driver, _turn) = self.turn().await;

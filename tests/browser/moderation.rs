@@ -23,6 +23,7 @@ async fn a_moderator_looks_after_groups_people_and_messages() {
         // He is there before the browser knows the moderator, whom it would take him for.
         let bob = browser.person(&server.url("/")).await;
         let b = bob.name().await;
+        let carl = browser.person(&server.url("/chat/python/")).await;
         let desk = browser.window().await;
         becomes_moderator(&desk, &server).await;
         let mod_name: String = desk
@@ -42,6 +43,19 @@ async fn a_moderator_looks_after_groups_people_and_messages() {
         desk.click("#admin-found [data-action='Restore message']")
             .await;
         bob.hears("rude words").await;
+
+        // What is being written in a group that is renamed stays.
+        carl.writes("a long draft").await;
+        let rename = "#admin-groups .record:nth-child(4)";
+        desk.click(&format!("{rename} summary")).await;
+        desk.run(&format!(
+            "const field = document.querySelector(\"{rename} input\"); field.focus(); field.select()"
+        ))
+        .await;
+        desk.types("Snakes").await;
+        desk.presses(Key::Enter).await;
+        carl.is_in("#Snakes", "/chat/Snakes/").await;
+        assert_eq!(carl.written().await, "a long draft");
 
         desk.run("document.querySelector('#person-search').focus()")
             .await;

@@ -67,6 +67,34 @@ async fn one_click_reacts_and_another_takes_it_back() {
 }
 
 #[tokio::test]
+async fn a_double_click_is_one_and_the_box_has_the_focus_after() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let (anna, bob) = (
+            browser.person(&server.url("/")).await,
+            browser.person(&server.url("/")).await,
+        );
+        anna.says("lunch?").await;
+        bob.hears("lunch?").await;
+        points_at(&anna, ".message").await;
+        anna.click("#quick button:first-child").await;
+        reactions(&bob, &["👍 1"]).await;
+        points_at(&bob, ".message").await;
+        bob.click("#quick button:nth-child(2)").await;
+        // What was taken back makes room for the next, which is not meant.
+        reactions(&anna, &["*👍 1", "❤️ 1"]).await;
+        anna.double_clicks(".chip").await;
+        reactions(&anna, &["❤️ 1"]).await;
+        reactions(&bob, &["*❤️ 1"]).await;
+        anna.until("document.activeElement.matches('#message-text')")
+            .await;
+        anna.says("and go on").await;
+        reactions(&anna, &["❤️ 1"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn any_other_emoji_is_given_by_keys_and_who_reacted_is_listed() {
     let server = Server::start(&[]);
     story(async |browser| {
@@ -160,6 +188,31 @@ async fn names_complete_themselves_after_pm_and_after_an_at_sign() {
         anna.sees(&chip).await;
         anna.presses(Key::Space).await;
         anna.sees_no("#completions > *").await;
+        anna.run("document.querySelector('#message-text').select()")
+            .await;
+        anna.presses(Key::Delete).await;
+        // Nor when one goes elsewhere in the text; the whole word is completed.
+        anna.writes(&format!("@{}", &b[..2])).await;
+        anna.sees(&chip).await;
+        anna.presses(Key::Home).await;
+        anna.sees_no("#completions > *").await;
+        for _ in 0..2 {
+            anna.presses(Key::Right).await;
+        }
+        anna.types(&b[1..2]).await;
+        anna.sees("#completions").await;
+        anna.presses(Key::Backspace).await;
+        anna.sees(&chip).await;
+        anna.click(&chip).await;
+        assert_eq!(anna.written().await, format!("@{b} "));
+        // Escape leaves the text as it is.
+        anna.types(&format!("and @{}", &b[..2])).await;
+        anna.sees(&chip).await;
+        anna.presses(Key::Tab).await;
+        anna.presses(Key::Escape).await;
+        anna.sees_no("#completions > *").await;
+        anna.until("document.activeElement.matches('#message-text')")
+            .await;
     })
     .await;
 }
