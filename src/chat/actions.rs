@@ -19,8 +19,6 @@ use crate::views::{Tone, title};
 const MOST_NAMESAKES: u32 = 1000;
 /// The longest beginning of a name that is looked for, in characters.
 const QUERY_CHARACTERS: usize = 64;
-/// How many names are proposed to whoever writes the beginning of one.
-const COMPLETIONS: usize = 6;
 /// How many of those who reacted to a message are named to whoever asks.
 const REACTORS: usize = 500;
 
@@ -620,10 +618,14 @@ async fn complete(chat: &Chat, client: &Client, text: &str) -> Result<()> {
     let mut found = match beginning.is_empty() {
         true => Vec::new(),
         // One more makes up for oneself.
-        false => chat.store.find_people(&beginning, COMPLETIONS + 1).await?,
+        false => {
+            chat.store
+                .find_people(&beginning, people::LISTED + 1)
+                .await?
+        }
     };
     found.retain(|person| person.user.id != client.user.id);
-    found.truncate(COMPLETIONS);
+    found.truncate(people::LISTED);
     chat.push(client, [chat.views.completions(&found)?]);
     Ok(())
 }
