@@ -225,11 +225,20 @@ async fn a_server_that_lets_in_and_cuts_off_again_is_asked_ever_later() {
         // From here on time passes by hand, every wait is the longest, and a socket opens, brings a
         // push and closes at once.
         anna.run(
+            "import(document.querySelector('[rel=modulepreload]').href).then(({ hooks }) => {
+               const { tick } = hooks;
+               hooks.tick = () => { ticks++; tick(); };
+               window.counting = true;
+             });
+             window.ticks = 0",
+        )
+        .await;
+        anna.until("window.counting").await;
+        anna.run(
             "window.now = Date.now() + 60_000;
-             window.opened = window.ticks = 0;
+             window.opened = 0;
              Date.now = () => now;
              Math.random = () => 0.999;
-             document.addEventListener('wire:tick', () => ticks++);
              window.WebSocket = class {
                constructor() { opened++; setTimeout(() => this.fail()); }
                close() {}
