@@ -12,7 +12,7 @@ use crate::model::{
     RoomKind, Target,
 };
 use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal, Swap};
-use crate::store::{Amend, Amended, Entered, OwnReaction, Post, Posted, React, Reacted, Renamed};
+use crate::store::{Amend, Amended, Entered, Post, Posted, React, Reacted, Renamed};
 use crate::views::{Tone, title};
 
 /// How many programs may wish for one name: the first has it, the others have it with a number.
@@ -461,20 +461,17 @@ async fn react(
         let words = "One reacts with an emoji, such as 🎉, or its name, such as :tada:.";
         return Err(Refusal::new(words).into());
     };
-    let (user, room) = (client.user.id, meant(client, room)?);
-    let own = OwnReaction { user, emoji, on };
     let react = React {
         node: chat.node,
-        user,
-        room,
+        user: client.user.id,
+        room: meant(client, room)?,
         message,
         emoji,
         on,
     };
     let words = match chat.store.react(react).await? {
         // Whether it is mine is told in its turn, with the change.
-        Reacted::Done => return Ok(()),
-        Reacted::Already => return chat.tell_reactor(room, message, &own),
+        Reacted::Done | Reacted::Already => return Ok(()),
         Reacted::NoSuchMessage => NO_SUCH_MESSAGE,
         Reacted::Deleted => DELETED,
         Reacted::Muted => MUTED,

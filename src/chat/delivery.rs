@@ -140,12 +140,7 @@ impl Chat {
 
     /// Whoever reacted sees in their tabs, and nobody else does, whether they have. It comes from the
     /// one stream, so that of two tabs that say different things both end with what is stored.
-    pub(super) fn tell_reactor(
-        &self,
-        room: RoomId,
-        message: MessageId,
-        own: &OwnReaction,
-    ) -> Result<()> {
+    fn tell_reactor(&self, room: RoomId, message: MessageId, own: &OwnReaction) -> Result<()> {
         let mine = self.views.my_reaction(message, own.emoji, own.on)?.encode();
         for tab in self.hub.of_user(own.user) {
             let looks = tab.place().is_some_and(|place| place.room == room);

@@ -80,8 +80,12 @@ impl Desk {
     async fn is_refused(&mut self, action: &str, data: Value) -> String {
         self.page.put("notice", None, "");
         self.sends(action, data);
-        self.until("a notice", |desk| !desk.text("notice").is_empty())
-            .await;
+        // Beside which there may be word of what was done before.
+        self.until("a refusal", |desk| {
+            let mut notices = desk.page.the("notice").with("data-tone");
+            notices.any(|notice| notice.attribute("data-tone") == Some("refusal"))
+        })
+        .await;
         self.text("notice")
     }
 
