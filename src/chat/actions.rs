@@ -36,9 +36,10 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             Action::NewMessage { key, .. } => key,
             _ => None,
         };
-        return Err(Refusal::new("That is not done at this page.")
-            .of(key)
-            .into());
+        chat.spend(client)
+            .map_err(|late| Failure::Late(late.of(key)))?;
+        let refusal = Refusal::new("That is not done at this page.");
+        return Err(refusal.of(key).into());
     }
     match action {
         Action::Read { message, room } => {

@@ -260,13 +260,21 @@ fn restore_message(
     done(db, by, words, None, now)
 }
 
-/// Somebody who has been here.
-fn person(db: &Connection, name: &str) -> rusqlite::Result<Option<(User, Standing)>> {
+/// Somebody who has been here and may be moderated; else what there is to say of it.
+fn person(
+    db: &Connection,
+    name: &str,
+    is_so: impl Fn(Standing) -> bool,
+) -> rusqlite::Result<Result<User, Moderated>> {
     let Some(found) = super::person(db, name)? else {
-        return Ok(None);
+        return Ok(Err(Moderated::Nothing));
     };
     let standing = standing(db, found.id)?;
-    Ok(Some((found, standing)))
+    Ok(match standing {
+        standing if standing.moderator => Err(Moderated::Protected),
+        standing if is_so(standing) => Err(Moderated::Already),
+        _ => Ok(found),
+    })
 }
 
 fn mute(
@@ -276,11 +284,9 @@ fn mute(
     on: bool,
     now: Millis,
 ) -> rusqlite::Result<Moderated> {
-    let user = match person(db, name)? {
-        None => return Ok(Moderated::Nothing),
-        Some((_, standing)) if standing.moderator => return Ok(Moderated::Protected),
-        Some((_, standing)) if standing.muted == on => return Ok(Moderated::Already),
-        Some((user, _)) => user,
+    let user = match person(db, name, |standing| standing.muted == on)? {
+        Ok(user) => user,
+        Err(moderated) => return Ok(moderated),
     };
     trace(db, user.id, now)?;
     db.prepare_cached("update users set muted_at = ? where id = ?")?
@@ -296,11 +302,9 @@ fn ban(
     on: bool,
     now: Millis,
 ) -> rusqlite::Result<Moderated> {
-    let user = match person(db, name)? {
-        None => return Ok(Moderated::Nothing),
-        Some((_, standing)) if standing.moderator => return Ok(Moderated::Protected),
-        Some((_, standing)) if standing.banned == on => return Ok(Moderated::Already),
-        Some((user, _)) => user,
+    let user = match person(db, name, |standing| standing.banned == on)? {
+        Ok(user) => user,
+        Err(moderated) => return Ok(moderated),
     };
     trace(db, user.id, now)?;
     db.prepare_cached("update users set banned_at = ? where id = ?")?
