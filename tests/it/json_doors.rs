@@ -213,6 +213,10 @@ async fn a_group_is_made_where_there_is_none_in_any_script() {
         let bot = Program::at(&server, path).await;
         bot.says("x");
         bot.line("hello", "");
+        until("the group", async || {
+            server.count(&format!("rooms where name = '{name}'")) == 1
+        })
+        .await;
         let mut anna = server.tab_at("/chat/").await;
         anna.enters_group(name).await;
         anna.until("the bot to speak", |tab| {
@@ -428,8 +432,10 @@ async fn the_door_of_lines_knows_messages_and_senders_only() {
 #[tokio::test]
 async fn a_program_that_was_slow_is_told_everything_once_and_in_order() {
     let server = Server::with(|setup| setup.unlimited()).await;
+    server.tab().await.says("before").await;
     let mut slow = Program::at(&server, "/ws/chat/hi/").await;
     let mut lines = Program::at(&server, "/ws/hi/").await;
+    lines.hears(json!({ "text": "before" })).await;
     let one = Program::at(&server, "/ws/chat/hi/").await;
     let two = Program::at(&server, "/ws/chat/hi/").await;
     slow.name().await;
@@ -439,7 +445,7 @@ async fn a_program_that_was_slow_is_told_everything_once_and_in_order() {
         let from = if n % 2 == 0 { &one } else { &two };
         from.says(&format!("{n} {padding}"));
     }
-    until("all to be stored", async || server.count("messages") == 400).await;
+    until("all to be stored", async || server.count("messages") == 401).await;
     slow.wire.deaf(false);
     for program in [&mut slow, &mut lines] {
         program
@@ -469,9 +475,11 @@ async fn a_program_that_was_slow_is_told_everything_once_and_in_order() {
 async fn a_reaction_is_no_news_to_a_program() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
-    let mut objects = Program::at(&server, "/ws/chat/hi/").await;
-    let mut lines = Program::at(&server, "/ws/hi/").await;
     anna.says("one").await;
+    let mut objects = Program::at(&server, "/ws/chat/hi/").await;
+    objects.hears(json!({ "message": "one" })).await;
+    let mut lines = Program::at(&server, "/ws/hi/").await;
+    lines.hears(json!({ "text": "one" })).await;
     let (id, room) = (anna.messages()[0].id, anna.room());
     let data = json!({ "message": id, "emoji": "👍", "on": true, "room": room });
     anna.sends("React", data);
