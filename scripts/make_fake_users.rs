@@ -44,14 +44,16 @@ struct Options {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
-    /// The database: an SQLite file (overwire.db, sqlite:/var/lib/overwire.db)
+    /// The database: an SQLite file (overwire.db, sqlite:/var/lib/overwire.db) or a PostgreSQL
+    /// database (postgres://user:password@host:5432/name)
     #[arg(
         long,
         env = "OVERWIRE_DATABASE",
+        hide_env_values = true,
         default_value = "overwire.db",
         value_name = "FILE|URL"
     )]
-    database: String,
+    database: store::Address,
 }
 
 #[tokio::main]
@@ -72,14 +74,9 @@ async fn run(options: &Options) -> anyhow::Result<()> {
         Access::Beside
     };
     // A power cut may take users back that nobody has been yet; they are quickly made again.
-    let opened = store::open(&options.database, Synchronous::Normal, access).await;
+    let opened = store::open(options.database.as_str(), Synchronous::Normal, access).await;
     let store = match opened {
-        Err(StoreError::InUse(_)) => {
-            bail!(
-                "a server is running on {}; stop it before --reset",
-                options.database
-            )
-        }
+        Err(StoreError::InUse(_)) => bail!(in_use(options)),
         opened => {
             opened.with_context(|| format!("could not open the database {}", options.database))?
         }
@@ -112,7 +109,17 @@ async fn reset(store: &dyn Store, options: &Options) -> anyhow::Result<()> {
             bail!("nothing was deleted; --yes deletes without asking");
         }
     }
-    Ok(store.reset().await?)
+    match store.reset().await {
+        Err(StoreError::InUse(_)) => bail!(in_use(options)),
+        done => Ok(done?),
+    }
+}
+
+fn in_use(options: &Options) -> String {
+    format!(
+        "a server is running on {}; stop it before --reset",
+        options.database
+    )
 }
 
 async fn make(store: &dyn Store, options: &Options) -> anyhow::Result<u64> {

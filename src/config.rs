@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use crate::chat;
 use crate::model::GroupName;
 use crate::socket;
-use crate::store::Synchronous;
+use crate::store::{self, Synchronous};
 use crate::web;
 
 /// An HTML-over-the-wire chat.
@@ -39,15 +39,17 @@ pub struct Config {
     #[arg(value_parser = host_and_port, global = true)]
     pub listen: String,
 
-    /// The database: an SQLite file (overwire.db, sqlite:/var/lib/overwire.db)
+    /// The database: an SQLite file (overwire.db, sqlite:/var/lib/overwire.db), or PostgreSQL 14 or
+    /// later, which several servers may share (postgres://user:password@host:5432/name)
     #[arg(
         long,
         env = "OVERWIRE_DATABASE",
+        hide_env_values = true,
         default_value = "overwire.db",
         value_name = "FILE|URL",
         global = true
     )]
-    pub database: String,
+    pub database: store::Address,
 
     /// What a stored message survives: “full” a power cut; “normal” a crash of the program, and
     /// writes faster

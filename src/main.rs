@@ -107,7 +107,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 }
 
 async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<dyn Store>, Arc<Chat>)> {
-    let store = store::open(&config.database, config.synchronous, store::Access::Server)
+    let address = config.database.as_str();
+    let store = store::open(address, config.synchronous, store::Access::Server)
         .await
         .with_context(|| format!("could not open the database {}", config.database))?;
     seed(&*store).await?;
@@ -181,10 +182,10 @@ async fn seed(store: &dyn Store) -> anyhow::Result<()> {
 async fn admin(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
     let database = &config.database;
     anyhow::ensure!(
-        store::is_there(database)?,
+        store::is_there(database.as_str())?,
         "there is no database {database}: name the one that the server runs on by --database"
     );
-    let store = store::open(&config.database, config.synchronous, store::Access::Beside)
+    let store = store::open(database.as_str(), config.synchronous, store::Access::Beside)
         .await
         .with_context(|| format!("could not open the database {}", config.database))?;
     let done = async {

@@ -3,8 +3,10 @@
 //! What a person may run into (no such room, a key already known) is a value; a [`StoreError`] is
 //! a failure of ours. Nothing here knows HTML, sockets or who is listening.
 
+pub mod postgres;
 pub mod sqlite;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,9 +40,9 @@ pub const LEASE: Duration = Duration::from_secs(15);
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another server has this store open.
+    /// Another server has this store open, which may not be.
     #[error("another server is running on {0}")]
-    InUse(PathBuf),
+    InUse(String),
     /// The address is not one of a store.
     #[error("{0}")]
     Address(String),
@@ -577,7 +579,8 @@ pub trait Store: Send + Sync + 'static {
     /// How much there is.
     async fn census(&self) -> Result<Census>;
 
-    /// Deletes everybody and everything said; the default groups begin anew.
+    /// Deletes everybody and everything said; the default groups begin anew. Refused as
+    /// [in use](StoreError::InUse) while a node of another server holds a lease.
     async fn reset(&self) -> Result<()>;
 
     /// Answers if the store can read and write, and is still where it was opened.
@@ -599,27 +602,75 @@ pub enum Synchronous {
 /// Who else may have the store open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// No other server: a second one is refused.
+    /// No other server, if the store is a file: a second one is refused. A PostgreSQL database is
+    /// shared by as many as there are.
     Server,
     /// Beside a server that may be running.
     Beside,
 }
 
-/// Whether there is a store at an address already.
-pub fn is_there(address: &str) -> Result<bool> {
-    Ok(sqlite_path(address)?.exists())
+/// Where a store is. A password in it is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address(String);
+
+impl From<&str> for Address {
+    fn from(address: &str) -> Self {
+        Self(address.to_owned())
+    }
 }
 
-/// Opens the store at an address (`overwire.db`, `sqlite:/var/lib/overwire.db`), making and
-/// migrating it where needed.
+impl Address {
+    /// All of it, for [`open`].
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = match self.0.split_once("://") {
+            Some((scheme, rest)) if is_postgres(&self.0) => (scheme, rest),
+            _ => return f.write_str(&self.0),
+        };
+        // Up to the last @, since whoever forgets to encode one in a password forgets it there.
+        let (user, place) = rest.rsplit_once('@').unwrap_or(("", rest));
+        let user = user.split_once(':').map_or(user, |(user, _)| user);
+        let at = if user.is_empty() { "" } else { "@" };
+        let place = place.split_once('?').map_or(place, |(place, _)| place);
+        write!(f, "{scheme}://{user}{at}{place}")
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({self})")
+    }
+}
+
+/// Whether there is a store at an address already. A PostgreSQL database tells when it is opened.
+pub fn is_there(address: &str) -> Result<bool> {
+    Ok(is_postgres(address) || sqlite_path(address)?.exists())
+}
+
+/// Opens the store at an address (`overwire.db`, `sqlite:/var/lib/overwire.db`,
+/// `postgres://user@host/overwire`), making and migrating it where needed.
 pub async fn open(
     address: &str,
     synchronous: Synchronous,
     access: Access,
 ) -> Result<Arc<dyn Store>> {
+    if is_postgres(address) {
+        let store = postgres::PostgresStore::open(address, synchronous, access).await?;
+        return Ok(Arc::new(store));
+    }
     let path = sqlite_path(address)?;
     let store = sqlite::SqliteStore::open(&path, synchronous, access).await?;
     Ok(Arc::new(store))
+}
+
+fn is_postgres(address: &str) -> bool {
+    address.starts_with("postgres://") || address.starts_with("postgresql://")
 }
 
 /// The file that an address names.
@@ -630,7 +681,8 @@ fn sqlite_path(address: &str) -> Result<PathBuf> {
         Some((scheme, _)) if scheme.len() > 1 && !scheme.contains(['/', '.', '\\']) => {
             return Err(StoreError::Address(format!(
                 "“{scheme}:” is not a kind of database known here; give a file, such as \
-                 overwire.db or sqlite:/var/lib/overwire.db"
+                 overwire.db or sqlite:/var/lib/overwire.db, or a PostgreSQL database, such as \
+                 postgres://user@host/overwire"
             )));
         }
         _ => address,
@@ -674,6 +726,53 @@ mod tests {
         check("sqlite::memory:", None);
         check("sqlite://:memory:", None);
         check("mysql://localhost/chat", None);
-        check("postgres://localhost/chat", None);
+        check("postgres:localhost/chat", None);
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        #[track_caller]
+        fn check(address: &str, expected: &str) {
+            let address = Address::from(address);
+            assert_eq!(address.to_string(), expected);
+            assert_eq!(format!("{address:?}"), format!("Address({expected})"));
+        }
+        check("overwire.db", "overwire.db");
+        check("sqlite:/tmp/a@b.db?c", "sqlite:/tmp/a@b.db?c");
+        check("postgres://localhost/chat", "postgres://localhost/chat");
+        check(
+            "postgres://me@host:5433/chat",
+            "postgres://me@host:5433/chat",
+        );
+        check("postgres://me:secret@host/chat", "postgres://me@host/chat");
+        check(
+            "postgresql://me:se@cr:e/t@host/chat",
+            "postgresql://me@host/chat",
+        );
+        check(
+            "postgres://host/chat?password=secret",
+            "postgres://host/chat",
+        );
+        check("postgres://:secret@host/chat", "postgres://host/chat");
+    }
+
+    #[tokio::test]
+    async fn no_failure_to_open_tells_the_password() {
+        for address in [
+            "postgres://me:secret@127.0.0.1:1/chat",
+            "postgres://me:sec?ret=secret@127.0.0.1:1/chat",
+            "postgres://me:sec/ret@127.0.0.1:1/secret",
+            "postgres://me@127.0.0.1:1/chat?password=secret&port=secret",
+            "postgresql://secret:secret@secret:secret",
+        ] {
+            let opened = open(address, Synchronous::Full, Access::Server).await;
+            let mut error: &dyn std::error::Error = &opened.err().unwrap();
+            let mut told = format!("{error:?}");
+            while let Some(source) = error.source() {
+                told += &format!("; {error}");
+                error = source;
+            }
+            assert!(!told.contains("sec") && !told.contains("ret"), "{told}");
+        }
     }
 }

@@ -374,7 +374,9 @@ fn lock(path: &Path) -> Result<(File, bool)> {
         };
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(path.to_owned())),
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::InUse(path.display().to_string()));
+            }
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
         // A start that failed may have taken it away meanwhile, which leaves a lock of nothing.
@@ -3040,7 +3042,9 @@ mod tests {
         let store = place.open().await;
         arrive(&store, "anna").await;
         let second = place.try_to_open(Access::Server).await;
-        assert!(matches!(second, Err(StoreError::InUse(path)) if path == place.file()));
+        assert!(
+            matches!(second, Err(StoreError::InUse(path)) if path == place.file().to_str().unwrap())
+        );
         let beside = place.try_to_open(Access::Beside).await.unwrap();
         assert_eq!(beside.add_users(vec![new_user("bob")]).await.unwrap(), 1);
         beside.close().await;
@@ -3098,7 +3102,9 @@ mod tests {
             let store = open(first).await.unwrap();
             assert!(wal_of(&store.opened.path).exists());
             let refused = open(second).await;
-            assert!(matches!(refused, Err(StoreError::InUse(path)) if path == place.file()));
+            assert!(
+                matches!(refused, Err(StoreError::InUse(path)) if path == place.file().to_str().unwrap())
+            );
             store.close().await;
         }
     }

@@ -6,6 +6,7 @@ mod contract;
 mod faults;
 mod list;
 mod ordering;
+mod postgres;
 #[allow(
     dead_code,
     unused_imports,

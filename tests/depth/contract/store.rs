@@ -20,8 +20,10 @@ use overwire::store::{
 };
 use uuid::Uuid;
 
-const NODE: NodeId = NodeId(1);
-const OTHER_NODE: NodeId = NodeId(2);
+use crate::postgres::Database;
+
+pub(super) const NODE: NodeId = NodeId(1);
+pub(super) const OTHER_NODE: NodeId = NodeId(2);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A place where a store is kept, and what no act of the store does.
@@ -84,6 +86,48 @@ impl Backend for Sqlite {
             .replace(":text", text);
         db.busy_timeout(Duration::from_secs(5)).unwrap();
         db.execute_batch(&change).unwrap();
+    }
+}
+
+/// A PostgreSQL database of its own.
+struct Postgres {
+    database: Database,
+}
+
+impl Postgres {
+    async fn fresh() -> Self {
+        let database = Database::fresh().await;
+        Self { database }
+    }
+}
+
+#[async_trait]
+impl Backend for Postgres {
+    async fn open(&self) -> Arc<dyn Store> {
+        let address = self.database.address();
+        store::open(&address, Synchronous::Full, Access::Server)
+            .await
+            .unwrap()
+    }
+
+    async fn copy(&self) -> Self {
+        let database = self.database.copy().await;
+        Self { database }
+    }
+
+    async fn change(&self, message: MessageId, text: &str) {
+        let change = "
+            begin;
+            update rooms set version = version + 1
+                where id = (select room_id from messages where id = :id);
+            update messages set text = ':text',
+                changed = (select version from rooms where id = room_id) where id = :id;
+            commit;";
+        let change = change
+            .replace(":id", &message.to_string())
+            .replace(":text", text);
+        let db = self.database.look().await;
+        db.batch_execute(&change).await.unwrap();
     }
 }
 
@@ -185,6 +229,7 @@ macro_rules! every_promise {
             nothing_is_taken_from_whoever_is_muted
             whoever_is_banned_cannot_come_back_as_who_they_were
             a_group_for_moderators_is_there_for_nobody_else
+            whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it
             a_removed_group_is_gone_and_its_name_is_free
             a_renamed_group_is_found_by_its_new_name
             a_moderator_deletes_and_restores_what_others_said_in_groups
@@ -198,22 +243,95 @@ mod sqlite {
     every_promise!(super::Sqlite::fresh());
 }
 
-/// Somebody who has arrived.
-#[derive(Clone, Debug)]
-struct Somebody {
-    client: Returning,
-    user: User,
-    token: TokenHash,
+mod postgres {
+    every_promise!(super::Postgres::fresh().await);
 }
 
-fn new_user(name: &str) -> NewUser {
+/// Keeps these promises one after the other, and finds whatever looks through a whole table.
+macro_rules! plans {
+    ($($promise:ident)*) => {{
+        let mut plans = Vec::new();
+        $(
+            let backend = Postgres::fresh().await;
+            backend.database.explain().await;
+            $promise(&backend).await;
+            plans.extend(backend.database.whole_tables_read().await);
+        )*
+        plans
+    }};
+}
+
+#[tokio::test]
+async fn nothing_that_happens_while_people_talk_reads_a_whole_table_of_postgres() {
+    let mut plans = plans! {
+        no_user_is_ever_given_to_two
+        whoever_comes_back_is_who_they_were
+        handing_a_user_over_ends_the_token_of_whoever_was_them
+        the_clients_of_a_dead_node_go_with_its_lease
+        whoever_somebody_has_a_private_room_open_with_is_not_handed_over
+        a_known_key_brings_what_was_stored_first
+        older_pages_lead_to_the_beginning_without_a_gap
+        rooms_tell_their_versions_at_once
+        whoever_has_less_gets_what_came_since
+        what_changed_among_older_messages_is_told_by_their_ends
+        what_was_said_since_is_told_page_by_page
+        a_reaction_changes_its_message_once
+        ones_own_reactions_are_told_the_newest_first
+        what_is_deleted_is_unread_no_more
+        unread_messages_are_counted_until_they_are_seen
+        those_here_are_listed_longest_first
+        those_in_a_group_are_listed_and_counted
+        groups_are_listed_busiest_first_and_found_by_name
+        ones_people_are_those_unread_and_then_the_latest
+        people_are_found_by_the_beginning_of_their_names
+        a_chosen_name_is_had_by_one_who_is_here
+        people_are_found_by_what_they_are_called
+        a_session_begins_by_the_password_and_ends_with_its_clients
+        a_session_is_good_for_thirty_days_after_it_was_seen
+        whoever_is_banned_cannot_come_back_as_who_they_were
+        whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it
+        messages_are_looked_through_by_author_words_and_time
+        groups_and_people_are_looked_through_page_by_page
+    };
+    // What has a row per node, or one at all, and what is asked for by hand.
+    let seldom = [
+        "Seq Scan on nodes",
+        "Seq Scan on writers",
+        "Seq Scan on life",
+        "Seq Scan on schema_version",
+        "Seq Scan on admin_links",
+        "select (select count(*) from users)",
+    ];
+    plans.retain(|plan| !seldom.iter().any(|words| plan.contains(words)));
+    assert!(plans.is_empty(), "{}", plans.join("\n"));
+}
+
+#[tokio::test]
+async fn a_plan_that_reads_a_whole_table_of_postgres_would_be_seen() {
+    let database = Database::fresh().await;
+    database.explain().await;
+    let bad = "select id from messages where text = ''";
+    database.look().await.batch_execute(bad).await.unwrap();
+    let plans = database.whole_tables_read().await;
+    assert!(matches!(&plans[..], [plan] if plan.contains("Seq Scan on messages")));
+}
+
+/// Somebody who has arrived.
+#[derive(Clone, Debug)]
+pub(super) struct Somebody {
+    pub(super) client: Returning,
+    pub(super) user: User,
+    pub(super) token: TokenHash,
+}
+
+pub(super) fn new_user(name: &str) -> NewUser {
     NewUser {
         name: name.to_owned(),
         email: format!("{name}@example.com"),
     }
 }
 
-fn token() -> TokenHash {
+pub(super) fn token() -> TokenHash {
     overwire::model::ResumeToken::random().hash()
 }
 
@@ -238,7 +356,11 @@ async fn try_to_arrive(store: &dyn Store, spare: Option<&str>) -> (Arrived, Toke
 }
 
 /// Somebody comes back with their token to what they were found to be.
-async fn come_back(store: &dyn Store, returning: Returning, token: TokenHash) -> Arrived {
+pub(super) async fn come_back(
+    store: &dyn Store,
+    returning: Returning,
+    token: TokenHash,
+) -> Arrived {
     let arrival = Arrival {
         node: NODE,
         session: None,
@@ -250,7 +372,7 @@ async fn come_back(store: &dyn Store, returning: Returning, token: TokenHash) ->
 }
 
 /// Somebody arrives as a spare user of that name.
-async fn arrive(store: &dyn Store, name: &str) -> Somebody {
+pub(super) async fn arrive(store: &dyn Store, name: &str) -> Somebody {
     let (arrived, token) = try_to_arrive(store, Some(name)).await;
     let Arrived::As { client, user, .. } = arrived else {
         panic!("{arrived:?}");
@@ -275,14 +397,14 @@ async fn enter(store: &dyn Store, who: &Somebody, target: Target) -> Entered {
     store.enter(who.client, who.user.id, target).await.unwrap()
 }
 
-async fn private(store: &dyn Store, who: &Somebody, with: &Somebody) -> RoomId {
+pub(super) async fn private(store: &dyn Store, who: &Somebody, with: &Somebody) -> RoomId {
     match enter(store, who, Target::Private(with.user.name.clone())).await {
         Entered::Room(room) => room.id,
         refused => panic!("{refused:?}"),
     }
 }
 
-async fn hi(store: &dyn Store) -> RoomId {
+pub(super) async fn hi(store: &dyn Store) -> RoomId {
     store.group("hi", None).await.unwrap().unwrap().id
 }
 
@@ -303,7 +425,12 @@ async fn try_to_post(
     store.post(post).await.unwrap()
 }
 
-async fn post(store: &dyn Store, author: &Somebody, room: RoomId, text: &str) -> Message {
+pub(super) async fn post(
+    store: &dyn Store,
+    author: &Somebody,
+    room: RoomId,
+    text: &str,
+) -> Message {
     match try_to_post(store, author.user.id, room, text, None).await {
         Posted::New(message) => message,
         other => panic!("{other:?}"),
@@ -316,11 +443,11 @@ async fn post_many(store: &dyn Store, author: &Somebody, room: RoomId, count: us
     }
 }
 
-fn ids(messages: &[Message]) -> Vec<MessageId> {
+pub(super) fn ids(messages: &[Message]) -> Vec<MessageId> {
     messages.iter().map(|message| message.id).collect()
 }
 
-fn texts(messages: &[Message]) -> Vec<&str> {
+pub(super) fn texts(messages: &[Message]) -> Vec<&str> {
     messages
         .iter()
         .map(|message| message.text.as_str())
@@ -335,7 +462,7 @@ async fn later_than_now() {
     }
 }
 
-fn names(people: &[Person]) -> Vec<&str> {
+pub(super) fn names(people: &[Person]) -> Vec<&str> {
     people
         .iter()
         .map(|person| person.user.name.as_str())
@@ -818,7 +945,7 @@ async fn versions_grow_by_one_and_ids_with_them_however_many_write(backend: &imp
 }
 
 /// All messages of a room by its pages, oldest first, and its version.
-async fn whole_room(store: &dyn Store, room: RoomId) -> (Vec<Message>, u64) {
+pub(super) async fn whole_room(store: &dyn Store, room: RoomId) -> (Vec<Message>, u64) {
     let mut page = store.newest(room).await.unwrap();
     let version = page.version.number;
     let mut all = page.messages.clone();
@@ -2658,6 +2785,35 @@ async fn a_group_for_moderators_is_there_for_nobody_else(backend: &impl Backend)
     let went = moderate(&*store, &anna, restrict(false)).await;
     assert_eq!(went, was_done("opened #Secrets to everybody", None));
     assert_eq!(entered(&bob, &targets[0]).await, room);
+}
+
+async fn whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it(
+    backend: &impl Backend,
+) {
+    let store = backend.open().await;
+    let (anna, bob) = (
+        moderator(&*store, "anna").await,
+        arrive(&*store, "bob").await,
+    );
+    let room = make_group(&*store, &bob, "apes").await;
+    for who in [&anna, &bob] {
+        enter(&*store, who, Target::Room(room)).await;
+    }
+    let key = Uuid::new_v4();
+    let again = async || try_to_post(&*store, bob.user.id, room, "hello", Some(key)).await;
+    assert!(matches!(again().await, Posted::New(_)));
+    assert_eq!(store.strays().await.unwrap(), []);
+    let restrict = |on| Deed::RestrictGroup { room, on };
+    moderate(&*store, &anna, restrict(true)).await;
+    assert_eq!(store.strays().await.unwrap(), [bob.client.client]);
+    assert_eq!(again().await, Posted::Settled);
+    moderate(&*store, &anna, restrict(false)).await;
+    assert_eq!(store.strays().await.unwrap(), []);
+    assert!(matches!(again().await, Posted::Known(_)));
+    moderate(&*store, &anna, Deed::RemoveGroup { room }).await;
+    let strays = store.strays().await.unwrap();
+    assert_eq!(strays.len(), 2);
+    assert!(strays.contains(&anna.client.client) && strays.contains(&bob.client.client));
 }
 
 async fn a_removed_group_is_gone_and_its_name_is_free(backend: &impl Backend) {

@@ -1,0 +1,528 @@
+//! What holds where several nodes share one PostgreSQL database, and where it is lost on the way.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use overwire::model::{DisplayName, MessageText, Millis, NodeId, RoomId, Target, UserId};
+use overwire::store::{
+    self, Access, Arrival, Arrived, CatchUp, Change, Entered, Post, Posted, Renamed, Store,
+    StoreError, Synchronous,
+};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::store::{
+    NODE, OTHER_NODE, Somebody, arrive, hi, ids, names, new_user, post, token, whole_room,
+};
+use crate::postgres::{Cut, Database, Proxy};
+
+async fn open(address: &str) -> Arc<dyn Store> {
+    store::open(address, Synchronous::Full, Access::Server)
+        .await
+        .unwrap()
+}
+
+/// The stores of two nodes.
+async fn two_nodes() -> (Database, [Arc<dyn Store>; 2]) {
+    let database = Database::fresh().await;
+    let address = database.address();
+    let stores = [open(&address).await, open(&address).await];
+    (database, stores)
+}
+
+async fn arrive_on(store: &dyn Store, node: NodeId, name: &str) -> Somebody {
+    let token = token();
+    let arrival = Arrival {
+        node,
+        session: None,
+        resume: None,
+        token,
+        spare: Some(new_user(name)),
+    };
+    match store.arrive(arrival).await.unwrap() {
+        Arrived::As { client, user, .. } => Somebody {
+            client,
+            user,
+            token,
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn enter(store: &dyn Store, who: &Somebody, target: Target) -> RoomId {
+    match store.enter(who.client, who.user.id, target).await.unwrap() {
+        Entered::Room(room) => room.id,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn hello(node: NodeId, author: UserId, room: RoomId) -> Post {
+    Post {
+        node,
+        author,
+        room,
+        text: MessageText::new("hello", 9).unwrap(),
+        key: Some(Uuid::new_v4()),
+    }
+}
+
+async fn group(store: &dyn Store, name: &str) -> RoomId {
+    store.group(name, None).await.unwrap().unwrap().id
+}
+
+async fn online(store: &dyn Store) -> Vec<String> {
+    let people = store.people_online(9).await.unwrap();
+    names(&people).into_iter().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn nobody_is_ever_given_to_two_by_two_nodes() {
+    let (_database, stores) = two_nodes().await;
+    let seeds = (0..30).map(|n| new_user(&format!("seed{n}"))).collect();
+    assert_eq!(stores[0].add_users(seeds).await.unwrap(), 30);
+    let mut arriving = JoinSet::new();
+    for n in 0..100 {
+        let store = Arc::clone(&stores[n % 2]);
+        arriving.spawn(async move { arrive(&*store, &format!("spare{n}")).await });
+    }
+    let all = arriving.join_all().await;
+    let users: HashSet<UserId> = all.iter().map(|somebody| somebody.user.id).collect();
+    assert_eq!(users.len(), 100);
+    assert_eq!(stores[1].people_online(200).await.unwrap().len(), 100);
+    let seeded = |somebody: &&Somebody| somebody.user.name.starts_with("seed");
+    assert_eq!(all.iter().filter(seeded).count(), 30);
+}
+
+#[tokio::test]
+async fn a_pair_has_one_private_room_though_both_open_it_at_once() {
+    let (database, [here, there]) = two_nodes().await;
+    for n in 0..10 {
+        let anna = arrive(&*here, &format!("anna{n}")).await;
+        let bob = arrive_on(&*there, OTHER_NODE, &format!("bob{n}")).await;
+        let (first, second) = tokio::join!(
+            enter(&*here, &anna, Target::Private(bob.user.name.clone())),
+            enter(&*there, &bob, Target::Private(anna.user.name.clone()))
+        );
+        assert_eq!(first, second);
+    }
+    assert_eq!(here.census().await.unwrap().private_rooms, 10);
+    assert_eq!(deadlocks(&database).await, 0);
+}
+
+#[tokio::test]
+async fn of_two_who_want_a_name_at_once_one_has_it() {
+    let (_database, [here, there]) = two_nodes().await;
+    for n in 0..10 {
+        let anna = arrive(&*here, &format!("anna{n}")).await.user.id;
+        let bob = arrive_on(&*there, OTHER_NODE, &format!("bob{n}")).await;
+        let name = || Some(DisplayName::new(&format!("Lee {n}")).unwrap());
+        let (first, second) = tokio::join!(
+            here.rename(anna, name(), 1),
+            there.rename(bob.user.id, name(), 1)
+        );
+        let is_taken = |renamed: &Renamed| *renamed == Renamed::Taken;
+        let taken = [first.unwrap(), second.unwrap()];
+        assert_eq!(taken.iter().filter(|one| is_taken(one)).count(), 1);
+
+        // Nor is a user made at that moment who would be called so.
+        let name = DisplayName::new(&format!("Kim{n}")).unwrap();
+        let (renamed, made) = tokio::join!(
+            here.rename(anna, Some(name), 1),
+            there.add_users(vec![new_user(&format!("kim{n}"))])
+        );
+        assert_eq!(is_taken(&renamed.unwrap()), made.unwrap() == 1);
+    }
+}
+
+#[tokio::test]
+async fn versions_grow_by_one_and_ids_with_them_however_many_nodes_write() {
+    let (_database, stores) = two_nodes().await;
+    let nodes = [NODE, OTHER_NODE];
+    let rooms = [hi(&*stores[0]).await, group(&*stores[0], "python").await];
+    let mut streams = Vec::new();
+    for (store, node) in stores.iter().zip(nodes) {
+        streams.push(store.join(node).await.unwrap());
+    }
+    let mut writing = JoinSet::new();
+    for n in 0..8 {
+        let (store, node) = (Arc::clone(&stores[n % 2]), nodes[n % 2]);
+        writing.spawn(async move {
+            let author = arrive_on(&*store, node, &format!("author{n}")).await;
+            for m in 0..30 {
+                let new = hello(node, author.user.id, rooms[(n + m) % 2]);
+                assert!(matches!(store.post(new).await, Ok(Posted::New(_))));
+            }
+        });
+    }
+    writing.join_all().await;
+    for room in rooms {
+        let (all, version) = whole_room(&*stores[0], room).await;
+        let made: Vec<u64> = all.iter().map(|message| message.made).collect();
+        assert_eq!((made, version), ((1..=120).collect(), 120));
+        assert!(ids(&all).is_sorted());
+        assert!(all.is_sorted_by_key(|message| message.created_at.0));
+    }
+    // Each node is told of what it wrote, in order.
+    for stream in &mut streams {
+        let mut told: Vec<Change> = Vec::new();
+        stream.recv_many(&mut told, 1000).await;
+        assert_eq!(told.len(), 120);
+        for room in rooms {
+            let of_it = told.iter().filter(|change| change.version.room == room);
+            assert!(of_it.is_sorted_by_key(|change| change.version.number));
+        }
+    }
+}
+
+#[tokio::test]
+async fn people_are_counted_right_however_many_nodes_they_come_and_go_by() {
+    let (database, stores) = two_nodes().await;
+    let rooms = [
+        group(&*stores[0], "hi").await,
+        group(&*stores[0], "python").await,
+    ];
+    let mut moving = JoinSet::new();
+    for n in 0..10 {
+        let (store, node) = (Arc::clone(&stores[n % 2]), [NODE, OTHER_NODE][n % 2]);
+        moving.spawn(async move {
+            let who = arrive_on(&*store, node, &format!("user{n}")).await;
+            for m in 0..10 {
+                enter(&*store, &who, Target::Room(rooms[(n + m) % 2])).await;
+            }
+            if n < 4 {
+                store.leave(vec![who.client]).await.unwrap();
+            }
+        });
+    }
+    moving.join_all().await;
+    let mut all = 0;
+    for room in rooms {
+        let (people, count) = stores[0].people_in(room, 99).await.unwrap();
+        assert_eq!(people.len() as u64, count);
+        all += count;
+    }
+    assert_eq!(all, 6);
+    assert_eq!(deadlocks(&database).await, 0);
+}
+
+async fn deadlocks(database: &Database) -> i64 {
+    let db = database.look().await;
+    let counted = "select deadlocks from pg_stat_database where datname = current_database()";
+    db.query_one(counted, &[]).await.unwrap().get(0)
+}
+
+/// Waits until somebody waits for a lock.
+async fn somebody_waits(db: &tokio_postgres::Client) {
+    let waits = "select exists (select 1 from pg_stat_activity
+        where wait_event_type = 'Lock' and datname = current_database())";
+    while !db.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {}
+}
+
+/// A batch, or one write of it, waits for somebody who waits for it.
+#[tokio::test]
+async fn a_write_in_a_ring_of_those_who_wait_is_begun_anew() {
+    let database = Database::fresh().await;
+    database
+        .look()
+        .await
+        .batch_execute(&format!(
+            "alter database {} set deadlock_timeout = '50ms'",
+            database.name()
+        ))
+        .await
+        .unwrap();
+    let store = open(&database.address()).await;
+    let mut changes = store.join(NODE).await.unwrap();
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let mut rooms = [hi(&*store).await, group(&*store, "python").await];
+    rooms.sort();
+    let lock = |table: &str, id: i64| format!("select 1 from {table} where id = {id} for update");
+    let rings = [
+        // The batch has the first room and wants the second.
+        [lock("rooms", rooms[1].0), lock("rooms", rooms[0].0)],
+        // The write has the room and wants its author.
+        [lock("users", anna.user.id.0), lock("rooms", rooms[0].0)],
+    ];
+    for [first, second] in rings {
+        let (other, look) = (database.look().await, database.look().await);
+        // The other waits as long as it takes, so it is the store that finds itself in a ring.
+        let begin = format!("set deadlock_timeout = '1h'; begin; {first}");
+        other.batch_execute(&begin).await.unwrap();
+        let (of_anna, of_bob, ()) = tokio::join!(
+            store.post(hello(NODE, anna.user.id, rooms[0])),
+            store.post(hello(NODE, bob.user.id, rooms[1])),
+            async {
+                somebody_waits(&look).await;
+                other.batch_execute(&second).await.unwrap();
+                other.batch_execute("commit").await.unwrap();
+            }
+        );
+        assert!(matches!(of_anna.unwrap(), Posted::New(_)));
+        assert!(matches!(of_bob.unwrap(), Posted::New(_)));
+    }
+    for room in rooms {
+        let (all, version) = whole_room(&*store, room).await;
+        assert_eq!((all.len(), version), (2, 2));
+    }
+    for _ in 0..4 {
+        changes.recv().await.unwrap();
+    }
+    assert!(changes.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_node_that_starts_disturbs_nobody_of_another() {
+    let database = Database::fresh().await;
+    let here = open(&database.address()).await;
+    here.join(NODE).await.unwrap();
+    let anna = arrive(&*here, "anna").await;
+    let room = enter(&*here, &anna, Target::Group("hi".to_owned())).await;
+    post(&*here, &anna, room, "hello").await;
+    let before = here.newest(room).await.unwrap();
+    let there = open(&database.address()).await;
+    there.join(OTHER_NODE).await.unwrap();
+    there.expire(OTHER_NODE, Millis::now()).await.unwrap();
+    assert_eq!(online(&*there).await, ["anna"]);
+    assert_eq!(there.people_in(room, 9).await.unwrap().1, 1);
+    // Nor does the history change that people's versions are of.
+    let bob = arrive_on(&*there, OTHER_NODE, "bob").await;
+    there
+        .post(hello(OTHER_NODE, bob.user.id, room))
+        .await
+        .unwrap();
+    let rest = here.catch_up(room, Some(before.version)).await.unwrap();
+    let CatchUp::Changes { version, .. } = rest else {
+        panic!("{rest:?}");
+    };
+    assert_eq!(version.history, before.version.history);
+    there.close().await;
+    assert_eq!(online(&*here).await, ["anna"]);
+    assert_eq!(post(&*here, &anna, room, "still here").await.made, 3);
+}
+
+#[tokio::test]
+async fn a_copy_is_another_life_though_a_lease_seems_to_stand_in_it() {
+    let database = Database::fresh().await;
+    let store = open(&database.address()).await;
+    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    post(&*store, &anna, room, "hello").await;
+    let history = store.newest(room).await.unwrap().version.history;
+    store.close().await;
+    let lease = format!(
+        "insert into nodes (id, lease_until) values (7, {})",
+        i64::MAX
+    );
+    database.look().await.batch_execute(&lease).await.unwrap();
+    database.is_closed().await;
+    let copy = database.copy().await;
+    for (database, is_same) in [(database, true), (copy, false)] {
+        let store = open(&database.address()).await;
+        post(&*store, &anna, room, "hello").await;
+        let now = store.newest(room).await.unwrap().version.history;
+        assert_eq!(now == history, is_same);
+    }
+}
+
+#[tokio::test]
+async fn the_clients_of_a_dead_node_go_with_its_lease_by_the_databases_clock() {
+    let (database, [here, there]) = two_nodes().await;
+    let clock_at = async |millis: i64| {
+        let clock = format!(
+            "create or replace function millis() returns bigint language sql volatile as $$
+                select {millis}::bigint $$"
+        );
+        database.look().await.batch_execute(&clock).await.unwrap();
+    };
+    // A clock that is wrong, and stands still, is the same for all.
+    let began = 1_000_000_000_000;
+    clock_at(began).await;
+    here.join(NODE).await.unwrap();
+    there.join(OTHER_NODE).await.unwrap();
+    let anna = arrive(&*here, "anna").await;
+    let room = enter(&*here, &anna, Target::Group("hi".to_owned())).await;
+    // So that there is something to clear up whenever it is asked for.
+    there.add_users(vec![new_user("carl")]).await.unwrap();
+    let expire = async || {
+        let due = "update users set free = false, gone_at = 0 where name = 'carl'";
+        database.look().await.batch_execute(due).await.unwrap();
+        there.expire(OTHER_NODE, Millis::now()).await.unwrap();
+    };
+    expire().await;
+    assert_eq!(online(&*there).await, ["anna"]);
+    clock_at(began + 15_000).await;
+    expire().await;
+    assert_eq!(online(&*there).await, ["anna"]);
+    clock_at(began + 15_001).await;
+    there.renew_lease(OTHER_NODE).await.unwrap();
+    expire().await;
+    assert!(online(&*there).await.is_empty());
+    assert_eq!(there.people_in(room, 9).await.unwrap().1, 0);
+    // Who is gone is nowhere, though their node does not know it yet.
+    enter(&*here, &anna, Target::Group("python".to_owned())).await;
+    let python = group(&*here, "python").await;
+    assert_eq!(here.people_in(python, 9).await.unwrap(), (vec![], 0));
+}
+
+#[tokio::test]
+async fn whoever_is_cut_off_with_their_node_keeps_what_they_are_called_for_a_while() {
+    let (_database, [here, there]) = two_nodes().await;
+    let anna = arrive(&*here, "anna").await.user.id;
+    let bob = arrive_on(&*there, OTHER_NODE, "bob").await;
+    let lee = || Some(DisplayName::new("Lee").unwrap());
+    here.rename(anna, lee(), 1).await.unwrap();
+    here.close().await;
+    assert_eq!(online(&*there).await, ["bob"]);
+    let renamed = there.rename(bob.user.id, lee(), 1).await.unwrap();
+    assert_eq!(renamed, Renamed::Taken);
+}
+
+/// A node behind a proxy, with somebody in a room, and what it is told.
+struct Behind {
+    database: Database,
+    proxy: Proxy,
+    store: Arc<dyn Store>,
+    changes: tokio::sync::mpsc::Receiver<Change>,
+    anna: Somebody,
+    room: RoomId,
+}
+
+async fn behind_a_proxy() -> Behind {
+    let (database, proxy) = (Database::fresh().await, Proxy::start().await);
+    let store = open(&database.address_at(proxy.port)).await;
+    let changes = store.join(NODE).await.unwrap();
+    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    Behind {
+        database,
+        proxy,
+        store,
+        changes,
+        anna,
+        room,
+    }
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_has_happened_once_whether_it_was_done_or_not() {
+    for cut in [Cut::BeforeCommit, Cut::AfterCommit] {
+        let mut it = behind_a_proxy().await;
+        it.proxy.cut(cut);
+        let new = hello(NODE, it.anna.user.id, it.room);
+        let posted = it.store.post(new.clone()).await.unwrap();
+        assert!(matches!(posted, Posted::New(ref message) if message.made == 1));
+        assert_eq!(it.changes.recv().await.unwrap().version.number, 1);
+        assert!(it.changes.try_recv().is_err());
+        let known = it.store.post(new).await.unwrap();
+        assert!(matches!(known, Posted::Known(message) if message.made == 1));
+        assert_eq!(whole_room(&*it.store, it.room).await.0.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_known_is_not_answered_and_told_once_it_is() {
+    for (cut, was_done) in [(Cut::BeforeCommit, false), (Cut::AfterCommit, true)] {
+        let mut it = behind_a_proxy().await;
+        it.proxy.close_with_the_cut(cut);
+        let new = hello(NODE, it.anna.user.id, it.room);
+        let posted = it.store.post(new.clone()).await;
+        assert!(matches!(posted, Err(StoreError::Database(_))), "{posted:?}");
+        assert!(it.changes.try_recv().is_err());
+        assert!(it.store.check().await.is_err());
+        let stored = it.database.look().await;
+        let stored = stored.query_one("select count(*) from messages", &[]).await;
+        assert_eq!(stored.unwrap().get::<_, i64>(0), i64::from(was_done));
+
+        it.proxy.open();
+        let again = it.store.post(new).await.unwrap();
+        match was_done {
+            true => assert!(matches!(again, Posted::Known(message) if message.made == 1)),
+            false => assert!(matches!(again, Posted::New(message) if message.made == 1)),
+        }
+        assert_eq!(it.changes.recv().await.unwrap().version.number, 1);
+        assert!(it.changes.try_recv().is_err());
+        it.store.check().await.unwrap();
+        let (anna, room) = (&it.anna, it.room);
+        assert_eq!(post(&*it.store, anna, room, "fine again").await.made, 2);
+    }
+}
+
+#[tokio::test]
+async fn an_act_fails_rather_than_hangs_where_nothing_gets_through() {
+    let it = behind_a_proxy().await;
+    it.store.newest(it.room).await.unwrap();
+    it.proxy.stall();
+    let (posted, page) = tokio::join!(
+        it.store.post(hello(NODE, it.anna.user.id, it.room)),
+        it.store.newest(it.room)
+    );
+    assert!(matches!(posted, Err(StoreError::Database(_))), "{posted:?}");
+    assert!(matches!(page, Err(StoreError::Database(_))), "{page:?}");
+    it.proxy.open();
+    it.store.check().await.unwrap();
+    assert_eq!(post(&*it.store, &it.anna, it.room, "hello").await.made, 1);
+}
+
+#[tokio::test]
+async fn nothing_is_reset_while_another_node_is_about() {
+    let (_database, [here, there]) = two_nodes().await;
+    arrive(&*here, "anna").await;
+    let refused = there.reset().await;
+    assert!(matches!(refused, Err(StoreError::InUse(_))), "{refused:?}");
+    assert_eq!(online(&*there).await, ["anna"]);
+    here.close().await;
+    there.reset().await.unwrap();
+    assert_eq!(there.census().await.unwrap().users, 0);
+}
+
+#[tokio::test]
+async fn two_nodes_may_make_the_same_database_at_once() {
+    let database = Database::empty().await;
+    let address = database.address();
+    let (here, there) = tokio::join!(open(&address), open(&address));
+    assert_eq!(here.groups(None, 50).await.unwrap().len(), 4);
+    there.check().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_database_is_refused() {
+    let database = Database::fresh().await;
+    let db = database.look().await;
+    let newer = "update schema_version set version = version + 1";
+    db.batch_execute(newer).await.unwrap();
+    let opened = store::open(&database.address(), Synchronous::Full, Access::Server).await;
+    assert!(matches!(
+        opened.err(),
+        Some(StoreError::TooNew { found: 2, known: 1 })
+    ));
+}
+
+#[tokio::test]
+async fn a_name_is_any_text_and_finds_nobody() {
+    let database = Database::fresh().await;
+    let store = open(&database.address()).await;
+    let anna = arrive(&*store, "anna").await;
+    let nothing = "hi\0".to_owned();
+    assert_eq!(store.group(&nothing, None).await.unwrap(), None);
+    assert_eq!(store.account(&nothing).await.unwrap(), None);
+    for target in [
+        Target::Group(nothing.clone()),
+        Target::Private(nothing.clone()),
+    ] {
+        let entered = store.enter(anna.client, anna.user.id, target).await;
+        assert_eq!(entered.unwrap(), Entered::NoSuchRoom);
+    }
+    assert!(store.find_people(&nothing, 9).await.unwrap().is_empty());
+    assert!(store.find_groups(&nothing, 9).await.unwrap().is_empty());
+    assert_eq!(store.person_called(vec![nothing]).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_users_are_made_in_seconds() {
+    let database = Database::fresh().await;
+    let store = open(&database.address()).await;
+    let began = std::time::Instant::now();
+    for some in 0..20 {
+        let users = (0..5_000).map(|n| new_user(&format!("user{}", some * 5_000 + n)));
+        assert_eq!(store.add_users(users.collect()).await.unwrap(), 5_000);
+    }
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+}

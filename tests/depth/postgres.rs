@@ -1,0 +1,322 @@
+//! A PostgreSQL of the tests' own: started once, a database for each test, gone with the tests.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use overwire::store::{self, Access, Synchronous};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls};
+
+/// Starts it, says so, and waits for its input to end, which it does however the tests end.
+const SCRIPT: &str = r#"
+    bin=$1 folder=$2
+    trap '' HUP INT TERM
+    "$bin/initdb" --no-sync -A trust -U postgres -E UTF8 --locale=C -D "$folder/data" >"$folder/log" 2>&1 &&
+    "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/log" -o "-c listen_addresses= -c fsync=off \
+        -c unix_socket_directories=$folder -c max_connections=400 -c log_line_prefix=%d:" start >>"$folder/log" 2>&1 &&
+    echo ready || cat "$folder/log"
+    exec >/dev/null
+    cat
+    "$bin/pg_ctl" -D "$folder/data" -m immediate stop
+    rm -rf "$folder"
+"#;
+
+struct Server {
+    folder: PathBuf,
+    /// It ends when its input does, which this holds open.
+    _running: Child,
+}
+
+/// A folder is removed by its owner, who is the one that the server runs as.
+fn start() -> Server {
+    let folder = tempfile::Builder::new()
+        .prefix("overwire-postgres")
+        .tempdir()
+        .unwrap()
+        .keep();
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| {
+        use std::os::unix::fs::MetadataExt as _;
+        me.uid() == 0
+    });
+    let mut command = match is_root {
+        // Which refuses to run as root.
+        true => {
+            let owned = Command::new("chown").arg("postgres").arg(&folder).status();
+            assert!(owned.unwrap().success());
+            let mut command = Command::new("setpriv");
+            command.args([
+                "--reuid=postgres",
+                "--regid=postgres",
+                "--init-groups",
+                "sh",
+            ]);
+            command
+        }
+        false => Command::new("sh"),
+    };
+    let mut child = command
+        .args(["-c", SCRIPT, "sh"])
+        .args([programs(), folder.clone()])
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = said.next().unwrap().unwrap();
+    if first != "ready" {
+        let rest: Vec<String> = said.map_while(Result::ok).collect();
+        panic!("PostgreSQL does not start: {first}\n{}", rest.join("\n"));
+    }
+    Server {
+        folder,
+        _running: child,
+    }
+}
+
+/// Where Debian keeps them, or else where they are found.
+fn programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let debian = versions.flatten().map(|version| version.path().join("bin"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has_all =
+        |folder: &PathBuf| folder.join("initdb").exists() && folder.join("pg_ctl").exists();
+    debian
+        .chain(std::env::split_paths(&path))
+        .find(has_all)
+        .expect("PostgreSQL (apt-get install postgresql)")
+}
+
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(start)
+}
+
+/// A database of one test.
+pub(crate) struct Database {
+    name: String,
+}
+
+impl Database {
+    /// With the tables of the chat.
+    pub(crate) async fn fresh() -> Self {
+        static MIGRATED: OnceCell<Database> = OnceCell::const_new();
+        let migrated = MIGRATED.get_or_init(|| async {
+            let database = Self::empty().await;
+            let address = database.address();
+            let store = store::open(&address, Synchronous::Full, Access::Beside).await;
+            store.unwrap().close().await;
+            database
+        });
+        migrated.await.copy().await
+    }
+
+    pub(crate) async fn empty() -> Self {
+        Self::made_from("template0").await
+    }
+
+    /// Another with what is in this one, which nobody has open.
+    pub(crate) async fn copy(&self) -> Self {
+        Self::made_from(&self.name).await
+    }
+
+    async fn made_from(template: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let making = format!("create database {name} template {template}");
+        look("postgres").await.batch_execute(&making).await.unwrap();
+        Self { name }
+    }
+
+    /// From now on the plan of everything that is done here is written to the log, and a table is read
+    /// as a whole only where there is no other way.
+    pub(crate) async fn explain(&self) {
+        for setting in [
+            "session_preload_libraries = 'auto_explain'",
+            "auto_explain.log_min_duration = 0",
+            "auto_explain.log_nested_statements = on",
+            "enable_seqscan = off",
+            // Which makes plans look costly enough to be compiled.
+            "jit = off",
+        ] {
+            let setting = format!("alter database {} set {setting}", self.name);
+            look("postgres")
+                .await
+                .batch_execute(&setting)
+                .await
+                .unwrap();
+        }
+    }
+
+    /// Nobody has it open any more.
+    pub(crate) async fn is_closed(&self) {
+        let db = look("postgres").await;
+        let ending = "select pg_terminate_backend(pid, 10000) from pg_stat_activity
+            where datname = $1";
+        db.query(ending, &[&self.name]).await.unwrap();
+    }
+
+    /// The plans that read a whole table, once nobody has the database open.
+    pub(crate) async fn whole_tables_read(&self) -> Vec<String> {
+        self.is_closed().await;
+        let log = std::fs::read_to_string(server().folder.join("log")).unwrap();
+        let of_this = format!("{}:LOG:", self.name);
+        let mut plans: Vec<String> = Vec::new();
+        let mut is_of_this = false;
+        for line in log.lines() {
+            if !line.starts_with('\t') {
+                is_of_this = line.starts_with(&of_this);
+                if is_of_this {
+                    plans.push(String::new());
+                }
+            }
+            if let (true, Some(plan)) = (is_of_this, plans.last_mut()) {
+                *plan += &format!("{line}\n");
+            }
+        }
+        plans.retain(|plan| plan.contains("Seq Scan on"));
+        plans
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn address(&self) -> String {
+        let folder = socket_folder().to_str().unwrap().replace('/', "%2F");
+        format!("postgres://postgres@{folder}/{}", self.name)
+    }
+
+    /// The same at a port of this machine.
+    pub(crate) fn address_at(&self, port: u16) -> String {
+        format!("postgres://postgres:secret@127.0.0.1:{port}/{}", self.name)
+    }
+
+    /// A look past the store.
+    pub(crate) async fn look(&self) -> Client {
+        look(&self.name).await
+    }
+}
+
+/// Where the server's socket is.
+pub(crate) fn socket_folder() -> &'static Path {
+    &server().folder
+}
+
+async fn look(database: &str) -> Client {
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host_path(socket_folder())
+        .user("postgres")
+        .dbname(database);
+    let (client, connection) = config.connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// When a proxy cuts a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The server is not told to commit.
+    BeforeCommit,
+    /// It is, and has; its answer does not arrive.
+    AfterCommit,
+}
+
+/// What stands between a store and the server.
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    cut: Mutex<Option<Cut>>,
+    /// Nobody is let through any more.
+    closed: AtomicBool,
+    /// Nothing is passed on any more.
+    stalled: AtomicBool,
+}
+
+impl Proxy {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(State::default());
+        tokio::spawn({
+            let state = Arc::clone(&state);
+            async move {
+                while let Ok((client, _)) = listener.accept().await {
+                    if !state.closed.load(Ordering::SeqCst) {
+                        tokio::spawn(pass(client, Arc::clone(&state)));
+                    }
+                }
+            }
+        });
+        Self { port, state }
+    }
+
+    /// The connection that commits next is cut.
+    pub(crate) fn cut(&self, cut: Cut) {
+        *self.state.cut.lock().unwrap() = Some(cut);
+    }
+
+    /// From the next cut on nobody gets through.
+    pub(crate) fn close_with_the_cut(&self, cut: Cut) {
+        self.cut(cut);
+        self.state.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on everything that is said is swallowed.
+    pub(crate) fn stall(&self) {
+        self.state.stalled.store(true, Ordering::SeqCst);
+    }
+
+    /// Whoever comes from now on gets through.
+    pub(crate) fn open(&self) {
+        self.state.stalled.store(false, Ordering::SeqCst);
+        self.state.closed.store(false, Ordering::SeqCst);
+    }
+}
+
+async fn pass(mut client: TcpStream, state: Arc<State>) {
+    let socket = socket_folder().join(".s.PGSQL.5432");
+    let mut server = UnixStream::connect(socket).await.unwrap();
+    let (mut said, mut answered) = ([0; 65_536], [0; 65_536]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut said) => {
+                let Ok(read @ 1..) = read else { return };
+                if state.stalled.load(Ordering::SeqCst) {
+                    std::future::pending::<()>().await;
+                }
+                let is_commit = said[..read].windows(7).any(|bytes| bytes == b"commit\0");
+                let cut = match is_commit {
+                    true => state.cut.lock().unwrap().take(),
+                    false => None,
+                };
+                if cut == Some(Cut::BeforeCommit) {
+                    return;
+                }
+                server.write_all(&said[..read]).await.unwrap();
+                if cut == Some(Cut::AfterCommit) {
+                    let _ = server.read(&mut answered).await;
+                    return;
+                }
+            }
+            read = server.read(&mut answered) => {
+                let Ok(read @ 1..) = read else { return };
+                if client.write_all(&answered[..read]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
