@@ -1,6 +1,7 @@
 //! What moderators do and what they look through: the words of it.
 
 use crate::model::{GroupName, Message, MessageId, Millis, NodeId, RoomId, User, UserId};
+use crate::store::Returning;
 
 /// What somebody may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub enum Deed {
 pub struct Moderation {
     /// The node that is told of a change of a room.
     pub node: NodeId,
+    /// By which client.
+    pub client: Returning,
     /// Who does it.
     pub by: UserId,
     /// What.

@@ -120,8 +120,8 @@ async fn change_group(chat: &Chat, client: &Client, target: Target) -> Result<()
         .enter(client.returning, client.user.id, target.clone())
         .await?
     {
-        Entered::Room(room) => chat.show_room(client, &room, None).await,
-        Entered::Oneself | Entered::NoSuchRoom => {
+        (Entered::Room(room), _) => chat.show_room(client, &room, None).await,
+        (Entered::Oneself | Entered::NoSuchRoom, _) => {
             let refusal = no_such_room(&target, client);
             Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into())
         }
@@ -140,7 +140,8 @@ async fn new_group(
         change_name(chat, client, display_name).await?;
     }
     let target = Target::Group(name.as_str().to_owned());
-    if !chat.store.make_group(client.user.id, name).await? {
+    let (returning, maker) = (client.returning, client.user.id);
+    if !chat.store.make_group(returning, maker, name).await? {
         return Err(Refusal::new(MUTED).into());
     }
     chat.people.lobby_changed();
@@ -197,7 +198,8 @@ async fn rename(
     name: Option<DisplayName>,
     namesakes: u32,
 ) -> Result<bool> {
-    match chat.store.rename(client.user.id, name, namesakes).await? {
+    let (returning, user) = (client.returning, client.user.id);
+    match chat.store.rename(returning, user, name, namesakes).await? {
         Renamed::As {
             user,
             former,
@@ -300,7 +302,9 @@ async fn private_message(
     }
     let name = found.map_or_else(|| name.to_owned(), |(_, user)| user.name);
     let target = Target::Private(name.clone());
-    let Entered::Room(room) = chat.store.private_room(client.user.id, &name).await? else {
+    let (returning, user) = (client.returning, client.user.id);
+    let entered = chat.store.private_room(returning, user, &name).await?;
+    let Entered::Room(room) = entered else {
         let refusal = no_such_room(&target, client);
         return Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into());
     };
@@ -365,6 +369,7 @@ async fn post(
     let text = checked(chat, text).map_err(|refusal| refusal.of(key))?;
     let post = Post {
         node: chat.node,
+        client: client.returning,
         author: client.user.id,
         room,
         text,
@@ -376,7 +381,8 @@ async fn post(
         && client.outbox.place().is_some_and(|at| at.room == room)
     {
         // What one writes brings one to the end of the list, in that tab if in no other.
-        chat.people.read(client.user.id, room, message.id);
+        chat.people
+            .read(client.returning, client.user.id, room, message.id);
     }
     let message = match posted {
         Ok(Posted::New(message)) if client.outbox.expect(&message) => return Ok(true),
@@ -464,6 +470,7 @@ async fn react(
     };
     let react = React {
         node: chat.node,
+        client: client.returning,
         user: client.user.id,
         room: meant(client, room)?,
         message,
@@ -490,6 +497,7 @@ async fn amend_message(
 ) -> Result<()> {
     let amend = Amend {
         node: chat.node,
+        client: client.returning,
         author: client.user.id,
         room: meant(client, room)?,
         message,
@@ -576,7 +584,8 @@ async fn change_again(
 
 fn read(chat: &Chat, client: &Client, message: MessageId, room: Option<RoomId>) {
     if let Some(room) = room.or(client.outbox.place().map(|place| place.room)) {
-        chat.people.read(client.user.id, room, message);
+        chat.people
+            .read(client.returning, client.user.id, room, message);
     }
 }
 

@@ -203,6 +203,7 @@ impl Chat {
         let began = Instant::now();
         let arrived = self.arrive(hello.session, hello.resume).await;
         let (returning, user, session, token) = arrived.context("arriving")?;
+        self.people.came(returning);
         let outbox = self
             .hub
             .connect(returning.client, returning.visit, user.id, hello.dialect);
@@ -225,7 +226,11 @@ impl Chat {
                     .await
             }
         };
-        if let Err(failure) = greeted {
+        let is_ended = client.outbox.closing().is_some();
+        if let Err(failure) = greeted
+            // Who has been signed out meanwhile is told so by the close that waits for them.
+            && !(is_ended && matches!(failure, Failure::Store(StoreError::Gone)))
+        {
             self.tell(&client, failure);
             self.disconnect(&client);
             anyhow::bail!("could not enter a room");
@@ -249,7 +254,7 @@ impl Chat {
         let session = session.map(|session| session.hash());
         if let Some(token) = resume {
             // Somebody else may come back at the same moment: then they are asked in their turn.
-            while let Some(returning) = self.store.returning(token.hash(), session).await? {
+            while let Some((returning, _)) = self.store.returning(token.hash(), session).await? {
                 if self.is_alive(returning).await {
                     break;
                 }
@@ -344,12 +349,12 @@ impl Chat {
                 .enter(client.returning, client.user.id, target.clone())
                 .await?
             {
-                Entered::Room(room) => {
+                (Entered::Room(room), _) => {
                     let after = after.filter(|after| after.room == room.id);
                     self.show_room(client, &room, after).await?;
                     return Ok(());
                 }
-                Entered::Oneself | Entered::NoSuchRoom => {
+                (Entered::Oneself | Entered::NoSuchRoom, _) => {
                     refused = actions::no_such_room(&target, client).or(refused);
                 }
             }
@@ -360,8 +365,8 @@ impl Chat {
             .enter(client.returning, client.user.id, first)
             .await?
         {
-            Entered::Room(room) => self.show_room(client, &room, None).await?,
-            Entered::Oneself | Entered::NoSuchRoom => {
+            (Entered::Room(room), _) => self.show_room(client, &room, None).await?,
+            (Entered::Oneself | Entered::NoSuchRoom, _) => {
                 return Err(Refusal::new(protocol::NO_SUCH_ROOM).into());
             }
         }
@@ -375,14 +380,14 @@ impl Chat {
     async fn greet_program(&self, client: &Client, group: GroupName) -> Result<()> {
         let target = Target::Group(group.as_str().to_owned());
         let (returning, user) = (client.returning, client.user.id);
-        let mut entered = self.store.enter(returning, user, target.clone()).await?;
+        let (mut entered, _) = self.store.enter(returning, user, target.clone()).await?;
         if entered == Entered::NoSuchRoom {
-            if !self.store.make_group(user, group).await? {
+            if !self.store.make_group(returning, user, group).await? {
                 // They may listen elsewhere; here there is nowhere to be.
                 self.tell(client, Refusal::new(actions::MUTED).into());
                 return Ok(());
             }
-            entered = self.store.enter(returning, user, target).await?;
+            (entered, _) = self.store.enter(returning, user, target).await?;
         }
         match entered {
             Entered::Room(room) => self.show_room(client, &room, None).await,
@@ -459,7 +464,7 @@ impl Chat {
                 if let Some(former) = former {
                     self.hub.enter(outbox, former.room, former.seen);
                     let back = match former.room {
-                        RoomId::LOBBY => self.store.leave_room(client.returning).await,
+                        RoomId::LOBBY => self.store.leave_room(client.returning).await.map(|_| ()),
                         room => self
                             .store
                             .enter(client.returning, client.user.id, Target::Room(room))

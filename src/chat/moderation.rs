@@ -232,6 +232,7 @@ fn nothing() -> Refusal {
 async fn done(chat: &Chat, client: &Client, deed: Deed) -> Result<Option<Option<UserId>>> {
     let moderation = Moderation {
         node: chat.node,
+        client: client.returning,
         by: client.user.id,
         deed,
     };
@@ -342,8 +343,11 @@ impl Chat {
     /// Whoever looks at a group that has been closed to them elsewhere, as on the command line, comes
     /// again.
     pub(super) async fn end_strays(&self) -> Result<()> {
-        for client in self.store.strays().await? {
-            if let Some(tab) = self.hub.of_client(client) {
+        let here = self.people.here();
+        for client in self.store.strays(here.clone()).await? {
+            // Whoever has come back to it meanwhile is another.
+            let is_here = self.people.is_here(&here, client);
+            if let Some(tab) = self.hub.of_client(client).filter(|_| is_here) {
                 tab.close(GROUP_CHANGED);
             }
         }
@@ -373,7 +377,7 @@ impl Chat {
         }
         let (returning, user) = (client.returning, client.user.id);
         let entered = self.store.enter(returning, user, Target::Room(room.id));
-        if entered.await? != Entered::Room(room.clone()) {
+        if entered.await?.0 != Entered::Room(room.clone()) {
             client.outbox.close(GROUP_CHANGED);
         }
         Ok(())

@@ -14,7 +14,7 @@ use super::typing::Typing;
 use super::{Chat, Failure, Result};
 use crate::hub::Region;
 use crate::json;
-use crate::model::{MessageId, Millis, Person, Room, RoomId, RoomKind, User, UserId};
+use crate::model::{ClientId, MessageId, Millis, Person, Room, RoomId, RoomKind, User, UserId};
 use crate::protocol::Dialect;
 use crate::relay::{Envelope, News};
 use crate::store::Returning;
@@ -79,8 +79,10 @@ struct Due {
     names: HashMap<UserId, String>,
     /// The rooms where somebody began or stopped typing.
     typing_changed: HashSet<RoomId>,
-    /// What people have seen, of at most [`ROOMS_READ`] rooms each.
-    reads: HashMap<UserId, Vec<(RoomId, MessageId)>>,
+    /// What people have seen, of at most [`ROOMS_READ`] rooms each, and by which client.
+    reads: HashMap<UserId, Vec<(Returning, RoomId, MessageId)>>,
+    /// The clients that have a socket here.
+    here: HashMap<ClientId, Returning>,
 }
 
 impl Due {
@@ -186,6 +188,22 @@ impl People {
         self.wake.notify_one();
     }
 
+    /// Somebody's socket has come.
+    pub(super) fn came(&self, client: Returning) {
+        self.due().here.insert(client.client, client);
+    }
+
+    /// Those whose sockets are here.
+    pub(super) fn here(&self) -> Vec<Returning> {
+        self.due().here.values().copied().collect()
+    }
+
+    /// Whether the socket of a client is that of one of these.
+    pub(super) fn is_here(&self, of: &[Returning], client: ClientId) -> bool {
+        let here = self.due().here.get(&client).copied();
+        here.is_some_and(|here| of.contains(&here))
+    }
+
     /// Somebody's socket has gone, which looked at that room.
     pub(super) fn left(&self, client: Returning, user: UserId, room: Option<RoomId>) {
         let now = Instant::now();
@@ -193,6 +211,9 @@ impl People {
         if let Some(room) = room {
             due.moves.leave(room, user, now);
             due.stop_typing(room, user);
+        }
+        if due.here.get(&client.client) == Some(&client) {
+            due.here.remove(&client.client);
         }
         due.leaving.push_back((now + GRACE, client, user, room));
     }
@@ -212,16 +233,16 @@ impl People {
     }
 
     /// Somebody has seen a room up to a message.
-    pub(super) fn read(&self, user: UserId, room: RoomId, message: MessageId) {
+    pub(super) fn read(&self, client: Returning, user: UserId, room: RoomId, message: MessageId) {
         let mut due = self.due();
         let reads = due.reads.entry(user).or_default();
         let full = reads.len() == ROOMS_READ;
-        match reads.iter_mut().find(|(other, _)| *other == room) {
-            Some((_, read)) => *read = (*read).max(message),
+        match reads.iter_mut().find(|(_, other, _)| *other == room) {
+            Some((by, _, read)) => (*by, *read) = (client, (*read).max(message)),
             // `Read` has no pace of its own: whoever names more rooms than anybody can have looked
             // at fills neither the memory nor the writer's time.
             None if full => {}
-            None => reads.push((room, message)),
+            None => reads.push((client, room, message)),
         }
     }
 
@@ -253,10 +274,11 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
         }
         if ticked {
             let now = Instant::now();
+            // What somebody saw before they left is theirs while they are here.
+            people.attempt("reading", chat.write_reads()).await;
             people
                 .attempt("leaving", chat.write_leaving(|at| at <= now))
                 .await;
-            people.attempt("reading", chat.write_reads()).await;
             if is_due(Some(renewed), RENEW_LEASE_EVERY) {
                 renewed = now;
                 people
@@ -296,10 +318,10 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
 /// Writes what has not been written yet. After that nothing is drawn any more.
 pub(super) async fn finish(chat: &Chat) {
     let people = &chat.people;
+    people.attempt("reading", chat.write_reads()).await;
     people
         .attempt("leaving", chat.write_leaving(|_| true))
         .await;
-    people.attempt("reading", chat.write_reads()).await;
     people.finished.store(true, Ordering::Relaxed);
 }
 
@@ -348,16 +370,21 @@ impl Chat {
         if reads.is_empty() {
             return Ok(());
         }
+        let of = |user: UserId, reads: &[(Returning, RoomId, MessageId)]| {
+            let rows = reads.iter();
+            rows.map(move |(client, room, message)| (*client, user, *room, *message))
+                .collect::<Vec<_>>()
+        };
         let rows: Vec<_> = reads
             .iter()
-            .flat_map(|(user, reads)| reads.iter().map(|(room, message)| (*user, *room, *message)))
+            .flat_map(|(user, reads)| of(*user, reads))
             .collect();
         // In parts, so that nobody's message waits for all of them.
         for part in rows.chunks(READS_AT_ONCE) {
             let written = self.store.mark_read(part.to_vec()).await;
             if written.is_err() {
-                for (user, room, message) in rows {
-                    self.people.read(user, room, message);
+                for (client, user, room, message) in rows {
+                    self.people.read(client, user, room, message);
                 }
                 return Ok(written?);
             }
@@ -367,15 +394,12 @@ impl Chat {
     }
 
     async fn renew_lease(&self) -> Result<()> {
-        if self.hub.people() == 0 {
-            // Nobody stands by the lease; the next to arrive renews it.
-            return Ok(());
-        }
         Ok(self.store.renew_lease(self.node).await?)
     }
 
     async fn expire(&self) -> Result<()> {
-        Ok(self.store.expire(self.node, Millis::now()).await?)
+        self.store.expire(self.node, Millis::now()).await?;
+        Ok(())
     }
 
     fn forget_paces(&self) {
@@ -596,17 +620,21 @@ mod tests {
     #[test]
     fn of_countless_rooms_read_only_a_few_are_kept_and_those_never_go_back() {
         let people = People::default();
+        let client = Returning {
+            client: ClientId(1),
+            visit: 0,
+        };
         for (room, message) in [(1, 5), (1, 9), (1, 7)] {
-            people.read(UserId(1), RoomId(room), MessageId(message));
+            people.read(client, UserId(1), RoomId(room), MessageId(message));
         }
         for room in 2..10_000 {
-            people.read(UserId(1), RoomId(room), MessageId(1));
+            people.read(client, UserId(1), RoomId(room), MessageId(1));
         }
-        people.read(UserId(1), RoomId(1), MessageId(11));
-        people.read(UserId(2), RoomId(1), MessageId(3));
+        people.read(client, UserId(1), RoomId(1), MessageId(11));
+        people.read(client, UserId(2), RoomId(1), MessageId(3));
         let due = people.due();
         assert_eq!(due.reads[&UserId(1)].len(), ROOMS_READ);
-        assert_eq!(due.reads[&UserId(1)][0], (RoomId(1), MessageId(11)));
-        assert_eq!(due.reads[&UserId(2)], [(RoomId(1), MessageId(3))]);
+        assert_eq!(due.reads[&UserId(1)][0], (client, RoomId(1), MessageId(11)));
+        assert_eq!(due.reads[&UserId(2)], [(client, RoomId(1), MessageId(3))]);
     }
 }

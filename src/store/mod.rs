@@ -49,6 +49,10 @@ pub enum StoreError {
     /// The store has shut down.
     #[error("the store is closed")]
     Closed,
+    /// The client that something was to be done for stands no more, so nothing is done. It is no
+    /// answer of each act, since every caller does the same: it hangs up.
+    #[error("this client stands no more")]
+    Gone,
     /// The file that was opened is no longer where it was.
     #[error("{0} was deleted or replaced; what is stored now will be lost")]
     Missing(PathBuf),
@@ -121,6 +125,26 @@ pub enum Entered {
     Oneself,
 }
 
+/// What going from one room to another comes to for those who look at them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// No tab of theirs looked at the room before.
+    pub came: bool,
+    /// The room that no tab of theirs looks at any more.
+    pub left: Option<RoomId>,
+}
+
+/// A client has gone. Of several of one person each goes after the one told before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Whose it was.
+    pub user: User,
+    /// The room it looked at, if no other client of theirs does.
+    pub room: Option<RoomId>,
+    /// It was their last: they are not here any more.
+    pub last: bool,
+}
+
 /// How choosing a name went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Renamed {
@@ -171,6 +195,8 @@ pub struct Begun {
 pub struct Post {
     /// The node that is told of the change.
     pub node: NodeId,
+    /// By which client.
+    pub client: Returning,
     /// Who writes it.
     pub author: UserId,
     /// Where.
@@ -201,7 +227,9 @@ pub enum Posted {
 pub struct Amend {
     /// The node that is told of the change.
     pub node: NodeId,
-    /// Whose message it is.
+    /// By which client.
+    pub client: Returning,
+    /// Who changes it.
     pub author: UserId,
     /// The room it is in.
     pub room: RoomId,
@@ -233,6 +261,8 @@ pub enum Amended {
 pub struct React {
     /// The node that is told of the change.
     pub node: NodeId,
+    /// By which client.
+    pub client: Returning,
     /// Who.
     pub user: UserId,
     /// The room the message is in.
@@ -316,43 +346,56 @@ pub struct Census {
     pub messages: u64,
 }
 
-/// The acts. Each is one transaction: done and durable when it answers, or not done at all.
+/// The acts. Each is one transaction: done and durable when it answers, or not done at all. What is
+/// done for a client is done if it stands at that moment, as somebody's who has not left nor been
+/// taken over, and else fails as [`StoreError::Gone`].
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// By what this store is told from all others, the same for all nodes of a database and for as
+    /// long as it exists. A file, which has no other nodes, has another one each time it is opened.
+    async fn identity(&self) -> Result<String>;
+
     /// A node begins to work on the store and gets the one stream of the changes that its own
     /// acts make, in the order in which they were committed.
     async fn join(&self, node: NodeId) -> Result<mpsc::Receiver<Change>>;
 
-    /// The node is alive: its clients stand for another [`LEASE`].
+    /// The node is alive: its clients stand for another [`LEASE`]. Where it has none, a file is not
+    /// written to, whose lock tells that a server runs.
     async fn renew_lease(&self, node: NodeId) -> Result<()>;
 
-    /// Clears up after time: clients of nodes whose lease has run out are gone; untouched users
+    /// Clears up after time: clients of nodes whose lease has run out are gone, which is told to one
+    /// node alone; untouched users
     /// gone for [`FREE_AFTER`] are free again unless somebody has a private room with them open;
     /// clients gone for [`TOKEN_GOOD_FOR`] are forgotten, and so are sessions that were not seen for
     /// [`SESSION_GOOD_FOR`]. Does a bounded amount at a time.
-    async fn expire(&self, node: NodeId, now: Millis) -> Result<()>;
+    async fn expire(&self, node: NodeId, now: Millis) -> Result<Vec<Left>>;
 
     /// The client that a resume token is good for, which has come by the same session: by none, if
-    /// that is not good any more.
+    /// that is not good any more; and the node that it is on, if it has not left.
     async fn returning(
         &self,
         token: TokenHash,
         session: Option<TokenHash>,
-    ) -> Result<Option<Returning>>;
+    ) -> Result<Option<(Returning, Option<NodeId>)>>;
 
     /// Someone arrives, which renews the node's lease: as the client they come back to, else as
     /// another client of whoever has signed in, else as a random user who is free, else as the
     /// spare one. Handing a user to somebody new ends the tokens they had.
     async fn arrive(&self, arrival: Arrival) -> Result<Arrived>;
 
-    /// These clients have gone, unless somebody came back to them meanwhile.
-    async fn leave(&self, clients: Vec<Returning>) -> Result<()>;
+    /// These clients have gone, unless somebody came back to them meanwhile. Answers which have.
+    async fn leave(&self, clients: Vec<Returning>) -> Result<Vec<Left>>;
 
     /// The client enters a room, which becomes the one it is active in.
-    async fn enter(&self, client: Returning, user: UserId, target: Target) -> Result<Entered>;
+    async fn enter(
+        &self,
+        client: Returning,
+        user: UserId,
+        target: Target,
+    ) -> Result<(Entered, Moved)>;
 
     /// The client is in no room any more.
-    async fn leave_room(&self, client: Returning) -> Result<()>;
+    async fn leave_room(&self, client: Returning) -> Result<Moved>;
 
     /// The guest whom a resume token is good for keeps who they are by a password, and has signed in:
     /// their client is one of the session, and the token is not good any more. From now on the user
@@ -392,7 +435,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Option<Session>>;
 
     /// The private room with the person of that user name, made if there is none; nobody enters it.
-    async fn private_room(&self, user: UserId, name: &str) -> Result<Entered>;
+    async fn private_room(&self, client: Returning, user: UserId, name: &str) -> Result<Entered>;
 
     /// The user chooses what to be called; `None` for their user name. A name is taken, and so are
     /// those that look like it, where it is anybody else's user name or somebody who is here, or who
@@ -400,6 +443,7 @@ pub trait Store: Send + Sync + 'static {
     /// name. Of a taken name so many `namesakes` are tried, each with another number.
     async fn rename(
         &self,
+        client: Returning,
         user: UserId,
         name: Option<DisplayName>,
         namesakes: u32,
@@ -414,7 +458,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes the group of that name, if there is none; whoever made it belongs to it. Doing it
     /// again changes nothing. Answers false if nothing that they write is taken.
-    async fn make_group(&self, maker: UserId, name: GroupName) -> Result<bool>;
+    async fn make_group(&self, client: Returning, maker: UserId, name: GroupName) -> Result<bool>;
 
     /// Stores a message in a room its author may post in: durable, and with the room's version
     /// one higher, when it answers. A known key of the same author stores nothing.
@@ -456,8 +500,8 @@ pub trait Store: Send + Sync + 'static {
     /// What somebody may do.
     async fn standing(&self, user: UserId) -> Result<Standing>;
 
-    /// The clients that look at a group which they may not be in any more.
-    async fn strays(&self) -> Result<Vec<ClientId>>;
+    /// Those of these clients that stand no more, or look at a group which they may not be in.
+    async fn strays(&self, clients: Vec<Returning>) -> Result<Vec<ClientId>>;
 
     /// There is an address that makes one visitor a moderator, for [`ADMIN_LINK_GOOD_FOR`].
     async fn add_admin_link(&self, token: TokenHash) -> Result<()>;
@@ -514,8 +558,9 @@ pub trait Store: Send + Sync + 'static {
     /// What moderators did before that, the latest first, at most `limit`.
     async fn deeds(&self, before: i64, limit: usize) -> Result<Vec<DeedRecord>>;
 
-    /// These people have seen these rooms up to these messages. Never goes back.
-    async fn mark_read(&self, reads: Vec<(UserId, RoomId, MessageId)>) -> Result<()>;
+    /// These people have seen these rooms up to these messages. Never goes back. Those whose client
+    /// does not stand are passed over.
+    async fn mark_read(&self, reads: Vec<(Returning, UserId, RoomId, MessageId)>) -> Result<()>;
 
     /// The default groups in their order; then, for a user, those they have belonged to for the
     /// shortest time, by name; at most `limit`.

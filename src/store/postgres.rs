@@ -17,16 +17,17 @@ use tokio_postgres::IsolationLevel;
 use uuid::Uuid;
 
 use super::{
-    Access, Amend, Amended, Arrival, Arrived, Begun, CatchUp, Census, Change, Entered, NewSession,
-    Post, Posted, React, Reacted, Renamed, Result, Returning, Session, Store, StoreError,
-    Synchronous,
+    Access, Amend, Amended, Arrival, Arrived, Begun, CatchUp, Census, Change, Entered, Left, Moved,
+    NewSession, Post, Posted, React, Reacted, Renamed, Result, Returning, Session, Store,
+    StoreError, Synchronous,
 };
 use crate::model::{
     Busy, ClientId, DisplayName, Emoji, GroupName, Message, MessageId, Millis, NewUser, NodeId,
     Page, PasswordHash, Person, Room, RoomId, Target, TokenHash, User, UserId, Version,
 };
 use crate::moderation::{
-    DeedRecord, FoundMessages, GroupRecord, Moderated, Moderation, PersonRecord, Search, Standing,
+    Deed, DeedRecord, FoundMessages, GroupRecord, Moderated, Moderation, PersonRecord, Search,
+    Standing,
 };
 
 mod moderation;
@@ -38,7 +39,7 @@ mod writer;
 
 use opening::Purpose;
 use sql::{Sql, count, end_of, sought};
-use writer::{Acting, Listeners, Rooms, Waiting, Write, Writer, Writing};
+use writer::{Acting, By, Listeners, Rooms, Waiting, Write, Writer, Writing};
 
 /// How many committed changes may wait for the node's delivery before the writer waits for it.
 const CHANGES_WAITING: usize = 4096;
@@ -128,8 +129,40 @@ impl PostgresStore {
         I: Send + Sync + 'static,
         T: Send + 'static,
     {
+        self.write_if(None, rooms, input, act).await
+    }
+
+    /// The same for a client, if it stands, and for its user.
+    async fn write_for<I, T>(
+        &self,
+        client: Returning,
+        user: UserId,
+        rooms: Rooms,
+        input: I,
+        act: impl for<'a> Fn(&'a mut Writing<'_>, &'a I) -> Acting<'a, T> + Send + 'static,
+    ) -> Result<T>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let by = Some((client, Some(user)));
+        self.write_if(by, rooms, input, act).await
+    }
+
+    async fn write_if<I, T>(
+        &self,
+        by: Option<By>,
+        rooms: Rooms,
+        input: I,
+        act: impl for<'a> Fn(&'a mut Writing<'_>, &'a I) -> Acting<'a, T> + Send + 'static,
+    ) -> Result<T>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
         let (sender, answer) = oneshot::channel();
         let waiting = Waiting {
+            by,
             rooms,
             input,
             act,
@@ -168,6 +201,15 @@ impl PostgresStore {
         in_time(done, reader)
     }
 
+    /// The rooms that those clients look at which may end with a session.
+    async fn ended_by(&self, session: Option<TokenHash>) -> Result<Rooms> {
+        let Some(session) = session else {
+            return Ok(Rooms::none());
+        };
+        let clients = self.ask(async |db| people::clients_by(db, session).await);
+        clients.await.map(Rooms::of)
+    }
+
     fn works_by_this(&self, node: NodeId) {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         nodes.insert(node);
@@ -200,6 +242,20 @@ fn there<T>(found: Option<T>) -> Result<T> {
 
 #[async_trait]
 impl Store for PostgresStore {
+    async fn identity(&self) -> Result<String> {
+        self.ask(async |db| {
+            // A copy has another number.
+            sql::value(
+                db,
+                "select concat_ws('-', life.identity, d.oid) from life, pg_database d
+                 where d.datname = current_database()",
+                &[],
+            )
+            .await
+        })
+        .await
+    }
+
     async fn join(&self, node: NodeId) -> Result<mpsc::Receiver<Change>> {
         self.renew_lease(node).await?;
         let (sender, changes) = mpsc::channel(CHANGES_WAITING);
@@ -218,14 +274,16 @@ impl Store for PostgresStore {
         .await
     }
 
-    async fn expire(&self, node: NodeId, now: Millis) -> Result<()> {
+    async fn expire(&self, node: NodeId, now: Millis) -> Result<Vec<Left>> {
         // Time goes by the database's clock; of the caller's counts only how far it is ahead.
         let ahead = now.0.saturating_sub(Millis::now().0).max(0);
         let due = self.ask(async |db| people::is_anything_due(db, node, ahead).await);
         if !due.await? {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        self.write(Rooms::none(), (node, ahead), |writing, (node, ahead)| {
+        let dead = self.ask(async |db| people::clients_of_dead(db, node, ahead).await);
+        let rooms = Rooms::of(dead.await?);
+        self.write(rooms, (node, ahead), |writing, (node, ahead)| {
             let now = Millis(writing.now.0.saturating_add(*ahead));
             Box::pin(people::expire(writing.db, *node, now))
         })
@@ -236,7 +294,7 @@ impl Store for PostgresStore {
         &self,
         token: TokenHash,
         by: Option<TokenHash>,
-    ) -> Result<Option<Returning>> {
+    ) -> Result<Option<(Returning, Option<NodeId>)>> {
         self.read(async |db| people::returning(db, token, by).await)
             .await
     }
@@ -249,22 +307,25 @@ impl Store for PostgresStore {
         .await
     }
 
-    async fn leave(&self, clients: Vec<Returning>) -> Result<()> {
-        let rooms = Rooms {
-            of: clients.iter().map(|client| client.client).collect(),
-            ..Rooms::none()
-        };
+    async fn leave(&self, clients: Vec<Returning>) -> Result<Vec<Left>> {
+        let rooms = Rooms::of(clients.iter().map(|client| client.client).collect());
         self.write(rooms, clients, |writing, clients| {
             Box::pin(people::leave(writing.db, clients, writing.now))
         })
         .await
     }
 
-    async fn enter(&self, client: Returning, user: UserId, target: Target) -> Result<Entered> {
-        let rooms = rooms::rooms_of(client.client, &target);
-        self.write(
-            rooms,
-            (client, user, target),
+    async fn enter(
+        &self,
+        client: Returning,
+        user: UserId,
+        target: Target,
+    ) -> Result<(Entered, Moved)> {
+        self.write_for(
+            client,
+            user,
+            rooms::rooms_of(client.client, &target),
+            (client.client, user, target),
             |writing, (client, user, target)| {
                 Box::pin(rooms::enter(writing, *client, *user, target))
             },
@@ -272,15 +333,13 @@ impl Store for PostgresStore {
         .await
     }
 
-    async fn leave_room(&self, client: Returning) -> Result<()> {
-        let rooms = Rooms {
-            of: vec![client.client],
-            ..Rooms::none()
-        };
-        self.write(rooms, client, |writing, client| {
-            Box::pin(rooms::leave_room(writing.db, *client))
-        })
-        .await
+    async fn leave_room(&self, client: Returning) -> Result<Moved> {
+        let (by, rooms) = (Some((client, None)), Rooms::of(vec![client.client]));
+        let left = self.write_if(by, rooms, client.client, |writing, client| {
+            Box::pin(rooms::go_out(writing.db, *client, None))
+        });
+        let left = left.await?;
+        Ok(Moved { came: false, left })
     }
 
     async fn keep(
@@ -290,7 +349,7 @@ impl Store for PostgresStore {
         session: NewSession,
     ) -> Result<Option<Begun>> {
         self.write(
-            Rooms::none(),
+            self.ended_by(session.former).await?,
             (token, password, session),
             |writing, (token, password, session)| {
                 let (db, now) = (writing.db, writing.now);
@@ -312,7 +371,7 @@ impl Store for PostgresStore {
         new: NewSession,
     ) -> Result<Option<Begun>> {
         self.write(
-            Rooms::none(),
+            self.ended_by(new.former).await?,
             (user, password, new),
             |writing, (user, password, new)| {
                 let (db, now) = (writing.db, writing.now);
@@ -327,7 +386,8 @@ impl Store for PostgresStore {
     }
 
     async fn end_session(&self, token: TokenHash) -> Result<Option<Session>> {
-        self.write(Rooms::none(), token, |writing, token| {
+        let rooms = self.ended_by(Some(token)).await?;
+        self.write(rooms, token, |writing, token| {
             Box::pin(people::end_session(writing.db, *token))
         })
         .await
@@ -340,7 +400,7 @@ impl Store for PostgresStore {
         password: PasswordHash,
     ) -> Result<Option<Session>> {
         self.write(
-            Rooms::none(),
+            self.ended_by(Some(session)).await?,
             (session, was, password),
             |writing, (session, was, password)| {
                 Box::pin(people::change_password(writing.db, *session, was, password))
@@ -349,8 +409,10 @@ impl Store for PostgresStore {
         .await
     }
 
-    async fn private_room(&self, user: UserId, name: &str) -> Result<Entered> {
-        self.write(
+    async fn private_room(&self, client: Returning, user: UserId, name: &str) -> Result<Entered> {
+        self.write_for(
+            client,
+            user,
             Rooms::none(),
             (user, name.to_owned()),
             |writing, (user, name)| {
@@ -363,11 +425,14 @@ impl Store for PostgresStore {
 
     async fn rename(
         &self,
+        client: Returning,
         user: UserId,
         name: Option<DisplayName>,
         namesakes: u32,
     ) -> Result<Renamed> {
-        self.write(
+        self.write_for(
+            client,
+            user,
             Rooms::none(),
             (user, name, namesakes),
             |writing, (user, name, namesakes)| {
@@ -386,15 +451,22 @@ impl Store for PostgresStore {
         self.ask(async |db| rooms::pair(db, room).await).await
     }
 
-    async fn make_group(&self, maker: UserId, name: GroupName) -> Result<bool> {
-        self.write(Rooms::none(), (maker, name), |writing, (maker, name)| {
-            Box::pin(rooms::make_group(writing.db, *maker, name, writing.now))
-        })
+    async fn make_group(&self, client: Returning, maker: UserId, name: GroupName) -> Result<bool> {
+        self.write_for(
+            client,
+            maker,
+            Rooms::none(),
+            (maker, name),
+            |writing, (maker, name)| {
+                Box::pin(rooms::make_group(writing.db, *maker, name, writing.now))
+            },
+        )
         .await
     }
 
     async fn post(&self, new: Post) -> Result<Posted> {
-        self.write(Rooms::one(new.room), new, |writing, new| {
+        let (client, author, room) = (new.client, new.author, Rooms::one(new.room));
+        self.write_for(client, author, room, new, |writing, new| {
             Box::pin(rooms::post(writing, new))
         })
         .await
@@ -423,14 +495,16 @@ impl Store for PostgresStore {
     }
 
     async fn amend(&self, change: Amend) -> Result<Amended> {
-        self.write(Rooms::one(change.room), change, |writing, change| {
+        let (client, author, room) = (change.client, change.author, Rooms::one(change.room));
+        self.write_for(client, author, room, change, |writing, change| {
             Box::pin(rooms::amend(writing, change))
         })
         .await
     }
 
     async fn react(&self, reaction: React) -> Result<Reacted> {
-        self.write(Rooms::one(reaction.room), reaction, |writing, reaction| {
+        let (client, user, room) = (reaction.client, reaction.user, Rooms::one(reaction.room));
+        self.write_for(client, user, room, reaction, |writing, reaction| {
             Box::pin(rooms::react(writing, reaction))
         })
         .await
@@ -453,8 +527,9 @@ impl Store for PostgresStore {
             .await
     }
 
-    async fn strays(&self) -> Result<Vec<ClientId>> {
-        self.ask(async |db| moderation::strays(db).await).await
+    async fn strays(&self, clients: Vec<Returning>) -> Result<Vec<ClientId>> {
+        self.ask(async |db| moderation::strays(db, &clients).await)
+            .await
     }
 
     async fn add_admin_link(&self, token: TokenHash) -> Result<()> {
@@ -505,8 +580,16 @@ impl Store for PostgresStore {
     }
 
     async fn moderate(&self, moderation: Moderation) -> Result<Moderated> {
-        let rooms = moderation::room_of(&moderation.deed).map_or_else(Rooms::none, Rooms::one);
-        self.write(rooms, moderation, |writing, moderation| {
+        let rooms = match &moderation.deed {
+            // Those that the clients look at which end with it.
+            Deed::Ban { name, .. } => {
+                let clients = self.ask(async |db| people::clients_of(db, name).await);
+                Rooms::of(clients.await?)
+            }
+            deed => moderation::room_of(deed).map_or_else(Rooms::none, Rooms::one),
+        };
+        let (client, by) = (moderation.client, moderation.by);
+        self.write_for(client, by, rooms, moderation, |writing, moderation| {
             Box::pin(moderation::moderate(writing, moderation))
         })
         .await
@@ -547,17 +630,22 @@ impl Store for PostgresStore {
             .await
     }
 
-    async fn mark_read(&self, reads: Vec<(UserId, RoomId, MessageId)>) -> Result<()> {
+    async fn mark_read(&self, reads: Vec<(Returning, UserId, RoomId, MessageId)>) -> Result<()> {
         // Locked, so that what is written meanwhile is counted by one or the other.
         let rooms = Rooms {
-            ids: reads.iter().map(|(_, room, _)| *room).collect(),
+            ids: reads.iter().map(|(_, _, room, _)| *room).collect(),
             ..Rooms::none()
         };
         self.write(rooms, reads, |writing, reads| {
             let db = writing.db;
             Box::pin(async move {
-                for (user, room, upto) in reads {
-                    rooms::mark_read(db, *user, *room, *upto).await?;
+                let by = |read: &(Returning, UserId, _, _)| Some((read.0, Some(read.1)));
+                let clients: Vec<_> = reads.iter().map(by).collect();
+                let standing = people::who_stand(db, &clients).await?;
+                for (n, (_, user, room, upto)) in reads.iter().enumerate() {
+                    if standing.contains(&n) {
+                        rooms::mark_read(db, *user, *room, *upto).await?;
+                    }
                 }
                 Ok(())
             })

@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use super::{
     Access, Amend, Amended, Arrival, Arrived, Begun, CatchUp, Census, Change, Entered, FREE_AFTER,
-    LEASE, NewSession, OwnReaction, Post, Posted, React, Reacted, Renamed, Result, Returning,
-    SESSION_GOOD_FOR, Session, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+    LEASE, Left, Moved, NewSession, OwnReaction, Post, Posted, React, Reacted, Renamed, Result,
+    Returning, SESSION_GOOD_FOR, Session, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use crate::model::{
     Author, Busy, ClientId, DisplayName, Emoji, GroupName, History, Message, MessageId,
@@ -93,6 +93,7 @@ impl From<std::io::Error> for StoreError {
 
 /// The store in one SQLite file.
 pub struct SqliteStore {
+    identity: Uuid,
     opened: Arc<Opened>,
     writer: Mutex<Option<mpsc::UnboundedSender<Write>>>,
     /// The writer and the checkpoints; each gives its connection back when it ends.
@@ -157,6 +158,20 @@ impl SqliteStore {
         });
         self.send(write)?;
         answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// The same for a client, if it stands, and for its user.
+    async fn write_for<T: Send + 'static>(
+        &self,
+        client: Returning,
+        user: UserId,
+        act: impl FnOnce(&mut Writing<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let done = self.write(move |writing| match whose(writing.db, client)? {
+            Some(owner) if owner == user => act(writing).map(Some),
+            _ => Ok(None),
+        });
+        done.await?.ok_or(StoreError::Gone)
     }
 
     fn send(&self, write: Write) -> Result<()> {
@@ -296,6 +311,7 @@ fn open_file(path: &Path, synchronous: Synchronous, access: Access) -> Result<Sq
         );
     }
     Ok(SqliteStore {
+        identity: Uuid::new_v4(),
         opened: Arc::new(opened),
         writer: Mutex::new(Some(writer)),
         threads: Mutex::new(threads),
@@ -591,6 +607,15 @@ fn user(row: &Row<'_>) -> rusqlite::Result<User> {
 /// Either of the [looks](DisplayName::looks_of) of a user name, as the index has it.
 const LOOK: &str =
     "replace(replace(replace(replace(u.name, 'm', 'rn'), '0', 'o'), '1', 'l'), 'i', 'l')";
+
+/// Whose client it is, if it stands.
+fn whose(db: &Connection, client: Returning) -> rusqlite::Result<Option<UserId>> {
+    db.prepare_cached("select user_id from clients where id = ? and visit = ? and left_at is null")?
+        .query_one(params![client.client.0, client.visit], |row| {
+            row.get(0).map(UserId)
+        })
+        .optional()
+}
 
 /// The newest messages before `before`, oldest first, and whether there are older ones still.
 fn page(db: &Connection, room: RoomId, before: i64) -> rusqlite::Result<Page> {
@@ -1259,41 +1284,76 @@ fn seen(db: &Connection, session: SessionId, now: Millis) -> rusqlite::Result<()
     Ok(())
 }
 
-/// The users that match are gone from now on, if they are untouched.
-const GONE: &str = "update users set gone_at = :now
-    where traced_at is null and free = 0 and gone_at is null and id in";
-
-fn leave(db: &Connection, clients: &[Returning], now: Millis) -> rusqlite::Result<()> {
-    for Returning { client, visit } in clients {
-        let left = db
-            .prepare_cached(
-                "update clients set left_at = ? where id = ? and visit = ? and left_at is null",
-            )?
-            .execute(params![now.0, client.0, visit])?;
-        if left > 0 {
-            db.prepare_cached("delete from clients_active where client_id = ?")?
-                .execute([client.0])?;
-            db.prepare_cached(&format!(
-                "{GONE} (select user_id from clients where id = :client)"
-            ))?
-            .execute(named_params! { ":now": now.0, ":client": client.0 })?;
-            db.prepare_cached(
-                "update sessions set seen_at = ?
-                 where id = (select session_id from clients where id = ?)",
-            )?
-            .execute(params![now.0, client.0])?;
-        }
+fn leave(db: &Connection, clients: &[Returning], now: Millis) -> rusqlite::Result<Vec<Left>> {
+    let mut all = Vec::new();
+    for client in clients {
+        let Some(user) = whose(db, *client)? else {
+            continue;
+        };
+        all.push(left(db, client.client, user, now)?);
+        db.prepare_cached(
+            "update sessions set seen_at = ?
+             where id = (select session_id from clients where id = ?)",
+        )?
+        .execute(params![now.0, client.client.0])?;
     }
-    Ok(())
+    Ok(all)
+}
+
+/// The client is here no more.
+fn left(db: &Connection, client: ClientId, user: UserId, now: Millis) -> rusqlite::Result<Left> {
+    let room = go_out(db, client)?;
+    db.prepare_cached("update clients set left_at = ? where id = ?")?
+        .execute(params![now.0, client.0])?;
+    db.prepare_cached(
+        "update users set gone_at = ?
+         where id = ? and traced_at is null and free = 0 and gone_at is null",
+    )?
+    .execute(params![now.0, user.0])?;
+    let last = db
+        .prepare_cached(
+            "select not exists (select 1 from clients where user_id = ? and left_at is null)",
+        )?
+        .query_one([user.0], |row| row.get(0))?;
+    Ok(Left {
+        user: user_of(db, user)?,
+        room,
+        last,
+    })
+}
+
+/// Whether any client of the user looks at the room.
+fn is_looked_at(db: &Connection, room: RoomId, user: UserId) -> rusqlite::Result<bool> {
+    db.prepare_cached(
+        "select exists (select 1 from clients_active where room_id = ? and user_id = ?)",
+    )?
+    .query_one(params![room.0, user.0], |row| row.get(0))
+}
+
+/// The client looks at no room any more. Answers with the room that it looked at, if no other of its
+/// user's does.
+fn go_out(db: &Connection, client: ClientId) -> rusqlite::Result<Option<RoomId>> {
+    let former = db
+        .prepare_cached(
+            "delete from clients_active where client_id = ? returning room_id, user_id",
+        )?
+        .query_one([client.0], |row| {
+            Ok((RoomId(row.get(0)?), UserId(row.get(1)?)))
+        })
+        .optional()?;
+    match former {
+        Some((room, user)) if !is_looked_at(db, room, user)? => Ok(Some(room)),
+        _ => Ok(None),
+    }
 }
 
 fn enter(
     db: &Connection,
-    client: Returning,
+    client: ClientId,
     me: UserId,
     target: &Target,
     now: Millis,
-) -> rusqlite::Result<Entered> {
+) -> rusqlite::Result<(Entered, Moved)> {
     let found = match target {
         Target::Group(name) => group(db, Some(me), name)?.map(Entered::Room),
         Target::Room(id) => room(db, me, *id)?.map(Entered::Room),
@@ -1301,25 +1361,27 @@ fn enter(
     };
     let room = match found {
         Some(Entered::Room(room)) => room,
-        refused => return Ok(refused.unwrap_or(Entered::NoSuchRoom)),
+        refused => return Ok((refused.unwrap_or(Entered::NoSuchRoom), Moved::default())),
     };
-    db.prepare_cached(
-        "insert into clients_active (client_id, room_id, entered_at, user_id)
-         select id, :room, :now, user_id from clients where id = :client and visit = :visit
-         on conflict (client_id) do update
-            set room_id = excluded.room_id, entered_at = excluded.entered_at
-            where room_id <> excluded.room_id",
-    )?
-    .execute(named_params! {
-        ":room": room.id.0,
-        ":now": now.0,
-        ":client": client.client.0,
-        ":visit": client.visit,
-    })?;
     if let RoomKind::Private { with } = &room.kind {
         keep(db, with.id, now)?;
     }
-    Ok(Entered::Room(room))
+    let is_in_it: bool = db
+        .prepare_cached(
+            "select exists (select 1 from clients_active where client_id = ? and room_id = ?)",
+        )?
+        .query_one(params![client.0, room.id.0], |row| row.get(0))?;
+    let mut moved = Moved::default();
+    if !is_in_it {
+        moved.left = go_out(db, client)?;
+        moved.came = !is_looked_at(db, room.id, me)?;
+        db.prepare_cached(
+            "insert into clients_active (client_id, room_id, entered_at, user_id)
+             values (?, ?, ?, ?)",
+        )?
+        .execute(params![client.0, room.id.0, now.0, me.0])?;
+    }
+    Ok((Entered::Room(room), moved))
 }
 
 /// Whoever somebody has a private room with is not handed to a newcomer.
@@ -1714,26 +1776,21 @@ fn renew_lease(db: &Connection, node: NodeId, now: Millis) -> rusqlite::Result<(
     Ok(())
 }
 
-fn expire(db: &Connection, node: NodeId, now: Millis) -> rusqlite::Result<()> {
-    let dead = "select id from nodes where lease_until < :now and id <> :node";
+fn expire(db: &Connection, node: NodeId, now: Millis) -> rusqlite::Result<Vec<Left>> {
     let of_dead = named_params! { ":now": now.0, ":node": node.0 };
-    db.execute(
-        &format!(
-            "delete from clients_active where client_id in
-             (select id from clients where left_at is null and node_id in ({dead}))"
-        ),
-        of_dead,
-    )?;
-    db.execute(
-        &format!(
-            "{GONE} (select user_id from clients where left_at is null and node_id in ({dead}))"
-        ),
-        of_dead,
-    )?;
-    db.execute(
-        &format!("update clients set left_at = :now where left_at is null and node_id in ({dead})"),
-        of_dead,
-    )?;
+    let cut_off = db
+        .prepare_cached(
+            "select id, user_id from clients where left_at is null and node_id in
+             (select id from nodes where lease_until < :now and id <> :node)",
+        )?
+        .query_map(of_dead, |row| {
+            Ok((ClientId(row.get(0)?), UserId(row.get(1)?)))
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut all = Vec::new();
+    for (client, user) in cut_off {
+        all.push(left(db, client, user, now)?);
+    }
     db.execute(
         "delete from nodes where lease_until < :now and id <> :node",
         of_dead,
@@ -1782,11 +1839,15 @@ fn expire(db: &Connection, node: NodeId, now: Millis) -> rusqlite::Result<()> {
             limit :most)",
     )?
     .execute(&unseen[1..])?;
-    Ok(())
+    Ok(all)
 }
 
 #[async_trait]
 impl Store for SqliteStore {
+    async fn identity(&self) -> Result<String> {
+        Ok(self.identity.to_string())
+    }
+
     async fn join(&self, node: NodeId) -> Result<mpsc::Receiver<Change>> {
         self.renew_lease(node).await?;
         let (sender, changes) = mpsc::channel(CHANGES_WAITING);
@@ -1798,18 +1859,29 @@ impl Store for SqliteStore {
     }
 
     async fn renew_lease(&self, node: NodeId) -> Result<()> {
-        self.write(move |writing| renew_lease(writing.db, node, Millis::now()))
-            .await
+        self.write(move |writing| {
+            let is_anybody_here: bool = writing
+                .db
+                .prepare_cached(
+                    "select exists (select 1 from clients where node_id = ? and left_at is null)",
+                )?
+                .query_one([node.0], |row| row.get(0))?;
+            match is_anybody_here {
+                true => renew_lease(writing.db, node, Millis::now()),
+                false => Ok(()),
+            }
+        })
+        .await
     }
 
-    async fn expire(&self, node: NodeId, now: Millis) -> Result<()> {
+    async fn expire(&self, node: NodeId, now: Millis) -> Result<Vec<Left>> {
         // Mostly there is nothing to do, and looking costs the disk nothing.
         match self.read(move |db| is_anything_due(db, node, now)).await? {
             true => {
                 self.write(move |writing| expire(writing.db, node, now))
                     .await
             }
-            false => Ok(()),
+            false => Ok(Vec::new()),
         }
     }
 
@@ -1817,7 +1889,7 @@ impl Store for SqliteStore {
         &self,
         token: TokenHash,
         by: Option<TokenHash>,
-    ) -> Result<Option<Returning>> {
+    ) -> Result<Option<(Returning, Option<NodeId>)>> {
         self.read(move |db| {
             let now = Millis::now();
             let by = match by {
@@ -1825,7 +1897,7 @@ impl Store for SqliteStore {
                 None => None,
             };
             db.prepare_cached(
-                "select id, visit from clients
+                "select id, visit, case when left_at is null then node_id end from clients
                  where token_hash = ? and session_id is ? and (left_at is null or left_at > ?)",
             )?
             .query_one(
@@ -1835,10 +1907,11 @@ impl Store for SqliteStore {
                     now.before(TOKEN_GOOD_FOR).0
                 ],
                 |row| {
-                    Ok(Returning {
+                    let returning = Returning {
                         client: ClientId(row.get(0)?),
                         visit: row.get(1)?,
-                    })
+                    };
+                    Ok((returning, row.get::<_, Option<i64>>(2)?.map(NodeId)))
                 },
             )
             .optional()
@@ -1851,28 +1924,30 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn leave(&self, clients: Vec<Returning>) -> Result<()> {
+    async fn leave(&self, clients: Vec<Returning>) -> Result<Vec<Left>> {
         self.write(move |writing| leave(writing.db, &clients, Millis::now()))
             .await
     }
 
-    async fn enter(&self, client: Returning, user: UserId, target: Target) -> Result<Entered> {
-        self.write(move |writing| enter(writing.db, client, user, &target, Millis::now()))
-            .await
-    }
-
-    async fn leave_room(&self, client: Returning) -> Result<()> {
-        self.write(move |writing| {
-            writing
-                .db
-                .prepare_cached(
-                    "delete from clients_active where client_id =
-                     (select id from clients where id = ? and visit = ?)",
-                )?
-                .execute(params![client.client.0, client.visit])?;
-            Ok(())
+    async fn enter(
+        &self,
+        client: Returning,
+        user: UserId,
+        target: Target,
+    ) -> Result<(Entered, Moved)> {
+        self.write_for(client, user, move |writing| {
+            enter(writing.db, client.client, user, &target, Millis::now())
         })
         .await
+    }
+
+    async fn leave_room(&self, client: Returning) -> Result<Moved> {
+        let left = self.write(move |writing| match whose(writing.db, client)? {
+            Some(_) => go_out(writing.db, client.client).map(Some),
+            None => Ok(None),
+        });
+        let left = left.await?.ok_or(StoreError::Gone)?;
+        Ok(Moved { came: false, left })
     }
 
     async fn keep(
@@ -1933,9 +2008,9 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn private_room(&self, user: UserId, name: &str) -> Result<Entered> {
+    async fn private_room(&self, client: Returning, user: UserId, name: &str) -> Result<Entered> {
         let name = name.to_owned();
-        self.write(move |writing| {
+        self.write_for(client, user, move |writing| {
             let (db, now) = (writing.db, Millis::now());
             let found = private_room_with(db, user, &name, now)?;
             if let Entered::Room(Room {
@@ -1952,12 +2027,15 @@ impl Store for SqliteStore {
 
     async fn rename(
         &self,
+        client: Returning,
         user: UserId,
         name: Option<DisplayName>,
         namesakes: u32,
     ) -> Result<Renamed> {
-        self.write(move |writing| rename(writing, user, name.as_ref(), namesakes, Millis::now()))
-            .await
+        self.write_for(client, user, move |writing| {
+            rename(writing, user, name.as_ref(), namesakes, Millis::now())
+        })
+        .await
     }
 
     async fn person_called(&self, names: Vec<String>) -> Result<Option<(usize, User)>> {
@@ -1990,14 +2068,18 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn make_group(&self, maker: UserId, name: GroupName) -> Result<bool> {
-        self.write(move |writing| make_group(writing.db, maker, &name, Millis::now()))
-            .await
+    async fn make_group(&self, client: Returning, maker: UserId, name: GroupName) -> Result<bool> {
+        self.write_for(client, maker, move |writing| {
+            make_group(writing.db, maker, &name, Millis::now())
+        })
+        .await
     }
 
     async fn post(&self, new: Post) -> Result<Posted> {
-        self.write(move |writing| post(writing, &new, Millis::now()))
-            .await
+        self.write_for(new.client, new.author, move |writing| {
+            post(writing, &new, Millis::now())
+        })
+        .await
     }
 
     async fn known(&self, author: UserId, key: Uuid) -> Result<Option<(Message, Room)>> {
@@ -2040,13 +2122,17 @@ impl Store for SqliteStore {
     }
 
     async fn amend(&self, change: Amend) -> Result<Amended> {
-        self.write(move |writing| amend(writing, &change, Millis::now()))
-            .await
+        self.write_for(change.client, change.author, move |writing| {
+            amend(writing, &change, Millis::now())
+        })
+        .await
     }
 
     async fn react(&self, reaction: React) -> Result<Reacted> {
-        self.write(move |writing| react(writing, &reaction, Millis::now()))
-            .await
+        self.write_for(reaction.client, reaction.user, move |writing| {
+            react(writing, &reaction, Millis::now())
+        })
+        .await
     }
 
     async fn reactions_of(
@@ -2080,8 +2166,8 @@ impl Store for SqliteStore {
         self.read(move |db| moderation::standing(db, user)).await
     }
 
-    async fn strays(&self) -> Result<Vec<ClientId>> {
-        self.read(moderation::strays).await
+    async fn strays(&self, clients: Vec<Returning>) -> Result<Vec<ClientId>> {
+        self.read(move |db| moderation::strays(db, &clients)).await
     }
 
     async fn add_admin_link(&self, token: TokenHash) -> Result<()> {
@@ -2121,8 +2207,10 @@ impl Store for SqliteStore {
     }
 
     async fn moderate(&self, moderation: Moderation) -> Result<Moderated> {
-        self.write(move |writing| moderation::moderate(writing, &moderation, Millis::now()))
-            .await
+        self.write_for(moderation.client, moderation.by, move |writing| {
+            moderation::moderate(writing, &moderation, Millis::now())
+        })
+        .await
     }
 
     async fn group_records(
@@ -2162,11 +2250,14 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn mark_read(&self, reads: Vec<(UserId, RoomId, MessageId)>) -> Result<()> {
+    async fn mark_read(&self, reads: Vec<(Returning, UserId, RoomId, MessageId)>) -> Result<()> {
         self.write(move |writing| {
-            reads
-                .into_iter()
-                .try_for_each(|(user, room, upto)| mark_read(writing.db, user, room, upto))
+            for (client, user, room, upto) in reads {
+                if whose(writing.db, client)? == Some(user) {
+                    mark_read(writing.db, user, room, upto)?;
+                }
+            }
+            Ok(())
         })
         .await
     }

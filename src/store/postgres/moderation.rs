@@ -3,7 +3,7 @@
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 
-use super::people::{ONLINE, USER, person, trace, user};
+use super::people::{ONLINE, USER, lock_clients, person, trace, user};
 use super::rooms::{MESSAGE, group_in, message, message_of, step};
 use super::sql::{self, Sql, count, end_of, sought};
 use super::writer::Writing;
@@ -15,7 +15,7 @@ use crate::moderation::{
     PersonRecord, Search, Standing,
 };
 use crate::protocol::{FIRST_GROUP, PAGE_MESSAGES};
-use crate::store::{ADMIN_LINK_GOOD_FOR, RESTRICTED};
+use crate::store::{ADMIN_LINK_GOOD_FOR, RESTRICTED, Returning};
 
 /// How many messages one search looks at, and how many of them are fetched at one time.
 const LOOKED_AT: usize = 20_000;
@@ -89,7 +89,7 @@ pub(super) async fn restricted_groups(
 }
 
 pub(super) async fn moderate(writing: &mut Writing<'_>, moderation: &Moderation) -> Sql<Moderated> {
-    let Moderation { node, by, deed } = moderation;
+    let Moderation { node, by, deed, .. } = moderation;
     let (db, now) = (writing.db, writing.now);
     if !held_standing(db, *by).await?.moderator {
         return Ok(Moderated::NotAllowed);
@@ -364,6 +364,7 @@ async fn ban(
         Some((_, standing)) if standing.banned == on => return Ok(Moderated::Already),
         Some((user, _)) => user,
     };
+    lock_clients(db, user.id).await?;
     trace(db, user.id, now).await?;
     sql::run(
         db,
@@ -384,15 +385,20 @@ async fn ban(
     done(db, by, format!("{did} {}", user.name), Some(user.id), now).await
 }
 
-/// The clients in groups that have been closed to them.
-pub(super) async fn strays(db: &impl GenericClient) -> Sql<Vec<ClientId>> {
+/// Those of these clients that stand no more, or are in groups that have been closed to them.
+pub(super) async fn strays(db: &impl GenericClient, clients: &[Returning]) -> Sql<Vec<ClientId>> {
+    let ids: Vec<i64> = clients.iter().map(|client| client.client.0).collect();
+    let visits: Vec<i64> = clients.iter().map(|client| client.visit).collect();
     sql::all(
         db,
-        "select a.client_id from rooms r
-         join clients_active a on a.room_id = r.id join users u on u.id = a.user_id
-         where (r.restricted_at is not null or r.removed_at is not null)
-         and (r.removed_at is not null or u.moderator_at is null)",
-        &[],
+        "select w.client from unnest($1::bigint[], $2::bigint[]) as w (client, visit)
+         left join clients c on c.id = w.client and c.visit = w.visit and c.left_at is null
+         left join users u on u.id = c.user_id
+         left join clients_active a on a.client_id = c.id
+         left join rooms r on r.id = a.room_id
+         where c.id is null or u.banned_at is not null or r.removed_at is not null
+         or r.restricted_at is not null and u.moderator_at is null",
+        &[&ids, &visits],
         |row| row.try_get(0).map(ClientId),
     )
     .await

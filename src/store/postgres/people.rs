@@ -1,5 +1,6 @@
 //! Users, clients, sessions, names and leases, in SQL.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
@@ -7,14 +8,14 @@ use tokio_postgres::Row;
 
 use super::moderation::{self, may_write};
 use super::sql::{self, Sql, end_of, sought};
-use super::writer::Writing;
+use super::writer::{By, Writing};
 use crate::model::{
     ClientId, DisplayName, GroupName, Millis, NewUser, NodeId, PasswordHash, Person, RoomId,
     SessionId, TokenHash, User, UserId,
 };
 use crate::store::{
-    Arrival, Arrived, Begun, FREE_AFTER, LEASE, NewSession, Renamed, Returning, SESSION_GOOD_FOR,
-    Session, TOKEN_GOOD_FOR,
+    Arrival, Arrived, Begun, FREE_AFTER, LEASE, Left, NewSession, Renamed, Returning,
+    SESSION_GOOD_FOR, Session, TOKEN_GOOD_FOR,
 };
 
 /// For so long those whose server has stopped under them keep what they are called.
@@ -47,6 +48,74 @@ fn span(duration: Duration) -> i64 {
 
 fn random_user(row: &Row) -> Sql<UserId> {
     row.try_get(0).map(UserId)
+}
+
+pub(super) const WHO_STAND: &str = "select w.n
+    from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
+        as w (n, client, visit, user_id)
+    join clients c on c.id = w.client
+    where c.visit = w.visit and c.left_at is null and c.user_id = coalesce(w.user_id, c.user_id)
+    order by c.id for share of c";
+
+/// Which of these clients stand, until this is committed: who ends one, or takes it over, waits.
+pub(super) async fn who_stand(
+    db: &impl GenericClient,
+    clients: &[Option<By>],
+) -> Sql<HashSet<usize>> {
+    let mut sought = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (n, by) in clients.iter().enumerate() {
+        if let Some((Returning { client, visit }, user)) = by {
+            sought.0.push(n as i64);
+            sought.1.push(client.0);
+            sought.2.push(*visit);
+            sought.3.push(user.map(|user| user.0));
+        }
+    }
+    if sought.0.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let (places, ids, visits, users) = &sought;
+    let standing: Vec<i64> = sql::all(db, WHO_STAND, &[places, ids, visits, users], |row| {
+        row.try_get(0)
+    })
+    .await?;
+    let standing = standing.into_iter();
+    Ok(standing.filter_map(|n| usize::try_from(n).ok()).collect())
+}
+
+/// The clients of whoever has that user name.
+pub(super) async fn clients_of(db: &impl GenericClient, name: &str) -> Sql<Vec<ClientId>> {
+    sql::all(
+        db,
+        "select c.id from users u join clients c on c.user_id = u.id
+         where u.name = $1 and c.left_at is null",
+        &[&sought(&name.to_lowercase())],
+        client_in,
+    )
+    .await
+}
+
+/// The clients of whoever has signed in by that session.
+pub(super) async fn clients_by(db: &impl GenericClient, token: TokenHash) -> Sql<Vec<ClientId>> {
+    sql::all(
+        db,
+        "select c.id from sessions s join clients c on c.user_id = s.user_id
+         where s.token_hash = $1 and c.left_at is null",
+        &[&token.0.as_slice()],
+        client_in,
+    )
+    .await
+}
+
+fn client_in(row: &Row) -> Sql<ClientId> {
+    row.try_get(0).map(ClientId)
+}
+
+/// Until it is committed, nobody else writes for these clients, nor comes back to them. Those who
+/// write have their client before its user, and so does whoever ends it.
+pub(super) async fn lock_clients(db: &impl GenericClient, user: UserId) -> Sql<()> {
+    let sql = "select 1 from clients where user_id = $1 order by id for update";
+    sql::run(db, sql, &[&user.0]).await.map(|_| ())
 }
 
 /// Until it is committed, nobody else changes the user.
@@ -488,6 +557,7 @@ pub(super) async fn change_password(
     let Some(session) = session(db, token).await? else {
         return Ok(None);
     };
+    lock_clients(db, session.user.id).await?;
     let changed = sql::run(
         db,
         "update users set password_hash = $1 where id = $2 and password_hash = $3",
@@ -510,14 +580,14 @@ pub(super) async fn returning(
     db: &impl GenericClient,
     token: TokenHash,
     by: Option<TokenHash>,
-) -> Sql<Option<Returning>> {
+) -> Sql<Option<(Returning, Option<NodeId>)>> {
     let by = match by {
         Some(by) => session(db, by).await?,
         None => None,
     };
     sql::one(
         db,
-        "select id, visit from clients
+        "select id, visit, case when left_at is null then node_id end from clients
          where token_hash = $1 and session_id is not distinct from $2
          and (left_at is null or left_at > millis() - $3)",
         &[
@@ -526,10 +596,11 @@ pub(super) async fn returning(
             &span(TOKEN_GOOD_FOR),
         ],
         |row| {
-            Ok(Returning {
-                client: ClientId(row.try_get(0)?),
+            let returning = Returning {
+                client: client_in(row)?,
                 visit: row.try_get(1)?,
-            })
+            };
+            Ok((returning, row.try_get::<_, Option<i64>>(2)?.map(NodeId)))
         },
     )
     .await
@@ -679,47 +750,98 @@ async fn new_client(
     })
 }
 
-/// The users that match are gone from now on, if they are untouched.
-const GONE: &str = "update users set gone_at = $1
-    where traced_at is null and not free and gone_at is null and id in";
+pub(super) async fn leave(
+    db: &impl GenericClient,
+    clients: &[Returning],
+    now: Millis,
+) -> Sql<Vec<Left>> {
+    let ids: Vec<i64> = clients.iter().map(|client| client.client.0).collect();
+    let visits: Vec<i64> = clients.iter().map(|client| client.visit).collect();
+    let gone = sql::all(
+        db,
+        "update clients c set left_at = $1
+         from unnest($2::bigint[], $3::bigint[]) as w (client, visit)
+         where c.id = w.client and c.visit = w.visit and c.left_at is null
+         returning c.id, c.user_id",
+        &[&now.0, &ids, &visits],
+        gone_in,
+    )
+    .await?;
+    let seen: Vec<i64> = gone.iter().map(|(client, _)| client.0).collect();
+    sql::run(
+        db,
+        "update sessions set seen_at = $1
+         where id in (select session_id from clients where id = any($2))",
+        &[&now.0, &seen],
+    )
+    .await?;
+    have_left(db, gone, now).await
+}
 
-pub(super) async fn leave(db: &impl GenericClient, clients: &[Returning], now: Millis) -> Sql<()> {
-    for Returning { client, visit } in clients {
-        let left = sql::run(
-            db,
-            "update clients set left_at = $1 where id = $2 and visit = $3 and left_at is null",
-            &[&now.0, &client.0, visit],
-        )
-        .await?;
-        if left > 0 {
-            have_left(db, &[client.0], now).await?;
-            sql::run(
-                db,
-                "update sessions set seen_at = $1
-                 where id = (select session_id from clients where id = $2)",
-                &[&now.0, &client.0],
-            )
-            .await?;
-        }
-    }
-    Ok(())
+fn gone_in(row: &Row) -> Sql<(ClientId, UserId)> {
+    Ok((client_in(row)?, UserId(row.try_get(1)?)))
 }
 
 /// These clients are here no more.
-async fn have_left(db: &impl GenericClient, clients: &[i64], now: Millis) -> Sql<()> {
-    sql::run(
+async fn have_left(
+    db: &impl GenericClient,
+    mut gone: Vec<(ClientId, UserId)>,
+    now: Millis,
+) -> Sql<Vec<Left>> {
+    gone.sort();
+    let clients: Vec<i64> = gone.iter().map(|(client, _)| client.0).collect();
+    let users: Vec<i64> = gone.iter().map(|(_, user)| user.0).collect();
+    // Locked before the look at who is left, so that of two nodes at once the second sees what the
+    // first has done.
+    let people = sql::all(
         db,
-        "delete from clients_active where client_id = any($1)",
+        &format!("select {USER} from users u where u.id = any($1) order by u.id for no key update"),
+        &[&users],
+        user,
+    )
+    .await?;
+    let people: HashMap<UserId, User> = people.into_iter().map(|user| (user.id, user)).collect();
+    let rooms: Vec<(ClientId, RoomId)> = sql::all(
+        db,
+        "with gone as (
+            delete from clients_active where client_id = any($1)
+            returning client_id, room_id, user_id)
+         select g.client_id, g.room_id from gone g where not exists (
+            select 1 from clients_active a where a.room_id = g.room_id
+            and a.user_id = g.user_id and a.client_id <> all($1))",
         &[&clients],
+        |row| Ok((client_in(row)?, RoomId(row.try_get(1)?))),
+    )
+    .await?;
+    let here = sql::all(
+        db,
+        "select user_id from clients where user_id = any($1) and left_at is null",
+        &[&users],
+        random_user,
     )
     .await?;
     sql::run(
         db,
-        &format!("{GONE} (select user_id from clients where id = any($2))"),
-        &[&now.0, &clients],
+        "update users set gone_at = $1
+         where id = any($2) and traced_at is null and not free and gone_at is null",
+        &[&now.0, &users],
     )
-    .await
-    .map(|_| ())
+    .await?;
+    let rooms: HashMap<ClientId, RoomId> = rooms.into_iter().collect();
+    // Of several of one person the last is the one after which nobody is left.
+    let mut here: HashSet<UserId> = here.into_iter().collect();
+    let mut looking = HashSet::new();
+    let mut left = Vec::new();
+    for (client, user) in gone.into_iter().rev() {
+        let room = rooms.get(&client).copied();
+        left.extend(people.get(&user).cloned().map(|person| Left {
+            user: person,
+            room: room.filter(|room| looking.insert((*room, user))),
+            last: here.insert(user),
+        }));
+    }
+    left.reverse();
+    Ok(left)
 }
 
 pub(super) async fn renew_lease(db: &impl GenericClient, node: NodeId, now: Millis) -> Sql<()> {
@@ -756,23 +878,44 @@ pub(super) async fn is_anything_due(
     .await
 }
 
+/// The clients of nodes whose lease has run out, or will have by so much later.
+pub(super) async fn clients_of_dead(
+    db: &impl GenericClient,
+    node: NodeId,
+    ahead: i64,
+) -> Sql<Vec<ClientId>> {
+    sql::all(
+        db,
+        "select id from clients where left_at is null and node_id in
+         (select id from nodes where lease_until < millis() + $1 and id <> $2)",
+        &[&ahead, &node.0],
+        client_in,
+    )
+    .await
+}
+
 /// These nodes have ended, and whoever was on them is gone.
-pub(super) async fn end_nodes(db: &impl GenericClient, nodes: &[i64], now: Millis) -> Sql<()> {
+pub(super) async fn end_nodes(
+    db: &impl GenericClient,
+    nodes: &[i64],
+    now: Millis,
+) -> Sql<Vec<Left>> {
     let cut_off = sql::all(
         db,
         "update clients set left_at = $1, cut_off = true
-         where left_at is null and node_id = any($2) returning id",
+         where left_at is null and node_id = any($2) returning id, user_id",
         &[&now.0, &nodes],
-        |row| row.try_get(0),
+        gone_in,
     )
     .await?;
-    have_left(db, &cut_off, now).await?;
-    sql::run(db, "delete from nodes where id = any($1)", &[&nodes])
-        .await
-        .map(|_| ())
+    sql::run(db, "delete from nodes where id = any($1)", &[&nodes]).await?;
+    match cut_off.is_empty() {
+        true => Ok(Vec::new()),
+        false => have_left(db, cut_off, now).await,
+    }
 }
 
-pub(super) async fn expire(db: &impl GenericClient, node: NodeId, now: Millis) -> Sql<()> {
+pub(super) async fn expire(db: &impl GenericClient, node: NodeId, now: Millis) -> Sql<Vec<Left>> {
     // A node that renews its lease at this moment is before this or after it.
     let dead = sql::all(
         db,
@@ -781,9 +924,10 @@ pub(super) async fn expire(db: &impl GenericClient, node: NodeId, now: Millis) -
         |row| row.try_get(0),
     )
     .await?;
-    if !dead.is_empty() {
-        end_nodes(db, &dead, now).await?;
-    }
+    let left = match dead.is_empty() {
+        true => Vec::new(),
+        false => end_nodes(db, &dead, now).await?,
+    };
     free_untouched(db, now).await?;
     sql::run(
         db,
@@ -817,8 +961,8 @@ pub(super) async fn expire(db: &impl GenericClient, node: NodeId, now: Millis) -
         "delete from writers where seen_at < $1",
         &[&now.before(WRITER_REMEMBERED).0],
     )
-    .await
-    .map(|_| ())
+    .await?;
+    Ok(left)
 }
 
 /// Untouched users who have been gone for a while are free, but for those whom somebody has a private

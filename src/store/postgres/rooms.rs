@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::protocol::PAGE_MESSAGES;
 use crate::store::{
-    Amend, Amended, CatchUp, Change, Entered, OwnReaction, Post, Posted, React, Reacted, Returning,
+    Amend, Amended, CatchUp, Change, Entered, Moved, OwnReaction, Post, Posted, React, Reacted,
 };
 
 /// Unread messages are counted up to this many.
@@ -349,10 +349,10 @@ async fn private_room(db: &impl GenericClient, me: UserId, with: User, now: Mill
         &[&RoomId::random().0, &low, &high, &now.0],
     )
     .await?;
-    // Another node's, if that was first.
+    // Another node's, if that was first. Locked before anybody looks at who is in it.
     let id = sql::value(
         db,
-        "select id from rooms where user_low = $1 and user_high = $2",
+        "select id from rooms where user_low = $1 and user_high = $2 for no key update",
         &[&low, &high],
     )
     .await?;
@@ -413,13 +413,12 @@ pub(super) async fn make_group(
     Ok(true)
 }
 
-/// A client that stands goes into a room; one that does not is nowhere.
 pub(super) async fn enter(
     writing: &mut Writing<'_>,
-    client: Returning,
+    client: ClientId,
     me: UserId,
     target: &Target,
-) -> Sql<Entered> {
+) -> Sql<(Entered, Moved)> {
     let (db, now) = (writing.db, writing.now);
     let found = match target {
         Target::Group(name) => group(db, Some(me), name).await?.map(Entered::Room),
@@ -428,41 +427,46 @@ pub(super) async fn enter(
     };
     let room = match found {
         Some(Entered::Room(room)) => room,
-        refused => return Ok(refused.unwrap_or(Entered::NoSuchRoom)),
+        refused => return Ok((refused.unwrap_or(Entered::NoSuchRoom), Moved::default())),
     };
     if let (Target::Room(_), RoomKind::Private { with }) = (target, &room.kind) {
         lock_user(db, with.id).await?;
         keep(db, with.id, now).await?;
     }
-    sql::run(
-        db,
-        "delete from clients_active where room_id <> $2 and client_id =
-            (select id from clients where id = $1 and visit = $3)",
-        &[&client.client.0, &room.id.0, &client.visit],
-    )
-    .await?;
-    // It stands as long as the row does not change, which waits for this.
-    sql::run(
+    let left = go_out(db, client, Some(room.id)).await?;
+    let came = sql::one(
         db,
         "insert into clients_active (client_id, room_id, entered_at, user_id)
-         select id, $2, $3, user_id from clients
-         where id = $1 and visit = $4 and left_at is null for share
-         on conflict (client_id) do nothing",
-        &[&client.client.0, &room.id.0, &now.0, &client.visit],
+         values ($1, $2, $3, $4) on conflict (client_id) do nothing
+         returning not exists (select 1 from clients_active a
+            where a.room_id = $2 and a.user_id = $4 and a.client_id <> $1)",
+        &[&client.0, &room.id.0, &now.0, &me.0],
+        |row| row.try_get(0),
     )
     .await?;
-    Ok(Entered::Room(room))
+    let came = came.unwrap_or(false);
+    Ok((Entered::Room(room), Moved { came, left }))
 }
 
-pub(super) async fn leave_room(db: &impl GenericClient, client: Returning) -> Sql<()> {
-    sql::run(
+/// The client looks at no room any more but at that one. Answers with the room that it looked at, if
+/// no other of its user's does.
+pub(super) async fn go_out(
+    db: &impl GenericClient,
+    client: ClientId,
+    but: Option<RoomId>,
+) -> Sql<Option<RoomId>> {
+    sql::one(
         db,
-        "delete from clients_active where client_id =
-         (select id from clients where id = $1 and visit = $2)",
-        &[&client.client.0, &client.visit],
+        "with gone as (
+            delete from clients_active where client_id = $1 and room_id is distinct from $2
+            returning room_id, user_id)
+         select g.room_id from gone g where not exists (
+            select 1 from clients_active a
+            where a.room_id = g.room_id and a.user_id = g.user_id and a.client_id <> $1)",
+        &[&client.0, &but.map(|room| room.0)],
+        |row| row.try_get(0).map(RoomId),
     )
-    .await?;
-    Ok(())
+    .await
 }
 
 /// What stands under a key of that author.

@@ -2,14 +2,15 @@
 //! its fate is known.
 //!
 //! The rooms of a batch are locked first and in the order of their ids, so that batches of several
-//! nodes wait for each other and not in a ring. Each write has a savepoint of its own. One that runs
+//! nodes wait for each other and not in a ring; then the clients that it is written for, of which
+//! those are found that stand, and which stand until the commit. Each write has a savepoint of its own. One that runs
 //! into what another node does is undone alone and repeated by itself after the batch; a batch that
 //! the database breaks off is repeated write by write.
 //!
 //! With each transaction its number is stored in the writer's row. Where the answer to a commit is
 //! lost, that row tells whether it happened: before anything is answered, shown or written anew.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,9 +21,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
+use super::people::{WHO_STAND, who_stand};
 use super::sql::{self, Sql};
-use crate::model::{ClientId, Millis, NodeId, RoomId};
-use crate::store::{Change, Result, StoreError};
+use crate::model::{ClientId, Millis, NodeId, RoomId, UserId};
+use crate::store::{Change, Result, Returning, StoreError};
 
 /// How many writes share one transaction at most.
 const GROUP_COMMIT: usize = 512;
@@ -42,6 +44,9 @@ pub(super) struct Writing<'a> {
     pub(super) now: Millis,
 }
 
+/// The client that something is done for, and whose it must be if that is said.
+pub(super) type By = (Returning, Option<UserId>);
+
 /// The rooms that a write changes, as far as it can be told before.
 #[derive(Default)]
 pub(super) struct Rooms {
@@ -56,6 +61,13 @@ pub(super) struct Rooms {
 impl Rooms {
     pub(super) fn none() -> Self {
         Self::default()
+    }
+
+    pub(super) fn of(clients: Vec<ClientId>) -> Self {
+        Self {
+            of: clients,
+            ..Self::default()
+        }
     }
 
     fn are_none(&self) -> bool {
@@ -85,6 +97,8 @@ impl<'a> FromIterator<&'a Rooms> for Rooms {
 /// A write that waits for the writer. It can be run again.
 #[async_trait]
 pub(super) trait Write: Send {
+    /// The client without which nothing is to be done.
+    fn by(&self) -> Option<By>;
     /// The rooms to lock before.
     fn rooms(&self) -> &Rooms;
     /// Does it; what comes of it is kept until it is answered.
@@ -97,6 +111,7 @@ pub(super) trait Write: Send {
 
 /// An act, what it is told, and who waits for what comes of it.
 pub(super) struct Waiting<I, F, T> {
+    pub(super) by: Option<By>,
     pub(super) rooms: Rooms,
     pub(super) input: I,
     pub(super) act: F,
@@ -111,6 +126,10 @@ where
     T: Send,
     F: for<'a> Fn(&'a mut Writing<'_>, &'a I) -> Acting<'a, T> + Send,
 {
+    fn by(&self) -> Option<By> {
+        self.by
+    }
+
     fn rooms(&self) -> &Rooms {
         &self.rooms
     }
@@ -337,22 +356,26 @@ async fn prepare(
         "begin; insert into writers (id, batch, seen_at) values ({writer}, {number}, millis())
          on conflict (id) do update set batch = excluded.batch, seen_at = excluded.seen_at"
     );
-    // Both are on their way before the first is answered.
+    // All is on its way before the first is answered.
     let rooms = batch.iter().map(|write| write.rooms()).collect();
-    let ((), now) = tokio::try_join!(biased; db.batch_execute(&begin), lock(db, &rooms))?;
+    let by: Vec<_> = batch.iter().map(|write| write.by()).collect();
+    let ((), (standing, now)) =
+        tokio::try_join!(biased; db.batch_execute(&begin), lock(db, &rooms, &by))?;
     let mut writing = Writing {
         db,
         changes: Vec::new(),
         now,
     };
     let mut again = Vec::new();
+    let mut savepoint = "savepoint act";
     for (n, write) in batch.iter_mut().enumerate() {
+        if by[n].is_some() && !standing.contains(&n) {
+            write.fail(StoreError::Gone);
+            continue;
+        }
         let before = writing.changes.len();
-        let savepoint = match n {
-            0 => "savepoint act",
-            _ => "release act; savepoint act",
-        };
         let (_, done) = tokio::join!(biased; db.batch_execute(savepoint), write.run(&mut writing));
+        savepoint = "release act; savepoint act";
         let Err(error) = done else { continue };
         writing.changes.truncate(before);
         // Fails as well where the connection has come to its end, and with it the batch.
@@ -365,25 +388,31 @@ async fn prepare(
     Ok((again, writing.changes))
 }
 
-/// Locks the rooms of a batch, in one order for all nodes. Answers when that was.
-async fn lock(db: &Object, rooms: &Rooms) -> Sql<Millis> {
-    let now = sql::value(db, "select millis()", &[]);
-    if rooms.are_none() {
-        return now.await.map(Millis);
+const LOCK_ROOMS: &str = "select 1 from rooms where id in (
+        select unnest($1::bigint[])
+        union select room_id from clients_active where client_id = any($2)
+        union select id from rooms where name_key = any($3))
+    order by id for no key update";
+const NOW: &str = "select millis()";
+
+/// Locks the rooms of a batch, in one order for all nodes, and then the clients. Answers which of
+/// these stand, and when all that was.
+async fn lock(db: &Object, rooms: &Rooms, by: &[Option<By>]) -> Sql<(HashSet<usize>, Millis)> {
+    // What is prepared goes out at once, and so in this order.
+    for sql in [LOCK_ROOMS, WHO_STAND, NOW] {
+        db.prepare_cached(sql).await?;
     }
     let ids: Vec<i64> = rooms.ids.iter().map(|room| room.0).collect();
     let of: Vec<i64> = rooms.of.iter().map(|client| client.0).collect();
-    sql::run(
-        db,
-        "select 1 from rooms where id in (
-            select unnest($1::bigint[])
-            union select room_id from clients_active where client_id = any($2)
-            union select id from rooms where name_key = any($3))
-         order by id for no key update",
-        &[&ids, &of, &rooms.named],
-    )
-    .await?;
-    now.await.map(Millis)
+    let rooms = async {
+        match rooms.are_none() {
+            true => Ok(0),
+            false => sql::run(db, LOCK_ROOMS, &[&ids, &of, &rooms.named]).await,
+        }
+    };
+    let now = sql::value(db, NOW, &[]);
+    let (_, standing, now) = tokio::try_join!(biased; rooms, who_stand(db, by), now)?;
+    Ok((standing, Millis(now)))
 }
 
 /// Whether a write failed for what another node has done meanwhile, which it sees when it is begun

@@ -11,7 +11,7 @@ use crate::moderation::{
     PersonRecord, Search, Standing,
 };
 use crate::protocol::FIRST_GROUP;
-use crate::store::{ADMIN_LINK_GOOD_FOR, RESTRICTED};
+use crate::store::{ADMIN_LINK_GOOD_FOR, RESTRICTED, Returning};
 
 /// How many messages one search looks at.
 const LOOKED_AT: usize = 20_000;
@@ -82,7 +82,7 @@ pub(super) fn moderate(
     moderation: &Moderation,
     now: Millis,
 ) -> rusqlite::Result<Moderated> {
-    let Moderation { node, by, deed } = moderation;
+    let Moderation { node, by, deed, .. } = moderation;
     let db = writing.db;
     if !standing(db, *by)?.moderator {
         return Ok(Moderated::NotAllowed);
@@ -320,16 +320,23 @@ fn ban(
     done(db, by, format!("{did} {}", user.name), Some(user.id), now)
 }
 
-/// The clients in groups that have been closed to them.
-pub(super) fn strays(db: &Connection) -> rusqlite::Result<Vec<ClientId>> {
-    db.prepare_cached(
-        "select a.client_id from rooms r
-         join clients_active a on a.room_id = r.id join users u on u.id = a.user_id
-         where (r.restricted_at is not null or r.removed_at is not null)
-         and (r.removed_at is not null or u.moderator_at is null)",
-    )?
-    .query_map([], |row| row.get(0).map(ClientId))?
-    .collect()
+/// Those of these clients that stand no more, or are in groups that have been closed to them.
+pub(super) fn strays(db: &Connection, clients: &[Returning]) -> rusqlite::Result<Vec<ClientId>> {
+    let mut stays = db.prepare_cached(
+        "select 1 from clients c
+         join users u on u.id = c.user_id
+         left join clients_active a on a.client_id = c.id
+         left join rooms r on r.id = a.room_id
+         where c.id = ? and c.visit = ? and c.left_at is null and u.banned_at is null
+         and r.removed_at is null and (r.restricted_at is null or u.moderator_at is not null)",
+    )?;
+    let mut strays = Vec::new();
+    for Returning { client, visit } in clients {
+        if !stays.exists(params![client.0, visit])? {
+            strays.push(*client);
+        }
+    }
+    Ok(strays)
 }
 
 /// An address that makes a moderator; those that are too old go.

@@ -4,13 +4,15 @@
 create function millis() returns bigint language sql volatile as
     $$ select floor(extract(epoch from clock_timestamp()) * 1000)::bigint $$;
 
--- The one row says to which history the changes that are made now belong, and what it was begun on.
+-- The one row says to which history the changes that are made now belong, and what it was begun on;
+-- and by what, together with the database's own number, this store is told from all others.
 create table life (
     is_one boolean primary key default true check (is_one),
     history bigint not null,
-    mark text not null
+    mark text not null,
+    identity uuid not null
 );
-insert into life (history, mark) values (0, '');
+insert into life (history, mark, identity) values (0, '', gen_random_uuid());
 
 -- One row per process that writes: the number of its last transaction, by which it learns whether
 -- one whose answer was lost has been committed.
