@@ -51,6 +51,16 @@ pub struct Config {
     )]
     pub database: store::Address,
 
+    /// A Redis by which the servers that share a PostgreSQL database tell each other at once what
+    /// happens (redis://:password@host:6379); with one server it is not needed
+    #[arg(
+        long,
+        env = "OVERWIRE_RELAY",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub relay: Option<String>,
+
     /// What a stored message survives: “full” a power cut; “normal” a crash of the program, and
     /// writes faster
     #[arg(

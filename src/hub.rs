@@ -122,9 +122,9 @@ pub struct Outbox {
     pub user: UserId,
     /// Which words they understand.
     pub dialect: Dialect,
-    serial: u64,
     /// How often the client has been taken over before.
-    visit: i64,
+    pub visit: i64,
+    serial: u64,
     state: Mutex<Waiting>,
 }
 
@@ -264,6 +264,26 @@ impl Hub {
     /// The sockets of a user here.
     pub fn of_user(&self, user: UserId) -> Vec<Arc<Outbox>> {
         lock(&self.users).get(&user).cloned().unwrap_or_default()
+    }
+
+    /// All sockets here.
+    pub fn all(&self) -> Vec<Arc<Outbox>> {
+        lock(&self.users).values().flatten().cloned().collect()
+    }
+
+    /// The users who have a socket here.
+    pub fn users(&self) -> Vec<UserId> {
+        lock(&self.users).keys().copied().collect()
+    }
+
+    /// Whether a user has a socket here.
+    pub fn has_user(&self, user: UserId) -> bool {
+        lock(&self.users).contains_key(&user)
+    }
+
+    /// Whether anybody here looks at a room.
+    pub fn has_room(&self, room: RoomId) -> bool {
+        lock(&self.rooms).contains_key(&room)
     }
 
     /// The sockets that look at a room from here.

@@ -11,7 +11,8 @@ use overwire::config::{self, AdminCommand, Command, Config, LogFormat};
 use overwire::fake::FakeUsers;
 use overwire::model::ResumeToken;
 use overwire::protocol::ADMIN_LINK_PATH;
-use overwire::relay::InProcess;
+use overwire::relay::redis::RedisRelay;
+use overwire::relay::{InProcess, Relay};
 use overwire::store::{self, Store};
 use overwire::views::Views;
 use overwire::web::{self, Access, Web};
@@ -112,7 +113,7 @@ async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<dyn St
         .await
         .with_context(|| format!("could not open the database {}", config.database))?;
     seed(&*store).await?;
-    let relay = Arc::new(InProcess::default());
+    let relay = relay(config, &*store).await?;
     let chat = Chat::start(
         Arc::clone(&store),
         relay,
@@ -122,6 +123,19 @@ async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<dyn St
     )
     .await?;
     Ok((store, chat))
+}
+
+async fn relay(config: &Config, store: &dyn Store) -> anyhow::Result<Arc<dyn Relay>> {
+    let Some(address) = &config.relay else {
+        return Ok(Arc::new(InProcess::default()));
+    };
+    anyhow::ensure!(
+        store::may_be_shared(config.database.as_str()),
+        "--relay is for servers that share a PostgreSQL database; {} has one server",
+        config.database
+    );
+    let relay = RedisRelay::new(address, &store.identity().await?).context("--relay")?;
+    Ok(Arc::new(relay))
 }
 
 async fn listen(listen: &str) -> anyhow::Result<TcpListener> {

@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
-use serde::ser::SerializeStruct as _;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::ser::{Error as _, SerializeStruct as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -346,6 +347,11 @@ impl Frame {
         }))
     }
 
+    /// A whole frame of JSON that another node has encoded.
+    fn encoded(json: &RawValue) -> Self {
+        Self::text(json.get().as_bytes())
+    }
+
     /// A ping, pong or close, which has no JSON and is never deflated.
     #[must_use]
     pub fn control(plain: Bytes) -> Self {
@@ -388,6 +394,24 @@ impl Frame {
     #[must_use]
     pub fn size(&self) -> usize {
         self.0.plain.len()
+    }
+}
+
+/// As the JSON inside; frames that were joined go one by one, and control frames not at all.
+impl Serialize for Frame {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut payloads = self.payloads();
+        let (Some(json), None) = (payloads.next(), payloads.next()) else {
+            return Err(S::Error::custom("not one frame"));
+        };
+        let json: &RawValue = serde_json::from_slice(json).map_err(S::Error::custom)?;
+        json.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Frame {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(Self::encoded)
     }
 }
 
@@ -923,7 +947,7 @@ impl Data {
 pub const NO_SUCH_ROOM: &str = "There is no such room.";
 
 /// Which words of the wire a connection understands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dialect {
     /// `overwire.v1`: swaps, versions, presence.
     V1,

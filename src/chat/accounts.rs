@@ -1,7 +1,7 @@
 //! Names that are kept: by whom, and how often anybody may guess a password. It knows neither
 //! cookies nor forms.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,13 @@ use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _, phc};
 use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::Chat;
-use crate::hub::Close;
+use super::{COME_AGAIN, Chat};
+use crate::hub::Outbox;
 use crate::model::{
-    BadPassword, GroupName, Password, PasswordHash, ResumeToken, SessionId, SessionToken, User,
-    UserId,
+    BadPassword, GroupName, Password, PasswordHash, ResumeToken, SessionToken, User, UserId,
 };
-use crate::store::{Begun, NewSession, Session, StoreError};
+use crate::relay::News;
+use crate::store::{Begun, NewSession, Returning, Session, StoreError};
 
 /// What one address may try at once, and how long after that each further try takes.
 const OF_ADDRESS: (u32, Duration) = (10, Duration::from_secs(20));
@@ -38,13 +38,6 @@ const ARRIVING: Duration = Duration::from_secs(60);
 /// takes as long as with anybody's.
 const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGtlZXBzIGl0IQ$\
     AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
-
-/// The tab comes back, as whoever it is by then.
-const SESSION_ENDED: Close = Close {
-    code: 1000,
-    reason: "the session has ended",
-    drain: false,
-};
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -266,12 +259,12 @@ impl Chat {
         let begun = self.store.keep(tab.hash(), hash, session).await?;
         let begun = begun.ok_or(Denied::SomebodyElse)?;
         let Session { id, user } = &begun.session;
-        self.accounts.ended(user.id);
         for tab in self.hub.of_user(user.id) {
             tab.is_of(*id);
         }
         tracing::info!(user.id = user.id.0, "kept a name");
-        self.begun(&begun);
+        self.end_clients(user.id).await;
+        self.begun(&begun).await;
         Ok(token)
     }
 
@@ -295,7 +288,7 @@ impl Chat {
         let begun = begun.ok_or(Denied::Wrong)?;
         self.accounts.give_back(by.address, &name);
         tracing::info!(user.id = user.id.0, "signed in");
-        self.begun(&begun);
+        self.begun(&begun).await;
         Ok(token)
     }
 
@@ -303,7 +296,7 @@ impl Chat {
     pub async fn sign_out(&self, session: &SessionToken) -> Result<()> {
         if let Some(ended) = self.store.end_session(session.hash()).await? {
             tracing::info!(user.id = ended.user.id.0, "signed out");
-            self.end_session(&ended);
+            self.end_clients(ended.user.id).await;
         }
         Ok(())
     }
@@ -313,7 +306,7 @@ impl Chat {
         let password = Password::new(password)?;
         let token = by.session.as_ref().ok_or(Denied::SomebodyElse)?.hash();
         let session = self.store.session(token).await?;
-        let Session { id, user } = session.ok_or(Denied::SomebodyElse)?;
+        let Session { user, .. } = session.ok_or(Denied::SomebodyElse)?;
         self.accounts.allow(by.address, Some(&user.name))?;
         let account = self.store.account(&user.name).await?;
         let (_, former) = account.ok_or(Denied::SomebodyElse)?;
@@ -326,7 +319,7 @@ impl Chat {
         changed.ok_or(Denied::SomebodyElse)?;
         self.accounts.give_back(by.address, &user.name);
         tracing::info!(user.id = user.id.0, "changed the password");
-        self.end_sockets(user.id, |other| other != Some(id));
+        self.end_clients(user.id).await;
         Ok(())
     }
 
@@ -395,30 +388,46 @@ impl Chat {
         }
     }
 
-    fn begun(&self, begun: &Begun) {
+    async fn begun(&self, begun: &Begun) {
         if let Some(former) = &begun.former {
-            self.end_session(former);
+            self.end_clients(former.user.id).await;
         }
     }
 
-    fn end_session(&self, ended: &Session) {
-        self.end_sockets(ended.user.id, |session| session == Some(ended.id));
+    /// Some of this person's clients have ended: their sockets are closed, on whichever node.
+    async fn end_clients(&self, user: UserId) {
+        self.accounts.ended(user);
+        self.tell_others(News::Ended(user));
+        if let Err(failure) = self.end_strays(self.hub.of_user(user)).await {
+            tracing::warn!(?failure, "sockets that are to end do so a little later");
+        }
     }
 
-    fn end_sockets(&self, user: UserId, has_ended: impl Fn(Option<SessionId>) -> bool) {
-        self.accounts.ended(user);
-        for tab in self.hub.of_user(user) {
-            if has_ended(tab.session()) {
-                tab.close(SESSION_ENDED);
+    /// Those of these sockets are closed whose clients stand no more, or look at a group which they may
+    /// not be in.
+    pub(super) async fn end_strays(&self, tabs: Vec<Arc<Outbox>>) -> super::Result<()> {
+        if tabs.is_empty() {
+            return Ok(());
+        }
+        let clients = tabs.iter().map(|tab| Returning {
+            client: tab.client,
+            visit: tab.visit,
+        });
+        let strays = self.store.strays(clients.collect()).await?;
+        let strays: HashSet<_> = strays.into_iter().collect();
+        for tab in tabs {
+            if strays.contains(&tab.client) {
+                tab.close(COME_AGAIN);
             }
         }
+        Ok(())
     }
 
     /// Whoever has just arrived comes again if who they are has changed since they `began` to: the
     /// change may have found no socket of theirs to close.
     pub(super) fn look_again(&self, client: &super::Client, began: Instant) {
         if self.accounts.has_ended(client.user.id, began) {
-            client.outbox.close(SESSION_ENDED);
+            client.outbox.close(COME_AGAIN);
         }
     }
 }

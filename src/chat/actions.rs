@@ -12,7 +12,10 @@ use crate::model::{
     RoomKind, Target,
 };
 use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal, Swap};
-use crate::store::{Amend, Amended, Entered, Post, Posted, React, Reacted, Renamed};
+use crate::relay::News;
+use crate::store::{
+    Amend, Amended, Entered, Post, Posted, React, Reacted, Renamed, StoreError,
+};
 use crate::views::{Tone, title};
 
 /// How many programs may wish for one name: the first has it, the others have it with a number.
@@ -115,12 +118,8 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
 }
 
 async fn change_group(chat: &Chat, client: &Client, target: Target) -> Result<()> {
-    match chat
-        .store
-        .enter(client.returning, client.user.id, target.clone())
-        .await?
-    {
-        (Entered::Room(room), _) => chat.show_room(client, &room, None).await,
+    match chat.enter(client, target.clone()).await? {
+        (Entered::Room(room), moved) => chat.show_room(client, &room, moved, None).await,
         (Entered::Oneself | Entered::NoSuchRoom, _) => {
             let refusal = no_such_room(&target, client);
             Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into())
@@ -140,11 +139,11 @@ async fn new_group(
         change_name(chat, client, display_name).await?;
     }
     let target = Target::Group(name.as_str().to_owned());
-    let (returning, maker) = (client.returning, client.user.id);
-    if !chat.store.make_group(returning, maker, name).await? {
+    let (returning, me) = (client.returning, client.user.id);
+    if !chat.store.make_group(returning, me, name).await? {
         return Err(Refusal::new(MUTED).into());
     }
-    chat.people.lobby_changed();
+    chat.spread(News::Presence(RoomId::LOBBY));
     // The offer to make it has been taken, and what was typed has become a group.
     chat.push(client, [chat.views.no_notice()]);
     if client.outbox.dialect == Dialect::V1 {
@@ -198,17 +197,15 @@ async fn rename(
     name: Option<DisplayName>,
     namesakes: u32,
 ) -> Result<bool> {
-    let (returning, user) = (client.returning, client.user.id);
-    match chat.store.rename(returning, user, name, namesakes).await? {
+    let (returning, me) = (client.returning, client.user.id);
+    match chat.store.rename(returning, me, name, namesakes).await? {
         Renamed::As {
             user,
             former,
             rooms,
         } => {
-            chat.renamed(&user, rooms)?;
-            for user in former {
-                chat.people.moved(user);
-            }
+            chat.spread(News::Renamed { user, rooms });
+            former.into_iter().for_each(|user| chat.moved(user));
             Ok(true)
         }
         Renamed::Taken => Ok(false),
@@ -302,9 +299,8 @@ async fn private_message(
     }
     let name = found.map_or_else(|| name.to_owned(), |(_, user)| user.name);
     let target = Target::Private(name.clone());
-    let (returning, user) = (client.returning, client.user.id);
-    let entered = chat.store.private_room(returning, user, &name).await?;
-    let Entered::Room(room) = entered else {
+    let (returning, me) = (client.returning, client.user.id);
+    let Entered::Room(room) = chat.store.private_room(returning, me, &name).await? else {
         let refusal = no_such_room(&target, client);
         return Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into());
     };
@@ -376,7 +372,7 @@ async fn post(
         key,
     };
     let posted = chat.store.post(post).await;
-    chat.people.sent(client.user.id, room);
+    chat.stops_typing(room, &client.user);
     if let Ok(Posted::New(message)) = &posted
         && client.outbox.place().is_some_and(|at| at.room == room)
     {
@@ -393,6 +389,7 @@ async fn post(
         }
         Ok(Posted::NoSuchRoom) => return Err(Refusal::new(NO_SUCH_ROOM).of(key).into()),
         Ok(Posted::Muted) => return Err(Refusal::new(MUTED).of(key).into()),
+        Err(StoreError::Gone) => return Err(StoreError::Gone.into()),
         Err(error) => {
             // The tab still has the text and sends it again by itself.
             tracing::error!(
@@ -594,7 +591,7 @@ async fn typing(chat: &Chat, client: &Client, room: Option<RoomId>) -> Result<()
     if let Some(here) = here.filter(|here| room.is_none_or(|room| room == *here))
         && !chat.store.standing(client.user.id).await?.muted
     {
-        chat.people.types(&client.user, here);
+        chat.starts_typing(here, &client.user);
     }
     Ok(())
 }

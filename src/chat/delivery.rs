@@ -2,17 +2,18 @@
 //!
 //! Order follows from there being one stream on a node. It does not know why a change was made.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
 use super::{Chat, Result};
 use crate::json;
-use crate::model::{MessageId, RoomId, Version};
+use crate::model::{MessageId, RoomId, UserId, Version};
 use crate::protocol::{Dialect, Frame, Push};
-use crate::relay::{Envelope, News};
+use crate::relay::{Envelope, Heard, News, To};
 use crate::store::{CatchUp, Change, OwnReaction};
 
 /// How many changes are taken up at one time at most.
@@ -22,42 +23,106 @@ const CHANGES_TOGETHER: usize = 64;
 const BYTES_TOGETHER: usize = 16 * 1024;
 /// How often what is shown is compared with the store while there are other nodes.
 const COMPARE_EVERY: Duration = Duration::from_secs(2);
+/// For so long a step that another node made waits for those before it, which may come from a third,
+/// until the store is asked for them.
+const WAIT_FOR_STEPS: Duration = Duration::from_millis(20);
 
 pub(super) struct Delivery {
     chat: Weak<Chat>,
+    early: Early,
+}
+
+/// Steps that have come before those that they follow.
+#[derive(Default)]
+struct Early {
+    /// Of each room, by the number they follow, and until when they wait.
+    rooms: HashMap<RoomId, (Instant, BTreeMap<u64, Step>)>,
+}
+
+/// A step of a room that another node made.
+struct Step {
+    follows: u64,
+    version: Version,
+    frame: Frame,
+    told: Told,
+}
+
+/// What programs are told, in each of their dialects.
+type Told = Vec<(Dialect, Option<Frame>)>;
+
+impl Early {
+    fn wait(&mut self, step: Step) {
+        let until = Instant::now() + WAIT_FOR_STEPS;
+        let room = self.rooms.entry(step.version.room);
+        let (_, steps) = room.or_insert_with(|| (until, BTreeMap::new()));
+        steps.insert(step.follows, step);
+    }
+
+    /// The step of a room that follows a number; those before it are of no use any more.
+    fn next(&mut self, room: RoomId, follows: u64) -> Option<Step> {
+        let (_, steps) = self.rooms.get_mut(&room)?;
+        *steps = steps.split_off(&follows);
+        let step = steps.remove(&follows);
+        if steps.is_empty() {
+            self.rooms.remove(&room);
+        }
+        step
+    }
+
+    /// The next room whose steps have waited long enough.
+    async fn overdue(&self) -> RoomId {
+        let first = self.rooms.iter().min_by_key(|(_, (until, _))| *until);
+        let Some((room, (until, _))) = first else {
+            return std::future::pending().await;
+        };
+        sleep_until(*until).await;
+        *room
+    }
 }
 
 impl Delivery {
     pub(super) fn new(chat: &Arc<Chat>) -> Self {
         Self {
             chat: Arc::downgrade(chat),
+            early: Early::default(),
         }
     }
 
     /// Follows the changes of this node and the news of others for as long as there is a chat.
     pub(super) async fn run(
-        self,
+        mut self,
         mut changes: mpsc::Receiver<Change>,
-        mut envelopes: mpsc::Receiver<Envelope>,
+        mut heard: mpsc::Receiver<Heard>,
     ) {
         let mut compare = tokio::time::interval(COMPARE_EVERY);
         compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let Some(outdated) = self.chat.upgrade().map(|chat| Arc::clone(&chat.outdated)) else {
+            return;
+        };
         let mut made = Vec::new();
         loop {
             tokio::select! {
                 count = changes.recv_many(&mut made, CHANGES_TOGETHER) => {
                     let (1.., Some(chat)) = (count, self.chat.upgrade()) else { return };
-                    chat.deliver(&mut made).await;
+                    chat.deliver(&mut made, &mut self.early).await;
                 }
-                envelope = envelopes.recv() => {
-                    let (Some(envelope), Some(chat)) = (envelope, self.chat.upgrade()) else {
-                        return;
-                    };
-                    chat.follow(envelope).await;
+                heard = heard.recv() => {
+                    let (Some(heard), Some(chat)) = (heard, self.chat.upgrade()) else { return };
+                    chat.hear(heard, &mut self.early).await;
+                }
+                room = self.early.overdue() => {
+                    let Some(chat) = self.chat.upgrade() else { return };
+                    chat.give_up_waiting(room, &mut self.early).await;
+                }
+                () = outdated.notified() => {
+                    let Some(chat) = self.chat.upgrade() else { return };
+                    chat.compare(chat.hub.active_rooms()).await;
                 }
                 _ = compare.tick() => {
                     let Some(chat) = self.chat.upgrade() else { return };
-                    chat.compare().await;
+                    if chat.relay.has_others(chat.node) {
+                        chat.compare(chat.hub.active_rooms()).await;
+                    }
                 }
             }
         }
@@ -66,7 +131,7 @@ impl Delivery {
 
 impl Chat {
     /// Shows changes of this node to everyone in their rooms and announces them to the others.
-    async fn deliver(self: &Arc<Self>, changes: &mut Vec<Change>) {
+    async fn deliver(self: &Arc<Self>, changes: &mut Vec<Change>, early: &mut Early) {
         // Of each room the order stays.
         changes.sort_by_key(|change| change.version.room);
         let follow = |one: &Change, next: &Change| {
@@ -74,6 +139,9 @@ impl Chat {
         };
         for run in changes.chunk_by(follow) {
             self.show_run(run).await;
+            if let Some(last) = run.last() {
+                self.show_early(last.version.room, early);
+            }
             for change in run {
                 self.tell_partners(change);
                 if let Some(own) = &change.reaction
@@ -108,32 +176,45 @@ impl Chat {
         let (Some(first), Some(last)) = (changes.first(), changes.last()) else {
             return;
         };
-        let mut told = Vec::new();
+        let others = self.relay.has_others(self.node);
+        let mut told: Vec<(Dialect, Vec<Option<Frame>>)> = Vec::new();
         for dialect in [Dialect::Objects, Dialect::Lines] {
-            if self.hub.is_spoken(first.version.room, dialect) {
-                let frames = changes
-                    .iter()
-                    .filter(|change| change.message.worded == change.version.number)
-                    .filter_map(|change| json::message(dialect, &change.message));
-                // A reaction is no news to a program.
-                told.push((dialect, together(frames.collect())));
+            // Other nodes may have programs there that this one has not.
+            if others || self.hub.is_spoken(first.version.room, dialect) {
+                let frames = changes.iter().map(|change| {
+                    // A reaction is no news to a program.
+                    let is_said = change.message.worded == change.version.number;
+                    is_said.then(|| json::message(dialect, &change.message))?
+                });
+                told.push((dialect, frames.collect()));
             }
         }
         let Some(frame) = together(frames.clone()) else {
             return;
         };
-        self.bring_forward(first.version.number - 1, last.version, &frame, &told)
-            .await;
-        for (change, frame) in changes.iter().zip(frames) {
+        let told_together = told
+            .iter()
+            .map(|(dialect, frames)| (*dialect, together(frames.iter().flatten().cloned().collect())));
+        self.bring_forward(Step {
+            follows: first.version.number - 1,
+            version: last.version,
+            frame,
+            told: told_together.collect(),
+        })
+        .await;
+        if !others {
+            return;
+        }
+        for (n, (change, frame)) in changes.iter().zip(frames).enumerate() {
             let version = change.version;
-            let news = News::Change {
+            self.tell_others(News::Change {
                 follows: version.number - 1,
                 version,
                 frame,
-            };
-            self.relay.announce(Envelope {
-                node: self.node,
-                news,
+                told: told
+                    .iter()
+                    .map(|(dialect, frames)| (*dialect, frames[n].clone()))
+                    .collect(),
             });
         }
     }
@@ -141,14 +222,21 @@ impl Chat {
     /// Whoever reacted sees in their tabs, and nobody else does, whether they have. It comes from the
     /// one stream, so that of two tabs that say different things both end with what is stored.
     fn tell_reactor(&self, room: RoomId, message: MessageId, own: &OwnReaction) -> Result<()> {
-        let mine = self.views.my_reaction(message, own.emoji, own.on)?.encode();
-        for tab in self.hub.of_user(own.user) {
+        let frame = self.views.my_reaction(message, own.emoji, own.on)?.encode();
+        let user = own.user;
+        self.show_own(user, room, &frame);
+        self.tell_others(News::Own { user, room, frame });
+        Ok(())
+    }
+
+    /// Shows something in the tabs that somebody has in a room, and in nobody else's.
+    fn show_own(&self, user: UserId, room: RoomId, frame: &Frame) {
+        for tab in self.hub.of_user(user) {
             let looks = tab.place().is_some_and(|place| place.room == room);
             if looks && tab.dialect == Dialect::V1 {
-                tab.push([mine.clone()]);
+                tab.push([frame.clone()]);
             }
         }
-        Ok(())
     }
 
     /// The two people of a private room see in their lists that something was said; a program is
@@ -156,55 +244,139 @@ impl Chat {
     fn tell_partners(&self, change: &Change) {
         let message = &change.message;
         for user in change.between.into_iter().flatten() {
-            let tabs = self.hub.of_user(user);
-            if user != message.author.id && message.made == change.version.number {
-                for tab in tabs.iter().filter(|tab| tab.dialect == Dialect::Objects) {
-                    tab.push([json::private_message(message)]);
-                }
-            }
-            let looks = tabs
-                .iter()
-                .any(|tab| tab.place().is_some_and(|at| at.room == change.version.room));
-            match looks && user != message.author.id {
-                true => self.people.redraw_unless_seen(user),
-                false => self.concern(user),
-            }
+            let by_other = user != message.author.id;
+            let is_new = by_other && message.made == change.version.number;
+            let told = is_new.then(|| json::private_message(message));
+            let room = change.version.room;
+            self.take_written(user, room, by_other, told.as_ref());
+            self.tell_others(News::Written {
+                user,
+                room,
+                by_other,
+                told,
+            });
         }
     }
 
-    /// Takes news of another node.
-    async fn follow(self: &Arc<Self>, envelope: Envelope) {
-        match envelope.news {
+    fn take_written(&self, user: UserId, room: RoomId, by_other: bool, told: Option<&Frame>) {
+        let tabs = self.hub.of_user(user);
+        if let Some(told) = told {
+            for tab in tabs.iter().filter(|tab| tab.dialect == Dialect::Objects) {
+                tab.push([told.clone()]);
+            }
+        }
+        let looks = tabs
+            .iter()
+            .any(|tab| tab.place().is_some_and(|at| at.room == room));
+        match looks && by_other {
+            true => self.people.redraw_unless_seen(user),
+            false => self.people.redraw(user),
+        }
+    }
+
+    /// Takes what the relay brings.
+    async fn hear(self: &Arc<Self>, heard: Heard, early: &mut Early) {
+        let Envelope { node, news } = match heard {
+            Heard::News(envelope) => envelope,
+            Heard::Following(To::Room(room)) => {
+                self.people.room_changed(room);
+                return self.compare(vec![room]).await;
+            }
+            Heard::Following(To::User(user)) => {
+                self.people.ended(user);
+                return self.people.redraw(user);
+            }
+            Heard::Following(_) => return,
+            Heard::Missed => return self.take(&News::Missed),
+        };
+        match news {
             News::Change {
                 follows,
                 version,
                 frame,
+                told,
             } => {
-                self.bring_forward(follows, version, &frame, &[]).await;
+                let step = Step {
+                    follows,
+                    version,
+                    frame,
+                    told,
+                };
+                self.follow(step, early).await;
             }
-            News::Mine(user) => self.people.redraw(user),
+            News::Written {
+                user,
+                room,
+                by_other,
+                told,
+            } => self.take_written(user, room, by_other, told.as_ref()),
+            News::Own { user, room, frame } => self.show_own(user, room, &frame),
+            News::Notice { user, frame } => self.show_notice(user, &frame),
+            News::Ended(user) => {
+                self.accounts.ended(user);
+                self.people.ended(user);
+            }
+            News::Banned(user) => self.take_ban(user),
+            News::GroupChanged(room) => self.take_group_change(room),
+            News::Probe { client, .. } => {
+                // The answer may take a while, for which nothing else waits.
+                tokio::spawn(Arc::clone(self).answer_probe(client, node));
+            }
+            News::Alive { client, alive, .. } => self.take_answer(client, alive),
+            soft => self.take(&soft),
         }
     }
 
-    /// Brings a room forward by one step, or by as many as are missing.
-    async fn bring_forward(
-        self: &Arc<Self>,
-        follows: u64,
-        version: Version,
-        frame: &Frame,
-        told: &[(Dialect, Option<Frame>)],
-    ) {
-        let room = version.room;
+    /// Shows a step that another node made, once those before it have been.
+    async fn follow(self: &Arc<Self>, step: Step, early: &mut Early) {
+        let room = step.version.room;
         match self.hub.shown(room) {
-            // Nobody here looks at it.
-            None => return,
-            Some(Some(shown)) if version.number <= shown.number => return,
-            Some(Some(shown)) if shown.number < follows => self.fill(room, shown).await,
-            Some(_) => {
-                self.hub
-                    .show(room, follows, version, std::slice::from_ref(frame), told);
+            Some(Some(shown)) if shown.number < step.follows => early.wait(step),
+            _ => {
+                self.bring_forward(step).await;
+                self.show_early(room, early);
             }
         }
+    }
+
+    /// Shows the steps that follow now.
+    fn show_early(self: &Arc<Self>, room: RoomId, early: &mut Early) {
+        while let Some(Some(shown)) = self.hub.shown(room)
+            && let Some(step) = early.next(room, shown.number)
+        {
+            self.show(step);
+        }
+    }
+
+    async fn give_up_waiting(self: &Arc<Self>, room: RoomId, early: &mut Early) {
+        if let Some(Some(shown)) = self.hub.shown(room) {
+            self.fill(room, shown).await;
+            self.want_page(room);
+            self.show_early(room, early);
+        }
+        early.rooms.remove(&room);
+    }
+
+    /// Brings a room forward by one step, or by as many as are missing.
+    async fn bring_forward(self: &Arc<Self>, step: Step) {
+        let room = step.version.room;
+        match self.hub.shown(room) {
+            // Nobody here looks at it.
+            None => {}
+            Some(Some(shown)) if step.version.number <= shown.number => {}
+            Some(Some(shown)) if shown.number < step.follows => {
+                self.fill(room, shown).await;
+                self.want_page(room);
+            }
+            Some(_) => self.show(step),
+        }
+    }
+
+    fn show(self: &Arc<Self>, step: Step) {
+        let room = step.version.room;
+        let frames = std::slice::from_ref(&step.frame);
+        self.hub
+            .show(room, step.follows, step.version, frames, &step.told);
         self.want_page(room);
     }
 
@@ -214,11 +386,10 @@ impl Chat {
         }
     }
 
-    /// Compares what is shown here with the store: after the last news of a room was lost there is
-    /// no gap to notice.
-    async fn compare(self: &Arc<Self>) {
-        let rooms = self.hub.active_rooms();
-        if rooms.is_empty() || !self.relay.has_others(self.node) {
+    /// Compares what is shown here of these rooms with the store: after the last news of a room was
+    /// lost there is no gap to notice.
+    async fn compare(self: &Arc<Self>, rooms: Vec<RoomId>) {
+        if rooms.is_empty() {
             return;
         }
         let versions = match self.store.versions(rooms).await {

@@ -14,24 +14,26 @@ mod people;
 mod typing;
 mod welcome;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use tokio::sync::{Notify, oneshot};
 use tracing::Instrument as _;
 
 use crate::fake::FakeUsers;
 use crate::hub::{Close, Hub, Outbox, Region};
 use crate::json;
 use crate::model::{
-    Emoji, GroupName, History, MessageId, NodeId, Page, ResumeToken, Room, RoomId, RoomKind,
-    SessionId, SessionToken, Target, User, Version,
+    ClientId, Emoji, GroupName, History, MessageId, NodeId, Page, ResumeToken, Room, RoomId,
+    RoomKind, SessionId, SessionToken, Target, User, UserId, Version,
 };
 use crate::protocol::{
     self, Action, Dialect, FIRST_GROUP, Frame, Hello, LOBBY_PATH, Push, Refusal, Swap,
 };
-use crate::relay::Relay;
-use crate::store::{Arrival, Arrived, Entered, RESTRICTED, Returning, Store, StoreError};
+use crate::relay::{News, Relay, To};
+use crate::store::{Arrival, Arrived, Entered, Moved, RESTRICTED, Returning, Store, StoreError};
 use crate::views::{ChatPage, Tone, ViewError, Views};
 
 use accounts::Accounts;
@@ -44,6 +46,15 @@ pub use welcome::Welcome;
 /// How long a socket may take to show that it is alive before somebody else takes its client
 /// over.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+/// The same where it is on another node, whose answer has a way to go.
+const FAR_PROBE_DEADLINE: Duration = Duration::from_millis(2_500);
+
+/// The tab comes back, as whoever it is by then, and is let in where it still may be.
+const COME_AGAIN: Close = Close {
+    code: 1000,
+    reason: "come again",
+    drain: false,
+};
 
 /// For so long after a start those who come back were here before, and nobody is told.
 const ALL_BACK: Duration = Duration::from_secs(60);
@@ -136,6 +147,17 @@ pub struct Chat {
     welcome: Welcome,
     spares: Mutex<FakeUsers>,
     started: Instant,
+    /// When the lease was renewed last.
+    renewed: Mutex<Instant>,
+    /// Those who wait for another node to say whether a client has a socket there that answers.
+    probes: Mutex<HashMap<ClientId, Vec<oneshot::Sender<bool>>>>,
+    /// What is shown may be less than what there is.
+    outdated: Arc<Notify>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panic leaves behind these locks is whole: each change is a plain assignment or two.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Somebody who is connected.
@@ -174,9 +196,9 @@ impl Chat {
         limits: Limits,
         welcome: Welcome,
     ) -> std::result::Result<Arc<Self>, StoreError> {
-        let node = NodeId::random();
+        let (node, began) = (NodeId::random(), Instant::now());
         let changes = store.join(node).await?;
-        let envelopes = relay.listen(node).await;
+        let heard = relay.listen(node).await;
         let chat = Arc::new(Self {
             node,
             store,
@@ -191,8 +213,11 @@ impl Chat {
             welcome,
             spares: Mutex::new(FakeUsers::random()),
             started: Instant::now(),
+            renewed: Mutex::new(began),
+            probes: Mutex::default(),
+            outdated: Arc::default(),
         });
-        tokio::spawn(Delivery::new(&chat).run(changes, envelopes));
+        tokio::spawn(Delivery::new(&chat).run(changes, heard));
         tokio::spawn(people::run(Arc::clone(&chat.people), Arc::downgrade(&chat)));
         Ok(chat)
     }
@@ -203,10 +228,10 @@ impl Chat {
         let began = Instant::now();
         let arrived = self.arrive(hello.session, hello.resume).await;
         let (returning, user, session, token) = arrived.context("arriving")?;
-        self.people.came(returning);
         let outbox = self
             .hub
             .connect(returning.client, returning.visit, user.id, hello.dialect);
+        self.relay.follow(self.node, To::User(user.id));
         if let Some(session) = session {
             outbox.is_of(session);
         }
@@ -226,17 +251,13 @@ impl Chat {
                     .await
             }
         };
-        let is_ended = client.outbox.closing().is_some();
-        if let Err(failure) = greeted
-            // Who has been signed out meanwhile is told so by the close that waits for them.
-            && !(is_ended && matches!(failure, Failure::Store(StoreError::Gone)))
-        {
+        if let Err(failure) = greeted {
             self.tell(&client, failure);
             self.disconnect(&client);
             anyhow::bail!("could not enter a room");
         }
         self.hub.show_online_to(&client.outbox);
-        self.people.moved(client.user.id);
+        self.moved(client.user.id);
         tracing::info!(
             client.id = returning.client.0,
             user.id = client.user.id.0,
@@ -254,8 +275,8 @@ impl Chat {
         let session = session.map(|session| session.hash());
         if let Some(token) = resume {
             // Somebody else may come back at the same moment: then they are asked in their turn.
-            while let Some((returning, _)) = self.store.returning(token.hash(), session).await? {
-                if self.is_alive(returning).await {
+            while let Some((returning, at)) = self.store.returning(token.hash(), session).await? {
+                if self.is_alive(returning.client, at).await {
                     break;
                 }
                 let resume = Some(returning);
@@ -293,23 +314,74 @@ impl Chat {
             {
                 return Ok((client, user, session, fresh));
             }
-            spare = self
-                .spares
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .next();
+            spare = lock(&self.spares).next();
         }
     }
 
-    /// Whether the client has a socket here that answers.
-    async fn is_alive(&self, returning: Returning) -> bool {
-        let Some(outbox) = self.hub.of_client(returning.client) else {
+    /// Whether the client has a socket that answers, on the node that it is at.
+    async fn is_alive(&self, client: ClientId, at: Option<NodeId>) -> bool {
+        match at {
+            Some(at) if at != self.node && self.relay.has_others(self.node) => {
+                self.is_alive_at(client, at).await
+            }
+            _ => self.is_alive_here(client).await,
+        }
+    }
+
+    async fn is_alive_here(&self, client: ClientId) -> bool {
+        let Some(outbox) = self.hub.of_client(client) else {
             return false;
         };
         matches!(
             tokio::time::timeout(PROBE_DEADLINE, outbox.probe()).await,
             Ok(Ok(()))
         )
+    }
+
+    /// Asks another node. One that does not answer has ended, or cannot be reached: its clients'
+    /// sockets are closed as soon as it can.
+    async fn is_alive_at(&self, client: ClientId, at: NodeId) -> bool {
+        let (sender, answer) = oneshot::channel();
+        lock(&self.probes).entry(client).or_default().push(sender);
+        self.tell_others(News::Probe { client, at });
+        let answer = tokio::time::timeout(FAR_PROBE_DEADLINE, answer).await;
+        if answer.is_err() {
+            let mut probes = lock(&self.probes);
+            if let Some(waiting) = probes.get_mut(&client) {
+                waiting.retain(|sender| !sender.is_closed());
+                if waiting.is_empty() {
+                    probes.remove(&client);
+                }
+            }
+        }
+        matches!(answer, Ok(Ok(true)))
+    }
+
+    /// Another node asks whether a client has a socket here; if that does not answer, somebody is
+    /// about to come back to the client elsewhere.
+    async fn answer_probe(self: Arc<Self>, client: ClientId, asker: NodeId) {
+        let alive = self.is_alive_here(client).await;
+        if !alive && let Some(outbox) = self.hub.of_client(client) {
+            outbox.close(COME_AGAIN);
+        }
+        self.tell_others(News::Alive {
+            client,
+            asker,
+            alive,
+        });
+    }
+
+    fn take_answer(&self, client: ClientId, alive: bool) {
+        for waiting in lock(&self.probes).remove(&client).unwrap_or_default() {
+            // Who asked may have given up.
+            let _ = waiting.send(alive);
+        }
+    }
+
+    /// The client enters a room, if it may.
+    async fn enter(&self, client: &Client, target: Target) -> Result<(Entered, Moved)> {
+        let (returning, user) = (client.returning, client.user.id);
+        Ok(self.store.enter(returning, user, target).await?)
     }
 
     /// What a newcomer is shown: who they are, where they are, who concerns them.
@@ -344,14 +416,10 @@ impl Chat {
         let address = at.as_deref().and_then(protocol::read_address);
         let mut refused = None;
         for target in [room.map(Target::Room), address].into_iter().flatten() {
-            match self
-                .store
-                .enter(client.returning, client.user.id, target.clone())
-                .await?
-            {
-                (Entered::Room(room), _) => {
+            match self.enter(client, target.clone()).await? {
+                (Entered::Room(room), moved) => {
                     let after = after.filter(|after| after.room == room.id);
-                    self.show_room(client, &room, after).await?;
+                    self.show_room(client, &room, moved, after).await?;
                     return Ok(());
                 }
                 (Entered::Oneself | Entered::NoSuchRoom, _) => {
@@ -360,12 +428,8 @@ impl Chat {
             }
         }
         let first = Target::Group(FIRST_GROUP.to_owned());
-        match self
-            .store
-            .enter(client.returning, client.user.id, first)
-            .await?
-        {
-            (Entered::Room(room), _) => self.show_room(client, &room, None).await?,
+        match self.enter(client, first).await? {
+            (Entered::Room(room), moved) => self.show_room(client, &room, moved, None).await?,
             (Entered::Oneself | Entered::NoSuchRoom, _) => {
                 return Err(Refusal::new(protocol::NO_SUCH_ROOM).into());
             }
@@ -380,18 +444,18 @@ impl Chat {
     async fn greet_program(&self, client: &Client, group: GroupName) -> Result<()> {
         let target = Target::Group(group.as_str().to_owned());
         let (returning, user) = (client.returning, client.user.id);
-        let (mut entered, _) = self.store.enter(returning, user, target.clone()).await?;
-        if entered == Entered::NoSuchRoom {
+        let mut entered = self.enter(client, target.clone()).await?;
+        if entered.0 == Entered::NoSuchRoom {
             if !self.store.make_group(returning, user, group).await? {
                 // They may listen elsewhere; here there is nowhere to be.
                 self.tell(client, Refusal::new(actions::MUTED).into());
                 return Ok(());
             }
-            (entered, _) = self.store.enter(returning, user, target).await?;
+            entered = self.enter(client, target).await?;
         }
         match entered {
-            Entered::Room(room) => self.show_room(client, &room, None).await,
-            Entered::Oneself | Entered::NoSuchRoom => {
+            (Entered::Room(room), moved) => self.show_room(client, &room, moved, None).await,
+            (Entered::Oneself | Entered::NoSuchRoom, _) => {
                 Err(Refusal::new(protocol::NO_SUCH_ROOM).into())
             }
         }
@@ -399,24 +463,32 @@ impl Chat {
 
     /// The client is in no room and sees what there are.
     async fn show_lobby(&self, client: &Client) -> Result<()> {
-        self.store.leave_room(client.returning).await?;
+        let moved = self.store.leave_room(client.returning).await?;
         let groups = self.groups(client, None).await?;
         let name = self.views.lobby_name()?;
         self.push(client, groups.into_iter().chain([name]));
-        self.hub.enter(&client.outbox, RoomId::LOBBY, None);
+        let (former, _) = self.hub.enter(&client.outbox, RoomId::LOBBY, None);
+        self.relay.follow(self.node, To::Room(RoomId::LOBBY));
         let nothing = Version {
             room: RoomId::LOBBY,
             history: History(0),
             number: 0,
         };
         client.outbox.bring(RoomId::LOBBY, nothing, []);
-        self.people.lobby_changed();
+        let from = former.map(|place| place.room);
+        self.entered(&client.user, None, from, moved, false);
         Ok(())
     }
 
     /// The client is in the room from now on and is shown it: what is new since `after`, or the
     /// newest page. On a failure it stays where it was.
-    async fn show_room(&self, client: &Client, room: &Room, after: Option<Version>) -> Result<()> {
+    async fn show_room(
+        &self,
+        client: &Client,
+        room: &Room,
+        moved: Moved,
+        after: Option<Version>,
+    ) -> Result<()> {
         let outbox = &client.outbox;
         let heading = match outbox.dialect.is_html() {
             true => Some(self.views.group_name(room)?.encode()),
@@ -426,6 +498,7 @@ impl Chat {
         let welcome = self.welcoming(outbox.dialect, room)?;
         // First into the room, then the page: so nothing falls in between.
         let (former, unsettled) = self.hub.enter(outbox, room.id, None);
+        self.relay.follow(self.node, To::Room(room.id));
         let read = async {
             self.look_again_at(client, room).await?;
             let mine = self.my_reactions(client, room.id).await?;
@@ -457,22 +530,21 @@ impl Chat {
                     && client.returning.visit > 0
                     && self.started.elapsed() < ALL_BACK;
                 let from = former.map(|place| place.room);
-                self.people.entered(&client.user, room, from, silence);
+                self.entered(&client.user, Some(room), from, moved, silence);
                 Ok(())
             }
             Err(failure) => {
                 if let Some(former) = former {
                     self.hub.enter(outbox, former.room, former.seen);
                     let back = match former.room {
-                        RoomId::LOBBY => self.store.leave_room(client.returning).await.map(|_| ()),
-                        room => self
-                            .store
-                            .enter(client.returning, client.user.id, Target::Room(room))
-                            .await
-                            .map(|_| ()),
+                        RoomId::LOBBY => {
+                            let left = self.store.leave_room(client.returning).await;
+                            left.map(|_| ()).map_err(Failure::from)
+                        }
+                        room => self.enter(client, Target::Room(room)).await.map(|_| ()),
                     };
-                    if let Err(error) = back {
-                        tracing::warn!(?error, "where somebody looks is not known for sure");
+                    if let Err(failure) = back {
+                        tracing::warn!(?failure, "where somebody looks is not known for sure");
                     }
                 }
                 Err(failure)
@@ -566,17 +638,13 @@ impl Chat {
         }
     }
 
-    /// Somebody has another name: their tabs show it, and so do the lists and headings they are in.
-    fn renamed(&self, user: &User, open: Vec<RoomId>) -> Result<()> {
-        let name = self.views.name_form(user)?.encode();
-        let tabs = self.hub.of_user(user.id);
-        for tab in tabs.iter().filter(|tab| tab.dialect == Dialect::V1) {
-            tab.show(Region::Name, name.clone());
+    /// Says something in all tabs that somebody has here.
+    fn show_notice(&self, user: UserId, frame: &Frame) {
+        for tab in self.hub.of_user(user) {
+            if tab.dialect.is_html() {
+                tab.show(Region::Notice, frame.clone());
+            }
         }
-        let places = tabs.iter().filter_map(|tab| tab.place());
-        let rooms = places.map(|place| place.room).chain(open);
-        self.people.renamed(user, rooms);
-        Ok(())
     }
 
     /// What a person did.
@@ -595,6 +663,13 @@ impl Chat {
             node = self.node.0,
         );
         async {
+            if let Err(failure) = self.stand().await {
+                // What is done for somebody who stands no more is refused by the store in any case.
+                tracing::warn!(?failure, "the lease has run out and could not be renewed");
+            }
+            if client.outbox.closing().is_some() {
+                return;
+            }
             let done = match action {
                 Ok(action) => actions::act(self, client, action).await,
                 Err(refusal) => match self.spend(client) {
@@ -642,6 +717,8 @@ impl Chat {
     /// Says to the person, and to nobody else, why something came to nothing.
     fn tell(&self, client: &Client, failure: Failure) {
         let (refusal, tone) = match failure {
+            // The tab finds out who it is now, and sends again what has not been settled.
+            Failure::Store(StoreError::Gone) => return client.outbox.close(COME_AGAIN),
             Failure::Refused(refusal) => (refusal, Tone::Refusal),
             Failure::Late(refusal) => (refusal, Tone::Wait),
             Failure::Store(error) => {
@@ -678,7 +755,7 @@ impl Chat {
         // First into the list of those who leave: when the hub is empty, a stopping server writes
         // that list for the last time.
         let room = client.outbox.place().map(|place| place.room);
-        self.people.left(client.returning, client.user.id, room);
+        self.leaves(client.returning, &client.user, room);
         self.hub.disconnect(&client.outbox);
         tracing::info!(
             client.id = client.returning.client.0,
@@ -779,5 +856,6 @@ impl Chat {
             tracing::warn!(people = self.hub.people(), "some sockets did not finish");
         }
         people::finish(self).await;
+        self.relay.close().await;
     }
 }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::actions::MUTED;
 use super::{Chat, Client, Result};
-use crate::hub::{Close, Region};
+use crate::hub::Close;
 use crate::model::{GroupName, MessageId, Millis, Room, RoomId, Target, UserId};
 use crate::moderation::{Deed, FoundMessages, Moderated, Moderation, Search};
-use crate::protocol::{Dialect, Frame, Moderate, Push, Refusal};
+use crate::protocol::{Dialect, Moderate, Push, Refusal};
+use crate::relay::News;
 use crate::store::Entered;
 use crate::views::Tone;
 
@@ -133,7 +134,8 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Moderate) -> Resul
             )
             .await?;
             if let (Some(Some(user)), true) = (user, on) {
-                chat.end_banned(user);
+                chat.take_ban(user);
+                chat.tell_others(News::Banned(user));
             }
             show_person(chat, client, &name).await
         }
@@ -262,12 +264,9 @@ async fn done(chat: &Chat, client: &Client, deed: Deed) -> Result<Option<Option<
 
 async fn change_group(chat: &Chat, client: &Client, room: RoomId, deed: Deed) -> Result<()> {
     if done(chat, client, deed).await?.is_some() {
-        // Those who are in it come again, and find what has become of it.
-        chat.changed.add(room);
-        for tab in chat.hub.in_room(room) {
-            tab.close(GROUP_CHANGED);
-        }
-        chat.people.lobby_changed();
+        chat.take_group_change(room);
+        chat.tell_others(News::GroupChanged(room));
+        chat.spread(News::Presence(RoomId::LOBBY));
     }
     let group = chat.store.group_record(room).await?;
     chat.push(client, [chat.views.admin_group(room, group.as_ref())?]);
@@ -316,15 +315,12 @@ async fn show_person(chat: &Chat, client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Says something in all tabs of somebody.
+/// Says something in all tabs of somebody, on whichever node.
 fn tell_all(chat: &Chat, user: UserId, words: &str) -> Result<()> {
     let notice = chat.views.notice(&Refusal::new(words), Tone::Refusal)?;
-    let notice: Frame = notice.encode();
-    for tab in chat.hub.of_user(user) {
-        if tab.dialect.is_html() {
-            tab.show(Region::Notice, notice.clone());
-        }
-    }
+    let frame = notice.encode();
+    chat.show_notice(user, &frame);
+    chat.tell_others(News::Notice { user, frame });
     Ok(())
 }
 
@@ -340,22 +336,16 @@ impl Chat {
         Ok(())
     }
 
-    /// Whoever looks at a group that has been closed to them elsewhere, as on the command line, comes
-    /// again.
-    pub(super) async fn end_strays(&self) -> Result<()> {
-        let here = self.people.here();
-        for client in self.store.strays(here.clone()).await? {
-            // Whoever has come back to it meanwhile is another.
-            let is_here = self.people.is_here(&here, client);
-            if let Some(tab) = self.hub.of_client(client).filter(|_| is_here) {
-                tab.close(GROUP_CHANGED);
-            }
+    /// Those who are in a group come again, and find what has become of it.
+    pub(super) fn take_group_change(&self, room: RoomId) {
+        self.changed.add(room);
+        for tab in self.hub.in_room(room) {
+            tab.close(GROUP_CHANGED);
         }
-        Ok(())
     }
 
     /// Somebody may not be here any more: their sockets are told so and closed.
-    fn end_banned(&self, user: UserId) {
+    pub(super) fn take_ban(&self, user: UserId) {
         self.accounts.ended(user);
         for tab in self.hub.of_user(user) {
             if let Some(words) = self.farewell(tab.dialect, BANNED) {
@@ -375,9 +365,8 @@ impl Chat {
         if !self.changed.has(room.id) {
             return Ok(());
         }
-        let (returning, user) = (client.returning, client.user.id);
-        let entered = self.store.enter(returning, user, Target::Room(room.id));
-        if entered.await?.0 != Entered::Room(room.clone()) {
+        let (entered, _) = self.enter(client, Target::Room(room.id)).await?;
+        if entered != Entered::Room(room.clone()) {
             client.outbox.close(GROUP_CHANGED);
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! Who has come to a room and who has gone lately, for the quiet lines that say so.
 //!
-//! It counts the tabs of this node that look at a room and is told what time it is; it knows no
-//! clock, store or HTML. A person comes with the first tab and has gone when the last one has been
-//! away for [`GRACE`], so that a reload is neither.
+//! It is told of those who come and go, on whichever node, and what time it is; it knows no clock,
+//! store or HTML. Whoever may be back in a moment has gone when they have been away for [`GRACE`], so
+//! that neither a reload nor going from one node to another is news.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -22,6 +22,8 @@ const NAMED: usize = 3;
 #[derive(Default)]
 pub(super) struct Moves {
     rooms: HashMap<RoomId, Room>,
+    /// Who is away and may be back, until when, and what they are called.
+    away: HashMap<(RoomId, UserId), (Instant, String)>,
     /// In the order of time: when to look whether somebody has gone.
     going: VecDeque<(Instant, RoomId, UserId)>,
     /// The same: when to look whether something has been said for long enough.
@@ -30,18 +32,10 @@ pub(super) struct Moves {
 
 #[derive(Default)]
 struct Room {
-    people: HashMap<UserId, Here>,
     /// The newest last; of each person only the last thing they did.
     recent: VecDeque<Move>,
     /// Who came and who went since that was asked last.
     news: Lines,
-}
-
-struct Here {
-    name: String,
-    tabs: usize,
-    /// Since when there is no tab.
-    away: Option<Instant>,
 }
 
 struct Move {
@@ -95,62 +89,40 @@ impl Names {
 }
 
 impl Moves {
-    /// A tab of somebody looks at the room, which is told unless it happens in `silence`.
-    pub(super) fn enter(&mut self, room: RoomId, user: &User, silence: bool, now: Instant) {
-        let people = &mut self.rooms.entry(room).or_default().people;
-        let is_new = !people.contains_key(&user.id);
-        let here = people.entry(user.id).or_insert_with(|| Here {
-            name: user.called().to_owned(),
-            tabs: 0,
-            away: None,
-        });
-        here.tabs += 1;
-        here.away = None;
-        if is_new && !silence {
+    /// Somebody has come to a room.
+    pub(super) fn came(&mut self, room: RoomId, user: &User, now: Instant) {
+        if self.away.remove(&(room, user.id)).is_none() {
             self.tell(room, user.id, user.called().to_owned(), true, now);
         }
     }
 
-    /// Somebody who is in the room has another name; what has been told stays as it was.
-    pub(super) fn rename(&mut self, room: RoomId, user: &User) {
-        let here = self
-            .rooms
-            .get_mut(&room)
-            .and_then(|room| room.people.get_mut(&user.id));
-        if let Some(here) = here {
-            user.called().clone_into(&mut here.name);
-        }
-    }
-
-    /// A tab of somebody looks at the room no more.
-    pub(super) fn leave(&mut self, room: RoomId, user: UserId, now: Instant) {
-        let Some(here) = self
-            .rooms
-            .get_mut(&room)
-            .and_then(|room| room.people.get_mut(&user))
-        else {
-            return;
-        };
-        here.tabs = here.tabs.saturating_sub(1);
-        if here.tabs == 0 {
-            here.away = Some(now);
-            self.going.push_back((now + GRACE, room, user));
+    /// Somebody has gone from a room, or is away and may be back.
+    pub(super) fn went(&mut self, room: RoomId, user: &User, may_return: bool, now: Instant) {
+        let name = user.called().to_owned();
+        match may_return {
+            true => {
+                let until = now + GRACE;
+                self.away.insert((room, user.id), (until, name));
+                self.going.push_back((until, room, user.id));
+            }
+            false => {
+                self.away.remove(&(room, user.id));
+                self.tell(room, user.id, name, false, now);
+            }
         }
     }
 
     /// Lets time pass. Answers the rooms whose lines are different now.
     pub(super) fn pass(&mut self, now: Instant) -> HashSet<RoomId> {
         let mut changed = HashSet::new();
-        while let Some((_, id, user)) = self.going.pop_front_if(|next| next.0 <= now) {
-            let Some(room) = self.rooms.get_mut(&id) else {
-                continue;
-            };
-            let away = room.people.get(&user).and_then(|here| here.away);
-            if away.is_some_and(|away| away + GRACE <= now)
-                && let Some(here) = room.people.remove(&user)
+        while let Some((until, room, user)) = self.going.pop_front_if(|next| next.0 <= now) {
+            // Whoever came back and went again has more time.
+            if let Entry::Occupied(away) = self.away.entry((room, user))
+                && away.get().0 <= until
             {
-                self.tell(id, user, here.name, false, now);
-                changed.insert(id);
+                let (_, name) = away.remove();
+                self.tell(room, user, name, false, now);
+                changed.insert(room);
             }
         }
         while let Some((_, id)) = self.fading.pop_front_if(|next| next.0 <= now) {
@@ -158,7 +130,7 @@ impl Moves {
                 continue;
             };
             room.get_mut().recent.retain(|one| now < one.at + SAID_FOR);
-            if room.get().people.is_empty() && room.get().recent.is_empty() {
+            if room.get().recent.is_empty() {
                 room.remove();
             }
             changed.insert(id);
@@ -255,45 +227,35 @@ mod tests {
     #[test]
     fn whoever_comes_and_goes_is_told_for_a_while() {
         let (mut moves, now) = (Moves::default(), Instant::now());
-        moves.enter(ROOM, &user("bo"), false, now);
-        moves.enter(ROOM, &user("anna"), false, now + SECOND);
+        moves.came(ROOM, &user("bo"), now);
+        moves.came(ROOM, &user("anna"), now + SECOND);
         check(&moves, &["anna", "bo"], &[]);
-        moves.leave(ROOM, user("bo").id, now + 2 * SECOND);
+        moves.went(ROOM, &user("bo"), true, now + 2 * SECOND);
         assert!(moves.pass(now + 3 * SECOND).is_empty());
         check(&moves, &["anna", "bo"], &[]);
         assert_eq!(moves.pass(now + 2 * SECOND + GRACE), HashSet::from([ROOM]));
         check(&moves, &["anna"], &["bo"]);
         assert_eq!(moves.pass(now + SECOND + SAID_FOR), HashSet::from([ROOM]));
         check(&moves, &[], &["bo"]);
-        assert_eq!(
-            moves.pass(now + 2 * SECOND + GRACE + SAID_FOR),
-            HashSet::from([ROOM])
-        );
-        check(&moves, &[], &[]);
-        assert_eq!(moves.rooms.len(), 1);
-        moves.leave(ROOM, user("anna").id, now + 2 * SAID_FOR);
-        moves.pass(now + 2 * SAID_FOR + GRACE);
-        moves.pass(now + 3 * SAID_FOR + GRACE);
-        assert!(moves.rooms.is_empty() && moves.going.is_empty() && moves.fading.is_empty());
+        moves.went(ROOM, &user("anna"), false, now + SAID_FOR);
+        check(&moves, &[], &["anna", "bo"]);
+        moves.pass(now + 3 * SAID_FOR);
+        assert!(moves.rooms.is_empty() && moves.away.is_empty());
+        assert!(moves.going.is_empty() && moves.fading.is_empty());
     }
 
     #[test]
-    fn a_reload_and_a_second_tab_are_no_news() {
+    fn whoever_is_back_in_a_moment_is_no_news() {
         let (mut moves, now) = (Moves::default(), Instant::now());
         let anna = user("anna");
-        moves.enter(ROOM, &anna, true, now);
-        check(&moves, &[], &[]);
-        moves.leave(ROOM, anna.id, now);
-        moves.enter(ROOM, &anna, false, now + SECOND);
+        moves.went(ROOM, &anna, true, now);
+        moves.came(ROOM, &anna, now + SECOND);
         assert!(moves.pass(now + GRACE).is_empty());
-        moves.enter(ROOM, &anna, false, now + GRACE);
-        moves.leave(ROOM, anna.id, now + GRACE);
-        assert!(moves.pass(now + 3 * GRACE).is_empty());
         check(&moves, &[], &[]);
         // Back and away again: the grace begins anew.
-        moves.leave(ROOM, anna.id, now + 4 * GRACE);
-        moves.enter(ROOM, &anna, false, now + 4 * GRACE + SECOND);
-        moves.leave(ROOM, anna.id, now + 4 * GRACE + 2 * SECOND);
+        moves.went(ROOM, &anna, true, now + 4 * GRACE);
+        moves.came(ROOM, &anna, now + 4 * GRACE + SECOND);
+        moves.went(ROOM, &anna, true, now + 4 * GRACE + 2 * SECOND);
         assert!(moves.pass(now + 5 * GRACE + SECOND).is_empty());
         assert_eq!(
             moves.pass(now + 5 * GRACE + 2 * SECOND),
@@ -307,16 +269,12 @@ mod tests {
         let (mut moves, now) = (Moves::default(), Instant::now());
         for id in 0..11_000 {
             let name = format!("user{id}");
-            moves.enter(
-                ROOM,
-                &User {
-                    id: UserId(id),
-                    name,
-                    display_name: None,
-                },
-                false,
-                now,
-            );
+            let user = User {
+                id: UserId(id),
+                name,
+                display_name: None,
+            };
+            moves.came(ROOM, &user, now);
         }
         let lines = moves.lines(ROOM);
         assert_eq!(

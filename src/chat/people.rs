@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -11,13 +11,13 @@ use tokio::time::MissedTickBehavior;
 
 use super::moves::Moves;
 use super::typing::Typing;
-use super::{Chat, Failure, Result};
-use crate::hub::Region;
+use super::{Chat, Failure, Result, lock};
+use crate::hub::{Hub, Region};
 use crate::json;
-use crate::model::{ClientId, MessageId, Millis, Person, Room, RoomId, RoomKind, User, UserId};
+use crate::model::{MessageId, Millis, Person, Room, RoomId, RoomKind, User, UserId};
 use crate::protocol::Dialect;
-use crate::relay::{Envelope, News};
-use crate::store::Returning;
+use crate::relay::{Envelope, News, To};
+use crate::store::{LEASE, Left, Moved, Returning};
 
 /// How many people a list shows at most.
 pub(super) const LISTED: usize = 25;
@@ -46,6 +46,8 @@ const ROOMS_READ: usize = 8;
 const READS_AT_ONCE: usize = 100;
 /// A third of a lease, so that one renewal may fail.
 const RENEW_LEASE_EVERY: Duration = Duration::from_secs(5);
+/// How often everything is drawn at most because news may have been lost.
+const MAKE_UP_EVERY: Duration = Duration::from_secs(10);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
 /// What is to be redrawn and written, when its time comes.
@@ -68,7 +70,11 @@ struct Due {
     /// When own lists were drawn last, as long as that is less than [`MINE_EVERY`] ago.
     drawn: HashMap<UserId, Instant>,
     online_changed: bool,
-    leaving: VecDeque<(Instant, Returning, UserId, Option<RoomId>)>,
+    /// News of other nodes may have been lost, so that everything may be out of date.
+    missed: bool,
+    /// Whose clients may stand no more.
+    ended: HashSet<UserId>,
+    leaving: VecDeque<(Instant, Returning, UserId)>,
     /// The rooms that people came to or went from.
     rooms: HashSet<RoomId>,
     /// When rooms were drawn last, as long as that is less than [`ROOM_EVERY`] ago.
@@ -79,11 +85,12 @@ struct Due {
     names: HashMap<UserId, String>,
     /// The rooms where somebody began or stopped typing.
     typing_changed: HashSet<RoomId>,
-    /// What people have seen, of at most [`ROOMS_READ`] rooms each, and by which client.
-    reads: HashMap<UserId, Vec<(Returning, RoomId, MessageId)>>,
-    /// The clients that have a socket here.
-    here: HashMap<ClientId, Returning>,
+    /// What people have seen, of at most [`ROOMS_READ`] rooms each.
+    reads: HashMap<UserId, Vec<Read>>,
 }
+
+/// Up to which message of a room somebody has seen it, by the client that said so last.
+type Read = (Returning, RoomId, MessageId);
 
 impl Due {
     /// The same user, by the name they have now.
@@ -93,27 +100,22 @@ impl Due {
             ..user.clone()
         }
     }
-
-    fn stop_typing(&mut self, room: RoomId, user: UserId) -> bool {
-        let ended = self.typing.end(room, user);
-        if ended {
-            self.typing_changed.insert(room);
-        }
-        ended
-    }
 }
 
 impl People {
     fn due(&self) -> MutexGuard<'_, Due> {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.due)
     }
 
-    /// Somebody came or went; those they have talked with may see it.
-    pub(super) fn moved(&self, user: UserId) {
-        let mut due = self.due();
-        due.online_changed = true;
-        due.moved.insert(user);
-        drop(due);
+    /// Those whom this person has talked with may see that they came or went.
+    fn moved(&self, user: UserId) {
+        self.due().moved.insert(user);
+        self.wake.notify_one();
+    }
+
+    /// Who is here is out of date.
+    pub(super) fn online_changed(&self) {
+        self.due().online_changed = true;
         self.wake.notify_one();
     }
 
@@ -126,96 +128,47 @@ impl People {
         };
     }
 
-    /// Somebody is called otherwise from now on, which those see whose lists they are on and who
-    /// look at one of these rooms.
-    pub(super) fn renamed(&self, user: &User, rooms: impl IntoIterator<Item = RoomId>) {
-        self.calls(user);
-        let mut due = self.due();
-        for room in rooms {
-            due.moves.rename(room, user);
-            due.rooms.insert(room);
-            due.typing_changed.insert(room);
-        }
-        drop(due);
-        self.moved(user.id);
+    /// Who is in a room is out of date; of the lobby, how many are in the groups.
+    pub(super) fn room_changed(&self, room: RoomId) {
+        self.due().rooms.insert(room);
+        self.wake.notify_one();
     }
 
-    /// A tab of somebody has entered a room from another or from nowhere, which those who are there
-    /// are told unless it happens in `silence`. What goes on in private rooms is nobody's business.
-    pub(super) fn entered(&self, user: &User, room: &Room, from: Option<RoomId>, silence: bool) {
-        if from == Some(room.id) {
-            return;
-        }
-        let now = Instant::now();
+    pub(super) fn came(&self, room: RoomId, user: &User) {
         let mut due = self.due();
-        if let RoomKind::Group(_) = room.kind {
-            let user = due.as_called(user);
-            due.moves.enter(room.id, &user, silence, now);
-        }
-        due.rooms.insert(room.id);
-        if let Some(from) = from {
-            due.moves.leave(from, user.id, now);
-            due.rooms.insert(from);
-            due.stop_typing(from, user.id);
-        }
-        due.rooms.insert(RoomId::LOBBY);
+        due.moves.came(room, user, Instant::now());
+        due.rooms.insert(room);
         drop(due);
         self.wake.notify_one();
     }
 
-    /// Somebody is typing in the room they look at.
-    pub(super) fn types(&self, user: &User, room: RoomId) {
+    pub(super) fn went(&self, room: RoomId, user: &User, may_return: bool) {
         let mut due = self.due();
-        if due.typing.begin(room, user, Instant::now()) {
+        due.moves.went(room, user, may_return, Instant::now());
+        due.rooms.insert(room);
+        drop(due);
+        self.wake.notify_one();
+    }
+
+    /// Somebody is typing in a room, or is no more. Answers whether that is new.
+    pub(super) fn types(&self, room: RoomId, user: &User, on: bool) -> bool {
+        let mut due = self.due();
+        let is_new = match on {
+            true => due.typing.begin(room, user, Instant::now()),
+            false => due.typing.end(room, user.id),
+        };
+        if is_new {
             due.typing_changed.insert(room);
             drop(due);
             self.wake.notify_one();
         }
+        is_new
     }
 
-    /// What somebody was typing in a room has been sent.
-    pub(super) fn sent(&self, user: UserId, room: RoomId) {
-        let mut due = self.due();
-        if due.stop_typing(room, user) {
-            drop(due);
-            self.wake.notify_one();
-        }
-    }
-
-    /// There is another group, or somebody came who has not seen what there is.
-    pub(super) fn lobby_changed(&self) {
-        self.due().rooms.insert(RoomId::LOBBY);
-        self.wake.notify_one();
-    }
-
-    /// Somebody's socket has come.
-    pub(super) fn came(&self, client: Returning) {
-        self.due().here.insert(client.client, client);
-    }
-
-    /// Those whose sockets are here.
-    pub(super) fn here(&self) -> Vec<Returning> {
-        self.due().here.values().copied().collect()
-    }
-
-    /// Whether the socket of a client is that of one of these.
-    pub(super) fn is_here(&self, of: &[Returning], client: ClientId) -> bool {
-        let here = self.due().here.get(&client).copied();
-        here.is_some_and(|here| of.contains(&here))
-    }
-
-    /// Somebody's socket has gone, which looked at that room.
-    pub(super) fn left(&self, client: Returning, user: UserId, room: Option<RoomId>) {
-        let now = Instant::now();
-        let mut due = self.due();
-        if let Some(room) = room {
-            due.moves.leave(room, user, now);
-            due.stop_typing(room, user);
-        }
-        if due.here.get(&client.client) == Some(&client) {
-            due.here.remove(&client.client);
-        }
-        due.leaving.push_back((now + GRACE, client, user, room));
+    /// Somebody's socket has gone.
+    fn left(&self, client: Returning, user: UserId) {
+        let at = Instant::now() + GRACE;
+        self.due().leaving.push_back((at, client, user));
     }
 
     /// Somebody's own list is out of date.
@@ -232,18 +185,39 @@ impl People {
             .or_insert_with(|| Instant::now() + SEEING);
     }
 
+    /// Some of this person's clients may stand no more.
+    pub(super) fn ended(&self, user: UserId) {
+        self.due().ended.insert(user);
+        self.wake.notify_one();
+    }
+
+    /// News of other nodes may have been lost.
+    pub(super) fn missed(&self) {
+        self.due().missed = true;
+        self.wake.notify_one();
+    }
+
     /// Somebody has seen a room up to a message.
     pub(super) fn read(&self, client: Returning, user: UserId, room: RoomId, message: MessageId) {
         let mut due = self.due();
         let reads = due.reads.entry(user).or_default();
         let full = reads.len() == ROOMS_READ;
         match reads.iter_mut().find(|(_, other, _)| *other == room) {
-            Some((by, _, read)) => (*by, *read) = (client, (*read).max(message)),
+            Some((by, _, read)) => (*by, *read) = (client, message.max(*read)),
             // `Read` has no pace of its own: whoever names more rooms than anybody can have looked
             // at fills neither the memory nor the writer's time.
             None if full => {}
             None => reads.push((client, room, message)),
         }
+    }
+
+    /// Everything is drawn anew that another node may have told of in vain.
+    fn make_up(&self, hub: &Hub) {
+        let mut due = self.due();
+        due.missed = false;
+        due.online_changed = true;
+        due.mine.extend(hub.users());
+        due.rooms.extend(hub.active_rooms());
     }
 
     /// Soft state is right again after the next round: a failure is only worth a line in the log,
@@ -262,6 +236,7 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut drawn, mut renewed, mut expired) = (None, Instant::now(), None);
+    let mut made_up = None;
     let is_due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
     loop {
         let ticked = tokio::select! {
@@ -274,25 +249,29 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
         }
         if ticked {
             let now = Instant::now();
-            // What somebody saw before they left is theirs while they are here.
-            people.attempt("reading", chat.write_reads()).await;
-            people
-                .attempt("leaving", chat.write_leaving(|at| at <= now))
-                .await;
             if is_due(Some(renewed), RENEW_LEASE_EVERY) {
                 renewed = now;
                 people
                     .attempt("renewing the lease", chat.renew_lease())
                     .await;
-                people
-                    .attempt("looking for strays", chat.end_strays())
-                    .await;
             }
+            let leaving = chat.write_leaving(|at| at <= now, false);
+            people.attempt("leaving", leaving).await;
+            people.attempt("reading", chat.write_reads()).await;
             if is_due(expired, EXPIRE_EVERY) {
                 expired = Some(now);
                 people.attempt("clearing up", chat.expire()).await;
-                chat.forget_paces();
+                chat.forget();
             }
+        }
+        let ended = std::mem::take(&mut people.due().ended);
+        for user in ended {
+            let ending = chat.end_strays(chat.hub.of_user(user));
+            people.attempt("looking for strays", ending).await;
+        }
+        if people.due().missed && is_due(made_up, MAKE_UP_EVERY) {
+            made_up = Some(Instant::now());
+            people.make_up(&chat.hub);
         }
         people
             .attempt("drawing who came or went", chat.draw_moved())
@@ -318,51 +297,198 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
 /// Writes what has not been written yet. After that nothing is drawn any more.
 pub(super) async fn finish(chat: &Chat) {
     let people = &chat.people;
+    // Before they leave: what somebody has seen is written for a client that stands.
     people.attempt("reading", chat.write_reads()).await;
-    people
-        .attempt("leaving", chat.write_leaving(|_| true))
-        .await;
+    // Those who were here come back, to this node or another.
+    let leaving = chat.write_leaving(|_| true, true);
+    people.attempt("leaving", leaving).await;
     people.finished.store(true, Ordering::Relaxed);
 }
 
 impl Chat {
-    async fn write_leaving(&self, is_due: impl Fn(Instant) -> bool) -> Result<()> {
+    /// Tells everybody whom it concerns, here and on the other nodes.
+    pub(super) fn spread(&self, news: News) {
+        self.take(&news);
+        self.tell_others(news);
+    }
+
+    pub(super) fn tell_others(&self, news: News) {
+        let node = self.node;
+        self.relay.announce(Envelope { node, news });
+    }
+
+    /// Takes soft news, of this node or another.
+    pub(super) fn take(&self, news: &News) {
+        let people = &self.people;
+        match news {
+            News::Presence(room) => people.room_changed(*room),
+            News::Came { room, user } => people.came(*room, user),
+            News::Went {
+                room,
+                user,
+                may_return,
+            } => people.went(*room, user, *may_return),
+            News::Typing { room, user, on } => {
+                people.types(*room, user, *on);
+            }
+            News::Online => people.online_changed(),
+            News::Mine(user) => people.redraw(*user),
+            News::Renamed { user, rooms } => self.take_name(user, rooms),
+            News::Missed => {
+                people.missed();
+                self.outdated.notify_one();
+            }
+            _ => {}
+        }
+    }
+
+    /// Somebody is called otherwise, which those see whose lists they are on and who look at one of
+    /// these rooms or at one where they are.
+    fn take_name(&self, user: &User, rooms: &[RoomId]) {
+        let tabs = self.hub.of_user(user.id);
+        if !tabs.is_empty() {
+            self.people.calls(user);
+            match self.views.name_form(user) {
+                Ok(form) => {
+                    let form = form.encode();
+                    for tab in tabs.iter().filter(|tab| tab.dialect == Dialect::V1) {
+                        tab.show(Region::Name, form.clone());
+                    }
+                }
+                Err(error) => tracing::error!(?error, "a fragment failed"),
+            }
+        }
+        {
+            let mut due = self.people.due();
+            due.rooms.extend(rooms);
+            let typing = due.typing.rename(user);
+            due.typing_changed.extend(typing);
+            due.online_changed = true;
+        }
+        self.people.moved(user.id);
+        for place in tabs.iter().filter_map(|tab| tab.place()) {
+            self.spread(News::Presence(place.room));
+        }
+    }
+
+    /// Somebody came or went; those they have talked with may see it.
+    pub(super) fn moved(&self, user: UserId) {
+        self.people.moved(user);
+        self.spread(News::Online);
+    }
+
+    /// A tab of somebody has entered a room, or the lobby, from another or from nowhere. Those who are
+    /// there are told if that brings the person there, unless it happens in `silence`; what goes on in
+    /// private rooms is nobody's business.
+    pub(super) fn entered(
+        &self,
+        user: &User,
+        room: Option<&Room>,
+        from: Option<RoomId>,
+        moved: Moved,
+        silence: bool,
+    ) {
+        if from == room.map(|room| room.id) {
+            return;
+        }
+        let user = self.people.due().as_called(user);
+        if let Some(room) = room {
+            if moved.came && !silence && matches!(room.kind, RoomKind::Group(_)) {
+                let (room, user) = (room.id, user.clone());
+                self.spread(News::Came { room, user });
+            }
+            self.spread(News::Presence(room.id));
+        }
+        if let Some(from) = from {
+            self.stops_typing(from, &user);
+        }
+        if let Some(room) = moved.left {
+            let may_return = true;
+            self.spread(News::Presence(room));
+            self.spread(News::Went {
+                room,
+                user,
+                may_return,
+            });
+        }
+        self.spread(News::Presence(RoomId::LOBBY));
+    }
+
+    /// Somebody is typing in the room they look at.
+    pub(super) fn starts_typing(&self, room: RoomId, user: &User) {
+        let user = self.people.due().as_called(user);
+        // Each sign is told, since whoever gives none has stopped, on other nodes too.
+        self.spread(News::Typing {
+            room,
+            user,
+            on: true,
+        });
+    }
+
+    /// What somebody was typing in a room has been sent, or they have gone.
+    pub(super) fn stops_typing(&self, room: RoomId, user: &User) {
+        if self.people.types(room, user, false) {
+            let (user, on) = (user.clone(), false);
+            self.tell_others(News::Typing { room, user, on });
+        }
+    }
+
+    /// Somebody's socket has gone, which looked at that room.
+    pub(super) fn leaves(&self, client: Returning, user: &User, room: Option<RoomId>) {
+        self.people.left(client, user.id);
+        if let Some(room) = room {
+            self.stops_typing(room, user);
+        }
+    }
+
+    async fn write_leaving(&self, is_due: impl Fn(Instant) -> bool, may_return: bool) -> Result<()> {
         let mut gone = Vec::new();
         {
             let mut due = self.people.due();
-            while let Some((_, client, user, room)) =
-                due.leaving.pop_front_if(|next| is_due(next.0))
-            {
-                gone.push((client, user, room));
+            while let Some((_, client, user)) = due.leaving.pop_front_if(|next| is_due(next.0)) {
+                gone.push((client, user));
             }
         }
         if gone.is_empty() {
             return Ok(());
         }
-        let left = self
-            .store
-            .leave(gone.iter().map(|(client, ..)| *client).collect())
-            .await;
+        let clients = gone.iter().map(|(client, _)| *client).collect();
+        let left = self.store.leave(clients).await;
         if left.is_err() {
             let again = gone
                 .iter()
-                .map(|(client, user, room)| (Instant::now(), *client, *user, *room));
+                .map(|(client, user)| (Instant::now(), *client, *user));
             self.people.due().leaving.extend(again);
         }
-        left?;
-        {
-            let mut due = self.people.due();
-            for (_, user, _) in &gone {
-                if self.hub.of_user(*user).is_empty() {
-                    due.names.remove(user);
-                }
+        let left = left?;
+        for (_, user) in &gone {
+            if !self.hub.has_user(*user) {
+                self.people.due().names.remove(user);
             }
         }
-        let rooms = gone.iter().filter_map(|(_, _, room)| *room);
-        self.people.due().rooms.extend(rooms.chain([RoomId::LOBBY]));
-        gone.iter()
-            .for_each(|(_, user, _)| self.people.moved(*user));
+        self.have_left(left, may_return);
         Ok(())
+    }
+
+    /// These have gone, as the store has it.
+    fn have_left(&self, left: Vec<Left>, may_return: bool) {
+        if left.is_empty() {
+            return;
+        }
+        for Left { user, room, last } in left {
+            if last {
+                self.moved(user.id);
+            }
+            if let Some(room) = room {
+                self.spread(News::Presence(room));
+                self.spread(News::Went {
+                    room,
+                    user,
+                    may_return,
+                });
+            }
+        }
+        self.spread(News::Presence(RoomId::LOBBY));
     }
 
     async fn write_reads(&self) -> Result<()> {
@@ -370,14 +496,12 @@ impl Chat {
         if reads.is_empty() {
             return Ok(());
         }
-        let of = |user: UserId, reads: &[(Returning, RoomId, MessageId)]| {
-            let rows = reads.iter();
-            rows.map(move |(client, room, message)| (*client, user, *room, *message))
-                .collect::<Vec<_>>()
-        };
         let rows: Vec<_> = reads
             .iter()
-            .flat_map(|(user, reads)| of(*user, reads))
+            .flat_map(|(user, reads)| {
+                let reads = reads.iter();
+                reads.map(|(client, room, message)| (*client, *user, *room, *message))
+            })
             .collect();
         // In parts, so that nobody's message waits for all of them.
         for part in rows.chunks(READS_AT_ONCE) {
@@ -389,32 +513,52 @@ impl Chat {
                 return Ok(written?);
             }
         }
-        reads.into_keys().for_each(|user| self.concern(user));
+        reads
+            .into_keys()
+            .for_each(|user| self.spread(News::Mine(user)));
         Ok(())
     }
 
+    /// The node is alive, and learns what it may have missed: who is not to be here any more.
     async fn renew_lease(&self) -> Result<()> {
-        Ok(self.store.renew_lease(self.node).await?)
+        let began = Instant::now();
+        self.store.renew_lease(self.node).await?;
+        self.end_strays(self.hub.all()).await?;
+        *lock(&self.renewed) = began;
+        Ok(())
+    }
+
+    /// Whoever comes to themselves after so long that others may take them for dead looks first what
+    /// has become of their people.
+    pub(super) async fn stand(&self) -> Result<()> {
+        let renewed = *lock(&self.renewed);
+        match renewed.elapsed() < LEASE {
+            true => Ok(()),
+            false => self.renew_lease().await,
+        }
     }
 
     async fn expire(&self) -> Result<()> {
-        self.store.expire(self.node, Millis::now()).await?;
+        let left = self.store.expire(self.node, Millis::now()).await?;
+        if !left.is_empty() {
+            tracing::warn!(people = left.len(), "another server has ended");
+            // What it told last may be lost.
+            self.spread(News::Missed);
+        }
+        self.have_left(left, false);
         Ok(())
     }
 
-    fn forget_paces(&self) {
+    /// Forgets what nobody needs any more.
+    fn forget(&self) {
         if let Some(per_second) = self.limits.pace_per_second {
             let seconds = self.limits.pace_burst.div_ceil(per_second);
             self.paces.forget(Duration::from_secs(seconds.into()));
         }
-    }
-
-    /// Somebody's own list is out of date, wherever their tabs are.
-    pub(super) fn concern(&self, user: UserId) {
-        self.people.redraw(user);
-        self.relay.announce(Envelope {
-            node: self.node,
-            news: News::Mine(user),
+        self.relay.keep(self.node, &|to| match to {
+            To::Room(room) => self.hub.has_room(room),
+            To::User(user) => self.hub.has_user(user),
+            To::Everyone | To::Node(_) => true,
         });
     }
 
@@ -424,8 +568,9 @@ impl Chat {
         for user in moved {
             match self.draw_own(user).await {
                 Ok(people) => {
-                    let partners = people.iter().map(|partner| partner.user.id);
-                    self.people.due().mine.extend(partners);
+                    for partner in people {
+                        self.spread(News::Mine(partner.user.id));
+                    }
                 }
                 failed => done = failed.map(|_| ()),
             }
@@ -527,18 +672,23 @@ impl Chat {
             self.hub.show_in(room, Region::LobbyRooms, &list.encode());
             return Ok(());
         }
-        if let Some([low, high]) = self.store.pair(room).await? {
+        let pair = self.store.pair(room).await?;
+        if let Some([low, high]) = &pair {
             let heading = |me: &User, with: &User| {
                 let kind = RoomKind::Private { with: with.clone() };
                 let heading = self.views.group_name(&Room { id: room, kind })?;
                 Ok::<_, Failure>((me.id, heading.encode()))
             };
-            let headings = [heading(&low, &high)?, heading(&high, &low)?];
+            let headings = [heading(low, high)?, heading(high, low)?];
             self.hub.show_heading(room, &headings);
         }
-        let (lines, news) = {
-            let moves = &mut self.people.due().moves;
-            (moves.lines(room), moves.take_news(room))
+        let (lines, news) = match pair {
+            // Who comes to it is nobody's business.
+            Some(_) => Default::default(),
+            None => {
+                let moves = &mut self.people.due().moves;
+                (moves.lines(room), moves.take_news(room))
+            }
         };
         let programs = self.hub.is_spoken(room, Dialect::Objects);
         let listed = if programs {
@@ -578,11 +728,7 @@ impl Chat {
             std::mem::take(&mut due.typing_changed)
         };
         for room in rooms {
-            let typists: Vec<_> = {
-                let due = self.people.due();
-                let typists = due.typing.of(room).into_iter();
-                typists.map(|typist| due.as_called(&typist)).collect()
-            };
+            let typists = self.people.due().typing.of(room);
             let others = |me: Option<UserId>| {
                 let others: Vec<_> = typists.iter().filter(|one| Some(one.id) != me).collect();
                 self.views.room_typing(&others).map(|push| push.encode())
@@ -616,25 +762,28 @@ impl Chat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ClientId;
 
     #[test]
     fn of_countless_rooms_read_only_a_few_are_kept_and_those_never_go_back() {
         let people = People::default();
-        let client = Returning {
-            client: ClientId(1),
+        let by = |client| Returning {
+            client: ClientId(client),
             visit: 0,
         };
         for (room, message) in [(1, 5), (1, 9), (1, 7)] {
-            people.read(client, UserId(1), RoomId(room), MessageId(message));
+            people.read(by(1), UserId(1), RoomId(room), MessageId(message));
         }
         for room in 2..10_000 {
-            people.read(client, UserId(1), RoomId(room), MessageId(1));
+            people.read(by(1), UserId(1), RoomId(room), MessageId(1));
         }
-        people.read(client, UserId(1), RoomId(1), MessageId(11));
-        people.read(client, UserId(2), RoomId(1), MessageId(3));
+        people.read(by(2), UserId(1), RoomId(1), MessageId(11));
+        people.read(by(3), UserId(2), RoomId(1), MessageId(3));
         let due = people.due();
         assert_eq!(due.reads[&UserId(1)].len(), ROOMS_READ);
-        assert_eq!(due.reads[&UserId(1)][0], (client, RoomId(1), MessageId(11)));
-        assert_eq!(due.reads[&UserId(2)], [(client, RoomId(1), MessageId(3))]);
+        let newest = (by(2), RoomId(1), MessageId(11));
+        assert_eq!(due.reads[&UserId(1)][0], newest);
+        let other = (by(3), RoomId(1), MessageId(3));
+        assert_eq!(due.reads[&UserId(2)], [other]);
     }
 }

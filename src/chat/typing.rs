@@ -51,6 +51,18 @@ impl Typing {
         ended
     }
 
+    /// Somebody has another name. Answers where they are typing.
+    pub(super) fn rename(&mut self, user: &User) -> Vec<RoomId> {
+        let mut rooms = Vec::new();
+        for (room, typists) in &mut self.0 {
+            if let Some(typist) = typists.iter_mut().find(|one| one.user.id == user.id) {
+                typist.user = user.clone();
+                rooms.push(*room);
+            }
+        }
+        rooms
+    }
+
     /// Lets time pass. Answers the rooms where somebody has stopped.
     pub(super) fn pass(&mut self, now: Instant) -> Vec<RoomId> {
         let mut changed = Vec::new();
@@ -108,6 +120,19 @@ mod tests {
         assert!(!typing.end(ROOM, user(2).id));
         assert!(typing.end(ROOM, user(1).id));
         assert!(typing.0.is_empty());
+    }
+
+    #[test]
+    fn whoever_types_does_so_by_the_name_they_have() {
+        let (mut typing, now) = (Typing::default(), Instant::now());
+        typing.begin(ROOM, &user(1), now);
+        typing.begin(RoomId(2), &user(2), now);
+        let renamed = User {
+            display_name: Some("Anna".to_owned()),
+            ..user(1)
+        };
+        assert_eq!(typing.rename(&renamed), [ROOM]);
+        assert_eq!(typing.of(ROOM), [renamed]);
     }
 
     #[test]

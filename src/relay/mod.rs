@@ -1,37 +1,168 @@
 //! News between nodes that share a store.
 //!
-//! A relay may lose, double and delay: versions show what is missing, and the store has it. It
-//! does not know what a frame contains.
+//! A relay may lose, double and delay: versions show what is missing, and the store has it. What
+//! goes by it beside is soft, and right again after the next look at the store. It does not know
+//! what a frame contains.
 
-use std::sync::{Arc, Mutex, PoisonError};
+pub mod redis;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::model::{NodeId, UserId, Version};
-use crate::protocol::Frame;
+use crate::model::{ClientId, NodeId, RoomId, User, UserId, Version};
+use crate::protocol::{Dialect, Frame};
 
-/// How many envelopes may wait for a node before further ones are lost.
+/// How much may wait for a node before further news is lost.
 const WAITING: usize = 4096;
 
 /// What another node is told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum News {
-    /// A room has been changed: the frame leads from the version numbered `follows` to `version`.
+    /// A room has been changed: the frames lead from the version numbered `follows` to `version`.
     Change {
         /// The number of the version before.
         follows: u64,
         /// What the room comes to.
         version: Version,
-        /// What those who look at the room are shown.
+        /// What the pages that look at the room are shown.
         frame: Frame,
+        /// What programs are told there, in each of their dialects, if it is anything to them.
+        told: Vec<(Dialect, Option<Frame>)>,
     },
+    /// Who is in a room is out of date; of the lobby, how many are in the groups.
+    Presence(RoomId),
+    /// Somebody has come to a room.
+    Came {
+        /// Where.
+        room: RoomId,
+        /// Who.
+        user: User,
+    },
+    /// Somebody has gone from a room.
+    Went {
+        /// Whence.
+        room: RoomId,
+        /// Who.
+        user: User,
+        /// Whether they may be back in a moment, as after a reload.
+        may_return: bool,
+    },
+    /// Somebody types in a room, or does no more.
+    Typing {
+        /// Where.
+        room: RoomId,
+        /// Who.
+        user: User,
+        /// Whether they do.
+        on: bool,
+    },
+    /// Who is here is out of date.
+    Online,
     /// The list of the people who concern this person is out of date.
     Mine(UserId),
+    /// Something has been said or changed in a private room of this person.
+    Written {
+        /// Of whom.
+        user: UserId,
+        /// Where.
+        room: RoomId,
+        /// Whether the other person did it.
+        by_other: bool,
+        /// What this person's programs are told, if it is a new message to them.
+        told: Option<Frame>,
+    },
+    /// What somebody's tabs in a room are to show, and nobody else's.
+    Own {
+        /// Whose.
+        user: UserId,
+        /// Where.
+        room: RoomId,
+        /// What.
+        frame: Frame,
+    },
+    /// What all pages of somebody are to say.
+    Notice {
+        /// Whose.
+        user: UserId,
+        /// What.
+        frame: Frame,
+    },
+    /// Some of this person's clients may stand no more.
+    Ended(UserId),
+    /// Nobody can be this person any more.
+    Banned(UserId),
+    /// Somebody is called otherwise from now on.
+    Renamed {
+        /// Who, by the new name.
+        user: User,
+        /// The rooms where that shows, beside those that they look at.
+        rooms: Vec<RoomId>,
+    },
+    /// A group has become another, or nobody's: those who are in it are to come again.
+    GroupChanged(RoomId),
+    /// Has this client a socket that answers?
+    Probe {
+        /// Which.
+        client: ClientId,
+        /// The node it is on.
+        at: NodeId,
+    },
+    /// The answer to that.
+    Alive {
+        /// Which.
+        client: ClientId,
+        /// Who asked.
+        asker: NodeId,
+        /// Whether it has.
+        alive: bool,
+    },
+    /// What the node that says so had to tell may have been lost.
+    Missed,
+}
+
+/// Who is to hear of something: the nodes on which somebody needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum To {
+    /// All nodes.
+    Everyone,
+    /// That one.
+    Node(NodeId),
+    /// Those that have somebody in that room.
+    Room(RoomId),
+    /// Those that have a tab of that person.
+    User(UserId),
+}
+
+impl News {
+    /// Who is to hear of it.
+    #[must_use]
+    pub fn to(&self) -> To {
+        match self {
+            Self::Change { version, .. } => To::Room(version.room),
+            Self::Presence(room)
+            | Self::Came { room, .. }
+            | Self::Went { room, .. }
+            | Self::Typing { room, .. } => To::Room(*room),
+            Self::Mine(user)
+            | Self::Written { user, .. }
+            | Self::Own { user, .. }
+            | Self::Notice { user, .. }
+            | Self::Ended(user)
+            | Self::Banned(user) => To::User(*user),
+            Self::Probe { at: node, .. } | Self::Alive { asker: node, .. } => To::Node(*node),
+            Self::Online | Self::Renamed { .. } | Self::GroupChanged(_) | Self::Missed => {
+                To::Everyone
+            }
+        }
+    }
 }
 
 /// News, and the node that sends it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Envelope {
     /// Who sent it.
     pub node: NodeId,
@@ -39,17 +170,38 @@ pub struct Envelope {
     pub news: News,
 }
 
+/// What a node hears.
+#[derive(Clone, Debug)]
+pub enum Heard {
+    /// From another node.
+    News(Envelope),
+    /// What is said there is heard from now on; what was said before may have been missed.
+    Following(To),
+    /// Anything may have been missed.
+    Missed,
+}
+
 /// Takes news to the other nodes.
 #[async_trait]
 pub trait Relay: Send + Sync + 'static {
-    /// Sends an envelope to the other nodes, without waiting and without a promise.
+    /// Sends an envelope to the nodes that need it, without waiting and without a promise.
     fn announce(&self, envelope: Envelope);
 
     /// Whether there may be other nodes than this one.
     fn has_others(&self, node: NodeId) -> bool;
 
-    /// The envelopes that other nodes send to this one.
-    async fn listen(&self, node: NodeId) -> mpsc::Receiver<Envelope>;
+    /// What this node hears from now on: what goes to everyone and to it, and what it follows.
+    async fn listen(&self, node: NodeId) -> mpsc::Receiver<Heard>;
+
+    /// The node needs what is said there. Saying so again changes nothing.
+    fn follow(&self, node: NodeId, to: To);
+
+    /// The node needs nothing any more of what it follows but where `is_needed`.
+    fn keep(&self, node: NodeId, is_needed: &dyn Fn(To) -> bool);
+
+    /// Waits until what was announced is on its way, for a moment at most. Nothing is announced
+    /// after.
+    async fn close(&self);
 }
 
 /// The relay between nodes inside one process: of one node with nobody, which is the default.
@@ -58,30 +210,66 @@ pub struct InProcess {
     nodes: Arc<Mutex<Vec<Listener>>>,
 }
 
-type Listener = (NodeId, mpsc::Sender<Envelope>);
+struct Listener {
+    node: NodeId,
+    heard: mpsc::Sender<Heard>,
+    follows: HashSet<To>,
+}
+
+impl InProcess {
+    fn nodes(&self) -> MutexGuard<'_, Vec<Listener>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[async_trait]
 impl Relay for InProcess {
     fn announce(&self, envelope: Envelope) {
-        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, sender) in nodes.iter().filter(|(node, _)| *node != envelope.node) {
-            // A node that is behind or gone finds what it missed in the store.
-            let _ = sender.try_send(envelope.clone());
+        let to = envelope.news.to();
+        for listener in self.nodes().iter() {
+            let needs_it = match to {
+                To::Everyone => true,
+                To::Node(node) => node == listener.node,
+                To::Room(_) | To::User(_) => listener.follows.contains(&to),
+            };
+            if needs_it && listener.node != envelope.node {
+                // A node that is behind or gone finds what it missed in the store.
+                let _ = listener.heard.try_send(Heard::News(envelope.clone()));
+            }
         }
     }
 
     fn has_others(&self, node: NodeId) -> bool {
-        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let nodes = self.nodes();
         nodes
             .iter()
-            .any(|(other, sender)| *other != node && !sender.is_closed())
+            .any(|other| other.node != node && !other.heard.is_closed())
     }
 
-    async fn listen(&self, node: NodeId) -> mpsc::Receiver<Envelope> {
-        let (sender, envelopes) = mpsc::channel(WAITING);
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.retain(|(_, sender)| !sender.is_closed());
-        nodes.push((node, sender));
-        envelopes
+    async fn listen(&self, node: NodeId) -> mpsc::Receiver<Heard> {
+        let (sender, heard) = mpsc::channel(WAITING);
+        let mut nodes = self.nodes();
+        nodes.retain(|other| !other.heard.is_closed());
+        nodes.push(Listener {
+            node,
+            heard: sender,
+            follows: HashSet::new(),
+        });
+        heard
     }
+
+    fn follow(&self, node: NodeId, to: To) {
+        // Nothing is missed between this and the first look at the store, which comes after.
+        for listener in self.nodes().iter_mut().filter(|one| one.node == node) {
+            listener.follows.insert(to);
+        }
+    }
+
+    fn keep(&self, node: NodeId, is_needed: &dyn Fn(To) -> bool) {
+        for listener in self.nodes().iter_mut().filter(|one| one.node == node) {
+            listener.follows.retain(|to| is_needed(*to));
+        }
+    }
+
+    async fn close(&self) {}
 }

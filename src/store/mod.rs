@@ -714,6 +714,12 @@ pub async fn open(
     Ok(Arc::new(store))
 }
 
+/// Whether several servers may work on the store at an address.
+#[must_use]
+pub fn may_be_shared(address: &str) -> bool {
+    is_postgres(address)
+}
+
 fn is_postgres(address: &str) -> bool {
     address.starts_with("postgres://") || address.starts_with("postgresql://")
 }
