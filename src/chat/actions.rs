@@ -13,9 +13,7 @@ use crate::model::{
 };
 use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal, Swap};
 use crate::relay::News;
-use crate::store::{
-    Amend, Amended, Entered, Post, Posted, React, Reacted, Renamed, StoreError,
-};
+use crate::store::{Amend, Amended, Entered, Post, Posted, React, Reacted, Renamed, StoreError};
 use crate::views::{Tone, title};
 
 /// How many programs may wish for one name: the first has it, the others have it with a number.

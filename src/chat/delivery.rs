@@ -192,9 +192,12 @@ impl Chat {
         let Some(frame) = together(frames.clone()) else {
             return;
         };
-        let told_together = told
-            .iter()
-            .map(|(dialect, frames)| (*dialect, together(frames.iter().flatten().cloned().collect())));
+        let told_together = told.iter().map(|(dialect, frames)| {
+            (
+                *dialect,
+                together(frames.iter().flatten().cloned().collect()),
+            )
+        });
         self.bring_forward(Step {
             follows: first.version.number - 1,
             version: last.version,

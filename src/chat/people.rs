@@ -441,7 +441,11 @@ impl Chat {
         }
     }
 
-    async fn write_leaving(&self, is_due: impl Fn(Instant) -> bool, may_return: bool) -> Result<()> {
+    async fn write_leaving(
+        &self,
+        is_due: impl Fn(Instant) -> bool,
+        may_return: bool,
+    ) -> Result<()> {
         let mut gone = Vec::new();
         {
             let mut due = self.people.due();

@@ -6,7 +6,6 @@ mod contract;
 mod faults;
 mod list;
 mod ordering;
-mod postgres;
 #[allow(
     dead_code,
     unused_imports,
@@ -14,3 +13,5 @@ mod postgres;
 )]
 #[path = "../it/support/mod.rs"]
 mod support;
+
+use support::postgres;

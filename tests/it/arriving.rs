@@ -65,12 +65,7 @@ async fn a_reload_is_the_same_person_in_the_same_room() {
 async fn loading_pages_claims_nobody_and_writes_nothing() {
     let server = Server::start().await;
     let written = || {
-        let database = server.database();
-        let rows = |query: &str| -> Vec<String> {
-            let mut query = database.prepare(query).unwrap();
-            let rows = query.query_map([], |row| row.get(0)).unwrap();
-            rows.map(Result::unwrap).collect()
-        };
+        let rows = |query: &str| server.look(&format!("{query} order by 1"));
         [
             rows("select concat_ws(',', id, free, arrived_at, gone_at, traced_at) from users"),
             rows("select concat_ws(',', id, user_id, visit, left_at) from clients"),
@@ -301,7 +296,7 @@ async fn a_private_link_in_a_new_tab_is_the_new_persons_own_room() {
 
 #[tokio::test]
 async fn a_token_is_good_for_a_day_and_only_its_hash_is_kept() {
-    let server = Server::start().await;
+    let server = Server::on_a_file().await;
     let mut anna = server.tab().await;
     anna.says("I have left a trace").await;
     let name = anna.name();

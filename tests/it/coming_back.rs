@@ -172,7 +172,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn after_a_restored_copy_the_list_is_what_the_store_has() {
-    let mut server = Server::start().await;
+    let mut server = Server::on_a_file().await;
     let (mut anna, mut bob) = (server.tab().await, server.tab().await);
     anna.says("kept").await;
     bob.sees("kept").await;
@@ -215,7 +215,7 @@ async fn after_a_restored_copy_the_list_is_what_the_store_has() {
 
 #[tokio::test]
 async fn after_a_reset_everybody_is_new_in_an_empty_room() {
-    let mut server = Server::start().await;
+    let mut server = Server::on_a_file().await;
     let mut anna = server.tab().await;
     anna.says("before the flood").await;
     server.stop().await;

@@ -190,6 +190,6 @@ async fn whoever_made_a_group_is_never_handed_out() {
     anna.makes_group("mine").await;
     let name = anna.name();
     anna.closes().await;
-    let kept = format!("users where name = '{name}' and free = 0 and traced_at is not null");
+    let kept = format!("users where name = '{name}' and not free and traced_at is not null");
     assert_eq!(server.count(&kept), 1);
 }

@@ -21,6 +21,7 @@ mod private_rooms;
 mod program;
 mod reactions;
 mod refusals;
+#[allow(dead_code, reason = "it serves the stories of the other binaries too")]
 mod support;
 mod talking;
 mod typing;

@@ -208,16 +208,12 @@ async fn whom_nobody_has_been_is_not_found_and_what_is_typed_is_inert() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_search_shows_twenty_five_and_says_that_there_are_more() {
     let server = Server::with(|setup| setup.users = 0).await;
-    let database = rusqlite::Connection::open(server.file()).unwrap();
     for number in 0..27 {
         let name = format!("zoe{number:02}");
-        database
-            .execute(
-                "insert into users (name, email, arrived_at, traced_at, free, shuffle)
-                 values (?1, ?1 || '@example.com', 1, 1, 0, ?2)",
-                rusqlite::params![name, number],
-            )
-            .unwrap();
+        server.change(&format!(
+            "insert into users (name, email, arrived_at, traced_at, free, shuffle)
+             values ('{name}', '{name}@example.com', 1, 1, 0 = 1, {number})"
+        ));
     }
     let mut anna = server.tab().await;
     let expected: Vec<_> = (0..25).map(|number| format!("zoe{number:02}")).collect();

@@ -126,12 +126,12 @@ async fn an_outsider_finds_no_way_in_and_nothing_that_tells_there_is_a_room() {
     assert_eq!(answers[0].len(), 3, "{:#?}", answers[0]);
 
     // By every name it might have.
-    let id = server.database().query_row(
-        "select id, user_low, user_high from rooms where kind = 'private'",
-        [],
-        |row| Ok([row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?].map(|id| id.to_string())),
-    );
-    let [id, low, high] = id.unwrap();
+    let [id, low, high] = ["id", "user_low", "user_high"].map(|column| {
+        let ids = server.look(&format!(
+            "select {column} from rooms where kind = 'private'"
+        ));
+        ids[0].clone()
+    });
     for name in [
         room.clone(),
         format!("@{}", bob.name()),

@@ -3,15 +3,20 @@
 //! Whoever waits here waits for something to be so, never for time to pass; [`DEADLINE`] only
 //! ends a story that has gone wrong.
 
+pub(crate) mod balancer;
 pub(crate) mod device;
 pub(crate) mod door;
 pub(crate) mod page;
+pub(crate) mod postgres;
 pub(crate) mod program;
+pub(crate) mod redis;
 pub(crate) mod server;
 pub(crate) mod tab;
 pub(crate) mod wire;
 
 use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
 
 pub(crate) use device::Device;
 pub(crate) use door::{Answer, Door};
@@ -34,6 +39,8 @@ pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
 pub(crate) async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
     soon(what, async {
         let mut looks = tokio::time::interval(Duration::from_millis(10));
+        // Looking takes time too, in which the server is to have its turn.
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !is_so().await {
             looks.tick().await;
         }

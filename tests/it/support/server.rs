@@ -1,15 +1,17 @@
-//! A server in this process, on a port and a database of its own.
+//! A server in this process, on a port and a database of its own: one node on a file, or in the other
+//! forms that OVERWIRE_TEST_FORM names.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use overwire::chat::{self, Chat};
 use overwire::fake::FakeUsers;
 use overwire::model::{Millis, NodeId};
-use overwire::relay::InProcess;
+use overwire::relay::redis::RedisRelay;
+use overwire::relay::{InProcess, Relay};
 use overwire::socket;
 use overwire::store::{self, Store, Synchronous};
 use overwire::views::Views;
@@ -19,7 +21,35 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::balancer::{Balancer, Choice};
+use super::postgres::Database;
+use super::redis::Redis;
 use super::{Door, until};
+
+/// What a server consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One node on an SQLite file.
+    File,
+    /// One node on PostgreSQL.
+    Postgres,
+    /// Two nodes on PostgreSQL with Redis between them; people stay on theirs.
+    TwoNodes,
+    /// The same, where every connection goes to the other node than the one before.
+    Scattered,
+}
+
+impl Form {
+    fn chosen() -> Self {
+        match std::env::var("OVERWIRE_TEST_FORM").as_deref() {
+            Err(_) | Ok("file") => Self::File,
+            Ok("postgres") => Self::Postgres,
+            Ok("two-nodes") => Self::TwoNodes,
+            Ok("scattered") => Self::Scattered,
+            Ok(other) => panic!("OVERWIRE_TEST_FORM={other}"),
+        }
+    }
+}
 
 /// How a server is to be.
 #[derive(Clone, Debug)]
@@ -43,8 +73,17 @@ impl Setup {
 pub(crate) struct Server {
     pub(crate) door: Door,
     setup: Setup,
-    folder: TempDir,
-    running: Option<Running>,
+    kept: Kept,
+    /// Where each node listens.
+    nodes: Vec<SocketAddr>,
+    balancer: Option<Balancer>,
+    running: Vec<Running>,
+}
+
+/// Where everything is.
+enum Kept {
+    InFile(TempDir),
+    InDatabase(Database),
 }
 
 struct Running {
@@ -62,6 +101,15 @@ impl Server {
 
     /// A server that differs in something.
     pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        Self::of(Form::chosen(), change).await
+    }
+
+    /// A server of one node on a file, whatever the form of the others: for what is about files.
+    pub(crate) async fn on_a_file() -> Self {
+        Self::of(Form::File, |_| {}).await
+    }
+
+    async fn of(form: Form, change: impl FnOnce(&mut Setup)) -> Self {
         let mut setup = Setup {
             users: 30,
             chat: chat::Limits::default(),
@@ -73,51 +121,76 @@ impl Server {
             },
         };
         change(&mut setup);
-        let folder = tempfile::tempdir().unwrap();
+        let kept = match form {
+            Form::File => Kept::InFile(tempfile::tempdir().unwrap()),
+            _ => Kept::InDatabase(Database::fresh().await),
+        };
+        let balancer = match form {
+            Form::File | Form::Postgres => None,
+            Form::TwoNodes => Some(Balancer::start(Choice::ByPerson).await),
+            Form::Scattered => Some(Balancer::start(Choice::InTurn).await),
+        };
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (address, running) = run(&folder.path().join("overwire.db"), &setup, anywhere).await;
-        Self {
-            door: Door(address),
+        let mut server = Self {
+            door: Door(anywhere),
             setup,
-            folder,
-            running: Some(running),
+            kept,
+            nodes: vec![anywhere; if balancer.is_some() { 2 } else { 1 }],
+            balancer,
+            running: Vec::new(),
+        };
+        server.start_again().await;
+        server.door = Door(match &server.balancer {
+            Some(balancer) => balancer.address,
+            None => server.nodes[0],
+        });
+        server
+    }
+
+    /// Where the database is, of a server [on a file](Self::on_a_file).
+    #[track_caller]
+    pub(crate) fn file(&self) -> PathBuf {
+        match &self.kept {
+            Kept::InFile(folder) => folder.path().join("overwire.db"),
+            Kept::InDatabase(_) => panic!("it is in no file"),
         }
     }
 
-    /// Where the database is.
-    pub(crate) fn file(&self) -> PathBuf {
-        self.folder.path().join("overwire.db")
+    fn address(&self) -> String {
+        match &self.kept {
+            Kept::InFile(_) => self.file().to_str().unwrap().to_owned(),
+            Kept::InDatabase(database) => database.address(),
+        }
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
-        &self.running.as_ref().expect("it runs").store
+        &self.running.first().expect("it runs").store
     }
 
     /// Stops as on SIGTERM: what was sent is stored, every socket is closed.
     pub(crate) async fn stop(&mut self) {
-        let Running {
-            chat,
-            store,
-            stop,
-            serving,
-        } = self.running.take().expect("it runs");
-        let _ = stop.send(());
-        let (served, ()) = tokio::join!(serving, chat.stop(Duration::from_secs(3)));
-        served.unwrap();
-        store.close().await;
-        drop(chat);
-        // The lock beside the database is let go with the last hold on the store.
-        until("the store to be let go", async || {
-            Arc::strong_count(&store) == 1
-        })
-        .await;
+        assert!(!self.running.is_empty(), "it runs");
+        if let Some(balancer) = &self.balancer {
+            balancer.leads_to(Vec::new());
+        }
+        for running in self.running.drain(..) {
+            running.stop().await;
+        }
     }
 
     /// Starts again on the same database and the same port.
     pub(crate) async fn start_again(&mut self) {
-        assert!(self.running.is_none(), "it runs already");
-        let (_, running) = run(&self.file(), &self.setup, self.door.0).await;
-        self.running = Some(running);
+        assert!(self.running.is_empty(), "it runs already");
+        let address = self.address();
+        let relayed = self.balancer.is_some();
+        for node in &mut self.nodes {
+            let (listens, running) = run(&address, relayed, &self.setup, *node).await;
+            *node = listens;
+            self.running.push(running);
+        }
+        if let Some(balancer) = &self.balancer {
+            balancer.leads_to(self.nodes.clone());
+        }
     }
 
     pub(crate) async fn restart(&mut self) {
@@ -125,45 +198,68 @@ impl Server {
         self.start_again().await;
     }
 
-    /// The database, to look at.
-    pub(crate) fn database(&self) -> Connection {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-        Connection::open_with_flags(self.file(), flags).unwrap()
+    /// What a query finds, which is to be understood by every kind of database: of each row the first
+    /// column, as text.
+    #[track_caller]
+    pub(crate) fn look(&self, query: &str) -> Vec<String> {
+        let query = format!("select cast(it as text) from ({query}) found (it)");
+        match &self.kept {
+            Kept::InFile(_) => {
+                // It has no names for the columns of a query.
+                let query = query.replace(" found (it)", "").replacen(
+                    "select cast(it as text) from (",
+                    "with found (it) as (",
+                    1,
+                ) + " select cast(it as text) from found";
+                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+                let database = Connection::open_with_flags(self.file(), flags).unwrap();
+                let mut query = database.prepare(&query).unwrap();
+                let rows = query.query_map([], |row| row.get::<_, Option<String>>(0));
+                rows.unwrap()
+                    .map(|it| it.unwrap().unwrap_or_default())
+                    .collect()
+            }
+            Kept::InDatabase(database) => database.look_at_once(query),
+        }
+    }
+
+    /// Changes something past the server.
+    pub(crate) fn change(&self, sql: &str) {
+        match &self.kept {
+            Kept::InFile(_) => {
+                let database = Connection::open(self.file()).unwrap();
+                database.execute_batch(sql).unwrap();
+            }
+            Kept::InDatabase(database) => {
+                // As a query with no rows it is the same road.
+                database.look_at_once(sql.to_owned());
+            }
+        }
     }
 
     /// How many a query counts.
     #[track_caller]
     pub(crate) fn count(&self, query: &str) -> u64 {
-        let count: i64 = self
-            .database()
-            .query_row(&format!("select count(*) from {query}"), [], |row| {
-                row.get(0)
-            })
-            .unwrap();
-        count.unsigned_abs()
+        let count = self.look(&format!("select count(*) from {query}"));
+        count[0].parse().unwrap()
     }
 
     /// What is stored of a text.
     #[track_caller]
     pub(crate) fn stored(&self, text: &str) -> u64 {
-        let count: i64 = self
-            .database()
-            .query_row(
-                "select count(*) from messages where text = ?",
-                [text],
-                |row| row.get(0),
-            )
-            .unwrap();
-        count.unsigned_abs()
+        let text = text.replace('\'', "''");
+        self.count(&format!("messages where text = '{text}'"))
     }
 
     /// Clears up as if it were so much later.
     pub(crate) async fn later(&self, by: Duration) {
-        let node: i64 = self
-            .database()
-            .query_row("select id from nodes", [], |row| row.get(0))
-            .unwrap();
+        // The nodes are alive at that time too.
+        self.change(&format!(
+            "update nodes set lease_until = lease_until + {}",
+            by.as_millis()
+        ));
         let now = Millis::now().after(by);
+        let node: i64 = self.look("select id from nodes")[0].parse().unwrap();
         self.store().expire(NodeId(node), now).await.unwrap();
     }
 
@@ -178,15 +274,31 @@ impl Server {
 
     /// The names of those who are here, by the database.
     pub(crate) fn people_here(&self) -> Vec<String> {
-        let database = self.database();
-        let mut query = database
-            .prepare(
-                "select u.name from clients c join users u on u.id = c.user_id
-                 where c.left_at is null",
-            )
-            .unwrap();
-        let names = query.query_map([], |row| row.get(0)).unwrap();
-        names.map(Result::unwrap).collect()
+        self.look(
+            "select u.name from clients c join users u on u.id = c.user_id
+             where c.left_at is null",
+        )
+    }
+}
+
+impl Running {
+    async fn stop(self) {
+        let Self {
+            chat,
+            store,
+            stop,
+            serving,
+        } = self;
+        let _ = stop.send(());
+        let (served, ()) = tokio::join!(serving, chat.stop(Duration::from_secs(3)));
+        served.unwrap();
+        store.close().await;
+        drop(chat);
+        // The lock beside the database is let go with the last hold on the store.
+        until("the store to be let go", async || {
+            Arc::strong_count(&store) == 1
+        })
+        .await;
     }
 }
 
@@ -198,9 +310,13 @@ impl Deref for Server {
     }
 }
 
-async fn run(file: &Path, setup: &Setup, address: SocketAddr) -> (SocketAddr, Running) {
-    let file = file.to_str().unwrap();
-    let store = store::open(file, Synchronous::Normal, store::Access::Server)
+async fn run(
+    database: &str,
+    relayed: bool,
+    setup: &Setup,
+    address: SocketAddr,
+) -> (SocketAddr, Running) {
+    let store = store::open(database, Synchronous::Normal, store::Access::Server)
         .await
         .unwrap();
     if store.census().await.unwrap().users == 0 {
@@ -208,7 +324,13 @@ async fn run(file: &Path, setup: &Setup, address: SocketAddr) -> (SocketAddr, Ru
         store.add_users(users).await.unwrap();
     }
     let views = Arc::new(Views::new().unwrap());
-    let relay = Arc::new(InProcess::default());
+    let relay: Arc<dyn Relay> = match relayed {
+        true => {
+            let identity = store.identity().await.unwrap();
+            Arc::new(RedisRelay::new(&Redis::shared().address(), &identity).unwrap())
+        }
+        false => Arc::new(InProcess::default()),
+    };
     let chat = Chat::start(
         Arc::clone(&store),
         relay,

@@ -102,6 +102,7 @@ fn server() -> &'static Server {
 /// A database of one test.
 pub(crate) struct Database {
     name: String,
+    looker: OnceLock<std::sync::mpsc::Sender<Look>>,
 }
 
 impl Database {
@@ -132,7 +133,10 @@ impl Database {
         let name = format!("test{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let making = format!("create database {name} template {template}");
         look("postgres").await.batch_execute(&making).await.unwrap();
-        Self { name }
+        Self {
+            name,
+            looker: OnceLock::new(),
+        }
     }
 
     /// From now on the plan of everything that is done here is written to the log, and a table is read
@@ -199,10 +203,37 @@ impl Database {
         format!("postgres://postgres:secret@127.0.0.1:{port}/{}", self.name)
     }
 
+    /// Of each row that a query finds the first column, for whoever cannot wait.
+    pub(crate) fn look_at_once(&self, query: String) -> Vec<String> {
+        let looker = self.looker.get_or_init(|| looker(self.name.clone()));
+        let (sender, answer) = std::sync::mpsc::channel();
+        looker.send((query, sender)).unwrap();
+        answer.recv().expect("a query that can be answered")
+    }
+
     /// A look past the store.
     pub(crate) async fn look(&self) -> Client {
         look(&self.name).await
     }
+}
+
+type Look = (String, std::sync::mpsc::Sender<Vec<String>>);
+
+/// Looks on a thread of its own, by one connection.
+fn looker(database: String) -> std::sync::mpsc::Sender<Look> {
+    let (sender, looks) = std::sync::mpsc::channel::<Look>();
+    std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(async {
+            let client = look(&database).await;
+            for (query, answer) in looks {
+                let rows = client.query(&query, &[]).await.unwrap();
+                let rows = rows.iter().map(|row| row.get::<_, Option<String>>(0));
+                let _ = answer.send(rows.map(Option::unwrap_or_default).collect());
+            }
+        });
+    });
+    sender
 }
 
 /// Where the server's socket is.

@@ -1,0 +1,85 @@
+//! A Redis of the tests' own: started once, gone with the tests.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+/// Starts it, says so once it answers, and waits for its input to end, which it does however the tests
+/// end.
+const SCRIPT: &str = r#"
+    folder=$1
+    trap '' HUP INT TERM
+    redis-server --port 0 --unixsocket "$folder/socket" --dir "$folder" --save '' --appendonly no >"$folder/log" 2>&1 &
+    server=$!
+    until redis-cli -s "$folder/socket" ping 2>/dev/null | grep -q PONG; do
+        kill -0 $server 2>/dev/null || { cat "$folder/log"; exit 1; }
+    done
+    echo ready
+    exec >/dev/null
+    cat
+    kill -9 $server
+    rm -rf "$folder"
+"#;
+
+/// A running Redis.
+pub(crate) struct Redis {
+    folder: PathBuf,
+    /// It ends when its input does, which this holds open.
+    _running: Child,
+}
+
+impl Redis {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("overwire-redis")
+            .tempdir()
+            .unwrap()
+            .keep();
+        let mut child = Command::new("sh")
+            .args(["-c", SCRIPT, "sh"])
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = said.next().and_then(Result::ok).unwrap_or_default();
+        if first != "ready" {
+            let rest: Vec<String> = said.map_while(Result::ok).collect();
+            panic!(
+                "Redis (apt-get install redis-server) does not start: {first}\n{}",
+                rest.join("\n")
+            );
+        }
+        Self {
+            folder,
+            _running: child,
+        }
+    }
+
+    /// One for all tests that do not harm it: what belongs to different stores does not meet there.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Redis> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.join("socket")
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Does something by its own client program.
+    pub(crate) fn does(&self, words: &[&str]) -> String {
+        does(&self.socket(), words)
+    }
+}
+
+fn does(socket: &Path, words: &[&str]) -> String {
+    let mut client = Command::new("redis-cli");
+    let done = client.arg("-s").arg(socket).args(words).output().unwrap();
+    String::from_utf8_lossy(&done.stdout).trim().to_owned()
+}
