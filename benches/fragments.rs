@@ -12,7 +12,7 @@ use overwire::model::{
     RoomId, UserId, Version,
 };
 use overwire::protocol::{Action, Dialect, Frame};
-use overwire::store::{self, Access, Arrival, Arrived, Post, Store, Synchronous};
+use overwire::store::{self, Access, Arrival, Arrived, Post, Returning, Store, Synchronous};
 use overwire::views::Views;
 use overwire::websocket::{self, Decoder};
 use uuid::Uuid;
@@ -170,7 +170,7 @@ fn hand_out(criterion: &mut Criterion) {
     group.finish();
 }
 
-async fn newcomer(store: &dyn Store, node: NodeId) -> UserId {
+async fn newcomer(store: &dyn Store, node: NodeId) -> (Returning, UserId) {
     let mut spares = overwire::fake::FakeUsers::random();
     loop {
         let arrival = Arrival {
@@ -180,8 +180,9 @@ async fn newcomer(store: &dyn Store, node: NodeId) -> UserId {
             token: ResumeToken::random().hash(),
             spare: spares.next(),
         };
-        if let Arrived::As { user, .. } = store.arrive(arrival).await.expect("the store works") {
-            return user.id;
+        let arrived = store.arrive(arrival).await.expect("the store works");
+        if let Arrived::As { client, user, .. } = arrived {
+            return (client, user.id);
         }
     }
 }
@@ -196,13 +197,14 @@ fn keep(criterion: &mut Criterion) {
         let (store, node) = (path.to_string_lossy(), NodeId::random());
         let store = store::open(&store, synchronous, Access::Server);
         let store = runtime.block_on(store).expect("it opens");
-        let author = runtime.block_on(newcomer(&*store, node));
+        let (client, author) = runtime.block_on(newcomer(&*store, node));
         let room = runtime
             .block_on(store.group("hi", None))
             .expect("it answers");
         let room = room.expect("a default group").id;
         let post = || Post {
             node,
+            client,
             author,
             room,
             text: MessageText::new(TEXT, 4_000).expect("a good text"),

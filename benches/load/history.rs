@@ -94,11 +94,11 @@ async fn on_the_store(
     let address = database.to_string_lossy();
     let node = NodeId::random();
     let store = store::open(&address, Synchronous::Normal, Access::Server).await?;
-    let author = posts::newcomer(&*store, node).await?;
+    let author = posts::arrives(&*store, node).await?;
     let room = store.group("hi", None).await?.context("no room")?.id;
     store.close().await;
     drop(store);
-    let middle = MessageId(fill(database, room, author.0, length)?);
+    let middle = MessageId(fill(database, room, author.1.0, length)?);
     if length > 50 {
         crowd(database)?;
     }
@@ -134,7 +134,7 @@ async fn on_the_store(
 async fn post(
     store: &dyn Store,
     node: NodeId,
-    author: overwire::model::UserId,
+    author: (overwire::store::Returning, overwire::model::UserId),
     room: RoomId,
     rounds: usize,
     times: &mut Vec<f64>,
@@ -163,9 +163,10 @@ async fn people(
         let (client, user) = posts::arrives(store, node).await?;
         let entered = store.enter(client, user, Target::Room(room)).await?;
         acts[6].push(milliseconds(began.elapsed()));
-        ensure!(matches!(entered, Entered::Room(_)));
+        ensure!(matches!(entered.0, Entered::Room(_)));
         let react = React {
             node,
+            client,
             user,
             room,
             message,

@@ -187,7 +187,7 @@ fn on_the_store(
         let room = store.group("hi", None).await?.context("no room")?.id;
         let mut authors = Vec::new();
         for _ in 0..writers {
-            authors.push(newcomer(&*store, node).await?);
+            authors.push(arrives(&*store, node).await?);
         }
         let began = Instant::now();
         let each = options.each();
@@ -225,23 +225,19 @@ fn on_the_store(
 /// A message as the store takes it.
 pub(crate) fn post(
     node: NodeId,
-    author: UserId,
+    (client, author): (Returning, UserId),
     room: RoomId,
     key: Option<Uuid>,
 ) -> anyhow::Result<Post> {
     let text = MessageText::new(TEXT, 4000).map_err(|bad| anyhow::anyhow!("{bad:?}"))?;
     Ok(Post {
         node,
+        client,
         author,
         room,
         text,
         key,
     })
-}
-
-/// Somebody who may post.
-pub(crate) async fn newcomer(store: &dyn Store, node: NodeId) -> anyhow::Result<UserId> {
-    Ok(arrives(store, node).await?.1)
 }
 
 /// Somebody arrives who has not been here.

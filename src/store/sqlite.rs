@@ -2664,6 +2664,9 @@ mod tests {
         }
     }
 
+    /// A client, whose it is and its token.
+    type Somebody = (Returning, User, TokenHash);
+
     fn new_user(name: &str) -> NewUser {
         NewUser {
             name: name.to_owned(),
@@ -2671,7 +2674,7 @@ mod tests {
         }
     }
 
-    async fn arrive(store: &SqliteStore, name: &str) -> (Returning, User, TokenHash) {
+    async fn arrive(store: &SqliteStore, name: &str) -> Somebody {
         let token = ResumeToken::random().hash();
         let arrival = Arrival {
             node: NODE,
@@ -2686,10 +2689,11 @@ mod tests {
         }
     }
 
-    fn hello(author: UserId, room: RoomId) -> Post {
+    fn hello(author: &Somebody, room: RoomId) -> Post {
         Post {
             node: NODE,
-            author,
+            client: author.0,
+            author: author.1.id,
             room,
             text: MessageText::new("hello", 9).unwrap(),
             key: Some(Uuid::new_v4()),
@@ -2700,12 +2704,8 @@ mod tests {
         store.group("hi", None).await.unwrap().unwrap().id
     }
 
-    async fn entered(
-        store: &SqliteStore,
-        who: &(Returning, User, TokenHash),
-        to: Target,
-    ) -> RoomId {
-        match store.enter(who.0, who.1.id, to).await.unwrap() {
+    async fn entered(store: &SqliteStore, who: &Somebody, to: Target) -> RoomId {
+        match store.enter(who.0, who.1.id, to).await.unwrap().0 {
             Entered::Room(room) => room.id,
             other => panic!("{other:?}"),
         }
@@ -2720,19 +2720,19 @@ mod tests {
         entered(store, &anna, Target::Room(group)).await;
         let private = Target::Private(bob.1.name.clone());
         let private = entered(store, &anna, private).await;
-        let post = hello(anna.1.id, group);
+        let post = hello(&anna, group);
         let posted = store.post(post.clone()).await.unwrap();
         let Posted::New(message) = posted else {
             panic!("{posted:?}");
         };
         store.post(post).await.unwrap();
-        store.post(hello(anna.1.id, private)).await.unwrap();
-        store.post(hello(bob.1.id, private)).await.unwrap();
-        let seen = vec![(anna.1.id, private, MessageId(3))];
+        store.post(hello(&anna, private)).await.unwrap();
+        store.post(hello(&bob, private)).await.unwrap();
+        let seen = vec![(anna.0, anna.1.id, private, MessageId(3))];
         store.mark_read(seen).await.unwrap();
         store.groups(None, 50).await.unwrap();
         let name = GroupName::new("apes").unwrap();
-        store.make_group(anna.1.id, name).await.unwrap();
+        store.make_group(anna.0, anna.1.id, name).await.unwrap();
         store.groups(Some(anna.1.id), 50).await.unwrap();
         store.versions(vec![group, private]).await.unwrap();
         let page = store.newest(group).await.unwrap();
@@ -2742,6 +2742,7 @@ mod tests {
         for on in [true, false] {
             let react = React {
                 node: NODE,
+                client: bob.0,
                 user: bob.1.id,
                 room: group,
                 message: message.id,
@@ -2773,8 +2774,18 @@ mod tests {
             spare: None,
         };
         store.arrive(back).await.unwrap();
-        moderate(store, &anna.1, &bob.1, group, message.id).await;
-        sign_in_and_out(store, bob.2).await;
+        let anna = (
+            Returning {
+                visit: anna.0.visit + 1,
+                ..anna.0
+            },
+            anna.1,
+            anna.2,
+        );
+        moderate(store, &anna, &bob.1, group, message.id).await;
+        sign_in_and_out(store, &bob).await;
+        store.identity().await.unwrap();
+        store.strays(vec![anna.0, bob.0]).await.unwrap();
         store.leave(vec![anna.0, bob.0]).await.unwrap();
         store.renew_lease(NODE).await.unwrap();
         let later = Millis::now().after(MUCH_LATER);
@@ -2784,14 +2795,14 @@ mod tests {
     /// Somebody becomes a moderator, looks through everything and does what one does.
     async fn moderate(
         store: &SqliteStore,
-        by: &User,
+        by: &Somebody,
         other: &User,
         group: RoomId,
         message: MessageId,
     ) {
         let link = SessionToken::random().hash();
         store.add_admin_link(link).await.unwrap();
-        assert!(store.become_moderator(link, by.id).await.unwrap());
+        assert!(store.become_moderator(link, by.1.id).await.unwrap());
         let spare = new_user("moderator");
         let (token, password) = (SessionToken::random().hash(), PasswordHash("a".to_owned()));
         let session = NewSession {
@@ -2801,7 +2812,7 @@ mod tests {
         let arriving = store.arrive_as_moderator(link, spare, password, session);
         assert!(arriving.await.unwrap().is_none());
         let name = GroupName::new("bees").unwrap();
-        store.make_group(by.id, name).await.unwrap();
+        store.make_group(by.0, by.1.id, name).await.unwrap();
         let room = store.group("bees", None).await.unwrap().unwrap().id;
         let (name, on) = (GroupName::new("cats").unwrap(), true);
         for deed in [
@@ -2823,12 +2834,13 @@ mod tests {
         ] {
             let moderation = Moderation {
                 node: NODE,
-                by: by.id,
+                client: by.0,
+                by: by.1.id,
                 deed,
             };
             store.moderate(moderation).await.unwrap();
         }
-        store.groups(Some(by.id), 50).await.unwrap();
+        store.groups(Some(by.1.id), 50).await.unwrap();
         store.group_record(group).await.unwrap();
         store.group_records("a", "", 9).await.unwrap();
         store.person_records("a", "", 9).await.unwrap();
@@ -2842,18 +2854,18 @@ mod tests {
         };
         store.message_records(search).await.unwrap();
         store.deeds(i64::MAX, 9).await.unwrap();
-        store.end_moderator(&by.name).await.unwrap();
+        store.end_moderator(&by.1.name).await.unwrap();
     }
 
     /// A guest keeps who they are, and comes and goes by sessions.
-    async fn sign_in_and_out(store: &SqliteStore, guest: TokenHash) {
+    async fn sign_in_and_out(store: &SqliteStore, guest: &Somebody) {
         let token = || SessionToken::random().hash();
         let hash = |text: &str| PasswordHash(text.to_owned());
         let new = |token, former| NewSession { token, former };
         let (first, second) = (token(), token());
-        let kept = store.keep(guest, hash("a"), new(first, None)).await;
+        let kept = store.keep(guest.2, hash("a"), new(first, None)).await;
         let user = kept.unwrap().unwrap().session.user;
-        store.rename(user.id, None, 1).await.unwrap();
+        store.rename(guest.0, user.id, None, 1).await.unwrap();
         store.account("nobody").await.unwrap();
         let begun = store.begin_session(user.id, hash("a"), new(second, Some(first)));
         begun.await.unwrap().unwrap();
@@ -2998,6 +3010,16 @@ mod tests {
         Box::new(move |writing| add_user(writing.db, &new_user(name)).map(|_| ()))
     }
 
+    /// A user who is made at that moment, and writes by no client of theirs.
+    fn made(db: &Connection, name: &str) -> rusqlite::Result<Somebody> {
+        let user = add_user(db, &new_user(name))?.unwrap();
+        let client = Returning {
+            client: ClientId(0),
+            visit: 0,
+        };
+        Ok((client, user_of(db, user)?, TokenHash([0; 32])))
+    }
+
     fn users(db: &Connection) -> Vec<String> {
         let mut query = db.prepare("select name from users order by id").unwrap();
         let names = query.query_map([], |row| row.get(0)).unwrap();
@@ -3011,18 +3033,18 @@ mod tests {
         migrate(&mut db).unwrap();
         let half_done = Box::new(|writing: &mut Writing<'_>| {
             add_user(writing.db, &new_user("half"))?;
-            let author = add_user(writing.db, &new_user("author"))?.unwrap();
+            let author = made(writing.db, "author")?;
             let room = group(writing.db, None, "hi")?.unwrap().id;
             assert!(matches!(
-                post(writing, &hello(author, room), Millis::now())?,
+                post(writing, &hello(&author, room), Millis::now())?,
                 Posted::New(_)
             ));
             Err(rusqlite::Error::InvalidQuery)
         });
         let good = Box::new(|writing: &mut Writing<'_>| {
-            let author = add_user(writing.db, &new_user("author"))?.unwrap();
+            let author = made(writing.db, "author")?;
             let room = group(writing.db, None, "hi")?.unwrap().id;
-            post(writing, &hello(author, room), Millis::now()).map(|_| ())
+            post(writing, &hello(&author, room), Millis::now()).map(|_| ())
         });
         let (committed, told, changes) =
             in_one_batch(&db, vec![add("anna"), half_done, good, add("bob")]);
@@ -3060,15 +3082,15 @@ mod tests {
         let place = Place::new();
         let store = place.open().await;
         let mut changes = store.join(NODE).await.unwrap();
-        let (anna, room) = (arrive(&store, "anna").await.1.id, hi(&store).await);
-        let lost = hello(anna, room);
+        let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
+        let lost = hello(&anna, room);
         let lost = store.write(move |writing| {
             let posted = post(writing, &lost, Millis::now());
             writing.db.execute_batch("rollback")?;
             posted
         });
         assert!(lost.await.is_err());
-        let kept = store.post(hello(anna, room)).await.unwrap();
+        let kept = store.post(hello(&anna, room)).await.unwrap();
         assert!(matches!(kept, Posted::New(message) if message.made == 1));
         assert_eq!(changes.recv().await.unwrap().version.number, 1);
         assert!(changes.try_recv().is_err());
@@ -3125,6 +3147,21 @@ mod tests {
         let deleting = "delete from users where 1 = 1 -- in tests";
         assert!(store.read(|db| db.execute(deleting, [])).await.is_err());
         assert_eq!(store.census().await.unwrap().users, 1);
+    }
+
+    #[tokio::test]
+    async fn while_nobody_is_here_renewing_the_lease_writes_nothing() {
+        let place = Place::new();
+        let store = place.open().await;
+        store.join(NODE).await.unwrap();
+        let log = || std::fs::metadata(wal_of(&place.file())).unwrap().len();
+        let anna = arrive(&store, "anna").await.0;
+        for is_here in [true, false] {
+            let before = log();
+            store.renew_lease(NODE).await.unwrap();
+            assert_eq!(log() > before, is_here);
+            store.leave(vec![anna]).await.unwrap();
+        }
     }
 
     #[tokio::test]
@@ -3259,11 +3296,11 @@ mod tests {
     async fn what_was_acknowledged_is_in_the_files_at_that_moment() {
         let (place, crashed) = (Place::new(), Place::new());
         let store = Arc::new(place.open().await);
-        let (anna, room) = (arrive(&store, "anna").await.1.id, hi(&store).await);
+        let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
         let mut posting = tokio::task::JoinSet::new();
         for _ in 0..40 {
-            let store = Arc::clone(&store);
-            posting.spawn(async move { store.post(hello(anna, room)).await.unwrap() });
+            let (store, new) = (Arc::clone(&store), hello(&anna, room));
+            posting.spawn(async move { store.post(new).await.unwrap() });
         }
         posting.join_all().await;
         // The files as a crash would leave them; the shared memory is made anew.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use overwire::model::{DisplayName, MessageText, Millis, NodeId, RoomId, Target, UserId};
+use overwire::moderation::{Deed, Moderation};
 use overwire::store::{
     self, Access, Arrival, Arrived, CatchUp, Change, Entered, Post, Posted, Renamed, Store,
     StoreError, Synchronous,
@@ -12,7 +13,8 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::store::{
-    NODE, OTHER_NODE, Somebody, arrive, hi, ids, names, new_user, post, token, whole_room,
+    NODE, OTHER_NODE, Somebody, another, arrive, back, hi, ids, keep, moderator, names, new_user,
+    post, token, whole_room,
 };
 use crate::postgres::{Cut, Database, Proxy};
 
@@ -50,16 +52,22 @@ async fn arrive_on(store: &dyn Store, node: NodeId, name: &str) -> Somebody {
 }
 
 async fn enter(store: &dyn Store, who: &Somebody, target: Target) -> RoomId {
-    match store.enter(who.client, who.user.id, target).await.unwrap() {
+    match store
+        .enter(who.client, who.user.id, target)
+        .await
+        .unwrap()
+        .0
+    {
         Entered::Room(room) => room.id,
         other => panic!("{other:?}"),
     }
 }
 
-fn hello(node: NodeId, author: UserId, room: RoomId) -> Post {
+fn hello(node: NodeId, author: &Somebody, room: RoomId) -> Post {
     Post {
         node,
-        author,
+        client: author.client,
+        author: author.user.id,
         room,
         text: MessageText::new("hello", 9).unwrap(),
         key: Some(Uuid::new_v4()),
@@ -113,12 +121,12 @@ async fn a_pair_has_one_private_room_though_both_open_it_at_once() {
 async fn of_two_who_want_a_name_at_once_one_has_it() {
     let (_database, [here, there]) = two_nodes().await;
     for n in 0..10 {
-        let anna = arrive(&*here, &format!("anna{n}")).await.user.id;
+        let anna = arrive(&*here, &format!("anna{n}")).await;
         let bob = arrive_on(&*there, OTHER_NODE, &format!("bob{n}")).await;
         let name = || Some(DisplayName::new(&format!("Lee {n}")).unwrap());
         let (first, second) = tokio::join!(
-            here.rename(anna, name(), 1),
-            there.rename(bob.user.id, name(), 1)
+            here.rename(anna.client, anna.user.id, name(), 1),
+            there.rename(bob.client, bob.user.id, name(), 1)
         );
         let is_taken = |renamed: &Renamed| *renamed == Renamed::Taken;
         let taken = [first.unwrap(), second.unwrap()];
@@ -127,7 +135,7 @@ async fn of_two_who_want_a_name_at_once_one_has_it() {
         // Nor is a user made at that moment who would be called so.
         let name = DisplayName::new(&format!("Kim{n}")).unwrap();
         let (renamed, made) = tokio::join!(
-            here.rename(anna, Some(name), 1),
+            here.rename(anna.client, anna.user.id, Some(name), 1),
             there.add_users(vec![new_user(&format!("kim{n}"))])
         );
         assert_eq!(is_taken(&renamed.unwrap()), made.unwrap() == 1);
@@ -149,7 +157,7 @@ async fn versions_grow_by_one_and_ids_with_them_however_many_nodes_write() {
         writing.spawn(async move {
             let author = arrive_on(&*store, node, &format!("author{n}")).await;
             for m in 0..30 {
-                let new = hello(node, author.user.id, rooms[(n + m) % 2]);
+                let new = hello(node, &author, rooms[(n + m) % 2]);
                 assert!(matches!(store.post(new).await, Ok(Posted::New(_))));
             }
         });
@@ -249,8 +257,8 @@ async fn a_write_in_a_ring_of_those_who_wait_is_begun_anew() {
         let begin = format!("set deadlock_timeout = '1h'; begin; {first}");
         other.batch_execute(&begin).await.unwrap();
         let (of_anna, of_bob, ()) = tokio::join!(
-            store.post(hello(NODE, anna.user.id, rooms[0])),
-            store.post(hello(NODE, bob.user.id, rooms[1])),
+            store.post(hello(NODE, &anna, rooms[0])),
+            store.post(hello(NODE, &bob, rooms[1])),
             async {
                 somebody_waits(&look).await;
                 other.batch_execute(&second).await.unwrap();
@@ -286,10 +294,7 @@ async fn a_node_that_starts_disturbs_nobody_of_another() {
     assert_eq!(there.people_in(room, 9).await.unwrap().1, 1);
     // Nor does the history change that people's versions are of.
     let bob = arrive_on(&*there, OTHER_NODE, "bob").await;
-    there
-        .post(hello(OTHER_NODE, bob.user.id, room))
-        .await
-        .unwrap();
+    there.post(hello(OTHER_NODE, &bob, room)).await.unwrap();
     let rest = here.catch_up(room, Some(before.version)).await.unwrap();
     let CatchUp::Changes { version, .. } = rest else {
         panic!("{rest:?}");
@@ -307,6 +312,7 @@ async fn a_copy_is_another_life_though_a_lease_seems_to_stand_in_it() {
     let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
     post(&*store, &anna, room, "hello").await;
     let history = store.newest(room).await.unwrap().version.history;
+    let identity = store.identity().await.unwrap();
     store.close().await;
     let lease = format!(
         "insert into nodes (id, lease_until) values (7, {})",
@@ -317,6 +323,8 @@ async fn a_copy_is_another_life_though_a_lease_seems_to_stand_in_it() {
     let copy = database.copy().await;
     for (database, is_same) in [(database, true), (copy, false)] {
         let store = open(&database.address()).await;
+        assert_eq!(store.identity().await.unwrap() == identity, is_same);
+        let anna = back(&*store, &anna).await;
         post(&*store, &anna, room, "hello").await;
         let now = store.newest(room).await.unwrap().version.history;
         assert_eq!(now == history, is_same);
@@ -345,20 +353,22 @@ async fn the_clients_of_a_dead_node_go_with_its_lease_by_the_databases_clock() {
     let expire = async || {
         let due = "update users set free = false, gone_at = 0 where name = 'carl'";
         database.look().await.batch_execute(due).await.unwrap();
-        there.expire(OTHER_NODE, Millis::now()).await.unwrap();
+        there.expire(OTHER_NODE, Millis::now()).await.unwrap()
     };
-    expire().await;
+    assert_eq!(expire().await, []);
     assert_eq!(online(&*there).await, ["anna"]);
     clock_at(began + 15_000).await;
-    expire().await;
+    assert_eq!(expire().await, []);
     assert_eq!(online(&*there).await, ["anna"]);
     clock_at(began + 15_001).await;
     there.renew_lease(OTHER_NODE).await.unwrap();
-    expire().await;
+    assert_eq!(expire().await.len(), 1);
     assert!(online(&*there).await.is_empty());
     assert_eq!(there.people_in(room, 9).await.unwrap().1, 0);
     // Who is gone is nowhere, though their node does not know it yet.
-    enter(&*here, &anna, Target::Group("python".to_owned())).await;
+    let target = Target::Group("python".to_owned());
+    let entered = here.enter(anna.client, anna.user.id, target).await;
+    assert!(matches!(entered, Err(StoreError::Gone)));
     let python = group(&*here, "python").await;
     assert_eq!(here.people_in(python, 9).await.unwrap(), (vec![], 0));
 }
@@ -366,14 +376,106 @@ async fn the_clients_of_a_dead_node_go_with_its_lease_by_the_databases_clock() {
 #[tokio::test]
 async fn whoever_is_cut_off_with_their_node_keeps_what_they_are_called_for_a_while() {
     let (_database, [here, there]) = two_nodes().await;
-    let anna = arrive(&*here, "anna").await.user.id;
+    let anna = arrive(&*here, "anna").await;
     let bob = arrive_on(&*there, OTHER_NODE, "bob").await;
     let lee = || Some(DisplayName::new("Lee").unwrap());
-    here.rename(anna, lee(), 1).await.unwrap();
+    let renamed = here.rename(anna.client, anna.user.id, lee(), 1).await;
+    assert!(matches!(renamed.unwrap(), Renamed::As { .. }));
     here.close().await;
     assert_eq!(online(&*there).await, ["bob"]);
-    let renamed = there.rename(bob.user.id, lee(), 1).await.unwrap();
-    assert_eq!(renamed, Renamed::Taken);
+    let renamed = there.rename(bob.client, bob.user.id, lee(), 1).await;
+    assert_eq!(renamed.unwrap(), Renamed::Taken);
+}
+
+#[tokio::test]
+async fn nothing_is_stored_after_the_answer_that_its_author_is_banned() {
+    let (database, [here, there]) = two_nodes().await;
+    let anna = moderator(&*there, "anna").await;
+    let room = hi(&*here).await;
+    for n in 0..20 {
+        let bob = arrive(&*here, &format!("bob{n}")).await;
+        enter(&*here, &bob, Target::Room(room)).await;
+        let ban = Moderation {
+            node: OTHER_NODE,
+            client: anna.client,
+            by: anna.user.id,
+            deed: Deed::Ban {
+                name: bob.user.name.clone(),
+                on: true,
+            },
+        };
+        let (bans, before) = (Arc::clone(&there), whole_room(&*here, room).await.1);
+        let banned = tokio::spawn(async move {
+            bans.moderate(ban).await.unwrap();
+            whole_room(&*bans, room).await.1
+        });
+        let mut stored = before;
+        // Until it is seen, however long that takes.
+        loop {
+            match here.post(hello(NODE, &bob, room)).await {
+                Ok(Posted::New(_)) => stored += 1,
+                Err(StoreError::Gone) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(banned.await.unwrap(), stored);
+    }
+    assert_eq!(deadlocks(&database).await, 0);
+}
+
+#[tokio::test]
+async fn of_a_dead_nodes_people_each_is_told_of_once_though_two_nodes_clear_up_at_once() {
+    let (database, [here, there]) = two_nodes().await;
+    let room = hi(&*here).await;
+    for round in 0..5 {
+        let dead = NodeId(10 + round);
+        for n in 0..10 {
+            let who = arrive_on(&*here, dead, &format!("user{round}x{n}")).await;
+            enter(&*here, &who, Target::Room(room)).await;
+        }
+        let ended = format!("update nodes set lease_until = 0 where id = {}", dead.0);
+        database.look().await.batch_execute(&ended).await.unwrap();
+        let (first, second) = tokio::join!(
+            here.expire(NODE, Millis::now()),
+            there.expire(OTHER_NODE, Millis::now())
+        );
+        let told = [first.unwrap(), second.unwrap()].concat();
+        assert!(told.iter().all(|left| left.last && left.room == Some(room)));
+        let people: HashSet<UserId> = told.iter().map(|left| left.user.id).collect();
+        assert_eq!((told.len(), people.len()), (10, 10));
+    }
+}
+
+#[tokio::test]
+async fn whoever_leaves_one_node_is_here_while_they_are_on_another_and_the_last_to_leave_is_told() {
+    let (_database, [here, there]) = two_nodes().await;
+    let room = hi(&*here).await;
+    let anna = arrive(&*here, "anna").await;
+    let session = keep(&*here, &anna).await;
+    here.leave(vec![anna.client]).await.unwrap();
+    for _ in 0..10 {
+        let tabs = [
+            another(&*here, session).await,
+            another(&*there, session).await,
+            another(&*there, session).await,
+        ];
+        for (store, tab) in [&here, &there, &there].into_iter().zip(&tabs) {
+            enter(&**store, tab, Target::Room(room)).await;
+        }
+        let [left] = &there.leave(vec![tabs[2].client]).await.unwrap()[..] else {
+            panic!("one has left");
+        };
+        assert_eq!((left.room, left.last), (None, false));
+        // Of two at once one is the last.
+        let (first, second) = tokio::join!(
+            here.leave(vec![tabs[0].client]),
+            there.leave(vec![tabs[1].client])
+        );
+        let mut told = [first.unwrap(), second.unwrap()].concat();
+        told.sort_by_key(|left| left.last);
+        let told: Vec<_> = told.iter().map(|left| (left.room, left.last)).collect();
+        assert_eq!(told, [(None, false), (Some(room), true)]);
+    }
 }
 
 /// A node behind a proxy, with somebody in a room, and what it is told.
@@ -406,7 +508,7 @@ async fn a_commit_whose_answer_is_lost_has_happened_once_whether_it_was_done_or_
     for cut in [Cut::BeforeCommit, Cut::AfterCommit] {
         let mut it = behind_a_proxy().await;
         it.proxy.cut(cut);
-        let new = hello(NODE, it.anna.user.id, it.room);
+        let new = hello(NODE, &it.anna, it.room);
         let posted = it.store.post(new.clone()).await.unwrap();
         assert!(matches!(posted, Posted::New(ref message) if message.made == 1));
         assert_eq!(it.changes.recv().await.unwrap().version.number, 1);
@@ -422,7 +524,7 @@ async fn what_is_not_known_is_not_answered_and_told_once_it_is() {
     for (cut, was_done) in [(Cut::BeforeCommit, false), (Cut::AfterCommit, true)] {
         let mut it = behind_a_proxy().await;
         it.proxy.close_with_the_cut(cut);
-        let new = hello(NODE, it.anna.user.id, it.room);
+        let new = hello(NODE, &it.anna, it.room);
         let posted = it.store.post(new.clone()).await;
         assert!(matches!(posted, Err(StoreError::Database(_))), "{posted:?}");
         assert!(it.changes.try_recv().is_err());
@@ -451,7 +553,7 @@ async fn an_act_fails_rather_than_hangs_where_nothing_gets_through() {
     it.store.newest(it.room).await.unwrap();
     it.proxy.stall();
     let (posted, page) = tokio::join!(
-        it.store.post(hello(NODE, it.anna.user.id, it.room)),
+        it.store.post(hello(NODE, &it.anna, it.room)),
         it.store.newest(it.room)
     );
     assert!(matches!(posted, Err(StoreError::Database(_))), "{posted:?}");
@@ -508,7 +610,7 @@ async fn a_name_is_any_text_and_finds_nobody() {
         Target::Private(nothing.clone()),
     ] {
         let entered = store.enter(anna.client, anna.user.id, target).await;
-        assert_eq!(entered.unwrap(), Entered::NoSuchRoom);
+        assert_eq!(entered.unwrap().0, Entered::NoSuchRoom);
     }
     assert!(store.find_people(&nothing, 9).await.unwrap().is_empty());
     assert!(store.find_groups(&nothing, 9).await.unwrap().is_empty());

@@ -18,8 +18,8 @@ use overwire::moderation::{
 use overwire::protocol::{Dialect, Hello};
 use overwire::relay::InProcess;
 use overwire::store::{
-    self, Access, Amend, Amended, Arrival, Arrived, Begun, CatchUp, Census, Change, Entered,
-    NewSession, Post, Posted, React, Reacted, Renamed, Result, Returning, Session, Store,
+    self, Access, Amend, Amended, Arrival, Arrived, Begun, CatchUp, Census, Change, Entered, Left,
+    Moved, NewSession, Post, Posted, React, Reacted, Renamed, Result, Returning, Session, Store,
     StoreError, Synchronous,
 };
 use overwire::views::Views;
@@ -94,14 +94,15 @@ macro_rules! every_act_may_fail {
 }
 
 every_act_may_fail! {
+    identity() -> String;
     join(node: NodeId) -> mpsc::Receiver<Change>;
     renew_lease(node: NodeId) -> ();
-    expire(node: NodeId, now: Millis) -> ();
-    returning(token: TokenHash, session: Option<TokenHash>) -> Option<Returning>;
+    expire(node: NodeId, now: Millis) -> Vec<Left>;
+    returning(token: TokenHash, session: Option<TokenHash>) -> Option<(Returning, Option<NodeId>)>;
     arrive(arrival: Arrival) -> Arrived;
-    leave(clients: Vec<Returning>) -> ();
-    enter(client: Returning, user: UserId, target: Target) -> Entered;
-    leave_room(client: Returning) -> ();
+    leave(clients: Vec<Returning>) -> Vec<Left>;
+    enter(client: Returning, user: UserId, target: Target) -> (Entered, Moved);
+    leave_room(client: Returning) -> Moved;
     busiest_groups(limit: usize) -> Vec<Busy>;
     find_groups(beginning: &str, limit: usize) -> Vec<Busy>;
     keep(token: TokenHash, password: PasswordHash, session: NewSession) -> Option<Begun>;
@@ -110,8 +111,8 @@ every_act_may_fail! {
     session(token: TokenHash) -> Option<Session>;
     end_session(token: TokenHash) -> Option<Session>;
     change_password(session: TokenHash, was: PasswordHash, password: PasswordHash) -> Option<Session>;
-    private_room(user: UserId, name: &str) -> Entered;
-    rename(user: UserId, name: Option<DisplayName>, namesakes: u32) -> Renamed;
+    private_room(client: Returning, user: UserId, name: &str) -> Entered;
+    rename(client: Returning, user: UserId, name: Option<DisplayName>, namesakes: u32) -> Renamed;
     person_called(names: Vec<String>) -> Option<(usize, User)>;
     pair(room: RoomId) -> Option<[User; 2]>;
     post(post: Post) -> Posted;
@@ -120,9 +121,9 @@ every_act_may_fail! {
     amend(amend: Amend) -> Amended;
     react(react: React) -> Reacted;
     reactions_of(user: UserId, room: RoomId, first: MessageId, last: MessageId, limit: usize) -> Vec<(MessageId, Emoji)>;
-    mark_read(reads: Vec<(UserId, RoomId, MessageId)>) -> ();
+    mark_read(reads: Vec<(Returning, UserId, RoomId, MessageId)>) -> ();
     standing(user: UserId) -> Standing;
-    strays() -> Vec<ClientId>;
+    strays(clients: Vec<Returning>) -> Vec<ClientId>;
     add_admin_link(token: TokenHash) -> ();
     is_admin_link(token: TokenHash) -> bool;
     become_moderator(link: TokenHash, user: UserId) -> bool;
@@ -134,7 +135,7 @@ every_act_may_fail! {
     person_records(beginning: &str, after: &str, limit: usize) -> Vec<PersonRecord>;
     message_records(search: Search) -> FoundMessages;
     deeds(before: i64, limit: usize) -> Vec<DeedRecord>;
-    make_group(maker: UserId, name: GroupName) -> bool;
+    make_group(client: Returning, maker: UserId, name: GroupName) -> bool;
     groups(user: Option<UserId>, limit: usize) -> Vec<Room>;
     group(name: &str, me: Option<UserId>) -> Option<Room>;
     versions(rooms: Vec<RoomId>) -> Vec<Version>;
