@@ -294,6 +294,16 @@ impl Hub {
         })
     }
 
+    /// The users who look at a room from here and have signed in.
+    pub fn kept_in(&self, room: RoomId) -> Vec<UserId> {
+        let tabs = self.in_room(room);
+        let kept = tabs.iter().filter(|tab| tab.session().is_some());
+        let mut users: Vec<_> = kept.map(|tab| tab.user).collect();
+        users.sort_unstable();
+        users.dedup();
+        users
+    }
+
     /// How many people are here.
     pub fn people(&self) -> usize {
         lock(&self.users).len()

@@ -534,7 +534,9 @@ async fn older_messages(
     let ends = page.messages.first().zip(page.messages.last());
     if let Some((first, last)) = ends {
         let (first, last) = (first.id, last.id);
-        let mine = chat.reactions_among(client, here, first, last).await?;
+        let mine = chat
+            .reactions_among(client.user.id, here, first, last)
+            .await?;
         if !mine.is_empty() {
             let mine = chat.views.my_reactions(&mine)?.swapped(Swap::Append);
             chat.push(client, [mine]);

@@ -11,9 +11,9 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
 use super::{Chat, Result};
 use crate::json;
-use crate::model::{MessageId, RoomId, UserId, Version};
+use crate::model::{RoomId, UserId, Version};
 use crate::protocol::{Dialect, Frame, Push};
-use crate::relay::{Envelope, Heard, News, To};
+use crate::relay::{Envelope, Heard, News, Own, To};
 use crate::store::{CatchUp, Change, OwnReaction};
 
 /// How many changes are taken up at one time at most.
@@ -39,12 +39,13 @@ struct Early {
     rooms: HashMap<RoomId, (Instant, BTreeMap<u64, Step>)>,
 }
 
-/// A step of a room that another node made.
+/// What brings a room forward.
 struct Step {
     follows: u64,
     version: Version,
     frame: Frame,
     told: Told,
+    own: Vec<Own>,
 }
 
 /// What programs are told, in each of their dialects.
@@ -142,15 +143,7 @@ impl Chat {
             if let Some(last) = run.last() {
                 self.show_early(last.version.room, early);
             }
-            for change in run {
-                self.tell_partners(change);
-                if let Some(own) = &change.reaction
-                    && let Err(error) =
-                        self.tell_reactor(change.version.room, change.message.id, own)
-                {
-                    tracing::error!(?error, "a fragment failed");
-                }
-            }
+            run.iter().for_each(|change| self.tell_partners(change));
         }
         changes.clear();
     }
@@ -198,17 +191,19 @@ impl Chat {
                 together(frames.iter().flatten().cloned().collect()),
             )
         });
+        let own: Vec<_> = changes.iter().map(|change| self.own(change)).collect();
         self.bring_forward(Step {
             follows: first.version.number - 1,
             version: last.version,
             frame,
             told: told_together.collect(),
+            own: own.iter().flatten().cloned().collect(),
         })
         .await;
         if !others {
             return;
         }
-        for (n, (change, frame)) in changes.iter().zip(frames).enumerate() {
+        for (n, ((change, frame), own)) in changes.iter().zip(frames).zip(own).enumerate() {
             let version = change.version;
             self.tell_others(News::Change {
                 follows: version.number - 1,
@@ -218,18 +213,25 @@ impl Chat {
                     .iter()
                     .map(|(dialect, frames)| (*dialect, frames[n].clone()))
                     .collect(),
+                own,
             });
         }
     }
 
-    /// Whoever reacted sees in their tabs, and nobody else does, whether they have. It comes from the
-    /// one stream, so that of two tabs that say different things both end with what is stored.
-    fn tell_reactor(&self, room: RoomId, message: MessageId, own: &OwnReaction) -> Result<()> {
-        let frame = self.views.my_reaction(message, own.emoji, own.on)?.encode();
-        let user = own.user;
-        self.show_own(user, room, &frame);
-        self.tell_others(News::Own { user, room, frame });
-        Ok(())
+    /// Whoever reacted sees in their tabs, and nobody else does, whether they have. It comes with the
+    /// room's step, so that of two tabs that say different things both end with what is stored.
+    fn own(&self, change: &Change) -> Option<Own> {
+        let OwnReaction { user, emoji, on } = change.reaction?;
+        match self.views.my_reaction(change.message.id, emoji, on) {
+            Ok(push) => Some(Own {
+                user,
+                frame: push.encode(),
+            }),
+            Err(error) => {
+                tracing::error!(?error, "a fragment failed");
+                None
+            }
+        }
     }
 
     /// Shows something in the tabs that somebody has in a room, and in nobody else's.
@@ -239,6 +241,18 @@ impl Chat {
             if looks && tab.dialect == Dialect::V1 {
                 tab.push([frame.clone()]);
             }
+        }
+    }
+
+    /// Shows somebody's own reactions in a room as they are stored: steps that told of them were passed
+    /// over.
+    async fn show_own_again(&self, user: UserId, room: RoomId) {
+        if !self.hub.has_user(user) {
+            return;
+        }
+        match self.own_reactions(user, room).await {
+            Ok(frame) => self.show_own(user, room, &frame),
+            Err(failure) => tracing::warn!(?failure, "own reactions are not shown"),
         }
     }
 
@@ -283,6 +297,7 @@ impl Chat {
             Heard::News(envelope) => envelope,
             Heard::Following(To::Room(room)) => {
                 self.people.room_changed(room);
+                self.tell_others(News::WhoTypes(room));
                 return self.compare(vec![room]).await;
             }
             Heard::Following(To::User(user)) => {
@@ -298,12 +313,14 @@ impl Chat {
                 version,
                 frame,
                 told,
+                own,
             } => {
                 let step = Step {
                     follows,
                     version,
                     frame,
                     told,
+                    own: own.into_iter().collect(),
                 };
                 self.follow(step, early).await;
             }
@@ -313,7 +330,7 @@ impl Chat {
                 by_other,
                 told,
             } => self.take_written(user, room, by_other, told.as_ref()),
-            News::Own { user, room, frame } => self.show_own(user, room, &frame),
+            News::WhoTypes(room) => self.tell_typists(room),
             News::Notice { user, frame } => self.show_notice(user, &frame),
             News::Ended(user) => {
                 self.accounts.ended(user);
@@ -347,7 +364,7 @@ impl Chat {
         while let Some(Some(shown)) = self.hub.shown(room)
             && let Some(step) = early.next(room, shown.number)
         {
-            self.show(step);
+            self.show(&step);
         }
     }
 
@@ -366,20 +383,30 @@ impl Chat {
         match self.hub.shown(room) {
             // Nobody here looks at it.
             None => {}
-            Some(Some(shown)) if step.version.number <= shown.number => {}
+            Some(Some(shown)) if step.version.number <= shown.number => {
+                for user in step.own.iter().map(|own| own.user) {
+                    self.show_own_again(user, room).await;
+                }
+            }
             Some(Some(shown)) if shown.number < step.follows => {
                 self.fill(room, shown).await;
                 self.want_page(room);
+                for user in step.own.iter().map(|own| own.user) {
+                    self.show_own_again(user, room).await;
+                }
             }
-            Some(_) => self.show(step),
+            Some(_) => self.show(&step),
         }
     }
 
-    fn show(self: &Arc<Self>, step: Step) {
+    fn show(self: &Arc<Self>, step: &Step) {
         let room = step.version.room;
         let frames = std::slice::from_ref(&step.frame);
         self.hub
             .show(room, step.follows, step.version, frames, &step.told);
+        for own in &step.own {
+            self.show_own(own.user, room, &own.frame);
+        }
         self.want_page(room);
     }
 
@@ -424,6 +451,10 @@ impl Chat {
                 Some(pushes) => {
                     let frames: Vec<_> = pushes.iter().map(Push::encode).collect();
                     self.hub.show(room, after.number, version, &frames, &[]);
+                    // Who reacted on another node is not known; guests did not, who are on one.
+                    for user in self.hub.kept_in(room) {
+                        self.show_own_again(user, room).await;
+                    }
                 }
                 None => self.hub.skip_to(room, version),
             },

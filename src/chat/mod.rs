@@ -501,7 +501,10 @@ impl Chat {
         self.relay.follow(self.node, To::Room(room.id));
         let read = async {
             self.look_again_at(client, room).await?;
-            let mine = self.my_reactions(client, room.id).await?;
+            let mine = match outbox.dialect {
+                Dialect::V1 => Some(self.own_reactions(client.user.id, room.id).await?),
+                _ => None,
+            };
             let (rest, version) = self.rest(outbox.dialect, room.id, after).await?;
             Ok((mine, rest, version))
         };
@@ -552,33 +555,30 @@ impl Chat {
         }
     }
 
-    /// Which of the reactions in a room are mine. Of very many the newest are told, and what the tab
-    /// knows of others stays.
-    async fn my_reactions(&self, client: &Client, room: RoomId) -> Result<Option<Frame>> {
-        if client.outbox.dialect != Dialect::V1 {
-            return Ok(None);
-        }
+    /// Which of the reactions in a room are somebody's own. Of very many the newest are told, and what
+    /// the tab knows of others stays.
+    async fn own_reactions(&self, user: UserId, room: RoomId) -> Result<Frame> {
         let (first, last) = (MessageId(0), MessageId(i64::MAX));
-        let mine = self.reactions_among(client, room, first, last).await?;
+        let mine = self.reactions_among(user, room, first, last).await?;
         let push = self.views.my_reactions(&mine)?;
         let push = match mine.len() < REACTIONS_AT_ONCE {
             true => push,
             false => push.swapped(Swap::Append),
         };
-        Ok(Some(push.encode()))
+        Ok(push.encode())
     }
 
     async fn reactions_among(
         &self,
-        client: &Client,
+        user: UserId,
         room: RoomId,
         first: MessageId,
         last: MessageId,
     ) -> Result<Vec<(MessageId, Emoji)>> {
-        let (me, limit) = (client.user.id, REACTIONS_AT_ONCE);
+        let limit = REACTIONS_AT_ONCE;
         Ok(self
             .store
-            .reactions_of(me, room, first, last, limit)
+            .reactions_of(user, room, first, last, limit)
             .await?)
     }
 

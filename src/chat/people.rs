@@ -255,8 +255,7 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
                     .attempt("renewing the lease", chat.renew_lease())
                     .await;
             }
-            let leaving = chat.write_leaving(|at| at <= now, false);
-            people.attempt("leaving", leaving).await;
+            people.attempt("leaving", chat.write_leaving(now)).await;
             people.attempt("reading", chat.write_reads()).await;
             if is_due(expired, EXPIRE_EVERY) {
                 expired = Some(now);
@@ -299,9 +298,7 @@ pub(super) async fn finish(chat: &Chat) {
     let people = &chat.people;
     // Before they leave: what somebody has seen is written for a client that stands.
     people.attempt("reading", chat.write_reads()).await;
-    // Those who were here come back, to this node or another.
-    let leaving = chat.write_leaving(|_| true, true);
-    people.attempt("leaving", leaving).await;
+    people.attempt("leaving", chat.end()).await;
     people.finished.store(true, Ordering::Relaxed);
 }
 
@@ -425,6 +422,20 @@ impl Chat {
         });
     }
 
+    /// Another node has somebody in a room from now on, who is to see who types there.
+    pub(super) fn tell_typists(&self, room: RoomId) {
+        let typists = self.people.due().typing.of(room);
+        for user in typists {
+            if self.hub.has_user(user.id) {
+                self.tell_others(News::Typing {
+                    room,
+                    user,
+                    on: true,
+                });
+            }
+        }
+    }
+
     /// What somebody was typing in a room has been sent, or they have gone.
     pub(super) fn stops_typing(&self, room: RoomId, user: &User) {
         if self.people.types(room, user, false) {
@@ -441,15 +452,18 @@ impl Chat {
         }
     }
 
-    async fn write_leaving(
-        &self,
-        is_due: impl Fn(Instant) -> bool,
-        may_return: bool,
-    ) -> Result<()> {
+    /// Whoever is here still is about to come back, to another node or to this one's next start.
+    async fn end(&self) -> Result<()> {
+        let left = self.store.end(self.node).await?;
+        self.have_left(left, true);
+        Ok(())
+    }
+
+    async fn write_leaving(&self, now: Instant) -> Result<()> {
         let mut gone = Vec::new();
         {
             let mut due = self.people.due();
-            while let Some((_, client, user)) = due.leaving.pop_front_if(|next| is_due(next.0)) {
+            while let Some((_, client, user)) = due.leaving.pop_front_if(|next| next.0 <= now) {
                 gone.push((client, user));
             }
         }
@@ -470,7 +484,7 @@ impl Chat {
                 self.people.due().names.remove(user);
             }
         }
-        self.have_left(left, may_return);
+        self.have_left(left, false);
         Ok(())
     }
 
@@ -754,9 +768,9 @@ impl Chat {
         if people.is_err() {
             self.people.due().online_changed = true;
         }
-        let people = people?;
-        let here = Some(self.hub.people());
-        let here = here.filter(|here| people.len() == LISTED && *here > LISTED);
+        let (people, here) = people?;
+        let here = usize::try_from(here).ok();
+        let here = here.filter(|here| *here > people.len());
         let list = self.views.users_online(&people, here)?.encode();
         self.hub.show_online(people.len(), &list);
         Ok(())

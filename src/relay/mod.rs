@@ -32,6 +32,8 @@ pub enum News {
         frame: Frame,
         /// What programs are told there, in each of their dialects, if it is anything to them.
         told: Vec<(Dialect, Option<Frame>)>,
+        /// What whoever did it is shown beside, and nobody else.
+        own: Option<Own>,
     },
     /// Who is in a room is out of date; of the lobby, how many are in the groups.
     Presence(RoomId),
@@ -75,15 +77,8 @@ pub enum News {
         /// What this person's programs are told, if it is a new message to them.
         told: Option<Frame>,
     },
-    /// What somebody's tabs in a room are to show, and nobody else's.
-    Own {
-        /// Whose.
-        user: UserId,
-        /// Where.
-        room: RoomId,
-        /// What.
-        frame: Frame,
-    },
+    /// A node has somebody in a room from now on: who types there?
+    WhoTypes(RoomId),
     /// What all pages of somebody are to say.
     Notice {
         /// Whose.
@@ -124,6 +119,15 @@ pub enum News {
     Missed,
 }
 
+/// What a reaction comes to for whoever reacted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Own {
+    /// Who.
+    pub user: UserId,
+    /// What their tabs that look at the room are shown.
+    pub frame: Frame,
+}
+
 /// Who is to hear of something: the nodes on which somebody needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum To {
@@ -146,10 +150,10 @@ impl News {
             Self::Presence(room)
             | Self::Came { room, .. }
             | Self::Went { room, .. }
-            | Self::Typing { room, .. } => To::Room(*room),
+            | Self::Typing { room, .. }
+            | Self::WhoTypes(room) => To::Room(*room),
             Self::Mine(user)
             | Self::Written { user, .. }
-            | Self::Own { user, .. }
             | Self::Notice { user, .. }
             | Self::Ended(user)
             | Self::Banned(user) => To::User(*user),

@@ -383,6 +383,9 @@ pub trait Store: Send + Sync + 'static {
     /// spare one. Handing a user to somebody new ends the tokens they had.
     async fn arrive(&self, arrival: Arrival) -> Result<Arrived>;
 
+    /// The node works no more: its clients are gone, who may be back in a moment, and its lease ends.
+    async fn end(&self, node: NodeId) -> Result<Vec<Left>>;
+
     /// These clients have gone, unless somebody came back to them meanwhile. Answers which have.
     async fn leave(&self, clients: Vec<Returning>) -> Result<Vec<Left>>;
 
@@ -602,8 +605,8 @@ pub trait Store: Send + Sync + 'static {
     /// What brings a reader who has `after` up to date; without it, the newest page.
     async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp>;
 
-    /// Those who are here, longest first, at most `limit`; each of them once.
-    async fn people_online(&self, limit: usize) -> Result<Vec<Person>>;
+    /// Those who are here, longest first, at most `limit`, each of them once; and how many they are.
+    async fn people_online(&self, limit: usize) -> Result<(Vec<Person>, u64)>;
 
     /// Those who look at a group, longest first, at most `limit`, each of them once; and how many
     /// they are. Of a private room nobody.

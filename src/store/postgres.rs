@@ -307,6 +307,13 @@ impl Store for PostgresStore {
         .await
     }
 
+    async fn end(&self, node: NodeId) -> Result<Vec<Left>> {
+        self.write(Rooms::none(), node, |writing, node| {
+            Box::pin(people::end(writing.db, *node, writing.now))
+        })
+        .await
+    }
+
     async fn leave(&self, clients: Vec<Returning>) -> Result<Vec<Left>> {
         let rooms = Rooms::of(clients.iter().map(|client| client.client).collect());
         self.write(rooms, clients, |writing, clients| {
@@ -739,8 +746,8 @@ impl Store for PostgresStore {
         there(found.await?)
     }
 
-    async fn people_online(&self, limit: usize) -> Result<Vec<Person>> {
-        self.ask(async |db| people::online(db, limit).await).await
+    async fn people_online(&self, limit: usize) -> Result<(Vec<Person>, u64)> {
+        self.read(async |db| people::online(db, limit).await).await
     }
 
     async fn people_in(&self, room: RoomId, limit: usize) -> Result<(Vec<Person>, u64)> {

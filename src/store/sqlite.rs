@@ -1300,6 +1300,21 @@ fn leave(db: &Connection, clients: &[Returning], now: Millis) -> rusqlite::Resul
     Ok(all)
 }
 
+fn end(db: &Connection, node: NodeId, now: Millis) -> rusqlite::Result<Vec<Left>> {
+    let clients = db
+        .prepare_cached("select id, visit from clients where left_at is null and node_id = ?")?
+        .query_map([node.0], |row| {
+            Ok(Returning {
+                client: ClientId(row.get(0)?),
+                visit: row.get(1)?,
+            })
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    db.prepare_cached("delete from nodes where id = ?")?
+        .execute([node.0])?;
+    leave(db, &clients, now)
+}
+
 /// The client is here no more.
 fn left(db: &Connection, client: ClientId, user: UserId, now: Millis) -> rusqlite::Result<Left> {
     let room = go_out(db, client)?;
@@ -1924,6 +1939,11 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn end(&self, node: NodeId) -> Result<Vec<Left>> {
+        self.write(move |writing| end(writing.db, node, Millis::now()))
+            .await
+    }
+
     async fn leave(&self, clients: Vec<Returning>) -> Result<Vec<Left>> {
         self.write(move |writing| leave(writing.db, &clients, Millis::now()))
             .await
@@ -2407,23 +2427,33 @@ impl Store for SqliteStore {
         self.read(move |db| catch_up(db, room, after)).await
     }
 
-    async fn people_online(&self, limit: usize) -> Result<Vec<Person>> {
+    async fn people_online(&self, limit: usize) -> Result<(Vec<Person>, u64)> {
         self.read(move |db| {
-            db.prepare_cached(&format!(
-                "select {USER} from clients c join users u on u.id = c.user_id
+            let people = db
+                .prepare_cached(&format!(
+                    "select {USER} from clients c join users u on u.id = c.user_id
                  where c.left_at is null and not exists (
                     select 1 from clients o where o.user_id = c.user_id and o.left_at is null
                     and (o.arrived_at, o.id) < (c.arrived_at, c.id))
                  order by c.arrived_at, c.id limit ?"
-            ))?
-            .query_map([limit as i64], |row| {
-                Ok(Person {
-                    user: user(row)?,
-                    unread: 0,
-                    online: true,
-                })
-            })?
-            .collect()
+                ))?
+                .query_map([limit as i64], |row| {
+                    Ok(Person {
+                        user: user(row)?,
+                        unread: 0,
+                        online: true,
+                    })
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            let count = match people.len() < limit {
+                true => people.len() as u64,
+                false => db
+                    .prepare_cached(
+                        "select count(distinct user_id) from clients where left_at is null",
+                    )?
+                    .query_one([], |row| row.get(0))?,
+            };
+            Ok((people, count))
         })
         .await
     }
@@ -3176,7 +3206,7 @@ mod tests {
         let beside = place.try_to_open(Access::Beside).await.unwrap();
         assert_eq!(beside.add_users(vec![new_user("bob")]).await.unwrap(), 1);
         beside.close().await;
-        assert_eq!(store.people_online(9).await.unwrap().len(), 1);
+        assert_eq!(store.people_online(9).await.unwrap().0.len(), 1);
         assert_eq!(store.census().await.unwrap().users, 2);
         store.close().await;
         // What stands beside keeps no server out.

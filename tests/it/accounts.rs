@@ -539,7 +539,7 @@ async fn behind_https_the_cookie_is_for_that_host_and_scheme_alone() {
 
 #[tokio::test]
 async fn one_person_has_one_pace_in_all_tabs() {
-    let server = Server::with(|setup| {
+    let server = Server::alone(|setup| {
         setup.chat.pace_burst = 5;
         setup.chat.pace_per_second = Some(1);
     })

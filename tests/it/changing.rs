@@ -60,6 +60,7 @@ async fn a_deleted_message_leaves_a_quiet_line_and_its_text_is_pushed_to_nobody(
     let server = Server::start().await;
     let (mut anna, mut bob) = (server.tab().await, server.tab().await);
     anna.says("a secret by mistake").await;
+    bob.sees("a secret by mistake").await;
     bob.says("hm?").await;
     let id = id_of(&anna, "a secret by mistake");
     let mark = bob.pushes.len();

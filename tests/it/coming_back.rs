@@ -349,7 +349,7 @@ async fn a_refused_message_is_answered_with_its_key() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_reads_slowly_falls_behind_and_catches_up_without_loss_or_doubles() {
-    let server = Server::with(|setup| setup.unlimited()).await;
+    let server = Server::alone(|setup| setup.unlimited()).await;
     let (mut anna, mut bob) = (server.tab().await, server.tab().await);
     bob.loses_the_network();
     bob.receive_buffer = Some(4_096);

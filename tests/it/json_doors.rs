@@ -503,7 +503,7 @@ async fn a_reaction_is_no_news_to_a_program() {
 
 #[tokio::test]
 async fn limits_and_origins_are_those_of_the_page() {
-    let server = Server::start().await;
+    let server = Server::alone(|_| {}).await;
     let mut handshake = through("/ws/chat/hi/");
     handshake
         .headers
@@ -531,7 +531,7 @@ async fn limits_and_origins_are_those_of_the_page() {
 
 #[tokio::test]
 async fn a_private_message_reaches_a_program_however_slow_it_is() {
-    let server = Server::with(|setup| setup.unlimited()).await;
+    let server = Server::alone(|setup| setup.unlimited()).await;
     let mut slow = Program::at(&server, "/ws/chat/hi/").await;
     let name = slow.name().await;
     let mut anna = server.tab().await;

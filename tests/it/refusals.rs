@@ -363,7 +363,7 @@ async fn too_much_at_once_is_refused_and_can_be_done_a_moment_later() {
 
 #[tokio::test]
 async fn one_connection_too_many_from_an_address_is_told_and_closed() {
-    let server = Server::with(|setup| setup.access.connections_per_address = Some(2)).await;
+    let server = Server::alone(|setup| setup.access.connections_per_address = Some(2)).await;
     let (mut anna, bob) = (server.tab().await, server.tab().await);
     let mut carol = Tab::load(server.door, "/chat/hi/").await;
     carol.opens_socket().await;
@@ -404,7 +404,7 @@ async fn is_answered(stream: &mut TcpStream) -> bool {
 
 #[tokio::test]
 async fn connections_that_never_ask_for_anything_are_bounded_too() {
-    let server = Server::with(|setup| setup.access.connections_per_address = Some(1)).await;
+    let server = Server::alone(|setup| setup.access.connections_per_address = Some(1)).await;
     let mut anna = server.tab().await;
     let connect = async || TcpStream::connect(server.door.0).await.unwrap();
     let mut silent = Vec::new();
@@ -423,7 +423,7 @@ async fn connections_that_never_ask_for_anything_are_bounded_too() {
 
 #[tokio::test]
 async fn the_connections_of_a_trusted_proxy_are_not_its_own() {
-    let server = Server::with(|setup| {
+    let server = Server::alone(|setup| {
         setup.access.connections_per_address = Some(1);
         setup.access.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     })
@@ -439,7 +439,7 @@ async fn the_connections_of_a_trusted_proxy_are_not_its_own() {
 #[tokio::test]
 async fn who_asks_and_never_reads_the_answers_is_dropped() {
     let server =
-        Server::with(|setup| setup.access.stalled_after = Duration::from_millis(300)).await;
+        Server::alone(|setup| setup.access.stalled_after = Duration::from_millis(300)).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let stream = socket.connect(server.door.0).await.unwrap();
@@ -464,7 +464,7 @@ async fn who_asks_and_never_reads_the_answers_is_dropped() {
 
 #[tokio::test]
 async fn behind_a_trusted_proxy_each_browser_has_its_own_address() {
-    let server = Server::with(|setup| {
+    let server = Server::alone(|setup| {
         setup.access.connections_per_address = Some(1);
         setup.access.trusted_proxies =
             vec!["127.0.0.1".parse::<std::net::IpAddr>().unwrap().into()];
@@ -497,7 +497,7 @@ async fn behind_a_trusted_proxy_each_browser_has_its_own_address() {
 
 #[tokio::test]
 async fn without_a_trusted_proxy_a_forwarded_address_is_not_believed() {
-    let server = Server::with(|setup| setup.access.connections_per_address = Some(1)).await;
+    let server = Server::alone(|setup| setup.access.connections_per_address = Some(1)).await;
     let _anna = server.tab().await;
     let mut bob = Tab::load(server.door, "/chat/hi/").await;
     let mut handshake = bob.handshake();
@@ -524,7 +524,7 @@ async fn who_answers_no_pings_is_dropped_and_who_does_stays() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_stops_reading_is_cut_loose_and_nobody_else_notices() {
-    let server = Server::with(|setup| {
+    let server = Server::alone(|setup| {
         setup.unlimited();
         setup.socket.drain_within = Duration::from_millis(500);
     })

@@ -915,6 +915,17 @@ pub(super) async fn end_nodes(
     }
 }
 
+pub(super) async fn end(db: &impl GenericClient, node: NodeId, now: Millis) -> Sql<Vec<Left>> {
+    sql::run(
+        db,
+        "update sessions set seen_at = $1 where id in
+            (select session_id from clients where left_at is null and node_id = $2)",
+        &[&now.0, &node.0],
+    )
+    .await?;
+    end_nodes(db, &[node.0], now).await
+}
+
 pub(super) async fn expire(db: &impl GenericClient, node: NodeId, now: Millis) -> Sql<Vec<Left>> {
     // A node that renews its lease at this moment is before this or after it.
     let dead = sql::all(
@@ -1006,8 +1017,8 @@ fn person_in(row: &Row) -> Sql<Person> {
     })
 }
 
-pub(super) async fn online(db: &impl GenericClient, limit: usize) -> Sql<Vec<Person>> {
-    sql::all(
+pub(super) async fn online(db: &impl GenericClient, limit: usize) -> Sql<(Vec<Person>, u64)> {
+    let people = sql::all(
         db,
         &format!(
             "select {USER}, 0::bigint, true from clients c join users u on u.id = c.user_id
@@ -1019,7 +1030,17 @@ pub(super) async fn online(db: &impl GenericClient, limit: usize) -> Sql<Vec<Per
         &[&(limit as i64)],
         person_in,
     )
-    .await
+    .await?;
+    let count = match people.len() < limit {
+        true => people.len() as u64,
+        false => {
+            let sql = "select count(distinct user_id) from clients where left_at is null";
+            sql::one(db, sql, &[], |row| sql::count(row, 0))
+                .await?
+                .unwrap_or(0)
+        }
+    };
+    Ok((people, count))
 }
 
 pub(super) async fn people_in(

@@ -79,7 +79,7 @@ async fn group(store: &dyn Store, name: &str) -> RoomId {
 }
 
 async fn online(store: &dyn Store) -> Vec<String> {
-    let people = store.people_online(9).await.unwrap();
+    let people = store.people_online(9).await.unwrap().0;
     names(&people).into_iter().map(str::to_owned).collect()
 }
 
@@ -96,7 +96,7 @@ async fn nobody_is_ever_given_to_two_by_two_nodes() {
     let all = arriving.join_all().await;
     let users: HashSet<UserId> = all.iter().map(|somebody| somebody.user.id).collect();
     assert_eq!(users.len(), 100);
-    assert_eq!(stores[1].people_online(200).await.unwrap().len(), 100);
+    assert_eq!(stores[1].people_online(200).await.unwrap().0.len(), 100);
     let seeded = |somebody: &&Somebody| somebody.user.name.starts_with("seed");
     assert_eq!(all.iter().filter(seeded).count(), 30);
 }

@@ -794,7 +794,7 @@ async fn whoever_comes_back_is_who_they_were(backend: &impl Backend) {
     );
     assert_eq!(store.returning(token(), None).await.unwrap(), None);
     store.leave(vec![somebody.client]).await.unwrap();
-    assert!(store.people_online(9).await.unwrap().is_empty());
+    assert!(store.people_online(9).await.unwrap().0.is_empty());
 
     let (returning, node) = store
         .returning(somebody.token, None)
@@ -810,7 +810,7 @@ async fn whoever_comes_back_is_who_they_were(backend: &impl Backend) {
     assert_eq!(client.client, somebody.client.client);
     assert_eq!(client.visit, somebody.client.visit + 1);
     assert_eq!(
-        names(&store.people_online(9).await.unwrap()),
+        names(&store.people_online(9).await.unwrap().0),
         [user.name.as_str()]
     );
     // The token is the one they had.
@@ -855,9 +855,9 @@ async fn a_socket_that_goes_late_does_not_take_its_successor_along(backend: &imp
         panic!("{arrived:?}");
     };
     store.leave(vec![former.client]).await.unwrap();
-    assert_eq!(names(&store.people_online(9).await.unwrap()), ["anna"]);
+    assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
     store.leave(vec![client]).await.unwrap();
-    assert!(store.people_online(9).await.unwrap().is_empty());
+    assert!(store.people_online(9).await.unwrap().0.is_empty());
 }
 
 async fn an_untouched_user_is_free_again_after_a_while_and_not_before(backend: &impl Backend) {
@@ -1029,18 +1029,18 @@ async fn the_clients_of_a_dead_node_go_with_its_lease(backend: &impl Backend) {
         expire_after(&*store, LEASE - Duration::from_secs(5)).await,
         []
     );
-    let online = store.people_online(9).await.unwrap();
+    let online = store.people_online(9).await.unwrap().0;
     assert_eq!(names(&online), ["anna", "bob"]);
     let told = expire_after(&*store, LEASE + Duration::from_secs(5)).await;
     assert_eq!(told, [gone(&bob, Some(room), true)]);
     nothing_is_done_for(&*store, &bob).await;
-    assert_eq!(names(&store.people_online(9).await.unwrap()), ["anna"]);
+    assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
     // Bob has a new socket here by his token; only then the other node's goes.
     let arrived = come_back(&*store, bob.client, bobs_token).await;
     assert!(matches!(arrived, Arrived::As { user, .. } if user.name == "bob"));
     let told = store.leave(vec![anna.client, bob.client]).await.unwrap();
     assert_eq!(told, [gone(&anna, None, true)]);
-    assert_eq!(names(&store.people_online(9).await.unwrap()), ["bob"]);
+    assert_eq!(names(&store.people_online(9).await.unwrap().0), ["bob"]);
 }
 
 async fn those_who_were_here_before_a_restart_are_gone_and_may_come_back(backend: &impl Backend) {
@@ -1048,7 +1048,7 @@ async fn those_who_were_here_before_a_restart_are_gone_and_may_come_back(backend
     let anna = arrive(&*store, "anna").await;
     store.close().await;
     let store = backend.open().await;
-    assert!(store.people_online(9).await.unwrap().is_empty());
+    assert!(store.people_online(9).await.unwrap().0.is_empty());
     let (returning, _) = store.returning(anna.token, None).await.unwrap().unwrap();
     let arrived = come_back(&*store, returning, anna.token).await;
     assert!(matches!(arrived, Arrived::As { user, .. } if user == anna.user));
@@ -2171,19 +2171,19 @@ async fn those_here_are_listed_longest_first(backend: &impl Backend) {
     for name in ["dora", "anna", "carl", "bob"] {
         all.push(arrive(&*store, name).await);
     }
-    let online = store.people_online(3).await.unwrap();
+    let online = store.people_online(3).await.unwrap().0;
     assert_eq!(names(&online), ["dora", "anna", "carl"]);
     assert!(online.iter().all(|person| person.online));
     // Somebody whose socket is taken over has been here all the time; somebody who left has not.
     let taken_over = come_back(&*store, all[0].client, all[0].token).await;
     assert!(matches!(taken_over, Arrived::As { .. }));
     store.leave(vec![all[1].client]).await.unwrap();
-    let online = store.people_online(9).await.unwrap();
+    let online = store.people_online(9).await.unwrap().0;
     assert_eq!(names(&online), ["dora", "carl", "bob"]);
     later_than_now().await;
     let back = come_back(&*store, all[1].client, all[1].token).await;
     assert!(matches!(back, Arrived::As { .. }));
-    let online = store.people_online(9).await.unwrap();
+    let online = store.people_online(9).await.unwrap().0;
     assert_eq!(names(&online), ["dora", "carl", "bob", "anna"]);
 }
 
@@ -2361,7 +2361,7 @@ async fn whoever_keeps_their_name_is_known_by_the_session_alone(backend: &impl B
     let by_session = store.returning(anna.token, Some(session)).await;
     assert_eq!(by_session.unwrap(), None);
     // The guest's socket is there still, so nobody has gone.
-    assert_eq!(names(&store.people_online(9).await.unwrap()), ["anna"]);
+    assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
     let overtaken = come_back(&*store, anna.client, anna.token).await;
     assert_eq!(overtaken, Arrived::Overtaken);
 
@@ -2459,7 +2459,7 @@ async fn a_session_begins_by_the_password_and_ends_with_its_clients(backend: &im
 
     assert_eq!(store.session(phone).await.unwrap().unwrap().user, anna.user);
     store.end_session(phone).await.unwrap().unwrap();
-    assert_eq!(store.people_online(9).await.unwrap(), []);
+    assert_eq!(store.people_online(9).await.unwrap().0, []);
     assert_eq!(store.people_in(hi(&*store).await, 9).await.unwrap().1, 0);
 }
 
@@ -2528,7 +2528,7 @@ async fn somebody_here_by_several_clients_is_listed_and_counted_once(backend: &i
     ];
     let room = hi(&*store).await;
     let check = async |online: &[&str], inside: &[&str]| {
-        assert_eq!(names(&store.people_online(9).await.unwrap()), online);
+        assert_eq!(names(&store.people_online(9).await.unwrap().0), online);
         let (people, count) = store.people_in(room, 9).await.unwrap();
         assert_eq!(
             (names(&people), count),
@@ -2575,7 +2575,7 @@ async fn a_reset_leaves_the_default_groups_and_nothing_else(backend: &impl Backe
     );
     assert_eq!(store.returning(anna.token, None).await.unwrap(), None);
     assert_eq!(store.session(session).await.unwrap(), None);
-    assert!(store.people_online(9).await.unwrap().is_empty());
+    assert!(store.people_online(9).await.unwrap().0.is_empty());
     let groups = store.groups(None, 50).await.unwrap();
     assert_eq!(groups.len(), 4);
     // A room of before is not one of now, so nobody's version can be mistaken.
@@ -3013,7 +3013,7 @@ async fn whoever_is_banned_cannot_come_back_as_who_they_were(backend: &impl Back
     }
     assert_eq!(store.returning(bob.token, None).await.unwrap(), None);
     assert!(store.people_in(hi, 9).await.unwrap().0.is_empty());
-    assert_eq!(names(&store.people_online(9).await.unwrap()), ["anna"]);
+    assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
     assert_eq!(store.session(session.token).await.unwrap(), None);
     assert_eq!(store.account("carl").await.unwrap(), None);
     let begun = store.begin_session(guest.user.id, hash, session).await;

@@ -100,6 +100,7 @@ every_act_may_fail! {
     expire(node: NodeId, now: Millis) -> Vec<Left>;
     returning(token: TokenHash, session: Option<TokenHash>) -> Option<(Returning, Option<NodeId>)>;
     arrive(arrival: Arrival) -> Arrived;
+    end(node: NodeId) -> Vec<Left>;
     leave(clients: Vec<Returning>) -> Vec<Left>;
     enter(client: Returning, user: UserId, target: Target) -> (Entered, Moved);
     leave_room(client: Returning) -> Moved;
@@ -144,7 +145,7 @@ every_act_may_fail! {
     changed_among(room: RoomId, first: MessageId, last: MessageId, after: u64) -> Page;
     worded_since(room: RoomId, after: u64) -> (Vec<Message>, Version);
     catch_up(room: RoomId, after: Option<Version>) -> CatchUp;
-    people_online(limit: usize) -> Vec<Person>;
+    people_online(limit: usize) -> (Vec<Person>, u64);
     people_in(room: RoomId, limit: usize) -> (Vec<Person>, u64);
     people_of(user: UserId, limit: usize) -> Vec<Person>;
     find_people(beginning: &str, limit: usize) -> Vec<Person>;

@@ -104,6 +104,16 @@ impl Server {
         Self::of(Form::chosen(), change).await
     }
 
+    /// A server of one node, whatever the form of the others, which is reached without anything
+    /// between: for what each node looks after by itself.
+    pub(crate) async fn alone(change: impl FnOnce(&mut Setup)) -> Self {
+        let form = match Form::chosen() {
+            Form::File => Form::File,
+            Form::Postgres | Form::TwoNodes | Form::Scattered => Form::Postgres,
+        };
+        Self::of(form, change).await
+    }
+
     /// A server of one node on a file, whatever the form of the others: for what is about files.
     pub(crate) async fn on_a_file() -> Self {
         Self::of(Form::File, |_| {}).await

@@ -225,8 +225,17 @@ impl Tab {
             self.sends("New message", json!({ "message": text }));
             return self.sees(text).await;
         }
-        let key = self.writes(text);
+        let (key, room) = (self.writes(text), self.room());
         self.is_settled(&key).await;
+        // The key may be settled before the list has come as far.
+        if !text.starts_with('/') {
+            self.until("one's own message in the list", |tab| {
+                let list = tab.page.get("messages-list").into_iter();
+                let mut shown = list.flat_map(Element::all);
+                tab.room() != room || shown.any(|one| one.attribute("data-key") == Some(&key))
+            })
+            .await;
+        }
     }
 
     /// Writes a message in the room on show and waits for nothing. Answers its key.
