@@ -205,6 +205,19 @@ pub enum Command {
     /// Make or unmake moderators, beside a server that may be running
     #[command(subcommand)]
     Admin(AdminCommand),
+    /// Move the whole chat from one database to another, of either kind; no server may run on them
+    ///
+    /// The one to move from stays as it is. The other is made if it is not there (a PostgreSQL
+    /// database itself has to be) and must hold nobody and nothing said. Afterwards all that was
+    /// written is read back and compared: it holds the whole chat, or nothing.
+    MigrateStore {
+        /// The database to move from, an address as --database takes
+        #[arg(value_name = "FROM", env = "OVERWIRE_FROM", hide_env_values = true)]
+        from: store::Address,
+        /// The database to move to
+        #[arg(value_name = "TO", env = "OVERWIRE_TO", hide_env_values = true)]
+        to: store::Address,
+    },
 }
 
 /// What is done about moderators on the command line.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
 use overwire::chat::Chat;
 use overwire::config::{self, AdminCommand, Command, Config, LogFormat};
 use overwire::fake::FakeUsers;
@@ -13,7 +14,7 @@ use overwire::model::ResumeToken;
 use overwire::protocol::ADMIN_LINK_PATH;
 use overwire::relay::redis::RedisRelay;
 use overwire::relay::{InProcess, Relay};
-use overwire::store::{self, Store};
+use overwire::store::{self, Store, moving};
 use overwire::views::Views;
 use overwire::web::{self, Access, Web};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -29,6 +30,8 @@ const STOP_SOCKETS: Duration = Duration::from_millis(3_500);
 const STOP_REQUESTS: Duration = Duration::from_secs(3);
 /// After so long it ends, whatever is not finished: within the five seconds that are promised.
 const STOP: Duration = Duration::from_millis(4_500);
+/// From this many steps on there is a progress bar.
+const MANY: u64 = 10_000;
 /// How long the server may take to say whether it is well.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         match &config.command {
             Some(Command::Healthcheck) => healthcheck(&config.listen).await,
             Some(Command::Admin(command)) => admin(&config, command).await,
+            Some(Command::MigrateStore { from, to }) => migrate_store(from, to).await,
             None => serve(&config).await,
         }
     });
@@ -192,7 +196,7 @@ async fn seed(store: &dyn Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks a server whether it is well. The address it listens on may stand for all of them.
+/// Makes and unmakes moderators.
 async fn admin(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
     let database = &config.database;
     anyhow::ensure!(
@@ -226,6 +230,30 @@ async fn admin(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
     done
 }
 
+/// Moves the chat and says what has been moved.
+async fn migrate_store(from: &store::Address, to: &store::Address) -> anyhow::Result<()> {
+    let style = ProgressStyle::with_template("{bar:40} {percent}% ({eta} left)")?;
+    let mut shown: Option<ProgressBar> = None;
+    let mut progress = |done: u64, of: u64| {
+        if of >= MANY {
+            let begin = || ProgressBar::new(of).with_style(style.clone());
+            shown.get_or_insert_with(begin).set_position(done);
+        }
+    };
+    let moved = moving::move_chat(from, to, &mut progress).await;
+    if let Some(bar) = shown {
+        bar.finish_and_clear();
+    }
+    let moved = moved.with_context(|| format!("could not move the chat from {from} to {to}"))?;
+    println!("Moved the chat from {from} to {to} and compared what has come:");
+    for (table, rows) in moved.rows {
+        println!("{rows:>12} {}", table.replace('_', " "));
+    }
+    println!("{from} is as it was. Start the server on the other: overwire --database {to}");
+    Ok(())
+}
+
+/// Asks a server whether it is well. The address it listens on may stand for all of them.
 async fn healthcheck(listen: &str) -> anyhow::Result<()> {
     let asked = async {
         let mut address = tokio::net::lookup_host(listen)

@@ -3,6 +3,7 @@
 //! What a person may run into (no such room, a key already known) is a value; a [`StoreError`] is
 //! a failure of ours. Nothing here knows HTML, sockets or who is listening.
 
+pub mod moving;
 pub mod postgres;
 pub mod sqlite;
 

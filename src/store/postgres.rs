@@ -31,7 +31,7 @@ use crate::moderation::{
 };
 
 mod moderation;
-mod opening;
+pub(super) mod opening;
 mod people;
 mod rooms;
 mod sql;

@@ -50,6 +50,8 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/sqlite/0007_accounts.sql"),
     include_str!("migrations/sqlite/0008_moderation.sql"),
 ];
+/// The version that the tables come to.
+pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
 const DEFAULT_GROUPS: &str = include_str!("migrations/sqlite/default_groups.sql");
 
 /// How many writes share one transaction at most.
@@ -59,7 +61,7 @@ const CHANGES_WAITING: usize = 4096;
 /// How many readers, and so reads at one time.
 const READERS: u32 = 4;
 /// How long SQLite waits for another process's lock.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the write-ahead log is looked at.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// From this size on, in bytes, the write-ahead log is copied into the database.
@@ -323,7 +325,7 @@ fn open_file(path: &Path, synchronous: Synchronous, access: Access) -> Result<Sq
 }
 
 /// Which file is at a path.
-fn file_at(path: &Path) -> std::io::Result<(u64, u64)> {
+pub(super) fn file_at(path: &Path) -> std::io::Result<(u64, u64)> {
     std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
@@ -336,7 +338,7 @@ impl Opened {
 
 /// The file that a path leads to, through whatever links; it need not be there yet. SQLite follows
 /// links as well, so the lock and the write-ahead log are to be found there and nowhere else.
-fn real_path(path: &Path) -> std::io::Result<PathBuf> {
+pub(super) fn real_path(path: &Path) -> std::io::Result<PathBuf> {
     let mut path = path.to_owned();
     loop {
         match path.canonicalize() {
@@ -357,7 +359,7 @@ fn real_path(path: &Path) -> std::io::Result<PathBuf> {
 }
 
 /// The path with something after its name.
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
@@ -367,13 +369,13 @@ fn wal_of(path: &Path) -> PathBuf {
     beside(path, "-wal")
 }
 
-fn lock_of(path: &Path) -> PathBuf {
+pub(super) fn lock_of(path: &Path) -> PathBuf {
     beside(path, ".lock")
 }
 
 /// Takes the advisory lock of a server, and says whether its file is new. The system lets go of it
 /// when the process ends, however it ends.
-fn lock(path: &Path) -> Result<(File, bool)> {
+pub(super) fn lock(path: &Path) -> Result<(File, bool)> {
     let place = lock_of(path);
     loop {
         let (file, is_new) = match File::create_new(&place) {
@@ -403,8 +405,8 @@ fn lock(path: &Path) -> Result<(File, bool)> {
     }
 }
 
-fn migrate(db: &mut Connection) -> Result<()> {
-    let known = MIGRATIONS.len() as i64;
+pub(super) fn migrate(db: &mut Connection) -> Result<()> {
+    let known = NEWEST;
     // Two programs may open a new file at the same moment: the lock comes before the look.
     let migration = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let found: i64 = migration.pragma_query_value(None, "user_version", |row| row.get(0))?;

@@ -5,6 +5,7 @@
 mod contract;
 mod faults;
 mod list;
+mod moving;
 mod ordering;
 #[allow(
     dead_code,

@@ -338,6 +338,7 @@ async fn a_key_settles_in_a_room_that_was_closed_and_tells_nothing_of_it() {
     let room = bob.room();
     let key = bob.writes("before");
     bob.is_settled(&key).await;
+    anna.enters_group("python").await;
     let restrict = json!({ "room": desk.room("python"), "on": true });
     desk.does(
         "Restrict group",
@@ -346,9 +347,11 @@ async fn a_key_settles_in_a_room_that_was_closed_and_tells_nothing_of_it() {
         "moderators only",
     )
     .await;
-    bob.is_closed().await;
-    bob.reconnects().await;
-    anna.enters_group("!python").await;
+    for tab in [&mut anna, &mut bob] {
+        tab.is_closed().await;
+        tab.reconnects().await;
+    }
+    anna.sees("before").await;
     let reaction = json!({ "message": anna.messages()[0].id, "emoji": "🎉", "on": true });
     anna.sends("React", reaction);
     anna.hears_all().await;

@@ -455,3 +455,56 @@ async fn a_moderator_is_made_and_unmade_on_the_command_line() {
     let (_, log) = server.ends().await;
     assert!(!log.contains(query), "{log}");
 }
+
+#[tokio::test]
+async fn a_chat_is_moved_to_another_database_and_goes_on_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let [old, new, back] = ["old.db", "new.db", "back.db"].map(|name| folder.path().join(name));
+    let server = Program::start(&old, &[]).await;
+    let listen = server.door.0.to_string();
+    let mut anna = server.tab().await;
+    anna.says("hello").await;
+    let migrate = async |from: &std::path::Path, to: &std::path::Path| {
+        let [from, to] = [from, to].map(|path| path.to_str().unwrap());
+        let output = run(&["migrate-store", from, to]).await;
+        let [said, complained] =
+            [output.stdout, output.stderr].map(|words| String::from_utf8(words).unwrap());
+        (output.status.code(), said, complained)
+    };
+    let (code, said, complained) = migrate(&old, &new).await;
+    assert_eq!((code, &*said), (Some(1), ""), "a server runs on it");
+    assert!(complained.contains("stop it first"), "{complained}");
+    let name = anna.name();
+    server.signal("TERM");
+    assert_eq!(anna.is_closed().await, Some(1012));
+    server.ends().await;
+
+    let (code, said, complained) = migrate(&old, &new).await;
+    assert_eq!((code, &*complained), (Some(0), ""));
+    assert!(said.contains("30 users\n"), "{said}");
+    assert!(said.contains("1 messages\n"), "{said}");
+    assert!(
+        said.contains("--database") && said.contains("new.db"),
+        "{said}"
+    );
+    let (code, _, complained) = migrate(&old, &new).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        complained.contains("already holds 30 users"),
+        "{complained}"
+    );
+    let (code, ..) = migrate(&new, &back).await;
+    assert_eq!(code, Some(0));
+    let (code, _, complained) = migrate(&folder.path().join("mistyped.db"), &back).await;
+    assert_eq!(code, Some(1));
+    assert!(complained.contains("there is no chat in"), "{complained}");
+    let output = run(&["migrate-store", old.to_str().unwrap()]).await;
+    assert_eq!(output.status.code(), Some(2));
+
+    // The tab never learns that it was another database.
+    let _server = Program::start(&back, &["--listen", &listen]).await;
+    anna.connects().await;
+    assert_eq!(anna.name(), name);
+    anna.says("here again").await;
+    assert_eq!(anna.texts(), ["hello", "here again"]);
+}

@@ -15,6 +15,8 @@ const MIGRATIONS: [&str; 1] = [concat!(
     include_str!("../migrations/postgres/0001_chat.sql"),
     include_str!("../migrations/postgres/default_groups.sql"),
 )];
+/// The version that the tables come to.
+pub(in crate::store) const NEWEST: i64 = MIGRATIONS.len() as i64;
 pub(super) const DEFAULT_GROUPS: &str = include_str!("../migrations/postgres/default_groups.sql");
 
 /// The oldest PostgreSQL that will do, as it numbers itself.
@@ -26,10 +28,10 @@ const WAIT: Duration = Duration::from_secs(10);
 /// How long bytes may stay unanswered on the way.
 const UNANSWERED: Duration = Duration::from_secs(10);
 /// What the advisory lock of those who migrate is known by.
-const MIGRATING: i64 = 0x6f76_6572_7769_7265;
+pub(in crate::store) const MIGRATING: i64 = 0x6f76_6572_7769_7265;
 
 /// What an address says. It is not repeated, since it may hold a password.
-pub(super) fn configuration(address: &str) -> Result<Config> {
+pub(in crate::store) fn configuration(address: &str) -> Result<Config> {
     let mut config: Config = address.parse().map_err(|_| {
         StoreError::Address(
             "the address of the PostgreSQL database cannot be read; it is like \
@@ -46,14 +48,18 @@ pub(super) fn configuration(address: &str) -> Result<Config> {
 
 /// What a connection is for.
 #[derive(Clone, Copy)]
-pub(super) enum Purpose {
+pub(in crate::store) enum Purpose {
     Reading,
     /// By this writer.
     Writing(i64, Synchronous),
 }
 
 /// So many connections at most.
-pub(super) fn connections(config: &Config, purpose: Purpose, most: usize) -> Result<Pool> {
+pub(in crate::store) fn connections(
+    config: &Config,
+    purpose: Purpose,
+    most: usize,
+) -> Result<Pool> {
     let mut config = config.clone();
     config.application_name(match purpose {
         Purpose::Reading => "overwire".to_owned(),
@@ -101,7 +107,7 @@ async fn begin(db: &Client, purpose: Purpose) -> Sql<()> {
 
 /// Begins a new history where the last one was of another life of this database, which may have
 /// gone on elsewhere; and where this is so.
-async fn continue_history(db: &Client, or_where: &str) -> Sql<()> {
+pub(in crate::store) async fn continue_history(db: &Client, or_where: &str) -> Sql<()> {
     // A server that was started again, be it another machine's, may have been put back to an earlier
     // moment. A dump that was put back has other tables; a copy is another database.
     db.batch_execute(&format!(
@@ -125,8 +131,8 @@ pub(super) async fn start(db: &Client) -> Sql<()> {
 }
 
 /// Makes what is missing, while others that want the same wait.
-pub(super) async fn migrate(db: &mut Object) -> Result<()> {
-    let known = MIGRATIONS.len() as i64;
+pub(in crate::store) async fn migrate(db: &mut Object) -> Result<()> {
+    let known = NEWEST;
     let migration = db.transaction().await?;
     migration
         .batch_execute("set local statement_timeout = 0")
