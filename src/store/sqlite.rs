@@ -1417,9 +1417,6 @@ fn private_room_with(
     let Some(with) = person(db, name)? else {
         return Ok(Entered::NoSuchRoom);
     };
-    if moderation::standing(db, me)?.banned {
-        return Ok(Entered::NoSuchRoom);
-    }
     if with.id == me {
         return Ok(Entered::Oneself);
     }

