@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use overwire::model::{
     DisplayName, Emoji, GroupName, MessageId, MessageText, Millis, NewUser, NodeId, PasswordHash,
-    ResumeToken, RoomId, Target, TokenHash, User, UserId, Version,
+    ResumeToken, RoomId, Target, TokenHash, User, Version,
 };
 use overwire::moderation::{Deed, Moderated, Moderation};
 use overwire::store::moving::{self, MoveError, Moved};
@@ -115,8 +115,15 @@ async fn arrive(store: &dyn Store, name: &str, resume: Option<(Returning, TokenH
     }
 }
 
+async fn come_back(store: &dyn Store, who: &Somebody) -> Somebody {
+    let back = store.returning(who.token, None).await.unwrap();
+    let (back, _) = back.expect("a client that is known");
+    arrive(store, "nobody", Some((back, who.token))).await
+}
+
 async fn enter(store: &dyn Store, who: &Somebody, target: Target) -> RoomId {
-    match store.enter(who.client, who.user.id, target).await.unwrap() {
+    let entered = store.enter(who.client, who.user.id, target);
+    match entered.await.unwrap().0 {
         Entered::Room(room) => room.id,
         other => panic!("{other:?}"),
     }
@@ -124,20 +131,22 @@ async fn enter(store: &dyn Store, who: &Somebody, target: Target) -> RoomId {
 
 async fn group(store: &dyn Store, maker: &Somebody, name: &str) -> RoomId {
     let new = GroupName::new(name).unwrap();
-    assert!(store.make_group(maker.user.id, new).await.unwrap());
+    let made = store.make_group(maker.client, maker.user.id, new);
+    assert!(made.await.unwrap());
     store.group(name, None).await.unwrap().unwrap().id
 }
 
 async fn try_to_post(
     store: &dyn Store,
-    author: UserId,
+    author: &Somebody,
     room: RoomId,
     text: &str,
     key: Option<Uuid>,
 ) -> Posted {
     let post = Post {
         node: NODE,
-        author,
+        client: author.client,
+        author: author.user.id,
         room,
         text: MessageText::new(text, 99).unwrap(),
         key,
@@ -146,7 +155,7 @@ async fn try_to_post(
 }
 
 async fn post(store: &dyn Store, author: &Somebody, room: RoomId, text: &str) -> MessageId {
-    match try_to_post(store, author.user.id, room, text, None).await {
+    match try_to_post(store, author, room, text, None).await {
         Posted::New(message) => message.id,
         other => panic!("{other:?}"),
     }
@@ -155,6 +164,7 @@ async fn post(store: &dyn Store, author: &Somebody, room: RoomId, text: &str) ->
 async fn amend(store: &dyn Store, who: &Somebody, room: RoomId, id: MessageId, text: Option<&str>) {
     let amend = Amend {
         node: NODE,
+        client: who.client,
         author: who.user.id,
         room,
         message: id,
@@ -178,6 +188,7 @@ async fn set_reaction(
 ) {
     let reaction = React {
         node: NODE,
+        client: who.client,
         user: who.user.id,
         room,
         message,
@@ -190,6 +201,7 @@ async fn set_reaction(
 async fn moderate(store: &dyn Store, by: &Somebody, deed: Deed) {
     let moderation = Moderation {
         node: NODE,
+        client: by.client,
         by: by.user.id,
         deed,
     };
@@ -231,13 +243,16 @@ impl Story {
         assert!(store.become_moderator(used, carla.user.id).await.unwrap());
 
         let name = DisplayName::new("Аня ☃").unwrap();
-        let renamed = store.rename(anna.user.id, Some(name), 1).await.unwrap();
+        let renamed = store
+            .rename(anna.client, anna.user.id, Some(name), 1)
+            .await
+            .unwrap();
         assert!(matches!(renamed, Renamed::As { .. }));
 
         let hi = enter(store, anna, Target::Group("hi".to_owned())).await;
         enter(store, eve, Target::Group("hi".to_owned())).await;
         let first = post(store, anna, hi, "first\nline, “two” \t\\N\\ % 'q' 𝄞").await;
-        let with_key = try_to_post(store, bob.user.id, hi, "by key", Some(KEY)).await;
+        let with_key = try_to_post(store, bob, hi, "by key", Some(KEY)).await;
         assert!(matches!(with_key, Posted::New(_)));
         let before = store.newest(hi).await.unwrap().version;
         let edited = post(store, anna, hi, "edietd").await;
@@ -279,7 +294,7 @@ impl Story {
         rooms.push(private);
         let read = post(store, anna, private, "read").await;
         post(store, anna, private, "unread").await;
-        let reads = vec![(bob.user.id, private, read)];
+        let reads = vec![(bob.client, bob.user.id, private, read)];
         store.mark_read(reads).await.unwrap();
         enter(store, dora, Target::Private("eve".to_owned())).await;
 
@@ -392,12 +407,12 @@ impl Story {
         let was = store.newest(hi).await.unwrap().version;
         let (message, session, client) = self.last;
 
-        let back = store.returning(anna.token, None).await.unwrap().unwrap();
-        assert_eq!(back.client, anna.client.client);
-        let again = arrive(store, "nobody", Some((back, anna.token))).await;
+        let again = come_back(store, anna).await;
+        assert_eq!(again.client.client, anna.client.client);
         assert_eq!(again.user.id, anna.user.id);
         assert_eq!(again.user.called(), "Аня ☃");
-        let known = try_to_post(store, self.people[1].user.id, hi, "again", Some(KEY)).await;
+        let bob = come_back(store, &self.people[1]).await;
+        let known = try_to_post(store, &bob, hi, "again", Some(KEY)).await;
         assert!(matches!(known, Posted::Known(_)), "{known:?}");
 
         let next = post(store, &again, hi, "next").await;

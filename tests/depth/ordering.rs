@@ -14,7 +14,7 @@ use overwire::chat::{Chat, Client, Limits, Welcome};
 use overwire::fake::FakeUsers;
 use overwire::model::{GroupName, Message, NodeId, Version};
 use overwire::protocol::{Dialect, Frame, Hello};
-use overwire::relay::{Envelope, InProcess, News, Relay};
+use overwire::relay::{Envelope, Heard, InProcess, News, Relay, To};
 use overwire::store::{self, Access, Store, Synchronous};
 use overwire::views::Views;
 use rand::rngs::StdRng;
@@ -62,9 +62,12 @@ async fn on_two_nodes_that_hear_nothing_of_each_other_too() {
         fn has_others(&self, node: NodeId) -> bool {
             self.0.has_others(node)
         }
-        async fn listen(&self, node: NodeId) -> mpsc::Receiver<Envelope> {
+        async fn listen(&self, node: NodeId) -> mpsc::Receiver<Heard> {
             self.0.listen(node).await
         }
+        fn follow(&self, _: NodeId, _: To) {}
+        fn keep(&self, _: NodeId, _: &dyn Fn(To) -> bool) {}
+        async fn close(&self) {}
     }
     story(31, 2, Arc::new(Deaf(InProcess::default()))).await;
 }
@@ -87,20 +90,27 @@ async fn each_change_is_announced_to_the_other_nodes_once_and_in_order() {
         let push = std::str::from_utf8(frame.payloads().next().unwrap()).unwrap();
         assert!(push.contains(&message.key.unwrap().to_string()));
     }
-    while let Ok(envelope) = news.try_recv() {
-        assert!(matches!(envelope.news, News::Mine(_)), "{envelope:?}");
+    while let Ok(heard) = news.try_recv() {
+        let again = matches!(&heard, Heard::News(envelope)
+            if matches!(envelope.news, News::Change { .. }));
+        assert!(!again, "{heard:?}");
     }
 }
 
 /// The next change among the news, beside which there is soft news at any time.
-async fn next_change(news: &mut mpsc::Receiver<Envelope>) -> (u64, Version, Frame) {
+async fn next_change(news: &mut mpsc::Receiver<Heard>) -> (u64, Version, Frame) {
     loop {
-        let envelope = timeout(DEADLINE, news.recv()).await.unwrap().unwrap();
-        if let News::Change {
-            follows,
-            version,
-            frame,
-        } = envelope.news
+        let heard = timeout(DEADLINE, news.recv()).await.unwrap().unwrap();
+        if let Heard::News(Envelope {
+            news:
+                News::Change {
+                    follows,
+                    version,
+                    frame,
+                    ..
+                },
+            ..
+        }) = heard
         {
             return (follows, version, frame);
         }
@@ -146,9 +156,19 @@ impl Relay for Shaky {
         self.inner.has_others(node)
     }
 
-    async fn listen(&self, node: NodeId) -> mpsc::Receiver<Envelope> {
+    async fn listen(&self, node: NodeId) -> mpsc::Receiver<Heard> {
         self.inner.listen(node).await
     }
+
+    fn follow(&self, node: NodeId, to: To) {
+        self.inner.follow(node, to);
+    }
+
+    fn keep(&self, node: NodeId, is_needed: &dyn Fn(To) -> bool) {
+        self.inner.keep(node, is_needed);
+    }
+
+    async fn close(&self) {}
 }
 
 /// A tab that reads when it likes.
