@@ -1,4 +1,4 @@
-//! A real Caddy with the repository's own `Caddyfile`, in front of a server.
+//! A real Caddy with the repository's own `Caddyfile`, in front of a server or of several.
 
 use std::env;
 use std::io::{BufRead as _, BufReader};
@@ -25,11 +25,12 @@ pub(crate) struct Caddy {
 }
 
 impl Caddy {
-    /// Starts a Caddy that passes everything on to `upstream`, and waits until it serves.
-    pub(crate) async fn in_front_of(upstream: SocketAddr) -> Self {
+    /// Starts a Caddy that passes everything on to one of these, and waits until it serves.
+    pub(crate) async fn in_front_of(upstreams: &[SocketAddr]) -> Self {
+        let upstreams: Vec<_> = upstreams.iter().map(SocketAddr::to_string).collect();
         // Between our finding a free port and Caddy's taking it, somebody else may.
         for _ in 0..3 {
-            let mut caddy = Self::start(upstream);
+            let mut caddy = Self::start(&upstreams.join(" "));
             let served = |log: &String| log.contains("serving initial configuration");
             let serves = timeout(DEADLINE, caddy.log.wait_for(served));
             match serves.await.map(|log| log.is_ok()) {
@@ -42,7 +43,7 @@ impl Caddy {
         panic!("no free port for Caddy, three times");
     }
 
-    fn start(upstream: SocketAddr) -> Self {
+    fn start(upstreams: &str) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
@@ -56,7 +57,7 @@ impl Caddy {
                 format!("http://chat.localhost:{}", address.port()),
             )
             .env("OVERWIRE_BIND", address.ip().to_string())
-            .env("OVERWIRE_UPSTREAM", upstream.to_string())
+            .env("OVERWIRE_UPSTREAM", upstreams)
             .env("HOME", home.path())
             .env("XDG_CONFIG_HOME", home.path())
             .env("XDG_DATA_HOME", home.path())

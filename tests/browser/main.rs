@@ -3,12 +3,19 @@
 
 mod browser;
 mod caddy;
+#[allow(dead_code, reason = "it serves the stories of the other binaries too")]
+#[path = "../it/support/postgres.rs"]
+mod postgres;
+#[allow(dead_code, reason = "it serves the stories of the other binaries too")]
+#[path = "../it/support/redis.rs"]
+mod redis;
 mod server;
 mod wire;
 
 mod accounts;
 mod arriving;
 mod changing;
+mod cluster;
 mod coming_back;
 mod hands;
 mod lobby;

@@ -9,7 +9,7 @@ use crate::server::Server;
 
 async fn behind_caddy(arguments: &[&str]) -> (Server, Caddy) {
     let server = Server::start(&[&["--trusted-proxy", "127.0.0.1"], arguments].concat());
-    let caddy = Caddy::in_front_of(server.address).await;
+    let caddy = Caddy::in_front_of(&[server.address]).await;
     (server, caddy)
 }
 

@@ -3,34 +3,48 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use tempfile::TempDir;
 
-/// A server, with a database of its own that outlives it.
+/// A server, with a database that outlives it.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    /// As the program takes it.
+    database: String,
     arguments: Vec<String>,
-    folder: TempDir,
     child: Child,
     log: Arc<Mutex<String>>,
+    _folder: Option<TempDir>,
 }
 
 impl Server {
+    /// On a file of its own.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("chat.db");
+        Self::starts(file.to_str().unwrap(), arguments, Some(folder))
+    }
+
+    /// On a database that others may use too.
+    pub(crate) fn on(database: &str, arguments: &[&str]) -> Self {
+        Self::starts(database, arguments, None)
+    }
+
+    fn starts(database: &str, arguments: &[&str], folder: Option<TempDir>) -> Self {
+        let database = database.to_owned();
         let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
         let log = Arc::default();
-        let database = folder.path().join("chat.db");
         let (child, address) = spawn("127.0.0.1:0", &database, &arguments, &log);
         Self {
             address,
+            database,
             arguments,
-            folder,
             child,
             log,
+            _folder: folder,
         }
     }
 
@@ -38,8 +52,9 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
+    /// The file it is on.
     pub(crate) fn database(&self) -> PathBuf {
-        self.folder.path().join("chat.db")
+        self.database.clone().into()
     }
 
     /// What all of its processes have logged so far.
@@ -53,10 +68,15 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// Waits until it has ended by itself.
+    pub(crate) fn ends(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
     /// The same again: port, database, arguments.
     pub(crate) fn starts_again(&mut self) {
         let listen = self.address.to_string();
-        (self.child, _) = spawn(&listen, &self.database(), &self.arguments, &self.log);
+        (self.child, _) = spawn(&listen, &self.database, &self.arguments, &self.log);
     }
 
     /// A signal by its name, such as `STOP`.
@@ -72,7 +92,7 @@ impl Server {
         command.env_remove("OVERWIRE_ADDRESS");
         let listen = self.address.to_string();
         command.args(["admin", "link", "--listen", &listen, "--database"]);
-        let said = command.arg(self.database()).output().unwrap();
+        let said = command.arg(&self.database).output().unwrap();
         assert!(said.status.success(), "{said:?}");
         String::from_utf8(said.stdout).unwrap().trim().to_owned()
     }
@@ -95,7 +115,7 @@ impl Drop for Server {
 
 fn spawn(
     listen: &str,
-    database: &std::path::Path,
+    database: &str,
     arguments: &[String],
     log: &Arc<Mutex<String>>,
 ) -> (Child, SocketAddr) {
