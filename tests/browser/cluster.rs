@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::browser::{Tab, story_with};
 use crate::caddy::Caddy;
 use crate::postgres::Database;
+use crate::proxy::ask;
 use crate::redis::Redis;
 use crate::server::Server;
 
@@ -303,4 +305,22 @@ async fn a_page_of_another_build_has_its_files_from_any_node() {
         anna.says("from a page of another build").await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_is_passed_over_until_it_goes_on() {
+    let cluster = Cluster::start().await;
+    let server = &cluster.nodes[0].server;
+    let address = server.address.to_string();
+    server.signal("STOP");
+    let asking = ["health_checker", "failed", &address];
+    cluster.caddy.logged(&asking).await;
+    for _ in 0..10 {
+        let page = ask(&cluster.caddy, "/chat/hi/", "");
+        let page = timeout(DEADLINE, page).await.expect("an answer");
+        assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    }
+    server.signal("CONT");
+    let asking = ["health_checker", "is up", &address];
+    cluster.caddy.logged(&asking).await;
 }

@@ -14,7 +14,7 @@ async fn behind_caddy(arguments: &[&str]) -> (Server, Caddy) {
 }
 
 /// A request whose answer ends with the connection.
-async fn ask(caddy: &Caddy, path: &str, headers: &str) -> String {
+pub(crate) async fn ask(caddy: &Caddy, path: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(caddy.address).await.unwrap();
     let host = caddy.host();
     let request =
