@@ -348,7 +348,7 @@ impl Figures {
 }
 
 /// What a tab sends when somebody presses Enter.
-fn new_message(room: &str, number: usize) -> String {
+pub(crate) fn new_message(room: &str, number: usize) -> String {
     let key = Uuid::new_v4();
     format!(
         r#"{{"action":"New message","data":{{"message":"{number} Shall we meet at the station at eight, or is that too early?","room":"{room}","key":"{key}"}}}}"#

@@ -5,11 +5,18 @@
 //! parts by themselves are measured in `benches/fragments.rs`.
 
 mod bare;
+mod cluster;
 mod crowd;
 mod fan_out;
 mod history;
 mod machine;
+#[allow(dead_code, clippy::unwrap_used, reason = "it serves the tests too")]
+#[path = "../../tests/it/support/postgres.rs"]
+mod postgres;
 mod posts;
+#[allow(dead_code, clippy::unwrap_used, reason = "it serves the tests too")]
+#[path = "../../tests/it/support/redis.rs"]
+mod redis;
 mod server;
 mod table;
 mod wire;
@@ -31,7 +38,11 @@ struct Options {
     quick: bool,
 
     /// What is measured
-    #[arg(long, value_delimiter = ',', default_value = "fan-out,posts,history")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "fan-out,posts,history,cluster"
+    )]
     only: Vec<Part>,
 
     /// How often everything is measured; the tables show the median and the range
@@ -93,6 +104,9 @@ enum Part {
     Posts,
     /// A room with a short history and one with a long one
     History,
+    /// One node and two on PostgreSQL with Redis, which it starts: posts, deliveries, delay across
+    /// nodes, and what a message costs each part
+    Cluster,
 }
 
 impl Options {
@@ -131,6 +145,7 @@ fn main() -> anyhow::Result<()> {
             Part::FanOut => fan_out::measure(&options, &machine)?,
             Part::Posts => posts::measure(&options, &machine)?,
             Part::History => history::measure(&options, &machine)?,
+            Part::Cluster => cluster::measure(&options, &machine)?,
         }
         println!(
             "Meanwhile, others had {:.1} % of the processors' time.\n",

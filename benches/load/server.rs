@@ -2,10 +2,10 @@
 //! memory, their sudden end.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ impl Process {
     /// Starts the server on a database.
     pub(crate) fn server(
         mut command: Command,
-        database: &Path,
+        database: impl AsRef<OsStr>,
         synchronous: &str,
     ) -> anyhow::Result<Self> {
         for (name, _) in std::env::vars_os() {
@@ -56,7 +56,7 @@ impl Process {
         }
         command.args(["--unlimited", "--listen", "127.0.0.1:0", "--log", "warn"]);
         command.args(["--synchronous", synchronous, "--database"]);
-        command.arg(database);
+        command.arg(database.as_ref());
         Self::start(command)
     }
 

@@ -149,6 +149,8 @@ pub struct Chat {
     started: Instant,
     /// When the lease was renewed last.
     renewed: Mutex<Instant>,
+    /// Held by whoever renews it; the others wait for what comes of that.
+    renewing: tokio::sync::Mutex<()>,
     /// Those who wait for another node to say whether a client has a socket there that answers.
     probes: Mutex<HashMap<ClientId, Vec<oneshot::Sender<bool>>>>,
     /// What is shown may be less than what there is.
@@ -214,6 +216,7 @@ impl Chat {
             spares: Mutex::new(FakeUsers::random()),
             started: Instant::now(),
             renewed: Mutex::new(began),
+            renewing: tokio::sync::Mutex::default(),
             probes: Mutex::default(),
             outdated: Arc::default(),
         });
@@ -251,10 +254,15 @@ impl Chat {
                     .await
             }
         };
-        if let Err(failure) = greeted {
-            self.tell(&client, failure);
-            self.disconnect(&client);
-            anyhow::bail!("could not enter a room");
+        match greeted {
+            Ok(()) => {}
+            // Their session has ended on the way in, or somebody else came back to it first.
+            Err(Failure::Store(StoreError::Gone)) => client.outbox.close(COME_AGAIN),
+            Err(failure) => {
+                self.tell(&client, failure);
+                self.disconnect(&client);
+                anyhow::bail!("could not enter a room");
+            }
         }
         self.hub.show_online_to(&client.outbox);
         self.moved(client.user.id);

@@ -549,8 +549,12 @@ impl Chat {
     /// Whoever comes to themselves after so long that others may take them for dead looks first what
     /// has become of their people.
     pub(super) async fn stand(&self) -> Result<()> {
-        let renewed = *lock(&self.renewed);
-        match renewed.elapsed() < LEASE {
+        let stands = || lock(&self.renewed).elapsed() < LEASE;
+        if stands() {
+            return Ok(());
+        }
+        let _one_for_all = self.renewing.lock().await;
+        match stands() {
             true => Ok(()),
             false => self.renew_lease().await,
         }

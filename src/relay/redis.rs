@@ -338,9 +338,13 @@ impl Listener {
     /// Keeps the connection subscribed to what the node needs, and sees whether it is still there.
     async fn subscribe_all(&self, mut sink: PubSubSink) -> RedisResult<()> {
         let mut pings = interval(PING_EVERY);
-        let mut subscribed = HashSet::new();
+        let mut subscribed: HashSet<To> = self.wanted.channels().clone();
         let own = [To::Everyone, To::Node(self.node)];
-        in_time(sink.subscribe(&own.map(|to| self.channels.name(to))[..])).await?;
+        let all: Vec<_> = subscribed.iter().copied().chain(own).collect();
+        for part in all.chunks(CHANNELS_TOGETHER) {
+            in_time(sink.subscribe(&self.names(part)[..])).await?;
+        }
+        // Which goes for all of them.
         self.tell(Heard::Missed);
         loop {
             let (more, fewer) = {

@@ -77,9 +77,11 @@ async fn each_change_is_announced_to_the_other_nodes_once_and_in_order() {
     let relay = Arc::new(InProcess::default());
     let mut news = relay.listen(NodeId(1)).await;
     let folder = tempfile::tempdir().unwrap();
-    let (store, chats) = start(folder.path(), 1, 1, relay).await;
+    let (store, chats) = start(folder.path(), 1, 1, Arc::clone(&relay) as _).await;
     let mut tab = Tab::open(chats, 1, 1).await;
     tab.reads(usize::MAX).await;
+    let room = store.group("hi", None).await.unwrap().unwrap().id;
+    relay.follow(NodeId(1), To::Room(room));
     for number in 1..=60 {
         let action = tab.list.write(format!("{number}"));
         tab.does(&action).await;

@@ -12,9 +12,10 @@ use super::support::program::{command, ending, make_fake_users, run};
 use super::support::tab::all;
 use super::support::{Program, Tab};
 
-const FLAGS: [&str; 16] = [
+const FLAGS: [&str; 17] = [
     "listen",
     "database",
+    "relay",
     "synchronous",
     "allow-origin",
     "trusted-proxy",

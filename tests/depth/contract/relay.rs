@@ -299,6 +299,7 @@ async fn a_node_knows_whether_there_are_others(backend: &impl Backend) {
 
 async fn a_node_that_does_not_listen_keeps_nobody_waiting(backend: &impl Backend) {
     let ends = NODES.map(|_| backend.end());
+    let _listening = backend.listen(&*ends[0], NODES[0]).await;
     let deaf = backend.listen(&*ends[1], NODES[1]).await;
     let mut heard = backend.listen(&*ends[2], NODES[2]).await;
     // More than may wait for the deaf one; the third hears each as it comes.

@@ -166,6 +166,7 @@ macro_rules! every_promise {
             nothing_is_done_for_a_client_that_stands_no_more
             whoever_goes_from_room_to_room_comes_and_leaves_once_by_however_many_tabs
             of_those_who_leave_it_is_told_what_they_left
+            those_on_a_node_that_ends_are_gone_and_may_come_back
             those_who_stand_no_more_are_strays
             a_store_is_told_from_all_others
             a_group_is_entered_by_name_or_id
@@ -296,6 +297,7 @@ async fn nothing_that_happens_while_people_talk_reads_a_whole_table_of_postgres(
         nothing_is_done_for_a_client_that_stands_no_more
         whoever_goes_from_room_to_room_comes_and_leaves_once_by_however_many_tabs
         of_those_who_leave_it_is_told_what_they_left
+        those_on_a_node_that_ends_are_gone_and_may_come_back
         those_who_stand_no_more_are_strays
         whoever_is_banned_cannot_come_back_as_who_they_were
         whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it
@@ -691,6 +693,44 @@ async fn of_those_who_leave_it_is_told_what_they_left(backend: &impl Backend) {
     let bob = back(&*store, &bob).await;
     assert_eq!(store.leave(vec![former]).await.unwrap(), []);
     assert_eq!(leaves(&[&bob]).await, [gone(&bob, Some(hi), true)]);
+}
+
+async fn those_on_a_node_that_ends_are_gone_and_may_come_back(backend: &impl Backend) {
+    let store = backend.open().await;
+    store.renew_lease(NODE).await.unwrap();
+    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let elsewhere = Arrival {
+        node: OTHER_NODE,
+        session: None,
+        resume: None,
+        token: token(),
+        spare: Some(new_user("carl")),
+    };
+    store.arrive(elsewhere).await.unwrap();
+    let hi = hi(&*store).await;
+    for who in [&anna, &bob] {
+        enter(&*store, who, Target::Room(hi)).await;
+    }
+    // Who has gone to another node is not on this one any more.
+    let moved = Arrival {
+        node: OTHER_NODE,
+        session: None,
+        resume: Some(bob.client),
+        token: bob.token,
+        spare: None,
+    };
+    assert!(matches!(
+        store.arrive(moved).await.unwrap(),
+        Arrived::As { .. }
+    ));
+    assert_eq!(
+        store.end(NODE).await.unwrap(),
+        [gone(&anna, Some(hi), true)]
+    );
+    assert_eq!(store.end(NODE).await.unwrap(), []);
+    let online = store.people_online(9).await.unwrap().0;
+    assert_eq!(names(&online), ["bob", "carl"]);
+    assert_eq!(back(&*store, &anna).await.user, anna.user);
 }
 
 async fn those_who_stand_no_more_are_strays(backend: &impl Backend) {
@@ -2171,8 +2211,9 @@ async fn those_here_are_listed_longest_first(backend: &impl Backend) {
     for name in ["dora", "anna", "carl", "bob"] {
         all.push(arrive(&*store, name).await);
     }
-    let online = store.people_online(3).await.unwrap().0;
+    let (online, count) = store.people_online(3).await.unwrap();
     assert_eq!(names(&online), ["dora", "anna", "carl"]);
+    assert_eq!(count, 4);
     assert!(online.iter().all(|person| person.online));
     // Somebody whose socket is taken over has been here all the time; somebody who left has not.
     let taken_over = come_back(&*store, all[0].client, all[0].token).await;
@@ -2180,6 +2221,7 @@ async fn those_here_are_listed_longest_first(backend: &impl Backend) {
     store.leave(vec![all[1].client]).await.unwrap();
     let online = store.people_online(9).await.unwrap().0;
     assert_eq!(names(&online), ["dora", "carl", "bob"]);
+    assert_eq!(store.people_online(3).await.unwrap().1, 3);
     later_than_now().await;
     let back = come_back(&*store, all[1].client, all[1].token).await;
     assert!(matches!(back, Arrived::As { .. }));

@@ -14,10 +14,10 @@ use tokio_postgres::{Client, NoTls};
 
 /// Starts it, says so, and waits for its input to end, which it does however the tests end.
 const SCRIPT: &str = r#"
-    bin=$1 folder=$2
+    bin=$1 folder=$2 fsync=$3
     trap '' HUP INT TERM
     "$bin/initdb" --no-sync -A trust -U postgres -E UTF8 --locale=C -D "$folder/data" >"$folder/log" 2>&1 &&
-    "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/log" -o "-c listen_addresses= -c fsync=off \
+    "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/log" -o "-c listen_addresses= -c fsync=$fsync \
         -c unix_socket_directories=$folder -c max_connections=400 -c log_line_prefix=%d:" start >>"$folder/log" 2>&1 &&
     echo ready || cat "$folder/log"
     exec >/dev/null
@@ -25,6 +25,14 @@ const SCRIPT: &str = r#"
     "$bin/pg_ctl" -D "$folder/data" -m immediate stop
     rm -rf "$folder"
 "#;
+
+/// Whether commits wait for the disk, which tests need not.
+static DURABLE: AtomicBool = AtomicBool::new(false);
+
+/// Commits wait for the disk. To be said before the first database.
+pub(crate) fn is_durable() {
+    DURABLE.store(true, Ordering::SeqCst);
+}
 
 struct Server {
     folder: PathBuf,
@@ -62,6 +70,11 @@ fn start() -> Server {
     let mut child = command
         .args(["-c", SCRIPT, "sh"])
         .args([programs(), folder.clone()])
+        .arg(if DURABLE.load(Ordering::SeqCst) {
+            "on"
+        } else {
+            "off"
+        })
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -234,6 +247,13 @@ fn looker(database: String) -> std::sync::mpsc::Sender<Look> {
         });
     });
     sender
+}
+
+/// The number of the server's first process, whose children do its work.
+pub(crate) fn process() -> u32 {
+    let file = server().folder.join("data/postmaster.pid");
+    let words = std::fs::read_to_string(file).unwrap();
+    words.lines().next().unwrap().parse().unwrap()
 }
 
 /// Where the server's socket is.
