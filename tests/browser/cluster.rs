@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use crate::browser::{Tab, story_with};
 use crate::caddy::Caddy;
 use crate::postgres::Database;
-use crate::proxy::ask;
+use crate::proxy::{ask, knock};
 use crate::redis::Redis;
 use crate::server::Server;
 
@@ -323,4 +323,23 @@ async fn a_node_that_hangs_is_passed_over_until_it_goes_on() {
     server.signal("CONT");
     let asking = ["health_checker", "is up", &address];
     cluster.caddy.logged(&asking).await;
+}
+
+#[tokio::test]
+async fn whoever_comes_is_led_to_the_node_with_the_fewest() {
+    let cluster = Cluster::start().await;
+    let count = "select count(*) from clients where left_at is null group by node_id";
+    let db = cluster.database.look().await;
+    let mut open = Vec::new();
+    for pairs in 1..=8 {
+        for _ in 0..2 {
+            let protocol = "Sec-WebSocket-Protocol: overwire.v1\r\n";
+            let (answer, socket) = knock(&cluster.caddy, "", protocol).await;
+            assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+            open.push(socket);
+        }
+        let counts = db.query(count, &[]).await.unwrap();
+        let counts: Vec<i64> = counts.iter().map(|row| row.get(0)).collect();
+        assert_eq!(counts, [pairs, pairs]);
+    }
 }

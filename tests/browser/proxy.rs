@@ -26,7 +26,7 @@ pub(crate) async fn ask(caddy: &Caddy, path: &str, headers: &str) -> String {
 }
 
 /// A handshake, and what comes on the socket at first. The socket stays open.
-async fn knock(caddy: &Caddy, query: &str, headers: &str) -> (String, TcpStream) {
+pub(crate) async fn knock(caddy: &Caddy, query: &str, headers: &str) -> (String, TcpStream) {
     let mut stream = TcpStream::connect(caddy.address).await.unwrap();
     let host = caddy.host();
     let request = format!(
