@@ -551,7 +551,8 @@ async fn static_file(Path((build, path)): Path<(String, String)>, headers: Heade
         return StatusCode::NOT_FOUND.into_response();
     };
     // An address of this build never means anything else. One of another, of a page that is being
-    // left behind by a restart, does as far as it can.
+    // left behind by a restart or was drawn by a node of another build, does as far as it can, and
+    // is asked for again: the next node may have the file that is meant.
     let lasts = build == Static::build() && !cfg!(debug_assertions);
     let cache = if lasts {
         "public, max-age=31536000, immutable"
@@ -774,7 +775,8 @@ pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Accepts connections until `stop`, then lets the requests under way finish, at most for
-/// `deadline`. The sockets are the chat's to end.
+/// `deadline`. The sockets are the chat's to end. The listener is gone at once: whoever lost a
+/// socket is refused here, so that a balancer leads them elsewhere without having to ask first.
 pub async fn serve(
     listener: TcpListener,
     web: &Arc<Web>,

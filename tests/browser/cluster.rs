@@ -220,6 +220,12 @@ async fn two_talk_from_node_to_node_and_one_node_dies() {
     for text in ["between us", "and from me", "is anybody there", "I am"] {
         assert_eq!(cluster.stored(text).await, 1, "{text}");
     }
+    // Requests that failed at a node are logged too, and not who sent them.
+    let log = cluster.caddy.log();
+    assert!(
+        log.contains("/ws/chat/…") && !log.contains("resume."),
+        "{log}"
+    );
 }
 
 #[tokio::test]
