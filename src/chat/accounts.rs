@@ -406,6 +406,12 @@ impl Chat {
     /// Those of these sockets are closed whose clients stand no more, or look at a group which they may
     /// not be in.
     pub(super) async fn end_strays(&self, tabs: Vec<Arc<Outbox>>) -> super::Result<()> {
+        // Of a client that has been taken over here the former socket is closed already.
+        let is_newest = |tab: &Arc<Outbox>| {
+            let newest = self.hub.of_client(tab.client);
+            newest.is_some_and(|newest| newest.visit == tab.visit)
+        };
+        let tabs: Vec<_> = tabs.into_iter().filter(is_newest).collect();
         if tabs.is_empty() {
             return Ok(());
         }
@@ -423,11 +429,16 @@ impl Chat {
         Ok(())
     }
 
-    /// Whoever has just arrived comes again if who they are has changed since they `began` to: the
-    /// change may have found no socket of theirs to close.
-    pub(super) fn look_again(&self, client: &super::Client, began: Instant) {
-        if self.accounts.has_ended(client.user.id, began) {
-            client.outbox.close(COME_AGAIN);
+    /// Whoever has just arrived comes again if their client has ended since they `began` to: that may
+    /// have found no socket of theirs to close.
+    pub(super) async fn look_again(
+        &self,
+        client: &super::Client,
+        began: Instant,
+    ) -> super::Result<()> {
+        match self.accounts.has_ended(client.user.id, began) {
+            true => self.end_strays(vec![Arc::clone(&client.outbox)]).await,
+            false => Ok(()),
         }
     }
 }

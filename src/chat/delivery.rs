@@ -337,7 +337,10 @@ impl Chat {
                 self.people.ended(user);
             }
             News::Banned(user) => self.take_ban(user),
-            News::GroupChanged(room) => self.take_group_change(room),
+            News::GroupChanged(room) => {
+                let chat = Arc::clone(self);
+                tokio::spawn(async move { chat.take_group_change(room).await });
+            }
             News::Probe { client, .. } => {
                 // The answer may take a while, for which nothing else waits.
                 tokio::spawn(Arc::clone(self).answer_probe(client, node));

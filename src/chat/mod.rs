@@ -245,16 +245,18 @@ impl Chat {
             returning,
             wish: Mutex::default(),
         };
-        self.look_again(&client, began);
         self.people.calls(&client.user);
-        let greeted = match hello.group {
-            Some(group) => self.greet_program(&client, group).await,
-            None => {
-                self.greet(&client, &token, hello.room, hello.after, hello.at)
-                    .await
+        let greeting = async {
+            self.look_again(&client, began).await?;
+            match hello.group {
+                Some(group) => self.greet_program(&client, group).await,
+                None => {
+                    self.greet(&client, &token, hello.room, hello.after, hello.at)
+                        .await
+                }
             }
         };
-        match greeted {
+        match greeting.await {
             Ok(()) => {}
             // Their session has ended on the way in, or somebody else came back to it first.
             Err(Failure::Store(StoreError::Gone)) => client.outbox.close(COME_AGAIN),

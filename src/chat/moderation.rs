@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::actions::MUTED;
 use super::{Chat, Client, Result};
-use crate::hub::Close;
-use crate::model::{GroupName, MessageId, Millis, Room, RoomId, Target, UserId};
+use crate::hub::{Close, Region};
+use crate::model::{GroupName, MessageId, Millis, Room, RoomId, RoomKind, Target, UserId};
 use crate::moderation::{Deed, FoundMessages, Moderated, Moderation, Search};
-use crate::protocol::{Dialect, Moderate, Push, Refusal};
+use crate::protocol::{Dialect, Frame, Moderate, Push, Refusal};
 use crate::relay::News;
-use crate::store::Entered;
+use crate::store::{Entered, RESTRICTED};
 use crate::views::Tone;
 
 /// How many groups, people or deeds are shown at once.
@@ -264,7 +264,7 @@ async fn done(chat: &Chat, client: &Client, deed: Deed) -> Result<Option<Option<
 
 async fn change_group(chat: &Chat, client: &Client, room: RoomId, deed: Deed) -> Result<()> {
     if done(chat, client, deed).await?.is_some() {
-        chat.take_group_change(room);
+        chat.take_group_change(room).await;
         chat.tell_others(News::GroupChanged(room));
         chat.spread(News::Presence(RoomId::LOBBY));
     }
@@ -336,12 +336,33 @@ impl Chat {
         Ok(())
     }
 
-    /// Those who are in a group come again, and find what has become of it.
-    pub(super) fn take_group_change(&self, room: RoomId) {
+    /// Those who are in a group come again, and find what has become of it. Whoever has entered since
+    /// shows what it is called now.
+    pub(super) async fn take_group_change(&self, room: RoomId) {
         self.changed.add(room);
+        let heading = self.heading_of_group(room).await;
+        let heading = heading.inspect_err(|failure| {
+            tracing::warn!(?failure, "what has become of a group is not known");
+        });
         for tab in self.hub.in_room(room) {
-            tab.close(GROUP_CHANGED);
+            let shows_it = match &heading {
+                Ok(Some(heading)) => !tab.is_new(Region::Heading, heading),
+                Ok(None) | Err(_) => false,
+            };
+            if !shows_it {
+                tab.close(GROUP_CHANGED);
+            }
         }
+    }
+
+    async fn heading_of_group(&self, room: RoomId) -> Result<Option<Frame>> {
+        let Some(group) = self.store.group_record(room).await? else {
+            return Ok(None);
+        };
+        let prefix = if group.restricted { RESTRICTED } else { "" };
+        let kind = RoomKind::Group(format!("{prefix}{}", group.name));
+        let heading = self.views.group_name(&Room { id: room, kind })?;
+        Ok(Some(heading.encode()))
     }
 
     /// Somebody may not be here any more: their sockets are told so and closed.

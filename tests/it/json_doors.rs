@@ -1,6 +1,7 @@
 //! The JSON doors: bots and other front ends in the same rooms as the page.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -431,7 +432,12 @@ async fn the_door_of_lines_knows_messages_and_senders_only() {
 
 #[tokio::test]
 async fn a_program_that_was_slow_is_told_everything_once_and_in_order() {
-    let server = Server::with(|setup| setup.unlimited()).await;
+    let server = Server::with(|setup| {
+        setup.unlimited();
+        // Slow, and not gone.
+        setup.socket.drop_after = Duration::from_secs(600);
+    })
+    .await;
     server.tab().await.says("before").await;
     let mut slow = Program::at(&server, "/ws/chat/hi/").await;
     let mut lines = Program::at(&server, "/ws/hi/").await;
@@ -503,7 +509,11 @@ async fn a_reaction_is_no_news_to_a_program() {
 
 #[tokio::test]
 async fn limits_and_origins_are_those_of_the_page() {
-    let server = Server::alone(|_| {}).await;
+    let server = Server::alone(|setup| {
+        setup.chat.pace_burst = 20;
+        setup.chat.pace_per_second = Some(1);
+    })
+    .await;
     let mut handshake = through("/ws/chat/hi/");
     handshake
         .headers
@@ -531,7 +541,12 @@ async fn limits_and_origins_are_those_of_the_page() {
 
 #[tokio::test]
 async fn a_private_message_reaches_a_program_however_slow_it_is() {
-    let server = Server::alone(|setup| setup.unlimited()).await;
+    let server = Server::alone(|setup| {
+        setup.unlimited();
+        // Slow, and not gone.
+        setup.socket.drop_after = Duration::from_secs(600);
+    })
+    .await;
     let mut slow = Program::at(&server, "/ws/chat/hi/").await;
     let name = slow.name().await;
     let mut anna = server.tab().await;

@@ -323,6 +323,13 @@ async fn who_is_looking_sees_no_mark_when_they_read_at_once() {
     let from = anna.name();
     anna.opens_private(&bob.name()).await;
     bob.opens_private(&from).await;
+    // His own list is drawn for his coming before that of everybody is.
+    let here = [bob.name(), from.clone()];
+    bob.until("both of them", |tab| {
+        let listed = tab.people("users-online");
+        here.iter().all(|name| listed.contains(name))
+    })
+    .await;
     let mark = bob.pushes.len();
     anna.says("look").await;
     bob.sees("look").await;

@@ -25,7 +25,7 @@ pub(crate) use server::Server;
 pub(crate) use tab::Tab;
 
 /// How long anything may take that is expected to happen.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits for what is expected, at most until the deadline.
 pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
