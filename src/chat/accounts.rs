@@ -1,7 +1,7 @@
 //! Names that are kept: by whom, and how often anybody may guess a password. It knows neither
 //! cookies nor forms.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +17,7 @@ use crate::hub::Outbox;
 use crate::model::{
     BadPassword, GroupName, Password, PasswordHash, ResumeToken, SessionToken, User, UserId,
 };
+use crate::protocol::Dialect;
 use crate::relay::News;
 use crate::store::{Begun, NewSession, Returning, Session, StoreError};
 
@@ -31,8 +32,6 @@ const REMEMBERED: usize = 10_000;
 const WAITING: usize = 64;
 /// Longer than any name, in characters.
 const NAME_CHARACTERS: usize = 64;
-/// Somebody who is on their way in for longer than this is not.
-const ARRIVING: Duration = Duration::from_secs(60);
 
 /// The password of nobody: what is typed for a name that nobody keeps is compared with it, which
 /// takes as long as with anybody's.
@@ -76,7 +75,6 @@ type Result<T> = std::result::Result<T, Denied>;
 /// What is remembered of those who try.
 pub(super) struct Accounts {
     tries: Mutex<Tries>,
-    ends: Mutex<VecDeque<(Instant, UserId)>>,
     waiting: Arc<Semaphore>,
     hashing: Arc<Semaphore>,
 }
@@ -140,7 +138,6 @@ impl Default for Accounts {
                 of_addresses: Allowance::new(OF_ADDRESS),
                 of_names: Allowance::new(OF_NAME),
             }),
-            ends: Mutex::default(),
             waiting: Arc::new(Semaphore::new(WAITING)),
             hashing: Arc::new(Semaphore::new((processors / 2).clamp(1, 4))),
         }
@@ -172,24 +169,6 @@ impl Accounts {
         let mut tries = self.tries();
         tries.of_addresses.give_back(&address);
         tries.of_names.give_back(name);
-    }
-
-    /// Who somebody is has changed, which whoever is on their way in has not seen.
-    pub(super) fn ended(&self, user: UserId) {
-        let now = Instant::now();
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        while ends
-            .pop_front_if(|(at, _)| now.duration_since(*at) > ARRIVING)
-            .is_some()
-        {}
-        ends.push_back((now, user));
-    }
-
-    /// Whether that happened since.
-    fn has_ended(&self, user: UserId, since: Instant) -> bool {
-        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut later = ends.iter().rev().take_while(|(at, _)| since <= *at);
-        later.any(|(_, other)| *other == user)
     }
 
     /// Does something that takes much time and memory, beside only a few others who do.
@@ -396,7 +375,6 @@ impl Chat {
 
     /// Some of this person's clients have ended: their sockets are closed, on whichever node.
     async fn end_clients(&self, user: UserId) {
-        self.accounts.ended(user);
         self.tell_others(News::Ended(user));
         if let Err(failure) = self.end_strays(self.hub.of_user(user)).await {
             tracing::warn!(?failure, "sockets that are to end do so a little later");
@@ -406,12 +384,14 @@ impl Chat {
     /// Those of these sockets are closed whose clients stand no more, or look at a group which they may
     /// not be in.
     pub(super) async fn end_strays(&self, tabs: Vec<Arc<Outbox>>) -> super::Result<()> {
-        // Of a client that has been taken over here the former socket is closed already.
-        let is_newest = |tab: &Arc<Outbox>| {
+        // Of a client that has been taken over here the former socket is closed already. One on its way
+        // in counts as still in the room it was in before; it enters one, or is refused, in a moment.
+        let is_in = |tab: &Arc<Outbox>| {
             let newest = self.hub.of_client(tab.client);
-            newest.is_some_and(|newest| newest.visit == tab.visit)
+            let has_entered = tab.place().is_some() || tab.dialect == Dialect::Admin;
+            has_entered && newest.is_some_and(|newest| newest.visit == tab.visit)
         };
-        let tabs: Vec<_> = tabs.into_iter().filter(is_newest).collect();
+        let tabs: Vec<_> = tabs.into_iter().filter(is_in).collect();
         if tabs.is_empty() {
             return Ok(());
         }
@@ -427,19 +407,6 @@ impl Chat {
             }
         }
         Ok(())
-    }
-
-    /// Whoever has just arrived comes again if their client has ended since they `began` to: that may
-    /// have found no socket of theirs to close.
-    pub(super) async fn look_again(
-        &self,
-        client: &super::Client,
-        began: Instant,
-    ) -> super::Result<()> {
-        match self.accounts.has_ended(client.user.id, began) {
-            true => self.end_strays(vec![Arc::clone(&client.outbox)]).await,
-            false => Ok(()),
-        }
     }
 }
 
@@ -502,17 +469,6 @@ mod tests {
         // Those that are whole again make room.
         tries.take(&usize::MAX, now + 60 * SECOND);
         assert_eq!(tries.whole.len(), 1);
-    }
-
-    #[test]
-    fn whoever_was_on_their_way_in_is_told_of_an_end_and_nobody_else() {
-        let accounts = Accounts::default();
-        let before = Instant::now();
-        accounts.ended(UserId(1));
-        accounts.ended(UserId(2));
-        assert!(accounts.has_ended(UserId(1), before));
-        assert!(!accounts.has_ended(UserId(3), before));
-        assert!(!accounts.has_ended(UserId(1), Instant::now() + SECOND));
     }
 
     #[test]

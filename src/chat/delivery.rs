@@ -332,10 +332,7 @@ impl Chat {
             } => self.take_written(user, room, by_other, told.as_ref()),
             News::WhoTypes(room) => self.tell_typists(room),
             News::Notice { user, frame } => self.show_notice(user, &frame),
-            News::Ended(user) => {
-                self.accounts.ended(user);
-                self.people.ended(user);
-            }
+            News::Ended(user) => self.people.ended(user),
             News::Banned(user) => self.take_ban(user),
             News::GroupChanged(room) => {
                 let chat = Arc::clone(self);

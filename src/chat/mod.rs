@@ -228,7 +228,6 @@ impl Chat {
     /// Somebody arrives. They are who they were if they can show it and nobody else is, else
     /// somebody new, in the room they say they are in, else in the first one.
     pub async fn connect(&self, hello: Hello) -> anyhow::Result<Client> {
-        let began = Instant::now();
         let arrived = self.arrive(hello.session, hello.resume).await;
         let (returning, user, session, token) = arrived.context("arriving")?;
         let outbox = self
@@ -246,17 +245,14 @@ impl Chat {
             wish: Mutex::default(),
         };
         self.people.calls(&client.user);
-        let greeting = async {
-            self.look_again(&client, began).await?;
-            match hello.group {
-                Some(group) => self.greet_program(&client, group).await,
-                None => {
-                    self.greet(&client, &token, hello.room, hello.after, hello.at)
-                        .await
-                }
+        let greeted = match hello.group {
+            Some(group) => self.greet_program(&client, group).await,
+            None => {
+                self.greet(&client, &token, hello.room, hello.after, hello.at)
+                    .await
             }
         };
-        match greeting.await {
+        match greeted {
             Ok(()) => {}
             // Their session has ended on the way in, or somebody else came back to it first.
             Err(Failure::Store(StoreError::Gone)) => client.outbox.close(COME_AGAIN),

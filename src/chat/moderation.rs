@@ -367,7 +367,6 @@ impl Chat {
 
     /// Somebody may not be here any more: their sockets are told so and closed.
     pub(super) fn take_ban(&self, user: UserId) {
-        self.accounts.ended(user);
         for tab in self.hub.of_user(user) {
             if let Some(words) = self.farewell(tab.dialect, BANNED) {
                 tab.push([words]);
