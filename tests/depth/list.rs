@@ -85,8 +85,13 @@ impl List {
         if self.plain {
             return json!({ "action": "New message", "data": { "message": text } }).to_string();
         }
+        self.write_in(self.room.clone(), text)
+    }
+
+    /// A new message for some room.
+    pub(crate) fn write_in(&mut self, room: Option<String>, text: String) -> String {
         let key = Uuid::new_v4();
-        let sent = (self.room.clone(), text);
+        let sent = (room, text);
         let action = Self::send(key, &sent);
         self.unsettled.insert(key, sent);
         action

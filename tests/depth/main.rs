@@ -2,6 +2,7 @@
 //! implementation of them; order among many writers, readers and nodes; faults.
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
+mod cluster;
 mod contract;
 mod faults;
 mod list;

@@ -1,11 +1,10 @@
 //! Many writers, several rooms, tabs that come, go and read slowly, on one node and on two whose
-//! news are lost, doubled and shuffled: in the end every tab shows what is stored, in its order,
-//! and has never been given a version twice.
+//! news are lost, doubled and shuffled, with a store in common or one each on the same database: in
+//! the end every tab shows what is stored, in its order, and has never been given a version twice.
 //!
 //! What the tabs decide follows from the seed; who is faster does not.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,16 +13,20 @@ use overwire::chat::{Chat, Client, Limits, Welcome};
 use overwire::fake::FakeUsers;
 use overwire::model::{GroupName, Message, NodeId, Version};
 use overwire::protocol::{Dialect, Frame, Hello};
+use overwire::relay::redis::RedisRelay;
 use overwire::relay::{Envelope, Heard, InProcess, News, Relay, To};
 use overwire::store::{self, Access, Store, Synchronous};
 use overwire::views::Views;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::list::List;
+use crate::postgres::Database;
+use crate::support::redis::Redis;
 
 const GROUPS: [&str; 3] = ["hi", "python", "events"];
 const EMOJIS: [&str; 3] = ["👍", "❤️", "🎉"];
@@ -35,21 +38,21 @@ const DEADLINE: Duration = Duration::from_secs(20);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_one_node_every_tab_ends_with_what_is_stored() {
     for seed in 1..=4 {
-        story(seed, 1, Arc::new(InProcess::default())).await;
+        story(seed, on_a_file(1, Arc::new(InProcess::default())).await).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_two_nodes_every_tab_ends_with_what_is_stored() {
     for seed in 11..=13 {
-        story(seed, 2, Arc::new(InProcess::default())).await;
+        story(seed, on_a_file(2, Arc::new(InProcess::default())).await).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_two_nodes_whose_news_are_lost_doubled_and_shuffled_too() {
     for seed in 21..=24 {
-        story(seed, 2, Arc::new(Shaky::new(seed))).await;
+        story(seed, on_a_file(2, Arc::new(Shaky::new(seed))).await).await;
     }
 }
 
@@ -69,24 +72,44 @@ async fn on_two_nodes_that_hear_nothing_of_each_other_too() {
         fn keep(&self, _: NodeId, _: &dyn Fn(To) -> bool) {}
         async fn close(&self) {}
     }
-    story(31, 2, Arc::new(Deaf(InProcess::default()))).await;
+    story(31, on_a_file(2, Arc::new(Deaf(InProcess::default()))).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_two_nodes_with_a_store_each_too() {
+    for seed in 41..=42 {
+        let shaky: Arc<dyn Relay> = Arc::new(Shaky::new(seed));
+        let database = Database::fresh().await;
+        story(seed, on_a_database(&database, [shaky.clone(), shaky]).await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_two_nodes_with_a_store_each_and_redis_between_them_too() {
+    for seed in 51..=52 {
+        let database = Database::fresh().await;
+        let relay = || -> Arc<dyn Relay> {
+            let address = Redis::shared().address();
+            Arc::new(RedisRelay::new(&address, database.name()).unwrap())
+        };
+        story(seed, on_a_database(&database, [relay(), relay()]).await).await;
+    }
 }
 
 #[tokio::test]
 async fn each_change_is_announced_to_the_other_nodes_once_and_in_order() {
     let relay = Arc::new(InProcess::default());
     let mut news = relay.listen(NodeId(1)).await;
-    let folder = tempfile::tempdir().unwrap();
-    let (store, chats) = start(folder.path(), 1, 1, Arc::clone(&relay) as _).await;
-    let mut tab = Tab::open(chats, 1, 1).await;
-    tab.reads(usize::MAX).await;
-    let room = store.group("hi", None).await.unwrap().unwrap().id;
+    let nodes = on_a_file(1, Arc::clone(&relay) as Arc<dyn Relay>).await;
+    let room = nodes.store.group("hi", None).await.unwrap().unwrap().id;
     relay.follow(NodeId(1), To::Room(room));
+    let mut tab = Tab::open(nodes.chats.clone(), 1, 1).await;
+    tab.reads(usize::MAX).await;
     for number in 1..=60 {
         let action = tab.list.write(format!("{number}"));
         tab.does(&action).await;
     }
-    for message in whole(&*store, "hi").await {
+    for message in whole(&*nodes.store, "hi").await {
         let (follows, version, frame) = next_change(&mut news).await;
         assert_eq!((follows + 1, version.number), (message.made, message.made));
         let push = std::str::from_utf8(frame.payloads().next().unwrap()).unwrap();
@@ -460,40 +483,66 @@ async fn whole(store: &dyn Store, group: &str) -> Vec<Message> {
     all
 }
 
-/// Nodes that share a store and are joined by a relay.
-async fn start(
-    folder: &Path,
-    seed: u64,
-    nodes: usize,
-    relay: Arc<dyn Relay>,
-) -> (Arc<dyn Store>, Vec<Arc<Chat>>) {
-    let file = folder.join("overwire.db");
-    let store = store::open(file.to_str().unwrap(), Synchronous::Normal, Access::Server)
-        .await
-        .unwrap();
-    let users = FakeUsers::from_seed(seed).take(20).collect();
-    store.add_users(users).await.unwrap();
-    let views = Arc::new(Views::new().unwrap());
-    let mut chats = Vec::new();
-    for _ in 0..nodes {
-        let limits = Limits {
-            pace_per_second: None,
-            ..Limits::default()
-        };
-        let (store, relay, views) = (Arc::clone(&store), Arc::clone(&relay), Arc::clone(&views));
-        chats.push(
-            Chat::start(store, relay, views, limits, Welcome::default())
-                .await
-                .unwrap(),
-        );
-    }
-    (store, chats)
+/// Nodes, and where what they store is kept.
+struct Nodes {
+    store: Arc<dyn Store>,
+    chats: Vec<Arc<Chat>>,
+    _folder: Option<TempDir>,
 }
 
-async fn story(seed: u64, nodes: usize, relay: Arc<dyn Relay>) {
-    println!("seed {seed}, {nodes} nodes");
+/// Nodes that share a store and are joined by a relay.
+async fn on_a_file(nodes: usize, relay: Arc<dyn Relay>) -> Nodes {
     let folder = tempfile::tempdir().unwrap();
-    let (store, chats) = start(folder.path(), seed, nodes, relay).await;
+    let store = open(folder.path().join("overwire.db").to_str().unwrap()).await;
+    let mut chats = Vec::new();
+    for _ in 0..nodes {
+        chats.push(start(&store, Arc::clone(&relay)).await);
+    }
+    Nodes {
+        store,
+        chats,
+        _folder: Some(folder),
+    }
+}
+
+/// Nodes that have a store each on one database, and an end of the relay.
+async fn on_a_database(database: &Database, relays: [Arc<dyn Relay>; 2]) -> Nodes {
+    let mut chats = Vec::new();
+    for relay in relays {
+        let store = open(&database.address()).await;
+        chats.push(start(&store, relay).await);
+    }
+    Nodes {
+        store: open(&database.address()).await,
+        chats,
+        _folder: None,
+    }
+}
+
+/// A store in which there are people.
+async fn open(database: &str) -> Arc<dyn Store> {
+    let store = store::open(database, Synchronous::Normal, Access::Server)
+        .await
+        .unwrap();
+    let users = FakeUsers::from_seed(1).take(20).collect();
+    store.add_users(users).await.unwrap();
+    store
+}
+
+async fn start(store: &Arc<dyn Store>, relay: Arc<dyn Relay>) -> Arc<Chat> {
+    let limits = Limits {
+        pace_per_second: None,
+        ..Limits::default()
+    };
+    let (store, views) = (Arc::clone(store), Arc::new(Views::new().unwrap()));
+    Chat::start(store, relay, views, limits, Welcome::default())
+        .await
+        .unwrap()
+}
+
+async fn story(seed: u64, nodes: Nodes) {
+    println!("seed {seed}, {} nodes", nodes.chats.len());
+    let Nodes { store, chats, .. } = &nodes;
     let mut listening = tokio::task::JoinSet::new();
     for number in 0..2 * GROUPS.len() {
         let chats = chats.clone();
@@ -522,7 +571,7 @@ async fn story(seed: u64, nodes: usize, relay: Arc<dyn Relay>) {
     let mut stored = HashMap::new();
     let (mut texts, mut count) = (Vec::new(), 0);
     for group in GROUPS {
-        let all = whole(&*store, group).await;
+        let all = whole(&**store, group).await;
         let made: Vec<u64> = all.iter().map(|message| message.made).collect();
         assert!(made.is_sorted_by(|one, next| one < next));
         // What was changed is known by what stood there first.

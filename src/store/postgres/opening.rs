@@ -87,10 +87,12 @@ async fn begin(db: &Client, purpose: Purpose) -> Sql<()> {
         Purpose::Writing(_, Synchronous::Normal) => "off",
         Purpose::Reading | Purpose::Writing(_, Synchronous::Full) => "on",
     };
+    // A transaction lies idle only if its node is frozen or cannot be reached, and holds rooms that other
+    // nodes wait for: it is ended while their own time is not up.
     db.batch_execute(&format!(
         "set synchronous_commit = {synchronous}; set client_min_messages = warning;
          set statement_timeout = '10s';
-         set idle_in_transaction_session_timeout = '30s'"
+         set idle_in_transaction_session_timeout = '5s'"
     ))
     .await?;
     if let Purpose::Writing(..) = purpose {

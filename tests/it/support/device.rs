@@ -12,10 +12,11 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn new(server: &Server) -> Self {
-        Self {
-            door: server.door,
-            cookie: None,
-        }
+        Self::at(server.door)
+    }
+
+    pub(crate) fn at(door: Door) -> Self {
+        Self { door, cookie: None }
     }
 
     /// Sends a form from the page of a group.

@@ -1,5 +1,6 @@
 //! A PostgreSQL of the tests' own: started once, a database for each test, gone with the tests.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -47,26 +48,11 @@ fn start() -> Server {
         .tempdir()
         .unwrap()
         .keep();
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| {
-        use std::os::unix::fs::MetadataExt as _;
-        me.uid() == 0
-    });
-    let mut command = match is_root {
-        // Which refuses to run as root.
-        true => {
-            let owned = Command::new("chown").arg("postgres").arg(&folder).status();
-            assert!(owned.unwrap().success());
-            let mut command = Command::new("setpriv");
-            command.args([
-                "--reuid=postgres",
-                "--regid=postgres",
-                "--init-groups",
-                "sh",
-            ]);
-            command
-        }
-        false => Command::new("sh"),
-    };
+    let mut command = as_its_owner("sh");
+    if command.get_program() != "sh" {
+        let owned = Command::new("chown").arg("postgres").arg(&folder).status();
+        assert!(owned.unwrap().success());
+    }
     let mut child = command
         .args(["-c", SCRIPT, "sh"])
         .args([programs(), folder.clone()])
@@ -112,8 +98,25 @@ fn server() -> &'static Server {
     SERVER.get_or_init(start)
 }
 
+/// Whoever it is started as, which is not root.
+fn as_its_owner(program: impl AsRef<OsStr>) -> Command {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| {
+        use std::os::unix::fs::MetadataExt as _;
+        me.uid() == 0
+    });
+    if !is_root {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=postgres", "--regid=postgres", "--init-groups"])
+        .arg(program);
+    command
+}
+
 /// A database of one test.
 pub(crate) struct Database {
+    server: &'static Server,
     name: String,
     looker: OnceLock<std::sync::mpsc::Sender<Look>>,
 }
@@ -133,20 +136,44 @@ impl Database {
     }
 
     pub(crate) async fn empty() -> Self {
-        Self::made_from("template0").await
+        Self::made_from(server(), "template0").await
+    }
+
+    /// An empty one on a server that no other test uses.
+    pub(crate) async fn on_a_server_of_its_own() -> Self {
+        let server = tokio::task::spawn_blocking(|| Box::leak(Box::new(start())));
+        Self::made_from(server.await.unwrap(), "template0").await
+    }
+
+    /// Its server stops, in one of the modes of `pg_ctl`, and starts again.
+    pub(crate) async fn restarts(&self, mode: &str) {
+        let mut restart = as_its_owner(programs().join("pg_ctl"));
+        let folder = &self.server.folder;
+        restart
+            .arg("-D")
+            .arg(folder.join("data"))
+            .args(["-w", "-m", mode, "-l"])
+            .arg(folder.join("log"))
+            .arg("restart")
+            .current_dir("/")
+            .stdout(Stdio::null());
+        let done = tokio::task::spawn_blocking(move || restart.status().unwrap());
+        assert!(done.await.unwrap().success());
     }
 
     /// Another with what is in this one, which nobody has open.
     pub(crate) async fn copy(&self) -> Self {
-        Self::made_from(&self.name).await
+        Self::made_from(self.server, &self.name).await
     }
 
-    async fn made_from(template: &str) -> Self {
+    async fn made_from(server: &'static Server, template: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let making = format!("create database {name} template {template}");
-        look("postgres").await.batch_execute(&making).await.unwrap();
+        let db = look(server, "postgres").await;
+        db.batch_execute(&making).await.unwrap();
         Self {
+            server,
             name,
             looker: OnceLock::new(),
         }
@@ -164,7 +191,7 @@ impl Database {
             "jit = off",
         ] {
             let setting = format!("alter database {} set {setting}", self.name);
-            look("postgres")
+            look(self.server, "postgres")
                 .await
                 .batch_execute(&setting)
                 .await
@@ -174,7 +201,7 @@ impl Database {
 
     /// Nobody has it open any more.
     pub(crate) async fn is_closed(&self) {
-        let db = look("postgres").await;
+        let db = look(self.server, "postgres").await;
         let ending = "select pg_terminate_backend(pid, 10000) from pg_stat_activity
             where datname = $1";
         db.query(ending, &[&self.name]).await.unwrap();
@@ -183,7 +210,7 @@ impl Database {
     /// The plans that read a whole table, once nobody has the database open.
     pub(crate) async fn whole_tables_read(&self) -> Vec<String> {
         self.is_closed().await;
-        let log = std::fs::read_to_string(server().folder.join("log")).unwrap();
+        let log = std::fs::read_to_string(self.server.folder.join("log")).unwrap();
         let of_this = format!("{}:LOG:", self.name);
         let mut plans: Vec<String> = Vec::new();
         let mut is_of_this = false;
@@ -207,7 +234,7 @@ impl Database {
     }
 
     pub(crate) fn address(&self) -> String {
-        let folder = socket_folder().to_str().unwrap().replace('/', "%2F");
+        let folder = self.server.folder.to_str().unwrap().replace('/', "%2F");
         format!("postgres://postgres@{folder}/{}", self.name)
     }
 
@@ -218,7 +245,9 @@ impl Database {
 
     /// Of each row that a query finds the first column, for whoever cannot wait.
     pub(crate) fn look_at_once(&self, query: String) -> Vec<String> {
-        let looker = self.looker.get_or_init(|| looker(self.name.clone()));
+        let looker = self
+            .looker
+            .get_or_init(|| looker(self.server, self.name.clone()));
         let (sender, answer) = std::sync::mpsc::channel();
         looker.send((query, sender)).unwrap();
         answer.recv().expect("a query that can be answered")
@@ -226,19 +255,19 @@ impl Database {
 
     /// A look past the store.
     pub(crate) async fn look(&self) -> Client {
-        look(&self.name).await
+        look(self.server, &self.name).await
     }
 }
 
 type Look = (String, std::sync::mpsc::Sender<Vec<String>>);
 
 /// Looks on a thread of its own, by one connection.
-fn looker(database: String) -> std::sync::mpsc::Sender<Look> {
+fn looker(server: &'static Server, database: String) -> std::sync::mpsc::Sender<Look> {
     let (sender, looks) = std::sync::mpsc::channel::<Look>();
     std::thread::spawn(move || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_all().build().unwrap().block_on(async {
-            let client = look(&database).await;
+            let client = look(server, &database).await;
             for (query, answer) in looks {
                 let rows = client.query(&query, &[]).await.unwrap();
                 let rows = rows.iter().map(|row| row.get::<_, Option<String>>(0));
@@ -256,15 +285,15 @@ pub(crate) fn process() -> u32 {
     words.lines().next().unwrap().parse().unwrap()
 }
 
-/// Where the server's socket is.
+/// Where the socket of the server is that tests share.
 pub(crate) fn socket_folder() -> &'static Path {
     &server().folder
 }
 
-async fn look(database: &str) -> Client {
+async fn look(server: &Server, database: &str) -> Client {
     let mut config = tokio_postgres::Config::new();
     config
-        .host_path(socket_folder())
+        .host_path(&server.folder)
         .user("postgres")
         .dbname(database);
     let (client, connection) = config.connect(NoTls).await.unwrap();
@@ -279,6 +308,8 @@ pub(crate) enum Cut {
     BeforeCommit,
     /// It is, and has; its answer does not arrive.
     AfterCommit,
+    /// The server is told nothing, not even that there is nobody any more.
+    InSilence,
 }
 
 /// What stands between a store and the server.
@@ -319,6 +350,11 @@ impl Proxy {
         *self.state.cut.lock().unwrap() = Some(cut);
     }
 
+    /// Whether what was to be cut has been.
+    pub(crate) fn has_cut(&self) -> bool {
+        self.state.cut.lock().unwrap().is_none()
+    }
+
     /// From the next cut on nobody gets through.
     pub(crate) fn close_with_the_cut(&self, cut: Cut) {
         self.cut(cut);
@@ -353,8 +389,10 @@ async fn pass(mut client: TcpStream, state: Arc<State>) {
                     true => state.cut.lock().unwrap().take(),
                     false => None,
                 };
-                if cut == Some(Cut::BeforeCommit) {
-                    return;
+                match cut {
+                    Some(Cut::BeforeCommit) => return,
+                    Some(Cut::InSilence) => std::future::pending().await,
+                    Some(Cut::AfterCommit) | None => {}
                 }
                 server.write_all(&said[..read]).await.unwrap();
                 if cut == Some(Cut::AfterCommit) {

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 /// Starts it, says so once it answers, and waits for its input to end, which it does however the tests
 /// end.
@@ -26,7 +26,7 @@ const SCRIPT: &str = r#"
 pub(crate) struct Redis {
     folder: PathBuf,
     /// It ends when its input does, which this holds open.
-    _running: Child,
+    running: Mutex<Option<Child>>,
 }
 
 impl Redis {
@@ -36,9 +36,14 @@ impl Redis {
             .tempdir()
             .unwrap()
             .keep();
+        let running = Mutex::new(Some(Self::run(&folder)));
+        Self { folder, running }
+    }
+
+    fn run(folder: &Path) -> Child {
         let mut child = Command::new("sh")
             .args(["-c", SCRIPT, "sh"])
-            .arg(&folder)
+            .arg(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -52,10 +57,35 @@ impl Redis {
                 rest.join("\n")
             );
         }
-        Self {
-            folder,
-            _running: child,
-        }
+        child
+    }
+
+    /// It is killed.
+    pub(crate) fn dies(&self) {
+        let running = self.running.lock().unwrap().take();
+        let mut running = running.expect("it runs");
+        drop(running.stdin.take());
+        running.wait().unwrap();
+    }
+
+    /// It is there again, at the same address.
+    pub(crate) fn starts_again(&self) {
+        std::fs::create_dir(&self.folder).unwrap();
+        *self.running.lock().unwrap() = Some(Self::run(&self.folder));
+    }
+
+    /// Sends its process a signal.
+    pub(crate) fn signal(process: &str, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, process]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// The number of its process.
+    pub(crate) fn process(&self) -> String {
+        let about = self.does(&["info", "server"]);
+        let mut lines = about.lines();
+        let number = lines.find_map(|line| line.strip_prefix("process_id:"));
+        number.expect("a number").trim().to_owned()
     }
 
     /// One for all tests that do not harm it: what belongs to different stores does not meet there.

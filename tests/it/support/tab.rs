@@ -3,6 +3,8 @@
 //! Whatever is pushed to it is held against the contract: the shape of a push, the places it may
 //! go to, versions that only grow, messages in the order of their ids, no id twice.
 
+use std::time::Duration;
+
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -181,6 +183,17 @@ impl Tab {
         self.connects().await;
     }
 
+    /// The line is cut, and it comes back to another node.
+    pub(crate) async fn moves_to(&mut self, door: Door) {
+        self.door = door;
+        self.reconnects().await;
+    }
+
+    /// It has lost its socket without the other end's knowing: that stays open.
+    pub(crate) fn leaves_its_socket(&mut self) -> Wire {
+        self.wire.take().expect("a socket")
+    }
+
     /// The page is loaded anew, at the address it stands at.
     pub(crate) async fn reloads(&mut self) {
         self.loses_the_network();
@@ -205,6 +218,11 @@ impl Tab {
         self.until("the end of the socket", |tab| tab.closed.is_some())
             .await;
         self.closed.flatten()
+    }
+
+    /// Whether the server has ended the socket.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.closed.is_some()
     }
 
     pub(crate) fn wire(&mut self) -> &mut Wire {
@@ -353,7 +371,17 @@ impl Tab {
     }
 
     /// Waits until something is so.
-    pub(crate) async fn until(&mut self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
+    pub(crate) async fn until(&mut self, what: &str, is_so: impl FnMut(&Self) -> bool) {
+        self.until_within(super::DEADLINE, what, is_so).await;
+    }
+
+    /// The same for what may take longer, or may not take so long.
+    pub(crate) async fn until_within(
+        &mut self,
+        deadline: Duration,
+        what: &str,
+        mut is_so: impl FnMut(&Self) -> bool,
+    ) {
         let waiting = async {
             self.catches_up();
             while !is_so(self) {
@@ -364,7 +392,7 @@ impl Tab {
                 self.take(event);
             }
         };
-        let done = tokio::time::timeout(super::DEADLINE, waiting).await;
+        let done = tokio::time::timeout(deadline, waiting).await;
         if done.is_err() {
             panic!(
                 "{} waited in vain for {what}: {}",

@@ -54,6 +54,15 @@ pub(crate) struct Wire {
 impl Wire {
     /// Opens a socket, or answers with the status of the refusal.
     pub(crate) async fn open(address: SocketAddr, handshake: &Handshake) -> Result<Self, u16> {
+        match soon("the handshake", Self::attempt(address, handshake)).await {
+            Ok(wire) => Ok(wire),
+            Err(Error::Http(response)) => Err(response.status().as_u16()),
+            Err(error) => panic!("the handshake failed: {error}"),
+        }
+    }
+
+    /// The same where there may be nobody to answer.
+    pub(crate) async fn attempt(address: SocketAddr, handshake: &Handshake) -> Result<Self, Error> {
         let path = handshake.path.as_deref().unwrap_or("/ws/chat/");
         let url = format!("ws://{address}{path}{}", handshake.query);
         let mut request = url.into_client_request().expect("an address");
@@ -67,13 +76,8 @@ impl Wire {
         if let Some(bytes) = handshake.receive_buffer {
             socket.set_recv_buffer_size(bytes).unwrap();
         }
-        let stream = socket.connect(address).await.expect("a server listens");
-        let opened = soon("the handshake", client_async(request, stream)).await;
-        let (socket, response) = match opened {
-            Ok(opened) => opened,
-            Err(Error::Http(response)) => return Err(response.status().as_u16()),
-            Err(error) => panic!("the handshake failed: {error}"),
-        };
+        let stream = socket.connect(address).await?;
+        let (socket, response) = client_async(request, stream).await?;
         let protocol = response.headers().get("sec-websocket-protocol");
         let (orders, to_do) = unbounded_channel();
         let (tell, events) = unbounded_channel();

@@ -1,0 +1,332 @@
+//! People who write all the time, whatever happens, and what is held against them in the end.
+//!
+//! Their tabs keep no more of a page than order needs. Whoever loses their socket comes back by
+//! themselves, to another node if their own does not answer, as browsers do behind a balancer, and
+//! sends again what is not settled.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use overwire::protocol::Dialect;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use uuid::Uuid;
+
+use crate::list::List;
+use crate::postgres::Database;
+use crate::support::wire::{Event, Handshake, Wire};
+use crate::support::{Door, Tab};
+
+/// How often somebody writes, and looks whether they can come back.
+const BEAT: Duration = Duration::from_millis(30);
+/// How often somebody sends again what is not settled; browsers wait for longer.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long a node may take to answer somebody who comes.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How many of somebody's messages are under way at a time.
+const UNDER_WAY: usize = 3;
+/// How long it may take at most until everything is settled and shown: longer than any deadline of the
+/// server's, one after the other.
+const DEADLINE: Duration = Duration::from_secs(45);
+
+/// A message as it is stored.
+struct Stored {
+    id: i64,
+    text: String,
+    key: Option<Uuid>,
+    made: i64,
+}
+
+/// What is stored of each group, oldest first.
+pub(super) struct Record(HashMap<String, Vec<Stored>>);
+
+impl Record {
+    pub(super) async fn of(database: &Database) -> Self {
+        let db = database.look().await;
+        let all = "select r.name, m.id, m.text, m.key, m.made from messages m
+            join rooms r on r.id = m.room_id where r.kind = 'group' order by m.id";
+        let mut rooms: HashMap<String, Vec<Stored>> = HashMap::new();
+        for row in db.query(all, &[]).await.unwrap() {
+            let room = rooms.entry(format!("/chat/{}/", row.get::<_, String>(0)));
+            room.or_default().push(Stored {
+                id: row.get(1),
+                text: row.get(2),
+                key: row.get(3),
+                made: row.get(4),
+            });
+        }
+        for stored in rooms.values() {
+            // Nothing in these stories changes a message.
+            let made = stored.iter().map(|message| message.made);
+            assert!(made.eq(1..=i64::try_from(stored.len()).unwrap()));
+        }
+        Self(rooms)
+    }
+
+    fn room(&self, address: &str) -> &[Stored] {
+        self.0.get(address).map_or(&[], Vec::as_slice)
+    }
+
+    /// How often that is stored.
+    pub(super) fn times(&self, text: &str) -> usize {
+        let all = self.0.values().flatten();
+        all.filter(|message| message.text == text).count()
+    }
+
+    /// Waits until a tab shows its group as it is stored; whatever it was shown is stored.
+    pub(super) async fn is_shown_to(&self, tab: &mut Tab) {
+        let stored = self.room(&tab.location);
+        let texts: Vec<&str> = stored.iter().map(|one| one.text.as_str()).collect();
+        tab.until_within(DEADLINE, "what is stored", |tab| {
+            texts.ends_with(&tab.texts().iter().map(String::as_str).collect::<Vec<_>>())
+        })
+        .await;
+        let all: Vec<i64> = self.0.values().flatten().map(|one| one.id).collect();
+        let appended = tab.pushes_to("messages-list", 0);
+        let appended = appended.iter().filter_map(|push| {
+            let (_, id) = push.html.split_once("id=\"message-")?;
+            id.split('"').next()?.parse::<i64>().ok()
+        });
+        for id in appended {
+            assert!(all.contains(&id), "{id} was shown");
+        }
+    }
+}
+
+/// What the crowd is to do.
+#[derive(Clone)]
+enum Phase {
+    Write,
+    Settle,
+    EndAs(Arc<Record>),
+}
+
+struct Writer {
+    number: usize,
+    doors: Vec<Door>,
+    at: usize,
+    /// Where they write, in turn; where they are if there is nothing.
+    rooms: Vec<String>,
+    list: List,
+    written: Vec<(Uuid, String)>,
+    settled: Arc<AtomicUsize>,
+    quiet: Arc<AtomicUsize>,
+    name: Option<String>,
+}
+
+impl Writer {
+    /// Comes to the node where they were or to the next that answers.
+    async fn arrives(&mut self) -> Wire {
+        let mut beats = interval(BEAT);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beats.tick().await;
+            let (query, offers) = self.list.handshake();
+            let handshake = Handshake {
+                query: format!("?{query}"),
+                headers: vec![("Sec-WebSocket-Protocol".to_owned(), offers)],
+                ..Handshake::default()
+            };
+            let attempt = Wire::attempt(self.doors[self.at].0, &handshake);
+            match timeout(HANDSHAKE, attempt).await {
+                Ok(Ok(wire)) => return wire,
+                _ => self.at = (self.at + 1) % self.doors.len(),
+            }
+        }
+    }
+
+    fn writes(&mut self, wire: &Wire) {
+        let text = format!("{}-{}", self.number, self.written.len() + 1);
+        let turn = (self.written.len() + self.number) % self.rooms.len().max(1);
+        let room = self.rooms.get(turn).or(self.list.room.as_ref()).cloned();
+        let before: Vec<Uuid> = self.list.unsettled.keys().copied().collect();
+        wire.text(self.list.write_in(room, text.clone()));
+        let mut keys = self.list.unsettled.keys();
+        let key = keys.find(|key| !before.contains(key)).unwrap();
+        self.written.push((*key, text));
+    }
+
+    fn takes(&mut self, push: &str) {
+        let before = self.list.unsettled.len();
+        self.list.take(push);
+        let settled = before - self.list.unsettled.len();
+        self.settled.fetch_add(settled, Ordering::SeqCst);
+        if !self.list.name.is_empty() {
+            let name = self.name.get_or_insert_with(|| self.list.name.clone());
+            assert_eq!(*name, self.list.name, "everybody stays who they are");
+        }
+    }
+
+    fn shows(&self, record: &Record) -> bool {
+        let stored = record.room(&self.list.title);
+        let ids: Vec<i64> = stored.iter().map(|message| message.id).collect();
+        let shown = stored
+            .iter()
+            .filter(|message| self.list.ids.contains(&message.id));
+        self.list.is_end_of(&ids)
+            && shown
+                .into_iter()
+                .all(|message| self.list.shows(message.id, Some(&message.text)))
+    }
+
+    async fn lives(mut self, mut phase: watch::Receiver<Phase>) -> Self {
+        let (mut beats, mut again) = (interval(BEAT), interval(AGAIN));
+        for clock in [&mut beats, &mut again] {
+            clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        let mut is_quiet = false;
+        loop {
+            let mut wire = self.arrives().await;
+            again.reset_immediately();
+            let mut is_in = false;
+            loop {
+                tokio::select! {
+                    event = wire.next() => match event {
+                        Event::Text(push) => {
+                            self.takes(&push);
+                            // What comes before says who they are.
+                            is_in = is_in || push.contains("#group-name");
+                        }
+                        Event::Closed(_) => break,
+                        Event::Other(other) => panic!("{other}"),
+                    },
+                    _ = beats.tick() => {
+                        let writes = matches!(*phase.borrow(), Phase::Write);
+                        if writes && is_in && self.list.unsettled.len() < UNDER_WAY {
+                            self.writes(&wire);
+                        }
+                    }
+                    _ = again.tick(), if is_in => {
+                        self.list.again().into_iter().for_each(|action| wire.text(action));
+                    }
+                    changed = phase.changed() => changed.unwrap(),
+                }
+                let is_settled = self.list.unsettled.is_empty();
+                match &*phase.borrow() {
+                    Phase::Write => {}
+                    Phase::Settle if is_settled && !is_quiet => {
+                        is_quiet = true;
+                        self.quiet.fetch_add(1, Ordering::SeqCst);
+                    }
+                    Phase::EndAs(record) if is_in && is_settled && self.shows(record) => {
+                        return self;
+                    }
+                    Phase::Settle | Phase::EndAs(_) => {}
+                }
+            }
+        }
+    }
+}
+
+/// People who write all the time.
+pub(super) struct Crowd {
+    writers: JoinSet<Writer>,
+    count: usize,
+    phase: watch::Sender<Phase>,
+    settled: Arc<AtomicUsize>,
+    quiet: Arc<AtomicUsize>,
+}
+
+impl Crowd {
+    /// So many in the first group, in turn on each of these nodes, who write in those rooms.
+    pub(super) fn of(count: usize, doors: &[Door], rooms: &[String]) -> Self {
+        let (phase, orders) = watch::channel(Phase::Write);
+        let (settled, quiet) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let mut writers = JoinSet::new();
+        for number in 0..count {
+            let writer = Writer {
+                number,
+                doors: doors.to_vec(),
+                at: number % doors.len(),
+                rooms: rooms.to_vec(),
+                list: List::new(Dialect::V1),
+                written: Vec::new(),
+                settled: Arc::clone(&settled),
+                quiet: Arc::clone(&quiet),
+                name: None,
+            };
+            writers.spawn(writer.lives(orders.clone()));
+        }
+        Self {
+            writers,
+            count,
+            phase,
+            settled,
+            quiet,
+        }
+    }
+
+    /// Waits until so many more messages are settled.
+    pub(super) async fn goes_on(&mut self, messages: usize) {
+        let enough = self.settled.load(Ordering::SeqCst) + messages;
+        let going = timeout(DEADLINE, async {
+            let mut looks = interval(BEAT);
+            while self.settled.load(Ordering::SeqCst) < enough {
+                looks.tick().await;
+            }
+        });
+        tokio::select! {
+            done = going => done.expect("what is written is stored"),
+            Some(ended) = self.writers.join_next() => panic!("{:?}", ended.err()),
+        }
+    }
+
+    /// Nobody writes any more. Waits until everything is settled.
+    pub(super) async fn falls_silent(mut self) -> Self {
+        self.phase.send_replace(Phase::Settle);
+        let settling = timeout(DEADLINE, async {
+            let mut looks = interval(BEAT);
+            while self.quiet.load(Ordering::SeqCst) < self.count {
+                looks.tick().await;
+            }
+        });
+        tokio::select! {
+            done = settling => done.expect("everything is settled"),
+            Some(ended) = self.writers.join_next() => panic!("{:?}", ended.err()),
+        }
+        self
+    }
+
+    /// Nobody writes any more. Waits until everything is settled and everybody shows what is stored,
+    /// and compares what they wrote and saw with it.
+    pub(super) async fn ends_as_stored_in(self, database: &Database) -> Arc<Record> {
+        let mut crowd = self.falls_silent().await;
+        let record = Arc::new(Record::of(database).await);
+        let (phase, writers) = (&crowd.phase, &mut crowd.writers);
+        phase.send_replace(Phase::EndAs(Arc::clone(&record)));
+        let all = timeout(DEADLINE, std::mem::take(writers).join_all()).await;
+        let all = all.expect("everybody shows what is stored");
+
+        let mut by_key: HashMap<Uuid, Vec<&Stored>> = HashMap::new();
+        let stored: HashMap<i64, &Stored> = record
+            .0
+            .values()
+            .flatten()
+            .map(|message| (message.id, message))
+            .collect();
+        for message in stored.values() {
+            by_key
+                .entry(message.key.unwrap())
+                .or_default()
+                .push(message);
+        }
+        for (key, text) in all.iter().flat_map(|writer| &writer.written) {
+            let found = by_key.get(key).map_or(&[][..], Vec::as_slice);
+            assert!(
+                matches!(found, [once] if once.text == *text),
+                "{text} is stored {} times",
+                found.len()
+            );
+        }
+        for (id, article) in all.iter().flat_map(|writer| &writer.list.saw) {
+            let message = stored.get(id);
+            let message = message.unwrap_or_else(|| panic!("{article} was seen"));
+            let text = format!("<p class=\"message__text\">{}</p>", message.text);
+            assert!(article.contains(&text), "{article} is {text}");
+        }
+        record
+    }
+}
