@@ -401,9 +401,23 @@ impl Chat {
         });
         let strays = self.store.strays(clients.collect()).await?;
         let strays: HashSet<_> = strays.into_iter().collect();
+        let (strays, _): (Vec<_>, Vec<_>) = tabs
+            .into_iter()
+            .partition(|tab| strays.contains(&tab.client));
+        self.send_away(&strays).await
+    }
+
+    /// These sockets are closed: of whoever is banned as such, of others to come again.
+    pub(super) async fn send_away(&self, tabs: &[Arc<Outbox>]) -> super::Result<()> {
+        if tabs.is_empty() {
+            return Ok(());
+        }
+        let users = tabs.iter().map(|tab| tab.user).collect();
+        let banned: HashSet<_> = self.store.banned(users).await?.into_iter().collect();
         for tab in tabs {
-            if strays.contains(&tab.client) {
-                tab.close(COME_AGAIN);
+            match banned.contains(&tab.user) {
+                true => self.close_banned(tab),
+                false => tab.close(COME_AGAIN),
             }
         }
         Ok(())

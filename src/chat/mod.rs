@@ -255,7 +255,7 @@ impl Chat {
         match greeted {
             Ok(()) => {}
             // Their session has ended on the way in, or somebody else came back to it first.
-            Err(Failure::Store(StoreError::Gone)) => client.outbox.close(COME_AGAIN),
+            Err(Failure::Store(StoreError::Gone)) => self.hang_up(&client).await,
             Err(failure) => {
                 self.tell(&client, failure);
                 self.disconnect(&client);
@@ -684,12 +684,22 @@ impl Chat {
                 },
             };
             tracing::debug!(done = done.is_ok(), "handled");
-            if let Err(failure) = done {
-                self.tell(client, failure);
+            match done {
+                Ok(()) => {}
+                Err(Failure::Store(StoreError::Gone)) => self.hang_up(client).await,
+                Err(failure) => self.tell(client, failure),
             }
         }
         .instrument(span)
         .await;
+    }
+
+    /// The client stands no more. The tab finds out who it is now, and sends again what has not been
+    /// settled; whoever is banned is told so.
+    async fn hang_up(&self, client: &Client) {
+        if self.send_away(&[Arc::clone(&client.outbox)]).await.is_err() {
+            client.outbox.close(COME_AGAIN);
+        }
     }
 
     /// A frame that cannot be an action.
@@ -723,7 +733,7 @@ impl Chat {
     /// Says to the person, and to nobody else, why something came to nothing.
     fn tell(&self, client: &Client, failure: Failure) {
         let (refusal, tone) = match failure {
-            // The tab finds out who it is now, and sends again what has not been settled.
+            // As a rule whoever calls this has hung up before.
             Failure::Store(StoreError::Gone) => return client.outbox.close(COME_AGAIN),
             Failure::Refused(refusal) => (refusal, Tone::Refusal),
             Failure::Late(refusal) => (refusal, Tone::Wait),

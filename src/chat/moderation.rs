@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::actions::MUTED;
 use super::{Chat, Client, Result};
-use crate::hub::{Close, Region};
+use crate::hub::{Close, Outbox, Region};
 use crate::model::{GroupName, MessageId, Millis, Room, RoomId, RoomKind, Target, UserId};
 use crate::moderation::{Deed, FoundMessages, Moderated, Moderation, Search};
 use crate::protocol::{Dialect, Frame, Moderate, Push, Refusal};
@@ -368,15 +368,19 @@ impl Chat {
     /// Somebody may not be here any more: their sockets are told so and closed.
     pub(super) fn take_ban(&self, user: UserId) {
         for tab in self.hub.of_user(user) {
-            if let Some(words) = self.farewell(tab.dialect, BANNED) {
-                tab.push([words]);
-            }
-            tab.close(Close {
-                code: 1008,
-                reason: "banned",
-                drain: true,
-            });
+            self.close_banned(&tab);
         }
+    }
+
+    pub(super) fn close_banned(&self, tab: &Outbox) {
+        if let Some(words) = self.farewell(tab.dialect, BANNED) {
+            tab.push([words]);
+        }
+        tab.close(Close {
+            code: 1008,
+            reason: "banned",
+            drain: true,
+        });
     }
 
     /// Whoever has just entered a group that has lately changed comes again, unless they still may

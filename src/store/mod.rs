@@ -507,6 +507,9 @@ pub trait Store: Send + Sync + 'static {
     /// Those of these clients that stand no more, or look at a group which they may not be in.
     async fn strays(&self, clients: Vec<Returning>) -> Result<Vec<ClientId>>;
 
+    /// Those of these users that nobody can be any more.
+    async fn banned(&self, users: Vec<UserId>) -> Result<Vec<UserId>>;
+
     /// There is an address that makes one visitor a moderator, for [`ADMIN_LINK_GOOD_FOR`].
     async fn add_admin_link(&self, token: TokenHash) -> Result<()>;
 

@@ -539,6 +539,11 @@ impl Store for PostgresStore {
             .await
     }
 
+    async fn banned(&self, users: Vec<UserId>) -> Result<Vec<UserId>> {
+        self.ask(async |db| moderation::banned(db, &users).await)
+            .await
+    }
+
     async fn add_admin_link(&self, token: TokenHash) -> Result<()> {
         self.write(Rooms::none(), token, |writing, token| {
             Box::pin(moderation::add_admin_link(writing.db, *token, writing.now))

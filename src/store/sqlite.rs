@@ -2189,6 +2189,19 @@ impl Store for SqliteStore {
         self.read(move |db| moderation::strays(db, &clients)).await
     }
 
+    async fn banned(&self, users: Vec<UserId>) -> Result<Vec<UserId>> {
+        self.read(move |db| {
+            let mut banned = Vec::new();
+            for user in users {
+                if moderation::standing(db, user)?.banned {
+                    banned.push(user);
+                }
+            }
+            Ok(banned)
+        })
+        .await
+    }
+
     async fn add_admin_link(&self, token: TokenHash) -> Result<()> {
         self.write(move |writing| moderation::add_admin_link(writing.db, token, Millis::now()))
             .await

@@ -37,6 +37,12 @@ pub(super) async fn standing(db: &impl GenericClient, user: UserId) -> Sql<Stand
     found.map(Option::unwrap_or_default)
 }
 
+pub(super) async fn banned(db: &impl GenericClient, users: &[UserId]) -> Sql<Vec<UserId>> {
+    let users: Vec<i64> = users.iter().map(|user| user.0).collect();
+    let sql = "select id from users where id = any($1) and banned_at is not null order by id";
+    sql::all(db, sql, &[&users], |row| row.try_get(0).map(UserId)).await
+}
+
 /// What somebody may do, until this is committed: who takes it from them waits.
 async fn held_standing(db: &impl GenericClient, user: UserId) -> Sql<Standing> {
     let sql = format!("{STANDING} for share");

@@ -764,6 +764,8 @@ async fn those_who_stand_no_more_are_strays(backend: &impl Backend) {
     let [of_bob, of_carl, of_dora, of_emil] = [bob, carl, dora, emil].map(|who| who.client.client);
     assert_eq!(strays(&all).await, [of_bob, of_carl, of_dora, of_emil]);
     assert_eq!(strays(&[&again, fay]).await, []);
+    let users = all.iter().map(|who| who.user.id).collect();
+    assert_eq!(store.banned(users).await.unwrap(), [dora.user.id]);
     assert_eq!(store.strays(Vec::new()).await.unwrap(), []);
 }
 

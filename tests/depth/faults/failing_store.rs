@@ -124,6 +124,7 @@ every_act_may_fail! {
     reactions_of(user: UserId, room: RoomId, first: MessageId, last: MessageId, limit: usize) -> Vec<(MessageId, Emoji)>;
     mark_read(reads: Vec<(Returning, UserId, RoomId, MessageId)>) -> ();
     standing(user: UserId) -> Standing;
+    banned(users: Vec<UserId>) -> Vec<UserId>;
     strays(clients: Vec<Returning>) -> Vec<ClientId>;
     add_admin_link(token: TokenHash) -> ();
     is_admin_link(token: TokenHash) -> bool;
