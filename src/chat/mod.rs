@@ -15,7 +15,7 @@ mod typing;
 mod welcome;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -221,7 +221,9 @@ impl Chat {
             outdated: Arc::default(),
         });
         tokio::spawn(Delivery::new(&chat).run(changes, heard));
-        tokio::spawn(people::run(Arc::clone(&chat.people), Arc::downgrade(&chat)));
+        let (people, weak) = (Arc::clone(&chat.people), Arc::downgrade(&chat));
+        tokio::spawn(people::run(Arc::clone(&people), Weak::clone(&weak)));
+        tokio::spawn(people::keep_lease(people, weak));
         Ok(chat)
     }
 

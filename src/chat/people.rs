@@ -235,8 +235,7 @@ impl People {
 pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut drawn, mut renewed, mut expired) = (None, Instant::now(), None);
-    let mut made_up = None;
+    let (mut drawn, mut expired, mut made_up) = (None, None, None);
     let is_due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
     loop {
         let ticked = tokio::select! {
@@ -249,12 +248,6 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
         }
         if ticked {
             let now = Instant::now();
-            if is_due(Some(renewed), RENEW_LEASE_EVERY) {
-                renewed = now;
-                people
-                    .attempt("renewing the lease", chat.renew_lease())
-                    .await;
-            }
             people.attempt("leaving", chat.write_leaving(now)).await;
             people.attempt("reading", chat.write_reads()).await;
             if is_due(expired, EXPIRE_EVERY) {
@@ -293,13 +286,33 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
     }
 }
 
+/// Keeps the node's lease until the chat has finished. Nothing else is done here: however much there is
+/// to draw, the node's people must not be taken for dead meanwhile.
+pub(super) async fn keep_lease(people: Arc<People>, chat: Weak<Chat>) {
+    let mut ticks = tokio::time::interval(RENEW_LEASE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(chat) = chat.upgrade() else { return };
+        if people.finished.load(Ordering::Relaxed) {
+            return;
+        }
+        people
+            .attempt("renewing the lease", chat.renew_lease())
+            .await;
+    }
+}
+
 /// Writes what has not been written yet. After that nothing is drawn any more.
 pub(super) async fn finish(chat: &Chat) {
     let people = &chat.people;
     // Before they leave: what somebody has seen is written for a client that stands.
     people.attempt("reading", chat.write_reads()).await;
-    people.attempt("leaving", chat.end()).await;
+    // From here on the lease is not renewed any more, which would bring the node back.
     people.finished.store(true, Ordering::Relaxed);
+    if let Err(error) = chat.end().await {
+        tracing::warn!(?error, "who was here is found to be gone later");
+    }
 }
 
 impl Chat {
