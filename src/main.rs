@@ -131,6 +131,9 @@ async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<dyn St
 
 async fn relay(config: &Config, store: &dyn Store) -> anyhow::Result<Arc<dyn Relay>> {
     let Some(address) = &config.relay else {
+        if store::may_be_shared(config.database.as_str()) {
+            tracing::info!("without --relay this has to be the only server on its database");
+        }
         return Ok(Arc::new(InProcess::default()));
     };
     anyhow::ensure!(

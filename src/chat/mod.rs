@@ -537,11 +537,11 @@ impl Chat {
                     .chain(rest)
                     .chain(welcome);
                 outbox.bring(room.id, version, frames);
-                let silence = former.is_none()
+                let returns = former.is_none()
                     && client.returning.visit > 0
                     && self.started.elapsed() < ALL_BACK;
                 let from = former.map(|place| place.room);
-                self.entered(&client.user, Some(room), from, moved, silence);
+                self.entered(&client.user, Some(room), from, moved, returns);
                 Ok(())
             }
             Err(failure) => {

@@ -89,9 +89,9 @@ impl Names {
 }
 
 impl Moves {
-    /// Somebody has come to a room.
-    pub(super) fn came(&mut self, room: RoomId, user: &User, now: Instant) {
-        if self.away.remove(&(room, user.id)).is_none() {
+    /// Somebody has come to a room, or `returns` to it.
+    pub(super) fn came(&mut self, room: RoomId, user: &User, returns: bool, now: Instant) {
+        if self.away.remove(&(room, user.id)).is_none() && !returns {
             self.tell(room, user.id, user.called().to_owned(), true, now);
         }
     }
@@ -227,8 +227,8 @@ mod tests {
     #[test]
     fn whoever_comes_and_goes_is_told_for_a_while() {
         let (mut moves, now) = (Moves::default(), Instant::now());
-        moves.came(ROOM, &user("bo"), now);
-        moves.came(ROOM, &user("anna"), now + SECOND);
+        moves.came(ROOM, &user("bo"), false, now);
+        moves.came(ROOM, &user("anna"), false, now + SECOND);
         check(&moves, &["anna", "bo"], &[]);
         moves.went(ROOM, &user("bo"), true, now + 2 * SECOND);
         assert!(moves.pass(now + 3 * SECOND).is_empty());
@@ -249,12 +249,15 @@ mod tests {
         let (mut moves, now) = (Moves::default(), Instant::now());
         let anna = user("anna");
         moves.went(ROOM, &anna, true, now);
-        moves.came(ROOM, &anna, now + SECOND);
+        moves.came(ROOM, &anna, true, now + SECOND);
         assert!(moves.pass(now + GRACE).is_empty());
+        check(&moves, &[], &[]);
+        // Who was not away returns without a word.
+        moves.came(ROOM, &anna, true, now + 2 * GRACE);
         check(&moves, &[], &[]);
         // Back and away again: the grace begins anew.
         moves.went(ROOM, &anna, true, now + 4 * GRACE);
-        moves.came(ROOM, &anna, now + 4 * GRACE + SECOND);
+        moves.came(ROOM, &anna, false, now + 4 * GRACE + SECOND);
         moves.went(ROOM, &anna, true, now + 4 * GRACE + 2 * SECOND);
         assert!(moves.pass(now + 5 * GRACE + SECOND).is_empty());
         assert_eq!(
@@ -274,7 +277,7 @@ mod tests {
                 name,
                 display_name: None,
             };
-            moves.came(ROOM, &user, now);
+            moves.came(ROOM, &user, false, now);
         }
         let lines = moves.lines(ROOM);
         assert_eq!(

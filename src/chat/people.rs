@@ -74,7 +74,7 @@ struct Due {
     missed: bool,
     /// Whose clients may stand no more.
     ended: HashSet<UserId>,
-    leaving: VecDeque<(Instant, Returning, UserId)>,
+    leaving: VecDeque<(Instant, Returning, UserId, Option<RoomId>)>,
     /// The rooms that people came to or went from.
     rooms: HashSet<RoomId>,
     /// When rooms were drawn last, as long as that is less than [`ROOM_EVERY`] ago.
@@ -134,9 +134,9 @@ impl People {
         self.wake.notify_one();
     }
 
-    pub(super) fn came(&self, room: RoomId, user: &User) {
+    fn came(&self, room: RoomId, user: &User, returns: bool) {
         let mut due = self.due();
-        due.moves.came(room, user, Instant::now());
+        due.moves.came(room, user, returns, Instant::now());
         due.rooms.insert(room);
         drop(due);
         self.wake.notify_one();
@@ -166,9 +166,9 @@ impl People {
     }
 
     /// Somebody's socket has gone.
-    fn left(&self, client: Returning, user: UserId) {
+    fn left(&self, client: Returning, user: UserId, room: Option<RoomId>) {
         let at = Instant::now() + GRACE;
-        self.due().leaving.push_back((at, client, user));
+        self.due().leaving.push_back((at, client, user, room));
     }
 
     /// Somebody's own list is out of date.
@@ -332,7 +332,11 @@ impl Chat {
         let people = &self.people;
         match news {
             News::Presence(room) => people.room_changed(*room),
-            News::Came { room, user } => people.came(*room, user),
+            News::Came {
+                room,
+                user,
+                returns,
+            } => people.came(*room, user, *returns),
             News::Went {
                 room,
                 user,
@@ -388,24 +392,28 @@ impl Chat {
     }
 
     /// A tab of somebody has entered a room, or the lobby, from another or from nowhere. Those who are
-    /// there are told if that brings the person there, unless it happens in `silence`; what goes on in
-    /// private rooms is nobody's business.
+    /// there are told if that brings the person there, unless they return; what goes on in private rooms
+    /// is nobody's business.
     pub(super) fn entered(
         &self,
         user: &User,
         room: Option<&Room>,
         from: Option<RoomId>,
         moved: Moved,
-        silence: bool,
+        returns: bool,
     ) {
-        if from == room.map(|room| room.id) {
+        if from.is_some() && from == room.map(|room| room.id) {
             return;
         }
         let user = self.people.due().as_called(user);
         if let Some(room) = room {
-            if moved.came && !silence && matches!(room.kind, RoomKind::Group(_)) {
+            if moved.came && matches!(room.kind, RoomKind::Group(_)) {
                 let (room, user) = (room.id, user.clone());
-                self.spread(News::Came { room, user });
+                self.spread(News::Came {
+                    room,
+                    user,
+                    returns,
+                });
             }
             self.spread(News::Presence(room.id));
         }
@@ -459,7 +467,7 @@ impl Chat {
 
     /// Somebody's socket has gone, which looked at that room.
     pub(super) fn leaves(&self, client: Returning, user: &User, room: Option<RoomId>) {
-        self.people.left(client, user.id);
+        self.people.left(client, user.id, room);
         if let Some(room) = room {
             self.stops_typing(room, user);
         }
@@ -476,28 +484,37 @@ impl Chat {
         let mut gone = Vec::new();
         {
             let mut due = self.people.due();
-            while let Some((_, client, user)) = due.leaving.pop_front_if(|next| next.0 <= now) {
-                gone.push((client, user));
+            while let Some((_, client, user, room)) = due.leaving.pop_front_if(|next| next.0 <= now)
+            {
+                gone.push((client, user, room));
             }
         }
         if gone.is_empty() {
             return Ok(());
         }
-        let clients = gone.iter().map(|(client, _)| *client).collect();
+        let clients = gone.iter().map(|(client, ..)| *client).collect();
         let left = self.store.leave(clients).await;
         if left.is_err() {
             let again = gone
                 .iter()
-                .map(|(client, user)| (Instant::now(), *client, *user));
+                .map(|(client, user, room)| (Instant::now(), *client, *user, *room));
             self.people.due().leaving.extend(again);
         }
         let left = left?;
-        for (_, user) in &gone {
+        let told: HashSet<_> = left.iter().map(|left| left.user.id).collect();
+        for (_, user, room) in &gone {
             if !self.hub.has_user(*user) {
                 self.people.due().names.remove(user);
             }
+            // Whose client had ended before, as by a ban, has gone without the store telling of it now.
+            if !told.contains(user) {
+                self.moved(*user);
+                room.iter()
+                    .for_each(|room| self.spread(News::Presence(*room)));
+            }
         }
         self.have_left(left, false);
+        self.spread(News::Presence(RoomId::LOBBY));
         Ok(())
     }
 

@@ -43,6 +43,8 @@ pub enum News {
         room: RoomId,
         /// Who.
         user: User,
+        /// Whether they were here before, so that it is no news unless they were said to have gone.
+        returns: bool,
     },
     /// Somebody has gone from a room.
     Went {

@@ -307,6 +307,8 @@ impl Listener {
             if let Err(error) = lost {
                 tracing::warn!(%error, "the relay cannot be heard; it is tried again");
             }
+            // So what is soft is drawn from the store now and then meanwhile.
+            self.tell(Heard::Missed);
             if began.elapsed() > PING_EVERY {
                 again = Again::new();
             }

@@ -130,3 +130,31 @@ async fn groups_are_found_by_the_beginning_of_their_names() {
         );
     }
 }
+
+#[tokio::test]
+async fn whoever_goes_to_the_lobby_has_left_their_group() {
+    let server = Server::start().await;
+    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let mut carl = server.tab_at("/chat/").await;
+    let (a, b) = (anna.name(), bob.name());
+    carl.until("both of them", |tab| {
+        named(&groups(tab, "lobby-rooms"))[0] == ("hi", "2")
+    })
+    .await;
+    // As by a click on a link: the page is another, and the socket too.
+    anna.location = "/chat/".to_owned();
+    anna.reloads().await;
+    assert_eq!(anna.title(), "Lobby");
+    bob.until("anna to have left", |tab| {
+        let said = tab.page.get("room-moves").map(|moves| moves.text());
+        tab.people("room-people") == [b.as_str()]
+            && said.is_some_and(|said| said.contains(&format!("{a} left")))
+    })
+    .await;
+    for tab in [&mut anna, &mut carl] {
+        tab.until("one in the group", |tab| {
+            named(&groups(tab, "lobby-rooms"))[0] == ("hi", "1")
+        })
+        .await;
+    }
+}

@@ -464,6 +464,27 @@ async fn whoever_is_muted_is_told_and_reads_on() {
 }
 
 #[tokio::test]
+async fn whoever_is_banned_is_on_no_list_any_more() {
+    let server = Server::start().await;
+    let (_device, _anna, mut desk) = moderator(&server).await;
+    let (mut bob, mut mal) = (server.tab().await, server.tab().await);
+    let m = mal.name();
+    bob.until("mal", |tab| {
+        tab.people("room-people").contains(&m) && tab.people("users-online").contains(&m)
+    })
+    .await;
+    let ban = json!({ "userName": m, "on": true });
+    desk.does("Ban", ban, "notice", &format!("You banned {m}."))
+        .await;
+    assert_eq!(mal.is_closed().await, Some(1008));
+    // Nobody else comes or goes.
+    bob.until("mal to be gone", |tab| {
+        !tab.people("room-people").contains(&m) && !tab.people("users-online").contains(&m)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn whoever_is_banned_is_gone_at_once_and_nothing_of_theirs_is_accepted() {
     let server = Server::start().await;
     let (_device, mut anna, mut desk) = moderator(&server).await;
