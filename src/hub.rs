@@ -379,6 +379,14 @@ impl Hub {
         self.room(room).map(|active| lock(&active).shown)
     }
 
+    /// A tab has been brought to that version of its room, which nothing has been shown of yet here:
+    /// what comes next has to continue that.
+    pub fn begins(&self, version: Version) {
+        if let Some(active) = self.room(version.room) {
+            lock(&active).shown.get_or_insert(version);
+        }
+    }
+
     /// Whether anybody here looks at a room in that dialect.
     pub fn is_spoken(&self, room: RoomId, dialect: Dialect) -> bool {
         self.room(room)
@@ -400,19 +408,20 @@ impl Hub {
             return;
         };
         let mut active = lock(&active);
-        active.shown = Some(version);
+        // Whoever calls this has made sure that the step continues what was shown here before.
+        let continues = active.shown.replace(version).is_some() && follows != u64::MAX;
         let told = |dialect| told.iter().find(|(other, _)| *other == dialect);
         for outbox in active.active.values() {
             match outbox.dialect {
-                Dialect::V1 => outbox.offer(room, follows, version, frames),
+                Dialect::V1 => outbox.offer(room, follows, version, continues, frames),
                 // They are given whole pages.
                 Dialect::Plain | Dialect::Admin => {}
                 dialect => match told(dialect) {
                     Some((_, frame)) => {
-                        outbox.offer(room, follows, version, frame.as_slice());
+                        outbox.offer(room, follows, version, continues, frame.as_slice());
                     }
                     // A step that follows no version anybody has.
-                    None => outbox.offer(room, u64::MAX, version, &[]),
+                    None => outbox.offer(room, u64::MAX, version, continues, &[]),
                 },
             }
         }
@@ -485,7 +494,7 @@ impl Hub {
             }
             match waiting.seen {
                 None => waiting.noted = waiting.noted.max(version.number),
-                Some(seen) if version.number <= seen.number => {}
+                Some(seen) if seen.history == version.history && version.number <= seen.number => {}
                 Some(_) => {
                     waiting.advance(version);
                     waiting.replace(Region::Page, frame.clone());
@@ -668,13 +677,25 @@ impl Waiting {
 
 impl Outbox {
     /// Takes a step of the tab's room, if it is the next one and there is room for it.
-    fn offer(&self, room: RoomId, follows: u64, version: Version, frames: &[Frame]) {
+    fn offer(
+        &self,
+        room: RoomId,
+        follows: u64,
+        version: Version,
+        continues: bool,
+        frames: &[Frame],
+    ) {
         let mut waiting = lock(&self.state);
         if waiting.room != Some(room) || waiting.closing.is_some() {
             return;
         }
         match waiting.seen {
             None => waiting.noted = waiting.noted.max(version.number),
+            // What numbers of another history mean, the store tells.
+            Some(seen) if seen.history != version.history && !continues => {
+                waiting.noted = 0;
+                waiting.fall_behind(version.number);
+            }
             Some(seen) if version.number <= seen.number => return,
             Some(seen) if !waiting.behind && follows == seen.number && !waiting.is_full() => {
                 frames.iter().for_each(|frame| waiting.push(frame.clone()));
@@ -710,7 +731,7 @@ impl Outbox {
         let mut waiting = lock(&self.state);
         let has_more = waiting
             .seen
-            .is_some_and(|seen| seen.number > version.number);
+            .is_some_and(|seen| seen.history == version.history && seen.number > version.number);
         if waiting.room == Some(room) && waiting.closing.is_none() && !has_more {
             waiting.soft.retain(|(region, _)| *region != Region::Page);
             frames.into_iter().for_each(|frame| waiting.push(frame));
@@ -1351,5 +1372,38 @@ mod tests {
         let unanswered = outbox.probe();
         hub.disconnect(&outbox);
         assert!(unanswered.await.is_err());
+    }
+
+    #[test]
+    fn what_another_history_numbers_alike_is_asked_for() {
+        let other = |number| Version {
+            history: History(2),
+            ..version(ROOM, number)
+        };
+        let hub = Hub::default();
+        let tab = hub.connect(ClientId(1), 0, UserId(1), Dialect::V1);
+        hub.enter(&tab, ROOM, None);
+        tab.bring(ROOM, version(ROOM, 5), []);
+        hub.begins(version(ROOM, 5));
+        hub.show(ROOM, 5, version(ROOM, 6), &[frame("6")], &[]);
+        assert_eq!(tab.take(MUCH).frames.len(), 1);
+        assert!(!tab.wants_rest());
+        // The store was put back to an earlier moment, and has gone on from there.
+        hub.skip_to(ROOM, other(4));
+        assert!(tab.wants_rest());
+        tab.bring(ROOM, other(4), [frame("a page")]);
+        assert_eq!(tab.take(MUCH).frames.len(), 1);
+        assert!(!tab.wants_rest());
+        assert_eq!(tab.place().unwrap().seen, Some(other(4)));
+        hub.show(ROOM, 4, other(5), &[frame("5")], &[]);
+        assert_eq!(tab.take(MUCH).frames.len(), 1);
+        // A history that goes on from what is shown is no reason to ask.
+        let third = Version {
+            history: History(3),
+            ..version(ROOM, 6)
+        };
+        hub.show(ROOM, 5, third, &[frame("6 again")], &[]);
+        assert_eq!(tab.take(MUCH).frames.len(), 1);
+        assert!(!tab.wants_rest());
     }
 }

@@ -113,6 +113,15 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 
 async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<dyn Store>, Arc<Chat>)> {
     let address = config.database.as_str();
+    // Before anything is made.
+    if let Some(relay) = &config.relay {
+        anyhow::ensure!(
+            store::may_be_shared(address),
+            "--relay is for servers that share a PostgreSQL database; {} has one server",
+            config.database
+        );
+        RedisRelay::new(relay, "").context("--relay")?;
+    }
     let store = store::open(address, config.synchronous, store::Access::Server)
         .await
         .with_context(|| format!("could not open the database {}", config.database))?;
@@ -136,11 +145,6 @@ async fn relay(config: &Config, store: &dyn Store) -> anyhow::Result<Arc<dyn Rel
         }
         return Ok(Arc::new(InProcess::default()));
     };
-    anyhow::ensure!(
-        store::may_be_shared(config.database.as_str()),
-        "--relay is for servers that share a PostgreSQL database; {} has one server",
-        config.database
-    );
     let relay = RedisRelay::new(address, &store.identity().await?).context("--relay")?;
     Ok(Arc::new(relay))
 }

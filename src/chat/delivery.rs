@@ -250,9 +250,17 @@ impl Chat {
         if !self.hub.has_user(user) {
             return;
         }
-        match self.own_reactions(user, room).await {
-            Ok(frame) => self.show_own(user, room, &frame),
-            Err(failure) => tracing::warn!(?failure, "own reactions are not shown"),
+        let mut tries = 0..10;
+        loop {
+            let before = self.hub.shown(room);
+            match self.own_reactions(user, room).await {
+                // A step that came meanwhile may have told more than was read.
+                Ok(_) if self.hub.shown(room) != before && tries.next().is_some() => {}
+                Ok(frame) => return self.show_own(user, room, &frame),
+                Err(failure) => {
+                    return tracing::warn!(?failure, "own reactions are not shown");
+                }
+            }
         }
     }
 
@@ -351,7 +359,11 @@ impl Chat {
     async fn follow(self: &Arc<Self>, step: Step, early: &mut Early) {
         let room = step.version.room;
         match self.hub.shown(room) {
-            Some(Some(shown)) if shown.number < step.follows => early.wait(step),
+            Some(Some(shown))
+                if shown.history == step.version.history && shown.number < step.follows =>
+            {
+                early.wait(step);
+            }
             _ => {
                 self.bring_forward(step).await;
                 self.show_early(room, early);
@@ -364,13 +376,15 @@ impl Chat {
         while let Some(Some(shown)) = self.hub.shown(room)
             && let Some(step) = early.next(room, shown.number)
         {
-            self.show(&step);
+            if step.version.history == shown.history {
+                self.show(&step);
+            }
         }
     }
 
     async fn give_up_waiting(self: &Arc<Self>, room: RoomId, early: &mut Early) {
         if let Some(Some(shown)) = self.hub.shown(room) {
-            self.fill(room, shown).await;
+            self.fill(room, shown, None).await;
             self.want_page(room);
             self.show_early(room, early);
         }
@@ -383,13 +397,21 @@ impl Chat {
         match self.hub.shown(room) {
             // Nobody here looks at it.
             None => {}
+            // Numbers of another history may mean something else: the store knows.
+            Some(Some(shown)) if step.version.history != shown.history => {
+                self.fill(room, shown, Some(step.version)).await;
+                self.want_page(room);
+                for user in step.own.iter().map(|own| own.user) {
+                    self.show_own_again(user, room).await;
+                }
+            }
             Some(Some(shown)) if step.version.number <= shown.number => {
                 for user in step.own.iter().map(|own| own.user) {
                     self.show_own_again(user, room).await;
                 }
             }
             Some(Some(shown)) if shown.number < step.follows => {
-                self.fill(room, shown).await;
+                self.fill(room, shown, Some(step.version)).await;
                 self.want_page(room);
                 for user in step.own.iter().map(|own| own.user) {
                     self.show_own_again(user, room).await;
@@ -430,8 +452,12 @@ impl Chat {
             let room = version.room;
             match self.hub.shown(room) {
                 None => continue,
-                Some(Some(shown)) if version.number <= shown.number => continue,
-                Some(Some(shown)) => self.fill(room, shown).await,
+                Some(Some(shown))
+                    if version.history == shown.history && version.number <= shown.number =>
+                {
+                    continue;
+                }
+                Some(Some(shown)) => self.fill(room, shown, None).await,
                 // Whoever has less than that asks for themselves.
                 Some(None) => self.hub.skip_to(room, version),
             }
@@ -439,8 +465,8 @@ impl Chat {
         }
     }
 
-    /// Shows what another node left out: the store has it.
-    async fn fill(&self, room: RoomId, shown: Version) {
+    /// Shows what is missing here up to that version, or to the newest: the store has it.
+    async fn fill(self: &Arc<Self>, room: RoomId, shown: Version, up_to: Option<Version>) {
         match self.store.catch_up(room, Some(shown)).await {
             Ok(CatchUp::UpToDate) => {}
             Ok(CatchUp::Changes {
@@ -451,16 +477,26 @@ impl Chat {
                 Some(pushes) => {
                     let frames: Vec<_> = pushes.iter().map(Push::encode).collect();
                     self.hub.show(room, after.number, version, &frames, &[]);
-                    // Who reacted on another node is not known; guests did not, who are on one.
-                    for user in self.hub.kept_in(room) {
-                        self.show_own_again(user, room).await;
-                    }
+                    // Who reacted on another node is not known; guests did not, who are on one. Nobody's
+                    // messages wait for it.
+                    let (chat, users) = (Arc::clone(self), self.hub.kept_in(room));
+                    tokio::spawn(async move {
+                        for user in users {
+                            chat.show_own_again(user, room).await;
+                        }
+                    });
                 }
                 None => self.hub.skip_to(room, version),
             },
             Ok(CatchUp::Newest(page)) => self.hub.skip_to(room, page.version),
-            // The next change of the room finds the same gap and fills it.
-            Err(error) => tracing::error!(room.id = %room, ?error, "a gap could not be filled"),
+            Err(error) => {
+                tracing::error!(room.id = %room, ?error, "a gap could not be filled");
+                // Among several nodes the next comparison finds the same gap; one alone does not compare,
+                // so everybody asks for themselves.
+                if let (Some(version), false) = (up_to, self.relay.has_others(self.node)) {
+                    self.hub.skip_to(room, version);
+                }
+            }
         }
     }
 

@@ -149,6 +149,8 @@ pub struct Chat {
     started: Instant,
     /// When the lease was renewed last.
     renewed: Mutex<Instant>,
+    /// Since when it has been without running out.
+    held_since: Mutex<Instant>,
     /// Held by whoever renews it; the others wait for what comes of that.
     renewing: tokio::sync::Mutex<()>,
     /// Those who wait for another node to say whether a client has a socket there that answers.
@@ -216,6 +218,7 @@ impl Chat {
             spares: Mutex::new(FakeUsers::random()),
             started: Instant::now(),
             renewed: Mutex::new(began),
+            held_since: Mutex::new(began),
             renewing: tokio::sync::Mutex::default(),
             probes: Mutex::default(),
             outdated: Arc::default(),
@@ -537,6 +540,7 @@ impl Chat {
                     .chain(rest)
                     .chain(welcome);
                 outbox.bring(room.id, version, frames);
+                self.hub.begins(version);
                 let returns = former.is_none()
                     && client.returning.visit > 0
                     && self.started.elapsed() < ALL_BACK;

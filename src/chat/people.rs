@@ -572,7 +572,10 @@ impl Chat {
         let began = Instant::now();
         self.store.renew_lease(self.node).await?;
         self.end_strays(self.hub.all()).await?;
-        *lock(&self.renewed) = began;
+        let before = std::mem::replace(&mut *lock(&self.renewed), began);
+        if began.duration_since(before) >= LEASE {
+            *lock(&self.held_since) = began;
+        }
         Ok(())
     }
 
@@ -591,6 +594,10 @@ impl Chat {
     }
 
     async fn expire(&self) -> Result<()> {
+        // After the database was away the others are given the time to renew their leases too.
+        if lock(&self.held_since).elapsed() < LEASE {
+            return Ok(());
+        }
         let left = self.store.expire(self.node, Millis::now()).await?;
         if !left.is_empty() {
             tracing::warn!(people = left.len(), "another server has ended");

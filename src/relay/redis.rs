@@ -79,13 +79,20 @@ impl Channels {
 /// Which channels the node needs beside those of everyone and its own.
 #[derive(Default)]
 struct Wanted {
-    channels: Mutex<HashSet<To>>,
+    channels: Mutex<WantedChannels>,
     changed: Notify,
 }
 
+#[derive(Default)]
+struct WantedChannels {
+    all: HashSet<To>,
+    /// Those that are needed, or are not any more, since this was looked at last.
+    changed: Vec<To>,
+}
+
 impl Wanted {
-    fn channels(&self) -> MutexGuard<'_, HashSet<To>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    fn channels(&self) -> MutexGuard<'_, WantedChannels> {
+        lock(&self.channels)
     }
 }
 
@@ -154,13 +161,17 @@ impl Relay for RedisRelay {
     }
 
     fn follow(&self, _: NodeId, to: To) {
-        if self.wanted.channels().insert(to) {
+        let mut wanted = self.wanted.channels();
+        if wanted.all.insert(to) {
+            wanted.changed.push(to);
             self.wanted.changed.notify_one();
         }
     }
 
     fn keep(&self, _: NodeId, is_needed: &dyn Fn(To) -> bool) {
-        self.wanted.channels().retain(|to| is_needed(*to));
+        let mut wanted = self.wanted.channels();
+        let WantedChannels { all, changed } = &mut *wanted;
+        changed.extend(all.extract_if(|to| !is_needed(*to)));
         self.wanted.changed.notify_one();
     }
 
@@ -212,12 +223,14 @@ struct Publisher {
 impl Publisher {
     /// Publishes what comes, in its order, until the node has nothing more to say.
     async fn run(self, mut queue: mpsc::Receiver<Envelope>) {
-        let (mut again, mut batch) = (Again::new(), Vec::new());
+        let (mut again, mut batch, mut lost) = (Again::new(), Vec::new(), false);
         'connected: loop {
             let mut connection = match self.connect().await {
                 Ok(connection) => connection,
                 Err(error) => {
-                    tracing::warn!(%error, "the relay cannot be reached; it is tried again");
+                    if !std::mem::replace(&mut lost, true) {
+                        tracing::warn!(%error, "the relay cannot be reached; it is tried again");
+                    }
                     if queue.is_closed() {
                         return;
                     }
@@ -225,6 +238,9 @@ impl Publisher {
                     continue;
                 }
             };
+            if std::mem::take(&mut lost) {
+                tracing::info!("the relay is reached again");
+            }
             loop {
                 if batch.is_empty() && queue.recv_many(&mut batch, TOGETHER).await == 0 {
                     return;
@@ -237,6 +253,7 @@ impl Publisher {
                 batch.clear();
                 if let Err(error) = sent {
                     tracing::warn!(%error, "the relay was lost; it is tried again");
+                    lost = true;
                     // Whether the last ones came through is not known.
                     batch.push(self.says(News::Missed));
                     again.wait().await;
@@ -305,7 +322,7 @@ impl Listener {
                 return;
             }
             if let Err(error) = lost {
-                tracing::warn!(%error, "the relay cannot be heard; it is tried again");
+                tracing::debug!(%error, "the relay cannot be heard; it is tried again");
             }
             // So what is soft is drawn from the store now and then meanwhile.
             self.tell(Heard::Missed);
@@ -340,7 +357,11 @@ impl Listener {
     /// Keeps the connection subscribed to what the node needs, and sees whether it is still there.
     async fn subscribe_all(&self, mut sink: PubSubSink) -> RedisResult<()> {
         let mut pings = interval(PING_EVERY);
-        let mut subscribed: HashSet<To> = self.wanted.channels().clone();
+        let mut subscribed = {
+            let mut wanted = self.wanted.channels();
+            wanted.changed.clear();
+            wanted.all.clone()
+        };
         let own = [To::Everyone, To::Node(self.node)];
         let all: Vec<_> = subscribed.iter().copied().chain(own).collect();
         for part in all.chunks(CHANNELS_TOGETHER) {
@@ -350,9 +371,13 @@ impl Listener {
         self.tell(Heard::Missed);
         loop {
             let (more, fewer) = {
-                let wanted = self.wanted.channels();
-                let more: Vec<To> = wanted.difference(&subscribed).copied().collect();
-                let fewer: Vec<To> = subscribed.difference(&wanted).copied().collect();
+                let mut wanted = self.wanted.channels();
+                let changed: HashSet<To> =
+                    std::mem::take(&mut wanted.changed).into_iter().collect();
+                let (more, fewer): (Vec<To>, Vec<To>) = changed
+                    .into_iter()
+                    .filter(|to| wanted.all.contains(to) != subscribed.contains(to))
+                    .partition(|to| wanted.all.contains(to));
                 (more, fewer)
             };
             for part in more.chunks(CHANNELS_TOGETHER) {

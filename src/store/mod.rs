@@ -745,6 +745,20 @@ fn sqlite_path(address: &str) -> Result<PathBuf> {
         }
         _ => address,
     };
+    // As PostgreSQL's own programs take it, with a password in it that is no part of a file's name.
+    let keys = [
+        "host=",
+        "hostaddr=",
+        "port=",
+        "user=",
+        "password=",
+        "dbname=",
+    ];
+    if keys.iter().any(|key| path.trim_start().starts_with(key)) {
+        return Err(StoreError::Address(
+            "a PostgreSQL database is given as postgres://user:password@host:5432/name".to_owned(),
+        ));
+    }
     if path.is_empty() {
         return Err(StoreError::Address(
             "the database's file has no name".to_owned(),
@@ -784,6 +798,7 @@ mod tests {
         check("sqlite::memory:", None);
         check("sqlite://:memory:", None);
         check("mysql://localhost/chat", None);
+        check("host=localhost password=secret dbname=chat", None);
         check("postgres:localhost/chat", None);
     }
 
