@@ -581,7 +581,7 @@ impl Tab {
         assert_eq!(self.page.doubled_ids(), [""; 0], "{}", self.sight());
     }
 
-    /// Versions belong to the room on show and only grow.
+    /// Versions belong to the room on show and only grow, unless a whole page is of another history.
     fn goes_on(&self, version: &str, is_whole: bool) {
         let split = |version: &str| {
             let (room, number) = (version.split('.').next(), version.rsplit('.').next());
@@ -592,8 +592,10 @@ impl Tab {
         assert_eq!(self.room().as_ref(), Some(&room), "{}", self.sight());
         let mut before = self.pushes[self.versions_from..].iter().rev();
         if let Some(last) = before.find_map(|push| push.version.as_deref()) {
+            let history = |version: &str| version.split('.').nth(1).map(str::to_owned);
+            let is_other = history(version) != history(last);
             let (_, last) = split(last);
-            let grows = number > last || (is_whole && number == last);
+            let grows = number > last || (is_whole && (number == last || is_other));
             assert!(grows, "{last} and then {number}: {}", self.sight());
         }
     }
