@@ -17,6 +17,8 @@ use crate::support::{Device, Door, Program, Tab, soon, until};
 
 /// A lease, until the next look at who has missed theirs, and a bit.
 const CLEARED: Duration = Duration::from_secs(35);
+/// How long a node is frozen: two leases.
+const FROZEN: Duration = Duration::from_secs(30);
 /// Renewing a lease brings the news, and a bit.
 const RENEWED: Duration = Duration::from_secs(8);
 
@@ -87,6 +89,7 @@ async fn a_node_freezes_for_longer_than_its_lease() {
     all([&mut stays, &mut moves, &mut repeats].map(|tab| tab.hears_all())).await;
 
     freezes_between_transactions(&frozen, &database).await;
+    let froze = Instant::now();
     let mut crowd = Crowd::of(2, &[alive.door], &[]);
     for tab in [&mut stays, &mut moves] {
         tab.sends("Typing", json!({}));
@@ -113,6 +116,10 @@ async fn a_node_freezes_for_longer_than_its_lease() {
         })
         .await;
 
+    until("it to have been frozen for long", async || {
+        froze.elapsed() >= FROZEN
+    })
+    .await;
     let (before, seen) = (stays.pushes.len(), watcher.pushes.len());
     frozen.signal("CONT");
     all([&mut stays, &mut silent].map(Tab::is_closed)).await;
