@@ -148,6 +148,8 @@ struct Waiting {
     mine: Option<u64>,
     groups: Option<u64>,
     heading: Option<u64>,
+    /// The groups may be others than were given last.
+    groups_changed: bool,
     /// Own messages of this room whose ordered push has not come by yet.
     unsettled: Vec<Message>,
     probes: Vec<oneshot::Sender<()>>,
@@ -760,6 +762,20 @@ impl Outbox {
         given.replace(hash) != Some(hash)
     }
 
+    /// The groups that the tab shows may be others now, which its socket finds out.
+    pub fn outdate_groups(&self) {
+        let mut waiting = lock(&self.state);
+        if self.dialect == Dialect::V1 {
+            waiting.groups_changed = true;
+        }
+        wake(waiting);
+    }
+
+    /// Whether the tab's groups are to be drawn anew, which whoever asks does.
+    pub fn take_groups_changed(&self) -> bool {
+        std::mem::take(&mut lock(&self.state).groups_changed)
+    }
+
     /// Shows a region, in place of what waits for it.
     pub fn show(&self, region: Region, frame: Frame) {
         let mut waiting = lock(&self.state);
@@ -885,10 +901,18 @@ impl Outbox {
         taken
     }
 
-    /// Whether the tab is to be brought forward: it fell behind, and what waited has been sent.
+    /// Whether the tab has not been given all of its room.
+    pub fn is_behind(&self) -> bool {
+        lock(&self.state).behind
+    }
+
+    /// Whether the tab is to be brought forward: it fell behind or its groups have changed, and what
+    /// waited has been sent.
     pub fn wants_rest(&self) -> bool {
         let waiting = lock(&self.state);
-        waiting.behind && waiting.queue.is_empty() && waiting.closing.is_none()
+        (waiting.behind || waiting.groups_changed)
+            && waiting.queue.is_empty()
+            && waiting.closing.is_none()
     }
 
     /// Whether the outbox has no room left, so that no more actions are read.

@@ -475,9 +475,10 @@ impl Chat {
     /// The client is in no room and sees what there are.
     async fn show_lobby(&self, client: &Client) -> Result<()> {
         let moved = self.store.leave_room(client.returning).await?;
+        let name = self.views.lobby_name()?.encode();
         let groups = self.groups(client, None).await?;
-        let name = self.views.lobby_name()?;
-        self.push(client, groups.into_iter().chain([name]));
+        let groups = groups.filter(|groups| client.outbox.is_new(Region::Groups, groups));
+        client.outbox.push(groups.into_iter().chain([name]));
         let (former, _) = self.hub.enter(&client.outbox, RoomId::LOBBY, None);
         self.relay.follow(self.node, To::Room(RoomId::LOBBY));
         let nothing = Version {
@@ -529,7 +530,6 @@ impl Chat {
                 }
                 let left_lobby = former.is_some_and(|place| place.room == RoomId::LOBBY);
                 let no_lobby = left_lobby.then(|| self.views.no_lobby().encode());
-                let groups = groups.map(|groups| groups.encode());
                 let groups = groups.filter(|groups| outbox.is_new(Region::Groups, groups));
                 let frames = groups
                     .into_iter()
@@ -606,7 +606,7 @@ impl Chat {
     }
 
     /// The groups of the aside for somebody who is in that room, which is listed in any case.
-    async fn groups(&self, client: &Client, room: Option<&Room>) -> Result<Option<Push>> {
+    async fn groups(&self, client: &Client, room: Option<&Room>) -> Result<Option<Frame>> {
         if client.outbox.dialect != Dialect::V1 {
             return Ok(None);
         }
@@ -621,14 +621,40 @@ impl Chat {
             groups.truncate(GROUPS_LISTED - 1);
             groups.push(room.clone());
         }
-        Ok(Some(self.views.groups_list(&groups)?))
+        Ok(Some(self.views.groups_list(&groups)?.encode()))
     }
 
-    /// The socket's outbox fell behind and has drained: the rest of its room.
+    /// Some group is called otherwise or is open to others than before.
+    async fn show_groups(&self, client: &Client) -> Result<()> {
+        let room = match client.outbox.place() {
+            Some(place) => self.group(place.room).await?,
+            None => None,
+        };
+        let groups = self.groups(client, room.as_ref()).await?;
+        let groups = groups.filter(|groups| client.outbox.is_new(Region::Groups, groups));
+        client.outbox.push(groups);
+        Ok(())
+    }
+
+    /// The socket's outbox fell behind or its groups have changed, and it has drained: the rest of
+    /// its room, and its groups.
     pub async fn catch_up(&self, client: &Client) -> bool {
+        if client.outbox.take_groups_changed()
+            && let Err(failure) = self.show_groups(client).await
+        {
+            tracing::warn!(
+                ?failure,
+                "somebody's groups are not drawn, which is tried again"
+            );
+            client.outbox.outdate_groups();
+            return false;
+        }
         let Some(place) = client.outbox.place() else {
             return true;
         };
+        if !client.outbox.is_behind() {
+            return true;
+        }
         match self
             .rest(client.outbox.dialect, place.room, place.seen)
             .await

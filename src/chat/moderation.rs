@@ -21,6 +21,10 @@ const RECORDS: usize = 25;
 const SEARCH_CHARACTERS: usize = 200;
 /// Somebody who is on their way into a room for longer than this is not.
 const ENTERING: Duration = Duration::from_secs(60);
+/// So many tabs draw their groups anew, and then no more for so long: 5,000 a second, each of which
+/// costs a fraction of a millisecond.
+const OUTDATED_AT_ONCE: usize = 100;
+const OUTDATED_EVERY: Duration = Duration::from_millis(20);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 const BANNED: &str = "A moderator has banned you.";
@@ -264,12 +268,13 @@ async fn done(chat: &Chat, client: &Client, deed: Deed) -> Result<Option<Option<
 
 async fn change_group(chat: &Chat, client: &Client, room: RoomId, deed: Deed) -> Result<()> {
     if done(chat, client, deed).await?.is_some() {
-        chat.take_group_change(room).await;
         chat.tell_others(News::GroupChanged(room));
+        chat.take_group_change(room).await;
         chat.spread(News::Presence(RoomId::LOBBY));
     }
     let group = chat.store.group_record(room).await?;
     chat.push(client, [chat.views.admin_group(room, group.as_ref())?]);
+    chat.outdate_groups().await;
     Ok(())
 }
 
@@ -353,16 +358,53 @@ impl Chat {
                 tab.close(GROUP_CHANGED);
             }
         }
+        let found = self.views.no_found_group(room).encode();
+        for tab in self.hub.in_room(RoomId::LOBBY) {
+            tab.tell(&found);
+        }
+    }
+
+    /// The lists of groups that tabs show may be others now. Each is read from the store by its tab
+    /// itself; a few at a time, so that nobody waits behind the lists of thousands.
+    pub(super) async fn outdate_groups(&self) {
+        for tabs in self.hub.all().chunks(OUTDATED_AT_ONCE) {
+            tabs.iter().for_each(|tab| tab.outdate_groups());
+            if tabs.len() == OUTDATED_AT_ONCE {
+                tokio::time::sleep(OUTDATED_EVERY).await;
+            }
+        }
+    }
+
+    /// News of groups that changed may have been lost. Whoever may not be in theirs any more is found by
+    /// the lease; whose group is called otherwise comes again.
+    pub(super) async fn make_up_for_groups(&self) -> Result<()> {
+        for room in self.hub.active_rooms() {
+            if let Some(heading) = self.heading_of_group(room).await? {
+                for tab in self.hub.in_room(room) {
+                    if tab.dialect.is_html() && tab.is_new(Region::Heading, &heading) {
+                        tab.close(GROUP_CHANGED);
+                    }
+                }
+            }
+        }
+        self.outdate_groups().await;
+        Ok(())
+    }
+
+    /// A group as it is now.
+    pub(super) async fn group(&self, room: RoomId) -> Result<Option<Room>> {
+        let group = self.store.group_record(room).await?;
+        Ok(group.map(|group| {
+            let prefix = if group.restricted { RESTRICTED } else { "" };
+            let kind = RoomKind::Group(format!("{prefix}{}", group.name));
+            Room { id: room, kind }
+        }))
     }
 
     async fn heading_of_group(&self, room: RoomId) -> Result<Option<Frame>> {
-        let Some(group) = self.store.group_record(room).await? else {
-            return Ok(None);
-        };
-        let prefix = if group.restricted { RESTRICTED } else { "" };
-        let kind = RoomKind::Group(format!("{prefix}{}", group.name));
-        let heading = self.views.group_name(&Room { id: room, kind })?;
-        Ok(Some(heading.encode()))
+        let group = self.group(room).await?;
+        let heading = group.map(|group| self.views.group_name(&group));
+        Ok(heading.transpose()?.map(|heading| heading.encode()))
     }
 
     /// Somebody may not be here any more: their sockets are told so and closed.

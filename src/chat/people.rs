@@ -264,6 +264,13 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
         if people.due().missed && is_due(made_up, MAKE_UP_EVERY) {
             made_up = Some(Instant::now());
             people.make_up(&chat.hub);
+            let (people, chat) = (Arc::clone(&people), Arc::clone(&chat));
+            tokio::spawn(async move {
+                let making_up = chat.make_up_for_groups();
+                people
+                    .attempt("looking for changed groups", making_up)
+                    .await;
+            });
         }
         people
             .attempt("drawing who came or went", chat.draw_moved())

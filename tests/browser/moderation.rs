@@ -56,6 +56,8 @@ async fn a_moderator_looks_after_groups_people_and_messages() {
         desk.presses(Key::Enter).await;
         carl.is_in("#Snakes", "/chat/Snakes/").await;
         assert_eq!(carl.written().await, "a long draft");
+        bob.sees("#groups-list [data-group-name='Snakes']").await;
+        bob.sees_no("#groups-list [data-group-name='python']").await;
 
         desk.run("document.querySelector('#person-search').focus()")
             .await;

@@ -16,12 +16,7 @@ impl Tab {
     }
 
     fn groups(&self) -> Vec<String> {
-        let list = self.page.the("groups-list");
-        let names = list.with("data-group-name");
-        names
-            .filter_map(|link| link.attribute("data-group-name"))
-            .map(str::to_owned)
-            .collect()
+        self.groups_in("groups-list")
     }
 }
 

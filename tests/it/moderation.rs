@@ -620,6 +620,68 @@ async fn a_group_for_moderators_cannot_be_seen_nor_probed() {
 }
 
 #[tokio::test]
+async fn a_group_that_changes_is_in_open_lists_as_it_is_now() {
+    let server = Server::start().await;
+    let mut maker = server.tab().await;
+    maker.sends("New group", json!({ "groupName": "zebras" }));
+    maker.until("a group", |tab| tab.title() == "#zebras").await;
+    let (_device, mut anna, desk) = moderator(&server).await;
+    // One has been in a group of their own, one looks at one that is not theirs, one at none.
+    maker.enters_group("hi").await;
+    let mut visitor = server.tab_at("/chat/zebras/").await;
+    let mut carl = server.tab_at("/chat/").await;
+    carl.sends("Find groups", json!({ "text": "p" }));
+    carl.until("python among what was found", |tab| {
+        tab.groups_in("lobby-found") == ["python"]
+    })
+    .await;
+    let (room, zebras) = (desk.room("python"), desk.room("zebras"));
+    let restrict = |on: bool| json!({ "room": room, "on": on });
+    let rename = |room: &str, name: &str| json!({ "room": room, "groupName": name });
+
+    desk.sends("Restrict group", restrict(true));
+    let has = async |tab: &mut Tab, place: &str, names: &[&str]| {
+        tab.until(&format!("{names:?} in {place}"), |tab| {
+            tab.groups_in(place) == names
+        })
+        .await;
+    };
+    let others = ["hi", "events", "off-topic"];
+    let and_zebras = ["hi", "events", "off-topic", "zebras"];
+    has(&mut maker, "groups-list", &and_zebras).await;
+    has(&mut visitor, "groups-list", &and_zebras).await;
+    has(&mut carl, "groups-list", &others).await;
+    has(&mut carl, "lobby-found", &[]).await;
+    carl.until("no python among the busiest", |tab| {
+        !tab.groups_in("lobby-rooms")
+            .iter()
+            .any(|name| name.contains("python"))
+    })
+    .await;
+    has(
+        &mut anna,
+        "groups-list",
+        &["hi", "events", "off-topic", "!python"],
+    )
+    .await;
+
+    desk.sends("Rename group", rename(&zebras, "Zebras and gnus"));
+    has(
+        &mut maker,
+        "groups-list",
+        &["hi", "events", "off-topic", "Zebras and gnus"],
+    )
+    .await;
+    assert_eq!(visitor.is_closed().await, Some(1000));
+    desk.sends("Restrict group", restrict(false));
+    let all = ["hi", "python", "events", "off-topic"];
+    has(&mut anna, "groups-list", &all).await;
+    has(&mut carl, "groups-list", &all).await;
+    desk.sends("Remove group", json!({ "room": zebras }));
+    has(&mut maker, "groups-list", &all).await;
+}
+
+#[tokio::test]
 async fn a_group_is_renamed_with_everybody_in_it_and_removed() {
     let server = Server::start().await;
     let (_device, _anna, mut desk) = moderator(&server).await;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use overwire::model::ResumeToken;
+use overwire::model::{ResumeToken, RoomKind};
 use serde_json::{Value, json};
 
 use super::crowd::Record;
@@ -21,6 +21,8 @@ const CLEARED: Duration = Duration::from_secs(35);
 const FROZEN: Duration = Duration::from_secs(30);
 /// Renewing a lease brings the news, and a bit.
 const RENEWED: Duration = Duration::from_secs(8);
+/// What was announced in vain is made up for, at most every ten seconds.
+const MADE_UP: Duration = Duration::from_secs(15);
 
 async fn programs(database: &Database, redis: &Redis) -> [Program; 2] {
     let (database, redis) = (database.address(), redis.address());
@@ -331,4 +333,54 @@ async fn a_copy_of_a_tab_on_another_node_is_somebody_new_unless_the_tab_is_dead(
     for tab in [&mut again, &mut copy] {
         record.is_shown_to(tab).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_of_whose_change_no_word_came_are_shown_as_they_are_after_an_outage() {
+    let redis = Redis::start();
+    let database = Database::fresh().await;
+    let addresses = || [database.address(), database.address()];
+    let nodes = Node::two(addresses(), &redis.address()).await;
+    // What these announce never comes to the others.
+    let unheard = Node::two(addresses(), &Redis::shared().address()).await;
+    let there = nodes[1].door;
+    let (_moderator, desk) = desk(&unheard[0]).await;
+    let mut in_group = there.tab_at("/chat/events/").await;
+    let mut in_other = there.tab_at("/chat/off-topic/").await;
+    let mut elsewhere = there.tab_at("/chat/python/").await;
+    let restrict = json!({ "room": elsewhere.room(), "on": true });
+    elsewhere.enters_group("hi").await;
+    for tab in [&mut in_group, &mut in_other, &mut elsewhere] {
+        tab.hears_all().await;
+    }
+
+    orders(&desk, "Restrict group", &restrict);
+    let rename = json!({ "room": in_group.room(), "groupName": "Feasts" });
+    orders(&desk, "Rename group", &rename);
+    let now = ["hi", "Feasts", "off-topic"];
+    until("the groups as they are now", async || {
+        let groups = nodes[0].store.groups(None, 9).await.unwrap();
+        let names = groups.iter().map(|group| match &group.kind {
+            RoomKind::Group(name) => name.as_str(),
+            RoomKind::Private { .. } => "",
+        });
+        names.eq(now)
+    })
+    .await;
+    redis.dies();
+    redis.starts_again();
+    for tab in [&mut elsewhere, &mut in_other] {
+        tab.until_within(MADE_UP, "the groups as they are now", |tab| {
+            tab.groups_in("groups-list") == now
+        })
+        .await;
+    }
+    in_group
+        .until_within(MADE_UP, "the end of the socket", |tab| tab.is_cut_off())
+        .await;
+    assert_eq!(in_group.is_closed().await, Some(1000));
+    in_group.connects().await;
+    assert_eq!(in_group.title(), "#Feasts");
+    // Whose group is what it was is not disturbed.
+    in_other.says("all is well").await;
 }

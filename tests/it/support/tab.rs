@@ -13,7 +13,7 @@ use super::page::{Element, Page, Shown};
 use super::wire::{Event, Handshake, Wire};
 use super::{Door, soon};
 
-/// Where pushes may go, beside `#message-<id>` and `#my-reaction-<id>-<code>`.
+/// Where pushes may go, beside `#message-<id>`, `#my-reaction-<id>-<code>` and `#found-<id>`.
 const PLACES: [&str; 29] = [
     "logged-user",
     "group-name",
@@ -281,6 +281,13 @@ impl Tab {
         assert_eq!(self.title(), format!("#{name}"));
     }
 
+    /// The names of the groups that a list has.
+    pub(crate) fn groups_in(&self, place: &str) -> Vec<String> {
+        let links = self.page.the(place).with("data-group-name");
+        let names = links.filter_map(|link| link.attribute("data-group-name"));
+        names.map(str::to_owned).collect()
+    }
+
     /// Clicks on a person.
     pub(crate) async fn opens_private(&mut self, name: &str) {
         let data = json!({ "groupName": name, "isGroup": false });
@@ -534,10 +541,10 @@ impl Tab {
         let is_message = place
             .strip_prefix("message-")
             .is_some_and(|id| id.parse::<i64>().is_ok());
-        let is_mine = place.starts_with("my-reaction-");
+        let is_single = place.starts_with("my-reaction-") || place.starts_with("found-");
         let promised = match self.plain {
             true => PLAIN_PLACES.contains(&place),
-            false => PLACES.contains(&place) || is_message || is_mine,
+            false => PLACES.contains(&place) || is_message || is_single,
         };
         assert!(promised, "nothing is pushed there: {frame}");
         Push {
@@ -551,7 +558,7 @@ impl Tab {
 
     fn place(&mut self, push: Push) {
         let there = self.page.put(&push.place, push.swap.as_deref(), &push.html);
-        let may_be_missing = ["message-", "my-reaction-"];
+        let may_be_missing = ["message-", "my-reaction-", "found-"];
         let may_be_missing = may_be_missing.iter().any(|one| push.place.starts_with(one));
         assert!(there || may_be_missing, "{push:?}");
         if push.swap.as_deref() == Some("remove") {
