@@ -7,14 +7,15 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 
-use crate::model::{ClientId, Message, RoomId, SessionId, UserId, Version};
+use crate::model::{ClientId, Message, RoomId, UserId, Version};
 use crate::protocol::{Dialect, Frame};
 
 /// From this many bytes on, an outbox takes no more of its room until it has drained.
@@ -79,6 +80,7 @@ pub struct Close {
 }
 
 /// All outboxes of this node.
+// What a panic leaves behind the locks is whole, since each change is a few plain assignments.
 #[derive(Default)]
 pub struct Hub {
     clients: Mutex<Clients>,
@@ -133,8 +135,8 @@ struct Waiting {
     /// Something has happened since the socket last looked, and how to tell it.
     news: bool,
     waker: Option<Waker>,
-    /// By which its person has signed in.
-    session: Option<SessionId>,
+    /// Its person keeps their name.
+    kept: bool,
     room: Option<RoomId>,
     /// What of its room the tab has been given.
     seen: Option<Version>,
@@ -166,11 +168,6 @@ pub struct Place {
     pub seen: Option<Version>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What a panic leaves behind these locks is whole: each change is a few plain assignments.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Wakes the socket, if it waits; whoever takes its lock next finds what has been put in.
 fn wake(mut waiting: MutexGuard<'_, Waiting>) {
     waiting.news = true;
@@ -199,11 +196,12 @@ impl Hub {
             visit,
             state: Mutex::default(),
         });
-        lock(&self.users)
+        self.users
+            .lock()
             .entry(user)
             .or_default()
             .push(Arc::clone(&outbox));
-        let mut clients = lock(&self.clients);
+        let mut clients = self.clients.lock();
         if let Some(close) = clients.closing {
             outbox.close(close);
         }
@@ -230,7 +228,7 @@ impl Hub {
     pub fn disconnect(&self, outbox: &Outbox) {
         self.leave_room(outbox);
         {
-            let mut users = lock(&self.users);
+            let mut users = self.users.lock();
             if let Some(of_user) = users.get_mut(&outbox.user) {
                 of_user.retain(|other| other.serial != outbox.serial);
                 if of_user.is_empty() {
@@ -238,13 +236,13 @@ impl Hub {
                 }
             }
         }
-        let mut clients = lock(&self.clients);
+        let mut clients = self.clients.lock();
         let now = clients.connected.get(&outbox.client);
         if now.is_some_and(|now| now.serial == outbox.serial) {
             clients.connected.remove(&outbox.client);
         }
         drop(clients);
-        let mut waiting = lock(&outbox.state);
+        let mut waiting = outbox.state.lock();
         // Whoever asked whether the socket is alive has their answer.
         waiting.probes.clear();
         waiting.closing.get_or_insert(Close {
@@ -253,53 +251,53 @@ impl Hub {
             drain: false,
         });
         drop(waiting);
-        if lock(&self.users).is_empty() {
+        if self.users.lock().is_empty() {
             self.emptied.notify_waiters();
         }
     }
 
     /// The socket of a client, if it has one here.
     pub fn of_client(&self, client: ClientId) -> Option<Arc<Outbox>> {
-        lock(&self.clients).connected.get(&client).cloned()
+        self.clients.lock().connected.get(&client).cloned()
     }
 
     /// The sockets of a user here.
     pub fn of_user(&self, user: UserId) -> Vec<Arc<Outbox>> {
-        lock(&self.users).get(&user).cloned().unwrap_or_default()
+        self.users.lock().get(&user).cloned().unwrap_or_default()
     }
 
     /// All sockets here.
     pub fn all(&self) -> Vec<Arc<Outbox>> {
-        lock(&self.users).values().flatten().cloned().collect()
+        self.users.lock().values().flatten().cloned().collect()
     }
 
     /// The users who have a socket here.
     pub fn users(&self) -> Vec<UserId> {
-        lock(&self.users).keys().copied().collect()
+        self.users.lock().keys().copied().collect()
     }
 
     /// Whether a user has a socket here.
     pub fn has_user(&self, user: UserId) -> bool {
-        lock(&self.users).contains_key(&user)
+        self.users.lock().contains_key(&user)
     }
 
     /// Whether anybody here looks at a room.
     pub fn has_room(&self, room: RoomId) -> bool {
-        lock(&self.rooms).contains_key(&room)
+        self.rooms.lock().contains_key(&room)
     }
 
     /// The sockets that look at a room from here.
     pub fn in_room(&self, room: RoomId) -> Vec<Arc<Outbox>> {
         let active = self.room(room);
         active.map_or_else(Vec::new, |active| {
-            lock(&active).active.values().cloned().collect()
+            active.lock().active.values().cloned().collect()
         })
     }
 
-    /// The users who look at a room from here and have signed in.
+    /// The users who look at a room from here and keep their names.
     pub fn kept_in(&self, room: RoomId) -> Vec<UserId> {
         let tabs = self.in_room(room);
-        let kept = tabs.iter().filter(|tab| tab.session().is_some());
+        let kept = tabs.iter().filter(|tab| tab.is_kept());
         let mut users: Vec<_> = kept.map(|tab| tab.user).collect();
         users.sort_unstable();
         users.dedup();
@@ -308,7 +306,7 @@ impl Hub {
 
     /// How many people are here.
     pub fn people(&self) -> usize {
-        lock(&self.users).len()
+        self.users.lock().len()
     }
 
     /// The tab leaves its room and enters another, of which it has been given `seen`. Answers
@@ -322,9 +320,9 @@ impl Hub {
         self.leave_room(outbox);
         // The room's lock is held until the tab stands in it, so that a room that empties at this
         // moment is not left behind with somebody in it.
-        let mut rooms = lock(&self.rooms);
+        let mut rooms = self.rooms.lock();
         let active = Arc::clone(rooms.entry(room).or_default());
-        let mut active = lock(&active);
+        let mut active = active.lock();
         active.active.insert(outbox.serial, Arc::clone(outbox));
         active.speakers[outbox.dialect as usize] += 1;
         drop(rooms);
@@ -334,7 +332,7 @@ impl Hub {
             .filter(|(dialect, ..)| *dialect == outbox.dialect)
             .map(|(_, region, frame)| (*region, frame.clone()))
             .collect();
-        let mut waiting = lock(&outbox.state);
+        let mut waiting = outbox.state.lock();
         let former = waiting.room.map(|room| Place {
             room,
             seen: waiting.seen,
@@ -351,14 +349,14 @@ impl Hub {
     }
 
     fn leave_room(&self, outbox: &Outbox) {
-        let Some(room) = lock(&outbox.state).room else {
+        let Some(room) = outbox.state.lock().room else {
             return;
         };
-        let mut rooms = lock(&self.rooms);
+        let mut rooms = self.rooms.lock();
         let Some(active) = rooms.get(&room).cloned() else {
             return;
         };
-        let mut active = lock(&active);
+        let mut active = active.lock();
         if active.active.remove(&outbox.serial).is_some() {
             active.speakers[outbox.dialect as usize] -= 1;
         }
@@ -368,31 +366,31 @@ impl Hub {
     }
 
     fn room(&self, room: RoomId) -> Option<Arc<Mutex<ActiveRoom>>> {
-        lock(&self.rooms).get(&room).cloned()
+        self.rooms.lock().get(&room).cloned()
     }
 
     /// The rooms that somebody here looks at.
     pub fn active_rooms(&self) -> Vec<RoomId> {
-        lock(&self.rooms).keys().copied().collect()
+        self.rooms.lock().keys().copied().collect()
     }
 
     /// What this node has shown of a room; nothing at all if nobody here looks at it.
     pub fn shown(&self, room: RoomId) -> Option<Option<Version>> {
-        self.room(room).map(|active| lock(&active).shown)
+        self.room(room).map(|active| active.lock().shown)
     }
 
     /// A tab has been brought to that version of its room, which nothing has been shown of yet here:
     /// what comes next has to continue that.
     pub fn begins(&self, version: Version) {
         if let Some(active) = self.room(version.room) {
-            lock(&active).shown.get_or_insert(version);
+            active.lock().shown.get_or_insert(version);
         }
     }
 
     /// Whether anybody here looks at a room in that dialect.
     pub fn is_spoken(&self, room: RoomId, dialect: Dialect) -> bool {
         self.room(room)
-            .is_some_and(|active| lock(&active).speakers[dialect as usize] > 0)
+            .is_some_and(|active| active.lock().speakers[dialect as usize] > 0)
     }
 
     /// Shows a room's next step to everyone in it: `frames` lead from the version numbered
@@ -409,7 +407,7 @@ impl Hub {
         let Some(active) = self.room(room) else {
             return;
         };
-        let mut active = lock(&active);
+        let mut active = active.lock();
         // Whoever calls this has made sure that the step continues what was shown here before.
         let continues = active.shown.replace(version).is_some() && follows != u64::MAX;
         let told = |dialect| told.iter().find(|(other, _)| *other == dialect);
@@ -435,7 +433,7 @@ impl Hub {
         let Some(active) = self.room(room) else {
             return;
         };
-        let active = lock(&active);
+        let active = active.lock();
         for outbox in active.active.values() {
             if outbox.dialect == dialect {
                 outbox.tell(frame);
@@ -454,7 +452,7 @@ impl Hub {
         let Some(active) = self.room(room) else {
             return false;
         };
-        let mut active = lock(&active);
+        let mut active = active.lock();
         if active.speakers[Dialect::Plain as usize] == 0 {
             return false;
         }
@@ -467,7 +465,7 @@ impl Hub {
         let Some(active) = self.room(room) else {
             return false;
         };
-        let mut active = lock(&active);
+        let mut active = active.lock();
         active.page_drawing = std::mem::take(&mut active.page_wanted);
         active.page_drawing
     }
@@ -475,7 +473,7 @@ impl Hub {
     /// Nobody draws the room's page any more, though it was wanted.
     pub fn give_up_page(&self, room: RoomId) {
         if let Some(active) = self.room(room) {
-            lock(&active).page_drawing = false;
+            active.lock().page_drawing = false;
         }
     }
 
@@ -484,13 +482,13 @@ impl Hub {
         let Some(active) = self.room(room) else {
             return;
         };
-        let active = lock(&active);
+        let active = active.lock();
         for outbox in active
             .active
             .values()
             .filter(|outbox| outbox.dialect == Dialect::Plain)
         {
-            let mut waiting = lock(&outbox.state);
+            let mut waiting = outbox.state.lock();
             if waiting.room != Some(room) || waiting.closing.is_some() {
                 continue;
             }
@@ -539,7 +537,7 @@ impl Hub {
         let Some(active) = self.room(room) else {
             return;
         };
-        let mut guard = lock(&active);
+        let mut guard = active.lock();
         let active = &mut *guard;
         let same = |one: &Frame, other: &Frame| one.payloads().eq(other.payloads());
         let is_it = |other: &(Dialect, Region, Frame)| (other.0, other.1) == (dialect, region);
@@ -578,7 +576,7 @@ impl Hub {
         let Some(active) = self.room(room) else {
             return;
         };
-        let active = lock(&active);
+        let active = active.lock();
         for outbox in active.active.values() {
             if let Some((_, heading)) = headings.iter().find(|(user, _)| *user == outbox.user) {
                 outbox.show_new(Region::Heading, heading);
@@ -589,7 +587,7 @@ impl Hub {
     /// Gives every tab the list of those who are here, if it differs from what they have; it lists
     /// so many people.
     pub fn show_online(&self, listed: usize, frame: &Frame) {
-        let mut clients = lock(&self.clients);
+        let mut clients = self.clients.lock();
         if clients
             .online
             .as_ref()
@@ -611,7 +609,7 @@ impl Hub {
     /// tells somebody that they are alone, who are not any more.
     pub fn show_online_to(&self, outbox: &Outbox) {
         let people = self.people();
-        let clients = lock(&self.clients);
+        let clients = self.clients.lock();
         match &clients.online {
             Some((listed, online))
                 if outbox.dialect == Dialect::V1 && (*listed > 1 || people == 1) =>
@@ -624,8 +622,8 @@ impl Hub {
 
     /// Closes every socket, and those that come after.
     pub fn close_all(&self, close: Close) {
-        lock(&self.clients).closing = Some(close);
-        for outbox in lock(&self.users).values().flatten() {
+        self.clients.lock().closing = Some(close);
+        for outbox in self.users.lock().values().flatten() {
             outbox.close(close);
         }
     }
@@ -634,7 +632,7 @@ impl Hub {
     pub async fn empty(&self) {
         loop {
             let emptied = self.emptied.notified();
-            if lock(&self.users).is_empty() {
+            if self.users.lock().is_empty() {
                 return;
             }
             emptied.await;
@@ -687,7 +685,7 @@ impl Outbox {
         continues: bool,
         frames: &[Frame],
     ) {
-        let mut waiting = lock(&self.state);
+        let mut waiting = self.state.lock();
         if waiting.room != Some(room) || waiting.closing.is_some() {
             return;
         }
@@ -711,7 +709,7 @@ impl Outbox {
     /// Puts in what need not come, unless the outbox is full or the tab is still on its way into
     /// its room.
     pub fn tell(&self, frame: &Frame) {
-        let mut waiting = lock(&self.state);
+        let mut waiting = self.state.lock();
         if waiting.closing.is_none() && waiting.seen.is_some() && !waiting.is_full() {
             waiting.push(frame.clone());
         }
@@ -720,7 +718,7 @@ impl Outbox {
 
     /// Puts frames in, in order, whatever else waits.
     pub fn push(&self, frames: impl IntoIterator<Item = Frame>) {
-        let mut waiting = lock(&self.state);
+        let mut waiting = self.state.lock();
         if waiting.closing.is_none() {
             frames.into_iter().for_each(|frame| waiting.push(frame));
         }
@@ -730,7 +728,7 @@ impl Outbox {
     /// Puts in what brings the tab to `version` of `room`, unless it has left that room or has
     /// more of it already.
     pub fn bring(&self, room: RoomId, version: Version, frames: impl IntoIterator<Item = Frame>) {
-        let mut waiting = lock(&self.state);
+        let mut waiting = self.state.lock();
         let has_more = waiting
             .seen
             .is_some_and(|seen| seen.history == version.history && seen.number > version.number);
@@ -753,7 +751,7 @@ impl Outbox {
     pub fn is_new(&self, region: Region, frame: &Frame) -> bool {
         let payloads: Vec<_> = frame.payloads().collect();
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(payloads);
-        let mut waiting = lock(&self.state);
+        let mut waiting = self.state.lock();
         let given = match region {
             Region::Groups => &mut waiting.groups,
             Region::Heading => &mut waiting.heading,
@@ -764,7 +762,7 @@ impl Outbox {
 
     /// The groups that the tab shows may be others now, which its socket finds out.
     pub fn outdate_groups(&self) {
-        let mut waiting = lock(&self.state);
+        let mut waiting = self.state.lock();
         if self.dialect == Dialect::V1 {
             waiting.groups_changed = true;
         }
@@ -773,12 +771,12 @@ impl Outbox {
 
     /// Whether the tab's groups are to be drawn anew, which whoever asks does.
     pub fn take_groups_changed(&self) -> bool {
-        std::mem::take(&mut lock(&self.state).groups_changed)
+        std::mem::take(&mut self.state.lock().groups_changed)
     }
 
     /// Shows a region, in place of what waits for it.
     pub fn show(&self, region: Region, frame: Frame) {
-        let mut waiting = lock(&self.state);
+        let mut waiting = self.state.lock();
         if waiting.closing.is_none() {
             waiting.replace(region, frame);
         }
@@ -787,7 +785,7 @@ impl Outbox {
 
     /// Where the tab is.
     pub fn place(&self) -> Option<Place> {
-        let waiting = lock(&self.state);
+        let waiting = self.state.lock();
         waiting.room.map(|room| Place {
             room,
             seen: waiting.seen,
@@ -797,7 +795,7 @@ impl Outbox {
     /// A message of one's own has been stored. Answers whether its ordered push comes by here; if
     /// not, its key has to be settled otherwise.
     pub fn expect(&self, message: &Message) -> bool {
-        let mut waiting = lock(&self.state);
+        let mut waiting = self.state.lock();
         if waiting.room != Some(message.room) || self.dialect != Dialect::V1 {
             return false;
         }
@@ -810,22 +808,22 @@ impl Outbox {
     /// The tab's own messages of its room whose ordered push has not come by; whoever takes them
     /// settles them otherwise.
     pub fn take_unsettled(&self) -> Vec<Message> {
-        std::mem::take(&mut lock(&self.state).unsettled)
+        std::mem::take(&mut self.state.lock().unsettled)
     }
 
-    /// Its person has signed in by that session, if by none before.
-    pub fn is_of(&self, session: SessionId) {
-        lock(&self.state).session.get_or_insert(session);
+    /// Its person keeps their name from now on.
+    pub fn keep(&self) {
+        self.state.lock().kept = true;
     }
 
-    /// By which session its person has signed in; a guest has none.
-    pub fn session(&self) -> Option<SessionId> {
-        lock(&self.state).session
+    /// Whether its person keeps their name, so that all their tabs are one person.
+    pub fn is_kept(&self) -> bool {
+        self.state.lock().kept
     }
 
     /// Ends the socket; nothing more is put in.
     pub fn close(&self, close: Close) {
-        let mut waiting = lock(&self.state);
+        let mut waiting = self.state.lock();
         waiting.closing.get_or_insert(close);
         wake(waiting);
     }
@@ -833,7 +831,7 @@ impl Outbox {
     /// Asks the socket for a sign of life; the answer fails when the socket closes first.
     pub fn probe(&self) -> oneshot::Receiver<()> {
         let (sender, answer) = oneshot::channel();
-        let mut waiting = lock(&self.state);
+        let mut waiting = self.state.lock();
         if waiting.closing.is_none() {
             waiting.probes.push(sender);
         }
@@ -848,7 +846,7 @@ impl Outbox {
 
     /// The same, polled by hand. The one task that asked last is woken.
     pub fn poll_woken(&self, context: &mut Context<'_>) -> Poll<()> {
-        let mut waiting = lock(&self.state);
+        let mut waiting = self.state.lock();
         if std::mem::take(&mut waiting.news) {
             return Poll::Ready(());
         }
@@ -862,7 +860,7 @@ impl Outbox {
     /// Takes what the socket is to send next, at most about `bytes`, once it has sent what it took
     /// before.
     pub fn take(&self, bytes: usize) -> Taken {
-        let mut waiting = lock(&self.state);
+        let mut waiting = self.state.lock();
         let mut taken = Taken {
             frames: VecDeque::new(),
             probes: std::mem::take(&mut waiting.probes),
@@ -903,13 +901,13 @@ impl Outbox {
 
     /// Whether the tab has not been given all of its room.
     pub fn is_behind(&self) -> bool {
-        lock(&self.state).behind
+        self.state.lock().behind
     }
 
     /// Whether the tab is to be brought forward: it fell behind or its groups have changed, and what
     /// waited has been sent.
     pub fn wants_rest(&self) -> bool {
-        let waiting = lock(&self.state);
+        let waiting = self.state.lock();
         (waiting.behind || waiting.groups_changed)
             && waiting.queue.is_empty()
             && waiting.closing.is_none()
@@ -917,17 +915,17 @@ impl Outbox {
 
     /// Whether the outbox has no room left, so that no more actions are read.
     pub fn is_full(&self) -> bool {
-        lock(&self.state).is_full()
+        self.state.lock().is_full()
     }
 
     /// How the socket is to end, if it is.
     pub fn closing(&self) -> Option<Close> {
-        lock(&self.state).closing
+        self.state.lock().closing
     }
 
     /// Since when the outbox has been full without draining.
     pub fn full_since(&self) -> Option<Instant> {
-        lock(&self.state).full_since
+        self.state.lock().full_since
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! Nothing here knows sockets, the store, or when a fragment is shown.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use linkify::{LinkFinder, LinkKind};
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
+use parking_lot::RwLock;
 use rust_embed::RustEmbed;
 use serde::Serialize;
 use serde_json::json;
@@ -163,20 +164,12 @@ impl Views {
     /// The former ones stay if one is broken.
     pub fn reload(&self) -> Result<()> {
         let environment = Arc::new(environment()?);
-        *self
-            .environment
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = environment;
+        *self.environment.write() = environment;
         Ok(())
     }
 
     fn draw(&self, name: &str, context: Value) -> Result<String> {
-        let environment = Arc::clone(
-            &self
-                .environment
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let environment = Arc::clone(&self.environment.read());
         Ok(environment.get_template(name)?.render(context)?)
     }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -212,10 +213,7 @@ impl Web {
     /// Counts one more of an address, for as long as the answer is kept.
     fn count(self: &Arc<Self>, kind: Kind, address: IpAddr) -> Option<Counted> {
         let address = household(address);
-        let mut connected = self
-            .connected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut connected = self.connected.lock();
         let of = (kind, address);
         let count = connected.entry(of).or_default();
         if self.access.most(kind).is_some_and(|most| *count >= most) {
@@ -365,11 +363,7 @@ struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut connected = self
-            .web
-            .connected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut connected = self.web.connected.lock();
         if let Some(count) = connected.get_mut(&self.of) {
             *count -= 1;
             if *count == 0 {

@@ -4,11 +4,12 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _, phc};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -146,7 +147,7 @@ impl Default for Accounts {
 
 impl Accounts {
     fn tries(&self) -> MutexGuard<'_, Tries> {
-        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tries.lock()
     }
 
     /// One more try from that address, at that name, if that is not too often.
@@ -237,9 +238,9 @@ impl Chat {
         let (token, session) = new_session(by);
         let begun = self.store.keep(tab.hash(), hash, session).await?;
         let begun = begun.ok_or(Denied::SomebodyElse)?;
-        let Session { id, user } = &begun.session;
+        let user = &begun.session.user;
         for tab in self.hub.of_user(user.id) {
-            tab.is_of(*id);
+            tab.keep();
         }
         tracing::info!(user.id = user.id.0, "kept a name");
         self.end_clients(user.id).await;
@@ -348,11 +349,7 @@ impl Chat {
         self.accounts.allow(by.address, None)?;
         let hash = self.accounts.hash(password).await?;
         loop {
-            let spare = self
-                .spares
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .next();
+            let spare = self.spares.lock().next();
             let spare = spare.ok_or(Denied::Busy)?;
             let (token, session) = new_session(by);
             let (link, hash) = (link.hash(), hash.clone());
@@ -401,10 +398,8 @@ impl Chat {
         });
         let strays = self.store.strays(clients.collect()).await?;
         let strays: HashSet<_> = strays.into_iter().collect();
-        let (strays, _): (Vec<_>, Vec<_>) = tabs
-            .into_iter()
-            .partition(|tab| strays.contains(&tab.client));
-        self.send_away(&strays).await
+        let strays = tabs.into_iter().filter(|tab| strays.contains(&tab.client));
+        self.send_away(&Vec::from_iter(strays)).await
     }
 
     /// These sockets are closed: of whoever is banned as such, of others to come again.

@@ -1,7 +1,5 @@
 //! One function per action, named like it. Nothing here knows how pushes reach tabs.
 
-use std::sync::PoisonError;
-
 use uuid::Uuid;
 
 use super::commands::{self, Addressed, Command};
@@ -165,7 +163,7 @@ async fn change_name(chat: &Chat, client: &Client, name: &str) -> Result<()> {
 /// A program's wish for a name is granted as near as can be: with a number if it is taken. One it
 /// has been granted is not looked at again.
 async fn be_called(chat: &Chat, client: &Client, wish: String) -> Result<()> {
-    let granted = || client.wish.lock().unwrap_or_else(PoisonError::into_inner);
+    let granted = || client.wish.lock();
     if wish.trim().is_empty() || granted().as_deref() == Some(&wish) {
         return Ok(());
     }
@@ -216,7 +214,7 @@ pub(super) fn no_such_room(target: &Target, me: &Client) -> Option<Refusal> {
     match target {
         Target::Group(name) => Some(no_such_group(name)),
         Target::Private(name) if name.to_lowercase() == me.user.name => {
-            Some(Refusal::new(match me.is_kept() {
+            Some(Refusal::new(match me.outbox.is_kept() {
                 true => "That is you.",
                 false => "That is you. Open a second tab to have somebody to talk with.",
             }))

@@ -15,10 +15,11 @@ mod typing;
 mod welcome;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tracing::Instrument as _;
 
@@ -159,11 +160,6 @@ pub struct Chat {
     outdated: Arc<Notify>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What a panic leaves behind these locks is whole: each change is a plain assignment or two.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Somebody who is connected.
 pub struct Client {
     /// What waits for their socket.
@@ -174,13 +170,6 @@ pub struct Client {
     pace: Arc<Pace>,
     /// What a program wished to be called last.
     wish: Mutex<Option<String>>,
-}
-
-impl Client {
-    /// Whether they keep their name, so that all their tabs are one person.
-    fn is_kept(&self) -> bool {
-        self.outbox.session().is_some()
-    }
 }
 
 /// A page for somebody who has not connected yet.
@@ -239,8 +228,8 @@ impl Chat {
             .hub
             .connect(returning.client, returning.visit, user.id, hello.dialect);
         self.relay.follow(self.node, To::User(user.id));
-        if let Some(session) = session {
-            outbox.is_of(session);
+        if session.is_some() {
+            outbox.keep();
         }
         let client = Client {
             outbox,
@@ -325,7 +314,7 @@ impl Chat {
             {
                 return Ok((client, user, session, fresh));
             }
-            spare = lock(&self.spares).next();
+            spare = self.spares.lock().next();
         }
     }
 
@@ -353,11 +342,11 @@ impl Chat {
     /// sockets are closed as soon as it can.
     async fn is_alive_at(&self, client: ClientId, at: NodeId) -> bool {
         let (sender, answer) = oneshot::channel();
-        lock(&self.probes).entry(client).or_default().push(sender);
+        self.probes.lock().entry(client).or_default().push(sender);
         self.tell_others(News::Probe { client, at });
         let answer = tokio::time::timeout(FAR_PROBE_DEADLINE, answer).await;
         if answer.is_err() {
-            let mut probes = lock(&self.probes);
+            let mut probes = self.probes.lock();
             if let Some(waiting) = probes.get_mut(&client) {
                 waiting.retain(|sender| !sender.is_closed());
                 if waiting.is_empty() {
@@ -383,7 +372,7 @@ impl Chat {
     }
 
     fn take_answer(&self, client: ClientId, alive: bool) {
-        for waiting in lock(&self.probes).remove(&client).unwrap_or_default() {
+        for waiting in self.probes.lock().remove(&client).unwrap_or_default() {
             // Who asked may have given up.
             let _ = waiting.send(alive);
         }
@@ -412,9 +401,9 @@ impl Chat {
             self.push(client, [self.views.name_form(&client.user)?]);
         }
         if let Some(token) = resume {
-            let guest = (!client.is_kept()).then_some(token);
+            let guest = (!client.outbox.is_kept()).then_some(token);
             let moderator =
-                client.is_kept() && self.store.standing(client.user.id).await?.moderator;
+                client.outbox.is_kept() && self.store.standing(client.user.id).await?.moderator;
             let account = self.views.account(&client.user, guest, moderator)?;
             self.push(client, [account]);
         }

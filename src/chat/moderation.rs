@@ -2,8 +2,9 @@
 //! anybody becomes one.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::actions::MUTED;
 use super::{Chat, Client, Result};
@@ -43,7 +44,7 @@ pub(super) struct Changed(Mutex<VecDeque<(Instant, RoomId)>>);
 
 impl Changed {
     fn add(&self, room: RoomId) {
-        let mut changed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = self.0.lock();
         while changed
             .pop_front_if(|(at, _)| at.elapsed() > ENTERING)
             .is_some()
@@ -52,7 +53,7 @@ impl Changed {
     }
 
     fn has(&self, room: RoomId) -> bool {
-        let changed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = self.0.lock();
         changed
             .iter()
             .any(|(at, other)| *other == room && at.elapsed() <= ENTERING)

@@ -4,8 +4,10 @@
 //! the same person fills a bucket. It does not know what an action is.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::model::UserId;
 
@@ -21,14 +23,10 @@ struct Bucket {
     at: Instant,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Paces {
     /// The user's bucket as it was left, else a full one of `burst` actions.
     pub(super) fn of(&self, user: UserId, burst: u32) -> Arc<Pace> {
-        let mut paces = lock(&self.0);
+        let mut paces = self.0.lock();
         let pace = paces.entry(user).or_insert_with(|| {
             Arc::new(Pace(Mutex::new(Bucket {
                 left: f64::from(burst),
@@ -41,15 +39,17 @@ impl Paces {
     /// Forgets the buckets that nobody holds and that are full again after being left for
     /// `refilled`.
     pub(super) fn forget(&self, refilled: Duration) {
-        let full = |pace: &Pace| lock(&pace.0).at.elapsed() >= refilled;
-        lock(&self.0).retain(|_, pace| Arc::strong_count(pace) > 1 || !full(pace));
+        let full = |pace: &Pace| pace.0.lock().at.elapsed() >= refilled;
+        self.0
+            .lock()
+            .retain(|_, pace| Arc::strong_count(pace) > 1 || !full(pace));
     }
 }
 
 impl Pace {
     /// Takes one action of a bucket that holds `burst` and gains `per_second`, if there is one.
     pub(super) fn take(&self, burst: u32, per_second: u32) -> bool {
-        let mut bucket = lock(&self.0);
+        let mut bucket = self.0.lock();
         let now = Instant::now();
         let gained = now.duration_since(bucket.at).as_secs_f64() * f64::from(per_second);
         bucket.left = (bucket.left + gained).min(f64::from(burst));
@@ -86,7 +86,7 @@ mod tests {
         assert!(held.take(1, 1));
         drop(paces.of(UserId(2), 1));
         paces.forget(Duration::ZERO);
-        assert_eq!(Vec::from_iter(lock(&paces.0).keys()), [&USER]);
+        assert_eq!(Vec::from_iter(paces.0.lock().keys()), [&USER]);
         assert!(!paces.of(USER, 1).take(1, 1));
     }
 }

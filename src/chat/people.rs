@@ -3,15 +3,16 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use super::moves::Moves;
 use super::typing::Typing;
-use super::{Chat, Failure, Result, lock};
+use super::{Chat, Failure, Result};
 use crate::hub::{Hub, Region};
 use crate::json;
 use crate::model::{MessageId, Millis, Person, Room, RoomId, RoomKind, User, UserId};
@@ -104,7 +105,7 @@ impl Due {
 
 impl People {
     fn due(&self) -> MutexGuard<'_, Due> {
-        lock(&self.due)
+        self.due.lock()
     }
 
     /// Those whom this person has talked with may see that they came or went.
@@ -248,8 +249,9 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
         }
         if ticked {
             let now = Instant::now();
-            people.attempt("leaving", chat.write_leaving(now)).await;
+            // What somebody has seen is written for a client that stands.
             people.attempt("reading", chat.write_reads()).await;
+            people.attempt("leaving", chat.write_leaving(now)).await;
             if is_due(expired, EXPIRE_EVERY) {
                 expired = Some(now);
                 people.attempt("clearing up", chat.expire()).await;
@@ -313,7 +315,7 @@ pub(super) async fn keep_lease(people: Arc<People>, chat: Weak<Chat>) {
 /// Writes what has not been written yet. After that nothing is drawn any more.
 pub(super) async fn finish(chat: &Chat) {
     let people = &chat.people;
-    // Before they leave: what somebody has seen is written for a client that stands.
+    // For clients that stand still, as above.
     people.attempt("reading", chat.write_reads()).await;
     // From here on the lease is not renewed any more, which would bring the node back.
     people.finished.store(true, Ordering::Relaxed);
@@ -579,9 +581,9 @@ impl Chat {
         let began = Instant::now();
         self.store.renew_lease(self.node).await?;
         self.end_strays(self.hub.all()).await?;
-        let before = std::mem::replace(&mut *lock(&self.renewed), began);
+        let before = std::mem::replace(&mut *self.renewed.lock(), began);
         if began.duration_since(before) >= LEASE {
-            *lock(&self.held_since) = began;
+            *self.held_since.lock() = began;
         }
         Ok(())
     }
@@ -589,7 +591,7 @@ impl Chat {
     /// Whoever comes to themselves after so long that others may take them for dead looks first what
     /// has become of their people.
     pub(super) async fn stand(&self) -> Result<()> {
-        let stands = || lock(&self.renewed).elapsed() < LEASE;
+        let stands = || self.renewed.lock().elapsed() < LEASE;
         if stands() {
             return Ok(());
         }
@@ -602,7 +604,7 @@ impl Chat {
 
     async fn expire(&self) -> Result<()> {
         // After the database was away the others are given the time to renew their leases too.
-        if lock(&self.held_since).elapsed() < LEASE {
+        if self.held_since.lock().elapsed() < LEASE {
             return Ok(());
         }
         let left = self.store.expire(self.node, Millis::now()).await?;

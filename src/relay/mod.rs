@@ -7,9 +7,10 @@
 pub mod redis;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -224,7 +225,7 @@ struct Listener {
 
 impl InProcess {
     fn nodes(&self) -> MutexGuard<'_, Vec<Listener>> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.nodes.lock()
     }
 }
 

@@ -8,14 +8,15 @@
 //! read along, and a build that does not know some news passes over them.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
 use ::redis::{AsyncConnectionConfig, Client, RedisError, RedisResult, pipe};
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
+use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -92,7 +93,7 @@ struct WantedChannels {
 
 impl Wanted {
     fn channels(&self) -> MutexGuard<'_, WantedChannels> {
-        lock(&self.channels)
+        self.channels.lock()
     }
 }
 
@@ -119,14 +120,10 @@ impl RedisRelay {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[async_trait]
 impl Relay for RedisRelay {
     fn announce(&self, envelope: Envelope) {
-        if let Some(outgoing) = &*lock(&self.outgoing)
+        if let Some(outgoing) = &*self.outgoing.lock()
             && outgoing.try_send(envelope).is_err()
         {
             self.lost.store(true, Ordering::Relaxed);
@@ -148,14 +145,14 @@ impl Relay for RedisRelay {
             overflowed: AtomicBool::new(false),
         };
         tokio::spawn(listener.run());
-        if let Some(queue) = lock(&self.queue).take() {
+        if let Some(queue) = self.queue.lock().take() {
             let publisher = Publisher {
                 client: self.client.clone(),
                 channels: self.channels.clone(),
                 node,
                 lost: Arc::clone(&self.lost),
             };
-            *lock(&self.publishing) = Some(tokio::spawn(publisher.run(queue)));
+            *self.publishing.lock() = Some(tokio::spawn(publisher.run(queue)));
         }
         heard
     }
@@ -176,8 +173,8 @@ impl Relay for RedisRelay {
     }
 
     async fn close(&self) {
-        drop(lock(&self.outgoing).take());
-        let publishing = lock(&self.publishing).take();
+        drop(self.outgoing.lock().take());
+        let publishing = self.publishing.lock().take();
         if let Some(mut publishing) = publishing
             && timeout(LAST_WORDS, &mut publishing).await.is_err()
         {

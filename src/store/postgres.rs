@@ -5,11 +5,12 @@
 //! clock. Here is what each act asks of it; the statements are in the files beside.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use deadpool_postgres::{Object, Pool, PoolError, Transaction};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -170,7 +171,7 @@ impl PostgresStore {
             answer: sender,
         };
         {
-            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let writer = self.writer.lock();
             let writer = writer.as_ref().ok_or(StoreError::Closed)?;
             let sent = writer.send(Box::new(waiting));
             sent.map_err(|_| StoreError::Closed)?;
@@ -211,12 +212,12 @@ impl PostgresStore {
     }
 
     fn works_by_this(&self, node: NodeId) {
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = self.nodes.lock();
         nodes.insert(node);
     }
 
     fn own_nodes(&self) -> Vec<i64> {
-        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let nodes = self.nodes.lock();
         nodes.iter().map(|node| node.0).collect()
     }
 }
@@ -259,10 +260,7 @@ impl Store for PostgresStore {
     async fn join(&self, node: NodeId) -> Result<mpsc::Receiver<Change>> {
         self.renew_lease(node).await?;
         let (sender, changes) = mpsc::channel(CHANGES_WAITING);
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(node, sender);
+        self.listeners.lock().insert(node, sender);
         Ok(changes)
     }
 
@@ -851,22 +849,12 @@ impl Store for PostgresStore {
                 tracing::warn!(%error, "could not take leave of the database");
             }
         }
-        self.writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let writing = self
-            .writing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.writer.lock().take();
+        let writing = self.writing.lock().take();
         if let Some(writing) = writing {
             let _ = writing.await;
         }
         self.readers.close();
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.listeners.lock().clear();
     }
 }

@@ -9,10 +9,11 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, named_params, params};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -177,7 +178,7 @@ impl SqliteStore {
     }
 
     fn send(&self, write: Write) -> Result<()> {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer.lock();
         let writer = writer.as_ref().ok_or(StoreError::Closed)?;
         writer.send(write).map_err(|_| StoreError::Closed)
     }
@@ -193,12 +194,7 @@ impl SqliteStore {
             .acquire_owned()
             .await
             .map_err(|_| StoreError::Closed)?;
-        let readers = self
-            .readers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .ok_or(StoreError::Closed)?;
+        let readers = self.readers.lock().clone().ok_or(StoreError::Closed)?;
         let reading = tokio::task::spawn_blocking(move || {
             // Given back after the connection and the hold on the pool, for `close` waits for it.
             let _permit = permit;
@@ -453,11 +449,7 @@ fn write_all(
         match committed {
             Ok(()) => {
                 for (node, change) in changes {
-                    let listener = listeners
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .get(&node)
-                        .cloned();
+                    let listener = listeners.lock().get(&node).cloned();
                     if let Some(listener) = listener {
                         // A node that has stopped listening has nobody to show it to.
                         let _ = listener.blocking_send(change);
@@ -1865,10 +1857,7 @@ impl Store for SqliteStore {
     async fn join(&self, node: NodeId) -> Result<mpsc::Receiver<Change>> {
         self.renew_lease(node).await?;
         let (sender, changes) = mpsc::channel(CHANGES_WAITING);
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(node, sender);
+        self.listeners.lock().insert(node, sender);
         Ok(changes)
     }
 
@@ -2618,17 +2607,9 @@ impl Store for SqliteStore {
         let read = self.reading.acquire_many(READERS).await;
         self.reading.close();
         drop(read);
-        let readers = self
-            .readers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        self.writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let readers = self.readers.lock().take();
+        self.writer.lock().take();
+        let threads = std::mem::take(&mut *self.threads.lock());
         let ending = tokio::task::spawn_blocking(move || {
             drop(readers);
             let mut connections = Vec::new();
@@ -2639,14 +2620,8 @@ impl Store for SqliteStore {
             connections.into_iter().for_each(drop);
         });
         let _ = ending.await;
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-        self.lock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.listeners.lock().clear();
+        self.lock.lock().take();
     }
 }
 
@@ -2671,7 +2646,7 @@ mod tests {
     pub(super) fn note_statements(db: &Connection) {
         let note = |event: TraceEvent<'_>| {
             if let TraceEvent::Stmt(statement, _) = event {
-                let mut statements = STATEMENTS.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut statements = STATEMENTS.lock();
                 statements.insert(statement.sql().into_owned());
             }
         };
@@ -2946,7 +2921,7 @@ mod tests {
                 || ["messages", "rooms", "clients", "sessions", "users"]
                     .contains(&sql.strip_prefix("delete from ").unwrap_or_default())
         };
-        let statements = STATEMENTS.lock().unwrap().clone();
+        let statements = STATEMENTS.lock().clone();
         let (mut looked_at, mut unbounded) = (0, Vec::new());
         for sql in &statements {
             let word = sql.split_whitespace().next().unwrap_or_default();

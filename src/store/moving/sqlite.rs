@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rusqlite::types::{Null, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, ToSql, params};
 use uuid::Uuid;
@@ -132,9 +133,7 @@ impl Sqlite {
         act: impl FnOnce(&Connection) -> Tried<T> + Send + 'static,
     ) -> Result<T> {
         let db = Arc::clone(&self.db);
-        let running = tokio::task::spawn_blocking(move || {
-            act(&db.lock().unwrap_or_else(PoisonError::into_inner))
-        });
+        let running = tokio::task::spawn_blocking(move || act(&db.lock()));
         let done = running
             .await
             .unwrap_or_else(|_| Err(StoreError::Closed.into()));
@@ -343,7 +342,7 @@ impl Place for Sqlite {
                 ..
             } = &*self;
             {
-                let db = db.lock().unwrap_or_else(PoisonError::into_inner);
+                let db = db.lock();
                 if !db.is_autocommit()
                     && let Err(error) = db.execute_batch("rollback")
                 {

@@ -12,11 +12,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use deadpool_postgres::{Object, Pool};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
@@ -316,12 +317,7 @@ impl Writer {
 
     async fn tell(&self, changes: Vec<(NodeId, Change)>) {
         for (node, change) in changes {
-            let listener = self
-                .listeners
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get(&node)
-                .cloned();
+            let listener = self.listeners.lock().get(&node).cloned();
             if let Some(listener) = listener {
                 // A node that has stopped listening has nobody to show it to.
                 let _ = listener.send(change).await;
