@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
 use super::{Chat, Result};
@@ -14,7 +15,7 @@ use crate::json;
 use crate::model::{RoomId, UserId, Version};
 use crate::protocol::{Dialect, Frame, Push};
 use crate::relay::{Envelope, Heard, News, Own, To};
-use crate::store::{CatchUp, Change, OwnReaction};
+use crate::store::{self, CatchUp, Change, OwnReaction};
 
 /// How many changes are taken up at one time at most.
 const CHANGES_TOGETHER: usize = 64;
@@ -30,7 +31,11 @@ const WAIT_FOR_STEPS: Duration = Duration::from_millis(20);
 pub(super) struct Delivery {
     chat: Weak<Chat>,
     early: Early,
+    comparing: Comparing,
 }
+
+/// What the store says of rooms, which nothing waits for.
+type Comparing = JoinSet<store::Result<Vec<Version>>>;
 
 /// Steps that have come before those that they follow.
 #[derive(Default)]
@@ -86,6 +91,7 @@ impl Delivery {
         Self {
             chat: Arc::downgrade(chat),
             early: Early::default(),
+            comparing: JoinSet::new(),
         }
     }
 
@@ -109,7 +115,7 @@ impl Delivery {
                 }
                 heard = heard.recv() => {
                     let (Some(heard), Some(chat)) = (heard, self.chat.upgrade()) else { return };
-                    chat.hear(heard, &mut self.early).await;
+                    chat.hear(heard, &mut self.early, &mut self.comparing).await;
                 }
                 room = self.early.overdue() => {
                     let Some(chat) = self.chat.upgrade() else { return };
@@ -117,12 +123,20 @@ impl Delivery {
                 }
                 () = outdated.notified() => {
                     let Some(chat) = self.chat.upgrade() else { return };
-                    chat.compare(chat.hub.active_rooms()).await;
+                    chat.look_up(chat.hub.active_rooms(), &mut self.comparing);
                 }
-                _ = compare.tick() => {
+                _ = compare.tick(), if self.comparing.is_empty() => {
                     let Some(chat) = self.chat.upgrade() else { return };
                     if chat.relay.has_others(chat.node) {
-                        chat.compare(chat.hub.active_rooms()).await;
+                        chat.look_up(chat.hub.active_rooms(), &mut self.comparing);
+                    }
+                }
+                Some(found) = self.comparing.join_next() => {
+                    let Some(chat) = self.chat.upgrade() else { return };
+                    match found {
+                        Ok(Ok(versions)) => chat.compare(versions).await,
+                        Ok(Err(error)) => tracing::warn!(?error, "the rooms could not be compared"),
+                        Err(error) => tracing::error!(?error, "comparing the rooms failed"),
                     }
                 }
             }
@@ -300,13 +314,13 @@ impl Chat {
     }
 
     /// Takes what the relay brings.
-    async fn hear(self: &Arc<Self>, heard: Heard, early: &mut Early) {
+    async fn hear(self: &Arc<Self>, heard: Heard, early: &mut Early, comparing: &mut Comparing) {
         let Envelope { node, news } = match heard {
             Heard::News(envelope) => envelope,
             Heard::Following(To::Room(room)) => {
                 self.people.room_changed(room);
                 self.tell_others(News::WhoTypes(room));
-                return self.compare(vec![room]).await;
+                return self.look_up(vec![room], comparing);
             }
             Heard::Following(To::User(user)) => {
                 self.people.ended(user);
@@ -441,16 +455,17 @@ impl Chat {
         }
     }
 
-    /// Compares what is shown here of these rooms with the store: after the last news of a room was
-    /// lost there is no gap to notice.
-    async fn compare(self: &Arc<Self>, rooms: Vec<RoomId>) {
-        if rooms.is_empty() {
-            return;
+    /// Asks the store at which versions these rooms are: after the last news of a room was lost there
+    /// is no gap to notice.
+    fn look_up(self: &Arc<Self>, rooms: Vec<RoomId>, comparing: &mut Comparing) {
+        if !rooms.is_empty() {
+            let chat = Arc::clone(self);
+            comparing.spawn(async move { chat.store.versions(rooms).await });
         }
-        let versions = match self.store.versions(rooms).await {
-            Ok(versions) => versions,
-            Err(error) => return tracing::warn!(?error, "the rooms could not be compared"),
-        };
+    }
+
+    /// Compares what is shown here with what the store said. What has been shown since is more.
+    async fn compare(self: &Arc<Self>, versions: Vec<Version>) {
         for version in versions {
             let room = version.room;
             match self.hub.shown(room) {

@@ -16,7 +16,7 @@ use overwire::moderation::{
     DeedRecord, FoundMessages, GroupRecord, Moderated, Moderation, PersonRecord, Search, Standing,
 };
 use overwire::protocol::{Dialect, Hello};
-use overwire::relay::InProcess;
+use overwire::relay::{InProcess, Relay as _};
 use overwire::store::{
     self, Access, Amend, Amended, Arrival, Arrived, Begun, CatchUp, Census, Change, Entered, Left,
     Moved, NewSession, Post, Posted, React, Reacted, Renamed, Result, Returning, Session, Store,
@@ -38,6 +38,8 @@ const MUTE: u8 = 2;
 const UNREADABLE: u8 = 3;
 /// Whoever arrives has to wait for the answer.
 const SLOW: u8 = 4;
+/// Nobody learns at which versions the rooms are until somebody lets them.
+const STUCK: u8 = 5;
 
 struct Failing {
     inner: Arc<dyn Store>,
@@ -66,6 +68,13 @@ impl Failing {
                     self.answered.notified().await;
                 }
                 done
+            }
+            STUCK => {
+                if name == "versions" {
+                    self.waiting.notify_one();
+                    self.answered.notified().await;
+                }
+                act.await
             }
             _ => act.await.and(failure()),
         }
@@ -158,6 +167,7 @@ every_act_may_fail! {
 
 struct Place {
     store: Arc<Failing>,
+    relay: InProcess,
     chat: Arc<Chat>,
     _folder: tempfile::TempDir,
 }
@@ -182,7 +192,7 @@ async fn place() -> Place {
     let as_store: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
     let chat = Chat::start(
         as_store,
-        Arc::new(relay),
+        Arc::new(relay.clone()),
         Arc::new(views),
         limits,
         Welcome::default(),
@@ -191,6 +201,7 @@ async fn place() -> Place {
     .unwrap();
     Place {
         store,
+        relay,
         chat,
         _folder: folder,
     }
@@ -299,6 +310,19 @@ async fn what_was_stored_without_an_answer_is_shown_once_and_settled_when_it_is_
     bob.does(r#"{"action":"Ping"}"#).await;
     assert_eq!(bob.list.ids.len(), 1);
     assert_eq!(place.store.census().await.unwrap().messages, 1);
+}
+
+#[tokio::test]
+async fn nobodys_message_waits_for_a_comparison_with_the_store() {
+    let place = place().await;
+    let mut anna = Tab::open(&place, Dialect::V1).await;
+    let mut bob = Tab::open(&place, Dialect::V1).await;
+    place.store.is(STUCK);
+    // With another node there is something to compare.
+    let _other = place.relay.listen(NodeId(i64::MAX)).await;
+    soon("a comparison", place.store.waiting.notified()).await;
+    anna.writes("hello").await;
+    bob.shows(1).await;
 }
 
 #[tokio::test]
