@@ -497,6 +497,11 @@ impl Chat {
         };
         let groups = self.groups(client, Some(room)).await?;
         let welcome = self.welcoming(outbox.dialect, room)?;
+        // Whoever types here is shown after; who typed elsewhere, or before the socket was lost, is not.
+        let nobody_types = match outbox.dialect {
+            Dialect::V1 => Some(self.views.room_typing(&[])?.encode()),
+            _ => None,
+        };
         // First into the room, then the page: so nothing falls in between.
         let (former, unsettled) = self.hub.enter(outbox, room.id, None);
         self.relay.follow(self.node, To::Room(room.id));
@@ -527,7 +532,8 @@ impl Chat {
                     .chain(mine)
                     .chain(heading)
                     .chain(rest)
-                    .chain(welcome);
+                    .chain(welcome)
+                    .chain(nobody_types);
                 outbox.bring(room.id, version, frames);
                 self.hub.begins(version);
                 let returns = former.is_none()

@@ -447,7 +447,8 @@ async fn whoever_is_muted_is_told_and_reads_on() {
     bob.hears_all().await;
     anna.says("can you hear me?").await;
     bob.sees_exactly(&["before", "can you hear me?"]).await;
-    assert!(anna.pushes_to("room-typing", 0).is_empty());
+    let told = anna.pushes_to("room-typing", 0);
+    assert!(told.iter().all(|push| push.html.is_empty()));
     // Also after coming back.
     bob.reconnects().await;
     let again = json!({ "message": "after", "room": bob.room() });

@@ -8,6 +8,12 @@ fn typing(tab: &Tab) -> String {
     tab.page.the("room-typing").text()
 }
 
+/// Beside that nobody did when it came to its room.
+fn has_seen_nobody_type(tab: &Tab) -> bool {
+    let told = tab.pushes_to("room-typing", 0);
+    told.iter().all(|push| push.html.is_empty())
+}
+
 fn types(tab: &mut Tab) {
     let room = tab.room();
     tab.sends("Typing", json!({ "room": room }));
@@ -66,7 +72,43 @@ async fn the_others_in_the_room_see_who_is_typing_until_it_is_sent() {
     carl.says("everywhere").await;
     eve.until("nobody", |tab| typing(tab).is_empty()).await;
     dora.hears_all().await;
-    assert!(dora.pushes_to("room-typing", 0).is_empty());
+    assert!(has_seen_nobody_type(&dora));
+}
+
+#[tokio::test]
+async fn who_types_in_a_room_does_not_follow_whoever_leaves_it() {
+    let server = Server::start().await;
+    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let mut carl = server.tab_at("/chat/python/").await;
+    for room in ["python", "events"] {
+        types(&mut anna);
+        bob.until("anna", |tab| typing(tab).contains("typing"))
+            .await;
+        bob.enters_group(room).await;
+        bob.hears_all().await;
+        assert_eq!(typing(&bob), "");
+        bob.enters_group("hi").await;
+        anna.says("said").await;
+        bob.until("nobody", |tab| typing(tab).is_empty()).await;
+    }
+    types(&mut anna);
+    bob.until("anna", |tab| typing(tab).contains("typing"))
+        .await;
+    bob.opens_private(&anna.name()).await;
+    bob.hears_all().await;
+    assert_eq!(typing(&bob), "");
+    // Who types where one goes is shown there.
+    types(&mut carl);
+    bob.enters_group("python").await;
+    let c = carl.name();
+    bob.until("carl", |tab| typing(tab) == format!("{c} is typing"))
+        .await;
+    // Neither does it stay on a page whose socket was lost meanwhile.
+    bob.loses_the_network();
+    carl.says("said").await;
+    bob.connects().await;
+    bob.hears_all().await;
+    assert_eq!(typing(&bob), "");
 }
 
 #[tokio::test]
@@ -109,6 +151,6 @@ async fn in_a_private_room_the_other_alone_sees_it_and_only_there() {
     let room = anna.room();
     carl.sends("Typing", json!({ "room": room }));
     carl.hears_all().await;
-    assert!(carl.pushes_to("room-typing", 0).is_empty());
+    assert!(has_seen_nobody_type(&carl));
     assert_eq!(server.count("messages"), 0);
 }
