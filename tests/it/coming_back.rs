@@ -267,6 +267,7 @@ async fn the_same_key_is_stored_once_however_often_it_is_sent() {
     let data = json!({ "message": "once", "room": hi, "key": key });
     anna.sends("New message", data.clone());
     anna.sends("New message", data.clone());
+    anna.sees("once").await;
     anna.hears_all().await;
     assert_eq!(anna.texts(), ["once"]);
 
@@ -286,6 +287,7 @@ async fn the_same_key_is_stored_once_however_often_it_is_sent() {
     assert_eq!(settled(&anna, mark), 1, "and from another room");
     assert_eq!(anna.texts(), [""; 0]);
 
+    bob.sees("once").await;
     bob.hears_all().await;
     assert_eq!(bob.texts(), ["once"]);
     assert_eq!(settled(&bob, 0), 1, "bob was told once");
