@@ -78,8 +78,12 @@ fn start() -> Server {
     }
 }
 
-/// Where Debian keeps them, or else where they are found.
+/// Where POSTGRESQL says, which is how another version is tried, or where Debian keeps them, or else where
+/// they are found.
 fn programs() -> PathBuf {
+    if let Some(folder) = std::env::var_os("POSTGRESQL") {
+        return folder.into();
+    }
     let versions = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten();
