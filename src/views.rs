@@ -807,7 +807,7 @@ const QUICK: [&str; 5] = ["👍", "❤️", "😂", "🎉", "👀"];
 const LOBBY_TITLE: &str = "Lobby";
 
 fn lobby_context() -> Value {
-    context! { kind => "lobby", title => LOBBY_TITLE, address => LOBBY_PATH, user => None::<Value> }
+    context! { id => "", kind => "lobby", title => LOBBY_TITLE, address => LOBBY_PATH, user => None::<Value> }
 }
 
 fn busy_context(groups: &[Busy]) -> Vec<Value> {

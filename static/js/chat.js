@@ -139,7 +139,7 @@ on("selectionchange", begun);
 
 on("input", () => {
   write(box.value);
-  if (Date.now() - typedAt > 2500 && send("Typing", { room: room() })) typedAt = Date.now();
+  if (box.value[0] !== "/" && Date.now() - typedAt > 2500 && send("Typing", { room: room() })) typedAt = Date.now();
 }, box);
 on("keydown", (event) => {
   const { target, key } = event;
@@ -213,8 +213,8 @@ function ask() {
 function headed() {
   const now = address(), moved = now !== before;
   before = now;
-  // Moved by others, with what I write.
-  if (moved && !want && box.value) kept(`draft.${now}`, box.value);
+  // Renamed, with what I write.
+  if (moved && !want && box.value && $(`#group-name [data-room="${shown}"]`)) kept(`draft.${now}`, box.value);
   if (want ? now !== want.to && !(moved && asked.length === 1) : asked.includes(now) && now !== asked.at(-1)) return;
   go(want?.back);
 }

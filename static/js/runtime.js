@@ -78,14 +78,13 @@ function receive(text) {
     if (push.version != null) document.querySelector("#messages-list").dataset.version = push.version;
     hooks.after?.(push);
   } catch (error) {
-    console.warn("Not placed:", error);
+    console.warn(error);
   }
 }
 
 function place({ selector, swap = "inner", fragment }) {
-  const focus = document.activeElement, targets = document.querySelectorAll(selector);
-  if (!targets.length) console.warn("Nothing matches", selector);
-  for (const target of targets) swaps[swap](target, document.importNode(fragment, true));
+  const focus = document.activeElement;
+  for (const target of document.querySelectorAll(selector)) swaps[swap](target, document.importNode(fragment, true));
   if (focus !== document.activeElement) focus.focus({ preventScroll: true });
 }
 
