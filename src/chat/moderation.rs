@@ -262,6 +262,8 @@ async fn done(chat: &Chat, client: &Client, deed: Deed) -> Result<Option<Option<
         about = user.map(|user| user.0),
         "moderated"
     );
+    // Words that are said again are shown again.
+    chat.push(client, [chat.views.no_notice()]);
     chat.say(client, &Refusal::new(format!("You {words}.")), Tone::Done)?;
     chat.push(client, [deeds(chat, None).await?]);
     Ok(Some(user))

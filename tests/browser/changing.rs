@@ -92,6 +92,7 @@ async fn my_own_messages_and_no_others_can_be_deleted() {
         anna.run("document.querySelector('.message .change').focus()")
             .await;
         anna.click(".message .change").await;
+        anna.click("#message-form summary").await;
         anna.click("#message-form [data-action='Delete message']")
             .await;
         let line = format!("{a} deleted a message.");

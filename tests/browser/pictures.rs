@@ -211,6 +211,9 @@ async fn the_page_is_worth_a_picture() {
         bob.enters("python").await;
         bob.says("Forget that").await;
         bob.presses(Key::Up).await;
+        bob.click("#message-form summary").await;
+        pictures(&bob, &folder, "deleting").await;
+        bob.sized(1280, 800).await;
         bob.click("#message-form [data-action='Delete message']").await;
         anna.sees(".message--deleted").await;
         pictures(&anna, &folder, "edited").await;
