@@ -191,12 +191,6 @@ impl Selector {
         Self(Cow::Owned(format!("#admin-group-{id}")))
     }
 
-    /// One of the groups that a search found.
-    #[must_use]
-    pub fn found_group(id: RoomId) -> Self {
-        Self(Cow::Owned(format!("#found-{id}")))
-    }
-
     /// One of the people that a moderator looks through.
     #[must_use]
     pub fn admin_person(id: UserId) -> Self {

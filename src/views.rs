@@ -656,12 +656,6 @@ impl Views {
         ))
     }
 
-    /// A group is not what a search found any more.
-    #[must_use]
-    pub fn no_found_group(&self, group: RoomId) -> Push {
-        Push::inner(Selector::found_group(group), String::new()).swapped(Swap::Remove)
-    }
-
     /// The lobby is left behind.
     #[must_use]
     pub fn no_lobby(&self) -> Push {

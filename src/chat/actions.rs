@@ -9,7 +9,7 @@ use crate::model::{
     BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Room, RoomId,
     RoomKind, Target,
 };
-use crate::protocol::{Action, Dialect, NO_SUCH_ROOM, Refusal, Swap};
+use crate::protocol::{Action, Dialect, Frame, NO_SUCH_ROOM, Refusal, Swap};
 use crate::relay::News;
 use crate::store::{Amend, Amended, Entered, Post, Posted, React, Reacted, Renamed, StoreError};
 use crate::views::{Tone, title};
@@ -637,15 +637,37 @@ async fn find_groups(chat: &Chat, client: &Client, text: &str) -> Result<()> {
         return Ok(());
     }
     let query = shortened(text.trim().trim_start_matches('#'));
+    let found = found_groups(chat, &query).await?;
+    let is_open = !query.is_empty();
+    *client.sought.lock() = is_open.then(|| Box::new((query, found.clone())));
+    client.outbox.push([found]);
+    Ok(())
+}
+
+/// Some group is called otherwise or is open to others than before: a search that finds something else
+/// now is shown anew, and one that does not tells nothing of it.
+pub(super) async fn find_groups_again(chat: &Chat, client: &Client) -> Result<()> {
+    let sought = client.sought.lock().clone();
+    let Some((query, shown)) = sought.map(|sought| *sought) else {
+        return Ok(());
+    };
+    let found = found_groups(chat, &query).await?;
+    if !found.payloads().eq(shown.payloads()) {
+        *client.sought.lock() = Some(Box::new((query, found.clone())));
+        client.outbox.push([found]);
+    }
+    Ok(())
+}
+
+async fn found_groups(chat: &Chat, query: &str) -> Result<Frame> {
     let mut found = match query.is_empty() {
         true => Vec::new(),
         // One more tells that there are more.
-        false => chat.store.find_groups(&query, people::LISTED + 1).await?,
+        false => chat.store.find_groups(query, people::LISTED + 1).await?,
     };
     let more = found.len() > people::LISTED;
     found.truncate(people::LISTED);
-    chat.push(client, [chat.views.lobby_found(&query, &found, more)?]);
-    Ok(())
+    Ok(chat.views.lobby_found(query, &found, more)?.encode())
 }
 
 fn ping(chat: &Chat, client: &Client) -> Result<()> {

@@ -358,10 +358,7 @@ impl Chat {
             News::Banned(user) => self.take_ban(user),
             News::GroupChanged(room) => {
                 let chat = Arc::clone(self);
-                tokio::spawn(async move {
-                    chat.take_group_change(room).await;
-                    chat.outdate_groups().await;
-                });
+                tokio::spawn(async move { chat.take_group_change(room).await });
             }
             News::Probe { client, .. } => {
                 // The answer may take a while, for which nothing else waits.

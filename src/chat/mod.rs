@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::Instrument as _;
 
 use crate::fake::FakeUsers;
@@ -158,6 +158,8 @@ pub struct Chat {
     probes: Mutex<HashMap<ClientId, Vec<oneshot::Sender<bool>>>>,
     /// What is shown may be less than what there is.
     outdated: Arc<Notify>,
+    /// Some group has changed.
+    groups_changed: mpsc::Sender<()>,
 }
 
 /// Somebody who is connected.
@@ -170,6 +172,8 @@ pub struct Client {
     pace: Arc<Pace>,
     /// What a program wished to be called last.
     wish: Mutex<Option<String>>,
+    /// The search for groups that a page in the lobby has open, and what it was shown to find.
+    sought: Mutex<Option<Box<(String, Frame)>>>,
 }
 
 /// A page for somebody who has not connected yet.
@@ -192,6 +196,7 @@ impl Chat {
         let (node, began) = (NodeId::random(), Instant::now());
         let changes = store.join(node).await?;
         let heard = relay.listen(node).await;
+        let (groups_changed, groups_have_changed) = mpsc::channel(1);
         let chat = Arc::new(Self {
             node,
             store,
@@ -211,11 +216,13 @@ impl Chat {
             renewing: tokio::sync::Mutex::default(),
             probes: Mutex::default(),
             outdated: Arc::default(),
+            groups_changed,
         });
         tokio::spawn(Delivery::new(&chat).run(changes, heard));
         let (people, weak) = (Arc::clone(&chat.people), Arc::downgrade(&chat));
         tokio::spawn(people::run(Arc::clone(&people), Weak::clone(&weak)));
-        tokio::spawn(people::keep_lease(people, weak));
+        tokio::spawn(people::keep_lease(people, Weak::clone(&weak)));
+        tokio::spawn(moderation::outdate_groups(weak, groups_have_changed));
         Ok(chat)
     }
 
@@ -237,6 +244,7 @@ impl Chat {
             user,
             returning,
             wish: Mutex::default(),
+            sought: Mutex::default(),
         };
         self.people.calls(&client.user);
         let greeted = match hello.group {
@@ -622,6 +630,10 @@ impl Chat {
     /// Some group is called otherwise or is open to others than before.
     async fn show_groups(&self, client: &Client) -> Result<()> {
         let room = match client.outbox.place() {
+            Some(place) if place.room == RoomId::LOBBY => {
+                actions::find_groups_again(self, client).await?;
+                None
+            }
             Some(place) => self.group(place.room).await?,
             None => None,
         };

@@ -2,9 +2,11 @@
 //! anybody becomes one.
 
 use std::collections::VecDeque;
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 use super::actions::MUTED;
 use super::{Chat, Client, Result};
@@ -277,7 +279,6 @@ async fn change_group(chat: &Chat, client: &Client, room: RoomId, deed: Deed) ->
     }
     let group = chat.store.group_record(room).await?;
     chat.push(client, [chat.views.admin_group(room, group.as_ref())?]);
-    chat.outdate_groups().await;
     Ok(())
 }
 
@@ -332,6 +333,19 @@ fn tell_all(chat: &Chat, user: UserId, words: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whenever a group has changed, the lists of groups that tabs show may be others. Each tab reads its own
+/// from the store; a few at a time, so that nobody waits behind the lists of thousands.
+pub(super) async fn outdate_groups(chat: Weak<Chat>, mut changed: mpsc::Receiver<()>) {
+    while let (Some(()), Some(chat)) = (changed.recv().await, chat.upgrade()) {
+        let tabs = chat.hub.all();
+        drop(chat);
+        for tabs in tabs.chunks(OUTDATED_AT_ONCE) {
+            tabs.iter().for_each(|tab| tab.outdate_groups());
+            tokio::time::sleep(OUTDATED_EVERY).await;
+        }
+    }
+}
+
 impl Chat {
     /// What a moderator is shown first.
     pub(super) async fn show_admin(&self, client: &Client) -> Result<()> {
@@ -361,21 +375,12 @@ impl Chat {
                 tab.close(GROUP_CHANGED);
             }
         }
-        let found = self.views.no_found_group(room).encode();
-        for tab in self.hub.in_room(RoomId::LOBBY) {
-            tab.tell(&found);
-        }
+        self.groups_have_changed();
     }
 
-    /// The lists of groups that tabs show may be others now. Each is read from the store by its tab
-    /// itself; a few at a time, so that nobody waits behind the lists of thousands.
-    pub(super) async fn outdate_groups(&self) {
-        for tabs in self.hub.all().chunks(OUTDATED_AT_ONCE) {
-            tabs.iter().for_each(|tab| tab.outdate_groups());
-            if tabs.len() == OUTDATED_AT_ONCE {
-                tokio::time::sleep(OUTDATED_EVERY).await;
-            }
-        }
+    fn groups_have_changed(&self) {
+        // If that is to be looked at already, once is enough.
+        let _ = self.groups_changed.try_send(());
     }
 
     /// News of groups that changed may have been lost. Whoever may not be in theirs any more is found by
@@ -390,7 +395,7 @@ impl Chat {
                 }
             }
         }
-        self.outdate_groups().await;
+        self.groups_have_changed();
         Ok(())
     }
 

@@ -631,11 +631,15 @@ async fn a_group_that_changes_is_in_open_lists_as_it_is_now() {
     maker.enters_group("hi").await;
     let mut visitor = server.tab_at("/chat/zebras/").await;
     let mut carl = server.tab_at("/chat/").await;
-    carl.sends("Find groups", json!({ "text": "p" }));
-    carl.until("python among what was found", |tab| {
-        tab.groups_in("lobby-found") == ["python"]
-    })
-    .await;
+    let mut dora = server.tab_at("/chat/").await;
+    for (tab, text, found) in [(&mut carl, "p", "python"), (&mut dora, "zeb", "zebras")] {
+        tab.sends("Find groups", json!({ "text": text }));
+        tab.until("what is sought", |tab| {
+            tab.groups_in("lobby-found") == [found]
+        })
+        .await;
+    }
+    let searched = dora.pushes.len();
     let (room, zebras) = (desk.room("python"), desk.room("zebras"));
     let restrict = |on: bool| json!({ "room": room, "on": on });
     let rename = |room: &str, name: &str| json!({ "room": room, "groupName": name });
@@ -653,6 +657,8 @@ async fn a_group_that_changes_is_in_open_lists_as_it_is_now() {
     has(&mut visitor, "groups-list", &and_zebras).await;
     has(&mut carl, "groups-list", &others).await;
     has(&mut carl, "lobby-found", &[]).await;
+    let said = carl.page.the("lobby-found").text();
+    assert!(said.contains("There is no group"), "{said}");
     carl.until("no python among the busiest", |tab| {
         !tab.groups_in("lobby-rooms")
             .iter()
@@ -666,6 +672,15 @@ async fn a_group_that_changes_is_in_open_lists_as_it_is_now() {
     )
     .await;
 
+    // What goes on where they cannot look is no news to others.
+    desk.sends("Rename group", rename(&room, "pythons"));
+    has(
+        &mut anna,
+        "groups-list",
+        &["hi", "events", "off-topic", "!pythons"],
+    )
+    .await;
+
     desk.sends("Rename group", rename(&zebras, "Zebras and gnus"));
     has(
         &mut maker,
@@ -674,8 +689,11 @@ async fn a_group_that_changes_is_in_open_lists_as_it_is_now() {
     )
     .await;
     assert_eq!(visitor.is_closed().await, Some(1000));
+    has(&mut dora, "lobby-found", &["Zebras and gnus"]).await;
+    assert_eq!(dora.pushes_to("lobby-found", searched).len(), 1);
     desk.sends("Restrict group", restrict(false));
-    let all = ["hi", "python", "events", "off-topic"];
+    has(&mut carl, "lobby-found", &["pythons"]).await;
+    let all = ["hi", "pythons", "events", "off-topic"];
     has(&mut anna, "groups-list", &all).await;
     has(&mut carl, "groups-list", &all).await;
     desk.sends("Remove group", json!({ "room": zebras }));
