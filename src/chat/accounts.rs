@@ -334,6 +334,10 @@ impl Chat {
             true => tracing::info!(user.id = user.id.0, "became a moderator"),
             false => return Err(Denied::SomebodyElse),
         }
+        // The groups that are for moderators are theirs too.
+        for tab in self.hub.of_user(user.id) {
+            tab.outdate_groups();
+        }
         Ok(())
     }
 

@@ -530,7 +530,8 @@ pub trait Store: Send + Sync + 'static {
         session: NewSession,
     ) -> Result<Option<Begun>>;
 
-    /// Whoever has that user name is a moderator no more. Answers whether they were.
+    /// Whoever has that user name is a moderator no more, and their clients have to come again. Answers
+    /// whether they were.
     async fn end_moderator(&self, name: &str) -> Result<bool>;
 
     /// Does and records what a moderator does; durable when it answers. What changes a room goes

@@ -89,6 +89,13 @@ impl Desk {
         self.text("notice")
     }
 
+    async fn is_closed(&mut self) {
+        soon("the end of the socket", async {
+            while !matches!(self.wire.next().await, Event::Closed(_)) {}
+        })
+        .await;
+    }
+
     fn text(&self, place: &str) -> String {
         self.page.get(place).map(Element::text).unwrap_or_default()
     }
@@ -240,16 +247,25 @@ async fn nobody_else_gets_to_the_page_its_socket_or_its_deeds() {
 #[tokio::test]
 async fn whoever_is_a_moderator_no_more_finds_nothing() {
     let server = Server::start().await;
-    let (device, tab, mut desk) = moderator(&server).await;
+    let (device, mut tab, mut desk) = moderator(&server).await;
+    let mut bob = server.tab().await;
+    let restrict = json!({ "room": desk.room("python"), "on": true });
+    desk.sends("Restrict group", restrict);
+    tab.until("the group in the list of moderators", |tab| {
+        tab.groups_in("groups-list").contains(&"!python".to_owned())
+    })
+    .await;
     assert!(server.store().end_moderator(&tab.name()).await.unwrap());
-    let mute = json!({ "userName": "nobody", "on": true });
-    let words = "Only moderators can do that.";
-    assert!(desk.is_refused("Mute", mute).await.contains(words));
-    assert!(
-        desk.is_refused("Look at deeds", json!({}))
-            .await
-            .contains(words)
-    );
+    // Whatever is done at a page that is open still is refused, and its socket closes.
+    desk.sends("Mute", json!({ "userName": bob.name(), "on": true }));
+    desk.is_closed().await;
+    assert!(!desk.text("notice").contains("You muted"));
+    bob.says("not muted").await;
+    // In other rooms too they see now what everybody sees.
+    assert_eq!(tab.is_closed().await, Some(1000));
+    tab.reconnects().await;
+    tab.hears_all().await;
+    assert_eq!(tab.groups_in("groups-list"), ["hi", "events", "off-topic"]);
     let socket = server.socket(&handshake(&device)).await;
     assert_eq!(socket.err(), Some(403));
 }

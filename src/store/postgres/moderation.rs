@@ -70,7 +70,8 @@ pub(super) async fn deleted(
 ) -> Sql<()> {
     let group = group(db, message.room).await?;
     let name = group.map_or(String::new(), |group| group.name);
-    let (id, author) = (message.id, &message.author.name);
+    // A name that somebody has chosen may be another's later.
+    let (id, author) = (message.id, &message.author.user_name);
     let words = format!("deleted message {id} of {author} in #{name}");
     record(db, by, &words, now).await
 }
@@ -289,8 +290,9 @@ async fn restore_message(
     let (db, now) = (writing.db, writing.now);
     let found: Option<(bool, String)> = sql::one(
         db,
-        "select m.deleted_by is not null, m.author_name from messages m
+        "select m.deleted_by is not null, u.name from messages m
          join rooms r on r.id = m.room_id
+         join users u on u.id = m.user_id
          where m.id = $1 and m.room_id = $2 and r.kind = 'group' and r.removed_at is null",
         &[&id.0, &room.0],
         |row| Ok((row.try_get(0)?, row.try_get(1)?)),
@@ -479,15 +481,18 @@ pub(super) async fn become_moderator(
 /// On the server's command line.
 pub(super) async fn end_moderator(db: &impl GenericClient, name: &str, now: Millis) -> Sql<bool> {
     let name = sought(&name.to_lowercase());
-    let ended = sql::run(
-        db,
-        "update users set moderator_at = null where name = $1 and moderator_at is not null",
-        &[&name],
-    )
-    .await?;
-    if ended == 0 {
+    let was = "select id from users where name = $1 and moderator_at is not null";
+    let Some(user) = sql::one(db, was, &[&name], |row| Ok(UserId(row.try_get(0)?))).await? else {
+        return Ok(false);
+    };
+    lock_clients(db, user).await?;
+    let ended = "update users set moderator_at = null where id = $1 and moderator_at is not null";
+    if sql::run(db, ended, &[&user.0]).await? == 0 {
         return Ok(false);
     }
+    // Their sockets come again, which shows them what is for everybody.
+    let again = "update clients set visit = visit + 1 where user_id = $1";
+    sql::run(db, again, &[&user.0]).await?;
     sql::run(
         db,
         "insert into deeds (at, moderator, deed) values ($1, 'the command line', $2)",

@@ -51,7 +51,8 @@ pub(super) fn deleted(
     now: Millis,
 ) -> rusqlite::Result<()> {
     let name = group(db, message.room)?.map_or(String::new(), |(name, ..)| name);
-    let (id, author) = (message.id, &message.author.name);
+    // A name that somebody has chosen may be another's later.
+    let (id, author) = (message.id, &message.author.user_name);
     record(
         db,
         by,
@@ -232,8 +233,9 @@ fn restore_message(
     let db = writing.db;
     let found: Option<(bool, String)> = db
         .prepare_cached(
-            "select m.deleted_by is not null, m.author_name from messages m
+            "select m.deleted_by is not null, u.name from messages m
              join rooms r on r.id = m.room_id
+             join users u on u.id = m.user_id
              where m.id = ? and m.room_id = ? and r.kind = 'group' and r.removed_at is null",
         )?
         .query_one(params![id.0, room.0], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -392,6 +394,12 @@ pub(super) fn end_moderator(db: &Connection, name: &str, now: Millis) -> rusqlit
         )?
         .execute([name.to_lowercase()])?;
     if ended > 0 {
+        // Their sockets come again, which shows them what is for everybody.
+        db.prepare_cached(
+            "update clients set visit = visit + 1
+             where user_id = (select id from users where name = ?)",
+        )?
+        .execute([name.to_lowercase()])?;
         db.prepare_cached(
             "insert into deeds (at, moderator, deed) values (?, 'the command line', ?)",
         )?

@@ -2967,7 +2967,11 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
         let went = moderate(&*store, &anna, deed.clone()).await;
         assert_eq!(went, expected, "{deed:?}");
     }
-    store.end_moderator("carl").await.unwrap();
+    assert!(store.end_moderator("carl").await.unwrap());
+    nothing_is_done_for(&*store, &carl).await;
+    let returning = store.returning(carl.token, None).await.unwrap();
+    let (client, _) = returning.expect("a token that is good still");
+    let carl = back(&*store, &Somebody { client, ..carl }).await;
     let went = moderate(&*store, &carl, name("bob", true)).await;
     assert_eq!(went, Moderated::NotAllowed);
     let recorded = deeds(&*store).await;
@@ -3239,8 +3243,11 @@ async fn a_moderator_deletes_and_restores_what_others_said_in_groups(backend: &i
         moderator(&*store, "anna").await,
         arrive(&*store, "bob").await,
     );
+    // On record they are by a name that stays theirs.
+    rename(&*store, &bob, "Bobby").await;
     let (hi, room) = (hi(&*store).await, private(&*store, &bob, &anna).await);
     let one = post(&*store, &bob, hi, "one").await;
+    assert_eq!(one.author.name, "Bobby");
     let own = post(&*store, &bob, hi, "two").await;
     let between = post(&*store, &bob, room, "between us").await;
     let edited = amend(&*store, &anna, hi, one.id, Some("better")).await;
