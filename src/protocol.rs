@@ -185,6 +185,12 @@ impl Selector {
         Self(Cow::Owned(format!("#message-{id}")))
     }
 
+    /// A message that I look at closely.
+    #[must_use]
+    pub fn open_message(id: MessageId) -> Self {
+        Self(Cow::Owned(format!("#form-{id}")))
+    }
+
     /// One of the groups that a moderator looks through.
     #[must_use]
     pub fn admin_group(id: RoomId) -> Self {

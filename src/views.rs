@@ -488,11 +488,24 @@ impl Views {
 
     /// The step of a room to `version`, which made the message or changed it.
     #[must_use]
-    pub fn change(&self, message: &Message, version: Version) -> Push {
-        match message.made == version.number {
-            true => self.new_message(message).at(version),
-            false => self.changed_message(message).at(version),
-        }
+    pub fn change(&self, message: &Message, version: Version) -> Vec<Push> {
+        let mut pushes = self.as_it_is(message, message.made == version.number);
+        let last = pushes.pop().map(|push| push.at(version));
+        pushes.extend(last);
+        pushes
+    }
+
+    /// A message at the end or in its place. Of one that is deleted, what it said does not stay on show
+    /// with whoever has it open.
+    fn as_it_is(&self, message: &Message, is_new: bool) -> Vec<Push> {
+        let form = Selector::open_message(message.id);
+        let closes = Push::inner(form, String::new()).swapped(Swap::Remove);
+        let shows = match is_new {
+            true => self.new_message(message),
+            false => self.changed_message(message),
+        };
+        let closes = message.deleted.then_some(closes);
+        closes.into_iter().chain([shows]).collect()
     }
 
     /// What leads a tab from `after` to `version`: new messages go to the end, older ones are
@@ -507,10 +520,7 @@ impl Views {
     ) -> Option<Vec<Push>> {
         let mut pushes: Vec<Push> = messages
             .iter()
-            .map(|message| match message.made > after.number {
-                true => self.new_message(message),
-                false => self.changed_message(message),
-            })
+            .flat_map(|message| self.as_it_is(message, message.made > after.number))
             .collect();
         if pushes.iter().map(|push| push.html.len()).sum::<usize>() > PAGE_BYTES && pushes.len() > 1
         {

@@ -166,9 +166,10 @@ impl Chat {
     async fn show_run(self: &Arc<Self>, run: &[Change]) {
         let (mut begun, mut frames, mut bytes) = (0, Vec::new(), 0);
         for (n, change) in run.iter().enumerate() {
-            let frame = self.views.change(&change.message, change.version).encode();
-            bytes += frame.size();
-            frames.push(frame);
+            let pushes = self.views.change(&change.message, change.version);
+            let frame = together(pushes.iter().map(Push::encode).collect());
+            bytes += frame.iter().map(Frame::size).sum::<usize>();
+            frames.extend(frame);
             if bytes >= BYTES_TOGETHER {
                 self.show_together(&run[begun..=n], std::mem::take(&mut frames))
                     .await;

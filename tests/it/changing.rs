@@ -56,6 +56,39 @@ async fn an_edit_is_seen_by_everybody_at_once_and_marked() {
 }
 
 #[tokio::test]
+async fn what_was_deleted_does_not_stay_open_with_anybody() {
+    let server = Server::start().await;
+    let (mut anna, mut bob, mut carl) =
+        (server.tab().await, server.tab().await, server.tab().await);
+    let form = |tab: &Tab| tab.page.the("message-form").text();
+    for text in ["regretted", "kept"] {
+        anna.says(text).await;
+    }
+    let (regretted, kept) = (id_of(&anna, "regretted"), id_of(&anna, "kept"));
+    for (tab, id, text) in [
+        (&mut anna, kept, "kept"),
+        (&mut bob, regretted, "regretted"),
+        (&mut carl, regretted, "regretted"),
+    ] {
+        tab.sees("kept").await;
+        let room = tab.room();
+        tab.sends("Open message", json!({ "message": id, "room": room }));
+        tab.until("the message", |tab| form(tab).contains(text))
+            .await;
+    }
+    carl.loses_the_network();
+    let mut dora = server.tab().await;
+    delete(&mut anna, regretted);
+    bob.until("nothing open", |tab| form(tab).is_empty()).await;
+    carl.connects().await;
+    carl.until("nothing open", |tab| form(tab).is_empty()).await;
+    let line = format!("{} deleted a message.", anna.name());
+    for tab in [&mut anna, &mut bob, &mut carl, &mut dora] {
+        tab.sees_exactly(&[line.as_str(), "kept"]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_deleted_message_leaves_a_quiet_line_and_its_text_is_pushed_to_nobody() {
     let server = Server::start().await;
     let (mut anna, mut bob) = (server.tab().await, server.tab().await);

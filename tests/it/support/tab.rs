@@ -13,7 +13,7 @@ use super::page::{Element, Page, Shown};
 use super::wire::{Event, Handshake, Wire};
 use super::{Door, soon};
 
-/// Where pushes may go, beside `#message-<id>` and `#my-reaction-<id>-<code>`.
+/// Where pushes may go, beside `#message-<id>`, `#form-<id>` and `#my-reaction-<id>-<code>`.
 const PLACES: [&str; 29] = [
     "logged-user",
     "group-name",
@@ -541,10 +541,10 @@ impl Tab {
         let is_message = place
             .strip_prefix("message-")
             .is_some_and(|id| id.parse::<i64>().is_ok());
-        let is_mine = place.starts_with("my-reaction-");
+        let is_single = place.starts_with("my-reaction-") || place.starts_with("form-");
         let promised = match self.plain {
             true => PLAIN_PLACES.contains(&place),
-            false => PLACES.contains(&place) || is_message || is_mine,
+            false => PLACES.contains(&place) || is_message || is_single,
         };
         assert!(promised, "nothing is pushed there: {frame}");
         Push {
@@ -558,7 +558,7 @@ impl Tab {
 
     fn place(&mut self, push: Push) {
         let there = self.page.put(&push.place, push.swap.as_deref(), &push.html);
-        let may_be_missing = ["message-", "my-reaction-"];
+        let may_be_missing = ["message-", "form-", "my-reaction-"];
         let may_be_missing = may_be_missing.iter().any(|one| push.place.starts_with(one));
         assert!(there || may_be_missing, "{push:?}");
         if push.swap.as_deref() == Some("remove") {
