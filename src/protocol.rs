@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
+use serde::de::Error as _;
 use serde::ser::{Error as _, SerializeStruct as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -344,6 +345,11 @@ impl Frame {
     /// thing instead of many.
     #[must_use]
     pub fn joined(parts: Vec<Self>) -> Self {
+        let single = |frame: Self| match frame.0.parts.is_empty() {
+            true => vec![frame],
+            false => frame.0.parts.clone(),
+        };
+        let parts: Vec<_> = parts.into_iter().flat_map(single).collect();
         let plain = concatenated(&parts, false);
         Self(Arc::new(Encoded {
             payload: plain.len(),
@@ -403,21 +409,25 @@ impl Frame {
     }
 }
 
-/// As the JSON inside; frames that were joined go one by one, and control frames not at all.
+/// As the JSON inside, of frames that were joined in an array. Control frames have none.
 impl Serialize for Frame {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut payloads = self.payloads();
-        let (Some(json), None) = (payloads.next(), payloads.next()) else {
-            return Err(S::Error::custom("not one frame"));
-        };
-        let json: &RawValue = serde_json::from_slice(json).map_err(S::Error::custom)?;
-        json.serialize(serializer)
+        let json: Result<Vec<&RawValue>, _> = self.payloads().map(serde_json::from_slice).collect();
+        match json.map_err(S::Error::custom)?.as_slice() {
+            [json] => json.serialize(serializer),
+            parts => parts.serialize(serializer),
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for Frame {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <&RawValue>::deserialize(deserializer).map(Self::encoded)
+        let json = <&RawValue>::deserialize(deserializer)?;
+        if !json.get().starts_with('[') {
+            return Ok(Self::encoded(json));
+        }
+        let parts: Vec<&RawValue> = serde_json::from_str(json.get()).map_err(D::Error::custom)?;
+        Ok(Self::joined(parts.into_iter().map(Self::encoded).collect()))
     }
 }
 
@@ -1218,6 +1228,17 @@ mod tests {
                 .payloads()
                 .eq(frames.iter().flat_map(Frame::payloads))
         );
+        let again = Frame::joined(vec![joined, frames[0].clone()]);
+        let all = frames.iter().chain(&frames[..1]);
+        assert!(again.payloads().eq(all.flat_map(Frame::payloads)));
+
+        // So they travel to other nodes.
+        for frame in [&again, &frames[1]] {
+            let json = serde_json::to_string(frame).unwrap();
+            let came: Frame = serde_json::from_str(&json).unwrap();
+            assert!(came.payloads().eq(frame.payloads()));
+            assert_eq!(came.bytes(false), frame.bytes(false));
+        }
     }
 
     #[test]
