@@ -179,8 +179,22 @@ impl Chat {
         self.show_together(&run[begun..], frames).await;
     }
 
-    /// Shows changes together; `frames` are theirs.
-    async fn show_together(self: &Arc<Self>, changes: &[Change], frames: Vec<Frame>) {
+    /// Shows changes together; `frames` are theirs. Those that a look at the store has brought meanwhile
+    /// are parted from the others, who would not follow what is shown if they were one step with them.
+    async fn show_together(self: &Arc<Self>, changes: &[Change], mut frames: Vec<Frame>) {
+        let room = changes.first().map(|change| change.version.room);
+        let shown = room.and_then(|room| self.hub.shown(room)).flatten();
+        let brought = changes.partition_point(|change| {
+            shown.is_some_and(|shown| {
+                shown.history == change.version.history && change.version.number <= shown.number
+            })
+        });
+        let rest = frames.split_off(brought);
+        self.show_as_one(&changes[..brought], frames).await;
+        self.show_as_one(&changes[brought..], rest).await;
+    }
+
+    async fn show_as_one(self: &Arc<Self>, changes: &[Change], frames: Vec<Frame>) {
         let (Some(first), Some(last)) = (changes.first(), changes.last()) else {
             return;
         };
