@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use crate::chat::{Chat, Client};
+use crate::chat::{Chat, Client, NotLetIn};
 use crate::hub::Close;
 use crate::protocol::{Frame, Hello};
 use crate::websocket::{self, Decoder, Incoming, Violation};
@@ -140,8 +140,16 @@ pub async fn arrive(
     let mut decoder = Decoder::new(limits.frame_bytes, deflate);
     decoder.feed(early);
     let mut writer = Writer::new(deflate);
+    let dialect = hello.dialect;
     let client = match chat.connect(hello).await {
         Ok(client) => Arc::new(client),
+        // As at the ban itself: the tab tries again by itself after a while.
+        Err(NotLetIn::Banned) => {
+            tracing::info!("somebody banned was turned away");
+            let (notice, close) = chat.farewell_to_banned(dialect);
+            turn_away(stream, deflate, notice, close).await;
+            return None;
+        }
         Err(error) => {
             tracing::error!(?error, "somebody could not be let in");
             // Without a word: the tab tries again by itself, each time later, until a push comes.

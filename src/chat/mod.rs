@@ -18,7 +18,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::Instrument as _;
@@ -162,6 +161,20 @@ pub struct Chat {
     groups_changed: mpsc::Sender<()>,
 }
 
+/// Why somebody could not be let in.
+#[derive(Debug, thiserror::Error)]
+pub enum NotLetIn {
+    /// They were here as somebody whom nobody can be any more.
+    #[error("they are banned")]
+    Banned,
+    /// A failure of ours.
+    #[error("they could not arrive")]
+    Store(#[from] StoreError),
+    /// A failure of ours, of which the log has the cause.
+    #[error("they could not enter a room")]
+    NoRoom,
+}
+
 /// Somebody who is connected.
 pub struct Client {
     /// What waits for their socket.
@@ -228,9 +241,9 @@ impl Chat {
 
     /// Somebody arrives. They are who they were if they can show it and nobody else is, else
     /// somebody new, in the room they say they are in, else in the first one.
-    pub async fn connect(&self, hello: Hello) -> anyhow::Result<Client> {
-        let arrived = self.arrive(hello.session, hello.resume).await;
-        let (returning, user, session, token) = arrived.context("arriving")?;
+    pub async fn connect(&self, hello: Hello) -> std::result::Result<Client, NotLetIn> {
+        let arrived = self.arrive(hello.session, hello.resume).await?;
+        let (returning, user, session, token) = arrived;
         let outbox = self
             .hub
             .connect(returning.client, returning.visit, user.id, hello.dialect);
@@ -261,7 +274,7 @@ impl Chat {
             Err(failure) => {
                 self.tell(&client, failure);
                 self.disconnect(&client);
-                anyhow::bail!("could not enter a room");
+                return Err(NotLetIn::NoRoom);
             }
         }
         self.hub.show_online_to(&client.outbox);
@@ -278,7 +291,7 @@ impl Chat {
         &self,
         session: Option<SessionToken>,
         resume: Option<ResumeToken>,
-    ) -> std::result::Result<(Returning, User, Option<SessionId>, ResumeToken), StoreError> {
+    ) -> std::result::Result<(Returning, User, Option<SessionId>, ResumeToken), NotLetIn> {
         let (node, fresh) = (self.node, ResumeToken::random());
         let session = session.map(|session| session.hash());
         if let Some(token) = resume {
@@ -295,13 +308,14 @@ impl Chat {
                     token: token.hash(),
                     spare: None,
                 };
-                if let Arrived::As {
-                    client,
-                    user,
-                    session,
-                } = self.store.arrive(arrival).await?
-                {
-                    return Ok((client, user, session, token));
+                match self.store.arrive(arrival).await? {
+                    Arrived::As {
+                        client,
+                        user,
+                        session,
+                    } => return Ok((client, user, session, token)),
+                    Arrived::Banned => return Err(NotLetIn::Banned),
+                    Arrived::Overtaken | Arrived::NobodyFree => {}
                 }
             }
         }

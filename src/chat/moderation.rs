@@ -423,14 +423,19 @@ impl Chat {
     }
 
     pub(super) fn close_banned(&self, tab: &Outbox) {
-        if let Some(words) = self.farewell(tab.dialect, BANNED) {
-            tab.push([words]);
-        }
-        tab.close(Close {
+        let (words, close) = self.farewell_to_banned(tab.dialect);
+        tab.push(words);
+        tab.close(close);
+    }
+
+    /// The last words to a tab of somebody who is banned, and how it is closed.
+    pub fn farewell_to_banned(&self, dialect: Dialect) -> (Option<Frame>, Close) {
+        let close = Close {
             code: 1008,
             reason: "banned",
             drain: true,
-        });
+        };
+        (self.farewell(dialect, BANNED), close)
     }
 
     /// Whoever has just entered a group that has lately changed comes again, unless they still may

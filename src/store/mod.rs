@@ -29,7 +29,7 @@ use crate::moderation::{
 pub const RESTRICTED: &str = "!";
 /// How long an untouched user stays with the token of whoever was them last.
 pub const FREE_AFTER: Duration = Duration::from_secs(10 * 60);
-/// How long a resume token is good after its socket was last here.
+/// How long a resume token is good after its socket was last here, or last turned away as banned.
 pub const TOKEN_GOOD_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a session is good after it was last seen.
 pub const SESSION_GOOD_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -111,6 +111,8 @@ pub enum Arrived {
     },
     /// Somebody else came back to that client first, or its token is no longer good.
     Overtaken,
+    /// Nobody can be the user of that client any more.
+    Banned,
     /// Nobody is free, and there is no spare user or their name or e-mail address is taken.
     NobodyFree,
 }
@@ -373,6 +375,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// The client that a resume token is good for, which has come by the same session: by none, if
     /// that is not good any more; and the node that it is on, if it has not left.
+    /// One of somebody banned has left, and has come by none.
     async fn returning(
         &self,
         token: TokenHash,
@@ -381,7 +384,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Someone arrives, which renews the node's lease: as the client they come back to, else as
     /// another client of whoever has signed in, else as a random user who is free, else as the
-    /// spare one. Handing a user to somebody new ends the tokens they had.
+    /// spare one. Handing a user to somebody new ends the tokens they had. Whoever shows the token of
+    /// somebody banned is nobody, for as long as they go on showing it.
     async fn arrive(&self, arrival: Arrival) -> Result<Arrived>;
 
     /// The node works no more: its clients are gone, who may be back in a moment, and its lease ends.

@@ -1063,6 +1063,9 @@ fn keep_name(
     let Some((client, user)) = guest else {
         return Ok(None);
     };
+    if moderation::standing(db, user)?.banned {
+        return Ok(None);
+    }
     trace(db, user, now)?;
     db.prepare_cached("update users set password_hash = ?, kept_at = ? where id = ?")?
         .execute(params![password.0, now.0, user.0])?;
@@ -1139,6 +1142,13 @@ fn change_password(
     Ok(Some(session))
 }
 
+/// What coming back to a client comes to.
+enum Back {
+    As(UserId),
+    Banned,
+    Overtaken,
+}
+
 fn come_back(
     db: &Connection,
     node: NodeId,
@@ -1146,7 +1156,7 @@ fn come_back(
     token: TokenHash,
     session: Option<SessionId>,
     now: Millis,
-) -> rusqlite::Result<Option<UserId>> {
+) -> rusqlite::Result<Back> {
     let user = db
         .prepare_cached(
             "update clients set visit = visit + 1, node_id = :node, left_at = null,
@@ -1168,11 +1178,22 @@ fn come_back(
             |row| row.get(0).map(UserId),
         )
         .optional()?;
-    if let Some(user) = user {
-        db.prepare_cached("update users set free = 0, gone_at = null where id = ?")?
-            .execute([user.0])?;
+    let Some(user) = user else {
+        return Ok(Back::Overtaken);
+    };
+    let banned = db
+        .prepare_cached(
+            "update users set free = 0, gone_at = null where id = ?
+             returning banned_at is not null",
+        )?
+        .query_one([user.0], |row| row.get(0))?;
+    if banned {
+        // Not here, and known by that token for another while.
+        db.prepare_cached("update clients set left_at = ? where id = ?")?
+            .execute(params![now.0, returning.client.0])?;
+        return Ok(Back::Banned);
     }
-    Ok(user)
+    Ok(Back::As(user))
 }
 
 fn arrive(db: &Connection, arrival: &Arrival, now: Millis) -> rusqlite::Result<Arrived> {
@@ -1188,7 +1209,7 @@ fn arrive(db: &Connection, arrival: &Arrival, now: Millis) -> rusqlite::Result<A
     if let Some(returning) = arrival.resume {
         let back = come_back(db, arrival.node, returning, arrival.token, id, now)?;
         return Ok(match back {
-            Some(user) => Arrived::As {
+            Back::As(user) => Arrived::As {
                 client: Returning {
                     visit: returning.visit + 1,
                     ..returning
@@ -1196,7 +1217,8 @@ fn arrive(db: &Connection, arrival: &Arrival, now: Millis) -> rusqlite::Result<A
                 user: user_of(db, user)?,
                 session: id,
             },
-            None => Arrived::Overtaken,
+            Back::Banned => Arrived::Banned,
+            Back::Overtaken => Arrived::Overtaken,
         });
     }
     if let Some(Session { id, user }) = session {

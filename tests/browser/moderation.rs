@@ -98,6 +98,24 @@ async fn a_moderator_looks_after_groups_people_and_messages() {
         ))
         .await;
 
+        // A guest's tab is turned away though it is loaded anew.
+        let c = carl.name().await;
+        desk.run("document.querySelector('#person-search').select()")
+            .await;
+        desk.types(&c).await;
+        desk.until(&format!(
+            "document.querySelectorAll('#admin-people .record').length === 1 \
+             && document.querySelector('#admin-people').textContent.includes('{c}')"
+        ))
+        .await;
+        desk.click("#admin-people [data-action=Ban]").await;
+        let is_told = "document.querySelector('#notice').textContent.includes('banned you') \
+            && document.documentElement.dataset.connected === 'false'";
+        carl.until(is_told).await;
+        carl.reload().await;
+        carl.until(is_told).await;
+        carl.sees_no("#logged-user [data-user]").await;
+
         // The chat knows the moderator, who finds the way back.
         desk.goto(&server.url("/")).await;
         desk.is_somebody().await;

@@ -520,11 +520,12 @@ async fn whoever_is_banned_is_gone_at_once_and_nothing_of_theirs_is_accepted() {
         assert_eq!(tab.is_closed().await, Some(1008));
         assert_eq!(tab.notice(), "A moderator has banned you.");
     }
-    // Whoever comes back is somebody new, and the password is good for nothing.
-    guest.reconnects().await;
-    assert_ne!(guest.name(), g);
-    bob.reloads().await;
-    assert_ne!(bob.name(), b);
+    // Nobody comes back as who they were, and the password is good for nothing.
+    let clients = server.count("clients");
+    for tab in [&mut bob, &mut second, &mut guest] {
+        is_turned_away(tab).await;
+    }
+    assert_eq!(server.count("clients"), clients);
     let fields = [("name", &*b), ("password", PASSWORD)];
     assert_eq!(phone.sends("/sign-in/", &fields).await.status, 401);
     anna.until("bob to be gone", |tab| {
@@ -542,6 +543,72 @@ async fn whoever_is_banned_is_gone_at_once_and_nothing_of_theirs_is_accepted() {
     desk.does("Ban", unban, "notice", &format!("You unbanned {b}."))
         .await;
     phone.signs_in(&b).await;
+    bob.cookie.clone_from(&phone.cookie);
+    bob.reloads().await;
+    assert_eq!(bob.name(), b);
+}
+
+/// It comes back to nothing but the words that it was closed with.
+async fn is_turned_away(tab: &mut Tab) {
+    tab.loses_the_network();
+    let before = tab.pushes.len();
+    tab.opens_socket().await;
+    assert_eq!(tab.is_closed().await, Some(1008));
+    let told = tab.pushes[before..].iter().map(|push| &*push.place);
+    assert_eq!(told.collect::<Vec<_>>(), ["notice"]);
+    assert_eq!(tab.notice(), "A moderator has banned you.");
+}
+
+#[tokio::test]
+async fn a_banned_tab_stays_banned_until_it_is_unbanned() {
+    let server = Server::start().await;
+    let (_device, mut anna, mut desk) = moderator(&server).await;
+    let mut mal = server.tab().await;
+    let m = mal.name();
+    mal.says("spam").await;
+    anna.sees("spam").await;
+    let ban = |on| json!({ "userName": m, "on": on });
+    desk.does("Ban", ban(true), "notice", &format!("You banned {m}."))
+        .await;
+    assert_eq!(mal.is_closed().await, Some(1008));
+    let left = format!(
+        "select left_at from clients
+         where user_id = (select id from users where name = '{m}')"
+    );
+    let (count, began) = (counts(&server), server.look(&left));
+    for _ in 0..3 {
+        is_turned_away(&mut mal).await;
+    }
+    mal.location = "/chat/python/".to_owned();
+    is_turned_away(&mut mal).await;
+    // Nobody has come by any of it; and the day for which a token is good begins anew.
+    assert_eq!(counts(&server), count);
+    assert!(server.look(&left) > began);
+    for list in ["users-online", "room-people"] {
+        anna.until("mal to be gone", |tab| !tab.people(list).contains(&m))
+            .await;
+    }
+    // Whoever has nothing to show is somebody new.
+    let mut fresh = server.tab().await;
+    assert_ne!(fresh.name(), m);
+    fresh.says("hello").await;
+
+    desk.does("Ban", ban(false), "notice", &format!("You unbanned {m}."))
+        .await;
+    mal.reconnects().await;
+    assert_eq!(mal.name(), m);
+    mal.enters_group("hi").await;
+    mal.says("sorry").await;
+    anna.sees("sorry").await;
+}
+
+/// How many there are of what an arrival makes or takes.
+fn counts(server: &Server) -> [u64; 3] {
+    [
+        server.count("users"),
+        server.count("users where arrived_at is null"),
+        server.count("clients"),
+    ]
 }
 
 #[tokio::test]

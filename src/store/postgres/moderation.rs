@@ -372,6 +372,9 @@ async fn ban(
         Some((_, standing)) if standing.banned == on => return Ok(Moderated::Already),
         Some((user, _)) => user,
     };
+    // Whoever is just coming by a session holds that, and then their client.
+    let sessions = "select 1 from sessions where user_id = $1 order by id for update";
+    sql::run(db, sessions, &[&user.id.0]).await?;
     lock_clients(db, user.id).await?;
     trace(db, user.id, now).await?;
     sql::run(
@@ -381,13 +384,25 @@ async fn ban(
     )
     .await?;
     if on {
-        // Nothing by which they could come back as who they were.
-        for sql in [
-            "delete from clients where user_id = $1",
-            "delete from sessions where user_id = $1",
-        ] {
-            sql::run(db, sql, &[&user.id.0]).await?;
-        }
+        // They are not here any more. What is left of their clients is what their tabs are known by,
+        // which nobody is let in by.
+        let sql = "delete from clients_active
+            where client_id in (select id from clients where user_id = $1)";
+        sql::run(db, sql, &[&user.id.0]).await?;
+        sql::run(
+            db,
+            "update clients set left_at = $1, cut_off = false, session_id = null
+             where user_id = $2",
+            &[&now.0, &user.id.0],
+        )
+        .await?;
+        let sql = "delete from sessions where user_id = $1";
+        sql::run(db, sql, &[&user.id.0]).await?;
+    } else {
+        // A guest's tab is who it was. Whoever keeps their name is not known by a tab alone, and
+        // signs in.
+        let sql = "delete from clients where user_id = $1 and not guest";
+        sql::run(db, sql, &[&user.id.0]).await?;
     }
     let did = if on { "banned" } else { "unbanned" };
     done(db, by, format!("{did} {}", user.name), Some(user.id), now).await

@@ -470,6 +470,9 @@ pub(super) async fn keep_name(
     let Some((client, user)) = guest else {
         return Ok(None);
     };
+    if moderation::standing(db, user).await?.banned {
+        return Ok(None);
+    }
     trace(db, user, now).await?;
     own(db, user, password, now).await?;
     let begun = begin_session(db, user, new, now).await?;
@@ -606,13 +609,20 @@ pub(super) async fn returning(
     .await
 }
 
+/// What coming back to a client comes to.
+enum Back {
+    As(UserId),
+    Banned,
+    Overtaken,
+}
+
 async fn come_back(
     db: &impl GenericClient,
     arrival: &Arrival,
     returning: Returning,
     session: Option<SessionId>,
     now: Millis,
-) -> Sql<Option<UserId>> {
+) -> Sql<Back> {
     let user = sql::one(
         db,
         "update clients set visit = visit + 1, node_id = $1, left_at = null, cut_off = false,
@@ -632,15 +642,24 @@ async fn come_back(
         random_user,
     )
     .await?;
-    if let Some(user) = user {
-        sql::run(
-            db,
-            "update users set free = false, gone_at = null where id = $1",
-            &[&user.0],
-        )
-        .await?;
+    let Some(user) = user else {
+        return Ok(Back::Overtaken);
+    };
+    // A ban waits for the client, or has been waited for.
+    let banned = sql::value(
+        db,
+        "update users set free = false, gone_at = null where id = $1
+         returning banned_at is not null",
+        &[&user.0],
+    )
+    .await?;
+    if banned {
+        // Not here, and known by that token for another while.
+        let sql = "update clients set left_at = $1 where id = $2";
+        sql::run(db, sql, &[&now.0, &returning.client.0]).await?;
+        return Ok(Back::Banned);
     }
-    Ok(user)
+    Ok(Back::As(user))
 }
 
 pub(super) async fn arrive(
@@ -665,7 +684,7 @@ pub(super) async fn arrive(
     if let Some(returning) = arrival.resume {
         let back = come_back(db, arrival, returning, id, now).await?;
         return Ok(match back {
-            Some(user) => Arrived::As {
+            Back::As(user) => Arrived::As {
                 client: Returning {
                     visit: returning.visit + 1,
                     ..returning
@@ -673,7 +692,8 @@ pub(super) async fn arrive(
                 user: user_of(db, user).await?,
                 session: id,
             },
-            None => Arrived::Overtaken,
+            Back::Banned => Arrived::Banned,
+            Back::Overtaken => Arrived::Overtaken,
         });
     }
     if let Some(Session { id, user }) = session {

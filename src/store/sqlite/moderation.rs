@@ -312,11 +312,22 @@ fn ban(
     db.prepare_cached("update users set banned_at = ? where id = ?")?
         .execute(params![on.then_some(now.0), user.id.0])?;
     if on {
-        // Nothing by which they could come back as who they were.
-        for table in ["clients", "sessions"] {
-            db.prepare_cached(&format!("delete from {table} where user_id = ?"))?
-                .execute([user.id.0])?;
-        }
+        // They are not here any more. What is left of their clients is what their tabs are known by,
+        // which nobody is let in by.
+        db.prepare_cached(
+            "delete from clients_active
+             where client_id in (select id from clients where user_id = ?)",
+        )?
+        .execute([user.id.0])?;
+        db.prepare_cached("update clients set left_at = ?, session_id = null where user_id = ?")?
+            .execute(params![now.0, user.id.0])?;
+        db.prepare_cached("delete from sessions where user_id = ?")?
+            .execute([user.id.0])?;
+    } else {
+        // A guest's tab is who it was. Whoever keeps their name is not known by a tab alone, and
+        // signs in.
+        db.prepare_cached("delete from clients where user_id = ? and guest = 0")?
+            .execute([user.id.0])?;
     }
     let did = if on { "banned" } else { "unbanned" };
     done(db, by, format!("{did} {}", user.name), Some(user.id), now)

@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::store::{
-    NODE, OTHER_NODE, Somebody, another, arrive, back, hi, ids, keep, moderator, names, new_user,
-    post, sign_in, token, whole_room,
+    NODE, OTHER_NODE, Somebody, another, arrive, back, come_back, hi, ids, keep, moderator, names,
+    new_user, post, sign_in, token, whole_room,
 };
 use crate::postgres::{Cut, Database, Proxy};
 
@@ -426,6 +426,53 @@ async fn nothing_is_stored_after_the_answer_that_its_author_is_banned() {
             }
         }
         assert_eq!(banned.await.unwrap(), stored);
+    }
+    assert_eq!(deadlocks(&database).await, 0);
+}
+
+#[tokio::test]
+async fn nobody_slips_in_at_the_moment_of_their_ban() {
+    let (database, [here, there]) = two_nodes().await;
+    let anna = moderator(&*there, "anna").await;
+    for n in 0..20 {
+        let bob = arrive(&*here, &format!("bob{n}")).await;
+        let session = match n % 2 {
+            0 => None,
+            _ => Some(keep(&*here, &bob).await),
+        };
+        let bob = match session {
+            None => bob,
+            Some(session) => another(&*here, session).await,
+        };
+        let ban = Moderation {
+            node: OTHER_NODE,
+            client: anna.client,
+            by: anna.user.id,
+            deed: Deed::Ban {
+                name: bob.user.name.clone(),
+                on: true,
+            },
+        };
+        let arrival = Arrival {
+            node: NODE,
+            session,
+            resume: Some(bob.client),
+            token: bob.token,
+            spare: None,
+        };
+        let (banned, arrived) = tokio::join!(there.moderate(ban), here.arrive(arrival));
+        banned.unwrap();
+        match arrived.unwrap() {
+            Arrived::As { user, .. } => assert_eq!(user, bob.user),
+            Arrived::Banned => {}
+            // Their session ended on the way: they ask again.
+            Arrived::Overtaken if session.is_some() => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(online(&*there).await, ["anna"]);
+        let (client, node) = here.returning(bob.token, None).await.unwrap().unwrap();
+        assert_eq!((client.client, node), (bob.client.client, None));
+        assert_eq!(come_back(&*here, client, bob.token).await, Arrived::Banned);
     }
     assert_eq!(deadlocks(&database).await, 0);
 }

@@ -234,6 +234,8 @@ macro_rules! every_promise {
             only_moderators_moderate_and_what_they_do_is_recorded
             nothing_is_taken_from_whoever_is_muted
             whoever_is_banned_cannot_come_back_as_who_they_were
+            whoever_shows_the_token_of_somebody_banned_is_not_let_in
+            whoever_is_banned_no_more_is_who_they_were
             a_group_for_moderators_is_there_for_nobody_else
             whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it
             a_removed_group_is_gone_and_its_name_is_free
@@ -300,6 +302,8 @@ async fn nothing_that_happens_while_people_talk_reads_a_whole_table_of_postgres(
         those_on_a_node_that_ends_are_gone_and_may_come_back
         those_who_stand_no_more_are_strays
         whoever_is_banned_cannot_come_back_as_who_they_were
+        whoever_shows_the_token_of_somebody_banned_is_not_let_in
+        whoever_is_banned_no_more_is_who_they_were
         whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it
         messages_are_looked_through_by_author_words_and_time
         groups_and_people_are_looked_through_page_by_page
@@ -400,7 +404,7 @@ async fn nobody_is_free(store: &dyn Store) -> bool {
     match try_to_arrive(store, None).await.0 {
         Arrived::As { .. } => false,
         Arrived::NobodyFree => true,
-        Arrived::Overtaken => panic!("a newcomer cannot be overtaken"),
+        other => panic!("{other:?} is for those who come back"),
     }
 }
 
@@ -3059,7 +3063,6 @@ async fn whoever_is_banned_cannot_come_back_as_who_they_were(backend: &impl Back
         assert_eq!(went, was_done(&format!("banned {name}"), Some(who)));
         nothing_is_done_for(&*store, who).await;
     }
-    assert_eq!(store.returning(bob.token, None).await.unwrap(), None);
     assert!(store.people_in(hi, 9).await.unwrap().0.is_empty());
     assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
     assert_eq!(store.session(session.token).await.unwrap(), None);
@@ -3070,6 +3073,126 @@ async fn whoever_is_banned_cannot_come_back_as_who_they_were(backend: &impl Back
     assert!(nobody_is_free(&*store).await);
     moderate(&*store, &anna, ban("carl", false)).await;
     assert!(store.account("carl").await.unwrap().is_some());
+}
+
+async fn ban(store: &dyn Store, by: &Somebody, whom: &Somebody, on: bool) {
+    let name = whom.user.name.clone();
+    let did = if on { "banned" } else { "unbanned" };
+    let words = format!("{did} {name}");
+    let went = moderate(store, by, Deed::Ban { name, on }).await;
+    assert_eq!(went, was_done(&words, Some(whom)));
+}
+
+/// Somebody comes back with a token to whatever it is known for, and by a session if they have one.
+async fn show(store: &dyn Store, token: TokenHash, session: Option<TokenHash>) -> Option<Arrived> {
+    let (returning, node) = store.returning(token, session).await.unwrap()?;
+    assert_eq!(node, None, "it is nowhere");
+    Some(match session {
+        Some(session) => arrive_by(store, session, Some((returning, token))).await.0,
+        None => come_back(store, returning, token).await,
+    })
+}
+
+async fn whoever_shows_the_token_of_somebody_banned_is_not_let_in(backend: &impl Backend) {
+    let store = seeded(backend, &["anna", "bob", "carl", "dora", "emil"]).await;
+    let anna = moderator(&*store, "spare").await;
+    let [bob, guest, dora] = [
+        arrive(&*store, "spare").await,
+        arrive(&*store, "spare").await,
+        arrive(&*store, "spare").await,
+    ];
+    let hi = hi(&*store).await;
+    let session = keep(&*store, &guest).await;
+    let carl = another(&*store, session).await;
+    for who in [&bob, &carl, &dora] {
+        enter(&*store, who, Target::Room(hi)).await;
+    }
+    let room = private(&*store, &dora, &bob).await;
+    post(&*store, &bob, room, "for dora").await;
+    let count = store.census().await.unwrap();
+    for who in [&bob, &carl] {
+        ban(&*store, &anna, who, true).await;
+        // Whoever looked just before comes too late.
+        let arrived = come_back(&*store, who.client, who.token).await;
+        assert_eq!(arrived, Arrived::Banned);
+        nothing_is_done_for(&*store, who).await;
+    }
+    // However often, with the session that has ended or without it.
+    for (token, session) in [
+        (bob.token, None),
+        (bob.token, None),
+        (carl.token, None),
+        (carl.token, Some(session)),
+    ] {
+        let arrived = show(&*store, token, session).await;
+        assert_eq!(arrived, Some(Arrived::Banned));
+    }
+    let kept = store.keep(bob.token, password("his"), new_session(None));
+    assert_eq!(kept.await.unwrap(), None, "no more than before");
+
+    // Nobody has come by it, and nobody else is concerned.
+    assert_eq!(store.census().await.unwrap(), count);
+    let mut here = [&*anna.user.name, &dora.user.name];
+    here.sort_unstable();
+    let (online, number) = store.people_online(9).await.unwrap();
+    let mut online = names(&online);
+    online.sort_unstable();
+    assert_eq!((online, number), (here.to_vec(), 2));
+    assert_eq!(store.people_in(hi, 9).await.unwrap(), (Vec::new(), 0));
+    let people = store.people_of(dora.user.id, 9).await.unwrap();
+    assert!(matches!(&people[..], [one] if one.user == bob.user && !one.online));
+    assert_eq!(unread(&*store, &dora).await, [1]);
+    assert_eq!(
+        store.leave(vec![bob.client, carl.client]).await.unwrap(),
+        []
+    );
+    let dora = back(&*store, &dora).await;
+    post(&*store, &dora, hi, "here").await;
+    // One user was free, whom a newcomer is; those who are banned are not.
+    expire_after(&*store, 2 * FREE_AFTER).await;
+    assert!(!nobody_is_free(&*store).await);
+    assert!(nobody_is_free(&*store).await);
+    // Whoever has signed in as somebody else is that.
+    let hers = keep(&*store, &dora).await;
+    assert_eq!(show(&*store, bob.token, Some(hers)).await, None);
+    assert_eq!(another(&*store, hers).await.user, dora.user);
+
+    expire_after(&*store, TOKEN_GOOD_FOR + MINUTE).await;
+    for token in [bob.token, carl.token] {
+        assert_eq!(show(&*store, token, None).await, None, "a day is over");
+    }
+}
+
+async fn whoever_is_banned_no_more_is_who_they_were(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = moderator(&*store, "anna").await;
+    let (bob, guest) = (arrive(&*store, "bob").await, arrive(&*store, "carl").await);
+    let session = keep(&*store, &guest).await;
+    let carl = another(&*store, session).await;
+    for on in [true, false] {
+        for who in [&bob, &carl] {
+            ban(&*store, &anna, who, on).await;
+        }
+    }
+    nothing_is_done_for(&*store, &bob).await;
+    let Some(Arrived::As { client, user, .. }) = show(&*store, bob.token, None).await else {
+        panic!("bob is let in");
+    };
+    assert_eq!((client.client, &user), (bob.client.client, &bob.user));
+    let again = Somebody { client, ..bob };
+    post(&*store, &again, hi(&*store).await, "back").await;
+    // A kept name is not to be had by a token alone, nor by a session that has ended.
+    for session in [None, Some(session)] {
+        assert_eq!(show(&*store, carl.token, session).await, None);
+    }
+    let overtaken = come_back(&*store, carl.client, carl.token).await;
+    assert_eq!(overtaken, Arrived::Overtaken);
+    assert_eq!(
+        names(&store.people_online(9).await.unwrap().0),
+        ["anna", "bob"]
+    );
+    let session = sign_in(&*store, &carl.user).await;
+    assert_eq!(another(&*store, session).await.user, carl.user);
 }
 
 async fn a_group_for_moderators_is_there_for_nobody_else(backend: &impl Backend) {
