@@ -558,6 +558,7 @@ impl Chat {
                     .chain(nobody_types);
                 outbox.bring(room.id, version, frames);
                 self.hub.begins(version);
+                self.people.shows_typing(room.id);
                 let returns = former.is_none()
                     && client.returning.visit > 0
                     && self.started.elapsed() < ALL_BACK;

@@ -166,6 +166,17 @@ impl People {
         is_new
     }
 
+    /// Somebody has entered a room, and nobody else here may have looked at it while others, elsewhere,
+    /// began typing there.
+    pub(super) fn shows_typing(&self, room: RoomId) {
+        let mut due = self.due();
+        if !due.typing.of(room).is_empty() {
+            due.typing_changed.insert(room);
+            drop(due);
+            self.wake.notify_one();
+        }
+    }
+
     /// Somebody's socket has gone.
     fn left(&self, client: Returning, user: UserId, room: Option<RoomId>) {
         let at = Instant::now() + GRACE;
