@@ -426,6 +426,8 @@ impl Chat {
         match self.hub.shown(room) {
             // Nobody here looks at it.
             None => {}
+            // In whichever history, the first there ever was follows on nothing.
+            Some(Some(shown)) if (shown.number, step.follows) == (0, 0) => self.show(&step),
             // Numbers of another history may mean something else: the store knows.
             Some(Some(shown)) if step.version.history != shown.history => {
                 self.fill(room, shown, Some(step.version)).await;

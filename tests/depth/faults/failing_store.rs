@@ -40,6 +40,8 @@ const UNREADABLE: u8 = 3;
 const SLOW: u8 = 4;
 /// Nobody learns at which versions the rooms are until somebody lets them.
 const STUCK: u8 = 5;
+/// Both the reading of a room's changes and the answer to it wait until somebody lets them.
+const LATE: u8 = 6;
 
 struct Failing {
     inner: Arc<dyn Store>,
@@ -67,6 +69,18 @@ impl Failing {
                     self.waiting.notify_one();
                     self.answered.notified().await;
                 }
+                done
+            }
+            LATE => {
+                let waits = async || {
+                    if name == "catch_up" {
+                        self.waiting.notify_one();
+                        self.answered.notified().await;
+                    }
+                };
+                waits().await;
+                let done = act.await;
+                waits().await;
                 done
             }
             STUCK => {
@@ -169,11 +183,14 @@ struct Place {
     store: Arc<Failing>,
     relay: InProcess,
     chat: Arc<Chat>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 async fn place() -> Place {
-    let folder = tempfile::tempdir().unwrap();
+    place_in(tempfile::tempdir().unwrap()).await
+}
+
+async fn place_in(folder: tempfile::TempDir) -> Place {
     let file = folder.path().join("overwire.db");
     let inner = store::open(file.to_str().unwrap(), Synchronous::Normal, Access::Server)
         .await
@@ -203,7 +220,7 @@ async fn place() -> Place {
         store,
         relay,
         chat,
-        _folder: folder,
+        folder,
     }
 }
 
@@ -323,6 +340,51 @@ async fn nobodys_message_waits_for_a_comparison_with_the_store() {
     soon("a comparison", place.store.waiting.notified()).await;
     anna.writes("hello").await;
     bob.shows(1).await;
+}
+
+#[tokio::test]
+async fn the_first_message_of_a_room_is_shown_without_a_look_at_the_store() {
+    let place = place().await;
+    let mut anna = Tab::open(&place, Dialect::V1).await;
+    let mut bob = Tab::open(&place, Dialect::V1).await;
+    place.store.is(UNREADABLE);
+    for (text, messages) in [("first", 1), ("second", 2)] {
+        anna.writes(text).await;
+        bob.shows(messages).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_look_at_the_store_has_brought_is_not_shown_again_with_what_follows() {
+    let former = place().await;
+    let mut anna = Tab::open(&former, Dialect::V1).await;
+    anna.writes("before the restart").await;
+    anna.shows(1).await;
+    former.store.close().await;
+    let place = place_in(former.folder).await;
+    let mut anna = Tab::open(&place, Dialect::V1).await;
+    let mut bob = Tab::open(&place, Dialect::V1).await;
+    // The first change after a restart is looked up. What is written meanwhile is brought with it, and
+    // waits beside that for its turn, together with what is written after.
+    place.store.is(LATE);
+    anna.writes("looked up").await;
+    for text in ["brought with it", "after"] {
+        soon("a look at the store", place.store.waiting.notified()).await;
+        anna.writes(text).await;
+        place.store.answered.notify_one();
+    }
+    bob.client.outbox.woken().await;
+    soon("all of it", async {
+        while bob.list.ids.len() < 4 {
+            bob.reads();
+            assert!(
+                !bob.client.outbox.is_behind(),
+                "nobody has to ask for the rest"
+            );
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
