@@ -762,11 +762,12 @@ impl Outbox {
 
     /// The groups that the tab shows may be others now, which its socket finds out.
     pub fn outdate_groups(&self) {
-        let mut waiting = self.state.lock();
+        // Others are shown none.
         if self.dialect == Dialect::V1 {
+            let mut waiting = self.state.lock();
             waiting.groups_changed = true;
+            wake(waiting);
         }
-        wake(waiting);
     }
 
     /// Whether the tab's groups are to be drawn anew, which whoever asks does.

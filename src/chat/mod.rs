@@ -661,22 +661,24 @@ impl Chat {
     /// The socket's outbox fell behind or its groups have changed, and it has drained: the rest of
     /// its room, and its groups.
     pub async fn catch_up(&self, client: &Client) -> bool {
+        // Messages wait for nothing that is soft.
+        if client.outbox.is_behind() && !self.bring_rest(client).await {
+            return false;
+        }
         if client.outbox.take_groups_changed()
             && let Err(failure) = self.show_groups(client).await
         {
-            tracing::warn!(
-                ?failure,
-                "somebody's groups are not drawn, which is tried again"
-            );
+            tracing::warn!(?failure, "groups are not drawn, which is tried again");
             client.outbox.outdate_groups();
             return false;
         }
+        true
+    }
+
+    async fn bring_rest(&self, client: &Client) -> bool {
         let Some(place) = client.outbox.place() else {
             return true;
         };
-        if !client.outbox.is_behind() {
-            return true;
-        }
         match self
             .rest(client.outbox.dialect, place.room, place.seen)
             .await

@@ -42,6 +42,8 @@ const SLOW: u8 = 4;
 const STUCK: u8 = 5;
 /// Both the reading of a room's changes and the answer to it wait until somebody lets them.
 const LATE: u8 = 6;
+/// All is well but the reading of groups.
+const NO_GROUPS: u8 = 7;
 
 struct Failing {
     inner: Arc<dyn Store>,
@@ -63,6 +65,8 @@ impl Failing {
             BROKEN => failure(),
             UNREADABLE if !["newest", "catch_up"].contains(&name) => act.await,
             UNREADABLE => failure(),
+            NO_GROUPS if name != "groups" => act.await,
+            NO_GROUPS => failure(),
             SLOW => {
                 let done = act.await;
                 if name == "arrive" {
@@ -430,8 +434,17 @@ async fn whoever_fell_behind_while_the_store_failed_is_brought_forward_afterward
     assert!(!bob.list.notices.is_empty());
     assert!(bob.client.outbox.wants_rest(), "it is tried again");
     assert_eq!(bob.list.ids.len(), had);
+    // The messages come first, whatever becomes of the groups.
+    bob.client.outbox.outdate_groups();
+    place.store.is(NO_GROUPS);
+    assert!(!bob.chat.catch_up(&bob.client).await);
+    bob.reads();
+    assert_eq!(bob.list.ids.len(), enough);
+    assert!(bob.client.outbox.wants_rest(), "it is tried again");
     place.store.is(FINE);
-    bob.shows(enough).await;
+    assert!(bob.chat.catch_up(&bob.client).await);
+    bob.reads();
+    assert!(!bob.client.outbox.wants_rest());
 }
 
 #[tokio::test]
