@@ -327,12 +327,20 @@ async fn restore_message(
 }
 
 /// Somebody who has been here.
-async fn somebody(db: &impl GenericClient, name: &str) -> Sql<Option<(User, Standing)>> {
+async fn somebody(
+    db: &impl GenericClient,
+    name: &str,
+    is_so: impl Fn(Standing) -> bool,
+) -> Sql<Result<User, Moderated>> {
     let Some(found) = person(db, name).await? else {
-        return Ok(None);
+        return Ok(Err(Moderated::Nothing));
     };
     let standing = standing(db, found.id).await?;
-    Ok(Some((found, standing)))
+    Ok(match standing {
+        standing if standing.moderator => Err(Moderated::Protected),
+        standing if is_so(standing) => Err(Moderated::Already),
+        _ => Ok(found),
+    })
 }
 
 async fn mute(
@@ -342,11 +350,9 @@ async fn mute(
     on: bool,
     now: Millis,
 ) -> Sql<Moderated> {
-    let user = match somebody(db, name).await? {
-        None => return Ok(Moderated::Nothing),
-        Some((_, standing)) if standing.moderator => return Ok(Moderated::Protected),
-        Some((_, standing)) if standing.muted == on => return Ok(Moderated::Already),
-        Some((user, _)) => user,
+    let user = match somebody(db, name, |standing| standing.muted == on).await? {
+        Ok(user) => user,
+        Err(moderated) => return Ok(moderated),
     };
     trace(db, user.id, now).await?;
     sql::run(
@@ -366,11 +372,9 @@ async fn ban(
     on: bool,
     now: Millis,
 ) -> Sql<Moderated> {
-    let user = match somebody(db, name).await? {
-        None => return Ok(Moderated::Nothing),
-        Some((_, standing)) if standing.moderator => return Ok(Moderated::Protected),
-        Some((_, standing)) if standing.banned == on => return Ok(Moderated::Already),
-        Some((user, _)) => user,
+    let user = match somebody(db, name, |standing| standing.banned == on).await? {
+        Ok(user) => user,
+        Err(moderated) => return Ok(moderated),
     };
     // Whoever is just coming by a session holds that, and then their client.
     let sessions = "select 1 from sessions where user_id = $1 order by id for update";
