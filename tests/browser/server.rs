@@ -68,6 +68,14 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// It does nothing from now on, or goes on where it was.
+    pub(crate) fn freezes(&self, on: bool) {
+        let signal = if on { "STOP" } else { "CONT" };
+        let process = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &process]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// Waits until it has ended by itself.
     pub(crate) fn ends(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
