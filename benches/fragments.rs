@@ -8,11 +8,11 @@ use std::sync::Arc;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use overwire::hub::{Hub, Outbox};
 use overwire::model::{
-    Author, ClientId, History, Message, MessageId, MessageText, Millis, NodeId, Page, ResumeToken,
-    RoomId, UserId, Version,
+    Author, ClientId, ClientRef, History, Message, MessageId, MessageText, Millis, NodeId, Page,
+    ResumeToken, RoomId, UserId, Version,
 };
 use overwire::protocol::{Action, Dialect, Frame};
-use overwire::store::{self, Access, Arrival, Arrived, Post, Returning, Store, Synchronous};
+use overwire::store::{self, Access, Arrival, Arrived, Post, Store, Synchronous};
 use overwire::views::Views;
 use overwire::websocket::{self, Decoder};
 use uuid::Uuid;
@@ -170,7 +170,7 @@ fn hand_out(criterion: &mut Criterion) {
     group.finish();
 }
 
-async fn newcomer(store: &dyn Store, node: NodeId) -> (Returning, UserId) {
+async fn newcomer(store: &Store, node: NodeId) -> (ClientRef, UserId) {
     let mut spares = overwire::fake::FakeUsers::random();
     loop {
         let arrival = Arrival {

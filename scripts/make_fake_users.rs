@@ -91,7 +91,7 @@ async fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Says what goes, asks, and deletes.
-async fn reset(store: &dyn Store, options: &Options) -> anyhow::Result<()> {
+async fn reset(store: &Store, options: &Options) -> anyhow::Result<()> {
     let census = store.census().await?;
     if census.users == 0 {
         return Ok(());
@@ -122,7 +122,7 @@ fn in_use(options: &Options) -> String {
     )
 }
 
-async fn make(store: &dyn Store, options: &Options) -> anyhow::Result<u64> {
+async fn make(store: &Store, options: &Options) -> anyhow::Result<u64> {
     let mut users = options
         .seed
         .map_or_else(FakeUsers::random, FakeUsers::from_seed);

@@ -111,7 +111,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<dyn Store>, Arc<Chat>)> {
+async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<Store>, Arc<Chat>)> {
     let address = config.database.as_str();
     // Before anything is made.
     if let Some(relay) = &config.relay {
@@ -138,7 +138,7 @@ async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<dyn St
     Ok((store, chat))
 }
 
-async fn relay(config: &Config, store: &dyn Store) -> anyhow::Result<Arc<dyn Relay>> {
+async fn relay(config: &Config, store: &Store) -> anyhow::Result<Arc<dyn Relay>> {
     let Some(address) = &config.relay else {
         if store::may_be_shared(config.database.as_str()) {
             tracing::info!("without --relay this has to be the only server on its database");
@@ -194,7 +194,7 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Gives a store that has nobody its first fake users.
-async fn seed(store: &dyn Store) -> anyhow::Result<()> {
+async fn seed(store: &Store) -> anyhow::Result<()> {
     if store.census().await?.users == 0 {
         store
             .add_users(FakeUsers::random().take(FIRST_USERS).collect())

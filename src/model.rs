@@ -57,6 +57,15 @@ impl NodeId {
     }
 }
 
+/// A client as one socket had it: whoever holds a former visit has been taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientRef {
+    /// Which.
+    pub client: ClientId,
+    /// How often it had been taken over.
+    pub visit: i64,
+}
+
 /// A room. The id is drawn at random and means nothing by itself, so that it may stand in the page
 /// (`data-room`) and two stores never give the same id to different rooms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

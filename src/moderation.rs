@@ -1,7 +1,8 @@
 //! What moderators do and what they look through: the words of it.
 
-use crate::model::{GroupName, Message, MessageId, Millis, NodeId, RoomId, User, UserId};
-use crate::store::Returning;
+use crate::model::{
+    ClientRef, GroupName, Message, MessageId, Millis, NodeId, RoomId, User, UserId,
+};
 
 /// What somebody may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub struct Standing {
 
 /// What a moderator does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum ModeratorAction {
     /// A group is called otherwise.
     RenameGroup {
         /// Which.
@@ -59,20 +60,20 @@ pub enum Deed {
     },
 }
 
-/// A deed, and by whom.
+/// An action, and by whom.
 #[derive(Clone, Debug)]
 pub struct Moderation {
     /// The node that is told of a change of a room.
     pub node: NodeId,
     /// By which client.
-    pub client: Returning,
+    pub client: ClientRef,
     /// Who does it.
     pub by: UserId,
     /// What.
-    pub deed: Deed,
+    pub action: ModeratorAction,
 }
 
-/// How a deed went.
+/// How an action went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Moderated {
     /// It is done and recorded.
@@ -161,10 +162,10 @@ pub struct FoundMessages {
     pub before: Option<MessageId>,
 }
 
-/// What was done.
+/// An entry of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeedRecord {
-    /// By which deeds are ordered.
+pub struct AuditEntry {
+    /// The order of the log.
     pub id: i64,
     /// When.
     pub at: Millis,

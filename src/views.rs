@@ -19,7 +19,7 @@ use crate::model::{
     RoomKind, Target, User, UserId, Version,
 };
 use crate::moderation::{
-    DeedRecord, FoundMessages, GroupRecord, MessageRecord, PersonRecord, Search, Standing,
+    AuditEntry, FoundMessages, GroupRecord, MessageRecord, PersonRecord, Search, Standing,
 };
 use crate::protocol::{
     self, ADMIN_SOCKET_PATH, FIRST_GROUP, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH,
@@ -377,10 +377,10 @@ impl Views {
     }
 
     /// What moderators did, the latest first, and whether there is `more`.
-    pub fn admin_deeds(&self, deeds: &[DeedRecord], more: bool) -> Result<Push> {
+    pub fn admin_deeds(&self, deeds: &[AuditEntry], more: bool) -> Result<Push> {
         let last = deeds.last().filter(|_| more);
         let more = last.map(|last| json!({ "before": last.id }).to_string());
-        let deed = |deed: &DeedRecord| {
+        let deed = |deed: &AuditEntry| {
             context! {
                 at => moment(deed.at), moderator => &deed.moderator, words => &deed.words,
             }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use overwire::model::{Emoji, MessageId, NodeId, RoomId, Target, Version};
+use overwire::model::{ClientRef, Emoji, MessageId, NodeId, RoomId, Target, Version};
 use overwire::store::{self, Access, Entered, Posted, React, Reacted, Store, Synchronous};
 use rusqlite::{Connection, named_params};
 use uuid::Uuid;
@@ -132,9 +132,9 @@ async fn on_the_store(
 }
 
 async fn post(
-    store: &dyn Store,
+    store: &Store,
     node: NodeId,
-    author: (overwire::store::Returning, overwire::model::UserId),
+    author: (overwire::store::ClientRef, overwire::model::UserId),
     room: RoomId,
     rounds: usize,
     times: &mut Vec<f64>,
@@ -150,7 +150,7 @@ async fn post(
 }
 
 async fn people(
-    store: &dyn Store,
+    store: &Store,
     node: NodeId,
     room: RoomId,
     message: MessageId,

@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use overwire::fake::FakeUsers;
-use overwire::model::{MessageText, NodeId, ResumeToken, RoomId, UserId};
-use overwire::store::{
-    self, Access, Arrival, Arrived, Post, Posted, Returning, Store, Synchronous,
-};
+use overwire::model::{ClientRef, MessageText, NodeId, ResumeToken, RoomId, UserId};
+use overwire::store::{self, Access, Arrival, Arrived, Post, Posted, Store, Synchronous};
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
@@ -225,7 +223,7 @@ fn on_the_store(
 /// A message as the store takes it.
 pub(crate) fn post(
     node: NodeId,
-    (client, author): (Returning, UserId),
+    (client, author): (ClientRef, UserId),
     room: RoomId,
     key: Option<Uuid>,
 ) -> anyhow::Result<Post> {
@@ -241,10 +239,7 @@ pub(crate) fn post(
 }
 
 /// Somebody arrives who has not been here.
-pub(crate) async fn arrives(
-    store: &dyn Store,
-    node: NodeId,
-) -> anyhow::Result<(Returning, UserId)> {
+pub(crate) async fn arrives(store: &Store, node: NodeId) -> anyhow::Result<(ClientRef, UserId)> {
     let mut spares = FakeUsers::random();
     loop {
         let arrival = Arrival {

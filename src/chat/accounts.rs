@@ -16,11 +16,12 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::{COME_AGAIN, Chat};
 use crate::hub::Outbox;
 use crate::model::{
-    BadPassword, GroupName, Password, PasswordHash, ResumeToken, SessionToken, User, UserId,
+    BadPassword, ClientRef, GroupName, Password, PasswordHash, ResumeToken, SessionToken, User,
+    UserId,
 };
 use crate::protocol::Dialect;
 use crate::relay::News;
-use crate::store::{Begun, NewSession, Returning, Session, StoreError};
+use crate::store::{NewSession, Session, SignedIn, StoreError};
 
 /// What one address may try at once, and how long after that each further try takes.
 const OF_ADDRESS: (u32, Duration) = (10, Duration::from_secs(20));
@@ -230,13 +231,18 @@ impl Chat {
         by: &Visitor,
     ) -> Result<SessionToken> {
         let password = Password::new(password)?;
-        if self.store.returning(tab.hash(), None).await?.is_none() {
+        if self
+            .store
+            .client_by_token(tab.hash(), None)
+            .await?
+            .is_none()
+        {
             return Err(Denied::SomebodyElse);
         }
         self.accounts.allow(by.address, None)?;
         let hash = self.accounts.hash(password).await?;
         let (token, session) = new_session(by);
-        let begun = self.store.keep(tab.hash(), hash, session).await?;
+        let begun = self.store.register(tab.hash(), hash, session).await?;
         let begun = begun.ok_or(Denied::SomebodyElse)?;
         let user = &begun.session.user;
         for tab in self.hub.of_user(user.id) {
@@ -264,7 +270,7 @@ impl Chat {
             return Err(Denied::Wrong);
         };
         let (token, session) = new_session(by);
-        let begun = self.store.begin_session(user.id, hash, session).await?;
+        let begun = self.store.sign_in(user.id, hash, session).await?;
         let begun = begun.ok_or(Denied::Wrong)?;
         self.accounts.give_back(by.address, &name);
         tracing::info!(user.id = user.id.0, "signed in");
@@ -274,7 +280,7 @@ impl Chat {
 
     /// Their session ends, and with it every socket that came by it.
     pub async fn sign_out(&self, session: &SessionToken) -> Result<()> {
-        if let Some(ended) = self.store.end_session(session.hash()).await? {
+        if let Some(ended) = self.store.sign_out(session.hash()).await? {
             tracing::info!(user.id = ended.user.id.0, "signed out");
             self.end_clients(ended.user.id).await;
         }
@@ -368,7 +374,7 @@ impl Chat {
         }
     }
 
-    async fn begun(&self, begun: &Begun) {
+    async fn begun(&self, begun: &SignedIn) {
         if let Some(former) = &begun.former {
             self.end_clients(former.user.id).await;
         }
@@ -396,11 +402,11 @@ impl Chat {
         if tabs.is_empty() {
             return Ok(());
         }
-        let clients = tabs.iter().map(|tab| Returning {
+        let clients = tabs.iter().map(|tab| ClientRef {
             client: tab.client,
             visit: tab.visit,
         });
-        let strays = self.store.strays(clients.collect()).await?;
+        let strays = self.store.stale_clients(clients.collect()).await?;
         let strays: HashSet<_> = strays.into_iter().collect();
         let strays = tabs.into_iter().filter(|tab| strays.contains(&tab.client));
         self.send_away(&Vec::from_iter(strays)).await

@@ -285,7 +285,7 @@ async fn private_message(
     }
     let words = |name: &str| name.split_whitespace().collect::<Vec<_>>().join(" ");
     let names = to.ways.iter().map(|(name, _)| words(name)).collect();
-    let found = chat.store.person_called(names).await?;
+    let found = chat.store.find_person(names).await?;
     let way = found.as_ref().and_then(|(way, _)| to.ways.get(*way));
     let (name, text) = way.copied().unwrap_or(to.first);
     if name.is_empty() || text.is_empty() {
@@ -320,7 +320,7 @@ fn sent_to(room: &Room) -> Refusal {
 /// Settles a key under which something stands already. Answers whether it does.
 async fn settle_known(chat: &Chat, client: &Client, key: Option<Uuid>) -> Result<bool> {
     let Some(key) = key else { return Ok(false) };
-    let Some((message, room)) = chat.store.known(client.user.id, key).await? else {
+    let Some((message, room)) = chat.store.message_by_key(client.user.id, key).await? else {
         return Ok(false);
     };
     settle(chat, client, &message).await?;

@@ -26,14 +26,14 @@ use crate::fake::FakeUsers;
 use crate::hub::{Close, Hub, Outbox, Region};
 use crate::json;
 use crate::model::{
-    ClientId, Emoji, GroupName, History, MessageId, NodeId, Page, ResumeToken, Room, RoomId,
-    RoomKind, SessionId, SessionToken, Target, User, UserId, Version,
+    ClientId, ClientRef, Emoji, GroupName, History, MessageId, NodeId, Page, ResumeToken, Room,
+    RoomId, RoomKind, SessionId, SessionToken, Target, User, UserId, Version,
 };
 use crate::protocol::{
     self, Action, Dialect, FIRST_GROUP, Frame, Hello, LOBBY_PATH, Push, Refusal, Swap,
 };
 use crate::relay::{News, Relay, To};
-use crate::store::{Arrival, Arrived, Entered, Moved, RESTRICTED, Returning, Store, StoreError};
+use crate::store::{Arrival, Arrived, Entered, Moved, RESTRICTED, Store, StoreError};
 use crate::views::{ChatPage, Tone, ViewError, Views};
 
 use accounts::Accounts;
@@ -135,7 +135,7 @@ type Result<T> = std::result::Result<T, Failure>;
 /// The chat on one node.
 pub struct Chat {
     node: NodeId,
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     relay: Arc<dyn Relay>,
     views: Arc<Views>,
     hub: Hub,
@@ -181,7 +181,7 @@ pub struct Client {
     pub outbox: Arc<Outbox>,
     /// Who they are.
     pub user: User,
-    returning: Returning,
+    returning: ClientRef,
     pace: Arc<Pace>,
     /// What a program wished to be called last.
     wish: Mutex<Option<String>>,
@@ -200,7 +200,7 @@ pub struct FirstPage {
 impl Chat {
     /// Begins to work on a store: from here on changes are shown as they are stored.
     pub async fn start(
-        store: Arc<dyn Store>,
+        store: Arc<Store>,
         relay: Arc<dyn Relay>,
         views: Arc<Views>,
         limits: Limits,
@@ -291,12 +291,14 @@ impl Chat {
         &self,
         session: Option<SessionToken>,
         resume: Option<ResumeToken>,
-    ) -> std::result::Result<(Returning, User, Option<SessionId>, ResumeToken), NotLetIn> {
+    ) -> std::result::Result<(ClientRef, User, Option<SessionId>, ResumeToken), NotLetIn> {
         let (node, fresh) = (self.node, ResumeToken::random());
         let session = session.map(|session| session.hash());
         if let Some(token) = resume {
             // Somebody else may come back at the same moment: then they are asked in their turn.
-            while let Some((returning, at)) = self.store.returning(token.hash(), session).await? {
+            while let Some((returning, at)) =
+                self.store.client_by_token(token.hash(), session).await?
+            {
                 if self.is_alive(returning.client, at).await {
                     break;
                 }

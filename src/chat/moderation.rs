@@ -12,7 +12,7 @@ use super::actions::MUTED;
 use super::{Chat, Client, Result};
 use crate::hub::{Close, Outbox, Region};
 use crate::model::{GroupName, MessageId, Millis, Room, RoomId, RoomKind, Target, UserId};
-use crate::moderation::{Deed, FoundMessages, Moderated, Moderation, Search};
+use crate::moderation::{FoundMessages, Moderated, Moderation, ModeratorAction, Search};
 use crate::protocol::{Dialect, Frame, Moderate, Push, Refusal};
 use crate::relay::News;
 use crate::store::{Entered, RESTRICTED};
@@ -102,23 +102,40 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Moderate) -> Resul
         }
         Moderate::RenameGroup { room, name } => {
             let name = GroupName::new(&name).map_err(|bad| Refusal::new(bad.to_string()))?;
-            change_group(chat, client, room, Deed::RenameGroup { room, name }).await
+            change_group(
+                chat,
+                client,
+                room,
+                ModeratorAction::RenameGroup { room, name },
+            )
+            .await
         }
         Moderate::RemoveGroup { room } => {
-            change_group(chat, client, room, Deed::RemoveGroup { room }).await
+            change_group(chat, client, room, ModeratorAction::RemoveGroup { room }).await
         }
         Moderate::RestrictGroup { room, on } => {
-            change_group(chat, client, room, Deed::RestrictGroup { room, on }).await
+            change_group(
+                chat,
+                client,
+                room,
+                ModeratorAction::RestrictGroup { room, on },
+            )
+            .await
         }
         Moderate::RestoreMessage { message, room } => {
-            done(chat, client, Deed::RestoreMessage { room, message }).await?;
+            done(
+                chat,
+                client,
+                ModeratorAction::RestoreMessage { room, message },
+            )
+            .await?;
             show_message(chat, client, message, room).await
         }
         Moderate::Mute { name, on } => {
             let user = done(
                 chat,
                 client,
-                Deed::Mute {
+                ModeratorAction::Mute {
                     name: name.clone(),
                     on,
                 },
@@ -134,7 +151,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Moderate) -> Resul
             let user = done(
                 chat,
                 client,
-                Deed::Ban {
+                ModeratorAction::Ban {
                     name: name.clone(),
                     on,
                 },
@@ -226,7 +243,7 @@ async fn look_for_messages(chat: &Chat, search: Search, from: &str, until: &str)
 
 async fn deeds(chat: &Chat, before: Option<i64>) -> Result<Push> {
     let before = before.unwrap_or(i64::MAX);
-    let mut deeds = chat.store.deeds(before, RECORDS + 1).await?;
+    let mut deeds = chat.store.audit_log(before, RECORDS + 1).await?;
     let more = deeds.len() > RECORDS;
     deeds.truncate(RECORDS);
     Ok(chat.views.admin_deeds(&deeds, more)?)
@@ -238,12 +255,16 @@ fn nothing() -> Refusal {
 
 /// Does something, says so and shows it among the deeds. Answers whom it was about, if it was not so
 /// before.
-async fn done(chat: &Chat, client: &Client, deed: Deed) -> Result<Option<Option<UserId>>> {
+async fn done(
+    chat: &Chat,
+    client: &Client,
+    action: ModeratorAction,
+) -> Result<Option<Option<UserId>>> {
     let moderation = Moderation {
         node: chat.node,
         client: client.returning,
         by: client.user.id,
-        deed,
+        action,
     };
     let (words, user) = match chat.store.moderate(moderation).await? {
         Moderated::Done { words, user } => (words, user),
@@ -271,8 +292,13 @@ async fn done(chat: &Chat, client: &Client, deed: Deed) -> Result<Option<Option<
     Ok(Some(user))
 }
 
-async fn change_group(chat: &Chat, client: &Client, room: RoomId, deed: Deed) -> Result<()> {
-    if done(chat, client, deed).await?.is_some() {
+async fn change_group(
+    chat: &Chat,
+    client: &Client,
+    room: RoomId,
+    action: ModeratorAction,
+) -> Result<()> {
+    if done(chat, client, action).await?.is_some() {
         chat.tell_others(News::GroupChanged(room));
         chat.take_group_change(room).await;
         chat.spread(News::Presence(RoomId::LOBBY));

@@ -15,10 +15,10 @@ use super::typing::Typing;
 use super::{Chat, Failure, Result};
 use crate::hub::{Hub, Region};
 use crate::json;
-use crate::model::{MessageId, Millis, Person, Room, RoomId, RoomKind, User, UserId};
+use crate::model::{ClientRef, MessageId, Millis, Person, Room, RoomId, RoomKind, User, UserId};
 use crate::protocol::Dialect;
 use crate::relay::{Envelope, News, To};
-use crate::store::{LEASE, Left, Moved, Returning};
+use crate::store::{LEASE, Left, Moved};
 
 /// How many people a list shows at most.
 pub(super) const LISTED: usize = 25;
@@ -75,7 +75,7 @@ struct Due {
     missed: bool,
     /// Whose clients may stand no more.
     ended: HashSet<UserId>,
-    leaving: VecDeque<(Instant, Returning, UserId, Option<RoomId>)>,
+    leaving: VecDeque<(Instant, ClientRef, UserId, Option<RoomId>)>,
     /// The rooms that people came to or went from.
     rooms: HashSet<RoomId>,
     /// When rooms were drawn last, as long as that is less than [`ROOM_EVERY`] ago.
@@ -91,7 +91,7 @@ struct Due {
 }
 
 /// Up to which message of a room somebody has seen it, by the client that said so last.
-type Read = (Returning, RoomId, MessageId);
+type Read = (ClientRef, RoomId, MessageId);
 
 impl Due {
     /// The same user, by the name they have now.
@@ -178,7 +178,7 @@ impl People {
     }
 
     /// Somebody's socket has gone.
-    fn left(&self, client: Returning, user: UserId, room: Option<RoomId>) {
+    fn left(&self, client: ClientRef, user: UserId, room: Option<RoomId>) {
         let at = Instant::now() + GRACE;
         self.due().leaving.push_back((at, client, user, room));
     }
@@ -210,7 +210,7 @@ impl People {
     }
 
     /// Somebody has seen a room up to a message.
-    pub(super) fn read(&self, client: Returning, user: UserId, room: RoomId, message: MessageId) {
+    pub(super) fn read(&self, client: ClientRef, user: UserId, room: RoomId, message: MessageId) {
         let mut due = self.due();
         let reads = due.reads.entry(user).or_default();
         let full = reads.len() == ROOMS_READ;
@@ -427,7 +427,7 @@ impl Chat {
         }
         let user = self.people.due().as_called(user);
         if let Some(room) = room {
-            if moved.came && matches!(room.kind, RoomKind::Group(_)) {
+            if moved.joined && matches!(room.kind, RoomKind::Group(_)) {
                 let (room, user) = (room.id, user.clone());
                 self.spread(News::Came {
                     room,
@@ -486,7 +486,7 @@ impl Chat {
     }
 
     /// Somebody's socket has gone, which looked at that room.
-    pub(super) fn leaves(&self, client: Returning, user: &User, room: Option<RoomId>) {
+    pub(super) fn leaves(&self, client: ClientRef, user: &User, room: Option<RoomId>) {
         self.people.left(client, user.id, room);
         if let Some(room) = room {
             self.stops_typing(room, user);
@@ -846,7 +846,7 @@ mod tests {
     #[test]
     fn of_countless_rooms_read_only_a_few_are_kept_and_those_never_go_back() {
         let people = People::default();
-        let by = |client| Returning {
+        let by = |client| ClientRef {
             client: ClientId(client),
             visit: 0,
         };

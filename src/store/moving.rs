@@ -1,29 +1,37 @@
 //! Moves a whole chat from one store to another, of either kind.
 //!
-//! It works past [`Store`](super::Store) on purpose. Its acts are those of people: each makes an id, a
-//! version and a moment of its own, and none tells a password, a token or the text of a deleted
-//! message. What is moved has to keep all of these. So the rows themselves are read and written, by
-//! the one description of them in `tables.rs`; a database whose columns are not those is refused, so
-//! that none is ever forgotten.
+//! It works past the acts on purpose. They are what people do: each makes an id, a version and a moment
+//! of its own, and none returns a password, a token or the text of a deleted message. What is moved has
+//! to keep all of these. So the rows themselves are read here and written there, by the one list of
+//! tables in `tables.rs`; a database with other columns is refused, so that none is ever forgotten.
 //!
-//! What comes is read in one snapshot and written in one transaction, which also reads it back and
-//! compares, so that at any moment the other store holds the whole chat or nothing.
+//! The rows are read in one snapshot and written in one transaction, which also reads them back and
+//! compares. So at any moment the other store holds the whole chat or nothing.
 
-mod postgres;
-mod sqlite;
 mod tables;
 
-use async_trait::async_trait;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use deadpool_postgres::Object;
+use futures_util::future::try_join_all;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use sha2::{Digest as _, Sha256};
+use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use self::tables::{Ids, TABLES, Table};
-use super::{Address, StoreError, is_postgres};
-use crate::model::Millis;
+use self::tables::{Column, Ids, Kind, TABLES, Table};
+use super::tx::{Failure, Param, Row, Sql, Tx, Value};
+use super::{Address, StoreError, is_postgres, postgres, sqlite, sqlite_path};
+use crate::model::{History, Millis};
 
 /// How many rows are on their way at one time: few enough that they fit the memory though each is the
 /// longest message there can be.
 const AT_ONCE: usize = 2_000;
+/// How many of them one statement inserts.
+const INSERTED_AT_ONCE: usize = 100;
+/// How much of an SQLite file is held in memory while it is written, in KiB.
+const CACHE: i64 = 65_536;
 
 /// Why a chat was not moved. The store it was to come from is as it was, and where nothing else is
 /// said the other one holds nothing. No password is told.
@@ -108,12 +116,12 @@ pub enum MoveError {
         /// Which table.
         table: &'static str,
     },
-    /// The last word of the other store did not come.
-    #[error("{place} did not say whether the move is done: it holds the whole chat, or nothing")]
+    /// The answer to the other store's commit was lost.
+    #[error("{place} did not answer whether the move is done: it holds the whole chat, or nothing")]
     Unknown {
         /// Where.
         place: String,
-        /// Why it did not come.
+        /// Why.
         #[source]
         source: StoreError,
     },
@@ -138,28 +146,22 @@ pub struct Moved {
 }
 
 /// Moves the chat in `from` to `to`, which is made where it is not there (a PostgreSQL database itself
-/// has to be). `to` must hold nobody and nothing said; its default groups make way for those that come.
-/// Nobody may work on either meanwhile, which is seen to as far as the databases allow. `progress` is
-/// told how many steps of how many are done.
+/// must exist). `to` must hold no users and no messages; its default groups are replaced. Nobody may
+/// work on either meanwhile, which is checked and prevented as far as the databases allow. `progress`
+/// is called with how many steps of how many are done.
 ///
-/// Whoever was in the chat counts as having left it at this moment. Tabs come back to what was moved
-/// as who they were and catch up; what both stores are told after the move are different histories.
+/// Everybody who was in the chat has left it at this moment. Tabs come back to what was moved as who
+/// they were and catch up; what both stores are told after the move are different histories.
 pub async fn move_chat(
     from: &Address,
     to: &Address,
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Moved> {
-    let mut from: Box<dyn Place> = match is_postgres(from.as_str()) {
-        true => Box::new(postgres::Postgres::to_read(from).await?),
-        false => Box::new(sqlite::Sqlite::to_read(from).await?),
-    };
+    let mut from = Place::to_read(from).await?;
     let moved = async {
-        check_columns(&mut *from).await?;
-        let mut to: Box<dyn Place> = match is_postgres(to.as_str()) {
-            true => Box::new(postgres::Postgres::to_write(to, from.identity()).await?),
-            false => Box::new(sqlite::Sqlite::to_write(to, from.identity()).await?),
-        };
-        let moved = fill(&mut *from, &mut *to, progress).await;
+        from.check_columns().await?;
+        let mut to = Place::to_write(to, &from.identity).await?;
+        let moved = fill(&mut from, &mut to, progress).await;
         to.end(moved.is_ok()).await;
         moved
     };
@@ -169,122 +171,69 @@ pub async fn move_chat(
 }
 
 async fn fill(
-    from: &mut dyn Place,
-    to: &mut dyn Place,
+    from: &mut Place,
+    to: &mut Place,
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Moved> {
-    check_columns(to).await?;
+    to.check_columns().await?;
     to.begin().await?;
     let now = Millis::now().0;
-    let mut steps = Steps {
-        done: 0,
-        of: 0,
-        progress,
-    };
+    let (mut done, mut of) = (0, 0);
     let mut counts = Vec::new();
     for table in &TABLES {
-        let count = from.count(table).await?;
+        let count = from
+            .count(&format!("select count(*) from {}", table.name))
+            .await?;
         counts.push(count);
         // Each row is written and read back.
-        steps.of += 2 * count;
+        of += 2 * count;
     }
+    let mut steps = |rows: usize| {
+        done += rows as u64;
+        progress(done, of);
+    };
     let mut sums = Vec::new();
     for table in &TABLES {
-        sums.push(copy(from, to, table, now, &mut steps).await?);
+        let (mut sum, mut after) = (Sum::default(), None);
+        loop {
+            let rows = from.part(table, &table.expressions(now), after).await?;
+            let Some(last) = rows.last() else { break };
+            after = Some(last[..table.key].to_vec());
+            sum.add(&rows);
+            to.put(table, &rows).await?;
+            steps(rows.len());
+        }
+        sums.push(sum);
         if table.ids != Ids::Chat {
             let last = from.last_id(table).await?;
             to.continue_after(table, last).await?;
         }
     }
-    let mut rows = Vec::new();
+    let mut moved = Vec::new();
     for ((table, sum), count) in TABLES.iter().zip(sums).zip(counts) {
-        let read = read_back(to, table, &mut steps).await?;
-        rows.push((table.name, count));
+        let (mut read, mut after) = (Sum::default(), None);
+        loop {
+            let rows = to.part(table, &table.names(), after).await?;
+            let Some(last) = rows.last() else { break };
+            after = Some(last[..table.key].to_vec());
+            read.add(&rows);
+            steps(rows.len());
+        }
+        moved.push((table.name, count));
         if sum.rows != count || read.end() != sum.end() {
             return Err(MoveError::Different {
-                place: to.place().to_owned(),
+                place: to.name.clone(),
                 table: table.name,
             });
         }
     }
     to.commit().await?;
-    Ok(Moved { rows })
-}
-
-async fn copy(
-    from: &mut dyn Place,
-    to: &mut dyn Place,
-    table: &'static Table,
-    now: i64,
-    steps: &mut Steps<'_>,
-) -> Result<Sum> {
-    let columns = table.expressions(now);
-    let mut sum = Sum::default();
-    let mut rows = from.part(table, &columns, None).await?;
-    while let Some(last) = rows.last() {
-        let after = last[..table.key].to_vec();
-        sum.add(&rows);
-        let count = rows.len();
-        let (put, next) =
-            tokio::join!(to.put(table, rows), from.part(table, &columns, Some(after)));
-        put?;
-        steps.take(count);
-        rows = next?;
-    }
-    Ok(sum)
-}
-
-async fn read_back(
-    to: &mut dyn Place,
-    table: &'static Table,
-    steps: &mut Steps<'_>,
-) -> Result<Sum> {
-    let columns = table.names();
-    let mut sum = Sum::default();
-    let mut rows = to.part(table, &columns, None).await?;
-    while let Some(last) = rows.last() {
-        let after = last[..table.key].to_vec();
-        sum.add(&rows);
-        steps.take(rows.len());
-        rows = to.part(table, &columns, Some(after)).await?;
-    }
-    Ok(sum)
-}
-
-async fn check_columns(place: &mut dyn Place) -> Result<()> {
-    for table in &TABLES {
-        let there = place.columns(table).await?;
-        let known = place.known_columns(table);
-        let mut columns: Vec<_> = there.iter().filter(|name| !known.contains(name)).collect();
-        columns.extend(known.iter().filter(|name| !there.contains(name)));
-        if !columns.is_empty() {
-            return Err(MoveError::Columns {
-                place: place.place().to_owned(),
-                table: table.name,
-                columns: columns.into_iter().cloned().collect(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// How far it is.
-struct Steps<'a> {
-    done: u64,
-    of: u64,
-    progress: &'a mut (dyn FnMut(u64, u64) + Send),
-}
-
-impl Steps<'_> {
-    fn take(&mut self, steps: usize) {
-        self.done += steps as u64;
-        (self.progress)(self.done, self.of);
-    }
+    Ok(Moved { rows: moved })
 }
 
 /// What one column of one row holds, the same whichever database it comes from.
 #[derive(Clone, Debug)]
-enum Value {
+enum Cell {
     Null,
     Number(i64),
     Flag(bool),
@@ -293,7 +242,33 @@ enum Value {
     Key(Uuid),
 }
 
-type Row = Vec<Value>;
+type Cells = Vec<Cell>;
+
+impl Cell {
+    fn read(row: &Row<'_>, place: usize, kind: Kind) -> Sql<Self> {
+        let cell = match kind {
+            Kind::Number => row.get::<Option<_>>(place)?.map(Self::Number),
+            Kind::Flag => row.get::<Option<_>>(place)?.map(Self::Flag),
+            Kind::Text => row.get::<Option<_>>(place)?.map(Self::Text),
+            Kind::Bytes => row.get::<Option<_>>(place)?.map(Self::Bytes),
+            Kind::Key => row.uuid(place)?.map(Self::Key),
+        };
+        Ok(cell.unwrap_or(Self::Null))
+    }
+}
+
+impl Value for Cell {
+    fn param(&self) -> Param<'_> {
+        match self {
+            Self::Null => Param::Null,
+            Self::Number(number) => Param::Int(*number),
+            Self::Flag(flag) => Param::Bool(*flag),
+            Self::Text(text) => Param::Text(text),
+            Self::Bytes(bytes) => Param::Bytes(bytes),
+            Self::Key(key) => Param::Uuid(*key),
+        }
+    }
+}
 
 /// What tells two tables apart: how many rows, and all that they hold in the order of their keys.
 #[derive(Default)]
@@ -303,16 +278,16 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, rows: &[Row]) {
+    fn add(&mut self, rows: &[Cells]) {
         self.rows += rows.len() as u64;
-        for value in rows.iter().flatten() {
-            let (kind, bytes): (u8, &[u8]) = match value {
-                Value::Null => (0, &[]),
-                Value::Number(number) => (1, &number.to_be_bytes()),
-                Value::Flag(flag) => (2, &[u8::from(*flag)]),
-                Value::Text(text) => (3, text.as_bytes()),
-                Value::Bytes(bytes) => (4, bytes),
-                Value::Key(key) => (5, key.as_bytes()),
+        for cell in rows.iter().flatten() {
+            let (kind, bytes): (u8, &[u8]) = match cell {
+                Cell::Null => (0, &[]),
+                Cell::Number(number) => (1, &number.to_be_bytes()),
+                Cell::Flag(flag) => (2, &[u8::from(*flag)]),
+                Cell::Text(text) => (3, text.as_bytes()),
+                Cell::Bytes(bytes) => (4, bytes),
+                Cell::Key(key) => (5, key.as_bytes()),
             };
             self.hash.update([kind]);
             self.hash.update((bytes.len() as u64).to_be_bytes());
@@ -326,121 +301,505 @@ impl Sum {
 }
 
 /// Which row it is, in words.
-fn row_words(table: &Table, key: &[Value]) -> String {
-    let numbers = key.iter().filter_map(|value| match value {
-        Value::Number(number) => Some(number.to_string()),
+fn row_words(table: &Table, key: &[Cell]) -> String {
+    let numbers = key.iter().filter_map(|cell| match cell {
+        Cell::Number(number) => Some(format!(" {number}")),
         _ => None,
     });
-    let numbers: Vec<_> = numbers.collect();
-    format!("{} {}", table.name, numbers.join(" "))
-        .trim()
-        .to_owned()
-}
-
-/// Why a backend could not do something, before it is said where that is.
-enum Trouble {
-    Store(StoreError),
-    Row(String),
-}
-
-impl<E: Into<StoreError>> From<E> for Trouble {
-    fn from(error: E) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-impl Trouble {
-    fn at(self, place: &str) -> MoveError {
-        let place = place.to_owned();
-        match self {
-            Self::Row(words) => MoveError::Row { place, words },
-            Self::Store(StoreError::InUse(_)) => MoveError::InUse(place),
-            Self::Store(StoreError::TooNew { found, known }) => MoveError::TooNew {
-                place,
-                found,
-                known,
-            },
-            Self::Store(source) => MoveError::Failed { place, source },
-        }
-    }
+    format!("{}{}", table.name, numbers.collect::<String>())
 }
 
 /// A store that is moved from or to, which nobody else works on.
-#[async_trait]
-trait Place: Send {
-    /// How it is called.
-    fn place(&self) -> &str;
-
+struct Place {
+    name: String,
     /// The same for two addresses of one store, and for those alone.
-    fn identity(&self) -> &str;
+    identity: String,
+    held: Held,
+}
 
-    /// The columns that the description knows here.
-    fn known_columns(&self, table: &Table) -> Vec<String>;
+enum Held {
+    File {
+        db: Connection,
+        /// Held as by a server.
+        _lock: File,
+        /// The files that are deleted again if the move fails.
+        made: Vec<PathBuf>,
+        /// The lock's file, if it is deleted in any case.
+        lent: Option<PathBuf>,
+    },
+    Database(Object),
+}
 
-    /// The columns that there are.
-    async fn columns(&mut self, table: &'static Table) -> Result<Vec<String>>;
+impl Place {
+    /// For reading, in a snapshot; whoever wants to write waits.
+    async fn to_read(address: &Address) -> Result<Self> {
+        let name = address.to_string();
+        let (opened, found, known) = match is_postgres(address.as_str()) {
+            true => {
+                let opened = Self::connected(address).await?;
+                let is_there = "select to_regclass('schema_version') is not null";
+                if !opened.value::<bool>(is_there).await? {
+                    return Err(MoveError::NoChat(name));
+                }
+                opened.hold().await?;
+                let found = "select coalesce(max(version), 0) from schema_version";
+                let found = opened.value(found).await?;
+                (opened, found, postgres::NEWEST)
+            }
+            false => {
+                let path = file_of(address)?;
+                if !path.exists() {
+                    return Err(MoveError::NoChat(name));
+                }
+                let (lock, is_new) = sqlite::lock(&path).map_err(|error| at(error, &name))?;
+                let lent = is_new.then(|| sqlite::lock_of(&path));
+                let (db, found) = open_to_read(&path).map_err(|failure| {
+                    remove(lent.as_slice());
+                    at(failure, &name)
+                })?;
+                let held = Held::File {
+                    db,
+                    _lock: lock,
+                    made: Vec::new(),
+                    lent,
+                };
+                let opened = Self {
+                    identity: identity(&path),
+                    held,
+                    name: name.clone(),
+                };
+                (opened, found, sqlite::NEWEST)
+            }
+        };
+        let refused = match found {
+            0 => MoveError::NoChat(name),
+            found if found < known => MoveError::TooOld {
+                place: name,
+                found,
+                known,
+            },
+            found if found > known => MoveError::TooNew {
+                place: name,
+                found,
+                known,
+            },
+            _ => return opened.begin_reading().await,
+        };
+        opened.end(false).await;
+        Err(refused)
+    }
 
-    async fn count(&mut self, table: &'static Table) -> Result<u64>;
+    async fn begin_reading(self) -> Result<Self> {
+        if let Held::Database(_) = self.held {
+            let names = TABLES.map(|table| table.name).join(", ");
+            self.is_free().await?;
+            self.run(&format!(
+                "begin isolation level repeatable read; lock table nodes, {names} in share mode"
+            ))
+            .await?;
+            self.is_free().await?;
+        }
+        Ok(self)
+    }
+
+    /// For writing, made and migrated where needed.
+    async fn to_write(address: &Address, from: &str) -> Result<Self> {
+        let name = address.to_string();
+        if is_postgres(address.as_str()) {
+            let mut opened = Self::connected(address).await?;
+            if opened.identity == from {
+                return Err(MoveError::Same(name));
+            }
+            opened.hold().await?;
+            if let Held::Database(db) = &mut opened.held {
+                let migrated = postgres::migrate(db).await;
+                migrated.map_err(|error| at(error, &name))?;
+            }
+            opened.is_free().await?;
+            return Ok(opened);
+        }
+        let path = file_of(address)?;
+        let is_new = !path.exists();
+        if !is_new && identity(&path) == from {
+            return Err(MoveError::Same(name));
+        }
+        let (lock, lock_is_new) = sqlite::lock(&path).map_err(|error| at(error, &name))?;
+        let mut made = Vec::new();
+        if is_new {
+            made.extend([path.clone(), sqlite::beside(&path, "-journal")]);
+        }
+        if lock_is_new {
+            made.push(sqlite::lock_of(&path));
+        }
+        let db = open_to_write(&path).map_err(|failure| {
+            remove(&made);
+            at(failure, &name)
+        })?;
+        Ok(Self {
+            identity: identity(&path),
+            held: Held::File {
+                db,
+                _lock: lock,
+                made,
+                lent: None,
+            },
+            name,
+        })
+    }
+
+    async fn connected(address: &Address) -> Result<Self> {
+        let name = address.to_string();
+        let connecting = async {
+            let config = postgres::configuration(address.as_str())?;
+            let db = postgres::connections(&config, postgres::Purpose::Reading, 1)?
+                .get()
+                .await?;
+            // However much there is to move; that the other side has gone is noticed soon.
+            db.batch_execute(
+                "set statement_timeout = 0; set idle_in_transaction_session_timeout = 0;
+                 set lock_timeout = '5s'; set tcp_keepalives_idle = 30;
+                 set tcp_keepalives_interval = 10; set tcp_keepalives_count = 3",
+            )
+            .await?;
+            Ok::<_, StoreError>(db)
+        };
+        let opened = Self {
+            held: Held::Database(connecting.await.map_err(|error| at(error, &name))?),
+            name,
+            identity: String::new(),
+        };
+        let identity = "select concat_ws(' ', 'postgres',
+                extract(epoch from pg_postmaster_start_time()), oid)
+            from pg_database where datname = current_database()";
+        let identity = opened.value(identity).await?;
+        Ok(Self { identity, ..opened })
+    }
+
+    fn at<T>(&self, done: Sql<T>) -> Result<T> {
+        done.map_err(|failure| at(failure, &self.name))
+    }
+
+    /// A transaction on PostgreSQL, which needs no exclusive hold on the connection.
+    fn database(&self) -> Option<Tx<'_>> {
+        match &self.held {
+            Held::Database(db) => Some(Tx::postgres(db, Millis(0), History(0))),
+            Held::File { .. } => None,
+        }
+    }
+
+    fn tx(&mut self) -> Tx<'_> {
+        match &mut self.held {
+            Held::Database(db) => Tx::postgres(db, Millis(0), History(0)),
+            Held::File { db, .. } => Tx::sqlite(db, Millis(0), History(0)),
+        }
+    }
+
+    /// A value of PostgreSQL's.
+    async fn value<T: super::tx::Column>(&self, sql: &str) -> Result<T> {
+        let value = async {
+            let tx = self.database().ok_or(Failure::NoRow)?;
+            tx.value(sql, &[]).await
+        };
+        self.at(value.await)
+    }
+
+    /// Several statements at once.
+    async fn run(&self, sql: &str) -> Result<()> {
+        let done = match &self.held {
+            Held::Database(db) => db.batch_execute(sql).await.map_err(Failure::from),
+            Held::File { db, .. } => db.execute_batch(sql).map_err(Failure::from),
+        };
+        self.at(done)
+    }
+
+    /// Until the connection ends no program of ours opens the database: it waits where it would check
+    /// whether the tables are there.
+    async fn hold(&self) -> Result<()> {
+        self.run(&format!("select pg_advisory_lock({})", postgres::MIGRATING))
+            .await
+    }
+
+    /// No server has a lease.
+    async fn is_free(&self) -> Result<()> {
+        let leased = "select exists (select 1 from nodes where lease_until >= millis())";
+        match self.value(leased).await? {
+            true => Err(MoveError::InUse(self.name.clone())),
+            false => Ok(()),
+        }
+    }
+
+    async fn check_columns(&mut self) -> Result<()> {
+        let columns = match &self.held {
+            Held::Database(_) => {
+                "select attname::text from pg_attribute
+                 where attrelid = to_regclass($1) and attnum > 0 and not attisdropped"
+            }
+            Held::File { .. } => "select name from pragma_table_info($1)",
+        };
+        for table in &TABLES {
+            let there = self
+                .tx()
+                .all(columns, &[&table.name], |row| row.get(0))
+                .await;
+            let there: Vec<String> = self.at(there)?;
+            let known: Vec<_> = table.columns.iter().map(|column| column.name).collect();
+            let mut odd: Vec<_> = there.iter().map(String::as_str).collect();
+            odd.retain(|name| !known.contains(name));
+            odd.extend(
+                known
+                    .iter()
+                    .filter(|name| !there.iter().any(|there| there == *name)),
+            );
+            if !odd.is_empty() {
+                return Err(MoveError::Columns {
+                    place: self.name.clone(),
+                    table: table.name,
+                    columns: odd.into_iter().map(str::to_owned).collect(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn count(&mut self, sql: &str) -> Result<u64> {
+        let count = self.tx().value::<i64>(sql, &[]).await;
+        self.at(count).map(i64::unsigned_abs)
+    }
 
     /// The next rows after a key, by the order of the keys; none at the end.
     async fn part(
         &mut self,
         table: &'static Table,
         columns: &str,
-        after: Option<Row>,
-    ) -> Result<Vec<Row>>;
+        after: Option<Cells>,
+    ) -> Result<Vec<Cells>> {
+        let after = after.unwrap_or_default();
+        let keys = table.key_names();
+        let values: Vec<_> = (1..=after.len()).map(|n| format!("${n}")).collect();
+        let condition = match after.is_empty() {
+            true => String::new(),
+            false => format!("where ({keys}) > ({})", values.join(", ")),
+        };
+        let sql = format!(
+            "select {columns} from {} {condition} order by {keys} limit {AT_ONCE}",
+            table.name
+        );
+        let values: Vec<_> = after.iter().map(|cell| cell as &dyn Value).collect();
+        let tx = self.tx();
+        let rows = tx.all(&sql, &values, |row| {
+            let mut cells = Vec::new();
+            for (n, Column { name, kind, .. }) in table.columns.iter().enumerate() {
+                match Cell::read(row, n, *kind) {
+                    Ok(cell) => cells.push(cell),
+                    Err(_) => {
+                        let row = row_words(table, cells.get(..table.key).unwrap_or_default());
+                        return Ok(Err(format!("{row}: {name} is not what it has to be")));
+                    }
+                }
+            }
+            Ok(Ok(cells))
+        });
+        let rows = rows.await;
+        drop(tx);
+        let rows: std::result::Result<_, String> = self.at(rows)?.into_iter().collect();
+        rows.map_err(|words| MoveError::Row {
+            place: self.name.clone(),
+            words,
+        })
+    }
+
+    async fn put(&mut self, table: &'static Table, rows: &[Cells]) -> Result<()> {
+        let has_nul = |cell: &Cell| matches!(cell, Cell::Text(text) if text.contains('\0'));
+        if let Held::Database(_) = self.held
+            && let Some(row) = rows.iter().find(|row| row.iter().any(has_nul))
+        {
+            let row = row_words(table, &row[..table.key]);
+            return Err(MoveError::Row {
+                place: self.name.clone(),
+                words: format!("{row} has a text with U+0000 in it, which PostgreSQL cannot keep"),
+            });
+        }
+        let tx = self.tx();
+        let put = rows.chunks(INSERTED_AT_ONCE).map(async |rows| {
+            let values: Vec<_> = rows.iter().flatten().map(|cell| cell as _).collect();
+            tx.run(&table.insert(rows.len()), &values).await
+        });
+        let put = try_join_all(put).await;
+        drop(tx);
+        self.at(put).map(|_| ())
+    }
 
     /// The highest id that was ever given, as far as the database knows; else 0.
-    async fn last_id(&mut self, table: &'static Table) -> Result<i64>;
-
-    /// The transaction begins in which everything is written; refused if there is anything already.
-    async fn begin(&mut self) -> Result<()>;
-
-    async fn put(&mut self, table: &'static Table, rows: Vec<Row>) -> Result<()>;
+    async fn last_id(&mut self, table: &'static Table) -> Result<i64> {
+        if let Held::Database(_) = self.held {
+            let sequence = format!("select pg_get_serial_sequence('{}', 'id')", table.name);
+            let sequence: String = self.value(&sequence).await?;
+            let last = format!(
+                "select case when is_called then last_value else last_value - 1 end
+                 from {sequence}"
+            );
+            return self.value(&last).await;
+        }
+        let last = "select seq from sqlite_sequence where name = $1";
+        let last = self.tx().one(last, &[&table.name], |row| row.get(0)).await;
+        Ok(self.at(last)?.unwrap_or(0))
+    }
 
     /// The next id that is given is higher than this and than those that are there.
-    async fn continue_after(&mut self, table: &'static Table, last: i64) -> Result<()>;
+    async fn continue_after(&mut self, table: &'static Table, last: i64) -> Result<()> {
+        let highest = format!("select coalesce(max(id), 0) from {}", table.name);
+        let highest = self.tx().value::<i64>(&highest, &[]).await;
+        let last = last.max(self.at(highest)?);
+        match self.held {
+            // Unlike the sequence's own functions, this is undone with the rest.
+            Held::Database(_) => {
+                let next = last.saturating_add(1);
+                let name = table.name;
+                let restart = format!("alter table {name} alter column id restart with {next}");
+                self.run(&restart).await
+            }
+            Held::File { .. } if table.ids == Ids::DatabaseOnce => {
+                self.run(&format!(
+                    "delete from sqlite_sequence where name = '{0}';
+                     insert into sqlite_sequence (name, seq) values ('{0}', {last})",
+                    table.name
+                ))
+                .await
+            }
+            // The next id is one more than the highest that is there.
+            Held::File { .. } => Ok(()),
+        }
+    }
 
-    async fn commit(&mut self) -> Result<()>;
+    /// The transaction begins in which everything is written; refused if there is anything already.
+    async fn begin(&mut self) -> Result<()> {
+        match self.held {
+            Held::Database(_) => {
+                let names = TABLES.map(|table| table.name).join(", ");
+                self.run(&format!(
+                    "begin; lock table nodes, clients_active, {names} in access exclusive mode"
+                ))
+                .await?;
+                self.is_free().await?;
+            }
+            Held::File { .. } => self.run("begin exclusive").await?,
+        }
+        for table in &TABLES {
+            let count = self.count(&table.occupied()).await?;
+            if count > 0 {
+                return Err(MoveError::NotEmpty {
+                    place: self.name.clone(),
+                    count,
+                    what: table.name.replace('_', " "),
+                });
+            }
+        }
+        self.run("delete from rooms").await
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        if let Held::Database(db) = &self.held {
+            // What is said from now on belongs to another history.
+            let begun = postgres::continue_history(db, "true").await;
+            self.at(begun.map_err(Failure::from))?;
+            return match db.batch_execute("commit").await {
+                Err(error) if error.as_db_error().is_none() => Err(MoveError::Unknown {
+                    place: self.name.clone(),
+                    source: error.into(),
+                }),
+                committed => self.at(committed.map_err(Failure::from)),
+            };
+        }
+        self.run("commit").await
+    }
 
     /// Lets go of the store. What is not committed is undone.
-    async fn end(self: Box<Self>, is_done: bool);
-}
-
-/// The statement for a part; the values of the key stand where `value` writes them.
-fn part_statement(
-    table: &Table,
-    columns: &str,
-    after: Option<&Row>,
-    value: fn(usize) -> String,
-) -> String {
-    let keys = table.key_names();
-    let condition = match after {
-        None => String::new(),
-        Some(after) => {
-            let values: Vec<_> = (1..=after.len()).map(value).collect();
-            format!("where ({keys}) > ({})", values.join(", "))
+    async fn end(self, is_done: bool) {
+        match self.held {
+            Held::Database(db) => {
+                // A connection that has ended has let go of everything.
+                let _ = db
+                    .batch_execute("rollback; select pg_advisory_unlock_all()")
+                    .await;
+            }
+            Held::File { db, made, lent, .. } => {
+                if !db.is_autocommit()
+                    && let Err(error) = db.execute_batch("rollback")
+                {
+                    tracing::warn!(%error, place = self.name, "could not roll back");
+                }
+                drop(db);
+                if !is_done {
+                    remove(&made);
+                }
+                // While it is held, so that a lock that another server has taken never goes.
+                remove(lent.as_slice());
+            }
         }
-    };
-    format!(
-        "select {columns} from {} {condition} order by {keys} limit {AT_ONCE}",
-        table.name
-    )
-}
-
-/// What must not be there where a chat is to go: anything but default groups in which nothing was said.
-fn occupied(table: &Table) -> String {
-    let condition = match table.name {
-        "rooms" => "where position is null or version > 0",
-        _ => "",
-    };
-    format!("select count(*) from {} {condition}", table.name)
-}
-
-fn not_empty(place: &str, table: &Table, count: u64) -> MoveError {
-    MoveError::NotEmpty {
-        place: place.to_owned(),
-        count,
-        what: table.name.replace('_', " "),
     }
+}
+
+/// Whoever holds a lock that long works on the store.
+fn at(failure: impl Into<Failure>, place: &str) -> MoveError {
+    let failure = failure.into();
+    let place = place.to_owned();
+    let is_locked = match &failure {
+        Failure::Sqlite(error) => matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+        ),
+        Failure::Postgres(error) => error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE),
+        Failure::Store(StoreError::InUse(_)) => true,
+        Failure::NoRow | Failure::Store(_) => false,
+    };
+    if is_locked {
+        return MoveError::InUse(place);
+    }
+    match StoreError::from(failure) {
+        StoreError::TooNew { found, known } => MoveError::TooNew {
+            place,
+            found,
+            known,
+        },
+        source => MoveError::Failed { place, source },
+    }
+}
+
+fn file_of(address: &Address) -> Result<PathBuf> {
+    let path = sqlite_path(address.as_str()).and_then(|path| Ok(sqlite::real_path(&path)?));
+    path.map_err(|error| at(error, &address.to_string()))
+}
+
+fn identity(path: &Path) -> String {
+    format!("sqlite {:?}", sqlite::file_at(path).ok())
+}
+
+fn remove(files: &[PathBuf]) {
+    for file in files {
+        // It may not have been made.
+        let _ = std::fs::remove_file(file);
+    }
+}
+
+/// Returns the schema version as well.
+fn open_to_read(path: &Path) -> Sql<(Connection, i64)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.busy_timeout(sqlite::BUSY_TIMEOUT)?;
+    // So that nobody writes until the end what would then be missing.
+    db.execute_batch("begin immediate")?;
+    let found = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    Ok((db, found))
+}
+
+fn open_to_write(path: &Path) -> Sql<Connection> {
+    let mut db = Connection::open(path)?;
+    db.busy_timeout(sqlite::BUSY_TIMEOUT)?;
+    // In a write-ahead log everything would be written twice. A server goes back to one.
+    db.pragma_update(None, "journal_mode", "delete")?;
+    db.pragma_update(None, "synchronous", "full")?;
+    db.pragma_update(None, "foreign_keys", true)?;
+    db.pragma_update(None, "cache_size", -CACHE)?;
+    sqlite::migrate(&mut db)?;
+    Ok(db)
 }

@@ -1,59 +1,68 @@
-//! The store in a PostgreSQL database, which several nodes may share: one writer and a pool of
-//! readers in each.
+//! The PostgreSQL driver: one writer and a pool of readers for each process. Several nodes may share the
+//! database.
 //!
-//! What must hold across nodes holds by the database's own rules: unique keys, locks of rows, and its
-//! clock. Here is what each act asks of it; the statements are in the files beside.
+//! What must hold across nodes holds by the database's own rules: unique keys, row locks and its clock.
+//! The rooms of a batch are locked first and in the order of their ids, so that batches of several nodes
+//! never wait for each other in a ring; then the clients it writes for, which stay connected until the
+//! commit. Each write has a savepoint. One that collides with another node's is undone alone and
+//! repeated by itself after the batch; a batch that the database breaks off is repeated write by write.
+//!
+//! With each transaction its number is stored in the writer's row. Where the answer to a commit is
+//! lost, that row says whether it happened: before anything is answered, shown or written again. No act
+//! is known here.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use deadpool_postgres::{Object, Pool, PoolError, Transaction};
+use deadpool_postgres::{
+    GenericClient, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError,
+    RecyclingMethod, Runtime,
+};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_postgres::IsolationLevel;
-use uuid::Uuid;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::private::BytesMut;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Config, IsolationLevel, NoTls};
 
-use super::{
-    Access, Amend, Amended, Arrival, Arrived, Begun, CatchUp, Census, Change, Entered, Left, Moved,
-    NewSession, Post, Posted, React, Reacted, Renamed, Result, Returning, Session, Store,
-    StoreError, Synchronous,
-};
-use crate::model::{
-    Busy, ClientId, DisplayName, Emoji, GroupName, Message, MessageId, Millis, NewUser, NodeId,
-    Page, PasswordHash, Person, Room, RoomId, Target, TokenHash, User, UserId, Version,
-};
-use crate::moderation::{
-    Deed, DeedRecord, FoundMessages, GroupRecord, Moderated, Moderation, PersonRecord, Search,
-    Standing,
-};
+use super::tx::{Failure, Locks, Param, Row, Sql, Tx, Values, Write};
+use super::{Access, Changes, Listeners, Result, StoreError, Synchronous, fail_all};
+use crate::model::{ClientRef, History, Millis, UserId};
 
-mod moderation;
-pub(super) mod opening;
-mod people;
-mod rooms;
-mod sql;
-mod writer;
+const MIGRATIONS: [&str; 2] = [
+    concat!(
+        include_str!("migrations/postgres/0001_chat.sql"),
+        include_str!("migrations/postgres/default_groups.sql"),
+    ),
+    include_str!("migrations/postgres/0002_audit_log.sql"),
+];
+/// The schema version of this program.
+pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
+pub(super) const DEFAULT_GROUPS: &str = include_str!("migrations/postgres/default_groups.sql");
 
-use opening::Purpose;
-use sql::{Sql, count, end_of, sought};
-use writer::{Acting, By, Listeners, Rooms, Waiting, Write, Writer, Writing};
-
-/// How many committed changes may wait for the node's delivery before the writer waits for it.
-const CHANGES_WAITING: usize = 4096;
+/// The oldest PostgreSQL that will do, as it numbers itself.
+const OLDEST: i32 = 140_000;
 /// How many readers, and so reads at one time.
 const READERS: usize = 8;
-/// How long a read may take.
+/// How many writes share one transaction at most.
+const GROUP_COMMIT: usize = 512;
+/// How long a read may take, a batch before its commit, and a commit.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How often one write is repeated that collides with those of other nodes.
+const ATTEMPTS: usize = 5;
+/// How long it may take to reach the database.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long an act waits for a connection while others have them all.
+const WAIT: Duration = Duration::from_secs(10);
+/// How long bytes may stay unacknowledged on the network.
+const UNANSWERED: Duration = Duration::from_secs(10);
+/// The key of the advisory lock of those who migrate.
+pub(super) const MIGRATING: i64 = 0x6f76_6572_7769_7265;
+/// The key of the advisory lock of those who give names.
+const NAMING: i64 = 0x6e61_6d65;
 
-impl StoreError {
-    fn failed(words: &'static str) -> Self {
-        Self::Database(words.into())
-    }
-}
+type Writes = mpsc::UnboundedReceiver<Box<dyn Write>>;
 
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
@@ -77,177 +86,65 @@ impl From<PoolError> for StoreError {
     }
 }
 
-/// The store in a PostgreSQL database.
-pub struct PostgresStore {
-    readers: Pool,
-    writer: Mutex<Option<mpsc::UnboundedSender<Box<dyn Write>>>>,
-    writing: Mutex<Option<JoinHandle<()>>>,
-    listeners: Listeners,
-    /// The nodes that work by this.
-    nodes: Mutex<HashSet<NodeId>>,
+fn too_slow() -> StoreError {
+    StoreError::failed("the database takes too long")
 }
 
-impl PostgresStore {
-    /// Opens the database at an address, making and migrating the tables where needed. Whoever other
-    /// nodes hold is left alone.
-    pub async fn open(address: &str, synchronous: Synchronous, access: Access) -> Result<Self> {
-        let config = opening::configuration(address)?;
-        let readers = opening::connections(&config, Purpose::Reading, READERS)?;
+/// An open database.
+pub(super) struct Postgres {
+    readers: Pool,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Postgres {
+    /// Opens the database at an address, making and migrating the tables where needed. Clients of other
+    /// nodes are left alone.
+    pub(super) async fn open(
+        address: &str,
+        synchronous: Synchronous,
+        access: Access,
+        writes: Writes,
+        listeners: Listeners,
+    ) -> Result<Self> {
+        let config = configuration(address)?;
+        let readers = connections(&config, Purpose::Reading, READERS)?;
         let mut db = readers.get().await?;
-        opening::migrate(&mut db).await?;
+        migrate(&mut db).await?;
         if access == Access::Server {
-            opening::start(&db).await?;
+            // The first server begins a new history.
+            continue_history(
+                &db,
+                "not exists (select 1 from nodes where lease_until >= millis())",
+            )
+            .await?;
         }
         drop(db);
-
         let id = rand::random();
-        let listeners = Listeners::default();
-        let purpose = Purpose::Writing(id, synchronous);
-        let writer = Writer::new(
+        let writer = Writer {
             id,
-            opening::connections(&config, purpose, 1)?,
-            Arc::clone(&listeners),
-        );
-        let (sender, writes) = mpsc::unbounded_channel();
+            connections: connections(&config, Purpose::Writing(id, synchronous), 1)?,
+            listeners,
+            batch: 0,
+            lost: None,
+        };
+        // On a thread of its own, like SQLite's: nothing else delays it, and its connection's answers
+        // need no other thread to be woken.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let writer = std::thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn(move || runtime.block_on(writer.write_all(writes)))?;
         Ok(Self {
             readers,
-            writer: Mutex::new(Some(sender)),
-            writing: Mutex::new(Some(tokio::spawn(writer.write_all(writes)))),
-            listeners,
-            nodes: Mutex::default(),
+            writer: Mutex::new(Some(writer)),
         })
     }
 
-    /// Runs a write in the writer's next transaction, these rooms being locked, and answers after its
-    /// commit.
-    async fn write<I, T>(
-        &self,
-        rooms: Rooms,
-        input: I,
-        act: impl for<'a> Fn(&'a mut Writing<'_>, &'a I) -> Acting<'a, T> + Send + 'static,
-    ) -> Result<T>
-    where
-        I: Send + Sync + 'static,
-        T: Send + 'static,
-    {
-        self.write_if(None, rooms, input, act).await
-    }
-
-    /// The same for a client, if it stands, and for its user.
-    async fn write_for<I, T>(
-        &self,
-        client: Returning,
-        user: UserId,
-        rooms: Rooms,
-        input: I,
-        act: impl for<'a> Fn(&'a mut Writing<'_>, &'a I) -> Acting<'a, T> + Send + 'static,
-    ) -> Result<T>
-    where
-        I: Send + Sync + 'static,
-        T: Send + 'static,
-    {
-        let by = Some((client, Some(user)));
-        self.write_if(by, rooms, input, act).await
-    }
-
-    async fn write_if<I, T>(
-        &self,
-        by: Option<By>,
-        rooms: Rooms,
-        input: I,
-        act: impl for<'a> Fn(&'a mut Writing<'_>, &'a I) -> Acting<'a, T> + Send + 'static,
-    ) -> Result<T>
-    where
-        I: Send + Sync + 'static,
-        T: Send + 'static,
-    {
-        let (sender, answer) = oneshot::channel();
-        let waiting = Waiting {
-            by,
-            rooms,
-            input,
-            act,
-            done: Err(StoreError::Closed),
-            answer: sender,
-        };
-        {
-            let writer = self.writer.lock();
-            let writer = writer.as_ref().ok_or(StoreError::Closed)?;
-            let sent = writer.send(Box::new(waiting));
-            sent.map_err(|_| StoreError::Closed)?;
-        }
-        answer.await.map_err(|_| StoreError::Closed)?
-    }
-
-    /// Asks one thing.
-    async fn ask<T>(&self, act: impl AsyncFnOnce(&Object) -> Sql<T>) -> Result<T> {
-        let reader = self.readers.get().await?;
-        let done = timeout(DEADLINE, act(&reader)).await;
-        in_time(done, reader)
-    }
-
-    /// Reads several things in one snapshot.
-    async fn read<T>(&self, act: impl AsyncFnOnce(&Transaction<'_>) -> Sql<T>) -> Result<T> {
-        let mut reader = self.readers.get().await?;
-        let done = timeout(DEADLINE, async {
-            let snapshot = reader
-                .build_transaction()
-                .isolation_level(IsolationLevel::RepeatableRead)
-                .read_only(true)
-                .start()
-                .await?;
-            act(&snapshot).await
-        });
-        let done = done.await;
-        in_time(done, reader)
-    }
-
-    /// The rooms that those clients look at which may end with a session.
-    async fn ended_by(&self, session: Option<TokenHash>) -> Result<Rooms> {
-        let Some(session) = session else {
-            return Ok(Rooms::none());
-        };
-        let clients = self.ask(async |db| people::clients_by(db, session).await);
-        clients.await.map(Rooms::of)
-    }
-
-    fn works_by_this(&self, node: NodeId) {
-        let mut nodes = self.nodes.lock();
-        nodes.insert(node);
-    }
-
-    fn own_nodes(&self) -> Vec<i64> {
-        let nodes = self.nodes.lock();
-        nodes.iter().map(|node| node.0).collect()
-    }
-}
-
-/// A connection that does not answer is not used again.
-fn in_time<T>(
-    done: std::result::Result<Sql<T>, tokio::time::error::Elapsed>,
-    reader: Object,
-) -> Result<T> {
-    match done {
-        Ok(done) => Ok(done?),
-        Err(_) => {
-            drop(Object::take(reader));
-            Err(StoreError::failed("the database takes too long"))
-        }
-    }
-}
-
-/// Of a room that whoever asks has made sure of.
-fn there<T>(found: Option<T>) -> Result<T> {
-    found.ok_or(StoreError::failed("there is no such room"))
-}
-
-#[async_trait]
-impl Store for PostgresStore {
-    async fn identity(&self) -> Result<String> {
-        self.ask(async |db| {
-            // A copy has another number.
-            sql::value(
-                db,
+    /// The same for all nodes of a database and as long as it exists. A copy has another oid.
+    pub(super) async fn identity(&self) -> Result<String> {
+        self.read(false, async |tx| {
+            tx.value(
                 "select concat_ws('-', life.identity, d.oid) from life, pg_database d
                  where d.datname = current_database()",
                 &[],
@@ -257,604 +154,578 @@ impl Store for PostgresStore {
         .await
     }
 
-    async fn join(&self, node: NodeId) -> Result<mpsc::Receiver<Change>> {
-        self.renew_lease(node).await?;
-        let (sender, changes) = mpsc::channel(CHANGES_WAITING);
-        self.listeners.lock().insert(node, sender);
-        Ok(changes)
-    }
-
-    async fn renew_lease(&self, node: NodeId) -> Result<()> {
-        self.works_by_this(node);
-        self.write(Rooms::none(), node, |writing, node| {
-            Box::pin(people::renew_lease(writing.db, *node, writing.now))
-        })
-        .await
-    }
-
-    async fn expire(&self, node: NodeId, now: Millis) -> Result<Vec<Left>> {
-        // Time goes by the database's clock; of the caller's counts only how far it is ahead.
-        let ahead = now.0.saturating_sub(Millis::now().0).max(0);
-        let due = self.ask(async |db| people::is_anything_due(db, node, ahead).await);
-        if !due.await? {
-            return Ok(Vec::new());
-        }
-        let dead = self.ask(async |db| people::clients_of_dead(db, node, ahead).await);
-        let rooms = Rooms::of(dead.await?);
-        self.write(rooms, (node, ahead), |writing, (node, ahead)| {
-            let now = Millis(writing.now.0.saturating_add(*ahead));
-            Box::pin(people::expire(writing.db, *node, now))
-        })
-        .await
-    }
-
-    async fn returning(
+    /// Runs statements, in one snapshot if there are several.
+    pub(super) async fn read<T>(
         &self,
-        token: TokenHash,
-        by: Option<TokenHash>,
-    ) -> Result<Option<(Returning, Option<NodeId>)>> {
-        self.read(async |db| people::returning(db, token, by).await)
-            .await
-    }
-
-    async fn arrive(&self, arrival: Arrival) -> Result<Arrived> {
-        self.works_by_this(arrival.node);
-        self.write(Rooms::none(), arrival, |writing, arrival| {
-            Box::pin(people::arrive(writing.db, arrival, writing.now))
-        })
-        .await
-    }
-
-    async fn end(&self, node: NodeId) -> Result<Vec<Left>> {
-        self.write(Rooms::none(), node, |writing, node| {
-            Box::pin(people::end(writing.db, *node, writing.now))
-        })
-        .await
-    }
-
-    async fn leave(&self, clients: Vec<Returning>) -> Result<Vec<Left>> {
-        let rooms = Rooms::of(clients.iter().map(|client| client.client).collect());
-        self.write(rooms, clients, |writing, clients| {
-            Box::pin(people::leave(writing.db, clients, writing.now))
-        })
-        .await
-    }
-
-    async fn enter(
-        &self,
-        client: Returning,
-        user: UserId,
-        target: Target,
-    ) -> Result<(Entered, Moved)> {
-        self.write_for(
-            client,
-            user,
-            rooms::rooms_of(client.client, &target),
-            (client.client, user, target),
-            |writing, (client, user, target)| {
-                Box::pin(rooms::enter(writing, *client, *user, target))
-            },
-        )
-        .await
-    }
-
-    async fn leave_room(&self, client: Returning) -> Result<Moved> {
-        let (by, rooms) = (Some((client, None)), Rooms::of(vec![client.client]));
-        let left = self.write_if(by, rooms, client.client, |writing, client| {
-            Box::pin(rooms::go_out(writing.db, *client, None))
+        snapshot: bool,
+        act: impl AsyncFn(&Tx<'_>) -> Sql<T>,
+    ) -> Result<T> {
+        let mut reader = self.readers.get().await?;
+        let done = timeout(DEADLINE, async {
+            if !snapshot {
+                return act(&Tx::postgres(&reader, Millis(0), History(0))).await;
+            }
+            let snapshot = reader
+                .build_transaction()
+                .isolation_level(IsolationLevel::RepeatableRead)
+                .read_only(true)
+                .start()
+                .await?;
+            act(&Tx::snapshot(&snapshot)).await
         });
-        let left = left.await?;
-        Ok(Moved { came: false, left })
-    }
-
-    async fn keep(
-        &self,
-        token: TokenHash,
-        password: PasswordHash,
-        session: NewSession,
-    ) -> Result<Option<Begun>> {
-        self.write(
-            self.ended_by(session.former).await?,
-            (token, password, session),
-            |writing, (token, password, session)| {
-                let (db, now) = (writing.db, writing.now);
-                Box::pin(people::keep_name(db, *token, password, *session, now))
-            },
-        )
-        .await
-    }
-
-    async fn account(&self, name: &str) -> Result<Option<(User, PasswordHash)>> {
-        let name = GroupName::key_of(name);
-        self.read(async |db| people::account(db, &name).await).await
-    }
-
-    async fn begin_session(
-        &self,
-        user: UserId,
-        password: PasswordHash,
-        new: NewSession,
-    ) -> Result<Option<Begun>> {
-        self.write(
-            self.ended_by(new.former).await?,
-            (user, password, new),
-            |writing, (user, password, new)| {
-                let (db, now) = (writing.db, writing.now);
-                Box::pin(people::sign_in(db, *user, password, *new, now))
-            },
-        )
-        .await
-    }
-
-    async fn session(&self, token: TokenHash) -> Result<Option<Session>> {
-        self.ask(async |db| people::session(db, token).await).await
-    }
-
-    async fn end_session(&self, token: TokenHash) -> Result<Option<Session>> {
-        let rooms = self.ended_by(Some(token)).await?;
-        self.write(rooms, token, |writing, token| {
-            Box::pin(people::end_session(writing.db, *token))
-        })
-        .await
-    }
-
-    async fn change_password(
-        &self,
-        session: TokenHash,
-        was: PasswordHash,
-        password: PasswordHash,
-    ) -> Result<Option<Session>> {
-        self.write(
-            self.ended_by(Some(session)).await?,
-            (session, was, password),
-            |writing, (session, was, password)| {
-                Box::pin(people::change_password(writing.db, *session, was, password))
-            },
-        )
-        .await
-    }
-
-    async fn private_room(&self, client: Returning, user: UserId, name: &str) -> Result<Entered> {
-        self.write_for(
-            client,
-            user,
-            Rooms::none(),
-            (user, name.to_owned()),
-            |writing, (user, name)| {
-                let (db, now) = (writing.db, writing.now);
-                Box::pin(rooms::private_room_with(db, *user, name, now))
-            },
-        )
-        .await
-    }
-
-    async fn rename(
-        &self,
-        client: Returning,
-        user: UserId,
-        name: Option<DisplayName>,
-        namesakes: u32,
-    ) -> Result<Renamed> {
-        self.write_for(
-            client,
-            user,
-            Rooms::none(),
-            (user, name, namesakes),
-            |writing, (user, name, namesakes)| {
-                Box::pin(people::rename(writing, *user, name.as_ref(), *namesakes))
-            },
-        )
-        .await
-    }
-
-    async fn person_called(&self, names: Vec<String>) -> Result<Option<(usize, User)>> {
-        self.read(async |db| people::person_called(db, &names).await)
-            .await
-    }
-
-    async fn pair(&self, room: RoomId) -> Result<Option<[User; 2]>> {
-        self.ask(async |db| rooms::pair(db, room).await).await
-    }
-
-    async fn make_group(&self, client: Returning, maker: UserId, name: GroupName) -> Result<bool> {
-        self.write_for(
-            client,
-            maker,
-            Rooms::none(),
-            (maker, name),
-            |writing, (maker, name)| {
-                Box::pin(rooms::make_group(writing.db, *maker, name, writing.now))
-            },
-        )
-        .await
-    }
-
-    async fn post(&self, new: Post) -> Result<Posted> {
-        let (client, author, room) = (new.client, new.author, Rooms::one(new.room));
-        self.write_for(client, author, room, new, |writing, new| {
-            Box::pin(rooms::post(writing, new))
-        })
-        .await
-    }
-
-    async fn known(&self, author: UserId, key: Uuid) -> Result<Option<(Message, Room)>> {
-        self.read(async |db| {
-            let Some(message) = rooms::known(db, author, key).await? else {
-                return Ok(None);
-            };
-            let room = rooms::room(db, author, message.room).await?;
-            Ok(room.map(|room| (message, room)))
-        })
-        .await
-    }
-
-    async fn open_message(
-        &self,
-        user: UserId,
-        room: RoomId,
-        message: MessageId,
-        limit: usize,
-    ) -> Result<Option<(Message, Vec<(Emoji, String)>)>> {
-        self.read(async |db| rooms::open_message(db, user, room, message, limit).await)
-            .await
-    }
-
-    async fn amend(&self, change: Amend) -> Result<Amended> {
-        let (client, author, room) = (change.client, change.author, Rooms::one(change.room));
-        self.write_for(client, author, room, change, |writing, change| {
-            Box::pin(rooms::amend(writing, change))
-        })
-        .await
-    }
-
-    async fn react(&self, reaction: React) -> Result<Reacted> {
-        let (client, user, room) = (reaction.client, reaction.user, Rooms::one(reaction.room));
-        self.write_for(client, user, room, reaction, |writing, reaction| {
-            Box::pin(rooms::react(writing, reaction))
-        })
-        .await
-    }
-
-    async fn reactions_of(
-        &self,
-        user: UserId,
-        room: RoomId,
-        first: MessageId,
-        last: MessageId,
-        limit: usize,
-    ) -> Result<Vec<(MessageId, Emoji)>> {
-        self.ask(async |db| rooms::reactions_of(db, user, room, (first, last), limit).await)
-            .await
-    }
-
-    async fn standing(&self, user: UserId) -> Result<Standing> {
-        self.ask(async |db| moderation::standing(db, user).await)
-            .await
-    }
-
-    async fn strays(&self, clients: Vec<Returning>) -> Result<Vec<ClientId>> {
-        self.ask(async |db| moderation::strays(db, &clients).await)
-            .await
-    }
-
-    async fn banned(&self, users: Vec<UserId>) -> Result<Vec<UserId>> {
-        self.ask(async |db| moderation::banned(db, &users).await)
-            .await
-    }
-
-    async fn add_admin_link(&self, token: TokenHash) -> Result<()> {
-        self.write(Rooms::none(), token, |writing, token| {
-            Box::pin(moderation::add_admin_link(writing.db, *token, writing.now))
-        })
-        .await
-    }
-
-    async fn is_admin_link(&self, token: TokenHash) -> Result<bool> {
-        self.ask(async |db| moderation::is_admin_link(db, token).await)
-            .await
-    }
-
-    async fn become_moderator(&self, link: TokenHash, user: UserId) -> Result<bool> {
-        self.write(Rooms::none(), (link, user), |writing, (link, user)| {
-            let (db, now) = (writing.db, writing.now);
-            Box::pin(moderation::become_moderator(db, *link, *user, now))
-        })
-        .await
-    }
-
-    async fn arrive_as_moderator(
-        &self,
-        link: TokenHash,
-        spare: NewUser,
-        password: PasswordHash,
-        session: NewSession,
-    ) -> Result<Option<Begun>> {
-        self.write(
-            Rooms::none(),
-            (link, spare, password, session),
-            |writing, (link, spare, password, session)| {
-                let (db, now) = (writing.db, writing.now);
-                Box::pin(people::arrive_as_moderator(
-                    db, *link, spare, password, *session, now,
-                ))
-            },
-        )
-        .await
-    }
-
-    async fn end_moderator(&self, name: &str) -> Result<bool> {
-        self.write(Rooms::none(), name.to_owned(), |writing, name| {
-            Box::pin(moderation::end_moderator(writing.db, name, writing.now))
-        })
-        .await
-    }
-
-    async fn moderate(&self, moderation: Moderation) -> Result<Moderated> {
-        let rooms = match &moderation.deed {
-            // Those that the clients look at which end with it.
-            Deed::Ban { name, .. } => {
-                let clients = self.ask(async |db| people::clients_of(db, name).await);
-                Rooms::of(clients.await?)
-            }
-            deed => moderation::room_of(deed).map_or_else(Rooms::none, Rooms::one),
-        };
-        let (client, by) = (moderation.client, moderation.by);
-        self.write_for(client, by, rooms, moderation, |writing, moderation| {
-            Box::pin(moderation::moderate(writing, moderation))
-        })
-        .await
-    }
-
-    async fn group_records(
-        &self,
-        beginning: &str,
-        after: &str,
-        limit: usize,
-    ) -> Result<Vec<GroupRecord>> {
-        self.read(async |db| moderation::group_records(db, beginning, after, limit).await)
-            .await
-    }
-
-    async fn group_record(&self, room: RoomId) -> Result<Option<GroupRecord>> {
-        self.ask(async |db| moderation::group_record(db, room).await)
-            .await
-    }
-
-    async fn person_records(
-        &self,
-        beginning: &str,
-        after: &str,
-        limit: usize,
-    ) -> Result<Vec<PersonRecord>> {
-        self.read(async |db| moderation::person_records(db, beginning, after, limit).await)
-            .await
-    }
-
-    async fn message_records(&self, search: Search) -> Result<FoundMessages> {
-        self.read(async |db| moderation::message_records(db, &search).await)
-            .await
-    }
-
-    async fn deeds(&self, before: i64, limit: usize) -> Result<Vec<DeedRecord>> {
-        self.ask(async |db| moderation::deeds(db, before, limit).await)
-            .await
-    }
-
-    async fn mark_read(&self, reads: Vec<(Returning, UserId, RoomId, MessageId)>) -> Result<()> {
-        // Locked, so that what is written meanwhile is counted by one or the other.
-        let rooms = Rooms {
-            ids: reads.iter().map(|(_, _, room, _)| *room).collect(),
-            ..Rooms::none()
-        };
-        self.write(rooms, reads, |writing, reads| {
-            let db = writing.db;
-            Box::pin(async move {
-                let by = |read: &(Returning, UserId, _, _)| Some((read.0, Some(read.1)));
-                let clients: Vec<_> = reads.iter().map(by).collect();
-                let standing = people::who_stand(db, &clients).await?;
-                for (n, (_, user, room, upto)) in reads.iter().enumerate() {
-                    if standing.contains(&n) {
-                        rooms::mark_read(db, *user, *room, *upto).await?;
-                    }
-                }
-                Ok(())
-            })
-        })
-        .await
-    }
-
-    async fn groups(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Room>> {
-        self.read(async |db| rooms::groups(db, user, limit).await)
-            .await
-    }
-
-    async fn busiest_groups(&self, limit: usize) -> Result<Vec<Busy>> {
-        self.ask(async |db| {
-            sql::all(
-                db,
-                "select id, name, people from rooms
-                 where kind = 'group' and restricted_at is null and removed_at is null
-                 order by people desc, name_key limit $1",
-                &[&(limit as i64)],
-                rooms::busy,
-            )
-            .await
-        })
-        .await
-    }
-
-    async fn find_groups(&self, beginning: &str, limit: usize) -> Result<Vec<Busy>> {
-        let beginning = sought(&GroupName::key_of(beginning));
-        self.ask(async |db| {
-            sql::all(
-                db,
-                "select id, name, people from rooms
-                 where name_key >= $1 and name_key < $2
-                 and restricted_at is null and removed_at is null
-                 order by name_key limit $3",
-                &[&beginning, &end_of(&beginning), &(limit as i64)],
-                rooms::busy,
-            )
-            .await
-        })
-        .await
-    }
-
-    async fn group(&self, name: &str, me: Option<UserId>) -> Result<Option<Room>> {
-        self.ask(async |db| rooms::group(db, me, name).await).await
-    }
-
-    async fn versions(&self, rooms: Vec<RoomId>) -> Result<Vec<Version>> {
-        let rooms: Vec<i64> = rooms.into_iter().map(|room| room.0).collect();
-        self.ask(async |db| {
-            sql::all(
-                db,
-                "select id, history, version from rooms where id = any($1)",
-                &[&rooms],
-                rooms::version_in,
-            )
-            .await
-        })
-        .await
-    }
-
-    async fn newest(&self, room: RoomId) -> Result<Page> {
-        let page = self.read(async |db| rooms::page(db, room, i64::MAX).await);
-        there(page.await?)
-    }
-
-    async fn older(&self, room: RoomId, before: MessageId) -> Result<Page> {
-        let page = self.read(async |db| rooms::page(db, room, before.0).await);
-        there(page.await?)
-    }
-
-    async fn changed_among(
-        &self,
-        room: RoomId,
-        first: MessageId,
-        last: MessageId,
-        after: u64,
-    ) -> Result<Page> {
-        let page = self.read(async |db| rooms::changed_among(db, room, (first, last), after).await);
-        there(page.await?)
-    }
-
-    async fn worded_since(&self, room: RoomId, after: u64) -> Result<(Vec<Message>, Version)> {
-        let found = self.read(async |db| rooms::worded_since(db, room, after).await);
-        there(found.await?)
-    }
-
-    async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp> {
-        let found = self.read(async |db| rooms::catch_up(db, room, after).await);
-        there(found.await?)
-    }
-
-    async fn people_online(&self, limit: usize) -> Result<(Vec<Person>, u64)> {
-        self.read(async |db| people::online(db, limit).await).await
-    }
-
-    async fn people_in(&self, room: RoomId, limit: usize) -> Result<(Vec<Person>, u64)> {
-        self.read(async |db| people::people_in(db, room, limit).await)
-            .await
-    }
-
-    async fn people_of(&self, me: UserId, limit: usize) -> Result<Vec<Person>> {
-        self.ask(async |db| people::people_of(db, me, limit).await)
-            .await
-    }
-
-    async fn find_people(&self, beginning: &str, limit: usize) -> Result<Vec<Person>> {
-        self.read(async |db| people::find_people(db, beginning, limit).await)
-            .await
-    }
-
-    async fn add_users(&self, users: Vec<NewUser>) -> Result<u64> {
-        self.write(Rooms::none(), users, |writing, users| {
-            let db = writing.db;
-            Box::pin(async move { Ok(people::add_users(db, users).await?.len() as u64) })
-        })
-        .await
-    }
-
-    async fn census(&self) -> Result<Census> {
-        let mut db = self.readers.get().await?;
-        let counting = db.transaction().await?;
-        // However much there is to count.
-        counting
-            .batch_execute("set local statement_timeout = 0")
-            .await?;
-        let counted = sql::one(
-            &counting,
-            "select (select count(*) from users),
-                (select count(*) from rooms where kind = 'private'),
-                (select count(*) from messages)",
-            &[],
-            |row| {
-                Ok(Census {
-                    users: count(row, 0)?,
-                    private_rooms: count(row, 1)?,
-                    messages: count(row, 2)?,
-                })
-            },
-        );
-        counted
-            .await?
-            .ok_or(StoreError::failed("it counted nothing"))
-    }
-
-    async fn reset(&self) -> Result<()> {
-        let mut db = self.readers.get().await?;
-        let resetting = db.transaction().await?;
-        // However much there is to delete.
-        resetting
-            .batch_execute("set local statement_timeout = 0; lock table nodes in exclusive mode")
-            .await?;
-        let others: bool = sql::value(
-            &resetting,
-            "select exists (select 1 from nodes where lease_until >= millis() and id <> all($1))",
-            &[&self.own_nodes()],
-        )
-        .await?;
-        if others {
-            return Err(StoreError::InUse("this database".to_owned()));
-        }
-        resetting
-            .batch_execute(
-                "truncate messages, reactions, users_subscribed, clients_active, room_histories,
-                    rooms, clients, sessions, users",
-            )
-            .await?;
-        resetting.batch_execute(opening::DEFAULT_GROUPS).await?;
-        resetting.commit().await?;
-        Ok(())
-    }
-
-    async fn check(&self) -> Result<()> {
-        self.ask(async |db| sql::run(db, "select 1 from life", &[]).await)
-            .await?;
-        self.write(Rooms::none(), (), |_, ()| Box::pin(async { Ok(()) }))
-            .await
-    }
-
-    async fn close(&self) {
-        let nodes = self.own_nodes();
-        if !nodes.is_empty() {
-            // Else their leases run out.
-            let ended = self.write(Rooms::none(), nodes, |writing, nodes| {
-                Box::pin(people::end_nodes(writing.db, nodes, writing.now))
-            });
-            if let Err(error) = ended.await
-                && !matches!(error, StoreError::Closed)
-            {
-                tracing::warn!(%error, "could not take leave of the database");
+        match done.await {
+            Ok(done) => Ok(done?),
+            Err(_) => {
+                // A connection that does not answer is not used again.
+                drop(Object::take(reader));
+                Err(too_slow())
             }
         }
-        self.writer.lock().take();
-        let writing = self.writing.lock().take();
-        if let Some(writing) = writing {
-            let _ = writing.await;
+    }
+
+    /// Succeeds if the database can be read.
+    pub(super) async fn check(&self) -> Result<()> {
+        let life = self.read(false, async |tx| tx.run("select 1 from life", &[]).await);
+        life.await.map(|_| ())
+    }
+
+    /// Closes every connection, after the writer has nothing more to write.
+    pub(super) async fn close(&self) {
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
+            let _ = tokio::task::spawn_blocking(|| writer.join()).await;
         }
         self.readers.close();
-        self.listeners.lock().clear();
     }
+
+    /// Runs an act that counts or deletes everything in a transaction of its own, however long it takes.
+    pub(super) async fn at_length<T>(&self, act: impl AsyncFn(&Tx<'_>) -> Sql<T>) -> Result<T> {
+        let mut reader = self.readers.get().await?;
+        let transaction = reader.transaction().await?;
+        transaction
+            .batch_execute("set local statement_timeout = 0")
+            .await?;
+        let done = act(&Tx::snapshot(&transaction)).await?;
+        transaction.commit().await?;
+        Ok(done)
+    }
+}
+
+/// What an address says. It is not repeated in errors, since it may hold a password.
+pub(super) fn configuration(address: &str) -> Result<Config> {
+    let mut config: Config = address.parse().map_err(|_| {
+        StoreError::Address(
+            "the address of the PostgreSQL database cannot be read; it is like \
+             postgres://user:password@host:5432/name, with %40 for an @ in the password"
+                .to_owned(),
+        )
+    })?;
+    config.tcp_user_timeout(UNANSWERED);
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT);
+    }
+    Ok(config)
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose {
+    Reading,
+    /// By the writer with this id.
+    Writing(i64, Synchronous),
+}
+
+/// At most so many connections.
+pub(super) fn connections(config: &Config, purpose: Purpose, most: usize) -> Result<Pool> {
+    let mut config = config.clone();
+    config.application_name(match purpose {
+        Purpose::Reading => "overwire".to_owned(),
+        Purpose::Writing(writer, _) => format!("overwire writer {writer}"),
+    });
+    let recycling = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
+    Pool::builder(Manager::from_config(config, NoTls, recycling))
+        .max_size(most)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(WAIT))
+        .create_timeout(Some(CONNECT))
+        .post_create(Hook::async_fn(move |db, _| {
+            Box::pin(async move { begin(db, purpose).await.map_err(HookError::Backend) })
+        }))
+        .build()
+        .map_err(|error| StoreError::Database(error.into()))
+}
+
+type Asked<T> = std::result::Result<T, tokio_postgres::Error>;
+
+/// A connection begins. What is left of a writer's former one ends first: it may hold locks, and what
+/// became of its last commit must be settled.
+async fn begin(db: &Client, purpose: Purpose) -> Asked<()> {
+    let synchronous = match purpose {
+        Purpose::Writing(_, Synchronous::Normal) => "off",
+        Purpose::Reading | Purpose::Writing(_, Synchronous::Full) => "on",
+    };
+    // A transaction lies idle only if its node is frozen or cannot be reached, and holds rooms that other
+    // nodes wait for: it is ended before their own deadline.
+    db.batch_execute(&format!(
+        "set synchronous_commit = {synchronous}; set client_min_messages = warning;
+         set statement_timeout = '10s';
+         set idle_in_transaction_session_timeout = '5s'"
+    ))
+    .await?;
+    if let Purpose::Writing(..) = purpose {
+        // The rows of writers that were killed are of no use after a day.
+        db.batch_execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where application_name = current_setting('application_name')
+             and usename = current_user and pid <> pg_backend_pid();
+             delete from writers where seen_at < millis() - 86400000",
+        )
+        .await?;
+        continue_history(db, "false").await?;
+    }
+    Ok(())
+}
+
+/// Begins a new history if the last one belongs to another life of this database, which may have gone on
+/// elsewhere; and under this condition.
+pub(super) async fn continue_history(db: &Client, or_where: &str) -> Asked<()> {
+    // A server that was started again, be it another machine's, may have been put back to an earlier
+    // moment. A restored dump has other tables; a copy is another database.
+    db.batch_execute(&format!(
+        "update life set history = {}, mark = now.mark
+         from (select concat_ws(' ', extract(epoch from pg_postmaster_start_time()), d.oid,
+                'rooms'::regclass::oid) as mark
+            from pg_database d where d.datname = current_database()) now
+         where life.mark <> now.mark or {or_where}",
+        History::random().0
+    ))
+    .await
+}
+
+/// Makes what is missing, while others that want the same wait.
+pub(super) async fn migrate(db: &mut Object) -> Result<()> {
+    let known = NEWEST;
+    let migration = db.transaction().await?;
+    migration
+        .batch_execute("set local statement_timeout = 0")
+        .await?;
+    let lock = "select pg_advisory_xact_lock($1)";
+    migration.query_one(lock, &[&MIGRATING]).await?;
+    migration
+        .batch_execute("create table if not exists schema_version (version bigint not null)")
+        .await?;
+    let found = migration
+        .query_opt("select version from schema_version", &[])
+        .await?;
+    let found: i64 = found.map_or(Ok(0), |row| row.try_get(0))?;
+    if found > known {
+        return Err(StoreError::TooNew { found, known });
+    }
+    if found == known {
+        return Ok(());
+    }
+    let row = migration
+        .query_one(
+            "select current_setting('server_version_num')::int, current_setting('server_encoding')",
+            &[],
+        )
+        .await?;
+    let (version, encoding): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+    if version < OLDEST || encoding != "UTF8" {
+        return Err(StoreError::Address(format!(
+            "the chat needs PostgreSQL 14 or later and a database whose encoding is UTF8; this is \
+             {} with {encoding}",
+            version / 10_000
+        )));
+    }
+    for sql in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        migration.batch_execute(sql).await?;
+    }
+    migration
+        .batch_execute(&format!(
+            "delete from schema_version; insert into schema_version (version) values ({known})"
+        ))
+        .await?;
+    migration.commit().await?;
+    Ok(())
+}
+
+/// How a transaction went.
+enum Fate {
+    /// These of its writes collided with other nodes' and were undone.
+    Committed { again: Vec<usize> },
+    /// Nothing of it is left; it may be repeated.
+    Undone(StoreError),
+    /// The database cannot be reached, or it is not known yet whether it was committed.
+    Failed(StoreError),
+}
+
+struct Writer {
+    /// The id of its row.
+    id: i64,
+    /// Of one connection.
+    connections: Pool,
+    listeners: Listeners,
+    /// The number of its last transaction.
+    batch: i64,
+    /// The changes of a transaction of which it is not known whether it was committed.
+    lost: Option<Changes>,
+}
+
+impl Writer {
+    /// The writer's life, until nobody can write any more.
+    async fn write_all(mut self, mut writes: Writes) {
+        let mut batch = Vec::new();
+        while writes.recv_many(&mut batch, GROUP_COMMIT).await > 0 {
+            let waiting = std::mem::take(&mut batch);
+            for write in self.together(waiting).await {
+                self.alone(write).await;
+            }
+        }
+        self.end().await;
+    }
+
+    /// Writes a batch. Returns the writes to be repeated by themselves.
+    async fn together(&mut self, mut batch: Vec<Box<dyn Write>>) -> Vec<Box<dyn Write>> {
+        match self.transact(&mut batch).await {
+            Fate::Committed { again } => {
+                let mut left = Vec::new();
+                for (n, write) in batch.into_iter().enumerate() {
+                    match again.contains(&n) {
+                        true => left.push(write),
+                        false => write.answer(None),
+                    }
+                }
+                left
+            }
+            Fate::Undone(_) => batch,
+            Fate::Failed(error) => {
+                fail_all(batch, error);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Writes one write, several times if it collides with other nodes'.
+    async fn alone(&mut self, write: Box<dyn Write>) {
+        let mut one = vec![write];
+        let mut failure = StoreError::failed("other servers were in the way");
+        for _ in 0..ATTEMPTS {
+            match self.transact(&mut one).await {
+                Fate::Committed { again } if again.is_empty() => {
+                    one.into_iter().for_each(|write| write.answer(None));
+                    return;
+                }
+                Fate::Committed { .. } => {}
+                Fate::Undone(error) => failure = error,
+                Fate::Failed(error) => {
+                    failure = error;
+                    break;
+                }
+            }
+        }
+        fail_all(one, failure);
+    }
+
+    /// Runs these writes in one transaction, and sends out their changes once it is committed.
+    async fn transact(&mut self, batch: &mut [Box<dyn Write>]) -> Fate {
+        let db = match self.connection().await {
+            Ok(db) => db,
+            Err(error) => return Fate::Failed(error),
+        };
+        self.batch += 1;
+        let number = self.batch;
+        let prepared = timeout(DEADLINE, prepare(&db, self.id, number, batch)).await;
+        let (again, changes) = match prepared {
+            Ok(Ok(prepared)) => prepared,
+            Ok(Err(failure)) => {
+                let is_refusal =
+                    matches!(&failure, Failure::Postgres(error) if error.code().is_some());
+                if !(is_refusal && db.batch_execute("rollback").await.is_ok()) {
+                    drop(Object::take(db));
+                }
+                return Fate::Undone(failure.into());
+            }
+            Err(_) => {
+                drop(Object::take(db));
+                return Fate::Failed(too_slow());
+            }
+        };
+        let committed = timeout(DEADLINE, db.batch_execute("commit")).await;
+        match committed {
+            Ok(Ok(())) => {}
+            // Whatever is said instead: the row tells for certain.
+            lost => {
+                drop(Object::take(db));
+                self.lost = Some(changes);
+                tracing::warn!("the answer to a commit was lost");
+                return match self.settle().await {
+                    Ok(true) => Fate::Committed { again },
+                    Ok(false) => Fate::Undone(match lost {
+                        Ok(Err(error)) => error.into(),
+                        _ => too_slow(),
+                    }),
+                    Err(error) => Fate::Failed(error),
+                };
+            }
+        }
+        self.send_out(changes).await;
+        Fate::Committed { again }
+    }
+
+    /// A connection, once it is known what became of everything before.
+    async fn connection(&mut self) -> Result<Object> {
+        if self.lost.is_some() {
+            self.settle().await?;
+        }
+        Ok(self.connections.get().await?)
+    }
+
+    /// Learns whether the transaction was committed whose answer was lost, and if so, sends out its
+    /// changes.
+    async fn settle(&mut self) -> Result<bool> {
+        let db = self.connections.get().await?;
+        // Waits for the one that was cut off, if it has not ended yet.
+        let sql = "select batch from writers where id = $1 for update";
+        let stored = match timeout(DEADLINE, db.query_opt(sql, &[&self.id])).await {
+            Ok(stored) => stored?,
+            Err(_) => {
+                drop(Object::take(db));
+                return Err(too_slow());
+            }
+        };
+        let stored: Option<i64> = stored.map(|row| row.try_get(0)).transpose()?;
+        let committed = stored == Some(self.batch);
+        if let Some(changes) = self.lost.take()
+            && committed
+        {
+            self.send_out(changes).await;
+        }
+        Ok(committed)
+    }
+
+    async fn send_out(&self, changes: Changes) {
+        for (node, change) in changes {
+            let listener = self.listeners.lock().get(&node).cloned();
+            if let Some(listener) = listener {
+                // A node that has stopped listening has nobody to show it to.
+                let _ = listener.send(change).await;
+            }
+        }
+    }
+
+    /// Nobody asks for its row any more.
+    async fn end(mut self) {
+        if self.batch == 0 {
+            return;
+        }
+        let ended = async {
+            let db = self.connection().await?;
+            db.execute("delete from writers where id = $1", &[&self.id])
+                .await?;
+            Ok::<_, StoreError>(())
+        };
+        if let Ok(Err(error)) = timeout(DEADLINE, ended).await {
+            tracing::warn!(%error, "could not delete the writer's row");
+        }
+    }
+}
+
+/// Everything up to the commit. Returns the writes to be repeated, and the changes of the others.
+async fn prepare(
+    db: &Object,
+    writer: i64,
+    number: i64,
+    batch: &mut [Box<dyn Write>],
+) -> Sql<(Vec<usize>, Changes)> {
+    let begin = format!(
+        "begin; insert into writers (id, batch, seen_at) values ({writer}, {number}, millis())
+         on conflict (id) do update set batch = excluded.batch, seen_at = excluded.seen_at"
+    );
+    // All is on its way before the first is answered.
+    let ((), (connected, now, history)) =
+        tokio::try_join!(biased; async { Ok(db.batch_execute(&begin).await?) }, lock(db, batch))?;
+    let tx = Tx::postgres(db, now, history);
+    let mut again = Vec::new();
+    let mut savepoint = "savepoint act";
+    for (n, write) in batch.iter_mut().enumerate() {
+        if write.locks().client.is_some() && !connected.contains(&n) {
+            write.fail(StoreError::Gone);
+            continue;
+        }
+        let kept = tx.changes();
+        let (_, done) = tokio::join!(biased; db.batch_execute(savepoint), write.run(&tx));
+        savepoint = "release act; savepoint act";
+        let Err(failure) = done else { continue };
+        tx.undo_changes(kept);
+        // Fails as well where the connection has ended, and with it the batch.
+        db.batch_execute("rollback to act").await?;
+        match is_collision(&failure) {
+            true => again.push(n),
+            false => write.fail(failure.into()),
+        }
+    }
+    Ok((again, tx.into_changes()))
+}
+
+const LOCK_ROOMS: &str = "select 1 from rooms where id in (
+        select unnest($1::bigint[])
+        union select room_id from clients_active where client_id = any($2)
+        union select id from rooms where name_key = any($3))
+    order by id for no key update";
+const ROOMS_OF_PEOPLE: &str = "select a.room_id from clients c
+    join clients_active a on a.client_id = c.id
+    where c.left_at is null and c.user_id in (
+        select user_id from sessions where token_hash = any($1)
+        union select id from users where name = any($2))";
+const LOCK_CLIENTS: &str = "select w.n
+    from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
+        as w (n, client, visit, user_id)
+    join clients c on c.id = w.client
+    where c.visit = w.visit and c.left_at is null and c.user_id = coalesce(w.user_id, c.user_id)
+    order by c.id for share of c";
+const NOW: &str = "select millis(), life.history from life";
+
+/// Locks the rooms of a batch, in one order for all nodes, and then its clients. Returns the writes
+/// whose clients are connected, the moment by which all that was locked, and the history.
+async fn lock(db: &Object, batch: &[Box<dyn Write>]) -> Sql<(HashSet<usize>, Millis, History)> {
+    // What is prepared goes out at once, and so in this order.
+    for sql in [LOCK_ROOMS, LOCK_CLIENTS, NOW] {
+        db.prepare_cached(sql).await?;
+    }
+    let all = || batch.iter().map(|write| write.locks());
+    let mut ids: Vec<i64> = all()
+        .flat_map(|locks| &locks.rooms)
+        .map(|id| id.0)
+        .collect();
+    let of: Vec<i64> = all()
+        .flat_map(|locks| &locks.rooms_of)
+        .map(|id| id.0)
+        .collect();
+    let groups: Vec<&String> = all().flat_map(|locks| &locks.groups).collect();
+    let sessions = all().flat_map(|locks| &locks.rooms_of_sessions);
+    let sessions: Vec<&[u8]> = sessions.map(|token| &token.0[..]).collect();
+    let users: Vec<&String> = all().flat_map(|locks| &locks.rooms_of_users).collect();
+    if !sessions.is_empty() || !users.is_empty() {
+        let statement = db.prepare_cached(ROOMS_OF_PEOPLE).await?;
+        for row in db.query(&statement, &[&sessions, &users]).await? {
+            ids.push(row.try_get(0)?);
+        }
+    }
+    let rooms = async {
+        if ids.is_empty() && of.is_empty() && groups.is_empty() {
+            return Ok(0);
+        }
+        let statement = db.prepare_cached(LOCK_ROOMS).await?;
+        Ok(db.execute(&statement, &[&ids, &of, &groups]).await?)
+    };
+    let now = async {
+        let row = db.query_one(&db.prepare_cached(NOW).await?, &[]).await?;
+        let history = u32::try_from(row.try_get::<_, i64>(1)?).unwrap_or(u32::MAX);
+        Ok((Millis(row.try_get(0)?), History(history)))
+    };
+    let (_, connected, (now, history)) =
+        tokio::try_join!(biased; rooms, lock_clients(db, all()), now)?;
+    Ok((connected, now, history))
+}
+
+/// Which of these writes' clients are connected. They stay so until the commit: whatever ends one, or
+/// takes it over, waits.
+async fn lock_clients<'a>(
+    db: &Object,
+    all: impl Iterator<Item = &'a Locks>,
+) -> Sql<HashSet<usize>> {
+    let (mut places, mut ids, mut visits, mut users) = (vec![], vec![], vec![], vec![]);
+    for (n, locks) in all.enumerate() {
+        if let Some((ClientRef { client, visit }, user)) = locks.client {
+            places.push(n as i64);
+            ids.push(client.0);
+            visits.push(visit);
+            users.push(user.map(|UserId(user)| user));
+        }
+    }
+    if places.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let statement = db.prepare_cached(LOCK_CLIENTS).await?;
+    let rows = db
+        .query(&statement, &[&places, &ids, &visits, &users])
+        .await?;
+    let mut connected = HashSet::new();
+    for row in rows {
+        connected.extend(usize::try_from(row.try_get::<_, i64>(0)?));
+    }
+    Ok(connected)
+}
+
+/// Until the commit no other node gives a name.
+pub(super) async fn lock_names(tx: &Tx<'_>) -> Sql<()> {
+    let lock = "select pg_advisory_xact_lock($1)";
+    tx.run(lock, &[&NAMING]).await.map(|_| ())
+}
+
+/// Whether a write failed for what another node has done meanwhile, which it sees when it is repeated: a
+/// row that it was first to make, one that it deleted, or two that waited for each other.
+fn is_collision(failure: &Failure) -> bool {
+    let Failure::Postgres(error) = failure else {
+        return false;
+    };
+    [
+        SqlState::UNIQUE_VIOLATION,
+        SqlState::FOREIGN_KEY_VIOLATION,
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::T_R_SERIALIZATION_FAILURE,
+    ]
+    .iter()
+    .any(|code| error.code() == Some(code))
+}
+
+/// All rows of a statement, which is prepared once on each connection.
+pub(super) async fn all<T>(
+    db: &impl GenericClient,
+    sql: &str,
+    values: Values<'_>,
+    read: impl Fn(&Row<'_>) -> Sql<T>,
+) -> Sql<Vec<T>> {
+    let statement = db.prepare_cached(sql).await?;
+    let params: Vec<Param<'_>> = values.iter().map(|value| value.param()).collect();
+    let rows = db.query(&statement, &refer(&params)).await?;
+    rows.iter().map(|row| read(&Row::Postgres(row))).collect()
+}
+
+/// Runs a statement. Returns how many rows it changed.
+pub(super) async fn run(db: &impl GenericClient, sql: &str, values: Values<'_>) -> Sql<u64> {
+    let statement = db.prepare_cached(sql).await?;
+    let params: Vec<Param<'_>> = values.iter().map(|value| value.param()).collect();
+    Ok(db.execute(&statement, &refer(&params)).await?)
+}
+
+fn refer<'a>(params: &'a [Param<'_>]) -> Vec<&'a (dyn ToSql + Sync)> {
+    params.iter().map(|param| param as _).collect()
+}
+
+impl ToSql for Param<'_> {
+    fn to_sql(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> std::result::Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        match self {
+            Self::Null => Ok(IsNull::Yes),
+            Self::Int(number) => number.to_sql_checked(kind, out),
+            Self::Bool(flag) => flag.to_sql_checked(kind, out),
+            Self::Text(text) => text.to_sql_checked(kind, out),
+            Self::Bytes(bytes) => bytes.to_sql_checked(kind, out),
+            Self::Uuid(uuid) => uuid.to_sql_checked(kind, out),
+            Self::Ints(numbers) => numbers.to_sql_checked(kind, out),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
 }

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use overwire::model::{
-    DisplayName, Emoji, GroupName, MessageId, MessageText, Millis, NewUser, NodeId, PasswordHash,
-    ResumeToken, RoomId, Target, TokenHash, User, Version,
+    ClientRef, DisplayName, Emoji, GroupName, MessageId, MessageText, Millis, NewUser, NodeId,
+    PasswordHash, ResumeToken, RoomId, Target, TokenHash, User, Version,
 };
-use overwire::moderation::{Deed, Moderated, Moderation};
+use overwire::moderation::{Moderated, Moderation, ModeratorAction};
 use overwire::store::moving::{self, MoveError, Moved};
 use overwire::store::{
     self, Access, Address, Amend, Amended, Arrival, Arrived, CatchUp, Entered, NewSession, Post,
-    Posted, React, Reacted, Renamed, Returning, Store, StoreError, Synchronous,
+    Posted, React, Reacted, Renamed, Store, StoreError, Synchronous,
 };
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -68,7 +68,7 @@ impl Files {
     }
 }
 
-async fn open(address: &str) -> Arc<dyn Store> {
+async fn open(address: &str) -> Arc<Store> {
     store::open(address, Synchronous::Full, Access::Server)
         .await
         .unwrap()
@@ -91,12 +91,12 @@ fn emoji(text: &str) -> Emoji {
 
 /// Somebody who has arrived.
 struct Somebody {
-    client: Returning,
+    client: ClientRef,
     user: User,
     token: TokenHash,
 }
 
-async fn arrive(store: &dyn Store, name: &str, resume: Option<(Returning, TokenHash)>) -> Somebody {
+async fn arrive(store: &Store, name: &str, resume: Option<(ClientRef, TokenHash)>) -> Somebody {
     let token = resume.map_or_else(token, |(_, token)| token);
     let arrival = Arrival {
         node: NODE,
@@ -115,13 +115,13 @@ async fn arrive(store: &dyn Store, name: &str, resume: Option<(Returning, TokenH
     }
 }
 
-async fn come_back(store: &dyn Store, who: &Somebody) -> Somebody {
-    let back = store.returning(who.token, None).await.unwrap();
+async fn come_back(store: &Store, who: &Somebody) -> Somebody {
+    let back = store.client_by_token(who.token, None).await.unwrap();
     let (back, _) = back.expect("a client that is known");
     arrive(store, "nobody", Some((back, who.token))).await
 }
 
-async fn enter(store: &dyn Store, who: &Somebody, target: Target) -> RoomId {
+async fn enter(store: &Store, who: &Somebody, target: Target) -> RoomId {
     let entered = store.enter(who.client, who.user.id, target);
     match entered.await.unwrap().0 {
         Entered::Room(room) => room.id,
@@ -129,7 +129,7 @@ async fn enter(store: &dyn Store, who: &Somebody, target: Target) -> RoomId {
     }
 }
 
-async fn group(store: &dyn Store, maker: &Somebody, name: &str) -> RoomId {
+async fn group(store: &Store, maker: &Somebody, name: &str) -> RoomId {
     let new = GroupName::new(name).unwrap();
     let made = store.make_group(maker.client, maker.user.id, new);
     assert!(made.await.unwrap());
@@ -137,7 +137,7 @@ async fn group(store: &dyn Store, maker: &Somebody, name: &str) -> RoomId {
 }
 
 async fn try_to_post(
-    store: &dyn Store,
+    store: &Store,
     author: &Somebody,
     room: RoomId,
     text: &str,
@@ -154,14 +154,14 @@ async fn try_to_post(
     store.post(post).await.unwrap()
 }
 
-async fn post(store: &dyn Store, author: &Somebody, room: RoomId, text: &str) -> MessageId {
+async fn post(store: &Store, author: &Somebody, room: RoomId, text: &str) -> MessageId {
     match try_to_post(store, author, room, text, None).await {
         Posted::New(message) => message.id,
         other => panic!("{other:?}"),
     }
 }
 
-async fn amend(store: &dyn Store, who: &Somebody, room: RoomId, id: MessageId, text: Option<&str>) {
+async fn amend(store: &Store, who: &Somebody, room: RoomId, id: MessageId, text: Option<&str>) {
     let amend = Amend {
         node: NODE,
         client: who.client,
@@ -174,12 +174,12 @@ async fn amend(store: &dyn Store, who: &Somebody, room: RoomId, id: MessageId, t
     assert!(matches!(amended, Amended::Done(_)));
 }
 
-async fn react(store: &dyn Store, who: &Somebody, room: RoomId, id: MessageId, with: &str) {
+async fn react(store: &Store, who: &Somebody, room: RoomId, id: MessageId, with: &str) {
     set_reaction(store, who, room, id, with, true).await;
 }
 
 async fn set_reaction(
-    store: &dyn Store,
+    store: &Store,
     who: &Somebody,
     room: RoomId,
     message: MessageId,
@@ -198,12 +198,12 @@ async fn set_reaction(
     assert_eq!(store.react(reaction).await.unwrap(), Reacted::Done);
 }
 
-async fn moderate(store: &dyn Store, by: &Somebody, deed: Deed) {
+async fn moderate(store: &Store, by: &Somebody, deed: ModeratorAction) {
     let moderation = Moderation {
         node: NODE,
         client: by.client,
         by: by.user.id,
-        deed,
+        action: deed,
     };
     let done = store.moderate(moderation).await.unwrap();
     assert!(matches!(done, Moderated::Done { .. }), "{done:?}");
@@ -228,7 +228,7 @@ struct Story {
 }
 
 impl Story {
-    async fn happens(store: &dyn Store) -> Self {
+    async fn happens(store: &Store) -> Self {
         let mut people = Vec::new();
         for name in ["anna", "bob", "carla", "dora", "eve", "mal"] {
             people.push(arrive(store, name, None).await);
@@ -279,16 +279,21 @@ impl Story {
         moderate(
             store,
             carla,
-            Deed::RestrictGroup {
+            ModeratorAction::RestrictGroup {
                 room: secret.0,
                 on: secret.1,
             },
         )
         .await;
-        moderate(store, carla, Deed::RemoveGroup { room: rooms[4] }).await;
+        moderate(
+            store,
+            carla,
+            ModeratorAction::RemoveGroup { room: rooms[4] },
+        )
+        .await;
         let name = GroupName::new("right").unwrap();
         let room = rooms[5];
-        moderate(store, carla, Deed::RenameGroup { room, name }).await;
+        moderate(store, carla, ModeratorAction::RenameGroup { room, name }).await;
 
         let private = enter(store, anna, Target::Private("bob".to_owned())).await;
         rooms.push(private);
@@ -303,21 +308,21 @@ impl Story {
             token: session,
             former: None,
         };
-        let kept = store.keep(dora.token, hash("hers"), new).await.unwrap();
+        let kept = store.register(dora.token, hash("hers"), new).await.unwrap();
         assert!(kept.is_some());
         let other = NewSession {
             token: token(),
             former: None,
         };
-        let begun = store.begin_session(dora.user.id, hash("hers"), other);
+        let begun = store.sign_in(dora.user.id, hash("hers"), other);
         let ended = begun.await.unwrap().unwrap().session;
-        store.end_session(other.token).await.unwrap();
+        store.sign_out(other.token).await.unwrap();
 
         let (mute, ban) = ("eve".to_owned(), "mal".to_owned());
         moderate(
             store,
             carla,
-            Deed::Mute {
+            ModeratorAction::Mute {
                 name: mute,
                 on: true,
             },
@@ -326,7 +331,7 @@ impl Story {
         moderate(
             store,
             carla,
-            Deed::Ban {
+            ModeratorAction::Ban {
                 name: ban,
                 on: true,
             },
@@ -349,7 +354,7 @@ impl Story {
     }
 
     /// All that the store's acts tell of it.
-    async fn told(&self, store: &dyn Store) -> Vec<String> {
+    async fn told(&self, store: &Store) -> Vec<String> {
         let mut told = Vec::new();
         let census = store.census().await.unwrap();
         told.push(format!("{census:?}"));
@@ -378,8 +383,11 @@ impl Story {
             let (first, last) = (MessageId(0), MessageId(i64::MAX));
             let mine = store.reactions_of(id, self.rooms[0], first, last, 99);
             told.push(format!("{:?}", mine.await.unwrap()));
-            told.push(format!("{:?}", store.known(id, KEY).await.unwrap()));
-            let back = store.returning(who.token, None).await.unwrap();
+            told.push(format!(
+                "{:?}",
+                store.message_by_key(id, KEY).await.unwrap()
+            ));
+            let back = store.client_by_token(who.token, None).await.unwrap();
             told.push(format!("{back:?}"));
             told.push(format!(
                 "{:?}",
@@ -391,7 +399,10 @@ impl Story {
             "{:?}",
             store.is_admin_link(self.link).await.unwrap()
         ));
-        told.push(format!("{:?}", store.deeds(i64::MAX, 99).await.unwrap()));
+        told.push(format!(
+            "{:?}",
+            store.audit_log(i64::MAX, 99).await.unwrap()
+        ));
         told.push(format!(
             "{:?}",
             store.person_records("", "", 99).await.unwrap()
@@ -402,7 +413,7 @@ impl Story {
     }
 
     /// It goes on as if it had always been there.
-    async fn goes_on(&self, store: &dyn Store) {
+    async fn goes_on(&self, store: &Store) {
         let (hi, anna) = (self.rooms[0], &self.people[0]);
         let was = store.newest(hi).await.unwrap().version;
         let (message, session, client) = self.last;
@@ -429,7 +440,7 @@ impl Story {
             token: token(),
             former: None,
         };
-        let begun = store.begin_session(self.people[3].user.id, hash("hers"), new);
+        let begun = store.sign_in(self.people[3].user.id, hash("hers"), new);
         assert!(begun.await.unwrap().unwrap().session.id.0 > session);
         let newcomer = arrive(store, "newcomer", None).await;
         assert!(newcomer.user.name.starts_with("seed"), "one who was free");
@@ -506,7 +517,7 @@ async fn is_empty(address: &str) -> bool {
         .unwrap();
     let census = store.census().await.unwrap();
     let groups = store.groups(None, 99).await.unwrap().len();
-    let deeds = store.deeds(i64::MAX, 9).await.unwrap().len();
+    let deeds = store.audit_log(i64::MAX, 9).await.unwrap().len();
     store.close().await;
     (census.users, census.messages, groups, deeds) == (0, 0, 4, 0)
 }

@@ -472,7 +472,7 @@ impl Program {
 }
 
 /// All messages of a group, oldest first.
-async fn whole(store: &dyn Store, group: &str) -> Vec<Message> {
+async fn whole(store: &Store, group: &str) -> Vec<Message> {
     let room = store.group(group, None).await.unwrap().unwrap().id;
     let mut page = store.newest(room).await.unwrap();
     let mut all = page.messages;
@@ -485,7 +485,7 @@ async fn whole(store: &dyn Store, group: &str) -> Vec<Message> {
 
 /// Nodes, and where what they store is kept.
 struct Nodes {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     chats: Vec<Arc<Chat>>,
     _folder: Option<TempDir>,
 }
@@ -520,7 +520,7 @@ async fn on_a_database(database: &Database, relays: [Arc<dyn Relay>; 2]) -> Node
 }
 
 /// A store in which there are people.
-async fn open(database: &str) -> Arc<dyn Store> {
+async fn open(database: &str) -> Arc<Store> {
     let store = store::open(database, Synchronous::Normal, Access::Server)
         .await
         .unwrap();
@@ -529,7 +529,7 @@ async fn open(database: &str) -> Arc<dyn Store> {
     store
 }
 
-async fn start(store: &Arc<dyn Store>, relay: Arc<dyn Relay>) -> Arc<Chat> {
+async fn start(store: &Arc<Store>, relay: Arc<dyn Relay>) -> Arc<Chat> {
     let limits = Limits {
         pace_per_second: None,
         ..Limits::default()

@@ -1,4 +1,4 @@
-//! The one description of what is moved, by which both backends read and write.
+//! The list of what is moved.
 
 /// A table that is moved.
 pub(super) struct Table {
@@ -24,7 +24,9 @@ pub(super) enum Ids {
 pub(super) struct Column {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    pub(super) taken: Taken,
+    /// What is read of it instead, an expression that either database understands; `{now}` is the moment
+    /// of the move.
+    taken: Option<&'static str>,
 }
 
 /// What a column holds, in either database. Any may be null.
@@ -42,25 +44,13 @@ pub(super) enum Kind {
     Key,
 }
 
-/// What is taken of a column.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
-    AsItIs,
-    /// What this expression says, which either database understands; `{now}` is the moment of the
-    /// move.
-    As(&'static str),
-    /// Nothing: only PostgreSQL has it, and a row begins with its default there.
-    InPostgresOnly,
-}
-
-/// Whoever stood in a chat that is moved has left it.
-const LEFT: Taken = Taken::As("coalesce(left_at, {now})");
-/// And whom nothing names is given back, as after a restart.
-const GONE: Taken = Taken::As(
-    "case when not free and traced_at is null then coalesce(gone_at, {now}) else gone_at end",
-);
+/// Everybody who was connected has left.
+const LEFT: &str = "coalesce(left_at, {now})";
+/// And untouched users are given back, as after a restart.
+const GONE: &str =
+    "case when not free and traced_at is null then coalesce(gone_at, {now}) else gone_at end";
 /// Nobody looks at a room.
-const NOBODY: Taken = Taken::As("cast(0 as bigint)");
+const NOBODY: &str = "cast(0 as bigint)";
 
 const fn number(name: &'static str) -> Column {
     column(name, Kind::Number)
@@ -74,12 +64,15 @@ const fn column(name: &'static str, kind: Kind) -> Column {
     Column {
         name,
         kind,
-        taken: Taken::AsItIs,
+        taken: None,
     }
 }
 
-const fn taken(column: Column, taken: Taken) -> Column {
-    Column { taken, ..column }
+const fn taken(column: Column, expression: &'static str) -> Column {
+    Column {
+        taken: Some(expression),
+        ..column
+    }
 }
 
 /// Each after those that it refers to.
@@ -137,7 +130,7 @@ pub(super) const TABLES: [Table; 10] = [
             column("token_hash", Kind::Bytes),
             number("arrived_at"),
             taken(number("left_at"), LEFT),
-            taken(column("cut_off", Kind::Flag), Taken::InPostgresOnly),
+            column("cut_off", Kind::Flag),
         ],
     },
     Table {
@@ -226,7 +219,7 @@ pub(super) const TABLES: [Table; 10] = [
         columns: &[column("token_hash", Kind::Bytes), number("made_at")],
     },
     Table {
-        name: "deeds",
+        name: "audit_log",
         key: 1,
         ids: Ids::DatabaseOnce,
         columns: &[
@@ -234,42 +227,57 @@ pub(super) const TABLES: [Table; 10] = [
             number("at"),
             number("moderator_id"),
             text("moderator"),
-            text("deed"),
+            text("action"),
         ],
     },
 ];
 
 impl Table {
-    /// The columns that a row on its way has.
-    pub(super) fn moved(&self) -> impl Iterator<Item = &'static Column> + use<> {
-        let columns = self.columns.iter();
-        columns.filter(|column| column.taken != Taken::InPostgresOnly)
-    }
-
-    /// Their names, for a statement.
+    /// The names of the columns, for a statement.
     pub(super) fn names(&self) -> String {
-        let names: Vec<_> = self.moved().map(|column| column.name).collect();
+        let names: Vec<_> = self.columns.iter().map(|column| column.name).collect();
         names.join(", ")
     }
 
     /// The names of the key, for a statement.
     pub(super) fn key_names(&self) -> String {
-        let names: Vec<_> = self.columns[..self.key]
-            .iter()
-            .map(|key| key.name)
-            .collect();
-        names.join(", ")
+        let key = self.columns[..self.key].iter();
+        key.map(|key| key.name).collect::<Vec<_>>().join(", ")
     }
 
-    /// What a statement takes of the columns as of a moment, in milliseconds since 1970-01-01 UTC.
+    /// What a statement reads of the columns as of a moment, in milliseconds since 1970-01-01 UTC.
     pub(super) fn expressions(&self, now: i64) -> String {
         let expressions: Vec<_> = self
-            .moved()
+            .columns
+            .iter()
             .map(|column| match column.taken {
-                Taken::As(expression) => expression.replace("{now}", &now.to_string()),
-                Taken::AsItIs | Taken::InPostgresOnly => column.name.to_owned(),
+                Some(expression) => expression.replace("{now}", &now.to_string()),
+                None => column.name.to_owned(),
             })
             .collect();
         expressions.join(", ")
+    }
+
+    /// The statement that inserts so many rows.
+    pub(super) fn insert(&self, rows: usize) -> String {
+        let width = self.columns.len();
+        let rows: Vec<_> = (0..rows)
+            .map(|row| {
+                let places = (1..=width).map(|column| format!("${}", row * width + column));
+                format!("({})", places.collect::<Vec<_>>().join(", "))
+            })
+            .collect();
+        let (name, names) = (self.name, self.names());
+        format!("insert into {name} ({names}) values {}", rows.join(", "))
+    }
+
+    /// Counts what must not be there where a chat is to go: anything but default groups without
+    /// messages.
+    pub(super) fn occupied(&self) -> String {
+        let condition = match self.name {
+            "rooms" => "where position is null or version > 0",
+            _ => "",
+        };
+        format!("select count(*) from {} {condition}", self.name)
     }
 }

@@ -17,7 +17,7 @@ use crate::support::Door;
 /// A node that is reached directly. It ends with its test.
 pub(super) struct Node {
     pub(super) door: Door,
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Arc<Store>,
 }
 
 impl Node {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use overwire::model::{DisplayName, MessageText, Millis, NodeId, RoomId, Target, UserId};
-use overwire::moderation::{Deed, Moderation};
+use overwire::moderation::{Moderation, ModeratorAction};
 use overwire::store::{
     self, Access, Arrival, Arrived, CatchUp, Change, Entered, Post, Posted, Renamed, Store,
     StoreError, Synchronous,
@@ -18,21 +18,21 @@ use super::store::{
 };
 use crate::postgres::{Cut, Database, Proxy};
 
-async fn open(address: &str) -> Arc<dyn Store> {
+async fn open(address: &str) -> Arc<Store> {
     store::open(address, Synchronous::Full, Access::Server)
         .await
         .unwrap()
 }
 
 /// The stores of two nodes.
-async fn two_nodes() -> (Database, [Arc<dyn Store>; 2]) {
+async fn two_nodes() -> (Database, [Arc<Store>; 2]) {
     let database = Database::fresh().await;
     let address = database.address();
     let stores = [open(&address).await, open(&address).await];
     (database, stores)
 }
 
-async fn arrive_on(store: &dyn Store, node: NodeId, name: &str) -> Somebody {
+async fn arrive_on(store: &Store, node: NodeId, name: &str) -> Somebody {
     let token = token();
     let arrival = Arrival {
         node,
@@ -51,7 +51,7 @@ async fn arrive_on(store: &dyn Store, node: NodeId, name: &str) -> Somebody {
     }
 }
 
-async fn enter(store: &dyn Store, who: &Somebody, target: Target) -> RoomId {
+async fn enter(store: &Store, who: &Somebody, target: Target) -> RoomId {
     match store
         .enter(who.client, who.user.id, target)
         .await
@@ -74,11 +74,11 @@ fn hello(node: NodeId, author: &Somebody, room: RoomId) -> Post {
     }
 }
 
-async fn group(store: &dyn Store, name: &str) -> RoomId {
+async fn group(store: &Store, name: &str) -> RoomId {
     store.group(name, None).await.unwrap().unwrap().id
 }
 
-async fn online(store: &dyn Store) -> Vec<String> {
+async fn online(store: &Store) -> Vec<String> {
     let people = store.people_online(9).await.unwrap().0;
     names(&people).into_iter().map(str::to_owned).collect()
 }
@@ -406,7 +406,7 @@ async fn nothing_is_stored_after_the_answer_that_its_author_is_banned() {
             node: OTHER_NODE,
             client: anna.client,
             by: anna.user.id,
-            deed: Deed::Ban {
+            action: ModeratorAction::Ban {
                 name: bob.user.name.clone(),
                 on: true,
             },
@@ -448,7 +448,7 @@ async fn nobody_slips_in_at_the_moment_of_their_ban() {
             node: OTHER_NODE,
             client: anna.client,
             by: anna.user.id,
-            deed: Deed::Ban {
+            action: ModeratorAction::Ban {
                 name: bob.user.name.clone(),
                 on: true,
             },
@@ -470,7 +470,7 @@ async fn nobody_slips_in_at_the_moment_of_their_ban() {
             other => panic!("{other:?}"),
         }
         assert_eq!(online(&*there).await, ["anna"]);
-        let (client, node) = here.returning(bob.token, None).await.unwrap().unwrap();
+        let (client, node) = here.client_by_token(bob.token, None).await.unwrap().unwrap();
         assert_eq!((client.client, node), (bob.client.client, None));
         assert_eq!(come_back(&*here, client, bob.token).await, Arrived::Banned);
     }
@@ -489,7 +489,7 @@ async fn whoever_ends_a_client_waits_for_what_it_has_begun_to_write() {
     let (posts, new) = (Arc::clone(&here), hello(NODE, &tab, room));
     let posting = tokio::spawn(async move { posts.post(new).await.unwrap() });
     somebody_waits(&look).await;
-    let ending = tokio::spawn(async move { there.end_session(session).await.unwrap() });
+    let ending = tokio::spawn(async move { there.sign_out(session).await.unwrap() });
     while waiting(&look).await < 2 {
         assert!(!ending.is_finished(), "the message is not stored yet");
     }
@@ -578,7 +578,7 @@ async fn whoever_leaves_one_node_is_here_while_they_are_on_another_and_the_last_
 struct Behind {
     database: Database,
     proxy: Proxy,
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     changes: tokio::sync::mpsc::Receiver<Change>,
     anna: Somebody,
     room: RoomId,
@@ -710,7 +710,7 @@ async fn a_name_is_any_text_and_finds_nobody() {
     }
     assert!(store.find_people(&nothing, 9).await.unwrap().is_empty());
     assert!(store.find_groups(&nothing, 9).await.unwrap().is_empty());
-    assert_eq!(store.person_called(vec![nothing]).await.unwrap(), None);
+    assert_eq!(store.find_person(vec![nothing]).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use overwire::model::{
-    Busy, DisplayName, Emoji, GroupName, History, Message, MessageId, MessageText, Millis, NewUser,
-    NodeId, Page, PasswordHash, Person, Reaction, Room, RoomId, RoomKind, Target, TokenHash, User,
-    UserId, Version,
+    Busy, ClientRef, DisplayName, Emoji, GroupName, History, Message, MessageId, MessageText,
+    Millis, NewUser, NodeId, Page, PasswordHash, Person, Reaction, Room, RoomId, RoomKind, Target,
+    TokenHash, User, UserId, Version,
 };
-use overwire::moderation::{Deed, FoundMessages, Moderated, Moderation, Search, Standing};
+use overwire::moderation::{
+    FoundMessages, Moderated, Moderation, ModeratorAction, Search, Standing,
+};
 use overwire::protocol::PAGE_MESSAGES;
 use overwire::store::{
-    self, ADMIN_LINK_GOOD_FOR, Access, Amend, Amended, Arrival, Arrived, Begun, CatchUp, Entered,
-    FREE_AFTER, LEASE, Left, Moved, NewSession, Post, Posted, React, Reacted, Renamed, Returning,
-    SESSION_GOOD_FOR, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+    self, ADMIN_LINK_GOOD_FOR, Access, Amend, Amended, Arrival, Arrived, CatchUp, Entered,
+    FREE_AFTER, LEASE, Left, Moved, NewSession, Post, Posted, React, Reacted, Renamed,
+    SESSION_GOOD_FOR, SignedIn, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use uuid::Uuid;
 
@@ -30,7 +32,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[async_trait]
 trait Backend: Send + Sync {
     /// Opens the store that is kept here.
-    async fn open(&self) -> Arc<dyn Store>;
+    async fn open(&self) -> Arc<Store>;
 
     /// Another place with what is kept here, while the store is closed.
     async fn copy(&self) -> Self;
@@ -59,7 +61,7 @@ impl Sqlite {
 
 #[async_trait]
 impl Backend for Sqlite {
-    async fn open(&self) -> Arc<dyn Store> {
+    async fn open(&self) -> Arc<Store> {
         let path = self.path();
         store::open(path.to_str().unwrap(), Synchronous::Full, Access::Server)
             .await
@@ -103,7 +105,7 @@ impl Postgres {
 
 #[async_trait]
 impl Backend for Postgres {
-    async fn open(&self) -> Arc<dyn Store> {
+    async fn open(&self) -> Arc<Store> {
         let address = self.database.address();
         store::open(&address, Synchronous::Full, Access::Server)
             .await
@@ -334,7 +336,7 @@ async fn a_plan_that_reads_a_whole_table_of_postgres_would_be_seen() {
 /// Somebody who has arrived.
 #[derive(Clone, Debug)]
 pub(super) struct Somebody {
-    pub(super) client: Returning,
+    pub(super) client: ClientRef,
     pub(super) user: User,
     pub(super) token: TokenHash,
 }
@@ -351,14 +353,14 @@ pub(super) fn token() -> TokenHash {
 }
 
 /// A store with users of these names, who have not been here.
-async fn seeded(backend: &impl Backend, names: &[&str]) -> Arc<dyn Store> {
+async fn seeded(backend: &impl Backend, names: &[&str]) -> Arc<Store> {
     let store = backend.open().await;
     let users = names.iter().map(|name| new_user(name)).collect();
     assert_eq!(store.add_users(users).await.unwrap(), names.len() as u64);
     store
 }
 
-async fn try_to_arrive(store: &dyn Store, spare: Option<&str>) -> (Arrived, TokenHash) {
+async fn try_to_arrive(store: &Store, spare: Option<&str>) -> (Arrived, TokenHash) {
     let token = token();
     let arrival = Arrival {
         node: NODE,
@@ -371,11 +373,7 @@ async fn try_to_arrive(store: &dyn Store, spare: Option<&str>) -> (Arrived, Toke
 }
 
 /// Somebody comes back with their token to what they were found to be.
-pub(super) async fn come_back(
-    store: &dyn Store,
-    returning: Returning,
-    token: TokenHash,
-) -> Arrived {
+pub(super) async fn come_back(store: &Store, returning: ClientRef, token: TokenHash) -> Arrived {
     let arrival = Arrival {
         node: NODE,
         session: None,
@@ -387,7 +385,7 @@ pub(super) async fn come_back(
 }
 
 /// Somebody arrives as a spare user of that name.
-pub(super) async fn arrive(store: &dyn Store, name: &str) -> Somebody {
+pub(super) async fn arrive(store: &Store, name: &str) -> Somebody {
     let (arrived, token) = try_to_arrive(store, Some(name)).await;
     let Arrived::As { client, user, .. } = arrived else {
         panic!("{arrived:?}");
@@ -400,7 +398,7 @@ pub(super) async fn arrive(store: &dyn Store, name: &str) -> Somebody {
 }
 
 /// Somebody new arrives; nobody is made for them.
-async fn nobody_is_free(store: &dyn Store) -> bool {
+async fn nobody_is_free(store: &Store) -> bool {
     match try_to_arrive(store, None).await.0 {
         Arrived::As { .. } => false,
         Arrived::NobodyFree => true,
@@ -408,24 +406,24 @@ async fn nobody_is_free(store: &dyn Store) -> bool {
     }
 }
 
-async fn enter(store: &dyn Store, who: &Somebody, target: Target) -> Entered {
+async fn enter(store: &Store, who: &Somebody, target: Target) -> Entered {
     let entered = store.enter(who.client, who.user.id, target).await;
     entered.unwrap().0
 }
 
-pub(super) async fn private(store: &dyn Store, who: &Somebody, with: &Somebody) -> RoomId {
+pub(super) async fn private(store: &Store, who: &Somebody, with: &Somebody) -> RoomId {
     match enter(store, who, Target::Private(with.user.name.clone())).await {
         Entered::Room(room) => room.id,
         refused => panic!("{refused:?}"),
     }
 }
 
-pub(super) async fn hi(store: &dyn Store) -> RoomId {
+pub(super) async fn hi(store: &Store) -> RoomId {
     store.group("hi", None).await.unwrap().unwrap().id
 }
 
 async fn try_to_post(
-    store: &dyn Store,
+    store: &Store,
     author: &Somebody,
     room: RoomId,
     text: &str,
@@ -442,19 +440,14 @@ async fn try_to_post(
     store.post(post).await.unwrap()
 }
 
-pub(super) async fn post(
-    store: &dyn Store,
-    author: &Somebody,
-    room: RoomId,
-    text: &str,
-) -> Message {
+pub(super) async fn post(store: &Store, author: &Somebody, room: RoomId, text: &str) -> Message {
     match try_to_post(store, author, room, text, None).await {
         Posted::New(message) => message,
         other => panic!("{other:?}"),
     }
 }
 
-async fn post_many(store: &dyn Store, author: &Somebody, room: RoomId, count: usize) {
+async fn post_many(store: &Store, author: &Somebody, room: RoomId, count: usize) {
     for number in 0..count {
         post(store, author, room, &format!("{number}")).await;
     }
@@ -487,7 +480,7 @@ pub(super) fn names(people: &[Person]) -> Vec<&str> {
 }
 
 /// As if so much time had passed.
-async fn expire_after(store: &dyn Store, passed: Duration) -> Vec<Left> {
+async fn expire_after(store: &Store, passed: Duration) -> Vec<Left> {
     store
         .expire(NODE, Millis::now().after(passed))
         .await
@@ -504,7 +497,7 @@ fn gone(who: &Somebody, room: Option<RoomId>, last: bool) -> Left {
 }
 
 /// Somebody is here again whom a stop has cut off.
-pub(super) async fn back(store: &dyn Store, who: &Somebody) -> Somebody {
+pub(super) async fn back(store: &Store, who: &Somebody) -> Somebody {
     match come_back(store, who.client, who.token).await {
         Arrived::As { client, .. } => Somebody {
             client,
@@ -515,7 +508,7 @@ pub(super) async fn back(store: &dyn Store, who: &Somebody) -> Somebody {
 }
 
 /// Whatever is to be done for somebody is refused, as they do not stand, and changes nothing.
-async fn nothing_is_done_for(store: &dyn Store, who: &Somebody) {
+async fn nothing_is_done_for(store: &Store, who: &Somebody) {
     let (client, user, hi) = (who.client, who.user.id, hi(store).await);
     let before = (
         store.newest(hi).await.unwrap(),
@@ -556,7 +549,7 @@ async fn nothing_is_done_for(store: &dyn Store, who: &Somebody) {
         node: NODE,
         client,
         by: user,
-        deed: Deed::RemoveGroup { room: hi },
+        action: ModeratorAction::RemoveGroup { room: hi },
     };
     let name = || GroupName::new("gone").unwrap();
     let called = Some(DisplayName::new("Gone").unwrap());
@@ -572,7 +565,7 @@ async fn nothing_is_done_for(store: &dyn Store, who: &Somebody) {
         store.leave_room(client).await.err(),
     ];
     // That it leaves its room is said by the client, which need not be its user's.
-    let refused = match store.strays(vec![client]).await.unwrap()[..] {
+    let refused = match store.stale_clients(vec![client]).await.unwrap()[..] {
         [] => &refused[..refused.len() - 1],
         _ => &refused[..],
     };
@@ -622,7 +615,7 @@ async fn nothing_is_done_for_a_client_that_stands_no_more(backend: &impl Backend
     // One whose session has ended.
     let session = keep(&*store, &bob).await;
     let tab = another(&*store, session).await;
-    store.end_session(session).await.unwrap().unwrap();
+    store.sign_out(session).await.unwrap().unwrap();
     nothing_is_done_for(&*store, &tab).await;
     nothing_is_done_for(&*store, &bob).await;
 }
@@ -637,7 +630,7 @@ async fn whoever_goes_from_room_to_room_comes_and_leaves_once_by_however_many_ta
     let (hi, bob) = (hi(&*store).await, arrive(&*store, "bob").await);
     let moves = async |who: &Somebody, target: Target| {
         let entered = store.enter(who.client, who.user.id, target).await.unwrap();
-        (entered.1.came, entered.1.left)
+        (entered.1.joined, entered.1.left)
     };
     let (to_hi, to_bob) = (Target::Room(hi), Target::Private("bob".to_owned()));
     let python = || Target::Group("python".to_owned());
@@ -667,7 +660,7 @@ async fn whoever_goes_from_room_to_room_comes_and_leaves_once_by_however_many_ta
     let goes_out = async |who: &Somebody| store.leave_room(who.client).await.unwrap();
     assert_eq!(goes_out(&anna).await, Moved::default());
     let left = Some(room);
-    assert_eq!(goes_out(&tab).await, Moved { came: false, left });
+    assert_eq!(goes_out(&tab).await, Moved { joined: false, left });
     assert_eq!(goes_out(&tab).await, Moved::default());
 }
 
@@ -749,7 +742,7 @@ async fn those_who_stand_no_more_are_strays(backend: &impl Backend) {
     };
     let strays = async |of: &[&Somebody]| {
         let clients = of.iter().map(|who| who.client).collect();
-        let mut strays = store.strays(clients).await.unwrap();
+        let mut strays = store.stale_clients(clients).await.unwrap();
         strays.sort();
         strays
     };
@@ -757,20 +750,20 @@ async fn those_who_stand_no_more_are_strays(backend: &impl Backend) {
     assert_eq!(strays(&all).await, []);
     store.leave(vec![bob.client]).await.unwrap();
     let again = back(&*store, carl).await;
-    let deed = Deed::Ban {
+    let deed = ModeratorAction::Ban {
         name: "dora".to_owned(),
         on: true,
     };
     moderate(&*store, &anna, deed).await;
     let session = keep(&*store, emil).await;
     assert_eq!(strays(&[emil, &again]).await, []);
-    store.end_session(session).await.unwrap();
+    store.sign_out(session).await.unwrap();
     let [of_bob, of_carl, of_dora, of_emil] = [bob, carl, dora, emil].map(|who| who.client.client);
     assert_eq!(strays(&all).await, [of_bob, of_carl, of_dora, of_emil]);
     assert_eq!(strays(&[&again, fay]).await, []);
     let users = all.iter().map(|who| who.user.id).collect();
     assert_eq!(store.banned(users).await.unwrap(), [dora.user.id]);
-    assert_eq!(store.strays(Vec::new()).await.unwrap(), []);
+    assert_eq!(store.stale_clients(Vec::new()).await.unwrap(), []);
 }
 
 async fn a_store_is_told_from_all_others(backend: &impl Backend) {
@@ -835,15 +828,15 @@ async fn whoever_comes_back_is_who_they_were(backend: &impl Backend) {
     let store = seeded(backend, &["anna", "bob", "carl"]).await;
     let somebody = arrive(&*store, "spare").await;
     assert_eq!(
-        store.returning(somebody.token, None).await.unwrap(),
+        store.client_by_token(somebody.token, None).await.unwrap(),
         Some((somebody.client, Some(NODE)))
     );
-    assert_eq!(store.returning(token(), None).await.unwrap(), None);
+    assert_eq!(store.client_by_token(token(), None).await.unwrap(), None);
     store.leave(vec![somebody.client]).await.unwrap();
     assert!(store.people_online(9).await.unwrap().0.is_empty());
 
     let (returning, node) = store
-        .returning(somebody.token, None)
+        .client_by_token(somebody.token, None)
         .await
         .unwrap()
         .unwrap();
@@ -861,7 +854,7 @@ async fn whoever_comes_back_is_who_they_were(backend: &impl Backend) {
     );
     // The token is the one they had.
     assert_eq!(
-        store.returning(somebody.token, None).await.unwrap(),
+        store.client_by_token(somebody.token, None).await.unwrap(),
         Some((client, Some(NODE)))
     );
 }
@@ -925,16 +918,25 @@ async fn handing_a_user_over_ends_the_token_of_whoever_was_them(backend: &impl B
     let former = arrive(&*store, "anna").await;
     store.leave(vec![former.client]).await.unwrap();
     expire_after(&*store, FREE_AFTER + MINUTE).await;
-    assert!(store.returning(former.token, None).await.unwrap().is_some());
+    assert!(
+        store
+            .client_by_token(former.token, None)
+            .await
+            .unwrap()
+            .is_some()
+    );
     let newcomer = arrive(&*store, "spare").await;
     assert_eq!(newcomer.user, former.user);
-    assert_eq!(store.returning(former.token, None).await.unwrap(), None);
+    assert_eq!(
+        store.client_by_token(former.token, None).await.unwrap(),
+        None
+    );
     // Whoever looked just before comes too late, and does not become the newcomer.
     let arrived = come_back(&*store, former.client, former.token).await;
     assert_eq!(arrived, Arrived::Overtaken);
     assert!(
         store
-            .returning(newcomer.token, None)
+            .client_by_token(newcomer.token, None)
             .await
             .unwrap()
             .is_some()
@@ -961,7 +963,7 @@ async fn a_token_is_good_for_a_day(backend: &impl Backend) {
     expire_after(&*store, 2 * TOKEN_GOOD_FOR).await;
     assert!(
         store
-            .returning(somebody.token, None)
+            .client_by_token(somebody.token, None)
             .await
             .unwrap()
             .is_some(),
@@ -971,13 +973,16 @@ async fn a_token_is_good_for_a_day(backend: &impl Backend) {
     expire_after(&*store, TOKEN_GOOD_FOR - MINUTE).await;
     assert!(
         store
-            .returning(somebody.token, None)
+            .client_by_token(somebody.token, None)
             .await
             .unwrap()
             .is_some()
     );
     expire_after(&*store, TOKEN_GOOD_FOR + MINUTE).await;
-    assert_eq!(store.returning(somebody.token, None).await.unwrap(), None);
+    assert_eq!(
+        store.client_by_token(somebody.token, None).await.unwrap(),
+        None
+    );
     let arrived = come_back(&*store, somebody.client, somebody.token).await;
     assert_eq!(arrived, Arrived::Overtaken);
 }
@@ -1095,7 +1100,11 @@ async fn those_who_were_here_before_a_restart_are_gone_and_may_come_back(backend
     store.close().await;
     let store = backend.open().await;
     assert!(store.people_online(9).await.unwrap().0.is_empty());
-    let (returning, _) = store.returning(anna.token, None).await.unwrap().unwrap();
+    let (returning, _) = store
+        .client_by_token(anna.token, None)
+        .await
+        .unwrap()
+        .unwrap();
     let arrived = come_back(&*store, returning, anna.token).await;
     assert!(matches!(arrived, Arrived::As { user, .. } if user == anna.user));
     store.close().await;
@@ -1266,7 +1275,7 @@ async fn versions_grow_by_one_and_ids_with_them_however_many_write(backend: &imp
 }
 
 /// All messages of a room by its pages, oldest first, and its version.
-pub(super) async fn whole_room(store: &dyn Store, room: RoomId) -> (Vec<Message>, u64) {
+pub(super) async fn whole_room(store: &Store, room: RoomId) -> (Vec<Message>, u64) {
     let mut page = store.newest(room).await.unwrap();
     let version = page.version.number;
     let mut all = page.messages.clone();
@@ -1521,7 +1530,7 @@ async fn rooms_tell_their_versions_at_once(backend: &impl Backend) {
 }
 
 /// Somebody who wrote `count` messages into a group, and the group's page then.
-async fn written(store: &dyn Store, count: usize) -> (Somebody, RoomId, Page) {
+async fn written(store: &Store, count: usize) -> (Somebody, RoomId, Page) {
     let (anna, room) = (arrive(store, "anna").await, hi(store).await);
     post_many(store, &anna, room, count).await;
     (anna, room, store.newest(room).await.unwrap())
@@ -1691,13 +1700,13 @@ async fn what_changed_among_older_messages_is_told_by_their_ends(backend: &impl 
     assert!(among(0, 5, 9).await.unwrap().messages.is_empty());
 }
 
-async fn unread(store: &dyn Store, me: &Somebody) -> Vec<u32> {
+async fn unread(store: &Store, me: &Somebody) -> Vec<u32> {
     let people = store.people_of(me.user.id, 9).await.unwrap();
     people.iter().map(|person| person.unread).collect()
 }
 
 async fn amend(
-    store: &dyn Store,
+    store: &Store,
     author: &Somebody,
     room: RoomId,
     message: MessageId,
@@ -1820,13 +1829,7 @@ async fn what_is_deleted_is_unread_no_more(backend: &impl Backend) {
     assert_eq!(unread(&*store, &bob).await, [51]);
 }
 
-async fn react(
-    store: &dyn Store,
-    who: &Somebody,
-    message: &Message,
-    emoji: &str,
-    on: bool,
-) -> Reacted {
+async fn react(store: &Store, who: &Somebody, message: &Message, emoji: &str, on: bool) -> Reacted {
     let react = React {
         node: NODE,
         client: who.client,
@@ -2358,25 +2361,25 @@ fn new_session(former: Option<TokenHash>) -> NewSession {
 }
 
 /// Somebody keeps their name. Answers by which session.
-pub(super) async fn keep(store: &dyn Store, who: &Somebody) -> TokenHash {
+pub(super) async fn keep(store: &Store, who: &Somebody) -> TokenHash {
     let session = new_session(None);
-    let kept = store.keep(who.token, password("hers"), session).await;
+    let kept = store.register(who.token, password("hers"), session).await;
     assert_eq!(kept.unwrap().unwrap().session.user.id, who.user.id);
     session.token
 }
 
-pub(super) async fn sign_in(store: &dyn Store, user: &User) -> TokenHash {
+pub(super) async fn sign_in(store: &Store, user: &User) -> TokenHash {
     let session = new_session(None);
-    let begun = store.begin_session(user.id, password("hers"), session);
+    let begun = store.sign_in(user.id, password("hers"), session);
     assert_eq!(begun.await.unwrap().unwrap().session.user, *user);
     session.token
 }
 
 /// Somebody arrives by a session, and by a client if they come back to one.
 async fn arrive_by(
-    store: &dyn Store,
+    store: &Store,
     session: TokenHash,
-    back: Option<(Returning, TokenHash)>,
+    back: Option<(ClientRef, TokenHash)>,
 ) -> (Arrived, TokenHash) {
     let token = back.map_or_else(token, |(_, token)| token);
     let arrival = Arrival {
@@ -2390,7 +2393,7 @@ async fn arrive_by(
 }
 
 /// Another client of whoever has signed in.
-pub(super) async fn another(store: &dyn Store, session: TokenHash) -> Somebody {
+pub(super) async fn another(store: &Store, session: TokenHash) -> Somebody {
     match arrive_by(store, session, None).await {
         (Arrived::As { client, user, .. }, token) => Somebody {
             client,
@@ -2405,8 +2408,8 @@ async fn whoever_keeps_their_name_is_known_by_the_session_alone(backend: &impl B
     let store = backend.open().await;
     let anna = arrive(&*store, "anna").await;
     let session = keep(&*store, &anna).await;
-    assert_eq!(store.returning(anna.token, None).await.unwrap(), None);
-    let by_session = store.returning(anna.token, Some(session)).await;
+    assert_eq!(store.client_by_token(anna.token, None).await.unwrap(), None);
+    let by_session = store.client_by_token(anna.token, Some(session)).await;
     assert_eq!(by_session.unwrap(), None);
     // The guest's socket is there still, so nobody has gone.
     assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
@@ -2416,8 +2419,11 @@ async fn whoever_keeps_their_name_is_known_by_the_session_alone(backend: &impl B
     let tab = another(&*store, session).await;
     assert_eq!(tab.user, anna.user);
     // A tab comes back by the session and its token, and by nothing less.
-    assert_eq!(store.returning(tab.token, None).await.unwrap(), None);
-    let returning = store.returning(tab.token, Some(session)).await.unwrap();
+    assert_eq!(store.client_by_token(tab.token, None).await.unwrap(), None);
+    let returning = store
+        .client_by_token(tab.token, Some(session))
+        .await
+        .unwrap();
     assert_eq!(returning, Some((tab.client, Some(NODE))));
     let overtaken = come_back(&*store, tab.client, tab.token).await;
     assert_eq!(overtaken, Arrived::Overtaken);
@@ -2439,7 +2445,10 @@ async fn a_name_is_kept_once_and_by_its_guest_alone(backend: &impl Backend) {
     let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
     let try_to_keep = async |token| {
         let session = new_session(None);
-        let kept = store.keep(token, password("his"), session).await.unwrap();
+        let kept = store
+            .register(token, password("his"), session)
+            .await
+            .unwrap();
         assert_eq!(
             store.session(session.token).await.unwrap().is_some(),
             kept.is_some()
@@ -2483,19 +2492,22 @@ async fn a_session_begins_by_the_password_and_ends_with_its_clients(backend: &im
     let store = backend.open().await;
     let anna = arrive(&*store, "anna").await;
     let home = keep(&*store, &anna).await;
-    let wrong = store.begin_session(anna.user.id, password("his"), new_session(None));
+    let wrong = store.sign_in(anna.user.id, password("his"), new_session(None));
     assert_eq!(wrong.await.unwrap(), None);
     let phone = sign_in(&*store, &anna.user).await;
     let (at_home, away) = (another(&*store, home).await, another(&*store, phone).await);
     enter(&*store, &at_home, Target::Group("hi".into())).await;
     enter(&*store, &away, Target::Group("hi".into())).await;
 
-    let ended = store.end_session(home).await.unwrap().unwrap();
+    let ended = store.sign_out(home).await.unwrap().unwrap();
     assert_eq!(ended.user, anna.user);
-    assert_eq!(store.end_session(home).await.unwrap(), None);
+    assert_eq!(store.sign_out(home).await.unwrap(), None);
     assert_eq!(store.session(home).await.unwrap(), None);
-    assert_eq!(store.returning(at_home.token, None).await.unwrap(), None);
-    let by_other = store.returning(at_home.token, Some(phone)).await;
+    assert_eq!(
+        store.client_by_token(at_home.token, None).await.unwrap(),
+        None
+    );
+    let by_other = store.client_by_token(at_home.token, Some(phone)).await;
     assert_eq!(by_other.unwrap(), None);
     let (people, count) = store.people_in(hi(&*store).await, 9).await.unwrap();
     assert_eq!((names(&people), count), (vec!["anna"], 1));
@@ -2506,7 +2518,7 @@ async fn a_session_begins_by_the_password_and_ends_with_its_clients(backend: &im
     assert_eq!(busy.iter().map(|busy| busy.people).sum::<u64>(), 1);
 
     assert_eq!(store.session(phone).await.unwrap().unwrap().user, anna.user);
-    store.end_session(phone).await.unwrap().unwrap();
+    store.sign_out(phone).await.unwrap().unwrap();
     assert_eq!(store.people_online(9).await.unwrap().0, []);
     assert_eq!(store.people_in(hi(&*store).await, 9).await.unwrap().1, 0);
 }
@@ -2516,14 +2528,14 @@ async fn a_session_takes_the_place_of_another(backend: &impl Backend) {
     let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
     let former = keep(&*store, &anna).await;
     let session = new_session(Some(former));
-    let begun = store.keep(bob.token, password("his"), session).await;
+    let begun = store.register(bob.token, password("his"), session).await;
     let begun = begun.unwrap().unwrap();
     assert_eq!(begun.session.user, bob.user);
     assert_eq!(begun.former.unwrap().user, anna.user);
     assert_eq!(store.session(former).await.unwrap(), None);
     // One that has ended already is no hindrance.
     let session = new_session(Some(former));
-    let begun = store.begin_session(anna.user.id, password("hers"), session);
+    let begun = store.sign_in(anna.user.id, password("hers"), session);
     assert_eq!(begun.await.unwrap().unwrap().former, None);
 }
 
@@ -2560,7 +2572,7 @@ async fn another_password_ends_the_other_sessions(backend: &impl Backend) {
     assert_eq!(store.session(phone).await.unwrap(), None);
     assert!(store.session(home).await.unwrap().is_some());
     // Whoever was signing in by the former one is too late.
-    let late = store.begin_session(anna.user.id, password("hers"), new_session(None));
+    let late = store.sign_in(anna.user.id, password("hers"), new_session(None));
     assert_eq!(late.await.unwrap(), None);
 }
 
@@ -2621,7 +2633,7 @@ async fn a_reset_leaves_the_default_groups_and_nothing_else(backend: &impl Backe
         (census.users, census.private_rooms, census.messages),
         (0, 0, 0)
     );
-    assert_eq!(store.returning(anna.token, None).await.unwrap(), None);
+    assert_eq!(store.client_by_token(anna.token, None).await.unwrap(), None);
     assert_eq!(store.session(session).await.unwrap(), None);
     assert!(store.people_online(9).await.unwrap().0.is_empty());
     let groups = store.groups(None, 50).await.unwrap();
@@ -2688,7 +2700,7 @@ async fn what_was_said_since_is_told_page_by_page(backend: &impl Backend) {
     assert_eq!(told.last().unwrap().text, "edited");
 }
 
-async fn rename(store: &dyn Store, who: &Somebody, name: &str) -> Renamed {
+async fn rename(store: &Store, who: &Somebody, name: &str) -> Renamed {
     let name = DisplayName::new(name).unwrap();
     store
         .rename(who.client, who.user.id, Some(name), 1)
@@ -2797,7 +2809,7 @@ async fn people_are_found_by_what_they_are_called(backend: &impl Backend) {
     assert_eq!(store.find_people("bo", 1).await.unwrap().len(), 1);
     let called = async |names: &[&str]| {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        let found = store.person_called(names).await.unwrap();
+        let found = store.find_person(names).await.unwrap();
         found.map(|(n, user)| (n, user.id))
     };
     assert_eq!(
@@ -2809,7 +2821,7 @@ async fn people_are_found_by_what_they_are_called(backend: &impl Backend) {
 }
 
 /// Somebody of that name, who is a moderator.
-pub(super) async fn moderator(store: &dyn Store, name: &str) -> Somebody {
+pub(super) async fn moderator(store: &Store, name: &str) -> Somebody {
     let somebody = arrive(store, name).await;
     let link = token();
     store.add_admin_link(link).await.unwrap();
@@ -2822,12 +2834,12 @@ pub(super) async fn moderator(store: &dyn Store, name: &str) -> Somebody {
     somebody
 }
 
-async fn moderate(store: &dyn Store, by: &Somebody, deed: Deed) -> Moderated {
+async fn moderate(store: &Store, by: &Somebody, deed: ModeratorAction) -> Moderated {
     let moderation = Moderation {
         node: NODE,
         client: by.client,
         by: by.user.id,
-        deed,
+        action: deed,
     };
     store.moderate(moderation).await.unwrap()
 }
@@ -2839,7 +2851,7 @@ fn was_done(words: &str, user: Option<&Somebody>) -> Moderated {
     }
 }
 
-async fn make_group(store: &dyn Store, maker: &Somebody, name: &str) -> RoomId {
+async fn make_group(store: &Store, maker: &Somebody, name: &str) -> RoomId {
     let group = GroupName::new(name).unwrap();
     assert!(
         store
@@ -2850,8 +2862,8 @@ async fn make_group(store: &dyn Store, maker: &Somebody, name: &str) -> RoomId {
     store.group(name, None).await.unwrap().unwrap().id
 }
 
-async fn deeds(store: &dyn Store) -> Vec<String> {
-    let deeds = store.deeds(i64::MAX, 99).await.unwrap().into_iter();
+async fn deeds(store: &Store) -> Vec<String> {
+    let deeds = store.audit_log(i64::MAX, 99).await.unwrap().into_iter();
     deeds
         .map(|deed| format!("{} {}", deed.moderator, deed.words))
         .collect()
@@ -2897,7 +2909,7 @@ async fn whoever_comes_by_a_link_for_the_first_time_keeps_a_name(backend: &impl 
         };
         let password = PasswordHash("a hash".to_owned());
         let arriving = store.arrive_as_moderator(link, new_user(spare), password, session);
-        let begun: Option<Begun> = arriving.await.unwrap();
+        let begun: Option<SignedIn> = arriving.await.unwrap();
         begun.map(|begun| begun.session.user)
     };
     assert_eq!(comes(token(), "bob").await, None);
@@ -2928,11 +2940,11 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
     let carl = moderator(&*store, "carl").await;
     let hi = hi(&*store).await;
     let python = store.group("python", None).await.unwrap().unwrap().id;
-    let name = |name: &str, on| Deed::Mute {
+    let name = |name: &str, on| ModeratorAction::Mute {
         name: name.to_owned(),
         on,
     };
-    let restricts = Deed::RestrictGroup {
+    let restricts = ModeratorAction::RestrictGroup {
         room: python,
         on: true,
     };
@@ -2940,7 +2952,7 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
         name("anna", true),
         name("bob", true),
         restricts.clone(),
-        Deed::RemoveGroup { room: python },
+        ModeratorAction::RemoveGroup { room: python },
     ] {
         assert_eq!(moderate(&*store, &bob, deed).await, Moderated::NotAllowed);
     }
@@ -2951,13 +2963,16 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
         (name("BOB", true), was_done("muted bob", Some(&bob))),
         (name("bob", true), Moderated::Already),
         (name("bob", false), was_done("unmuted bob", Some(&bob))),
-        (Deed::RemoveGroup { room: hi }, Moderated::Protected),
         (
-            Deed::RestrictGroup { room: hi, on: true },
+            ModeratorAction::RemoveGroup { room: hi },
             Moderated::Protected,
         ),
         (
-            Deed::RestrictGroup {
+            ModeratorAction::RestrictGroup { room: hi, on: true },
+            Moderated::Protected,
+        ),
+        (
+            ModeratorAction::RestrictGroup {
                 room: RoomId(1),
                 on: true,
             },
@@ -2973,7 +2988,7 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
     }
     assert!(store.end_moderator("carl").await.unwrap());
     nothing_is_done_for(&*store, &carl).await;
-    let returning = store.returning(carl.token, None).await.unwrap();
+    let returning = store.client_by_token(carl.token, None).await.unwrap();
     let (client, _) = returning.expect("a token that is good still");
     let carl = back(&*store, &Somebody { client, ..carl }).await;
     let went = moderate(&*store, &carl, name("bob", true)).await;
@@ -2988,8 +3003,8 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
         ]
     );
     // Page by page.
-    let first = store.deeds(i64::MAX, 2).await.unwrap();
-    let next = store.deeds(first[1].id, 99).await.unwrap();
+    let first = store.audit_log(i64::MAX, 2).await.unwrap();
+    let next = store.audit_log(first[1].id, 99).await.unwrap();
     assert_eq!(first.len() + next.len(), recorded.len());
 }
 
@@ -3003,7 +3018,7 @@ async fn nothing_is_taken_from_whoever_is_muted(backend: &impl Backend) {
     let one = post(&*store, &bob, hi, "one").await;
     let key = Some(Uuid::new_v4());
     let known = try_to_post(&*store, &bob, hi, "known", key).await;
-    let mute = |on| Deed::Mute {
+    let mute = |on| ModeratorAction::Mute {
         name: "bob".to_owned(),
         on,
     };
@@ -3050,11 +3065,11 @@ async fn whoever_is_banned_cannot_come_back_as_who_they_were(backend: &impl Back
     let guest = arrive(&*store, "carl").await;
     let hash = PasswordHash("a hash".to_owned());
     store
-        .keep(guest.token, hash.clone(), session)
+        .register(guest.token, hash.clone(), session)
         .await
         .unwrap()
         .unwrap();
-    let ban = |name: &str, on| Deed::Ban {
+    let ban = |name: &str, on| ModeratorAction::Ban {
         name: name.to_owned(),
         on,
     };
@@ -3067,7 +3082,7 @@ async fn whoever_is_banned_cannot_come_back_as_who_they_were(backend: &impl Back
     assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
     assert_eq!(store.session(session.token).await.unwrap(), None);
     assert_eq!(store.account("carl").await.unwrap(), None);
-    let begun = store.begin_session(guest.user.id, hash, session).await;
+    let begun = store.sign_in(guest.user.id, hash, session).await;
     assert_eq!(begun.unwrap(), None);
     expire_after(&*store, 2 * FREE_AFTER).await;
     assert!(nobody_is_free(&*store).await);
@@ -3075,17 +3090,17 @@ async fn whoever_is_banned_cannot_come_back_as_who_they_were(backend: &impl Back
     assert!(store.account("carl").await.unwrap().is_some());
 }
 
-async fn ban(store: &dyn Store, by: &Somebody, whom: &Somebody, on: bool) {
+async fn ban(store: &Store, by: &Somebody, whom: &Somebody, on: bool) {
     let name = whom.user.name.clone();
     let did = if on { "banned" } else { "unbanned" };
     let words = format!("{did} {name}");
-    let went = moderate(store, by, Deed::Ban { name, on }).await;
+    let went = moderate(store, by, ModeratorAction::Ban { name, on }).await;
     assert_eq!(went, was_done(&words, Some(whom)));
 }
 
 /// Somebody comes back with a token to whatever it is known for, and by a session if they have one.
-async fn show(store: &dyn Store, token: TokenHash, session: Option<TokenHash>) -> Option<Arrived> {
-    let (returning, node) = store.returning(token, session).await.unwrap()?;
+async fn show(store: &Store, token: TokenHash, session: Option<TokenHash>) -> Option<Arrived> {
+    let (returning, node) = store.client_by_token(token, session).await.unwrap()?;
     assert_eq!(node, None, "it is nowhere");
     Some(match session {
         Some(session) => arrive_by(store, session, Some((returning, token))).await.0,
@@ -3127,7 +3142,7 @@ async fn whoever_shows_the_token_of_somebody_banned_is_not_let_in(backend: &impl
         let arrived = show(&*store, token, session).await;
         assert_eq!(arrived, Some(Arrived::Banned));
     }
-    let kept = store.keep(bob.token, password("his"), new_session(None));
+    let kept = store.register(bob.token, password("his"), new_session(None));
     assert_eq!(kept.await.unwrap(), None, "no more than before");
 
     // Nobody has come by it, and nobody else is concerned.
@@ -3203,7 +3218,7 @@ async fn a_group_for_moderators_is_there_for_nobody_else(backend: &impl Backend)
     );
     let room = make_group(&*store, &bob, "Secrets").await;
     let one = post(&*store, &bob, room, "one").await;
-    let restrict = |on| Deed::RestrictGroup { room, on };
+    let restrict = |on| ModeratorAction::RestrictGroup { room, on };
     moderate(&*store, &anna, restrict(true)).await;
     let targets = [
         Target::Group("secrets".to_owned()),
@@ -3258,7 +3273,7 @@ async fn a_group_for_moderators_is_there_for_nobody_else(backend: &impl Backend)
         moderate(&*store, &anna, restrict(false)).await,
         Moderated::NameTaken
     );
-    let away = Deed::RenameGroup {
+    let away = ModeratorAction::RenameGroup {
         room: public,
         name: GroupName::new("other").unwrap(),
     };
@@ -3285,17 +3300,17 @@ async fn whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it(
     assert!(matches!(again().await, Posted::New(_)));
     let strays = async || {
         let clients = vec![anna.client, bob.client];
-        store.strays(clients).await.unwrap()
+        store.stale_clients(clients).await.unwrap()
     };
     assert_eq!(strays().await, []);
-    let restrict = |on| Deed::RestrictGroup { room, on };
+    let restrict = |on| ModeratorAction::RestrictGroup { room, on };
     moderate(&*store, &anna, restrict(true)).await;
     assert_eq!(strays().await, [bob.client.client]);
     assert_eq!(again().await, Posted::Settled);
     moderate(&*store, &anna, restrict(false)).await;
     assert_eq!(strays().await, []);
     assert!(matches!(again().await, Posted::Known(_)));
-    moderate(&*store, &anna, Deed::RemoveGroup { room }).await;
+    moderate(&*store, &anna, ModeratorAction::RemoveGroup { room }).await;
     let strays = strays().await;
     assert_eq!(strays.len(), 2);
     assert!(strays.contains(&anna.client.client) && strays.contains(&bob.client.client));
@@ -3309,7 +3324,7 @@ async fn a_removed_group_is_gone_and_its_name_is_free(backend: &impl Backend) {
     );
     let python = store.group("python", None).await.unwrap().unwrap().id;
     post(&*store, &bob, python, "one").await;
-    let removes = Deed::RemoveGroup { room: python };
+    let removes = ModeratorAction::RemoveGroup { room: python };
     let went = moderate(&*store, &anna, removes.clone()).await;
     assert_eq!(went, was_done("removed #python", None));
     let went = moderate(&*store, &anna, removes).await;
@@ -3341,7 +3356,7 @@ async fn a_renamed_group_is_found_by_its_new_name(backend: &impl Backend) {
         arrive(&*store, "bob").await,
     );
     let room = make_group(&*store, &bob, "apes").await;
-    let renames = |name: &str| Deed::RenameGroup {
+    let renames = |name: &str| ModeratorAction::RenameGroup {
         room,
         name: GroupName::new(name).unwrap(),
     };
@@ -3387,7 +3402,7 @@ async fn a_moderator_deletes_and_restores_what_others_said_in_groups(backend: &i
     };
     assert!(gone.deleted && gone.by_moderator && gone.text.is_empty());
     amend(&*store, &bob, hi, own.id, None).await;
-    let restores = |room, message: &Message| Deed::RestoreMessage {
+    let restores = |room, message: &Message| ModeratorAction::RestoreMessage {
         room,
         message: message.id,
     };
@@ -3507,7 +3522,12 @@ async fn groups_and_people_are_looked_through_page_by_page(backend: &impl Backen
         make_group(&*store, &anna, name).await;
     }
     let room = store.group("cats", None).await.unwrap().unwrap().id;
-    moderate(&*store, &anna, Deed::RestrictGroup { room, on: true }).await;
+    moderate(
+        &*store,
+        &anna,
+        ModeratorAction::RestrictGroup { room, on: true },
+    )
+    .await;
     let groups = async |beginning, after, limit| {
         let groups = store.group_records(beginning, after, limit).await.unwrap();
         let names = groups.iter().map(|group| group.name.clone());

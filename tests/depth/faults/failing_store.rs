@@ -7,24 +7,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use async_trait::async_trait;
 use overwire::chat::{Chat, Client, Limits, Welcome};
 use overwire::hub::OUTBOX_BYTES;
-use overwire::model::{
-    Busy, ClientId, DisplayName, Emoji, GroupName, Message, MessageId, Millis, NewUser, NodeId,
-    Page, PasswordHash, Person, ResumeToken, Room, RoomId, SessionToken, Target, TokenHash, User,
-    UserId, Version,
-};
-use overwire::moderation::{
-    DeedRecord, FoundMessages, GroupRecord, Moderated, Moderation, PersonRecord, Search, Standing,
-};
+use overwire::model::{NewUser, NodeId, PasswordHash, ResumeToken, SessionToken};
 use overwire::protocol::{Dialect, Hello};
 use overwire::relay::{InProcess, Relay as _};
 use overwire::store::{
-    self, Access, Amend, Amended, Arrival, Arrived, Begun, CatchUp, Census, Change, Entered, Left,
-    Moved, NewSession, Post, Posted, React, Reacted, Renamed, Result, Returning, Session, Store,
-    StoreError, Synchronous,
+    self, Access, Arrival, Faults, NewSession, Result, Store, StoreError, Synchronous,
 };
 use overwire::views::Views;
-use tokio::sync::{Notify, mpsc};
-use uuid::Uuid;
+use tokio::sync::Notify;
 
 use crate::list::List;
 use crate::support::soon;
@@ -45,8 +35,8 @@ const LATE: u8 = 6;
 /// All is well but the reading of groups.
 const NO_GROUPS: u8 = 7;
 
+#[derive(Default)]
 struct Failing {
-    inner: Arc<dyn Store>,
     how: AtomicU8,
     /// Somebody waits for the answer.
     waiting: Notify,
@@ -54,137 +44,48 @@ struct Failing {
 }
 
 impl Failing {
-    async fn act<T: Send>(
-        &self,
-        name: &str,
-        act: impl Future<Output = Result<T>> + Send,
-    ) -> Result<T> {
-        let failure = || Err(StoreError::Database("as it was told".into()));
-        match self.how.load(Ordering::SeqCst) {
-            FINE => act.await,
-            BROKEN => failure(),
-            UNREADABLE if !["newest", "catch_up"].contains(&name) => act.await,
-            UNREADABLE => failure(),
-            NO_GROUPS if name != "groups" => act.await,
-            NO_GROUPS => failure(),
-            SLOW => {
-                let done = act.await;
-                if name == "arrive" {
-                    self.waiting.notify_one();
-                    self.answered.notified().await;
-                }
-                done
-            }
-            LATE => {
-                let waits = async || {
-                    if name == "catch_up" {
-                        self.waiting.notify_one();
-                        self.answered.notified().await;
-                    }
-                };
-                waits().await;
-                let done = act.await;
-                waits().await;
-                done
-            }
-            STUCK => {
-                if name == "versions" {
-                    self.waiting.notify_one();
-                    self.answered.notified().await;
-                }
-                act.await
-            }
-            _ => act.await.and(failure()),
-        }
-    }
-
     fn is(&self, how: u8) {
         self.how.store(how, Ordering::SeqCst);
     }
+
+    async fn waits(&self) {
+        self.waiting.notify_one();
+        self.answered.notified().await;
+    }
 }
 
-macro_rules! every_act_may_fail {
-    ($($act:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
-        #[async_trait]
-        impl Store for Failing {
-            $(
-                async fn $act(&self, $($argument: $type),*) -> Result<$answer> {
-                    self.act(stringify!($act), self.inner.$act($($argument),*)).await
-                }
-            )*
+fn failure() -> Result<()> {
+    Err(StoreError::Database("as the test asked".into()))
+}
 
-            async fn close(&self) {
-                self.inner.close().await;
+#[async_trait]
+impl Faults for Failing {
+    async fn before(&self, act: &'static str) -> Result<()> {
+        match (self.how.load(Ordering::SeqCst), act) {
+            (BROKEN, _) | (UNREADABLE, "newest" | "catch_up") | (NO_GROUPS, "groups") => failure(),
+            (LATE, "catch_up") | (STUCK, "versions") => {
+                self.waits().await;
+                Ok(())
             }
+            _ => Ok(()),
         }
-    };
-}
+    }
 
-every_act_may_fail! {
-    identity() -> String;
-    join(node: NodeId) -> mpsc::Receiver<Change>;
-    renew_lease(node: NodeId) -> ();
-    expire(node: NodeId, now: Millis) -> Vec<Left>;
-    returning(token: TokenHash, session: Option<TokenHash>) -> Option<(Returning, Option<NodeId>)>;
-    arrive(arrival: Arrival) -> Arrived;
-    end(node: NodeId) -> Vec<Left>;
-    leave(clients: Vec<Returning>) -> Vec<Left>;
-    enter(client: Returning, user: UserId, target: Target) -> (Entered, Moved);
-    leave_room(client: Returning) -> Moved;
-    busiest_groups(limit: usize) -> Vec<Busy>;
-    find_groups(beginning: &str, limit: usize) -> Vec<Busy>;
-    keep(token: TokenHash, password: PasswordHash, session: NewSession) -> Option<Begun>;
-    account(name: &str) -> Option<(User, PasswordHash)>;
-    begin_session(user: UserId, password: PasswordHash, session: NewSession) -> Option<Begun>;
-    session(token: TokenHash) -> Option<Session>;
-    end_session(token: TokenHash) -> Option<Session>;
-    change_password(session: TokenHash, was: PasswordHash, password: PasswordHash) -> Option<Session>;
-    private_room(client: Returning, user: UserId, name: &str) -> Entered;
-    rename(client: Returning, user: UserId, name: Option<DisplayName>, namesakes: u32) -> Renamed;
-    person_called(names: Vec<String>) -> Option<(usize, User)>;
-    pair(room: RoomId) -> Option<[User; 2]>;
-    post(post: Post) -> Posted;
-    known(author: UserId, key: Uuid) -> Option<(Message, Room)>;
-    open_message(user: UserId, room: RoomId, message: MessageId, limit: usize) -> Option<(Message, Vec<(Emoji, String)>)>;
-    amend(amend: Amend) -> Amended;
-    react(react: React) -> Reacted;
-    reactions_of(user: UserId, room: RoomId, first: MessageId, last: MessageId, limit: usize) -> Vec<(MessageId, Emoji)>;
-    mark_read(reads: Vec<(Returning, UserId, RoomId, MessageId)>) -> ();
-    standing(user: UserId) -> Standing;
-    banned(users: Vec<UserId>) -> Vec<UserId>;
-    strays(clients: Vec<Returning>) -> Vec<ClientId>;
-    add_admin_link(token: TokenHash) -> ();
-    is_admin_link(token: TokenHash) -> bool;
-    become_moderator(link: TokenHash, user: UserId) -> bool;
-    arrive_as_moderator(link: TokenHash, spare: NewUser, password: PasswordHash, session: NewSession) -> Option<Begun>;
-    end_moderator(name: &str) -> bool;
-    moderate(moderation: Moderation) -> Moderated;
-    group_records(beginning: &str, after: &str, limit: usize) -> Vec<GroupRecord>;
-    group_record(room: RoomId) -> Option<GroupRecord>;
-    person_records(beginning: &str, after: &str, limit: usize) -> Vec<PersonRecord>;
-    message_records(search: Search) -> FoundMessages;
-    deeds(before: i64, limit: usize) -> Vec<DeedRecord>;
-    make_group(client: Returning, maker: UserId, name: GroupName) -> bool;
-    groups(user: Option<UserId>, limit: usize) -> Vec<Room>;
-    group(name: &str, me: Option<UserId>) -> Option<Room>;
-    versions(rooms: Vec<RoomId>) -> Vec<Version>;
-    newest(room: RoomId) -> Page;
-    older(room: RoomId, before: MessageId) -> Page;
-    changed_among(room: RoomId, first: MessageId, last: MessageId, after: u64) -> Page;
-    worded_since(room: RoomId, after: u64) -> (Vec<Message>, Version);
-    catch_up(room: RoomId, after: Option<Version>) -> CatchUp;
-    people_online(limit: usize) -> (Vec<Person>, u64);
-    people_in(room: RoomId, limit: usize) -> (Vec<Person>, u64);
-    people_of(user: UserId, limit: usize) -> Vec<Person>;
-    find_people(beginning: &str, limit: usize) -> Vec<Person>;
-    add_users(users: Vec<NewUser>) -> u64;
-    census() -> Census;
-    reset() -> ();
-    check() -> ();
+    async fn after(&self, act: &'static str) -> Result<()> {
+        match (self.how.load(Ordering::SeqCst), act) {
+            (MUTE, _) => failure(),
+            (SLOW, "arrive") | (LATE, "catch_up") => {
+                self.waits().await;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 struct Place {
-    store: Arc<Failing>,
+    store: Arc<Store>,
+    faults: Arc<Failing>,
     relay: InProcess,
     chat: Arc<Chat>,
     folder: tempfile::TempDir,
@@ -196,23 +97,18 @@ async fn place() -> Place {
 
 async fn place_in(folder: tempfile::TempDir) -> Place {
     let file = folder.path().join("overwire.db");
-    let inner = store::open(file.to_str().unwrap(), Synchronous::Normal, Access::Server)
+    let store = store::open(file.to_str().unwrap(), Synchronous::Normal, Access::Server)
         .await
         .unwrap();
-    let store = Arc::new(Failing {
-        inner,
-        how: AtomicU8::new(FINE),
-        waiting: Notify::new(),
-        answered: Notify::new(),
-    });
+    let faults = Arc::new(Failing::default());
+    let store = store.with_faults(Arc::clone(&faults) as _).unwrap();
     let (relay, views) = (InProcess::default(), Views::new().unwrap());
     let limits = Limits {
         pace_per_second: None,
         ..Limits::default()
     };
-    let as_store: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
     let chat = Chat::start(
-        as_store,
+        Arc::clone(&store),
         Arc::new(relay.clone()),
         Arc::new(views),
         limits,
@@ -222,6 +118,7 @@ async fn place_in(folder: tempfile::TempDir) -> Place {
     .unwrap();
     Place {
         store,
+        faults,
         relay,
         chat,
         folder,
@@ -291,7 +188,7 @@ async fn what_could_not_be_stored_is_shown_to_nobody_and_stored_when_it_is_sent_
         tab.shows(1).await;
     }
 
-    place.store.is(BROKEN);
+    place.faults.is(BROKEN);
     anna.writes("meanwhile").await;
     assert_eq!(anna.list.unsettled.len(), 1, "a failure settles nothing");
     let told = anna.list.notices.last().unwrap();
@@ -300,7 +197,7 @@ async fn what_could_not_be_stored_is_shown_to_nobody_and_stored_when_it_is_sent_
     bob.does(r#"{"action":"Ping"}"#).await;
     assert_eq!((anna.list.ids.len(), bob.list.ids.len()), (1, 1));
 
-    place.store.is(FINE);
+    place.faults.is(FINE);
     for action in anna.list.again() {
         anna.does(&action).await;
     }
@@ -316,9 +213,9 @@ async fn what_was_stored_without_an_answer_is_shown_once_and_settled_when_it_is_
     let place = place().await;
     let mut anna = Tab::open(&place, Dialect::V1).await;
     let mut bob = Tab::open(&place, Dialect::V1).await;
-    place.store.is(MUTE);
+    place.faults.is(MUTE);
     anna.writes("hello").await;
-    place.store.is(FINE);
+    place.faults.is(FINE);
     bob.shows(1).await;
     anna.does(&List::enter("python")).await;
     for action in anna.list.again() {
@@ -338,10 +235,10 @@ async fn nobodys_message_waits_for_a_comparison_with_the_store() {
     let place = place().await;
     let mut anna = Tab::open(&place, Dialect::V1).await;
     let mut bob = Tab::open(&place, Dialect::V1).await;
-    place.store.is(STUCK);
+    place.faults.is(STUCK);
     // With another node there is something to compare.
     let _other = place.relay.listen(NodeId(i64::MAX)).await;
-    soon("a comparison", place.store.waiting.notified()).await;
+    soon("a comparison", place.faults.waiting.notified()).await;
     anna.writes("hello").await;
     bob.shows(1).await;
 }
@@ -351,7 +248,7 @@ async fn the_first_message_of_a_room_is_shown_without_a_look_at_the_store() {
     let place = place().await;
     let mut anna = Tab::open(&place, Dialect::V1).await;
     let mut bob = Tab::open(&place, Dialect::V1).await;
-    place.store.is(UNREADABLE);
+    place.faults.is(UNREADABLE);
     for (text, messages) in [("first", 1), ("second", 2)] {
         anna.writes(text).await;
         bob.shows(messages).await;
@@ -370,12 +267,12 @@ async fn what_a_look_at_the_store_has_brought_is_not_shown_again_with_what_follo
     let mut bob = Tab::open(&place, Dialect::V1).await;
     // The first change after a restart is looked up. What is written meanwhile is brought with it, and
     // waits beside that for its turn, together with what is written after.
-    place.store.is(LATE);
+    place.faults.is(LATE);
     anna.writes("looked up").await;
     for text in ["brought with it", "after"] {
-        soon("a look at the store", place.store.waiting.notified()).await;
+        soon("a look at the store", place.faults.waiting.notified()).await;
         anna.writes(text).await;
-        place.store.answered.notify_one();
+        place.faults.answered.notify_one();
     }
     bob.client.outbox.woken().await;
     soon("all of it", async {
@@ -399,9 +296,9 @@ async fn whoever_cannot_enter_stays_where_they_are_and_misses_nothing() {
             let mut anna = Tab::open(&place, Dialect::V1).await;
             let mut bob = Tab::open(&place, dialect).await;
             let had = bob.list.ids.len();
-            place.store.is(how);
+            place.faults.is(how);
             bob.does(&List::enter("python")).await;
-            place.store.is(FINE);
+            place.faults.is(FINE);
             assert!(!bob.list.notices.is_empty());
             assert_eq!(bob.list.title, "/chat/hi/");
             anna.writes("hello").await;
@@ -428,7 +325,7 @@ async fn whoever_fell_behind_while_the_store_failed_is_brought_forward_afterward
     bob.reads();
     assert!(bob.client.outbox.wants_rest());
     let had = bob.list.ids.len();
-    place.store.is(BROKEN);
+    place.faults.is(BROKEN);
     assert!(!bob.chat.catch_up(&bob.client).await);
     bob.reads();
     assert!(!bob.list.notices.is_empty());
@@ -436,12 +333,12 @@ async fn whoever_fell_behind_while_the_store_failed_is_brought_forward_afterward
     assert_eq!(bob.list.ids.len(), had);
     // The messages come first, whatever becomes of the groups.
     bob.client.outbox.outdate_groups();
-    place.store.is(NO_GROUPS);
+    place.faults.is(NO_GROUPS);
     assert!(!bob.chat.catch_up(&bob.client).await);
     bob.reads();
     assert_eq!(bob.list.ids.len(), enough);
     assert!(bob.client.outbox.wants_rest(), "it is tried again");
-    place.store.is(FINE);
+    place.faults.is(FINE);
     assert!(bob.chat.catch_up(&bob.client).await);
     bob.reads();
     assert!(!bob.client.outbox.wants_rest());
@@ -451,7 +348,7 @@ async fn whoever_fell_behind_while_the_store_failed_is_brought_forward_afterward
 async fn nobody_is_let_in_by_halves() {
     let place = place().await;
     for how in [BROKEN, MUTE] {
-        place.store.is(how);
+        place.faults.is(how);
         let list = List::new(Dialect::V1);
         assert!(place.chat.connect(list.hello()).await.is_err());
         assert!(place.chat.check().await.is_err());
@@ -462,7 +359,7 @@ async fn nobody_is_let_in_by_halves() {
                 .await
                 .is_err()
         );
-        place.store.is(FINE);
+        place.faults.is(FINE);
         let mut anna = Tab::open(&place, Dialect::V1).await;
         anna.writes("hello").await;
         assert!(anna.list.notices.is_empty());
@@ -489,7 +386,7 @@ async fn whoever_arrives_by_a_session_that_ends_at_that_moment_is_sent_away_agai
         former: None,
     };
     let hash = PasswordHash("hers".to_owned());
-    let kept = place.store.keep(guest.hash(), hash, new).await.unwrap();
+    let kept = place.store.register(guest.hash(), hash, new).await.unwrap();
     let anna = kept.unwrap().session.user;
     let connect = || {
         let hello = Hello {
@@ -503,12 +400,12 @@ async fn whoever_arrives_by_a_session_that_ends_at_that_moment_is_sent_away_agai
     assert_eq!(client.user, anna);
     assert!(client.outbox.closing().is_none());
 
-    place.store.is(SLOW);
+    place.faults.is(SLOW);
     let arriving = connect();
-    soon("the arrival", place.store.waiting.notified()).await;
+    soon("the arrival", place.faults.waiting.notified()).await;
     place.chat.sign_out(&session).await.unwrap();
-    place.store.answered.notify_one();
-    place.store.is(FINE);
+    place.faults.answered.notify_one();
+    place.faults.is(FINE);
     let client = soon("the client", arriving).await.unwrap();
     assert_eq!(client.user, anna);
     assert!(client.outbox.closing().is_some());

@@ -88,7 +88,7 @@ enum Kept {
 
 struct Running {
     chat: Arc<Chat>,
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
 }
@@ -173,7 +173,7 @@ impl Server {
         }
     }
 
-    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+    pub(crate) fn store(&self) -> &Arc<Store> {
         &self.running.first().expect("it runs").store
     }
 

@@ -1,0 +1,872 @@
+//! Messages: writing, changing and reacting to them, and reading them by page and by version.
+
+use uuid::Uuid;
+
+use super::moderation::{self, may_moderate, may_write};
+use super::people::{connected, trace};
+use super::rooms::{VISIBLE, room, subscribe, version_in};
+use super::tx::{Failure, Hold, Locks, Row, Sql, Tx};
+use super::{Change, Result, Store};
+use crate::model::{
+    Author, ClientRef, Emoji, Message, MessageId, MessageText, Millis, NodeId, Page, Reaction,
+    Room, RoomId, UserId, Version,
+};
+use crate::protocol::PAGE_MESSAGES;
+
+/// Unread messages are counted up to this many.
+const UNREAD_AT_MOST: i64 = 100;
+
+/// A message to be stored.
+#[derive(Clone, Debug)]
+pub struct Post {
+    /// The node whose stream the change goes out on.
+    pub node: NodeId,
+    /// The author's client.
+    pub client: ClientRef,
+    /// Who writes it.
+    pub author: UserId,
+    /// Where.
+    pub room: RoomId,
+    /// What.
+    pub text: MessageText,
+    /// Makes sending it again harmless.
+    pub key: Option<Uuid>,
+}
+
+/// How posting went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// Stored; it also goes out on the stream of changes.
+    New(Message),
+    /// The key was known: this is the message stored under it.
+    Known(Message),
+    /// The key was known, and its message is in a room that the author may no longer know of.
+    Settled,
+    /// The author may not post there, or there is no such room.
+    NoSuchRoom,
+    /// The author is muted.
+    Muted,
+}
+
+/// A change of a message's text, or its deletion.
+#[derive(Clone, Debug)]
+pub struct Amend {
+    /// The node whose stream the change goes out on.
+    pub node: NodeId,
+    /// By which client.
+    pub client: ClientRef,
+    /// Who changes it.
+    pub author: UserId,
+    /// The room it is in.
+    pub room: RoomId,
+    /// Which.
+    pub message: MessageId,
+    /// Its new text; `None` deletes it.
+    pub text: Option<MessageText>,
+}
+
+/// How amending a message went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Amended {
+    /// It is changed, which also goes out on the stream of changes.
+    Done(Message),
+    /// It was like that before.
+    Already(Message),
+    /// There is no such message in that room, or they may not know of it.
+    NoSuchMessage,
+    /// Somebody else wrote it, and they are no moderator or want to change its text.
+    NotYours,
+    /// It is deleted, so its text cannot be changed.
+    Deleted,
+    /// They are muted.
+    Muted,
+}
+
+/// A reaction to be set or removed.
+#[derive(Clone, Copy, Debug)]
+pub struct React {
+    /// The node whose stream the change goes out on.
+    pub node: NodeId,
+    /// By which client.
+    pub client: ClientRef,
+    /// Who.
+    pub user: UserId,
+    /// The room the message is in.
+    pub room: RoomId,
+    /// Which.
+    pub message: MessageId,
+    /// With what.
+    pub emoji: Emoji,
+    /// Whether it is to be there or not.
+    pub on: bool,
+}
+
+/// How reacting went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reacted {
+    /// It is done, which also goes out on the stream of changes.
+    Done,
+    /// It was like that before.
+    Already,
+    /// There is no such message in that room, or they may not know of it.
+    NoSuchMessage,
+    /// The message is deleted.
+    Deleted,
+    /// The message has [`Reaction::EMOJIS`](crate::model::Reaction::EMOJIS) others.
+    TooMany,
+    /// They are muted.
+    Muted,
+}
+
+/// What somebody's own reaction to a message has become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnReaction {
+    /// Whose.
+    pub user: UserId,
+    /// With what.
+    pub emoji: Emoji,
+    /// Whether it is there.
+    pub on: bool,
+}
+
+/// What brings a reader of a room up to date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatchUp {
+    /// They are.
+    UpToDate,
+    /// The messages made or changed since, oldest first, in their present state. Those with
+    /// `made` up to `after` are older ones that changed.
+    Changes {
+        /// The version they had.
+        after: Version,
+        /// The version they come to.
+        version: Version,
+        /// The messages.
+        messages: Vec<Message>,
+    },
+    /// More than a page has happened, or what they had is of another history.
+    Newest(Page),
+}
+
+impl Store {
+    /// Stores a message in a room its author may post in: durable, and with the room's version one
+    /// higher, when it returns. A known key of the same author stores nothing.
+    pub async fn post(&self, post: Post) -> Result<Posted> {
+        let locks = Locks::client(post.client, post.author).room(post.room);
+        self.write("post", locks, async move |tx| self::post(tx, &post).await)
+            .await
+    }
+
+    /// The message stored under a key of that author, and its room.
+    pub async fn message_by_key(
+        &self,
+        author: UserId,
+        key: Uuid,
+    ) -> Result<Option<(Message, Room)>> {
+        self.read("message_by_key", async move |tx| {
+            let Some(message) = by_key(tx, author, key).await? else {
+                return Ok(None);
+            };
+            let room = room(tx, author, message.room).await?;
+            Ok(room.map(|room| (message, room)))
+        })
+        .await
+    }
+
+    /// A message of that room, if the user may know of it, and the names of those who reacted to it,
+    /// earliest first, at most `limit`.
+    pub async fn open_message(
+        &self,
+        user: UserId,
+        room: RoomId,
+        message: MessageId,
+        limit: usize,
+    ) -> Result<Option<(Message, Vec<(Emoji, String)>)>> {
+        self.read("open_message", async move |tx| {
+            let Some(found) = message_in(tx, user, room, message).await? else {
+                return Ok(None);
+            };
+            let sql =
+                "select emoji, name from reactions where message_id = $1 order by id limit $2";
+            let reactors = tx
+                .all(sql, &[&message, &limit], |row| {
+                    Ok(emoji(row, 0)?.zip(row.get(1)?))
+                })
+                .await?;
+            Ok(Some((found, reactors.into_iter().flatten().collect())))
+        })
+        .await
+    }
+
+    /// Changes the text of a message or deletes it, if they may: the author both, a moderator the
+    /// latter in a group. Durable, and with the room's version one higher, when it returns. Doing it
+    /// again changes nothing.
+    pub async fn amend(&self, amend: Amend) -> Result<Amended> {
+        let locks = Locks::client(amend.client, amend.author).room(amend.room);
+        self.write("amend", locks, async move |tx| {
+            self::amend(tx, &amend).await
+        })
+        .await
+    }
+
+    /// Sets whether somebody reacts to a message with an emoji. Durable, and with the room's version
+    /// one higher, when it returns. Doing it again changes nothing.
+    pub async fn react(&self, react: React) -> Result<Reacted> {
+        let locks = Locks::client(react.client, react.user).room(react.room);
+        self.write("react", locks, async move |tx| {
+            self::react(tx, &react).await
+        })
+        .await
+    }
+
+    /// The user's reactions to messages of a room from the first to the last id, both included: those
+    /// to the newest messages first, at most `limit`.
+    pub async fn reactions_of(
+        &self,
+        user: UserId,
+        room: RoomId,
+        first: MessageId,
+        last: MessageId,
+        limit: usize,
+    ) -> Result<Vec<(MessageId, Emoji)>> {
+        self.ask("reactions_of", async move |tx| {
+            let found = tx
+                .all(
+                    "select message_id, emoji from reactions
+                 where user_id = $1 and room_id = $2 and message_id between $3 and $4
+                 order by message_id desc limit $5",
+                    &[&user, &room, &first, &last, &limit],
+                    |row| Ok(Some(MessageId(row.get(0)?)).zip(emoji(row, 1)?)),
+                )
+                .await?;
+            Ok(found.into_iter().flatten().collect())
+        })
+        .await
+    }
+
+    /// These people have seen these rooms up to these messages. Never goes back. A client that has left
+    /// is passed over.
+    pub async fn mark_read(
+        &self,
+        reads: Vec<(ClientRef, UserId, RoomId, MessageId)>,
+    ) -> Result<()> {
+        // Locked, so that what is written meanwhile is counted by one or the other.
+        let locks = Locks {
+            rooms: reads.iter().map(|(_, _, room, _)| *room).collect(),
+            ..Locks::none()
+        };
+        self.write("mark_read", locks, async move |tx| {
+            let clients: Vec<_> = reads.iter().map(|read| read.0).collect();
+            let connected = connected(tx, &clients).await?;
+            for (client, user, room, message) in &reads {
+                if connected.get(client) == Some(user) {
+                    mark_read(tx, *user, *room, *message).await?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The newest page of a room. The caller has made sure of the right to it.
+    pub async fn newest(&self, room: RoomId) -> Result<Page> {
+        self.read("newest", async move |tx| {
+            page(tx, room, MessageId(i64::MAX)).await
+        })
+        .await
+    }
+
+    /// The page before a message of a room.
+    pub async fn older(&self, room: RoomId, before: MessageId) -> Result<Page> {
+        self.read("older", async move |tx| page(tx, room, before).await)
+            .await
+    }
+
+    /// The messages from the first to the last id, both included, that changed after a version, in
+    /// their present state.
+    pub async fn changed_among(
+        &self,
+        room: RoomId,
+        first: MessageId,
+        last: MessageId,
+        after: u64,
+    ) -> Result<Page> {
+        self.read("changed_among", async move |tx| {
+            let (version, private) = version(tx, room).await?;
+            let changed = format!(
+                "select {MESSAGE} where m.room_id = $1 and m.id between $2 and $3
+                 and m.changed > $4 order by m.id"
+            );
+            Ok(Page {
+                version,
+                private,
+                messages: tx
+                    .all(&changed, &[&room, &first, &last, &after], message)
+                    .await?,
+                older: false,
+            })
+        })
+        .await
+    }
+
+    /// The messages whose words were made or changed after a version, in their present state and in
+    /// the order in which that happened last, at most a page of them; and the version they lead to.
+    pub async fn worded_since(&self, room: RoomId, after: u64) -> Result<(Vec<Message>, Version)> {
+        self.read("worded_since", async move |tx| {
+            let (mut version, _) = version(tx, room).await?;
+            let worded = format!(
+                "select {MESSAGE} where m.room_id = $1 and m.worded > $2
+                 order by m.worded limit $3"
+            );
+            let messages = tx
+                .all(&worded, &[&room, &after, &PAGE_MESSAGES], message)
+                .await?;
+            if let (PAGE_MESSAGES, Some(last)) = (messages.len(), messages.last()) {
+                version.number = last.worded;
+            }
+            Ok((messages, version))
+        })
+        .await
+    }
+
+    /// What brings a reader who has `after` up to date; without it, the newest page.
+    pub async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp> {
+        self.read("catch_up", async move |tx| catch_up(tx, room, after).await)
+            .await
+    }
+}
+
+/// The columns that [`message`] reads, with the text of a deleted message or without it.
+macro_rules! message_columns {
+    ($text:literal) => {
+        concat!(
+            "m.id, m.room_id, m.user_id, u.name, m.author_name, ",
+            $text,
+            ", m.key, m.made, m.changed, m.created_at, m.edited_at is not null,
+            m.deleted_at is not null, m.worded,
+            case when m.deleted_at is null then m.reactions end, m.deleted_by is not null
+            from messages m join users u on u.id = m.user_id"
+        )
+    };
+}
+const MESSAGE: &str = message_columns!("case when m.deleted_at is null then m.text else '' end");
+pub(super) const WHOLE_MESSAGE: &str = message_columns!("m.text");
+
+pub(super) fn message(row: &Row<'_>) -> Sql<Message> {
+    let reactions: Option<String> = row.get(13)?;
+    Ok(Message {
+        id: MessageId(row.get(0)?),
+        room: RoomId(row.get(1)?),
+        author: Author {
+            id: UserId(row.get(2)?),
+            user_name: row.get(3)?,
+            name: row.get(4)?,
+        },
+        text: row.get(5)?,
+        key: row.uuid(6)?,
+        made: row.count(7)?,
+        changed: row.count(8)?,
+        created_at: Millis(row.get(9)?),
+        edited: row.get(10)?,
+        deleted: row.get(11)?,
+        worded: row.count(12)?,
+        reactions: reactions.as_deref().map(reactions_in).unwrap_or_default(),
+        by_moderator: row.get(14)?,
+    })
+}
+
+fn emoji(row: &Row<'_>, column: usize) -> Sql<Option<Emoji>> {
+    Ok(Emoji::new(&row.get::<String>(column)?))
+}
+
+/// The reactions as a message's row has them. What cannot be read is left out.
+fn reactions_in(json: &str) -> Vec<Reaction> {
+    let rows: Vec<(String, u64, Vec<String>)> = serde_json::from_str(json).unwrap_or_default();
+    let reaction = |(emoji, count, names): (String, u64, Vec<String>)| {
+        let emoji = Emoji::new(&emoji)?;
+        Some(Reaction {
+            emoji,
+            count,
+            names,
+        })
+    };
+    rows.into_iter().filter_map(reaction).collect()
+}
+
+fn reactions_json(reactions: &[Reaction]) -> Option<String> {
+    let row = |reaction: &Reaction| {
+        serde_json::json!([reaction.emoji.as_str(), reaction.count, reaction.names])
+    };
+    let rows: Vec<_> = reactions.iter().map(row).collect();
+    (!rows.is_empty()).then(|| serde_json::Value::from(rows).to_string())
+}
+
+/// The newest messages before one, oldest first, and whether there are older ones still.
+async fn page(tx: &Tx<'_>, room: RoomId, before: MessageId) -> Sql<Page> {
+    let (version, private) = version(tx, room).await?;
+    let sql =
+        format!("select {MESSAGE} where m.room_id = $1 and m.id < $2 order by m.id desc limit $3");
+    let mut messages = tx
+        .all(&sql, &[&room, &before, &(PAGE_MESSAGES + 1)], message)
+        .await?;
+    let older = messages.len() > PAGE_MESSAGES;
+    messages.truncate(PAGE_MESSAGES);
+    messages.reverse();
+    Ok(Page {
+        version,
+        private,
+        messages,
+        older,
+    })
+}
+
+/// A room's version, and whether it is a private room.
+async fn version(tx: &Tx<'_>, room: RoomId) -> Sql<(Version, bool)> {
+    let sql = "select id, history, version, kind = 'private' from rooms where id = $1";
+    let found = tx
+        .one(sql, &[&room], |row| Ok((version_in(row)?, row.get(3)?)))
+        .await?;
+    found.ok_or(Failure::NoRow)
+}
+
+/// Whether the room has been at this version: its history is one of the room's, and the number is one
+/// that this history reached. Everything begins with no change at all.
+async fn has_been(tx: &Tx<'_>, after: Version) -> Sql<bool> {
+    if after.number == 0 {
+        return Ok(true);
+    }
+    tx.value(
+        "select exists (
+            select 1 from room_histories h
+            where h.room_id = $1 and h.history = $2 and h.first_version <= $3
+            and $3 < coalesce(
+                (select min(n.first_version) from room_histories n
+                 where n.room_id = h.room_id and n.first_version > h.first_version),
+                (select r.version + 1 from rooms r where r.id = h.room_id)))",
+        &[&after.room, &after.history, &after.number],
+    )
+    .await
+}
+
+async fn catch_up(tx: &Tx<'_>, room: RoomId, after: Option<Version>) -> Sql<CatchUp> {
+    let newest = async || {
+        let page = page(tx, room, MessageId(i64::MAX)).await?;
+        Ok(CatchUp::Newest(page))
+    };
+    let Some(after) = after.filter(|after| after.room == room) else {
+        return newest().await;
+    };
+    let (version, _) = version(tx, room).await?;
+    if !has_been(tx, after).await? {
+        return newest().await;
+    }
+    if after.number == version.number {
+        return Ok(CatchUp::UpToDate);
+    }
+    let changed = "select count(*) from
+        (select 1 from messages where room_id = $1 and changed > $2 limit $3) changed";
+    let most = PAGE_MESSAGES as i64;
+    let changed: i64 = tx
+        .value(changed, &[&room, &after.number, &(most + 1)])
+        .await?;
+    if changed > most {
+        return newest().await;
+    }
+    let sql = format!("select {MESSAGE} where m.room_id = $1 and m.changed > $2 order by m.id");
+    let messages = tx.all(&sql, &[&room, &after.number], message).await?;
+    Ok(CatchUp::Changes {
+        after,
+        version,
+        messages,
+    })
+}
+
+/// The message stored under a key of that author.
+async fn by_key(tx: &Tx<'_>, author: UserId, key: Uuid) -> Sql<Option<Message>> {
+    let sql = format!("select {MESSAGE} where m.user_id = $1 and m.key = $2");
+    tx.one(&sql, &[&author, &key], message).await
+}
+
+async fn message_of(tx: &Tx<'_>, id: MessageId) -> Sql<Message> {
+    let sql = format!("select {MESSAGE} where m.id = $1");
+    tx.one(&sql, &[&id], message).await?.ok_or(Failure::NoRow)
+}
+
+/// A message of that room, if `me` may know of it.
+async fn message_in(
+    tx: &Tx<'_>,
+    me: UserId,
+    in_room: RoomId,
+    id: MessageId,
+) -> Sql<Option<Message>> {
+    if room(tx, me, in_room).await?.is_none() {
+        return Ok(None);
+    }
+    let sql = format!("select {MESSAGE} where m.id = $1 and m.room_id = $2");
+    tx.one(&sql, &[&id, &in_room], message).await
+}
+
+/// Somebody who is about to write in a room.
+struct Writer {
+    author: Author,
+    may_write: bool,
+    is_traced: bool,
+    is_subscribed: bool,
+}
+
+async fn writer(tx: &Tx<'_>, room: RoomId, id: UserId) -> Sql<Writer> {
+    let sql = "select u.name, coalesce(u.display_name, u.name),
+            u.muted_at is null and u.banned_at is null, u.traced_at is not null,
+            exists (select 1 from users_subscribed s where s.user_id = u.id and s.room_id = $1)
+         from users u where u.id = $2";
+    let found = tx
+        .one(&tx.hold(sql, Hold::Share), &[&room, &id], |row| {
+            Ok(Writer {
+                author: Author {
+                    id,
+                    user_name: row.get(0)?,
+                    name: row.get(1)?,
+                },
+                may_write: row.get(2)?,
+                is_traced: row.get(3)?,
+                is_subscribed: row.get(4)?,
+            })
+        })
+        .await?;
+    found.ok_or(Failure::NoRow)
+}
+
+pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
+    let known = async {
+        match post.key {
+            Some(key) => by_key(tx, post.author, key).await,
+            None => Ok(None),
+        }
+    };
+    // Together: PostgreSQL is waited for once.
+    let (known, writer, step) = tokio::try_join!(
+        known,
+        writer(tx, post.room, post.author),
+        next_step(tx, post.room, post.author)
+    )?;
+    if let Some(known) = known {
+        // What has become of it in a room that is closed to its author is not theirs to know.
+        return Ok(match room(tx, post.author, known.room).await? {
+            Some(_) => Posted::Known(known),
+            None => Posted::Settled,
+        });
+    }
+    if !writer.may_write {
+        return Ok(Posted::Muted);
+    }
+    let Some(step) = step else {
+        return Ok(Posted::NoSuchRoom);
+    };
+    let made = step.version.number;
+    let text = post.text.as_str();
+    let (id, ()) = tokio::try_join!(
+        async {
+            tx.value(
+                "insert into messages
+                    (room_id, user_id, author_name, text, key, made, changed, worded, created_at)
+                 values ($1, $2, $3, $4, $5, $6, $6, $6, $7) returning id",
+                &[
+                    &post.room,
+                    &post.author,
+                    &writer.author.name,
+                    &text,
+                    &post.key,
+                    &made,
+                    &tx.now,
+                ],
+            )
+            .await
+        },
+        take_step(tx, step)
+    )?;
+    let message = Message {
+        id: MessageId(id),
+        room: post.room,
+        author: writer.author,
+        text: post.text.as_str().to_owned(),
+        key: post.key,
+        made,
+        changed: made,
+        created_at: tx.now,
+        edited: false,
+        deleted: false,
+        worded: made,
+        reactions: Vec::new(),
+        by_moderator: false,
+    };
+    match step.between {
+        Some(both) => share_private(tx, both, &message).await?,
+        None => {
+            if !writer.is_traced {
+                trace(tx, post.author).await?;
+            }
+            if !writer.is_subscribed {
+                subscribe(tx, post.author, post.room).await?;
+            }
+        }
+    }
+    push_change(tx, post.node, step, message.clone(), None);
+    Ok(Posted::New(message))
+}
+
+/// The two people of a private room belong to it from now on, in which the message is unread for the
+/// one who did not write it.
+async fn share_private(tx: &Tx<'_>, both: [UserId; 2], message: &Message) -> Sql<()> {
+    let [low, high] = both;
+    for (user, with) in [(low, high), (high, low)] {
+        let unread = i64::from(user != message.author.id);
+        let subscribed = tx
+            .run(
+                "insert into users_subscribed as s
+                (user_id, room_id, since, with_id, last_message_id, unread)
+             values ($1, $2, $3, $4, $5, $6)
+             on conflict (user_id, room_id) do update set
+                last_message_id = excluded.last_message_id,
+                unread = case when s.unread + excluded.unread < $7
+                    then s.unread + excluded.unread else $7 end",
+                &[
+                    &user,
+                    &message.room,
+                    &tx.now,
+                    &with,
+                    &message.id,
+                    &unread,
+                    &UNREAD_AT_MOST,
+                ],
+            )
+            .await;
+        let trace = trace(tx, user);
+        tokio::try_join!(async { subscribed }, trace)?;
+    }
+    Ok(())
+}
+
+/// A room's next version.
+#[derive(Clone, Copy)]
+pub(super) struct Step {
+    pub(super) version: Version,
+    /// The two people of a private room.
+    between: Option<[UserId; 2]>,
+    /// It is the first of its history.
+    begins_history: bool,
+}
+
+/// The next step of a room, if `by` belongs there. The write that takes it has locked the room, so that
+/// nobody else takes one meanwhile.
+pub(super) async fn next_step(tx: &Tx<'_>, room: RoomId, by: UserId) -> Sql<Option<Step>> {
+    let sql = format!(
+        "select r.id, r.history, r.version, r.user_low, r.user_high from rooms r
+         where (r.kind = 'group' and {VISIBLE} or $1 in (r.user_low, r.user_high)) and r.id = $2"
+    );
+    tx.one(&sql, &[&by, &room], |row| {
+        let last = version_in(row)?;
+        let between = Option::zip(row.get(3)?, row.get(4)?);
+        Ok(Step {
+            version: Version {
+                history: tx.history,
+                number: last.number + 1,
+                ..last
+            },
+            between: between.map(|(low, high)| [UserId(low), UserId(high)]),
+            begins_history: last.history != tx.history,
+        })
+    })
+    .await
+}
+
+/// Brings the room to its next version.
+pub(super) async fn take_step(tx: &Tx<'_>, step: Step) -> Sql<()> {
+    let Version {
+        room,
+        history,
+        number,
+    } = step.version;
+    let sql = "update rooms set version = $1, history = $2 where id = $3";
+    tx.run(sql, &[&number, &history, &room]).await?;
+    if step.begins_history {
+        tx.run(
+            "insert into room_histories (room_id, first_version, history) values ($1, $2, $3)
+             on conflict do nothing",
+            &[&room, &number, &history],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Puts a step on the stream of changes, with its message as it is at that version.
+pub(super) fn push_change(
+    tx: &Tx<'_>,
+    node: NodeId,
+    step: Step,
+    message: Message,
+    reaction: Option<OwnReaction>,
+) {
+    let change = Change {
+        version: step.version,
+        message,
+        between: step.between,
+        reaction,
+    };
+    tx.push_change(node, change);
+}
+
+/// The same with the message as it is stored now, which is returned.
+pub(super) async fn push_stored(
+    tx: &Tx<'_>,
+    node: NodeId,
+    step: Step,
+    id: MessageId,
+    reaction: Option<OwnReaction>,
+) -> Sql<Message> {
+    let message = message_of(tx, id).await?;
+    push_change(tx, node, step, message.clone(), reaction);
+    Ok(message)
+}
+
+async fn amend(tx: &Tx<'_>, amend: &Amend) -> Sql<Amended> {
+    let new = amend.text.as_ref().map(MessageText::as_str);
+    let Some(found) = message_in(tx, amend.author, amend.room, amend.message).await? else {
+        return Ok(Amended::NoSuchMessage);
+    };
+    let own = found.author.id == amend.author;
+    if !own && (new.is_some() || !may_moderate(tx, amend.author, amend.room).await?) {
+        return Ok(Amended::NotYours);
+    }
+    match (found.deleted, new) {
+        (true, Some(_)) => return Ok(Amended::Deleted),
+        (true, None) => return Ok(Amended::Already(found)),
+        (false, new) if new == Some(&found.text) => return Ok(Amended::Already(found)),
+        (false, _) if !may_write(tx, amend.author).await? => return Ok(Amended::Muted),
+        (false, _) => {}
+    }
+    let Some(step) = next_step(tx, amend.room, amend.author).await? else {
+        return Ok(Amended::NoSuchMessage);
+    };
+    take_step(tx, step).await?;
+    tx.run(
+        "update messages set changed = $1, worded = $1, text = coalesce(cast($2 as text), text),
+            edited_at = case when cast($2 as text) is null then edited_at else $3 end,
+            deleted_at = case when cast($2 as text) is null then cast($3 as bigint) end,
+            deleted_by = case when user_id <> $4 then $4 end
+         where id = $5",
+        &[
+            &step.version.number,
+            &new,
+            &tx.now,
+            &amend.author,
+            &found.id,
+        ],
+    )
+    .await?;
+    if !own {
+        moderation::record_deletion(tx, amend.author, &found).await?;
+    }
+    if new.is_none() && step.between.is_some() {
+        // A deleted message is unread for nobody.
+        tx.run(
+            "update users_subscribed as s set
+                unread = (select count(*) from (
+                    select 1 from messages m
+                    where m.room_id = s.room_id and m.id > s.read_message_id
+                    and m.user_id <> s.user_id and m.deleted_at is null limit $1) unread)
+             where room_id = $2 and user_id <> $3 and read_message_id < $4",
+            &[&UNREAD_AT_MOST, &amend.room, &amend.author, &found.id],
+        )
+        .await?;
+    }
+    let stored = push_stored(tx, amend.node, step, found.id, None).await?;
+    Ok(Amended::Done(stored))
+}
+
+async fn react(tx: &Tx<'_>, react: &React) -> Sql<Reacted> {
+    let (user, id, emoji) = (react.user, react.message, react.emoji.as_str());
+    let Some(mut found) = message_in(tx, user, react.room, id).await? else {
+        return Ok(Reacted::NoSuchMessage);
+    };
+    if found.deleted {
+        return Ok(Reacted::Deleted);
+    }
+    if !may_write(tx, user).await? {
+        return Ok(Reacted::Muted);
+    }
+    let is_on = "select exists (select 1 from reactions
+        where message_id = $1 and emoji = $2 and user_id = $3)";
+    if tx.value::<bool>(is_on, &[&id, &emoji, &user]).await? == react.on {
+        return Ok(Reacted::Already);
+    }
+    let reactions = &mut found.reactions;
+    let at = reactions.iter().position(|one| one.emoji == react.emoji);
+    let at = match at {
+        None if reactions.len() >= Reaction::EMOJIS => return Ok(Reacted::TooMany),
+        None => {
+            reactions.push(Reaction {
+                emoji: react.emoji,
+                count: 0,
+                names: Vec::new(),
+            });
+            reactions.len() - 1
+        }
+        Some(at) => at,
+    };
+    let Some(step) = next_step(tx, react.room, user).await? else {
+        return Ok(Reacted::NoSuchMessage);
+    };
+    take_step(tx, step).await?;
+    match react.on {
+        true => {
+            tx.run(
+                "insert into reactions (message_id, room_id, emoji, created_at, user_id, name)
+                 select $1, $2, $3, $4, id, coalesce(display_name, name)
+                 from users where id = $5",
+                &[&id, &react.room, &emoji, &tx.now, &user],
+            )
+            .await?;
+            trace(tx, user).await?;
+            reactions[at].count += 1;
+        }
+        false => {
+            let sql = "delete from reactions
+                where message_id = $1 and emoji = $2 and user_id = $3";
+            tx.run(sql, &[&id, &emoji, &user]).await?;
+            reactions[at].count = reactions[at].count.saturating_sub(1);
+        }
+    }
+    let names =
+        "select name from reactions where message_id = $1 and emoji = $2 order by id limit $3";
+    let values = [&id as _, &emoji as _, &Reaction::NAMES as _];
+    reactions[at].names = tx.all(names, &values, |row| row.get(0)).await?;
+    reactions.retain(|one| one.count > 0);
+    let sql = "update messages set changed = $1, reactions = $2 where id = $3";
+    tx.run(
+        sql,
+        &[&step.version.number, &reactions_json(reactions), &id],
+    )
+    .await?;
+    let own = OwnReaction {
+        user,
+        emoji: react.emoji,
+        on: react.on,
+    };
+    push_stored(tx, react.node, step, id, Some(own)).await?;
+    Ok(Reacted::Done)
+}
+
+async fn mark_read(tx: &Tx<'_>, user: UserId, room: RoomId, upto: MessageId) -> Sql<()> {
+    tx.run(
+        "update users_subscribed as s set
+            read_message_id = case when $1 < s.last_message_id then $1 else s.last_message_id end,
+            unread = (select count(*) from (
+                select 1 from messages m where m.room_id = s.room_id and m.id > $1
+                and m.user_id <> s.user_id and m.deleted_at is null limit $2) unread)
+         where s.user_id = $3 and s.room_id = $4 and s.read_message_id < $1",
+        &[&upto, &UNREAD_AT_MOST, &user, &room],
+    )
+    .await
+    .map(|_| ())
+}

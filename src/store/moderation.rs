@@ -1,0 +1,720 @@
+//! Moderation: what moderators do and look through, and who is one.
+
+use super::accounts::{begin_session, set_password};
+use super::messages::{WHOLE_MESSAGE, message, next_step, push_stored, take_step};
+use super::people::{
+    ONLINE, USER, hand_out, hold_clients, newcomer, person, span, trace, user, user_id,
+};
+use super::rooms::group_in;
+use super::tx::{Hold, Locks, Row, Sql, Tx, end_of, sought};
+use super::{ADMIN_LINK_GOOD_FOR, NewSession, RESTRICTED, Result, SignedIn, Store};
+use crate::model::{
+    ClientId, ClientRef, GroupName, Message, MessageId, Millis, NewUser, NodeId, PasswordHash,
+    Room, RoomId, TokenHash, User, UserId,
+};
+use crate::moderation::{
+    AuditEntry, FoundMessages, GroupRecord, MessageRecord, Moderated, Moderation, ModeratorAction,
+    PersonRecord, Search, Standing,
+};
+use crate::protocol::{FIRST_GROUP, PAGE_MESSAGES};
+
+/// How many messages one search looks at, and how many of them are fetched at one time.
+const LOOKED_AT: usize = 20_000;
+const FETCHED: usize = 500;
+
+impl Store {
+    /// What somebody may do.
+    pub async fn standing(&self, user: UserId) -> Result<Standing> {
+        self.ask("standing", async move |tx| standing(tx, user).await)
+            .await
+    }
+
+    /// Those of these clients that have left or were taken over, are banned, or look at a group that is
+    /// closed to them.
+    pub async fn stale_clients(&self, clients: Vec<ClientRef>) -> Result<Vec<ClientId>> {
+        self.ask("stale_clients", async move |tx| {
+            let ids: Vec<i64> = clients.iter().map(|client| client.client.0).collect();
+            let current = format!(
+                "select c.id, c.visit from clients c
+                 join users u on u.id = c.user_id
+                 left join clients_active a on a.client_id = c.id
+                 left join rooms r on r.id = a.room_id
+                 where c.id {} and c.left_at is null and u.banned_at is null
+                 and r.removed_at is null
+                 and (r.restricted_at is null or u.moderator_at is not null)",
+                tx.among(1)
+            );
+            let current = tx
+                .all(&current, &[&ids], |row| {
+                    Ok(ClientRef {
+                        client: ClientId(row.get(0)?),
+                        visit: row.get(1)?,
+                    })
+                })
+                .await?;
+            let current: std::collections::HashSet<_> = current.into_iter().collect();
+            let stale = clients.iter().filter(|client| !current.contains(client));
+            Ok(stale.map(|client| client.client).collect())
+        })
+        .await
+    }
+
+    /// Those of these users that are banned.
+    pub async fn banned(&self, users: Vec<UserId>) -> Result<Vec<UserId>> {
+        let users: Vec<i64> = users.into_iter().map(|user| user.0).collect();
+        self.ask("banned", async move |tx| {
+            let banned = format!(
+                "select id from users where id {} and banned_at is not null order by id",
+                tx.among(1)
+            );
+            tx.all(&banned, &[&users], user_id).await
+        })
+        .await
+    }
+
+    /// Makes a link that makes one visitor a moderator, for [`ADMIN_LINK_GOOD_FOR`].
+    pub async fn add_admin_link(&self, token: TokenHash) -> Result<()> {
+        self.write("add_admin_link", Locks::none(), async move |tx| {
+            let expired = "delete from admin_links where made_at < $1";
+            tx.run(expired, &[&tx.now.before(ADMIN_LINK_GOOD_FOR)])
+                .await?;
+            let sql = "insert into admin_links (token_hash, made_at) values ($1, $2)";
+            tx.run(sql, &[&token, &tx.now]).await.map(|_| ())
+        })
+        .await
+    }
+
+    /// Whether a link is good.
+    pub async fn is_admin_link(&self, token: TokenHash) -> Result<bool> {
+        self.ask("is_admin_link", async move |tx| {
+            find_admin_link(tx, ADMIN_LINK, token).await
+        })
+        .await
+    }
+
+    /// The user becomes a moderator by a link, which is then used up. Returns whether it was good.
+    pub async fn become_moderator(&self, link: TokenHash, user: UserId) -> Result<bool> {
+        self.write("become_moderator", Locks::none(), async move |tx| {
+            become_moderator(tx, link, user).await
+        })
+        .await
+    }
+
+    /// The same for somebody who has not been here: as a user who is free, else as the spare one, with an
+    /// account of that password.
+    pub async fn arrive_as_moderator(
+        &self,
+        link: TokenHash,
+        spare: NewUser,
+        password: PasswordHash,
+        session: NewSession,
+    ) -> Result<Option<SignedIn>> {
+        self.write("arrive_as_moderator", Locks::none(), async move |tx| {
+            if !held_admin_link(tx, link).await? {
+                return Ok(None);
+            }
+            let Some(user) = newcomer(tx, Some(&spare)).await? else {
+                return Ok(None);
+            };
+            hand_out(tx, user).await?;
+            set_password(tx, user, &password).await?;
+            become_moderator(tx, link, user).await?;
+            begin_session(tx, user, session).await.map(Some)
+        })
+        .await
+    }
+
+    /// The user of that name is no longer a moderator, and their tabs reconnect. Returns whether they
+    /// were one.
+    pub async fn end_moderator(&self, name: &str) -> Result<bool> {
+        let name = sought(&name.to_lowercase());
+        self.write("end_moderator", Locks::none(), async move |tx| {
+            end_moderator(tx, &name).await
+        })
+        .await
+    }
+
+    /// Does and records what a moderator does; durable when it returns. What changes a room goes out on
+    /// the stream of changes.
+    pub async fn moderate(&self, moderation: Moderation) -> Result<Moderated> {
+        let mut locks = Locks::client(moderation.client, moderation.by);
+        match &moderation.action {
+            ModeratorAction::RenameGroup { room, .. }
+            | ModeratorAction::RemoveGroup { room }
+            | ModeratorAction::RestrictGroup { room, .. }
+            | ModeratorAction::RestoreMessage { room, .. } => locks.rooms.push(*room),
+            // The rooms that the clients look at which end with it.
+            ModeratorAction::Ban { name, .. } => {
+                locks.rooms_of_users.push(sought(&name.to_lowercase()));
+            }
+            ModeratorAction::Mute { .. } => {}
+        }
+        self.write("moderate", locks, async move |tx| {
+            moderate(tx, &moderation).await
+        })
+        .await
+    }
+
+    /// The groups whose names begin with this text, those for moderators alone first, in the order of
+    /// their keys and after that key, at most `limit`.
+    pub async fn group_records(
+        &self,
+        beginning: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<GroupRecord>> {
+        let (beginning, after) = (sought(&GroupName::key_of(beginning)), sought(after));
+        self.read("group_records", async move |tx| {
+            let groups = format!(
+                "select {GROUP_RECORD}
+                 where name_key >= $1 and name_key < $2 and name_key > $3
+                 and kind = 'group' and removed_at is null
+                 and (restricted_at is not null) = $4
+                 order by name_key limit $5"
+            );
+            let mut found = Vec::new();
+            for (prefix, restricted) in [(RESTRICTED, true), ("", false)] {
+                let from = format!("{prefix}{beginning}");
+                let left = limit - found.len();
+                let values = [
+                    &from as _,
+                    &end_of(&from) as _,
+                    &after as _,
+                    &restricted as _,
+                    &left as _,
+                ];
+                found.extend(tx.all(&groups, &values, group_record).await?);
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// A group, unless it has been removed.
+    pub async fn group_record(&self, room: RoomId) -> Result<Option<GroupRecord>> {
+        self.ask("group_record", async move |tx| group_of(tx, room).await)
+            .await
+    }
+
+    /// The people whose user names begin with this text and come after that name, at most `limit`;
+    /// without a name to come after, then those whose display names begin with it.
+    pub async fn person_records(
+        &self,
+        beginning: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<PersonRecord>> {
+        let (beginning, after) = (beginning.to_owned(), sought(after));
+        self.read("person_records", async move |tx| {
+            person_records(tx, &beginning, &after, limit).await
+        })
+        .await
+    }
+
+    /// What a search among a group's messages finds: at most a page, and of very many messages only
+    /// the first that it could look at.
+    pub async fn message_records(&self, search: Search) -> Result<FoundMessages> {
+        self.read("message_records", async move |tx| {
+            message_records(tx, &search).await
+        })
+        .await
+    }
+
+    /// What moderators did before that entry, the latest first, at most `limit`.
+    pub async fn audit_log(&self, before: i64, limit: usize) -> Result<Vec<AuditEntry>> {
+        self.ask("audit_log", async move |tx| {
+            let entries = "select id, at, moderator, action from audit_log
+                where id < $1 order by id desc limit $2";
+            tx.all(entries, &[&before, &limit], |row| {
+                Ok(AuditEntry {
+                    id: row.get(0)?,
+                    at: Millis(row.get(1)?),
+                    moderator: row.get(2)?,
+                    words: row.get(3)?,
+                })
+            })
+            .await
+        })
+        .await
+    }
+}
+
+const STANDING: &str = "select moderator_at is not null, muted_at is not null,
+    banned_at is not null from users where id = $1";
+
+pub(super) async fn standing(tx: &Tx<'_>, user: UserId) -> Sql<Standing> {
+    let found = tx
+        .one(STANDING, &[&user], |row| standing_in(row, 0))
+        .await?;
+    Ok(found.unwrap_or_default())
+}
+
+/// The same until the commit: taking it from them waits.
+async fn held_standing(tx: &Tx<'_>, user: UserId) -> Sql<Standing> {
+    let standing = tx.hold(STANDING, Hold::Share);
+    let found = tx
+        .one(&standing, &[&user], |row| standing_in(row, 0))
+        .await?;
+    Ok(found.unwrap_or_default())
+}
+
+fn standing_in(row: &Row<'_>, first: usize) -> Sql<Standing> {
+    Ok(Standing {
+        moderator: row.get(first)?,
+        muted: row.get(first + 1)?,
+        banned: row.get(first + 2)?,
+    })
+}
+
+/// Whether the user may write anything, until the commit.
+pub(super) async fn may_write(tx: &Tx<'_>, user: UserId) -> Sql<bool> {
+    let standing = held_standing(tx, user).await?;
+    Ok(!standing.muted && !standing.banned)
+}
+
+/// Whether the user may delete what others say in a room: a moderator, in groups.
+pub(super) async fn may_moderate(tx: &Tx<'_>, user: UserId, room: RoomId) -> Sql<bool> {
+    Ok(group_of(tx, room).await?.is_some() && held_standing(tx, user).await?.moderator)
+}
+
+/// A moderator deleted what somebody else had said.
+pub(super) async fn record_deletion(tx: &Tx<'_>, by: UserId, message: &Message) -> Sql<()> {
+    let group = group_of(tx, message.room).await?;
+    let name = group.map_or(String::new(), |group| group.name);
+    // The user name, since the display name may be another's later.
+    let (id, author) = (message.id, &message.author.user_name);
+    record(
+        tx,
+        by,
+        &format!("deleted message {id} of {author} in #{name}"),
+    )
+    .await
+}
+
+/// The groups that are for moderators alone, if the user is one.
+pub(super) async fn restricted_groups(tx: &Tx<'_>, user: UserId, limit: usize) -> Sql<Vec<Room>> {
+    if !standing(tx, user).await?.moderator {
+        return Ok(Vec::new());
+    }
+    let groups = "select id, '!' || name from rooms
+        where restricted_at is not null and removed_at is null order by name_key limit $1";
+    tx.all(groups, &[&limit], group_in).await
+}
+
+const ADMIN_LINK: &str = "select made_at from admin_links
+    where token_hash = $1 and made_at >= (select millis()) - $2";
+
+/// Whether there is such a link, which nobody else uses until the commit.
+async fn held_admin_link(tx: &Tx<'_>, token: TokenHash) -> Sql<bool> {
+    find_admin_link(tx, &tx.hold(ADMIN_LINK, Hold::Delete), token).await
+}
+
+async fn find_admin_link(tx: &Tx<'_>, sql: &str, token: TokenHash) -> Sql<bool> {
+    let values = [&token as _, &span(ADMIN_LINK_GOOD_FOR) as _];
+    let found = tx.one(sql, &values, |_| Ok(())).await?;
+    Ok(found.is_some())
+}
+
+async fn become_moderator(tx: &Tx<'_>, link: TokenHash, user: UserId) -> Sql<bool> {
+    if held_standing(tx, user).await?.banned || !held_admin_link(tx, link).await? {
+        return Ok(false);
+    }
+    let used = "delete from admin_links where token_hash = $1";
+    tx.run(used, &[&link]).await?;
+    trace(tx, user).await?;
+    let sql = "update users set moderator_at = $1, muted_at = null where id = $2";
+    tx.run(sql, &[&tx.now, &user]).await?;
+    record(tx, user, "became a moderator").await?;
+    Ok(true)
+}
+
+async fn end_moderator(tx: &Tx<'_>, name: &str) -> Sql<bool> {
+    let moderator = "select id from users where name = $1 and moderator_at is not null";
+    let Some(user) = tx.one(moderator, &[&name], user_id).await? else {
+        return Ok(false);
+    };
+    hold_clients(tx, user).await?;
+    let ended = "update users set moderator_at = null where id = $1 and moderator_at is not null";
+    if tx.run(ended, &[&user]).await? == 0 {
+        return Ok(false);
+    }
+    // Their tabs reconnect, and show what everybody sees.
+    let again = "update clients set visit = visit + 1 where user_id = $1";
+    tx.run(again, &[&user]).await?;
+    let words = format!("removed {name} as a moderator");
+    tx.run(
+        "insert into audit_log (at, moderator, action) values ($1, 'the command line', $2)",
+        &[&tx.now, &words],
+    )
+    .await?;
+    Ok(true)
+}
+
+async fn moderate(tx: &Tx<'_>, moderation: &Moderation) -> Sql<Moderated> {
+    let by = moderation.by;
+    if !held_standing(tx, by).await?.moderator {
+        return Ok(Moderated::NotAllowed);
+    }
+    let done = match &moderation.action {
+        ModeratorAction::RenameGroup { room, name } => rename_group(tx, *room, name).await?,
+        ModeratorAction::RemoveGroup { room } => remove_group(tx, *room).await?,
+        ModeratorAction::RestrictGroup { room, on } => restrict_group(tx, *room, *on).await?,
+        ModeratorAction::RestoreMessage { room, message } => {
+            restore_message(tx, moderation.node, by, *room, *message).await?
+        }
+        ModeratorAction::Mute { name, on } => mute(tx, name, *on).await?,
+        ModeratorAction::Ban { name, on } => ban(tx, name, *on).await?,
+    };
+    if let Moderated::Done { words, .. } = &done {
+        record(tx, by, words).await?;
+    }
+    Ok(done)
+}
+
+/// Adds an entry to the audit log.
+async fn record(tx: &Tx<'_>, by: UserId, words: &str) -> Sql<()> {
+    let sql = "insert into audit_log (at, moderator_id, moderator, action)
+        select $1, id, coalesce(display_name || ' (' || name || ')', name), $2
+        from users where id = $3";
+    tx.run(sql, &[&tx.now, &words, &by]).await.map(|_| ())
+}
+
+fn done(words: String) -> Moderated {
+    Moderated::Done { words, user: None }
+}
+
+const GROUP_RECORD: &str =
+    "id, name, name_key, people, version, created_at, restricted_at is not null from rooms";
+
+fn group_record(row: &Row<'_>) -> Sql<GroupRecord> {
+    Ok(GroupRecord {
+        id: RoomId(row.get(0)?),
+        name: row.get(1)?,
+        key: row.get(2)?,
+        people: row.count(3)?,
+        changes: row.count(4)?,
+        created_at: Millis(row.get(5)?),
+        restricted: row.get(6)?,
+    })
+}
+
+/// A group that has not been removed.
+async fn group_of(tx: &Tx<'_>, room: RoomId) -> Sql<Option<GroupRecord>> {
+    let sql =
+        format!("select {GROUP_RECORD} where id = $1 and kind = 'group' and removed_at is null");
+    tx.one(&sql, &[&room], group_record).await
+}
+
+/// A group that may be changed; else the answer.
+async fn changeable(tx: &Tx<'_>, room: RoomId) -> Sql<std::result::Result<GroupRecord, Moderated>> {
+    Ok(match group_of(tx, room).await? {
+        None => Err(Moderated::Nothing),
+        Some(group) if group.key == FIRST_GROUP => Err(Moderated::Protected),
+        Some(group) => Ok(group),
+    })
+}
+
+async fn is_key_taken(tx: &Tx<'_>, key: &str, room: RoomId) -> Sql<bool> {
+    let sql = "select exists (select 1 from rooms where name_key = $1 and id <> $2)";
+    tx.value(sql, &[&key, &room]).await
+}
+
+async fn rename_group(tx: &Tx<'_>, room: RoomId, name: &GroupName) -> Sql<Moderated> {
+    let group = match changeable(tx, room).await? {
+        Ok(group) => group,
+        Err(refused) => return Ok(refused),
+    };
+    if group.name == name.as_str() {
+        return Ok(Moderated::Already);
+    }
+    let prefix = if group.restricted { RESTRICTED } else { "" };
+    let key = format!("{prefix}{}", name.key());
+    if is_key_taken(tx, &key, room).await? {
+        return Ok(Moderated::NameTaken);
+    }
+    let sql = "update rooms set name = $1, name_key = $2 where id = $3";
+    tx.run(sql, &[&name.as_str(), &key, &room]).await?;
+    Ok(done(format!(
+        "renamed #{} to #{}",
+        group.name,
+        name.as_str()
+    )))
+}
+
+async fn remove_group(tx: &Tx<'_>, room: RoomId) -> Sql<Moderated> {
+    let group = match changeable(tx, room).await? {
+        Ok(group) => group,
+        Err(refused) => return Ok(refused),
+    };
+    tx.run(
+        "update rooms set removed_at = $1, name_key = '~' || id, position = null where id = $2",
+        &[&tx.now, &room],
+    )
+    .await?;
+    let members = "delete from users_subscribed where room_id = $1";
+    tx.run(members, &[&room]).await?;
+    Ok(done(format!("removed #{}", group.name)))
+}
+
+async fn restrict_group(tx: &Tx<'_>, room: RoomId, on: bool) -> Sql<Moderated> {
+    let GroupRecord {
+        name,
+        key,
+        restricted,
+        ..
+    } = match changeable(tx, room).await? {
+        Ok(group) => group,
+        Err(refused) => return Ok(refused),
+    };
+    if restricted == on {
+        return Ok(Moderated::Already);
+    }
+    let key = match on {
+        true => format!("{RESTRICTED}{key}"),
+        false => key.trim_start_matches(RESTRICTED).to_owned(),
+    };
+    if is_key_taken(tx, &key, room).await? {
+        return Ok(Moderated::NameTaken);
+    }
+    let sql = "update rooms set restricted_at = $1, name_key = $2 where id = $3";
+    tx.run(sql, &[&on.then_some(tx.now), &key, &room]).await?;
+    Ok(done(match on {
+        true => format!("restricted #{name} to moderators"),
+        false => format!("opened #{name} to everybody"),
+    }))
+}
+
+async fn restore_message(
+    tx: &Tx<'_>,
+    node: NodeId,
+    by: UserId,
+    room: RoomId,
+    id: MessageId,
+) -> Sql<Moderated> {
+    let Some(group) = group_of(tx, room).await? else {
+        return Ok(Moderated::Nothing);
+    };
+    let found = tx
+        .one(
+            "select m.deleted_by is not null, u.name from messages m
+         join users u on u.id = m.user_id where m.id = $1 and m.room_id = $2",
+            &[&id, &room],
+            |row| Ok((row.get::<bool>(0)?, row.get::<String>(1)?)),
+        )
+        .await?;
+    let author = match found {
+        None => return Ok(Moderated::Nothing),
+        // What its author deleted is the author's to delete.
+        Some((false, _)) => return Ok(Moderated::Already),
+        Some((true, author)) => author,
+    };
+    let Some(step) = next_step(tx, room, by).await? else {
+        return Ok(Moderated::NotAllowed);
+    };
+    take_step(tx, step).await?;
+    tx.run(
+        "update messages set deleted_at = null, deleted_by = null, changed = $1, worded = $1
+         where id = $2",
+        &[&step.version.number, &id],
+    )
+    .await?;
+    push_stored(tx, node, step, id, None).await?;
+    Ok(done(format!(
+        "restored message {id} of {author} in #{}",
+        group.name
+    )))
+}
+
+/// Somebody who has been here and may be moderated; else the answer.
+async fn moderated_person(
+    tx: &Tx<'_>,
+    name: &str,
+    is_so: impl Fn(Standing) -> bool,
+) -> Sql<std::result::Result<User, Moderated>> {
+    let Some(found) = person(tx, name).await? else {
+        return Ok(Err(Moderated::Nothing));
+    };
+    Ok(match standing(tx, found.id).await? {
+        standing if standing.moderator => Err(Moderated::Protected),
+        standing if is_so(standing) => Err(Moderated::Already),
+        _ => Ok(found),
+    })
+}
+
+async fn mute(tx: &Tx<'_>, name: &str, on: bool) -> Sql<Moderated> {
+    let user = match moderated_person(tx, name, |standing| standing.muted == on).await? {
+        Ok(user) => user,
+        Err(refused) => return Ok(refused),
+    };
+    trace(tx, user.id).await?;
+    let sql = "update users set muted_at = $1 where id = $2";
+    tx.run(sql, &[&on.then_some(tx.now), &user.id]).await?;
+    let did = if on { "muted" } else { "unmuted" };
+    Ok(Moderated::Done {
+        words: format!("{did} {}", user.name),
+        user: Some(user.id),
+    })
+}
+
+async fn ban(tx: &Tx<'_>, name: &str, on: bool) -> Sql<Moderated> {
+    let user = match moderated_person(tx, name, |standing| standing.banned == on).await? {
+        Ok(user) => user,
+        Err(refused) => return Ok(refused),
+    };
+    if tx.is_shared() {
+        // Whoever is just arriving by a session holds that, and then their client.
+        let sessions = "select 1 from sessions where user_id = $1 order by id";
+        tx.run(&tx.hold(sessions, Hold::Delete), &[&user.id])
+            .await?;
+    }
+    hold_clients(tx, user.id).await?;
+    trace(tx, user.id).await?;
+    let sql = "update users set banned_at = $1 where id = $2";
+    tx.run(sql, &[&on.then_some(tx.now), &user.id]).await?;
+    if on {
+        // They have left. Their clients remain, so that their tabs are known and turned away.
+        let looks = "delete from clients_active
+            where client_id in (select id from clients where user_id = $1)";
+        tx.run(looks, &[&user.id]).await?;
+        let left = "update clients set left_at = $1, cut_off = false, session_id = null
+            where user_id = $2";
+        tx.run(left, &[&tx.now, &user.id]).await?;
+        let sessions = "delete from sessions where user_id = $1";
+        tx.run(sessions, &[&user.id]).await?;
+    } else {
+        // A guest's tab may resume. People with an account sign in again.
+        let clients = "delete from clients where user_id = $1 and not guest";
+        tx.run(clients, &[&user.id]).await?;
+    }
+    let did = if on { "banned" } else { "unbanned" };
+    Ok(Moderated::Done {
+        words: format!("{did} {}", user.name),
+        user: Some(user.id),
+    })
+}
+
+async fn person_records(
+    tx: &Tx<'_>,
+    beginning: &str,
+    after: &str,
+    limit: usize,
+) -> Sql<Vec<PersonRecord>> {
+    let mut found = Vec::new();
+    let names = ("name", sought(&beginning.to_lowercase()));
+    let display_names = ("display_key", sought(&GroupName::key_of(beginning)));
+    let is_first = after.is_empty() && !beginning.is_empty();
+    for (column, beginning) in [Some(names), is_first.then_some(display_names)]
+        .into_iter()
+        .flatten()
+    {
+        let people = format!(
+            "select {USER}, {ONLINE}, u.arrived_at,
+                u.moderator_at is not null, u.muted_at is not null, u.banned_at is not null
+             from users u
+             where u.{column} >= $1 and u.{column} < $2 and u.{column} > $3
+             and u.arrived_at is not null
+             order by u.{column} limit $4"
+        );
+        let left = limit - found.len();
+        let values = [
+            &beginning as _,
+            &end_of(&beginning) as _,
+            &after as _,
+            &left as _,
+        ];
+        let rows = tx
+            .all(&people, &values, |row| {
+                Ok(PersonRecord {
+                    user: user(row)?,
+                    online: row.get(3)?,
+                    arrived_at: Millis(row.get(4)?),
+                    standing: standing_in(row, 5)?,
+                })
+            })
+            .await?;
+        for record in rows {
+            if !found.contains(&record) {
+                found.push(record);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The first id in a room whose message was written at that moment or later, found by halving:
+/// messages are written in the order of their ids.
+async fn first_since(tx: &Tx<'_>, room: RoomId, at: Millis) -> Sql<i64> {
+    let last = "select id from messages where room_id = $1 order by id desc limit 1";
+    let last = tx.one(last, &[&room], |row| row.get::<i64>(0)).await?;
+    let next = "select id, created_at from messages where room_id = $1 and id >= $2
+        order by id limit 1";
+    let (mut low, mut high) = (0, last.map_or(0, |last| last + 1));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let found = tx
+            .one(next, &[&room, &middle], |row| {
+                Ok((row.get::<i64>(0)?, row.get::<i64>(1)?))
+            })
+            .await?;
+        match found {
+            Some((id, written)) if written < at.0 => low = id + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+async fn message_records(tx: &Tx<'_>, search: &Search) -> Sql<FoundMessages> {
+    let mut found = FoundMessages {
+        messages: Vec::new(),
+        before: None,
+    };
+    if group_of(tx, search.room).await?.is_none() {
+        return Ok(found);
+    }
+    let mut before = search.before.0;
+    if let Some(until) = search.until {
+        before = before.min(first_since(tx, search.room, until).await?);
+    }
+    let words = search.words.split_whitespace();
+    let words: Vec<_> = words.map(str::to_lowercase).collect();
+    let author = search.author.as_ref().map(|name| name.to_lowercase());
+    let fits = |message: &Message| {
+        let text = message.text.to_lowercase();
+        author
+            .as_ref()
+            .is_none_or(|name| *name == message.author.user_name)
+            && words.iter().all(|word| text.contains(word))
+    };
+    let some = format!(
+        "select {WHOLE_MESSAGE} where m.room_id = $1 and m.id < $2 order by m.id desc limit $3"
+    );
+    for _ in 0..LOOKED_AT / FETCHED {
+        let rows = tx
+            .all(&some, &[&search.room, &before, &FETCHED], message)
+            .await?;
+        let is_end = rows.len() < FETCHED;
+        for message in rows {
+            if search.from.is_some_and(|from| message.created_at < from) {
+                return Ok(found);
+            }
+            before = message.id.0;
+            if fits(&message) {
+                let restorable = message.by_moderator;
+                found.messages.push(MessageRecord {
+                    message,
+                    restorable,
+                });
+            }
+            if found.messages.len() == PAGE_MESSAGES {
+                found.before = Some(MessageId(before));
+                return Ok(found);
+            }
+        }
+        if is_end {
+            return Ok(found);
+        }
+    }
+    found.before = Some(MessageId(before));
+    Ok(found)
+}

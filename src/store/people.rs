@@ -1,0 +1,934 @@
+//! People: arriving and leaving, leases, names, and who is here.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+
+use super::accounts::session;
+use super::moderation::may_write;
+use super::tx::{Hold, Locks, Row, Sql, Tx, end_of, sought};
+use super::{FREE_AFTER, LEASE, Result, SESSION_GOOD_FOR, Session, Store, TOKEN_GOOD_FOR};
+use crate::model::{
+    ClientId, ClientRef, DisplayName, GroupName, Millis, NewUser, NodeId, Person, RoomId,
+    SessionId, TokenHash, User, UserId,
+};
+
+/// For so long people whose server has stopped under them keep their display name.
+const COMING_BACK: Duration = Duration::from_secs(60);
+/// How many rows of each kind one round of clearing up takes at most.
+const EXPIRE_AT_ONCE: i64 = 500;
+/// How many new users are on their way to the database at one time.
+const MADE_AT_ONCE: usize = 500;
+
+/// The columns that [`user`] reads.
+pub(super) const USER: &str = "u.id, u.name, u.display_name";
+/// Whether a user `u` is online.
+pub(super) const ONLINE: &str =
+    "exists (select 1 from clients c where c.user_id = u.id and c.left_at is null)";
+/// Either of the [looks](DisplayName::looks_of) of a user name, as the index has it.
+pub(super) const LOOK: &str =
+    "replace(replace(replace(replace(u.name, 'm', 'rn'), '0', 'o'), '1', 'l'), 'i', 'l')";
+
+/// A socket has opened.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The node the socket is on.
+    pub node: NodeId,
+    /// The session they have signed in with. While it is good, it decides who they are.
+    pub session: Option<TokenHash>,
+    /// The client that is taken over, as [`Store::client_by_token`] returned it.
+    pub resume: Option<ClientRef>,
+    /// Their resume token: the old one to take over a client, else a new one.
+    pub token: TokenHash,
+    /// Who a newcomer becomes if no user is free.
+    pub spare: Option<NewUser>,
+}
+
+/// How an arrival went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrived {
+    /// As this client.
+    As {
+        /// The client.
+        client: ClientRef,
+        /// Its user.
+        user: User,
+        /// The session they signed in with; a guest has none.
+        session: Option<SessionId>,
+    },
+    /// Somebody else took over that client first, or its token is no longer good.
+    Overtaken,
+    /// The user of that client is banned.
+    Banned,
+    /// Nobody is free, and there is no spare user or their name or e-mail address is taken.
+    NobodyFree,
+}
+
+/// A client has left. Of one person's clients that leave together, the order is that of this list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Whose it was.
+    pub user: User,
+    /// The room it looked at, if no other client of theirs does.
+    pub room: Option<RoomId>,
+    /// It was their last: they are offline now.
+    pub last: bool,
+}
+
+/// How choosing a display name went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Renamed {
+    /// It is theirs.
+    As {
+        /// The user with the new name.
+        user: User,
+        /// Those who had the name and are offline: they have their user name again.
+        former: Vec<UserId>,
+        /// The private rooms of all of them that somebody looks at.
+        rooms: Vec<RoomId>,
+    },
+    /// Somebody else has that name, or one that looks like it.
+    Taken,
+    /// They are muted.
+    Muted,
+}
+
+impl Store {
+    /// The node is alive: its clients stay connected for another [`LEASE`]. A file is not written to
+    /// for a node without clients, since its lock says that a server runs.
+    pub async fn renew_lease(&self, node: NodeId) -> Result<()> {
+        self.works_by_this(node);
+        self.write("renew_lease", Locks::none(), async move |tx| {
+            let clients =
+                "select exists (select 1 from clients where node_id = $1 and left_at is null)";
+            match tx.is_shared() || tx.value(clients, &[&node]).await? {
+                true => renew_lease(tx, node).await,
+                false => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Clears up what has expired by `now`: clients of nodes whose lease has run out have left, which one
+    /// node alone is answered; untouched users gone for [`FREE_AFTER`] are free again, unless somebody
+    /// has a private room with them open; clients gone for [`TOKEN_GOOD_FOR`] are deleted, and so are
+    /// sessions not seen for [`SESSION_GOOD_FOR`]. Does a bounded amount at a time. On PostgreSQL the
+    /// database's clock counts, and of `now` only how far it is ahead of this machine's.
+    pub async fn expire(&self, node: NodeId, now: Millis) -> Result<Vec<Left>> {
+        let ahead = now.0.saturating_sub(Millis::now().0).max(0);
+        // Mostly there is nothing to do, and looking writes nothing.
+        let due = self.read("expire", async move |tx| {
+            match is_anything_due(tx, node, ahead).await? {
+                true => clients_of_dead(tx, node, ahead).await.map(Some),
+                false => Ok(None),
+            }
+        });
+        let Some(dead) = due.await? else {
+            return Ok(Vec::new());
+        };
+        self.write("expire", Locks::rooms_of(dead), async move |tx| {
+            expire(tx, node, Millis(tx.now.0.saturating_add(ahead))).await
+        })
+        .await
+    }
+
+    /// The client that a resume token is good for, and the node it is on if it has not left. A client
+    /// that signed in is found together with a good session of its own alone. One of somebody banned has
+    /// left.
+    pub async fn client_by_token(
+        &self,
+        token: TokenHash,
+        session: Option<TokenHash>,
+    ) -> Result<Option<(ClientRef, Option<NodeId>)>> {
+        self.read("client_by_token", async move |tx| {
+            client_by_token(tx, token, session).await
+        })
+        .await
+    }
+
+    /// Somebody arrives, which renews the node's lease: as the client they take over, else as another
+    /// client of the account they signed in to, else as a random user who is free, else as the spare
+    /// one. Handing a user to somebody new ends the tokens that led to them.
+    pub async fn arrive(&self, arrival: Arrival) -> Result<Arrived> {
+        self.works_by_this(arrival.node);
+        self.write("arrive", Locks::none(), async move |tx| {
+            arrive(tx, &arrival).await
+        })
+        .await
+    }
+
+    /// The node stops: its clients have left, and may be back in a moment; its lease ends.
+    pub async fn end(&self, node: NodeId) -> Result<Vec<Left>> {
+        self.write("end", Locks::none(), async move |tx| {
+            let seen = "update sessions set seen_at = $1 where id in
+                (select session_id from clients where left_at is null and node_id = $2)";
+            tx.run(seen, &[&tx.now, &node]).await?;
+            end_nodes(tx, &[node.0]).await
+        })
+        .await
+    }
+
+    /// These clients have left, unless somebody has taken them over meanwhile. Returns those that have.
+    pub async fn leave(&self, clients: Vec<ClientRef>) -> Result<Vec<Left>> {
+        let locks = Locks::rooms_of(clients.iter().map(|client| client.client).collect());
+        self.write("leave", locks, async move |tx| leave(tx, &clients).await)
+            .await
+    }
+
+    /// The user chooses a display name; `None` for their user name. A name is taken, and so are those
+    /// that look like it, if it is anybody else's user name, or the display name of somebody who is
+    /// online or has an account. Nor may words of it be, or look like, somebody else's user name. If it
+    /// is taken, it is tried with a number behind it, `namesakes` names in all.
+    pub async fn rename(
+        &self,
+        client: ClientRef,
+        user: UserId,
+        name: Option<DisplayName>,
+        namesakes: u32,
+    ) -> Result<Renamed> {
+        self.write("rename", Locks::client(client, user), async move |tx| {
+            rename(tx, user, name.as_ref(), namesakes).await
+        })
+        .await
+    }
+
+    /// The user with the first of these names that anybody has, as user name or else as display name,
+    /// without regard to case; and the place of that name.
+    pub async fn find_person(&self, names: Vec<String>) -> Result<Option<(usize, User)>> {
+        self.read("find_person", async move |tx| {
+            for (n, name) in names.iter().enumerate() {
+                let found = match person(tx, name).await? {
+                    None => person_by_display_name(tx, name).await?,
+                    found => found,
+                };
+                if let Some(user) = found {
+                    return Ok(Some((n, user)));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Who is online, longest first, at most `limit`, each of them once; and how many they are.
+    pub async fn people_online(&self, limit: usize) -> Result<(Vec<Person>, u64)> {
+        self.read("people_online", async move |tx| {
+            people_online(tx, limit).await
+        })
+        .await
+    }
+
+    /// Who looks at a group, longest first, at most `limit`, each of them once; and how many they are.
+    /// Of a private room nobody.
+    pub async fn people_in(&self, room: RoomId, limit: usize) -> Result<(Vec<Person>, u64)> {
+        self.read("people_in", async move |tx| {
+            people_in(tx, room, limit).await
+        })
+        .await
+    }
+
+    /// The people this user has unread messages from, then those they have talked with, at most
+    /// `limit`.
+    pub async fn people_of(&self, user: UserId, limit: usize) -> Result<Vec<Person>> {
+        self.ask("people_of", async move |tx| {
+            let people = format!(
+                "select {USER}, {ONLINE}, s.unread
+                 from users_subscribed s join users u on u.id = s.with_id
+                 where s.user_id = $1 and s.with_id is not null
+                 order by (s.unread > 0) desc, s.last_message_id desc limit $2"
+            );
+            tx.all(&people, &[&user, &limit], |row| {
+                Ok(Person {
+                    unread: u32::try_from(row.count(4)?).unwrap_or(u32::MAX),
+                    ..known_person(row)?
+                })
+            })
+            .await
+        })
+        .await
+    }
+
+    /// The people whose user names begin with this text, by name; then those whose display names do; at
+    /// most `limit`.
+    pub async fn find_people(&self, beginning: &str, limit: usize) -> Result<Vec<Person>> {
+        let beginning = sought(&GroupName::key_of(beginning));
+        self.read("find_people", async move |tx| {
+            let mut found = Vec::new();
+            for name in ["name", "display_key"] {
+                let people = format!(
+                    "select {USER}, {ONLINE} from users u
+                     where u.{name} >= $1 and u.{name} < $2 and u.arrived_at is not null
+                     order by u.{name} limit $3"
+                );
+                let values = [&beginning as _, &end_of(&beginning) as _, &limit as _];
+                for person in tx.all(&people, &values, known_person).await? {
+                    if !found.contains(&person) {
+                        found.push(person);
+                    }
+                }
+            }
+            found.truncate(limit);
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Makes users, except those whose name or e-mail address is taken. Returns how many were made.
+    pub async fn add_users(&self, users: Vec<NewUser>) -> Result<u64> {
+        self.write("add_users", Locks::none(), async move |tx| {
+            tx.lock_names().await?;
+            let mut made = 0;
+            for users in users.chunks(MADE_AT_ONCE) {
+                let all = try_join_all(users.iter().map(|new| insert_user(tx, new))).await?;
+                made += all.iter().flatten().count() as u64;
+            }
+            Ok(made)
+        })
+        .await
+    }
+}
+
+pub(super) fn user(row: &Row<'_>) -> Sql<User> {
+    Ok(User {
+        id: UserId(row.get(0)?),
+        name: row.get(1)?,
+        display_name: row.get(2)?,
+    })
+}
+
+pub(super) fn user_id(row: &Row<'_>) -> Sql<UserId> {
+    row.get(0).map(UserId)
+}
+
+fn client_id(row: &Row<'_>) -> Sql<ClientId> {
+    row.get(0).map(ClientId)
+}
+
+/// Somebody who may be online, by the column after the user's.
+fn known_person(row: &Row<'_>) -> Sql<Person> {
+    Ok(Person {
+        user: user(row)?,
+        unread: 0,
+        online: row.get(3)?,
+    })
+}
+
+/// Somebody has been here as the user of this name.
+pub(super) async fn person(tx: &Tx<'_>, name: &str) -> Sql<Option<User>> {
+    let sql = format!("select {USER} from users u where u.name = $1 and u.arrived_at is not null");
+    tx.one(&sql, &[&sought(&name.to_lowercase())], user).await
+}
+
+async fn person_by_display_name(tx: &Tx<'_>, name: &str) -> Sql<Option<User>> {
+    let sql = format!("select {USER} from users u where u.display_key = $1");
+    tx.one(&sql, &[&sought(&GroupName::key_of(name))], user)
+        .await
+}
+
+pub(super) async fn user_of(tx: &Tx<'_>, id: UserId) -> Sql<User> {
+    let sql = format!("select {USER} from users u where u.id = $1");
+    let found = tx.one(&sql, &[&id], user).await?;
+    found.ok_or(super::tx::Failure::NoRow)
+}
+
+/// Which of these clients are connected, and whose they are, until the commit.
+pub(super) async fn connected(
+    tx: &Tx<'_>,
+    clients: &[ClientRef],
+) -> Sql<HashMap<ClientRef, UserId>> {
+    let ids: Vec<i64> = clients.iter().map(|client| client.client.0).collect();
+    let sql = format!(
+        "select id, visit, user_id from clients where id {} and left_at is null order by id",
+        tx.among(1)
+    );
+    let found = tx
+        .all(&tx.hold(&sql, Hold::Change), &[&ids], |row| {
+            Ok((client_ref(row)?, UserId(row.get(2)?)))
+        })
+        .await?;
+    let mut found: HashMap<_, _> = found.into_iter().collect();
+    // Of clients that were taken over the visit is another.
+    let wanted: HashSet<_> = clients.iter().collect();
+    found.retain(|client, _| wanted.contains(client));
+    Ok(found)
+}
+
+/// Until the commit nobody else changes the user.
+pub(super) async fn hold_user(tx: &Tx<'_>, user: UserId) -> Sql<()> {
+    if tx.is_shared() {
+        let held = tx.hold("select 1 from users where id = $1", Hold::Change);
+        tx.run(&held, &[&user]).await?;
+    }
+    Ok(())
+}
+
+/// Until the commit nobody writes for these clients or takes them over. Acts hold a client before its
+/// user.
+pub(super) async fn hold_clients(tx: &Tx<'_>, user: UserId) -> Sql<()> {
+    if tx.is_shared() {
+        let clients = "select 1 from clients where user_id = $1 order by id";
+        tx.run(&tx.hold(clients, Hold::Delete), &[&user]).await?;
+    }
+    Ok(())
+}
+
+/// From now on the user is never handed to somebody else.
+pub(super) async fn trace(tx: &Tx<'_>, user: UserId) -> Sql<()> {
+    let sql = "update users set traced_at = $1, free = false, gone_at = null
+        where id = $2 and traced_at is null";
+    tx.run(sql, &[&tx.now, &user]).await.map(|_| ())
+}
+
+/// While somebody has a private room with the user open, the user is not handed to a newcomer.
+pub(super) async fn reserve(tx: &Tx<'_>, user: UserId) -> Sql<()> {
+    let sql = "update users set free = false, gone_at = $1 where id = $2 and free";
+    tx.run(sql, &[&tx.now, &user]).await.map(|_| ())
+}
+
+async fn rename(
+    tx: &Tx<'_>,
+    me: UserId,
+    name: Option<&DisplayName>,
+    namesakes: u32,
+) -> Sql<Renamed> {
+    if !may_write(tx, me).await? {
+        return Ok(Renamed::Muted);
+    }
+    let own = user_of(tx, me).await?;
+    let Some(wish) = name.filter(|name| name.as_str() != own.name) else {
+        set_display_name(tx, me, None).await?;
+        return renamed(tx, me, Vec::new()).await;
+    };
+    tx.lock_names().await?;
+    for number in 1..=namesakes.max(1) {
+        let name = match number {
+            1 => wish.clone(),
+            number => wish.numbered(number),
+        };
+        let Some(former) = former_holders(tx, me, &name).await? else {
+            continue;
+        };
+        for user in &former {
+            set_display_name(tx, *user, None).await?;
+        }
+        trace(tx, me).await?;
+        set_display_name(tx, me, Some(&name)).await?;
+        return renamed(tx, me, former).await;
+    }
+    Ok(Renamed::Taken)
+}
+
+/// Those who have the name, are offline and have no account; `None` if the name is taken.
+async fn former_holders(tx: &Tx<'_>, me: UserId, name: &DisplayName) -> Sql<Option<Vec<UserId>>> {
+    let is_user_name =
+        format!("select exists (select 1 from users u where {LOOK} = $1 and u.id <> $2)");
+    for run in name.runs() {
+        for look in DisplayName::looks_of(run) {
+            if tx.value(&is_user_name, &[&look, &me]).await? {
+                return Ok(None);
+            }
+        }
+    }
+    let [look, capitals] = name.looks();
+    let mut former = Vec::new();
+    for (column, look) in [("display_look", look), ("display_look_capitals", capitals)] {
+        // Those whom a stop of their server has cut off are about to come back.
+        let sql = format!(
+            "select u.id, u.kept_at is not null or exists (select 1 from clients c
+                where c.user_id = u.id and (c.left_at is null or c.cut_off and c.left_at > $1))
+             from users u where u.{column} = $2 and u.id <> $3"
+        );
+        let values = [&tx.now.before(COMING_BACK) as _, &look as _, &me as _];
+        let holder = tx
+            .one(&sql, &values, |row| Ok((user_id(row)?, row.get(1)?)))
+            .await?;
+        match holder {
+            Some((_, true)) => return Ok(None),
+            Some((holder, false)) => former.push(holder),
+            None => {}
+        }
+    }
+    former.dedup();
+    Ok(Some(former))
+}
+
+/// The user with the new name, and the private rooms that show it.
+async fn renamed(tx: &Tx<'_>, me: UserId, former: Vec<UserId>) -> Sql<Renamed> {
+    let mut rooms = Vec::new();
+    for user in former.iter().chain([&me]) {
+        for end in ["user_low", "user_high"] {
+            let open = format!(
+                "select r.id from rooms r where r.{end} = $1
+                 and exists (select 1 from clients_active a where a.room_id = r.id)"
+            );
+            rooms.extend(tx.all(&open, &[user], |row| row.get(0).map(RoomId)).await?);
+        }
+    }
+    Ok(Renamed::As {
+        user: user_of(tx, me).await?,
+        former,
+        rooms,
+    })
+}
+
+async fn set_display_name(tx: &Tx<'_>, user: UserId, name: Option<&DisplayName>) -> Sql<()> {
+    let looks = name.map(DisplayName::looks);
+    tx.run(
+        "update users set display_name = $1, display_key = $2, display_look = $3,
+            display_look_capitals = $4
+         where id = $5",
+        &[
+            &name.map(DisplayName::as_str),
+            &name.map(DisplayName::key),
+            &looks.as_ref().map(|looks| looks[0].as_str()),
+            &looks.as_ref().map(|looks| looks[1].as_str()),
+            &user,
+        ],
+    )
+    .await
+    .map(|_| ())
+}
+
+/// Makes one user, under the lock of names; `None` if the name or the e-mail address is taken, or
+/// somebody's display name begins with the name.
+async fn insert_user(tx: &Tx<'_>, new: &NewUser) -> Sql<Option<UserId>> {
+    let [look, _] = DisplayName::looks_of(&new.name);
+    tx.one(
+        "insert into users (name, email, shuffle)
+         select $1, $2, cast($3 as bigint) where not exists (select 1 from users
+            where display_look >= $4 and display_look < $5)
+         on conflict do nothing returning id",
+        &[
+            &new.name,
+            &new.email,
+            &rand::random::<i64>(),
+            &look,
+            &end_of(&look),
+        ],
+        user_id,
+    )
+    .await
+}
+
+/// A random user who is free, else the spare one.
+pub(super) async fn newcomer(tx: &Tx<'_>, spare: Option<&NewUser>) -> Sql<Option<UserId>> {
+    if let Some(user) = free_user(tx).await? {
+        return Ok(Some(user));
+    }
+    let Some(spare) = spare else { return Ok(None) };
+    tx.lock_names().await?;
+    insert_user(tx, spare).await
+}
+
+/// The next free user from a random place of the shuffled order whom no other node is handing out.
+async fn free_user(tx: &Tx<'_>) -> Sql<Option<UserId>> {
+    let next = "select id from users where free and shuffle >= $1 order by shuffle limit 1";
+    let next = tx.hold(next, Hold::ChangeFree);
+    for from in [rand::random(), i64::MIN] {
+        if let Some(user) = tx.one(&next, &[&from], user_id).await? {
+            return Ok(Some(user));
+        }
+    }
+    Ok(None)
+}
+
+/// Nothing is left of the person who was this user before: their token ends, and so do private rooms
+/// without messages.
+pub(super) async fn hand_out(tx: &Tx<'_>, id: UserId) -> Sql<User> {
+    let id = [&id as _];
+    tokio::try_join!(
+        tx.run("delete from clients where user_id = $1", &id),
+        tx.run("delete from rooms where version = 0 and user_low = $1", &id),
+        tx.run(
+            "delete from rooms where version = 0 and user_high = $1",
+            &id
+        ),
+    )?;
+    let taken = tx
+        .one(
+            "update users set free = false, gone_at = null, arrived_at = coalesce(arrived_at, $1)
+         where id = $2 returning id, name, display_name",
+            &[&tx.now, id[0]],
+            user,
+        )
+        .await?;
+    taken.ok_or(super::tx::Failure::NoRow)
+}
+
+async fn client_by_token(
+    tx: &Tx<'_>,
+    token: TokenHash,
+    by: Option<TokenHash>,
+) -> Sql<Option<(ClientRef, Option<NodeId>)>> {
+    let by = match by {
+        Some(by) => session(tx, by).await?,
+        None => None,
+    };
+    tx.one(
+        "select id, visit, case when left_at is null then node_id end from clients
+         where token_hash = $1 and session_id is not distinct from $2
+         and (left_at is null or left_at > (select millis()) - $3)",
+        &[&token, &by.map(|session| session.id), &span(TOKEN_GOOD_FOR)],
+        |row| {
+            let node: Option<i64> = row.get(2)?;
+            Ok((client_ref(row)?, node.map(NodeId)))
+        },
+    )
+    .await
+}
+
+fn client_ref(row: &Row<'_>) -> Sql<ClientRef> {
+    Ok(ClientRef {
+        client: client_id(row)?,
+        visit: row.get(1)?,
+    })
+}
+
+/// A span in milliseconds.
+pub(super) fn span(duration: Duration) -> i64 {
+    Millis(0).after(duration).0
+}
+
+async fn arrive(tx: &Tx<'_>, arrival: &Arrival) -> Sql<Arrived> {
+    renew_lease(tx, arrival.node).await?;
+    let session = match arrival.session {
+        Some(token) => session(tx, token).await?,
+        None => None,
+    };
+    if let Some(Session { id, .. }) = &session {
+        let seen = "update sessions set seen_at = $1 where id = $2";
+        tx.run(seen, &[&tx.now, id]).await?;
+    }
+    let id = session.as_ref().map(|session| session.id);
+    if let Some(client) = arrival.resume {
+        return resume(tx, arrival, client, id).await;
+    }
+    let user = match session {
+        Some(session) => session.user,
+        None => match newcomer(tx, arrival.spare.as_ref()).await? {
+            Some(user) => hand_out(tx, user).await?,
+            None => return Ok(Arrived::NobodyFree),
+        },
+    };
+    let client = tx
+        .value(
+            "insert into clients (user_id, guest, session_id, node_id, token_hash, arrived_at)
+         values ($1, $2, $3, $4, $5, $6) returning id",
+            &[
+                &user.id,
+                &id.is_none(),
+                &id,
+                &arrival.node,
+                &arrival.token,
+                &tx.now,
+            ],
+        )
+        .await?;
+    let client = ClientRef {
+        client: ClientId(client),
+        visit: 0,
+    };
+    Ok(Arrived::As {
+        client,
+        user,
+        session: id,
+    })
+}
+
+/// Takes over a client.
+async fn resume(
+    tx: &Tx<'_>,
+    arrival: &Arrival,
+    client: ClientRef,
+    session: Option<SessionId>,
+) -> Sql<Arrived> {
+    let id = tx
+        .one(
+            "update clients set visit = visit + 1, node_id = $1, left_at = null, cut_off = false,
+            arrived_at = case when left_at is null then arrived_at else $2 end
+         where id = $3 and visit = $4 and token_hash = $5
+            and session_id is not distinct from $6 and (left_at is null or left_at > $7)
+         returning user_id",
+            &[
+                &arrival.node,
+                &tx.now,
+                &client.client,
+                &client.visit,
+                &arrival.token,
+                &session,
+                &tx.now.before(TOKEN_GOOD_FOR),
+            ],
+            user_id,
+        )
+        .await?;
+    let Some(id) = id else {
+        return Ok(Arrived::Overtaken);
+    };
+    // A ban waits for the client, or has been waited for.
+    let found = tx
+        .one(
+            "update users set free = false, gone_at = null where id = $1
+         returning id, name, display_name, banned_at is not null",
+            &[&id],
+            |row| Ok((user(row)?, row.get(3)?)),
+        )
+        .await?;
+    let (user, is_banned) = found.ok_or(super::tx::Failure::NoRow)?;
+    if is_banned {
+        // They are not here, and their tab is known by that token for another while.
+        let left = "update clients set left_at = $1 where id = $2";
+        tx.run(left, &[&tx.now, &client.client]).await?;
+        return Ok(Arrived::Banned);
+    }
+    let client = ClientRef {
+        visit: client.visit + 1,
+        ..client
+    };
+    Ok(Arrived::As {
+        client,
+        user,
+        session,
+    })
+}
+
+async fn leave(tx: &Tx<'_>, clients: &[ClientRef]) -> Sql<Vec<Left>> {
+    let found = connected(tx, clients).await?.into_iter();
+    let gone: Vec<_> = found.map(|(client, user)| (client.client, user)).collect();
+    if gone.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<i64> = gone.iter().map(|(client, _)| client.0).collect();
+    let left = format!("update clients set left_at = $1 where id {}", tx.among(2));
+    tx.run(&left, &[&tx.now, &ids]).await?;
+    let seen = format!(
+        "update sessions set seen_at = $1
+         where id in (select session_id from clients where id {})",
+        tx.among(2)
+    );
+    tx.run(&seen, &[&tx.now, &ids]).await?;
+    have_left(tx, gone).await
+}
+
+/// These clients, which are marked as such, have left.
+async fn have_left(tx: &Tx<'_>, mut gone: Vec<(ClientId, UserId)>) -> Sql<Vec<Left>> {
+    gone.sort();
+    let clients: Vec<i64> = gone.iter().map(|(client, _)| client.0).collect();
+    let users: Vec<i64> = gone.iter().map(|(_, user)| user.0).collect();
+    // Held before the look at who is left, so that of two nodes at once the second sees what the first
+    // has done.
+    let people = format!(
+        "select {USER} from users u where u.id {} order by u.id",
+        tx.among(1)
+    );
+    let people = tx
+        .all(&tx.hold(&people, Hold::Change), &[&users], user)
+        .await?;
+    let people: HashMap<UserId, User> = people.into_iter().map(|user| (user.id, user)).collect();
+    let looked_at = format!(
+        "delete from clients_active where client_id {} returning client_id, room_id",
+        tx.among(1)
+    );
+    let looked_at = tx
+        .all(&looked_at, &[&clients], |row| {
+            Ok((client_id(row)?, RoomId(row.get(1)?)))
+        })
+        .await?;
+    let looked_at: HashMap<_, _> = looked_at.into_iter().collect();
+    let remaining = format!(
+        "select c.user_id, a.room_id from clients c
+         left join clients_active a on a.client_id = c.id
+         where c.user_id {} and c.left_at is null",
+        tx.among(1)
+    );
+    let remaining = tx
+        .all(&remaining, &[&users], |row| {
+            let room: Option<i64> = row.get(1)?;
+            Ok((user_id(row)?, room.map(RoomId)))
+        })
+        .await?;
+    let remaining = remaining;
+    let untouched = format!(
+        "update users set gone_at = $1
+         where id {} and traced_at is null and not free and gone_at is null",
+        tx.among(2)
+    );
+    tx.run(&untouched, &[&tx.now, &users]).await?;
+    // Of several of one person the last is the one after which nobody is left.
+    let mut here: HashSet<UserId> = remaining.iter().map(|(user, _)| *user).collect();
+    let mut looking: HashSet<(UserId, Option<RoomId>)> = remaining.into_iter().collect();
+    let mut left = Vec::new();
+    for (client, user) in gone.into_iter().rev() {
+        let room = looked_at.get(&client).copied();
+        left.extend(people.get(&user).cloned().map(|person| Left {
+            user: person,
+            room: room.filter(|room| looking.insert((user, Some(*room)))),
+            last: here.insert(user),
+        }));
+    }
+    left.reverse();
+    Ok(left)
+}
+
+async fn renew_lease(tx: &Tx<'_>, node: NodeId) -> Sql<()> {
+    let sql = "insert into nodes (id, lease_until) values ($1, $2)
+        on conflict (id) do update set lease_until = excluded.lease_until";
+    tx.run(sql, &[&node, &tx.now.after(LEASE)])
+        .await
+        .map(|_| ())
+}
+
+async fn is_anything_due(tx: &Tx<'_>, node: NodeId, ahead: i64) -> Sql<bool> {
+    let now: i64 = tx.value("select millis()", &[]).await?;
+    let now = Millis(now.saturating_add(ahead));
+    tx.value(
+        "select exists (select 1 from nodes where lease_until < $1 and id <> $2)
+            or exists (select 1 from users where gone_at <= $3)
+            or exists (select 1 from clients where left_at < $4)
+            or exists (select 1 from sessions where seen_at < $5)",
+        &[
+            &now,
+            &node,
+            &now.before(FREE_AFTER),
+            &now.before(TOKEN_GOOD_FOR),
+            &now.before(SESSION_GOOD_FOR),
+        ],
+    )
+    .await
+}
+
+/// The clients of nodes whose lease has run out, or will have so much later, in milliseconds.
+async fn clients_of_dead(tx: &Tx<'_>, node: NodeId, ahead: i64) -> Sql<Vec<ClientId>> {
+    tx.all(
+        "select id from clients where left_at is null and node_id in
+         (select id from nodes where lease_until < (select millis()) + $1 and id <> $2)",
+        &[&ahead, &node],
+        client_id,
+    )
+    .await
+}
+
+/// These nodes have ended, and their clients were cut off.
+pub(super) async fn end_nodes(tx: &Tx<'_>, nodes: &[i64]) -> Sql<Vec<Left>> {
+    let nodes = nodes.to_vec();
+    let sql = format!(
+        "update clients set left_at = $1, cut_off = true
+         where left_at is null and node_id {} returning id, user_id",
+        tx.among(2)
+    );
+    let gone = tx
+        .all(&sql, &[&tx.now, &nodes], |row| {
+            Ok((client_id(row)?, UserId(row.get(1)?)))
+        })
+        .await?;
+    let gone = gone;
+    let ended = format!("delete from nodes where id {}", tx.among(1));
+    tx.run(&ended, &[&nodes]).await?;
+    match gone.is_empty() {
+        true => Ok(Vec::new()),
+        false => have_left(tx, gone).await,
+    }
+}
+
+async fn expire(tx: &Tx<'_>, node: NodeId, now: Millis) -> Sql<Vec<Left>> {
+    // A node that renews its lease at this moment is before this or after it.
+    let dead = "select id from nodes where lease_until < $1 and id <> $2 order by id";
+    let dead = tx
+        .all(&tx.hold(dead, Hold::Delete), &[&now, &node], |row| {
+            row.get(0)
+        })
+        .await?;
+    let dead: Vec<i64> = dead;
+    let left = match dead.is_empty() {
+        true => Vec::new(),
+        false => end_nodes(tx, &dead).await?,
+    };
+    free_untouched(tx, now).await?;
+    tx.run(
+        "delete from clients where id in (select id from clients where left_at < $1 limit $2)",
+        &[&now.before(TOKEN_GOOD_FOR), &EXPIRE_AT_ONCE],
+    )
+    .await?;
+
+    // A session with a connected client is in use, however long ago the client arrived.
+    let unseen = now.before(SESSION_GOOD_FOR);
+    tx.run(
+        "update sessions set seen_at = $1 where id in (
+            select s.id from sessions s where s.seen_at < $2 and exists (
+                select 1 from clients c where c.session_id = s.id and c.left_at is null)
+            limit $3)",
+        &[&now, &unseen, &EXPIRE_AT_ONCE],
+    )
+    .await?;
+    tx.run(
+        "delete from sessions where id in (
+            select s.id from sessions s where s.seen_at < $1 and not exists (
+                select 1 from clients c where c.session_id = s.id and c.left_at is null)
+            limit $2)",
+        &[&unseen, &EXPIRE_AT_ONCE],
+    )
+    .await?;
+    Ok(left)
+}
+
+/// Untouched users who have been gone for a while are free, except for those whom somebody has a private
+/// room open with: they are looked at again later.
+async fn free_untouched(tx: &Tx<'_>, now: Millis) -> Sql<()> {
+    // Held before the look at who is with them: opening a private room holds them as well.
+    let gone = "select id from users where gone_at <= $1 order by gone_at limit $2";
+    let gone = tx.hold(gone, Hold::ChangeFree);
+    let values = [&now.before(FREE_AFTER) as _, &EXPIRE_AT_ONCE as _];
+    let gone: Vec<i64> = tx.all(&gone, &values, |row| row.get(0)).await?;
+    if gone.is_empty() {
+        return Ok(());
+    }
+    for end in ["user_low", "user_high"] {
+        let wanted = format!(
+            "update users set gone_at = $1 where id {} and exists (
+                select 1 from rooms r join clients_active a on a.room_id = r.id
+                where r.{end} = users.id)",
+            tx.among(2)
+        );
+        tx.run(&wanted, &[&now, &gone]).await?;
+    }
+    let freed = format!(
+        "update users set free = true, gone_at = null where gone_at < $1 and id {}",
+        tx.among(2)
+    );
+    tx.run(&freed, &[&now, &gone]).await.map(|_| ())
+}
+
+async fn people_online(tx: &Tx<'_>, limit: usize) -> Sql<(Vec<Person>, u64)> {
+    let people = format!(
+        "select {USER}, true from clients c join users u on u.id = c.user_id
+         where c.left_at is null and not exists (
+            select 1 from clients o where o.user_id = c.user_id and o.left_at is null
+            and (o.arrived_at, o.id) < (c.arrived_at, c.id))
+         order by c.arrived_at, c.id limit $1"
+    );
+    let people = tx.all(&people, &[&limit], known_person).await?;
+    if people.len() < limit {
+        let count = people.len() as u64;
+        return Ok((people, count));
+    }
+    let count = "select count(distinct user_id) from clients where left_at is null";
+    let count: i64 = tx.value(count, &[]).await?;
+    Ok((people, count.unsigned_abs()))
+}
+
+async fn people_in(tx: &Tx<'_>, room: RoomId, limit: usize) -> Sql<(Vec<Person>, u64)> {
+    let count = "select people from rooms where id = $1 and kind = 'group'";
+    let Some(count) = tx.one(count, &[&room], |row| row.count(0)).await? else {
+        return Ok((Vec::new(), 0));
+    };
+    let people = format!(
+        "select {USER}, false from clients_active a join users u on u.id = a.user_id
+         where a.room_id = $1 and not exists (
+            select 1 from clients_active o
+            where o.room_id = a.room_id and o.user_id = a.user_id
+            and (o.entered_at, o.client_id) < (a.entered_at, a.client_id))
+         order by a.entered_at, a.client_id limit $2"
+    );
+    let people = tx.all(&people, &[&room, &limit], known_person).await?;
+    Ok((people, count))
+}

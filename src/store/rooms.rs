@@ -1,0 +1,351 @@
+//! Rooms: groups and private rooms, who may enter them, and who looks at them.
+
+use super::moderation::{may_write, restricted_groups};
+use super::people::{USER, hold_user, person, reserve, trace, user};
+use super::tx::{Hold, Locks, Row, Sql, Tx, end_of, sought};
+use super::{Result, Store};
+use crate::model::{
+    Busy, ClientId, ClientRef, GroupName, History, Room, RoomId, RoomKind, Target, User, UserId,
+    Version,
+};
+
+/// How entering a room went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// Into this room.
+    Room(Room),
+    /// There is none of that name or id that they may know of.
+    NoSuchRoom,
+    /// A private room with oneself.
+    Oneself,
+}
+
+/// What going from one room to another means for those who look at them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// No other tab of theirs looked at the room before.
+    pub joined: bool,
+    /// The room that no tab of theirs looks at any more.
+    pub left: Option<RoomId>,
+}
+
+impl Store {
+    /// The client enters a room, and looks at no other.
+    pub async fn enter(
+        &self,
+        client: ClientRef,
+        user: UserId,
+        target: Target,
+    ) -> Result<(Entered, Moved)> {
+        let mut locks = Locks::client(client, user);
+        locks.rooms_of.push(client.client);
+        match &target {
+            Target::Group(name) => locks.groups.push(sought(&GroupName::key_of(name))),
+            Target::Room(id) => locks.rooms.push(*id),
+            Target::Private(_) => {}
+        }
+        self.write("enter", locks, async move |tx| {
+            enter(tx, client.client, user, &target).await
+        })
+        .await
+    }
+
+    /// The client looks at no room any more.
+    pub async fn leave_room(&self, client: ClientRef) -> Result<Moved> {
+        let locks = Locks {
+            client: Some((client, None)),
+            ..Locks::rooms_of(vec![client.client])
+        };
+        self.write("leave_room", locks, async move |tx| {
+            let left = look_away(tx, client.client, None).await?;
+            Ok(Moved {
+                joined: false,
+                left,
+            })
+        })
+        .await
+    }
+
+    /// The private room with the person of that user name, made if there is none; nobody enters it.
+    pub async fn private_room(
+        &self,
+        client: ClientRef,
+        user: UserId,
+        name: &str,
+    ) -> Result<Entered> {
+        let name = name.to_owned();
+        self.write(
+            "private_room",
+            Locks::client(client, user),
+            async move |tx| private_room_with(tx, user, &name).await,
+        )
+        .await
+    }
+
+    /// The two people of a private room.
+    pub async fn pair(&self, room: RoomId) -> Result<Option<[User; 2]>> {
+        self.ask("pair", async move |tx| {
+            let pair = format!(
+                "select {USER} from rooms r join users u on u.id in (r.user_low, r.user_high)
+                 where r.id = $1"
+            );
+            Ok(tx.all(&pair, &[&room], user).await?.try_into().ok())
+        })
+        .await
+    }
+
+    /// Makes the group of that name, if there is none; its maker belongs to it. Doing it again changes
+    /// nothing. Returns false if the maker is muted.
+    pub async fn make_group(
+        &self,
+        client: ClientRef,
+        maker: UserId,
+        name: GroupName,
+    ) -> Result<bool> {
+        self.write(
+            "make_group",
+            Locks::client(client, maker),
+            async move |tx| make_group(tx, maker, &name).await,
+        )
+        .await
+    }
+
+    /// The default groups in their order; then, for a user, the groups they joined last, by name; at
+    /// most `limit`.
+    pub async fn groups(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Room>> {
+        self.read("groups", async move |tx| groups(tx, user, limit).await)
+            .await
+    }
+
+    /// The groups with the most people in them first, at most `limit`.
+    pub async fn busiest_groups(&self, limit: usize) -> Result<Vec<Busy>> {
+        self.ask("busiest_groups", async move |tx| {
+            let groups = "select id, name, people from rooms
+                where kind = 'group' and restricted_at is null and removed_at is null
+                order by people desc, name_key limit $1";
+            tx.all(groups, &[&limit], busy).await
+        })
+        .await
+    }
+
+    /// The groups whose names begin with this text, without regard to case, by name, at most `limit`.
+    pub async fn find_groups(&self, beginning: &str, limit: usize) -> Result<Vec<Busy>> {
+        let beginning = sought(&GroupName::key_of(beginning));
+        self.ask("find_groups", async move |tx| {
+            let groups = "select id, name, people from rooms
+                where name_key >= $1 and name_key < $2
+                and restricted_at is null and removed_at is null
+                order by name_key limit $3";
+            tx.all(groups, &[&beginning, &end_of(&beginning), &limit], busy)
+                .await
+        })
+        .await
+    }
+
+    /// The group of that name, if `me`, or anybody, may know of it. The name of one that is for
+    /// moderators alone begins with [`RESTRICTED`](super::RESTRICTED).
+    pub async fn group(&self, name: &str, me: Option<UserId>) -> Result<Option<Room>> {
+        let name = name.to_owned();
+        self.ask("group", async move |tx| group(tx, me, &name).await)
+            .await
+    }
+
+    /// The versions of these rooms, as far as they exist, in one snapshot and in any order.
+    pub async fn versions(&self, rooms: Vec<RoomId>) -> Result<Vec<Version>> {
+        let rooms: Vec<i64> = rooms.into_iter().map(|room| room.0).collect();
+        self.ask("versions", async move |tx| {
+            let versions = format!(
+                "select id, history, version from rooms where id {}",
+                tx.among(1)
+            );
+            tx.all(&versions, &[&rooms], version_in).await
+        })
+        .await
+    }
+}
+
+/// A room's id, its history and its number.
+pub(super) fn version_in(row: &Row<'_>) -> Sql<Version> {
+    Ok(Version {
+        room: RoomId(row.get(0)?),
+        history: History(u32::try_from(row.count(1)?).unwrap_or(u32::MAX)),
+        number: row.count(2)?,
+    })
+}
+
+pub(super) fn group_in(row: &Row<'_>) -> Sql<Room> {
+    Ok(Room {
+        id: RoomId(row.get(0)?),
+        kind: RoomKind::Group(row.get(1)?),
+    })
+}
+
+fn busy(row: &Row<'_>) -> Sql<Busy> {
+    Ok(Busy {
+        group: group_in(row)?,
+        people: row.count(2)?,
+    })
+}
+
+/// Whether `$1` may know of a group `r`.
+pub(super) const VISIBLE: &str = "r.removed_at is null and (r.restricted_at is null
+    or exists (select 1 from users me where me.id = $1 and me.moderator_at is not null))";
+
+/// The name of a group `r` as it is shown and found.
+const SHOWN: &str = "case when r.restricted_at is null then r.name else '!' || r.name end";
+
+/// A room as `me` sees it, if they may know of it.
+pub(super) async fn room(tx: &Tx<'_>, me: UserId, id: RoomId) -> Sql<Option<Room>> {
+    let sql = format!(
+        "select {USER}, {SHOWN} from rooms r
+         left join users u
+            on u.id = case when r.user_low = $1 then r.user_high else r.user_low end
+         where (r.kind = 'group' and {VISIBLE} or $1 in (r.user_low, r.user_high)) and r.id = $2"
+    );
+    tx.one(&sql, &[&me, &id], |row| {
+        let kind = match row.get(3)? {
+            Some(name) => RoomKind::Group(name),
+            None => RoomKind::Private { with: user(row)? },
+        };
+        Ok(Room { id, kind })
+    })
+    .await
+}
+
+async fn group(tx: &Tx<'_>, me: Option<UserId>, name: &str) -> Sql<Option<Room>> {
+    let sql = format!("select r.id, {SHOWN} from rooms r where {VISIBLE} and r.name_key = $2");
+    tx.one(&sql, &[&me, &sought(&GroupName::key_of(name))], group_in)
+        .await
+}
+
+async fn groups(tx: &Tx<'_>, user: Option<UserId>, limit: usize) -> Sql<Vec<Room>> {
+    let default = "select id, name from rooms
+        where position is not null and restricted_at is null order by position limit $1";
+    let mut groups = tx.all(default, &[&limit], group_in).await?;
+    let Some(me) = user else { return Ok(groups) };
+    let mine = format!(
+        "select r.id, r.name from users_subscribed s join rooms r on r.id = s.room_id
+         where s.user_id = $1 and s.with_id is null and r.restricted_at is null
+         and r.position is null and {VISIBLE}
+         order by s.since desc limit $2"
+    );
+    let left = limit - groups.len();
+    let mut mine = tx.all(&mine, &[&me, &left], group_in).await?;
+    mine.extend(restricted_groups(tx, me, left - mine.len()).await?);
+    mine.sort_by_cached_key(|room| match &room.kind {
+        RoomKind::Group(name) => GroupName::key_of(name),
+        RoomKind::Private { .. } => String::new(),
+    });
+    groups.extend(mine);
+    Ok(groups)
+}
+
+/// The private room with the person of that user name, made if nobody has asked for it before. Until
+/// the commit nobody else is handed that user; while the room is open they are reserved.
+async fn private_room_with(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Entered> {
+    let Some(with) = person(tx, name).await? else {
+        return Ok(Entered::NoSuchRoom);
+    };
+    if with.id == me {
+        return Ok(Entered::Oneself);
+    }
+    hold_user(tx, with.id).await?;
+    let (low, high) = (me.min(with.id), me.max(with.id));
+    tx.run(
+        "insert into rooms (id, kind, user_low, user_high, created_at)
+         values ($1, 'private', $2, $3, $4) on conflict (user_low, user_high) do nothing",
+        &[&RoomId::random(), &low, &high, &tx.now],
+    )
+    .await?;
+    // Another node may have been first. Held before the look at who is in it.
+    let room = "select id from rooms where user_low = $1 and user_high = $2";
+    let id = tx
+        .value(&tx.hold(room, Hold::Change), &[&low, &high])
+        .await?;
+    reserve(tx, with.id).await?;
+    Ok(Entered::Room(Room {
+        id: RoomId(id),
+        kind: RoomKind::Private { with },
+    }))
+}
+
+async fn make_group(tx: &Tx<'_>, maker: UserId, name: &GroupName) -> Sql<bool> {
+    if !may_write(tx, maker).await? {
+        return Ok(false);
+    }
+    let id = RoomId::random();
+    let made = tx
+        .run(
+            "insert into rooms (id, kind, name, name_key, created_at)
+         values ($1, 'group', $2, $3, $4) on conflict (name_key) do nothing",
+            &[&id, &name.as_str(), &name.key(), &tx.now],
+        )
+        .await?;
+    if made > 0 {
+        trace(tx, maker).await?;
+        subscribe(tx, maker, id).await?;
+    }
+    Ok(true)
+}
+
+/// The user belongs to a group from now on.
+pub(super) async fn subscribe(tx: &Tx<'_>, user: UserId, group: RoomId) -> Sql<()> {
+    let sql = "insert into users_subscribed (user_id, room_id, since) values ($1, $2, $3)
+        on conflict do nothing";
+    tx.run(sql, &[&user, &group, &tx.now]).await.map(|_| ())
+}
+
+async fn enter(
+    tx: &Tx<'_>,
+    client: ClientId,
+    me: UserId,
+    target: &Target,
+) -> Sql<(Entered, Moved)> {
+    let found = match target {
+        Target::Group(name) => group(tx, Some(me), name).await?.map(Entered::Room),
+        Target::Room(id) => room(tx, me, *id).await?.map(Entered::Room),
+        Target::Private(name) => Some(private_room_with(tx, me, name).await?),
+    };
+    let room = match found {
+        Some(Entered::Room(room)) => room,
+        refused => return Ok((refused.unwrap_or(Entered::NoSuchRoom), Moved::default())),
+    };
+    if let (Target::Room(_), RoomKind::Private { with }) = (target, &room.kind) {
+        hold_user(tx, with.id).await?;
+        reserve(tx, with.id).await?;
+    }
+    let left = look_away(tx, client, Some(room.id)).await?;
+    let looks = is_looked_at(tx, room.id, me).await?;
+    let entered = tx
+        .run(
+            "insert into clients_active (client_id, room_id, entered_at, user_id)
+         values ($1, $2, $3, $4) on conflict (client_id) do nothing",
+            &[&client, &room.id, &tx.now, &me],
+        )
+        .await?;
+    let joined = entered > 0 && !looks;
+    Ok((Entered::Room(room), Moved { joined, left }))
+}
+
+/// Whether any client of the user looks at the room.
+async fn is_looked_at(tx: &Tx<'_>, room: RoomId, user: UserId) -> Sql<bool> {
+    let sql = "select exists (select 1 from clients_active where room_id = $1 and user_id = $2)";
+    tx.value(sql, &[&room, &user]).await
+}
+
+/// The client looks at no room but that one any more. Returns the room that it looked at, if no other
+/// client of its user does.
+async fn look_away(tx: &Tx<'_>, client: ClientId, but: Option<RoomId>) -> Sql<Option<RoomId>> {
+    let former = tx
+        .one(
+            "delete from clients_active where client_id = $1 and room_id is distinct from $2
+         returning room_id, user_id",
+            &[&client, &but],
+            |row| Ok((RoomId(row.get(0)?), UserId(row.get(1)?))),
+        )
+        .await?;
+    match former {
+        Some((room, user)) if !is_looked_at(tx, room, user).await? => Ok(Some(room)),
+        _ => Ok(None),
+    }
+}

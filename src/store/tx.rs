@@ -1,0 +1,488 @@
+//! What an act works on: statements, their values and rows, the same for both databases; and the
+//! closed list of what the two say differently (from [`Tx::is_shared`] to [`Tx::default_groups`]).
+//!
+//! A statement numbers its parameters `$1`, `$2`… in the order of their first appearance, which is how
+//! SQLite numbers them; a debug build checks it. `millis()` is the database's clock. No table is
+//! known here.
+
+use std::borrow::Cow;
+use std::pin::Pin;
+
+use deadpool_postgres::{Object, Transaction};
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::{Change, Result, StoreError, postgres, sqlite};
+use crate::model::{
+    ClientId, ClientRef, History, MessageId, Millis, NodeId, PasswordHash, RoomId, SessionId,
+    TokenHash, UserId,
+};
+
+/// Why a statement failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Sqlite(rusqlite::Error),
+    Postgres(tokio_postgres::Error),
+    /// A statement that always has a row had none.
+    NoRow,
+    /// Not for a fault of the database.
+    Store(StoreError),
+}
+
+/// What a statement, or an act made of them, comes to.
+pub(super) type Sql<T> = std::result::Result<T, Failure>;
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Sqlite(error) => error.into(),
+            Failure::Postgres(error) => error.into(),
+            Failure::NoRow => Self::failed("a row that must exist does not"),
+            Failure::Store(error) => error,
+        }
+    }
+}
+
+/// A value as either database takes it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Param<'a> {
+    Null,
+    Int(i64),
+    Bool(bool),
+    Text(&'a str),
+    Bytes(&'a [u8]),
+    /// Text with hyphens in SQLite, a `uuid` in PostgreSQL.
+    Uuid(Uuid),
+    /// For [`Tx::among`]: JSON in SQLite, an array in PostgreSQL.
+    Ints(&'a [i64]),
+}
+
+/// What may be a value of a statement.
+pub(super) trait Value: Sync {
+    fn param(&self) -> Param<'_>;
+}
+
+pub(super) type Values<'a> = &'a [&'a dyn Value];
+
+macro_rules! value {
+    ($($type:ty: $self:ident => $param:expr;)*) => {
+        $(impl Value for $type {
+            fn param(&$self) -> Param<'_> {
+                $param
+            }
+        })*
+    };
+}
+
+value! {
+    i64: self => Param::Int(*self);
+    // The database counts in 64-bit signed integers.
+    u64: self => Param::Int(i64::try_from(*self).unwrap_or(i64::MAX));
+    usize: self => Param::Int(i64::try_from(*self).unwrap_or(i64::MAX));
+    bool: self => Param::Bool(*self);
+    &str: self => Param::Text(self);
+    String: self => Param::Text(self);
+    Vec<i64>: self => Param::Ints(self);
+    Uuid: self => Param::Uuid(*self);
+    Millis: self => Param::Int(self.0);
+    UserId: self => Param::Int(self.0);
+    ClientId: self => Param::Int(self.0);
+    SessionId: self => Param::Int(self.0);
+    RoomId: self => Param::Int(self.0);
+    MessageId: self => Param::Int(self.0);
+    NodeId: self => Param::Int(self.0);
+    History: self => Param::Int(self.0.into());
+    TokenHash: self => Param::Bytes(&self.0);
+    PasswordHash: self => Param::Text(&self.0);
+    Param<'_>: self => self.clone();
+}
+
+impl<T: Value> Value for Option<T> {
+    fn param(&self) -> Param<'_> {
+        self.as_ref().map_or(Param::Null, Value::param)
+    }
+}
+
+/// One row of an answer.
+pub(super) enum Row<'a> {
+    Sqlite(&'a rusqlite::Row<'a>),
+    Postgres(&'a tokio_postgres::Row),
+}
+
+/// What a column may be read as: `i64`, `bool`, `String`, `Vec<u8>`, and each of them or null.
+pub(super) trait Column:
+    rusqlite::types::FromSql + for<'a> tokio_postgres::types::FromSql<'a>
+{
+}
+
+impl<T> Column for T where T: rusqlite::types::FromSql + for<'a> tokio_postgres::types::FromSql<'a> {}
+
+impl Row<'_> {
+    pub(super) fn get<T: Column>(&self, column: usize) -> Sql<T> {
+        match self {
+            Self::Sqlite(row) => Ok(row.get(column)?),
+            Self::Postgres(row) => Ok(row.try_get(column)?),
+        }
+    }
+
+    /// A number that is never negative.
+    pub(super) fn count(&self, column: usize) -> Sql<u64> {
+        self.get(column).map(i64::unsigned_abs)
+    }
+
+    pub(super) fn uuid(&self, column: usize) -> Sql<Option<Uuid>> {
+        match self {
+            Self::Sqlite(row) => {
+                let text: Option<String> = row.get(column)?;
+                let uuid = text.map(|text| Uuid::try_parse(&text)).transpose();
+                Ok(uuid.map_err(|error| {
+                    rusqlite::Error::FromSqlConversionFailure(
+                        column,
+                        rusqlite::types::Type::Text,
+                        error.into(),
+                    )
+                })?)
+            }
+            Self::Postgres(row) => Ok(row.try_get(column)?),
+        }
+    }
+}
+
+/// How a selected row is held until the commit.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Hold {
+    /// Nobody else changes it.
+    Share,
+    /// Nobody else changes or holds it.
+    Change,
+    /// The same, and rows that others hold are passed over.
+    ChangeFree,
+    /// Nobody else even refers to it: it may be deleted.
+    Delete,
+}
+
+/// A transaction, or a snapshot, of one database.
+pub(super) struct Tx<'a> {
+    db: Db<'a>,
+    /// The clock of the writer's batch: the database's, once all its locks were taken. Reads have no
+    /// such moment and use `millis()`.
+    pub(super) now: Millis,
+    /// The history that changes of this batch belong to.
+    pub(super) history: History,
+    /// The changes that go out after the commit, in the order they were made.
+    changes: Mutex<Vec<(NodeId, Change)>>,
+}
+
+enum Db<'a> {
+    Sqlite(Mutex<&'a mut Connection>),
+    Postgres(&'a Object),
+    Snapshot(&'a Transaction<'a>),
+}
+
+/// Runs a generic function of the PostgreSQL driver on whichever object has the connection.
+macro_rules! on {
+    ($tx:expr, $sqlite:ident => $here:expr, $postgres:ident => $there:expr) => {
+        match &$tx.db {
+            Db::Sqlite(db) => {
+                let $sqlite = &**db.lock();
+                $here
+            }
+            Db::Postgres(db) => {
+                let $postgres = *db;
+                $there
+            }
+            Db::Snapshot(db) => {
+                let $postgres = *db;
+                $there
+            }
+        }
+    };
+}
+
+impl<'a> Tx<'a> {
+    fn new(db: Db<'a>, now: Millis, history: History) -> Self {
+        Self {
+            db,
+            now,
+            history,
+            changes: Mutex::default(),
+        }
+    }
+
+    pub(super) fn sqlite(db: &'a mut Connection, now: Millis, history: History) -> Self {
+        Self::new(Db::Sqlite(Mutex::new(db)), now, history)
+    }
+
+    pub(super) fn postgres(db: &'a Object, now: Millis, history: History) -> Self {
+        Self::new(Db::Postgres(db), now, history)
+    }
+
+    pub(super) fn snapshot(db: &'a Transaction<'a>) -> Self {
+        Self::new(Db::Snapshot(db), Millis(0), History(0))
+    }
+
+    /// All rows.
+    pub(super) async fn all<T>(
+        &self,
+        sql: &str,
+        values: Values<'_>,
+        read: impl Fn(&Row<'_>) -> Sql<T>,
+    ) -> Sql<Vec<T>> {
+        on!(self, db => sqlite::all(db, sql, values, read),
+            db => postgres::all(db, sql, values, read).await)
+    }
+
+    /// The one row, if there is one.
+    pub(super) async fn one<T>(
+        &self,
+        sql: &str,
+        values: Values<'_>,
+        read: impl Fn(&Row<'_>) -> Sql<T>,
+    ) -> Sql<Option<T>> {
+        let rows = self.all(sql, values, read).await?;
+        Ok(rows.into_iter().next())
+    }
+
+    /// The value of a statement that always has one.
+    pub(super) async fn value<T: Column>(&self, sql: &str, values: Values<'_>) -> Sql<T> {
+        let found = self.one(sql, values, |row| row.get(0)).await?;
+        found.ok_or(Failure::NoRow)
+    }
+
+    /// Changes something. Returns how many rows.
+    pub(super) async fn run(&self, sql: &str, values: Values<'_>) -> Sql<u64> {
+        on!(self, db => sqlite::run(db, sql, values),
+            db => postgres::run(db, sql, values).await)
+    }
+
+    /// Whether the transaction has not been ended by the database itself, as SQLite does when the disk
+    /// is full.
+    pub(super) fn is_open(&self) -> bool {
+        match &self.db {
+            Db::Sqlite(db) => !db.lock().is_autocommit(),
+            Db::Postgres(_) | Db::Snapshot(_) => true,
+        }
+    }
+
+    /// Whether other nodes work on the database at the same time.
+    pub(super) fn is_shared(&self) -> bool {
+        !matches!(self.db, Db::Sqlite(_))
+    }
+
+    /// A select that holds its rows. SQLite's one writer has the whole database to itself.
+    pub(super) fn hold<'s>(&self, select: &'s str, hold: Hold) -> Cow<'s, str> {
+        if !self.is_shared() {
+            return Cow::Borrowed(select);
+        }
+        let words = match hold {
+            Hold::Share => "for share",
+            Hold::Change => "for no key update",
+            Hold::ChangeFree => "for no key update skip locked",
+            Hold::Delete => "for update",
+        };
+        Cow::Owned(format!("{select} {words}"))
+    }
+
+    /// A condition: among the integers of this parameter. SQLite has no arrays.
+    pub(super) fn among(&self, parameter: usize) -> String {
+        match self.is_shared() {
+            true => format!("= any(${parameter})"),
+            false => format!("in (select value from json_each(${parameter}))"),
+        }
+    }
+
+    /// Until the commit nobody else gives a name: that no display name is like a user name is more
+    /// than an index can say. SQLite has one writer.
+    pub(super) async fn lock_names(&self) -> Sql<()> {
+        match self.is_shared() {
+            true => postgres::lock_names(self).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Until the commit no other node starts or ends. SQLite has one.
+    pub(super) async fn lock_nodes(&self) -> Sql<()> {
+        if self.is_shared() {
+            self.run("lock table nodes in exclusive mode", &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// The statement that makes the default groups. Each database draws the random ids its own way.
+    pub(super) fn default_groups(&self) -> &'static str {
+        match self.is_shared() {
+            true => postgres::DEFAULT_GROUPS,
+            false => sqlite::DEFAULT_GROUPS,
+        }
+    }
+
+    /// Deletes every row of these tables and of those that refer to them. PostgreSQL truncates, since
+    /// deleting millions of rows one by one takes it minutes.
+    pub(super) async fn empty(&self, tables: &[&str]) -> Sql<()> {
+        if self.is_shared() {
+            let truncate = format!("truncate {} cascade", tables.join(", "));
+            return self.run(&truncate, &[]).await.map(|_| ());
+        }
+        for table in tables {
+            self.run(&format!("delete from {table}"), &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a change on the stream of changes, which it enters after the commit.
+    pub(super) fn push_change(&self, node: NodeId, change: Change) {
+        self.changes.lock().push((node, change));
+    }
+
+    pub(super) fn changes(&self) -> usize {
+        self.changes.lock().len()
+    }
+
+    /// Drops the changes of an act that was undone.
+    pub(super) fn undo_changes(&self, kept: usize) {
+        self.changes.lock().truncate(kept);
+    }
+
+    pub(super) fn into_changes(self) -> Vec<(NodeId, Change)> {
+        self.changes.into_inner()
+    }
+}
+
+/// What somebody looks for, as PostgreSQL takes it: it knows no NUL, and no name has a control
+/// character.
+pub(super) fn sought(text: &str) -> String {
+    text.replace('\0', "\u{1}")
+}
+
+/// Where those end that begin with this text.
+pub(super) fn end_of(beginning: &str) -> String {
+    format!("{beginning}\u{10ffff}")
+}
+
+/// What a write needs before it may begin: PostgreSQL locks the rooms of a whole batch in the order
+/// of their ids, then its clients. What an act locks beyond that, it [holds](Tx::hold).
+#[derive(Clone, Default)]
+pub(super) struct Locks {
+    /// This client must be connected, and be this user's if one is named.
+    pub(super) client: Option<(ClientRef, Option<UserId>)>,
+    pub(super) rooms: Vec<RoomId>,
+    /// The groups with these keys.
+    pub(super) groups: Vec<String>,
+    /// The rooms that these clients look at.
+    pub(super) rooms_of: Vec<ClientId>,
+    /// The rooms that clients of these sessions' users look at.
+    pub(super) rooms_of_sessions: Vec<TokenHash>,
+    /// The rooms that clients of the users with these names look at.
+    pub(super) rooms_of_users: Vec<String>,
+}
+
+impl Locks {
+    pub(super) fn none() -> Self {
+        Self::default()
+    }
+
+    /// The client acts for that user.
+    pub(super) fn client(client: ClientRef, user: UserId) -> Self {
+        Self {
+            client: Some((client, Some(user))),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn room(mut self, room: RoomId) -> Self {
+        self.rooms.push(room);
+        self
+    }
+
+    pub(super) fn rooms_of(clients: Vec<ClientId>) -> Self {
+        Self {
+            rooms_of: clients,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn sessions(sessions: impl IntoIterator<Item = TokenHash>) -> Self {
+        Self {
+            rooms_of_sessions: sessions.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+}
+
+pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Sql<()>> + 'a>>;
+
+/// A write that waits for the writer. It can be run again.
+pub(super) trait Write: Send {
+    fn locks(&self) -> &Locks;
+    /// Runs the act and keeps what it returns until it is answered.
+    fn run<'a>(&'a mut self, tx: &'a Tx<'_>) -> Running<'a>;
+    /// It failed in a way that is its own.
+    fn fail(&mut self, error: StoreError);
+    /// Answers whoever asked: with what the act returned, or with the failure of the whole batch.
+    fn answer(self: Box<Self>, failure: Option<StoreError>);
+}
+
+/// An act, its locks, and who waits for its answer.
+pub(super) struct Waiting<F, T> {
+    locks: Locks,
+    act: F,
+    done: Result<T>,
+    answer: oneshot::Sender<Result<T>>,
+}
+
+impl<F, T> Waiting<F, T> {
+    pub(super) fn new(locks: Locks, act: F, answer: oneshot::Sender<Result<T>>) -> Self {
+        Self {
+            locks,
+            act,
+            done: Err(StoreError::Closed),
+            answer,
+        }
+    }
+}
+
+impl<F, T> Write for Waiting<F, T>
+where
+    F: AsyncFn(&Tx<'_>) -> Sql<T> + Send,
+    T: Send,
+{
+    fn locks(&self) -> &Locks {
+        &self.locks
+    }
+
+    fn run<'a>(&'a mut self, tx: &'a Tx<'_>) -> Running<'a> {
+        Box::pin(async move {
+            self.done = Ok((self.act)(tx).await?);
+            Ok(())
+        })
+    }
+
+    fn fail(&mut self, error: StoreError) {
+        self.done = Err(error);
+    }
+
+    fn answer(self: Box<Self>, failure: Option<StoreError>) {
+        // Whoever asked may have gone; what is committed stays.
+        let _ = self.answer.send(failure.map_or(self.done, Err));
+    }
+}
