@@ -543,8 +543,9 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
             None => Ok(None),
         }
     };
-    // Together: PostgreSQL is waited for once.
-    let (known, writer, step) = tokio::try_join!(
+    // Together: PostgreSQL is waited for once. In this order, so that of several that fail the first is
+    // reported, which the others fail for.
+    let (known, writer, step) = tokio::try_join!(biased;
         known,
         writer(tx, post.room, post.author),
         next_step(tx, post.room, post.author)
@@ -564,7 +565,7 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
     };
     let made = step.version.number;
     let text = post.text.as_str();
-    let (id, ()) = tokio::try_join!(
+    let (id, ()) = tokio::try_join!(biased;
         async {
             tx.value(
                 "insert into messages
@@ -641,7 +642,7 @@ async fn share_private(tx: &Tx<'_>, both: [UserId; 2], message: &Message) -> Sql
             )
             .await;
         let trace = trace(tx, user);
-        tokio::try_join!(async { subscribed }, trace)?;
+        tokio::try_join!(biased; async { subscribed }, trace)?;
     }
     Ok(())
 }

@@ -619,10 +619,14 @@ impl Place {
                 words: format!("{row} has a text with U+0000 in it, which PostgreSQL cannot keep"),
             });
         }
+        let words = match self.held {
+            Held::Database(_) => "overriding system value",
+            Held::File { .. } => "",
+        };
         let tx = self.tx();
         let put = rows.chunks(INSERTED_AT_ONCE).map(async |rows| {
             let values: Vec<_> = rows.iter().flatten().map(|cell| cell as _).collect();
-            tx.run(&table.insert(rows.len()), &values).await
+            tx.run(&table.insert(words, rows.len()), &values).await
         });
         let put = try_join_all(put).await;
         drop(tx);

@@ -537,7 +537,7 @@ async fn free_user(tx: &Tx<'_>) -> Sql<Option<UserId>> {
 /// without messages.
 pub(super) async fn hand_out(tx: &Tx<'_>, id: UserId) -> Sql<User> {
     let id = [&id as _];
-    tokio::try_join!(
+    tokio::try_join!(biased;
         tx.run("delete from clients where user_id = $1", &id),
         tx.run("delete from rooms where version = 0 and user_low = $1", &id),
         tx.run(

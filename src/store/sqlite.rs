@@ -563,9 +563,7 @@ mod tests {
     use crate::moderation::{Moderation, ModeratorAction, Search};
     use crate::store::people::{LOOK, hand_out, newcomer, user_of};
     use crate::store::tx::{Locks, Waiting};
-    use crate::store::{
-        Arrival, Arrived, Driver, Entered, NewSession, Post, Posted, React, Store,
-    };
+    use crate::store::{Arrival, Arrived, Driver, Entered, NewSession, Post, Posted, React, Store};
 
     const NODE: NodeId = NodeId(1);
     const MUCH_LATER: Duration = Duration::from_secs(100 * 60 * 60);
@@ -936,7 +934,9 @@ mod tests {
         for write in batch {
             write.answer(committed.as_ref().err().map(|_| StoreError::Closed));
         }
-        let told = told.into_iter().map(|mut told| told.try_recv().unwrap().is_ok());
+        let told = told
+            .into_iter()
+            .map(|mut told| told.try_recv().unwrap().is_ok());
         let changes = committed.as_ref().map_or(0, Vec::len);
         (committed.map(|_| ()), told.collect(), changes)
     }
@@ -955,7 +955,9 @@ mod tests {
     /// A new user arrives and says hello.
     async fn says_hello(tx: &Tx<'_>, name: &str) -> Sql<()> {
         let author = user_of(tx, made(tx, name).await?).await?;
-        let hi: i64 = tx.value("select id from rooms where name = 'hi'", &[]).await?;
+        let hi: i64 = tx
+            .value("select id from rooms where name = 'hi'", &[])
+            .await?;
         let client = ClientRef {
             client: crate::model::ClientId(0),
             visit: 0,
@@ -1162,9 +1164,8 @@ mod tests {
         let place = Place::new();
         let link = place.folder().join("link.db");
         symlink(place.file(), &link).unwrap();
-        let open = |path: PathBuf| async move {
-            open_at(&path, Synchronous::Full, Access::Server).await
-        };
+        let open =
+            |path: PathBuf| async move { open_at(&path, Synchronous::Full, Access::Server).await };
         for (first, second) in [(link.clone(), place.file()), (place.file(), link)] {
             let store = open(first).await.unwrap();
             let Driver::Sqlite(sqlite) = &store.driver else {

@@ -258,8 +258,8 @@ impl Table {
         expressions.join(", ")
     }
 
-    /// The statement that inserts so many rows.
-    pub(super) fn insert(&self, rows: usize) -> String {
+    /// The statement that inserts so many rows, with words before their values.
+    pub(super) fn insert(&self, words: &str, rows: usize) -> String {
         let width = self.columns.len();
         let rows: Vec<_> = (0..rows)
             .map(|row| {
@@ -268,7 +268,10 @@ impl Table {
             })
             .collect();
         let (name, names) = (self.name, self.names());
-        format!("insert into {name} ({names}) values {}", rows.join(", "))
+        format!(
+            "insert into {name} ({names}) {words} values {}",
+            rows.join(", ")
+        )
     }
 
     /// Counts what must not be there where a chat is to go: anything but default groups without

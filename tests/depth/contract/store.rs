@@ -660,7 +660,13 @@ async fn whoever_goes_from_room_to_room_comes_and_leaves_once_by_however_many_ta
     let goes_out = async |who: &Somebody| store.leave_room(who.client).await.unwrap();
     assert_eq!(goes_out(&anna).await, Moved::default());
     let left = Some(room);
-    assert_eq!(goes_out(&tab).await, Moved { joined: false, left });
+    assert_eq!(
+        goes_out(&tab).await,
+        Moved {
+            joined: false,
+            left
+        }
+    );
     assert_eq!(goes_out(&tab).await, Moved::default());
 }
 
@@ -2893,7 +2899,7 @@ async fn a_link_makes_one_moderator_once(backend: &impl Backend) {
     assert_eq!(
         deeds(&*store).await,
         [
-            "the command line made anna a moderator no more",
+            "the command line removed anna as a moderator",
             "anna became a moderator"
         ]
     );
