@@ -10,7 +10,7 @@ use super::tx::{Hold, Locks, Row, Sql, Tx, end_of, sought};
 use super::{ADMIN_LINK_GOOD_FOR, NewSession, RESTRICTED, Result, SignedIn, Store};
 use crate::model::{
     ClientId, ClientRef, GroupName, Message, MessageId, Millis, NewUser, NodeId, PasswordHash,
-    Room, RoomId, TokenHash, User, UserId,
+    Room, RoomId, TokenHash, UserId,
 };
 use crate::moderation::{
     AuditEntry, FoundMessages, GroupRecord, MessageRecord, Moderated, Moderation, ModeratorAction,
@@ -356,14 +356,18 @@ async fn moderate(tx: &Tx<'_>, moderation: &Moderation) -> Sql<Moderated> {
         return Ok(Moderated::NotAllowed);
     }
     let done = match &moderation.action {
-        ModeratorAction::RenameGroup { room, name } => rename_group(tx, *room, name).await?,
-        ModeratorAction::RemoveGroup { room } => remove_group(tx, *room).await?,
-        ModeratorAction::RestrictGroup { room, on } => restrict_group(tx, *room, *on).await?,
+        ModeratorAction::RenameGroup { room, .. }
+        | ModeratorAction::RemoveGroup { room }
+        | ModeratorAction::RestrictGroup { room, .. } => match group_of(tx, *room).await? {
+            None => Moderated::Nothing,
+            Some(group) if group.key == FIRST_GROUP => Moderated::Protected,
+            Some(group) => change_group(tx, group, &moderation.action).await?,
+        },
         ModeratorAction::RestoreMessage { room, message } => {
             restore_message(tx, moderation.node, by, *room, *message).await?
         }
-        ModeratorAction::Mute { name, on } => mute(tx, name, *on).await?,
-        ModeratorAction::Ban { name, on } => ban(tx, name, *on).await?,
+        ModeratorAction::Mute { name, on } => mute_or_ban(tx, name, *on, false).await?,
+        ModeratorAction::Ban { name, on } => mute_or_ban(tx, name, *on, true).await?,
     };
     if let Moderated::Done { words, .. } = &done {
         record(tx, by, words).await?;
@@ -377,10 +381,6 @@ async fn record(tx: &Tx<'_>, by: UserId, words: &str) -> Sql<()> {
         select $1, id, coalesce(display_name || ' (' || name || ')', name), $2
         from users where id = $3";
     tx.run(sql, &[&tx.now, &words, &by]).await.map(|_| ())
-}
-
-fn done(words: String) -> Moderated {
-    Moderated::Done { words, user: None }
 }
 
 const GROUP_RECORD: &str =
@@ -405,83 +405,55 @@ async fn group_of(tx: &Tx<'_>, room: RoomId) -> Sql<Option<GroupRecord>> {
     tx.one(&sql, &[&room], group_record).await
 }
 
-/// A group that may be changed; else the answer.
-async fn changeable(tx: &Tx<'_>, room: RoomId) -> Sql<std::result::Result<GroupRecord, Moderated>> {
-    Ok(match group_of(tx, room).await? {
-        None => Err(Moderated::Nothing),
-        Some(group) if group.key == FIRST_GROUP => Err(Moderated::Protected),
-        Some(group) => Ok(group),
-    })
-}
-
-async fn is_key_taken(tx: &Tx<'_>, key: &str, room: RoomId) -> Sql<bool> {
-    let sql = "select exists (select 1 from rooms where name_key = $1 and id <> $2)";
-    tx.value(sql, &[&key, &room]).await
-}
-
-async fn rename_group(tx: &Tx<'_>, room: RoomId, name: &GroupName) -> Sql<Moderated> {
-    let group = match changeable(tx, room).await? {
-        Ok(group) => group,
-        Err(refused) => return Ok(refused),
+async fn change_group(tx: &Tx<'_>, group: GroupRecord, action: &ModeratorAction) -> Sql<Moderated> {
+    let (id, old) = (group.id, &group.name);
+    let open_key = group.key.trim_start_matches(RESTRICTED);
+    let (name, key, is_restricted, words) = match action {
+        ModeratorAction::RenameGroup { name, .. } if name.as_str() != old => {
+            let prefix = if group.restricted { RESTRICTED } else { "" };
+            let words = format!("renamed #{old} to #{}", name.as_str());
+            (
+                name.as_str(),
+                format!("{prefix}{}", name.key()),
+                group.restricted,
+                words,
+            )
+        }
+        ModeratorAction::RestrictGroup { on: true, .. } if !group.restricted => {
+            let words = format!("restricted #{old} to moderators");
+            (&**old, format!("{RESTRICTED}{open_key}"), true, words)
+        }
+        ModeratorAction::RestrictGroup { on: false, .. } if group.restricted => {
+            let words = format!("opened #{old} to everybody");
+            (&**old, open_key.to_owned(), false, words)
+        }
+        ModeratorAction::RemoveGroup { .. } => {
+            let remove = "update rooms set removed_at = $1, name_key = '~' || id, position = null
+                where id = $2";
+            tx.run(remove, &[&tx.now, &id]).await?;
+            let members = "delete from users_subscribed where room_id = $1";
+            tx.run(members, &[&id]).await?;
+            return Ok(done(format!("removed #{old}")));
+        }
+        _ => return Ok(Moderated::Already),
     };
-    if group.name == name.as_str() {
-        return Ok(Moderated::Already);
-    }
-    let prefix = if group.restricted { RESTRICTED } else { "" };
-    let key = format!("{prefix}{}", name.key());
-    if is_key_taken(tx, &key, room).await? {
+    let taken = "select exists (select 1 from rooms where name_key = $1 and id <> $2)";
+    if tx.value(taken, &[&key, &id]).await? {
         return Ok(Moderated::NameTaken);
     }
-    let sql = "update rooms set name = $1, name_key = $2 where id = $3";
-    tx.run(sql, &[&name.as_str(), &key, &room]).await?;
-    Ok(done(format!(
-        "renamed #{} to #{}",
-        group.name,
-        name.as_str()
-    )))
-}
-
-async fn remove_group(tx: &Tx<'_>, room: RoomId) -> Sql<Moderated> {
-    let group = match changeable(tx, room).await? {
-        Ok(group) => group,
-        Err(refused) => return Ok(refused),
-    };
     tx.run(
-        "update rooms set removed_at = $1, name_key = '~' || id, position = null where id = $2",
-        &[&tx.now, &room],
+        "update rooms set name = $1, name_key = $2,
+            restricted_at = case when cast($3 as bigint) is null then null
+                else coalesce(restricted_at, $3) end
+         where id = $4",
+        &[&name, &key, &is_restricted.then_some(tx.now), &id],
     )
     .await?;
-    let members = "delete from users_subscribed where room_id = $1";
-    tx.run(members, &[&room]).await?;
-    Ok(done(format!("removed #{}", group.name)))
+    Ok(done(words))
 }
 
-async fn restrict_group(tx: &Tx<'_>, room: RoomId, on: bool) -> Sql<Moderated> {
-    let GroupRecord {
-        name,
-        key,
-        restricted,
-        ..
-    } = match changeable(tx, room).await? {
-        Ok(group) => group,
-        Err(refused) => return Ok(refused),
-    };
-    if restricted == on {
-        return Ok(Moderated::Already);
-    }
-    let key = match on {
-        true => format!("{RESTRICTED}{key}"),
-        false => key.trim_start_matches(RESTRICTED).to_owned(),
-    };
-    if is_key_taken(tx, &key, room).await? {
-        return Ok(Moderated::NameTaken);
-    }
-    let sql = "update rooms set restricted_at = $1, name_key = $2 where id = $3";
-    tx.run(sql, &[&on.then_some(tx.now), &key, &room]).await?;
-    Ok(done(match on {
-        true => format!("restricted #{name} to moderators"),
-        false => format!("opened #{name} to everybody"),
-    }))
+fn done(words: String) -> Moderated {
+    Moderated::Done { words, user: None }
 }
 
 async fn restore_message(
@@ -494,15 +466,10 @@ async fn restore_message(
     let Some(group) = group_of(tx, room).await? else {
         return Ok(Moderated::Nothing);
     };
-    let found = tx
-        .one(
-            "select m.deleted_by is not null, u.name from messages m
-         join users u on u.id = m.user_id where m.id = $1 and m.room_id = $2",
-            &[&id, &room],
-            |row| Ok((row.get::<bool>(0)?, row.get::<String>(1)?)),
-        )
-        .await?;
-    let author = match found {
+    let sql = "select m.deleted_by is not null, u.name from messages m
+        join users u on u.id = m.user_id where m.id = $1 and m.room_id = $2";
+    let row = |row: &Row<'_>| Ok((row.get::<bool>(0)?, row.get::<String>(1)?));
+    let author = match tx.one(sql, &[&id, &room], row).await? {
         None => return Ok(Moderated::Nothing),
         // What its author deleted is the author's to delete.
         Some((false, _)) => return Ok(Moderated::Already),
@@ -512,85 +479,72 @@ async fn restore_message(
         return Ok(Moderated::NotAllowed);
     };
     take_step(tx, step).await?;
-    tx.run(
-        "update messages set deleted_at = null, deleted_by = null, changed = $1, worded = $1
-         where id = $2",
-        &[&step.version.number, &id],
-    )
-    .await?;
+    let restore = "update messages set deleted_at = null, deleted_by = null, changed = $1,
+            worded = $1
+        where id = $2";
+    tx.run(restore, &[&step.version.number, &id]).await?;
     push_stored(tx, node, step, id, None).await?;
-    Ok(done(format!(
-        "restored message {id} of {author} in #{}",
-        group.name
-    )))
+    let words = format!("restored message {id} of {author} in #{}", group.name);
+    Ok(done(words))
 }
 
-/// Somebody who has been here and may be moderated; else the answer.
-async fn moderated_person(
-    tx: &Tx<'_>,
-    name: &str,
-    is_so: impl Fn(Standing) -> bool,
-) -> Sql<std::result::Result<User, Moderated>> {
-    let Some(found) = person(tx, name).await? else {
-        return Ok(Err(Moderated::Nothing));
+/// Mutes or bans somebody who has been here, or allows them again.
+async fn mute_or_ban(tx: &Tx<'_>, name: &str, on: bool, is_ban: bool) -> Sql<Moderated> {
+    let Some(user) = person(tx, name).await? else {
+        return Ok(Moderated::Nothing);
     };
-    Ok(match standing(tx, found.id).await? {
-        standing if standing.moderator => Err(Moderated::Protected),
-        standing if is_so(standing) => Err(Moderated::Already),
-        _ => Ok(found),
-    })
-}
-
-async fn mute(tx: &Tx<'_>, name: &str, on: bool) -> Sql<Moderated> {
-    let user = match moderated_person(tx, name, |standing| standing.muted == on).await? {
-        Ok(user) => user,
-        Err(refused) => return Ok(refused),
+    let standing = standing(tx, user.id).await?;
+    if standing.moderator {
+        return Ok(Moderated::Protected);
+    }
+    if on
+        == (if is_ban {
+            standing.banned
+        } else {
+            standing.muted
+        })
+    {
+        return Ok(Moderated::Already);
+    }
+    let since = on.then_some(tx.now);
+    let did = if is_ban {
+        ban(tx, user.id, since).await?;
+        if on { "banned" } else { "unbanned" }
+    } else {
+        trace(tx, user.id).await?;
+        let mute = "update users set muted_at = $1 where id = $2";
+        tx.run(mute, &[&since, &user.id]).await?;
+        if on { "muted" } else { "unmuted" }
     };
-    trace(tx, user.id).await?;
-    let sql = "update users set muted_at = $1 where id = $2";
-    tx.run(sql, &[&on.then_some(tx.now), &user.id]).await?;
-    let did = if on { "muted" } else { "unmuted" };
     Ok(Moderated::Done {
         words: format!("{did} {}", user.name),
         user: Some(user.id),
     })
 }
 
-async fn ban(tx: &Tx<'_>, name: &str, on: bool) -> Sql<Moderated> {
-    let user = match moderated_person(tx, name, |standing| standing.banned == on).await? {
-        Ok(user) => user,
-        Err(refused) => return Ok(refused),
-    };
-    if tx.is_shared() {
-        // Whoever is just arriving by a session holds that, and then their client.
-        let sessions = "select 1 from sessions where user_id = $1 order by id";
-        tx.run(&tx.hold(sessions, Hold::Delete), &[&user.id])
-            .await?;
-    }
-    hold_clients(tx, user.id).await?;
-    trace(tx, user.id).await?;
-    let sql = "update users set banned_at = $1 where id = $2";
-    tx.run(sql, &[&on.then_some(tx.now), &user.id]).await?;
-    if on {
-        // They have left. Their clients remain, so that their tabs are known and turned away.
-        let looks = "delete from clients_active
-            where client_id in (select id from clients where user_id = $1)";
-        tx.run(looks, &[&user.id]).await?;
-        let left = "update clients set left_at = $1, cut_off = false, session_id = null
-            where user_id = $2";
-        tx.run(left, &[&tx.now, &user.id]).await?;
-        let sessions = "delete from sessions where user_id = $1";
-        tx.run(sessions, &[&user.id]).await?;
-    } else {
+async fn ban(tx: &Tx<'_>, user: UserId, since: Option<Millis>) -> Sql<()> {
+    // Whoever is just arriving by a session holds that, and then their client.
+    let sessions = "select id from sessions where user_id = $1 order by id";
+    let sessions = tx.hold(sessions, Hold::Delete);
+    tx.all(&sessions, &[&user], |_| Ok(())).await?;
+    hold_clients(tx, user).await?;
+    trace(tx, user).await?;
+    let ban = "update users set banned_at = $1 where id = $2";
+    tx.run(ban, &[&since, &user]).await?;
+    if since.is_none() {
         // A guest's tab may resume. People with an account sign in again.
         let clients = "delete from clients where user_id = $1 and not guest";
-        tx.run(clients, &[&user.id]).await?;
+        return tx.run(clients, &[&user]).await.map(|_| ());
     }
-    let did = if on { "banned" } else { "unbanned" };
-    Ok(Moderated::Done {
-        words: format!("{did} {}", user.name),
-        user: Some(user.id),
-    })
+    // They have left. Their clients remain, so that their tabs are known and turned away.
+    let looks = "delete from clients_active
+        where client_id in (select id from clients where user_id = $1)";
+    tx.run(looks, &[&user]).await?;
+    let left = "update clients set left_at = $1, cut_off = false, session_id = null
+        where user_id = $2";
+    tx.run(left, &[&since, &user]).await?;
+    let sessions = "delete from sessions where user_id = $1";
+    tx.run(sessions, &[&user]).await.map(|_| ())
 }
 
 async fn person_records(

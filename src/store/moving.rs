@@ -10,6 +10,7 @@
 
 mod tables;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -33,8 +34,8 @@ const INSERTED_AT_ONCE: usize = 100;
 /// How much of an SQLite file is held in memory while it is written, in KiB.
 const CACHE: i64 = 65_536;
 
-/// Why a chat was not moved. The store it was to come from is as it was, and where nothing else is
-/// said the other one holds nothing. No password is told.
+/// Why a chat was not moved, and in which store. The one it was to come from is as it was, and where
+/// nothing else is said the other one holds nothing. No password is told.
 #[derive(Debug, thiserror::Error)]
 pub enum MoveError {
     /// Both addresses are those of one store.
@@ -43,97 +44,39 @@ pub enum MoveError {
     /// There is nothing to be moved.
     #[error("there is no chat in {0}")]
     NoChat(String),
-    /// The chat was written by an older program.
+    /// The chat was written by an older program: at which schema version, and which is known.
     #[error(
-        "{place} is at schema version {found} and this program works with {known}; start this \
-         program's server on it once, which brings it up to date, and stop it again"
+        "{0} is at schema version {1} and this program works with {2}; start this program's server \
+         on it once, which brings it up to date, and stop it again"
     )]
-    TooOld {
-        /// Where it is.
-        place: String,
-        /// The version it is at.
-        found: i64,
-        /// The version known here.
-        known: i64,
-    },
+    TooOld(String, i64, i64),
     /// The chat was written by a newer program.
-    #[error(
-        "{place} is at schema version {found}, this program knows up to {known}; use the newer \
-         program"
-    )]
-    TooNew {
-        /// Where it is.
-        place: String,
-        /// The version it is at.
-        found: i64,
-        /// The newest version known here.
-        known: i64,
-    },
+    #[error("{0} is at schema version {1}, this program knows up to {2}; use the newer program")]
+    TooNew(String, i64, i64),
     /// Somebody else works on one of the stores.
     #[error(
         "a server, or another program, is at work on {0}; stop it first (one on PostgreSQL that was \
          killed still counts for a few seconds)"
     )]
     InUse(String),
-    /// Where the chat was to go there is one already.
-    #[error(
-        "{place} already holds {count} {what}; give the name of a new database, or delete this one \
-         first"
-    )]
-    NotEmpty {
-        /// Where.
-        place: String,
-        /// How many.
-        count: u64,
-        /// Of what.
-        what: String,
-    },
-    /// Somebody has changed the tables of a store.
-    #[error(
-        "the table {table} of {place} has other columns than this program knows: {}", columns.join(", ")
-    )]
-    Columns {
-        /// Where.
-        place: String,
-        /// Which table.
-        table: &'static str,
-        /// Those that one has and the other has not.
-        columns: Vec<String>,
-    },
-    /// Something of the chat cannot be moved.
-    #[error("{place} cannot be moved: {words}")]
-    Row {
-        /// Where it is.
-        place: String,
-        /// Which row, and what is wrong with it.
-        words: String,
-    },
+    /// Where the chat was to go there is one already, with so many of these.
+    #[error("{0} already holds {1} {2}; give the name of a new database, or delete this one first")]
+    NotEmpty(String, u64, String),
+    /// Somebody has changed the columns of this table: these are only on one side.
+    #[error("the table {1} of {0} has other columns than this program knows: {2}")]
+    Columns(String, &'static str, String),
+    /// A row of the chat cannot be moved: which, and why.
+    #[error("{0} cannot be moved: {1}")]
+    Row(String, String),
     /// What was read back is not what was written.
-    #[error("what was written to {table} of {place} is not what was read")]
-    Different {
-        /// Where.
-        place: String,
-        /// Which table.
-        table: &'static str,
-    },
+    #[error("what was written to {1} of {0} is not what was read")]
+    Different(String, &'static str),
     /// The answer to the other store's commit was lost.
-    #[error("{place} did not answer whether the move is done: it holds the whole chat, or nothing")]
-    Unknown {
-        /// Where.
-        place: String,
-        /// Why.
-        #[source]
-        source: StoreError,
-    },
+    #[error("{0} did not answer whether the move is done: it holds the whole chat, or nothing")]
+    Unknown(String, #[source] StoreError),
     /// A store refused or failed.
-    #[error("{place} cannot be used")]
-    Failed {
-        /// Which.
-        place: String,
-        /// Why.
-        #[source]
-        source: StoreError,
-    },
+    #[error("{0} cannot be used")]
+    Failed(String, #[source] StoreError),
 }
 
 type Result<T> = std::result::Result<T, MoveError>;
@@ -221,10 +164,7 @@ async fn fill(
         }
         moved.push((table.name, count));
         if sum.rows != count || read.end() != sum.end() {
-            return Err(MoveError::Different {
-                place: to.name.clone(),
-                table: table.name,
-            });
+            return Err(MoveError::Different(to.name.clone(), table.name));
         }
     }
     to.commit().await?;
@@ -373,16 +313,8 @@ impl Place {
         };
         let refused = match found {
             0 => MoveError::NoChat(name),
-            found if found < known => MoveError::TooOld {
-                place: name,
-                found,
-                known,
-            },
-            found if found > known => MoveError::TooNew {
-                place: name,
-                found,
-                known,
-            },
+            found if found < known => MoveError::TooOld(name, found, known),
+            found if found > known => MoveError::TooNew(name, found, known),
             _ => return opened.begin_reading().await,
         };
         opened.end(false).await;
@@ -541,21 +473,18 @@ impl Place {
                 .tx()
                 .all(columns, &[&table.name], |row| row.get(0))
                 .await;
-            let there: Vec<String> = self.at(there)?;
-            let known: Vec<_> = table.columns.iter().map(|column| column.name).collect();
-            let mut odd: Vec<_> = there.iter().map(String::as_str).collect();
-            odd.retain(|name| !known.contains(name));
-            odd.extend(
-                known
-                    .iter()
-                    .filter(|name| !there.iter().any(|there| there == *name)),
-            );
+            let there: HashSet<String> = self.at(there)?.into_iter().collect();
+            let known = table
+                .columns()
+                .map(|column| column.name.to_owned())
+                .collect();
+            let odd: Vec<_> = there
+                .symmetric_difference(&known)
+                .map(String::as_str)
+                .collect();
             if !odd.is_empty() {
-                return Err(MoveError::Columns {
-                    place: self.name.clone(),
-                    table: table.name,
-                    columns: odd.into_iter().map(str::to_owned).collect(),
-                });
+                let (place, odd) = (self.name.clone(), odd.join(", "));
+                return Err(MoveError::Columns(place, table.name, odd));
             }
         }
         Ok(())
@@ -588,8 +517,8 @@ impl Place {
         let tx = self.tx();
         let rows = tx.all(&sql, &values, |row| {
             let mut cells = Vec::new();
-            for (n, Column { name, kind, .. }) in table.columns.iter().enumerate() {
-                match Cell::read(row, n, *kind) {
+            for (n, Column { name, kind, .. }) in table.columns().enumerate() {
+                match Cell::read(row, n, kind) {
                     Ok(cell) => cells.push(cell),
                     Err(_) => {
                         let row = row_words(table, cells.get(..table.key).unwrap_or_default());
@@ -602,10 +531,7 @@ impl Place {
         let rows = rows.await;
         drop(tx);
         let rows: std::result::Result<_, String> = self.at(rows)?.into_iter().collect();
-        rows.map_err(|words| MoveError::Row {
-            place: self.name.clone(),
-            words,
-        })
+        rows.map_err(|words| MoveError::Row(self.name.clone(), words))
     }
 
     async fn put(&mut self, table: &'static Table, rows: &[Cells]) -> Result<()> {
@@ -614,10 +540,10 @@ impl Place {
             && let Some(row) = rows.iter().find(|row| row.iter().any(has_nul))
         {
             let row = row_words(table, &row[..table.key]);
-            return Err(MoveError::Row {
-                place: self.name.clone(),
-                words: format!("{row} has a text with U+0000 in it, which PostgreSQL cannot keep"),
-            });
+            return Err(MoveError::Row(
+                self.name.clone(),
+                format!("{row} has a text with U+0000 in it, which PostgreSQL cannot keep"),
+            ));
         }
         let words = match self.held {
             Held::Database(_) => "overriding system value",
@@ -691,11 +617,11 @@ impl Place {
         for table in &TABLES {
             let count = self.count(&table.occupied()).await?;
             if count > 0 {
-                return Err(MoveError::NotEmpty {
-                    place: self.name.clone(),
+                return Err(MoveError::NotEmpty(
+                    self.name.clone(),
                     count,
-                    what: table.name.replace('_', " "),
-                });
+                    table.name.replace('_', " "),
+                ));
             }
         }
         self.run("delete from rooms").await
@@ -707,10 +633,9 @@ impl Place {
             let begun = postgres::continue_history(db, "true").await;
             self.at(begun.map_err(Failure::from))?;
             return match db.batch_execute("commit").await {
-                Err(error) if error.as_db_error().is_none() => Err(MoveError::Unknown {
-                    place: self.name.clone(),
-                    source: error.into(),
-                }),
+                Err(error) if error.as_db_error().is_none() => {
+                    Err(MoveError::Unknown(self.name.clone(), error.into()))
+                }
                 committed => self.at(committed.map_err(Failure::from)),
             };
         }
@@ -760,12 +685,8 @@ fn at(failure: impl Into<Failure>, place: &str) -> MoveError {
         return MoveError::InUse(place);
     }
     match StoreError::from(failure) {
-        StoreError::TooNew { found, known } => MoveError::TooNew {
-            place,
-            found,
-            known,
-        },
-        source => MoveError::Failed { place, source },
+        StoreError::TooNew { found, known } => MoveError::TooNew(place, found, known),
+        source => MoveError::Failed(place, source),
     }
 }
 

@@ -634,7 +634,7 @@ async fn a_column_that_nobody_knows_of_is_not_forgotten() {
     let to = files.address("to.db");
     let refused = move_chat(&from, &to).await.unwrap_err();
     assert!(
-        matches!(&refused, MoveError::Columns { table: "rooms", columns, .. } if columns == &["topic"]),
+        matches!(&refused, MoveError::Columns(_, "rooms", columns) if columns == "topic"),
         "{refused}"
     );
     assert!(!files.path("to.db").exists());
@@ -730,7 +730,7 @@ async fn where_somebody_is_already_or_something_was_said_no_chat_is_moved_to() {
         assert_eq!(store.census().await.unwrap().users, 1);
         store.close().await;
         let again = move_chat(to, &from).await.unwrap_err();
-        assert!(matches!(again, MoveError::NotEmpty { .. }), "{again}");
+        assert!(matches!(again, MoveError::NotEmpty(..)), "{again}");
     }
     let other = Database::fresh().await;
     let made =
@@ -875,13 +875,7 @@ async fn what_has_not_come_as_it_was_undoes_the_move() {
         .unwrap();
     for to in [&database.address(), &file] {
         let refused = move_chat(&from, to).await.unwrap_err();
-        let expected = matches!(
-            refused,
-            MoveError::Different {
-                table: "messages",
-                ..
-            }
-        );
+        let expected = matches!(refused, MoveError::Different(_, "messages"));
         assert!(expected, "{}", words(&refused));
         assert!(is_empty(to).await);
     }
@@ -903,19 +897,19 @@ async fn cut_off_in_the_middle_a_move_is_undone() {
     let (from_place, to_place) = (Address::from(&*from), Address::from(&*to));
     let refused = moving::move_chat(&from_place, &to_place, &mut progress).await;
     let refused = refused.unwrap_err();
-    assert!(matches!(refused, MoveError::Failed { .. }), "{refused}");
+    assert!(matches!(refused, MoveError::Failed(..)), "{refused}");
     assert!(is_empty(&database.address()).await);
 
     proxy.cut(Cut::BeforeCommit);
     let refused = move_chat(&from, &to).await.unwrap_err();
-    assert!(matches!(refused, MoveError::Unknown { .. }), "{refused}");
+    assert!(matches!(refused, MoveError::Unknown(..)), "{refused}");
     assert!(!words(&refused).contains("secret"), "{refused}");
     database.is_closed().await;
     assert!(is_empty(&database.address()).await);
 
     proxy.cut(Cut::AfterCommit);
     let refused = move_chat(&from, &to).await.unwrap_err();
-    assert!(matches!(refused, MoveError::Unknown { .. }), "{refused}");
+    assert!(matches!(refused, MoveError::Unknown(..)), "{refused}");
     let store = open(&database.address()).await;
     assert_eq!(store.census().await.unwrap().users, 11);
     store.close().await;

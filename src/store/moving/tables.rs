@@ -3,9 +3,10 @@
 /// A table that is moved.
 pub(super) struct Table {
     pub(super) name: &'static str,
+    /// The columns, with the kind of those that are not numbers. Any may be null.
+    columns: &'static str,
     /// How many of the first columns are its key, in the order of which rows are moved and compared.
     pub(super) key: usize,
-    pub(super) columns: &'static [Column],
     pub(super) ids: Ids,
 }
 
@@ -20,16 +21,12 @@ pub(super) enum Ids {
     DatabaseOnce,
 }
 
-#[derive(Clone, Copy)]
 pub(super) struct Column {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    /// What is read of it instead, an expression that either database understands; `{now}` is the moment
-    /// of the move.
-    taken: Option<&'static str>,
 }
 
-/// What a column holds, in either database. Any may be null.
+/// What a column holds, in either database.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// `integer`, `bigint`.
@@ -44,36 +41,18 @@ pub(super) enum Kind {
     Key,
 }
 
-/// Everybody who was connected has left.
-const LEFT: &str = "coalesce(left_at, {now})";
-/// And untouched users are given back, as after a restart.
-const GONE: &str =
-    "case when not free and traced_at is null then coalesce(gone_at, {now}) else gone_at end";
-/// Nobody looks at a room.
-const NOBODY: &str = "cast(0 as bigint)";
-
-const fn number(name: &'static str) -> Column {
-    column(name, Kind::Number)
-}
-
-const fn text(name: &'static str) -> Column {
-    column(name, Kind::Text)
-}
-
-const fn column(name: &'static str, kind: Kind) -> Column {
-    Column {
-        name,
-        kind,
-        taken: None,
-    }
-}
-
-const fn taken(column: Column, expression: &'static str) -> Column {
-    Column {
-        taken: Some(expression),
-        ..column
-    }
-}
+/// What is read of some columns instead of themselves, by expressions that either database understands;
+/// `{now}` is the moment of the move. Everybody who was connected has left, untouched users are given
+/// back as after a restart, and nobody looks at a room.
+const INSTEAD: [(&str, &str, &str); 3] = [
+    ("clients", "left_at", "coalesce(left_at, {now})"),
+    (
+        "users",
+        "gone_at",
+        "case when not free and traced_at is null then coalesce(gone_at, {now}) else gone_at end",
+    ),
+    ("rooms", "people", "cast(0 as bigint)"),
+];
 
 /// Each after those that it refers to.
 ///
@@ -82,195 +61,122 @@ const fn taken(column: Column, expression: &'static str) -> Column {
 pub(super) const TABLES: [Table; 10] = [
     Table {
         name: "users",
+        columns: "id, name text, email text, display_name text, display_key text,
+            display_look text, display_look_capitals text, arrived_at, traced_at, free flag,
+            gone_at, shuffle, password_hash text, kept_at, moderator_at, muted_at, banned_at",
         key: 1,
         ids: Ids::Database,
-        columns: &[
-            number("id"),
-            text("name"),
-            text("email"),
-            text("display_name"),
-            text("display_key"),
-            text("display_look"),
-            text("display_look_capitals"),
-            number("arrived_at"),
-            number("traced_at"),
-            column("free", Kind::Flag),
-            taken(number("gone_at"), GONE),
-            number("shuffle"),
-            text("password_hash"),
-            number("kept_at"),
-            number("moderator_at"),
-            number("muted_at"),
-            number("banned_at"),
-        ],
     },
     Table {
         name: "sessions",
+        columns: "id, user_id, token_hash bytes, made_at, seen_at",
         key: 1,
         ids: Ids::DatabaseOnce,
-        columns: &[
-            number("id"),
-            number("user_id"),
-            column("token_hash", Kind::Bytes),
-            number("made_at"),
-            number("seen_at"),
-        ],
     },
     Table {
         name: "clients",
+        columns: "id, user_id, guest flag, session_id, node_id, visit, token_hash bytes,
+            arrived_at, left_at, cut_off flag",
         key: 1,
         ids: Ids::DatabaseOnce,
-        columns: &[
-            number("id"),
-            number("user_id"),
-            column("guest", Kind::Flag),
-            number("session_id"),
-            number("node_id"),
-            number("visit"),
-            column("token_hash", Kind::Bytes),
-            number("arrived_at"),
-            taken(number("left_at"), LEFT),
-            column("cut_off", Kind::Flag),
-        ],
     },
     Table {
         name: "rooms",
+        columns: "id, kind text, name text, name_key text, position, user_low, user_high,
+            version, history, people, created_at, restricted_at, removed_at",
         key: 1,
         ids: Ids::Chat,
-        columns: &[
-            number("id"),
-            text("kind"),
-            text("name"),
-            text("name_key"),
-            number("position"),
-            number("user_low"),
-            number("user_high"),
-            number("version"),
-            number("history"),
-            taken(number("people"), NOBODY),
-            number("created_at"),
-            number("restricted_at"),
-            number("removed_at"),
-        ],
     },
     Table {
         name: "room_histories",
+        columns: "room_id, first_version, history",
         key: 2,
         ids: Ids::Chat,
-        columns: &[
-            number("room_id"),
-            number("first_version"),
-            number("history"),
-        ],
     },
     Table {
         name: "messages",
+        columns: "id, room_id, user_id, author_name text, text text, key key, made, changed,
+            worded, created_at, edited_at, deleted_at, deleted_by, reactions text",
         key: 1,
         ids: Ids::Database,
-        columns: &[
-            number("id"),
-            number("room_id"),
-            number("user_id"),
-            text("author_name"),
-            text("text"),
-            column("key", Kind::Key),
-            number("made"),
-            number("changed"),
-            number("worded"),
-            number("created_at"),
-            number("edited_at"),
-            number("deleted_at"),
-            number("deleted_by"),
-            text("reactions"),
-        ],
     },
     Table {
         name: "reactions",
+        columns: "id, message_id, room_id, user_id, emoji text, name text, created_at",
         key: 1,
         ids: Ids::Database,
-        columns: &[
-            number("id"),
-            number("message_id"),
-            number("room_id"),
-            number("user_id"),
-            text("emoji"),
-            text("name"),
-            number("created_at"),
-        ],
     },
     Table {
         name: "users_subscribed",
+        columns: "user_id, room_id, since, with_id, last_message_id, read_message_id, unread",
         key: 2,
         ids: Ids::Chat,
-        columns: &[
-            number("user_id"),
-            number("room_id"),
-            number("since"),
-            number("with_id"),
-            number("last_message_id"),
-            number("read_message_id"),
-            number("unread"),
-        ],
     },
     Table {
         name: "admin_links",
+        columns: "token_hash bytes, made_at",
         key: 1,
         ids: Ids::Chat,
-        columns: &[column("token_hash", Kind::Bytes), number("made_at")],
     },
     Table {
         name: "audit_log",
+        columns: "id, at, moderator_id, moderator text, action text",
         key: 1,
         ids: Ids::DatabaseOnce,
-        columns: &[
-            number("id"),
-            number("at"),
-            number("moderator_id"),
-            text("moderator"),
-            text("action"),
-        ],
     },
 ];
 
 impl Table {
+    pub(super) fn columns(&self) -> impl Iterator<Item = Column> + use<> {
+        self.columns.split(',').map(|column| {
+            let (name, kind) = match column.trim().split_once(' ') {
+                None => (column.trim(), Kind::Number),
+                Some((name, "flag")) => (name, Kind::Flag),
+                Some((name, "bytes")) => (name, Kind::Bytes),
+                Some((name, "key")) => (name, Kind::Key),
+                Some((name, _)) => (name, Kind::Text),
+            };
+            Column { name, kind }
+        })
+    }
+
     /// The names of the columns, for a statement.
     pub(super) fn names(&self) -> String {
-        let names: Vec<_> = self.columns.iter().map(|column| column.name).collect();
+        let names: Vec<_> = self.columns().map(|column| column.name).collect();
         names.join(", ")
     }
 
     /// The names of the key, for a statement.
     pub(super) fn key_names(&self) -> String {
-        let key = self.columns[..self.key].iter();
+        let key = self.columns().take(self.key);
         key.map(|key| key.name).collect::<Vec<_>>().join(", ")
     }
 
     /// What a statement reads of the columns as of a moment, in milliseconds since 1970-01-01 UTC.
     pub(super) fn expressions(&self, now: i64) -> String {
-        let expressions: Vec<_> = self
-            .columns
-            .iter()
-            .map(|column| match column.taken {
-                Some(expression) => expression.replace("{now}", &now.to_string()),
-                None => column.name.to_owned(),
+        let expressions = self.columns().map(|column| {
+            let instead = INSTEAD
+                .iter()
+                .find(|(table, name, _)| (*table, *name) == (self.name, column.name));
+            instead.map_or(column.name.to_owned(), |(.., expression)| {
+                expression.replace("{now}", &now.to_string())
             })
-            .collect();
-        expressions.join(", ")
+        });
+        expressions.collect::<Vec<_>>().join(", ")
     }
 
     /// The statement that inserts so many rows, with words before their values.
     pub(super) fn insert(&self, words: &str, rows: usize) -> String {
-        let width = self.columns.len();
-        let rows: Vec<_> = (0..rows)
-            .map(|row| {
-                let places = (1..=width).map(|column| format!("${}", row * width + column));
-                format!("({})", places.collect::<Vec<_>>().join(", "))
-            })
-            .collect();
-        let (name, names) = (self.name, self.names());
+        let width = self.columns().count();
+        let rows = (0..rows).map(|row| {
+            let places = (1..=width).map(|column| format!("${}", row * width + column));
+            format!("({})", places.collect::<Vec<_>>().join(", "))
+        });
+        let rows = rows.collect::<Vec<_>>().join(", ");
         format!(
-            "insert into {name} ({names}) {words} values {}",
-            rows.join(", ")
+            "insert into {} ({}) {words} values {rows}",
+            self.name,
+            self.names()
         )
     }
 
