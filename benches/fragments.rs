@@ -197,7 +197,7 @@ fn keep(criterion: &mut Criterion) {
         let (store, node) = (path.to_string_lossy(), NodeId::random());
         let store = store::open(&store, synchronous, Access::Server);
         let store = runtime.block_on(store).expect("it opens");
-        let (client, author) = runtime.block_on(newcomer(&*store, node));
+        let (client, author) = runtime.block_on(newcomer(&store, node));
         let room = runtime
             .block_on(store.group("hi", None))
             .expect("it answers");

@@ -82,9 +82,9 @@ async fn run(options: &Options) -> anyhow::Result<()> {
         }
     };
     if options.reset {
-        reset(&*store, options).await?;
+        reset(&store, options).await?;
     }
-    let made = make(&*store, options).await?;
+    let made = make(&store, options).await?;
     store.close().await;
     println!("Made {made} fake users in {}.", options.database);
     Ok(())

@@ -125,8 +125,8 @@ async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<Store>
     let store = store::open(address, config.synchronous, store::Access::Server)
         .await
         .with_context(|| format!("could not open the database {}", config.database))?;
-    seed(&*store).await?;
-    let relay = relay(config, &*store).await?;
+    seed(&store).await?;
+    let relay = relay(config, &store).await?;
     let chat = Chat::start(
         Arc::clone(&store),
         relay,

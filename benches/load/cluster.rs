@@ -296,7 +296,7 @@ async fn post_all(
     let mut authors = Vec::new();
     for writer in 0..writers {
         let (store, node, room) = &working[writer % nodes];
-        let author = arrives(&**store, *node).await?;
+        let author = arrives(store, *node).await?;
         authors.push((Arc::clone(store), *node, *room, author));
     }
     let (began, each, least) = (Instant::now(), options.each(), LEAST.div_ceil(writers));

@@ -94,7 +94,7 @@ async fn on_the_store(
     let address = database.to_string_lossy();
     let node = NodeId::random();
     let store = store::open(&address, Synchronous::Normal, Access::Server).await?;
-    let author = posts::arrives(&*store, node).await?;
+    let author = posts::arrives(&store, node).await?;
     let room = store.group("hi", None).await?.context("no room")?.id;
     store.close().await;
     drop(store);
@@ -121,12 +121,12 @@ async fn on_the_store(
         store.catch_up(room, Some(after)).await?;
         acts[2].push(milliseconds(began.elapsed()));
     }
-    post(&*store, node, author, room, rounds, &mut acts[3]).await?;
-    people(&*store, node, room, middle, rounds, acts).await?;
+    post(&store, node, author, room, rounds, &mut acts[3]).await?;
+    people(&store, node, room, middle, rounds, acts).await?;
     store.close().await;
     drop(store);
     let store = store::open(&address, Synchronous::Full, Access::Server).await?;
-    post(&*store, node, author, room, rounds, &mut acts[4]).await?;
+    post(&store, node, author, room, rounds, &mut acts[4]).await?;
     store.close().await;
     Ok(())
 }
@@ -134,7 +134,7 @@ async fn on_the_store(
 async fn post(
     store: &Store,
     node: NodeId,
-    author: (overwire::store::ClientRef, overwire::model::UserId),
+    author: (ClientRef, overwire::model::UserId),
     room: RoomId,
     rounds: usize,
     times: &mut Vec<f64>,

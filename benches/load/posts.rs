@@ -185,7 +185,7 @@ fn on_the_store(
         let room = store.group("hi", None).await?.context("no room")?.id;
         let mut authors = Vec::new();
         for _ in 0..writers {
-            authors.push(arrives(&*store, node).await?);
+            authors.push(arrives(&store, node).await?);
         }
         let began = Instant::now();
         let each = options.each();

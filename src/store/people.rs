@@ -747,7 +747,6 @@ async fn have_left(tx: &Tx<'_>, mut gone: Vec<(ClientId, UserId)>) -> Sql<Vec<Le
             Ok((user_id(row)?, room.map(RoomId)))
         })
         .await?;
-    let remaining = remaining;
     let untouched = format!(
         "update users set gone_at = $1
          where id {} and traced_at is null and not free and gone_at is null",
@@ -821,7 +820,6 @@ pub(super) async fn end_nodes(tx: &Tx<'_>, nodes: &[i64]) -> Sql<Vec<Left>> {
             Ok((client_id(row)?, UserId(row.get(1)?)))
         })
         .await?;
-    let gone = gone;
     let ended = format!("delete from nodes where id {}", tx.among(1));
     tx.run(&ended, &[&nodes]).await?;
     match gone.is_empty() {

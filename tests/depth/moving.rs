@@ -55,7 +55,7 @@ impl Files {
     async fn with_a_chat(&self, name: &str) -> (String, Story) {
         let address = self.address(name);
         let store = open(&address).await;
-        let story = Story::happens(&*store).await;
+        let story = Story::happens(&store).await;
         store.close().await;
         (address, story)
     }
@@ -584,7 +584,7 @@ async fn a_chat_goes_from_file_to_database_and_back_and_is_the_same() {
     let mut told = Vec::new();
     for address in &way {
         let store = open(address).await;
-        told.push(story.told(&*store).await);
+        told.push(story.told(&store).await);
         store.close().await;
     }
     for other in &told[1..] {
@@ -594,7 +594,7 @@ async fn a_chat_goes_from_file_to_database_and_back_and_is_the_same() {
     }
     for address in &way[1..] {
         let store = open(address).await;
-        story.goes_on(&*store).await;
+        story.goes_on(&store).await;
         store.close().await;
     }
 }

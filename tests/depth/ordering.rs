@@ -109,7 +109,7 @@ async fn each_change_is_announced_to_the_other_nodes_once_and_in_order() {
         let action = tab.list.write(format!("{number}"));
         tab.does(&action).await;
     }
-    for message in whole(&*nodes.store, "hi").await {
+    for message in whole(&nodes.store, "hi").await {
         let (follows, version, frame) = next_change(&mut news).await;
         assert_eq!((follows + 1, version.number), (message.made, message.made));
         let push = std::str::from_utf8(frame.payloads().next().unwrap()).unwrap();
@@ -571,7 +571,7 @@ async fn story(seed: u64, nodes: Nodes) {
     let mut stored = HashMap::new();
     let (mut texts, mut count) = (Vec::new(), 0);
     for group in GROUPS {
-        let all = whole(&**store, group).await;
+        let all = whole(store, group).await;
         let made: Vec<u64> = all.iter().map(|message| message.made).collect();
         assert!(made.is_sorted_by(|one, next| one < next));
         // What was changed is known by what stood there first.

@@ -91,7 +91,7 @@ async fn nobody_is_ever_given_to_two_by_two_nodes() {
     let mut arriving = JoinSet::new();
     for n in 0..100 {
         let store = Arc::clone(&stores[n % 2]);
-        arriving.spawn(async move { arrive(&*store, &format!("spare{n}")).await });
+        arriving.spawn(async move { arrive(&store, &format!("spare{n}")).await });
     }
     let all = arriving.join_all().await;
     let users: HashSet<UserId> = all.iter().map(|somebody| somebody.user.id).collect();
@@ -105,11 +105,11 @@ async fn nobody_is_ever_given_to_two_by_two_nodes() {
 async fn a_pair_has_one_private_room_though_both_open_it_at_once() {
     let (database, [here, there]) = two_nodes().await;
     for n in 0..10 {
-        let anna = arrive(&*here, &format!("anna{n}")).await;
-        let bob = arrive_on(&*there, OTHER_NODE, &format!("bob{n}")).await;
+        let anna = arrive(&here, &format!("anna{n}")).await;
+        let bob = arrive_on(&there, OTHER_NODE, &format!("bob{n}")).await;
         let (first, second) = tokio::join!(
-            enter(&*here, &anna, Target::Private(bob.user.name.clone())),
-            enter(&*there, &bob, Target::Private(anna.user.name.clone()))
+            enter(&here, &anna, Target::Private(bob.user.name.clone())),
+            enter(&there, &bob, Target::Private(anna.user.name.clone()))
         );
         assert_eq!(first, second);
     }
@@ -121,8 +121,8 @@ async fn a_pair_has_one_private_room_though_both_open_it_at_once() {
 async fn of_two_who_want_a_name_at_once_one_has_it() {
     let (_database, [here, there]) = two_nodes().await;
     for n in 0..10 {
-        let anna = arrive(&*here, &format!("anna{n}")).await;
-        let bob = arrive_on(&*there, OTHER_NODE, &format!("bob{n}")).await;
+        let anna = arrive(&here, &format!("anna{n}")).await;
+        let bob = arrive_on(&there, OTHER_NODE, &format!("bob{n}")).await;
         let name = || Some(DisplayName::new(&format!("Lee {n}")).unwrap());
         let (first, second) = tokio::join!(
             here.rename(anna.client, anna.user.id, name(), 1),
@@ -146,7 +146,7 @@ async fn of_two_who_want_a_name_at_once_one_has_it() {
 async fn versions_grow_by_one_and_ids_with_them_however_many_nodes_write() {
     let (_database, stores) = two_nodes().await;
     let nodes = [NODE, OTHER_NODE];
-    let rooms = [hi(&*stores[0]).await, group(&*stores[0], "python").await];
+    let rooms = [hi(&stores[0]).await, group(&stores[0], "python").await];
     let mut streams = Vec::new();
     for (store, node) in stores.iter().zip(nodes) {
         streams.push(store.join(node).await.unwrap());
@@ -155,7 +155,7 @@ async fn versions_grow_by_one_and_ids_with_them_however_many_nodes_write() {
     for n in 0..8 {
         let (store, node) = (Arc::clone(&stores[n % 2]), nodes[n % 2]);
         writing.spawn(async move {
-            let author = arrive_on(&*store, node, &format!("author{n}")).await;
+            let author = arrive_on(&store, node, &format!("author{n}")).await;
             for m in 0..30 {
                 let new = hello(node, &author, rooms[(n + m) % 2]);
                 assert!(matches!(store.post(new).await, Ok(Posted::New(_))));
@@ -164,7 +164,7 @@ async fn versions_grow_by_one_and_ids_with_them_however_many_nodes_write() {
     }
     writing.join_all().await;
     for room in rooms {
-        let (all, version) = whole_room(&*stores[0], room).await;
+        let (all, version) = whole_room(&stores[0], room).await;
         let made: Vec<u64> = all.iter().map(|message| message.made).collect();
         assert_eq!((made, version), ((1..=120).collect(), 120));
         assert!(ids(&all).is_sorted());
@@ -186,16 +186,16 @@ async fn versions_grow_by_one_and_ids_with_them_however_many_nodes_write() {
 async fn people_are_counted_right_however_many_nodes_they_come_and_go_by() {
     let (database, stores) = two_nodes().await;
     let rooms = [
-        group(&*stores[0], "hi").await,
-        group(&*stores[0], "python").await,
+        group(&stores[0], "hi").await,
+        group(&stores[0], "python").await,
     ];
     let mut moving = JoinSet::new();
     for n in 0..10 {
         let (store, node) = (Arc::clone(&stores[n % 2]), [NODE, OTHER_NODE][n % 2]);
         moving.spawn(async move {
-            let who = arrive_on(&*store, node, &format!("user{n}")).await;
+            let who = arrive_on(&store, node, &format!("user{n}")).await;
             for m in 0..10 {
-                enter(&*store, &who, Target::Room(rooms[(n + m) % 2])).await;
+                enter(&store, &who, Target::Room(rooms[(n + m) % 2])).await;
             }
             if n < 4 {
                 store.leave(vec![who.client]).await.unwrap();
@@ -237,8 +237,8 @@ async fn a_write_in_a_ring_of_those_who_wait_is_begun_anew() {
     let database = Database::fresh().await;
     let store = open(&database.address()).await;
     let mut changes = store.join(NODE).await.unwrap();
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let mut rooms = [hi(&*store).await, group(&*store, "python").await];
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let mut rooms = [hi(&store).await, group(&store, "python").await];
     rooms.sort();
     let lock = |table: &str, id: i64| format!("select 1 from {table} where id = {id} for update");
     let rings = [
@@ -266,7 +266,7 @@ async fn a_write_in_a_ring_of_those_who_wait_is_begun_anew() {
         assert!(matches!(of_bob.unwrap(), Posted::New(_)));
     }
     for room in rooms {
-        let (all, version) = whole_room(&*store, room).await;
+        let (all, version) = whole_room(&store, room).await;
         assert_eq!((all.len(), version), (2, 2));
     }
     for _ in 0..4 {
@@ -280,17 +280,17 @@ async fn a_node_that_starts_disturbs_nobody_of_another() {
     let database = Database::fresh().await;
     let here = open(&database.address()).await;
     here.join(NODE).await.unwrap();
-    let anna = arrive(&*here, "anna").await;
-    let room = enter(&*here, &anna, Target::Group("hi".to_owned())).await;
-    post(&*here, &anna, room, "hello").await;
+    let anna = arrive(&here, "anna").await;
+    let room = enter(&here, &anna, Target::Group("hi".to_owned())).await;
+    post(&here, &anna, room, "hello").await;
     let before = here.newest(room).await.unwrap();
     let there = open(&database.address()).await;
     there.join(OTHER_NODE).await.unwrap();
     there.expire(OTHER_NODE, Millis::now()).await.unwrap();
-    assert_eq!(online(&*there).await, ["anna"]);
+    assert_eq!(online(&there).await, ["anna"]);
     assert_eq!(there.people_in(room, 9).await.unwrap().1, 1);
     // Nor does the history change that people's versions are of.
-    let bob = arrive_on(&*there, OTHER_NODE, "bob").await;
+    let bob = arrive_on(&there, OTHER_NODE, "bob").await;
     there.post(hello(OTHER_NODE, &bob, room)).await.unwrap();
     let rest = here.catch_up(room, Some(before.version)).await.unwrap();
     let CatchUp::Changes { version, .. } = rest else {
@@ -298,16 +298,16 @@ async fn a_node_that_starts_disturbs_nobody_of_another() {
     };
     assert_eq!(version.history, before.version.history);
     there.close().await;
-    assert_eq!(online(&*here).await, ["anna"]);
-    assert_eq!(post(&*here, &anna, room, "still here").await.made, 3);
+    assert_eq!(online(&here).await, ["anna"]);
+    assert_eq!(post(&here, &anna, room, "still here").await.made, 3);
 }
 
 #[tokio::test]
 async fn a_copy_is_another_life_though_a_lease_seems_to_stand_in_it() {
     let database = Database::fresh().await;
     let store = open(&database.address()).await;
-    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
-    post(&*store, &anna, room, "hello").await;
+    let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
+    post(&store, &anna, room, "hello").await;
     let history = store.newest(room).await.unwrap().version.history;
     let identity = store.identity().await.unwrap();
     store.close().await;
@@ -321,8 +321,8 @@ async fn a_copy_is_another_life_though_a_lease_seems_to_stand_in_it() {
     for (database, is_same) in [(database, true), (copy, false)] {
         let store = open(&database.address()).await;
         assert_eq!(store.identity().await.unwrap() == identity, is_same);
-        let anna = back(&*store, &anna).await;
-        post(&*store, &anna, room, "hello").await;
+        let anna = back(&store, &anna).await;
+        post(&store, &anna, room, "hello").await;
         let now = store.newest(room).await.unwrap().version.history;
         assert_eq!(now == history, is_same);
     }
@@ -343,8 +343,8 @@ async fn the_clients_of_a_dead_node_go_with_its_lease_by_the_databases_clock() {
     clock_at(began).await;
     here.join(NODE).await.unwrap();
     there.join(OTHER_NODE).await.unwrap();
-    let anna = arrive(&*here, "anna").await;
-    let room = enter(&*here, &anna, Target::Group("hi".to_owned())).await;
+    let anna = arrive(&here, "anna").await;
+    let room = enter(&here, &anna, Target::Group("hi".to_owned())).await;
     // So that there is something to clear up whenever it is asked for.
     there.add_users(vec![new_user("carl")]).await.unwrap();
     let expire = async || {
@@ -353,33 +353,33 @@ async fn the_clients_of_a_dead_node_go_with_its_lease_by_the_databases_clock() {
         there.expire(OTHER_NODE, Millis::now()).await.unwrap()
     };
     assert_eq!(expire().await, []);
-    assert_eq!(online(&*there).await, ["anna"]);
+    assert_eq!(online(&there).await, ["anna"]);
     clock_at(began + 15_000).await;
     assert_eq!(expire().await, []);
-    assert_eq!(online(&*there).await, ["anna"]);
+    assert_eq!(online(&there).await, ["anna"]);
     clock_at(began + 15_001).await;
     there.renew_lease(OTHER_NODE).await.unwrap();
     assert_eq!(expire().await.len(), 1);
-    assert!(online(&*there).await.is_empty());
+    assert!(online(&there).await.is_empty());
     assert_eq!(there.people_in(room, 9).await.unwrap().1, 0);
     // Who is gone is nowhere, though their node does not know it yet.
     let target = Target::Group("python".to_owned());
     let entered = here.enter(anna.client, anna.user.id, target).await;
     assert!(matches!(entered, Err(StoreError::Gone)));
-    let python = group(&*here, "python").await;
+    let python = group(&here, "python").await;
     assert_eq!(here.people_in(python, 9).await.unwrap(), (vec![], 0));
 }
 
 #[tokio::test]
 async fn whoever_is_cut_off_with_their_node_keeps_what_they_are_called_for_a_while() {
     let (_database, [here, there]) = two_nodes().await;
-    let anna = arrive(&*here, "anna").await;
-    let bob = arrive_on(&*there, OTHER_NODE, "bob").await;
+    let anna = arrive(&here, "anna").await;
+    let bob = arrive_on(&there, OTHER_NODE, "bob").await;
     let lee = || Some(DisplayName::new("Lee").unwrap());
     let renamed = here.rename(anna.client, anna.user.id, lee(), 1).await;
     assert!(matches!(renamed.unwrap(), Renamed::As { .. }));
     here.close().await;
-    assert_eq!(online(&*there).await, ["bob"]);
+    assert_eq!(online(&there).await, ["bob"]);
     let renamed = there.rename(bob.client, bob.user.id, lee(), 1).await;
     assert_eq!(renamed.unwrap(), Renamed::Taken);
 }
@@ -387,12 +387,12 @@ async fn whoever_is_cut_off_with_their_node_keeps_what_they_are_called_for_a_whi
 #[tokio::test]
 async fn nothing_is_stored_after_the_answer_that_its_author_is_banned() {
     let (database, [here, there]) = two_nodes().await;
-    let anna = moderator(&*there, "anna").await;
-    let room = hi(&*here).await;
+    let anna = moderator(&there, "anna").await;
+    let room = hi(&here).await;
     for n in 0..20 {
-        let bob = arrive(&*here, &format!("bob{n}")).await;
+        let bob = arrive(&here, &format!("bob{n}")).await;
         if n % 2 == 0 {
-            enter(&*here, &bob, Target::Room(room)).await;
+            enter(&here, &bob, Target::Room(room)).await;
         }
         let ban = Moderation {
             node: OTHER_NODE,
@@ -403,10 +403,10 @@ async fn nothing_is_stored_after_the_answer_that_its_author_is_banned() {
                 on: true,
             },
         };
-        let (bans, before) = (Arc::clone(&there), whole_room(&*here, room).await.1);
+        let (bans, before) = (Arc::clone(&there), whole_room(&here, room).await.1);
         let banned = tokio::spawn(async move {
             bans.moderate(ban).await.unwrap();
-            whole_room(&*bans, room).await.1
+            whole_room(&bans, room).await.1
         });
         let mut stored = before;
         // Until it is seen, however long that takes.
@@ -425,16 +425,16 @@ async fn nothing_is_stored_after_the_answer_that_its_author_is_banned() {
 #[tokio::test]
 async fn nobody_slips_in_at_the_moment_of_their_ban() {
     let (database, [here, there]) = two_nodes().await;
-    let anna = moderator(&*there, "anna").await;
+    let anna = moderator(&there, "anna").await;
     for n in 0..20 {
-        let bob = arrive(&*here, &format!("bob{n}")).await;
+        let bob = arrive(&here, &format!("bob{n}")).await;
         let session = match n % 2 {
             0 => None,
-            _ => Some(keep(&*here, &bob).await),
+            _ => Some(keep(&here, &bob).await),
         };
         let bob = match session {
             None => bob,
-            Some(session) => another(&*here, session).await,
+            Some(session) => another(&here, session).await,
         };
         let ban = Moderation {
             node: OTHER_NODE,
@@ -461,14 +461,14 @@ async fn nobody_slips_in_at_the_moment_of_their_ban() {
             Arrived::Overtaken if session.is_some() => {}
             other => panic!("{other:?}"),
         }
-        assert_eq!(online(&*there).await, ["anna"]);
+        assert_eq!(online(&there).await, ["anna"]);
         let (client, node) = here
             .client_by_token(bob.token, None)
             .await
             .unwrap()
             .unwrap();
         assert_eq!((client.client, node), (bob.client.client, None));
-        assert_eq!(come_back(&*here, client, bob.token).await, Arrived::Banned);
+        assert_eq!(come_back(&here, client, bob.token).await, Arrived::Banned);
     }
     assert_eq!(deadlocks(&database).await, 0);
 }
@@ -476,9 +476,9 @@ async fn nobody_slips_in_at_the_moment_of_their_ban() {
 #[tokio::test]
 async fn whoever_ends_a_client_waits_for_what_it_has_begun_to_write() {
     let (database, [here, there]) = two_nodes().await;
-    let (room, anna) = (hi(&*here).await, arrive(&*here, "anna").await);
-    let session = keep(&*here, &anna).await;
-    let tab = another(&*here, session).await;
+    let (room, anna) = (hi(&here).await, arrive(&here, "anna").await);
+    let session = keep(&here, &anna).await;
+    let tab = another(&here, session).await;
     let (other, look) = (database.look().await, database.look().await);
     let hold = "begin; select 1 from users where name = 'anna' for update";
     other.batch_execute(hold).await.unwrap();
@@ -499,12 +499,12 @@ async fn whoever_ends_a_client_waits_for_what_it_has_begun_to_write() {
 #[tokio::test]
 async fn of_a_dead_nodes_people_each_is_told_of_once_though_two_nodes_clear_up_at_once() {
     let (database, [here, there]) = two_nodes().await;
-    let (dead, room) = (NodeId(7), hi(&*here).await);
+    let (dead, room) = (NodeId(7), hi(&here).await);
     for is_in_a_room in [false, true] {
         for n in 0..10 {
-            let who = arrive_on(&*here, dead, &format!("user{n}{is_in_a_room}")).await;
+            let who = arrive_on(&here, dead, &format!("user{n}{is_in_a_room}")).await;
             if is_in_a_room {
-                enter(&*here, &who, Target::Room(room)).await;
+                enter(&here, &who, Target::Room(room)).await;
             }
         }
         let (other, look) = (database.look().await, database.look().await);
@@ -531,19 +531,19 @@ async fn of_a_dead_nodes_people_each_is_told_of_once_though_two_nodes_clear_up_a
 #[tokio::test]
 async fn whoever_leaves_one_node_is_here_while_they_are_on_another_and_the_last_to_leave_is_told() {
     let (database, [here, there]) = two_nodes().await;
-    let (room, anna) = (hi(&*here).await, arrive(&*here, "anna").await);
-    let at_home = keep(&*here, &anna).await;
-    let away = sign_in(&*here, &anna.user).await;
+    let (room, anna) = (hi(&here).await, arrive(&here, "anna").await);
+    let at_home = keep(&here, &anna).await;
+    let away = sign_in(&here, &anna.user).await;
     here.leave(vec![anna.client]).await.unwrap();
     for is_in_a_room in [false, true] {
         let tabs = [
-            another(&*here, at_home).await,
-            another(&*there, away).await,
-            another(&*there, away).await,
+            another(&here, at_home).await,
+            another(&there, away).await,
+            another(&there, away).await,
         ];
         if is_in_a_room {
             for (store, tab) in [&here, &there, &there].into_iter().zip(&tabs) {
-                enter(&**store, tab, Target::Room(room)).await;
+                enter(store, tab, Target::Room(room)).await;
             }
         }
         let [left] = &there.leave(vec![tabs[2].client]).await.unwrap()[..] else {
@@ -584,7 +584,7 @@ async fn behind_a_proxy() -> Behind {
     let (database, proxy) = (Database::fresh().await, Proxy::start().await);
     let store = open(&database.address_at(proxy.port)).await;
     let changes = store.join(NODE).await.unwrap();
-    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
     Behind {
         database,
         proxy,
@@ -607,7 +607,7 @@ async fn a_commit_whose_answer_is_lost_has_happened_once_whether_it_was_done_or_
         assert!(it.changes.try_recv().is_err());
         let known = it.store.post(new).await.unwrap();
         assert!(matches!(known, Posted::Known(message) if message.made == 1));
-        assert_eq!(whole_room(&*it.store, it.room).await.0.len(), 1);
+        assert_eq!(whole_room(&it.store, it.room).await.0.len(), 1);
     }
 }
 
@@ -635,7 +635,7 @@ async fn what_is_not_known_is_not_answered_and_told_once_it_is() {
         assert!(it.changes.try_recv().is_err());
         it.store.check().await.unwrap();
         let (anna, room) = (&it.anna, it.room);
-        assert_eq!(post(&*it.store, anna, room, "fine again").await.made, 2);
+        assert_eq!(post(&it.store, anna, room, "fine again").await.made, 2);
     }
 }
 
@@ -652,16 +652,16 @@ async fn an_act_fails_rather_than_hangs_where_nothing_gets_through() {
     assert!(matches!(page, Err(StoreError::Database(_))), "{page:?}");
     it.proxy.open();
     it.store.check().await.unwrap();
-    assert_eq!(post(&*it.store, &it.anna, it.room, "hello").await.made, 1);
+    assert_eq!(post(&it.store, &it.anna, it.room, "hello").await.made, 1);
 }
 
 #[tokio::test]
 async fn nothing_is_reset_while_another_node_is_about() {
     let (_database, [here, there]) = two_nodes().await;
-    arrive(&*here, "anna").await;
+    arrive(&here, "anna").await;
     let refused = there.reset().await;
     assert!(matches!(refused, Err(StoreError::InUse(_))), "{refused:?}");
-    assert_eq!(online(&*there).await, ["anna"]);
+    assert_eq!(online(&there).await, ["anna"]);
     here.close().await;
     there.reset().await.unwrap();
     assert_eq!(there.census().await.unwrap().users, 0);
@@ -693,7 +693,7 @@ async fn a_newer_database_is_refused() {
 async fn a_name_is_any_text_and_finds_nobody() {
     let database = Database::fresh().await;
     let store = open(&database.address()).await;
-    let anna = arrive(&*store, "anna").await;
+    let anna = arrive(&store, "anna").await;
     let nothing = "hi\0".to_owned();
     assert_eq!(store.group(&nothing, None).await.unwrap(), None);
     assert_eq!(store.account(&nothing).await.unwrap(), None);

@@ -582,52 +582,49 @@ async fn nothing_is_done_for(store: &Store, who: &Somebody) {
 
 async fn nothing_is_done_for_a_client_that_stands_no_more(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (
-        moderator(&*store, "anna").await,
-        arrive(&*store, "bob").await,
-    );
-    let room = private(&*store, &anna, &bob).await;
-    post(&*store, &bob, room, "one").await;
-    post(&*store, &anna, hi(&*store).await, "hello").await;
+    let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
+    let room = private(&store, &anna, &bob).await;
+    post(&store, &bob, room, "one").await;
+    post(&store, &anna, hi(&store).await, "hello").await;
     // Another's, as whom nobody writes.
     let borrowed = Somebody {
         client: bob.client,
         ..anna.clone()
     };
-    nothing_is_done_for(&*store, &borrowed).await;
+    nothing_is_done_for(&store, &borrowed).await;
     // One that has been taken over.
-    let again = back(&*store, &anna).await;
-    nothing_is_done_for(&*store, &anna).await;
+    let again = back(&store, &anna).await;
+    nothing_is_done_for(&store, &anna).await;
     // One that has left, and has seen nothing.
     store.leave(vec![again.client]).await.unwrap();
-    nothing_is_done_for(&*store, &again).await;
+    nothing_is_done_for(&store, &again).await;
     let read = |who: &Somebody| vec![(who.client, anna.user.id, room, MessageId(i64::MAX))];
     for who in [&anna, &again, &borrowed] {
         store.mark_read(read(who)).await.unwrap();
     }
-    assert_eq!(unread(&*store, &anna).await, [1]);
-    let anna = back(&*store, &again).await;
+    assert_eq!(unread(&store, &anna).await, [1]);
+    let anna = back(&store, &again).await;
     store
         .mark_read([read(&bob), read(&anna)].concat())
         .await
         .unwrap();
-    assert_eq!(unread(&*store, &anna).await, [0]);
+    assert_eq!(unread(&store, &anna).await, [0]);
     // One whose session has ended.
-    let session = keep(&*store, &bob).await;
-    let tab = another(&*store, session).await;
+    let session = keep(&store, &bob).await;
+    let tab = another(&store, session).await;
     store.sign_out(session).await.unwrap().unwrap();
-    nothing_is_done_for(&*store, &tab).await;
-    nothing_is_done_for(&*store, &bob).await;
+    nothing_is_done_for(&store, &tab).await;
+    nothing_is_done_for(&store, &bob).await;
 }
 
 async fn whoever_goes_from_room_to_room_comes_and_leaves_once_by_however_many_tabs(
     backend: &impl Backend,
 ) {
     let store = backend.open().await;
-    let anna = arrive(&*store, "anna").await;
-    let session = keep(&*store, &anna).await;
-    let tab = another(&*store, session).await;
-    let (hi, bob) = (hi(&*store).await, arrive(&*store, "bob").await);
+    let anna = arrive(&store, "anna").await;
+    let session = keep(&store, &anna).await;
+    let tab = another(&store, session).await;
+    let (hi, bob) = (hi(&store).await, arrive(&store, "bob").await);
     let moves = async |who: &Somebody, target: Target| {
         let entered = store.enter(who.client, who.user.id, target).await.unwrap();
         (entered.1.joined, entered.1.left)
@@ -645,9 +642,9 @@ async fn whoever_goes_from_room_to_room_comes_and_leaves_once_by_however_many_ta
         (false, None)
     );
     assert_eq!(moves(&anna, to_bob.clone()).await, (true, None));
-    let room = private(&*store, &anna, &bob).await;
+    let room = private(&store, &anna, &bob).await;
     // Back where they were, while that still stands, is no news.
-    let tab = match arrive_by(&*store, session, Some((tab.client, tab.token)))
+    let tab = match arrive_by(&store, session, Some((tab.client, tab.token)))
         .await
         .0
     {
@@ -672,15 +669,15 @@ async fn whoever_goes_from_room_to_room_comes_and_leaves_once_by_however_many_ta
 
 async fn of_those_who_leave_it_is_told_what_they_left(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let session = keep(&*store, &anna).await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let session = keep(&store, &anna).await;
     let tabs = [
-        another(&*store, session).await,
-        another(&*store, session).await,
+        another(&store, session).await,
+        another(&store, session).await,
     ];
-    let hi = hi(&*store).await;
+    let hi = hi(&store).await;
     for who in [&anna, &tabs[0], &bob] {
-        enter(&*store, who, Target::Room(hi)).await;
+        enter(&store, who, Target::Room(hi)).await;
     }
     let leaves = async |who: &[&Somebody]| {
         let clients = who.iter().map(|who| who.client).collect();
@@ -693,7 +690,7 @@ async fn of_those_who_leave_it_is_told_what_they_left(backend: &impl Backend) {
     assert_eq!(told, [gone(&anna, None, false), last]);
     assert_eq!(leaves(&[&anna, &tabs[0]]).await, []);
     let former = bob.client;
-    let bob = back(&*store, &bob).await;
+    let bob = back(&store, &bob).await;
     assert_eq!(store.leave(vec![former]).await.unwrap(), []);
     assert_eq!(leaves(&[&bob]).await, [gone(&bob, Some(hi), true)]);
 }
@@ -701,7 +698,7 @@ async fn of_those_who_leave_it_is_told_what_they_left(backend: &impl Backend) {
 async fn those_on_a_node_that_ends_are_gone_and_may_come_back(backend: &impl Backend) {
     let store = backend.open().await;
     store.renew_lease(NODE).await.unwrap();
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let elsewhere = Arrival {
         node: OTHER_NODE,
         session: None,
@@ -710,9 +707,9 @@ async fn those_on_a_node_that_ends_are_gone_and_may_come_back(backend: &impl Bac
         spare: Some(new_user("carl")),
     };
     store.arrive(elsewhere).await.unwrap();
-    let hi = hi(&*store).await;
+    let hi = hi(&store).await;
     for who in [&anna, &bob] {
-        enter(&*store, who, Target::Room(hi)).await;
+        enter(&store, who, Target::Room(hi)).await;
     }
     // Who has gone to another node is not on this one any more.
     let moved = Arrival {
@@ -733,15 +730,15 @@ async fn those_on_a_node_that_ends_are_gone_and_may_come_back(backend: &impl Bac
     assert_eq!(store.end(NODE).await.unwrap(), []);
     let online = store.people_online(9).await.unwrap().0;
     assert_eq!(names(&online), ["bob", "carl"]);
-    assert_eq!(back(&*store, &anna).await.user, anna.user);
+    assert_eq!(back(&store, &anna).await.user, anna.user);
 }
 
 async fn those_who_stand_no_more_are_strays(backend: &impl Backend) {
     let store = backend.open().await;
-    let anna = moderator(&*store, "anna").await;
+    let anna = moderator(&store, "anna").await;
     let mut others = Vec::new();
     for name in ["bob", "carl", "dora", "emil", "fay"] {
-        others.push(arrive(&*store, name).await);
+        others.push(arrive(&store, name).await);
     }
     let [bob, carl, dora, emil, fay] = &others[..] else {
         panic!("five have come");
@@ -755,13 +752,13 @@ async fn those_who_stand_no_more_are_strays(backend: &impl Backend) {
     let all = [&anna, bob, carl, dora, emil, fay];
     assert_eq!(strays(&all).await, []);
     store.leave(vec![bob.client]).await.unwrap();
-    let again = back(&*store, carl).await;
+    let again = back(&store, carl).await;
     let deed = ModeratorAction::Ban {
         name: "dora".to_owned(),
         on: true,
     };
-    moderate(&*store, &anna, deed).await;
-    let session = keep(&*store, emil).await;
+    moderate(&store, &anna, deed).await;
+    let session = keep(&store, emil).await;
     assert_eq!(strays(&[emil, &again]).await, []);
     store.sign_out(session).await.unwrap();
     let [of_bob, of_carl, of_dora, of_emil] = [bob, carl, dora, emil].map(|who| who.client.client);
@@ -792,7 +789,7 @@ async fn no_user_is_ever_given_to_two(backend: &impl Backend) {
     let mut arriving = tokio::task::JoinSet::new();
     for n in 0..100 {
         let store = Arc::clone(&store);
-        arriving.spawn(async move { arrive(&*store, &format!("spare{n}")).await });
+        arriving.spawn(async move { arrive(&store, &format!("spare{n}")).await });
     }
     let all = arriving.join_all().await;
     let users: HashSet<UserId> = all.iter().map(|somebody| somebody.user.id).collect();
@@ -812,7 +809,7 @@ async fn a_newcomer_is_given_a_random_user(backend: &impl Backend) {
     .await;
     let mut given = Vec::new();
     for _ in 0..30 {
-        given.push(arrive(&*store, "spare").await.user.name);
+        given.push(arrive(&store, "spare").await.user.name);
     }
     let mut sorted = given.clone();
     sorted.sort();
@@ -823,16 +820,16 @@ async fn a_newcomer_is_given_a_random_user(backend: &impl Backend) {
 
 async fn when_nobody_is_free_the_spare_user_is_made(backend: &impl Backend) {
     let store = seeded(backend, &["anna"]).await;
-    assert_eq!(arrive(&*store, "spare").await.user.name, "anna");
-    assert!(nobody_is_free(&*store).await);
-    let (arrived, _) = try_to_arrive(&*store, Some("anna")).await;
+    assert_eq!(arrive(&store, "spare").await.user.name, "anna");
+    assert!(nobody_is_free(&store).await);
+    let (arrived, _) = try_to_arrive(&store, Some("anna")).await;
     assert_eq!(arrived, Arrived::NobodyFree);
-    assert_eq!(arrive(&*store, "spare").await.user.name, "spare");
+    assert_eq!(arrive(&store, "spare").await.user.name, "spare");
 }
 
 async fn whoever_comes_back_is_who_they_were(backend: &impl Backend) {
     let store = seeded(backend, &["anna", "bob", "carl"]).await;
-    let somebody = arrive(&*store, "spare").await;
+    let somebody = arrive(&store, "spare").await;
     assert_eq!(
         store.client_by_token(somebody.token, None).await.unwrap(),
         Some((somebody.client, Some(NODE)))
@@ -847,7 +844,7 @@ async fn whoever_comes_back_is_who_they_were(backend: &impl Backend) {
         .unwrap()
         .unwrap();
     assert_eq!(node, None, "it has left");
-    let arrived = come_back(&*store, returning, somebody.token).await;
+    let arrived = come_back(&store, returning, somebody.token).await;
     let Arrived::As { client, user, .. } = arrived else {
         panic!("{arrived:?}");
     };
@@ -867,23 +864,23 @@ async fn whoever_comes_back_is_who_they_were(backend: &impl Backend) {
 
 async fn whoever_comes_back_has_to_show_the_token(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     for token in [bob.token, token()] {
-        let arrived = come_back(&*store, anna.client, token).await;
+        let arrived = come_back(&store, anna.client, token).await;
         assert_eq!(arrived, Arrived::Overtaken);
     }
-    let arrived = come_back(&*store, anna.client, anna.token).await;
+    let arrived = come_back(&store, anna.client, anna.token).await;
     assert!(matches!(arrived, Arrived::As { user, .. } if user == anna.user));
 }
 
 async fn of_two_who_come_back_at_once_one_is_overtaken(backend: &impl Backend) {
     let store = backend.open().await;
-    let somebody = arrive(&*store, "anna").await;
+    let somebody = arrive(&store, "anna").await;
     store.leave(vec![somebody.client]).await.unwrap();
     let mut arriving = tokio::task::JoinSet::new();
     for _ in 0..5 {
         let (store, somebody) = (Arc::clone(&store), somebody.clone());
-        arriving.spawn(async move { come_back(&*store, somebody.client, somebody.token).await });
+        arriving.spawn(async move { come_back(&store, somebody.client, somebody.token).await });
     }
     let arrived = arriving.join_all().await;
     let overtaken = arrived
@@ -894,8 +891,8 @@ async fn of_two_who_come_back_at_once_one_is_overtaken(backend: &impl Backend) {
 
 async fn a_socket_that_goes_late_does_not_take_its_successor_along(backend: &impl Backend) {
     let store = backend.open().await;
-    let former = arrive(&*store, "anna").await;
-    let arrived = come_back(&*store, former.client, former.token).await;
+    let former = arrive(&store, "anna").await;
+    let arrived = come_back(&store, former.client, former.token).await;
     let Arrived::As { client, .. } = arrived else {
         panic!("{arrived:?}");
     };
@@ -907,23 +904,23 @@ async fn a_socket_that_goes_late_does_not_take_its_successor_along(backend: &imp
 
 async fn an_untouched_user_is_free_again_after_a_while_and_not_before(backend: &impl Backend) {
     let store = backend.open().await;
-    let somebody = arrive(&*store, "anna").await;
-    expire_after(&*store, 10 * FREE_AFTER).await;
-    assert!(nobody_is_free(&*store).await, "she is here");
+    let somebody = arrive(&store, "anna").await;
+    expire_after(&store, 10 * FREE_AFTER).await;
+    assert!(nobody_is_free(&store).await, "she is here");
     store.leave(vec![somebody.client]).await.unwrap();
-    expire_after(&*store, FREE_AFTER - MINUTE).await;
-    assert!(nobody_is_free(&*store).await, "she may be back");
-    expire_after(&*store, FREE_AFTER + MINUTE).await;
-    let newcomer = arrive(&*store, "spare").await;
+    expire_after(&store, FREE_AFTER - MINUTE).await;
+    assert!(nobody_is_free(&store).await, "she may be back");
+    expire_after(&store, FREE_AFTER + MINUTE).await;
+    let newcomer = arrive(&store, "spare").await;
     assert_eq!(newcomer.user, somebody.user);
-    assert!(nobody_is_free(&*store).await);
+    assert!(nobody_is_free(&store).await);
 }
 
 async fn handing_a_user_over_ends_the_token_of_whoever_was_them(backend: &impl Backend) {
     let store = backend.open().await;
-    let former = arrive(&*store, "anna").await;
+    let former = arrive(&store, "anna").await;
     store.leave(vec![former.client]).await.unwrap();
-    expire_after(&*store, FREE_AFTER + MINUTE).await;
+    expire_after(&store, FREE_AFTER + MINUTE).await;
     assert!(
         store
             .client_by_token(former.token, None)
@@ -931,14 +928,14 @@ async fn handing_a_user_over_ends_the_token_of_whoever_was_them(backend: &impl B
             .unwrap()
             .is_some()
     );
-    let newcomer = arrive(&*store, "spare").await;
+    let newcomer = arrive(&store, "spare").await;
     assert_eq!(newcomer.user, former.user);
     assert_eq!(
         store.client_by_token(former.token, None).await.unwrap(),
         None
     );
     // Whoever looked just before comes too late, and does not become the newcomer.
-    let arrived = come_back(&*store, former.client, former.token).await;
+    let arrived = come_back(&store, former.client, former.token).await;
     assert_eq!(arrived, Arrived::Overtaken);
     assert!(
         store
@@ -951,22 +948,22 @@ async fn handing_a_user_over_ends_the_token_of_whoever_was_them(backend: &impl B
 
 async fn whoever_comes_back_before_their_user_is_handed_over_keeps_it(backend: &impl Backend) {
     let store = backend.open().await;
-    let somebody = arrive(&*store, "anna").await;
+    let somebody = arrive(&store, "anna").await;
     store.leave(vec![somebody.client]).await.unwrap();
-    expire_after(&*store, FREE_AFTER + MINUTE).await;
-    let arrived = come_back(&*store, somebody.client, somebody.token).await;
+    expire_after(&store, FREE_AFTER + MINUTE).await;
+    let arrived = come_back(&store, somebody.client, somebody.token).await;
     assert!(matches!(arrived, Arrived::As { user, .. } if user == somebody.user));
-    assert!(nobody_is_free(&*store).await);
-    expire_after(&*store, 10 * FREE_AFTER).await;
-    assert!(nobody_is_free(&*store).await);
+    assert!(nobody_is_free(&store).await);
+    expire_after(&store, 10 * FREE_AFTER).await;
+    assert!(nobody_is_free(&store).await);
 }
 
 async fn a_token_is_good_for_a_day(backend: &impl Backend) {
     let store = backend.open().await;
-    let somebody = arrive(&*store, "anna").await;
-    let room = hi(&*store).await;
-    post(&*store, &somebody, room, "hello").await;
-    expire_after(&*store, 2 * TOKEN_GOOD_FOR).await;
+    let somebody = arrive(&store, "anna").await;
+    let room = hi(&store).await;
+    post(&store, &somebody, room, "hello").await;
+    expire_after(&store, 2 * TOKEN_GOOD_FOR).await;
     assert!(
         store
             .client_by_token(somebody.token, None)
@@ -976,7 +973,7 @@ async fn a_token_is_good_for_a_day(backend: &impl Backend) {
         "she is here"
     );
     store.leave(vec![somebody.client]).await.unwrap();
-    expire_after(&*store, TOKEN_GOOD_FOR - MINUTE).await;
+    expire_after(&store, TOKEN_GOOD_FOR - MINUTE).await;
     assert!(
         store
             .client_by_token(somebody.token, None)
@@ -984,71 +981,71 @@ async fn a_token_is_good_for_a_day(backend: &impl Backend) {
             .unwrap()
             .is_some()
     );
-    expire_after(&*store, TOKEN_GOOD_FOR + MINUTE).await;
+    expire_after(&store, TOKEN_GOOD_FOR + MINUTE).await;
     assert_eq!(
         store.client_by_token(somebody.token, None).await.unwrap(),
         None
     );
-    let arrived = come_back(&*store, somebody.client, somebody.token).await;
+    let arrived = come_back(&store, somebody.client, somebody.token).await;
     assert_eq!(arrived, Arrived::Overtaken);
 }
 
 async fn whoever_wrote_something_is_never_handed_over(backend: &impl Backend) {
     let store = backend.open().await;
-    let (author, reader) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    post(&*store, &author, hi(&*store).await, "hello").await;
+    let (author, reader) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    post(&store, &author, hi(&store).await, "hello").await;
     store
         .leave(vec![author.client, reader.client])
         .await
         .unwrap();
-    expire_after(&*store, FREE_AFTER + MINUTE).await;
-    expire_after(&*store, 2 * TOKEN_GOOD_FOR).await;
-    assert_eq!(arrive(&*store, "spare").await.user, reader.user);
-    assert!(nobody_is_free(&*store).await);
+    expire_after(&store, FREE_AFTER + MINUTE).await;
+    expire_after(&store, 2 * TOKEN_GOOD_FOR).await;
+    assert_eq!(arrive(&store, "spare").await.user, reader.user);
+    assert!(nobody_is_free(&store).await);
 }
 
 async fn whoever_was_written_to_is_never_handed_over(backend: &impl Backend) {
     let store = backend.open().await;
-    let (author, reader) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let (author, reader) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     // Even if they had been free again by then.
     store.leave(vec![reader.client]).await.unwrap();
-    expire_after(&*store, FREE_AFTER + MINUTE).await;
-    let room = private(&*store, &author, &reader).await;
-    post(&*store, &author, room, "hello").await;
+    expire_after(&store, FREE_AFTER + MINUTE).await;
+    let room = private(&store, &author, &reader).await;
+    post(&store, &author, room, "hello").await;
     store.leave(vec![author.client]).await.unwrap();
-    expire_after(&*store, 2 * TOKEN_GOOD_FOR).await;
-    expire_after(&*store, 3 * TOKEN_GOOD_FOR).await;
-    assert!(nobody_is_free(&*store).await);
+    expire_after(&store, 2 * TOKEN_GOOD_FOR).await;
+    expire_after(&store, 3 * TOKEN_GOOD_FOR).await;
+    assert!(nobody_is_free(&store).await);
 }
 
 async fn whoever_somebody_has_a_private_room_open_with_is_not_handed_over(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     store.leave(vec![bob.client]).await.unwrap();
-    expire_after(&*store, FREE_AFTER + MINUTE).await;
-    let room = private(&*store, &anna, &bob).await;
-    assert!(nobody_is_free(&*store).await, "anna looks at bob's room");
-    expire_after(&*store, 3 * FREE_AFTER).await;
-    assert!(nobody_is_free(&*store).await, "anna still looks");
+    expire_after(&store, FREE_AFTER + MINUTE).await;
+    let room = private(&store, &anna, &bob).await;
+    assert!(nobody_is_free(&store).await, "anna looks at bob's room");
+    expire_after(&store, 3 * FREE_AFTER).await;
+    assert!(nobody_is_free(&store).await, "anna still looks");
 
-    enter(&*store, &anna, Target::Group("hi".to_owned())).await;
-    expire_after(&*store, 5 * FREE_AFTER).await;
-    let newcomer = arrive(&*store, "spare").await;
+    enter(&store, &anna, Target::Group("hi".to_owned())).await;
+    expire_after(&store, 5 * FREE_AFTER).await;
+    let newcomer = arrive(&store, "spare").await;
     assert_eq!(newcomer.user, bob.user);
     // What anna had open with whoever was bob before is not the newcomer's.
-    let known = enter(&*store, &newcomer, Target::Room(room)).await;
+    let known = enter(&store, &newcomer, Target::Room(room)).await;
     assert_eq!(known, Entered::NoSuchRoom);
-    assert_ne!(private(&*store, &anna, &newcomer).await, room);
+    assert_ne!(private(&store, &anna, &newcomer).await, room);
 }
 
 async fn a_user_nobody_has_been_is_not_found(backend: &impl Backend) {
     let store = backend.open().await;
-    let anna = arrive(&*store, "anna").await;
+    let anna = arrive(&store, "anna").await;
     store.add_users(vec![new_user("bob")]).await.unwrap();
     assert!(store.find_people("bob", 9).await.unwrap().is_empty());
-    let to_bob = || enter(&*store, &anna, Target::Private("bob".to_owned()));
+    let to_bob = || enter(&store, &anna, Target::Private("bob".to_owned()));
     assert_eq!(to_bob().await, Entered::NoSuchRoom);
-    arrive(&*store, "spare").await;
+    arrive(&store, "spare").await;
     assert_eq!(store.find_people("bob", 9).await.unwrap().len(), 1);
     assert!(matches!(to_bob().await, Entered::Room(_)));
 }
@@ -1056,7 +1053,7 @@ async fn a_user_nobody_has_been_is_not_found(backend: &impl Backend) {
 async fn the_clients_of_a_dead_node_go_with_its_lease(backend: &impl Backend) {
     let store = backend.open().await;
     store.join(OTHER_NODE).await.unwrap();
-    let anna = arrive(&*store, "anna").await;
+    let anna = arrive(&store, "anna").await;
     let bobs_token = token();
     let Arrived::As {
         client: bob,
@@ -1080,20 +1077,20 @@ async fn the_clients_of_a_dead_node_go_with_its_lease(backend: &impl Backend) {
         user: bobs,
         token: bobs_token,
     };
-    enter(&*store, &bob, Target::Group("hi".into())).await;
-    let room = hi(&*store).await;
+    enter(&store, &bob, Target::Group("hi".into())).await;
+    let room = hi(&store).await;
     assert_eq!(
-        expire_after(&*store, LEASE - Duration::from_secs(5)).await,
+        expire_after(&store, LEASE - Duration::from_secs(5)).await,
         []
     );
     let online = store.people_online(9).await.unwrap().0;
     assert_eq!(names(&online), ["anna", "bob"]);
-    let told = expire_after(&*store, LEASE + Duration::from_secs(5)).await;
+    let told = expire_after(&store, LEASE + Duration::from_secs(5)).await;
     assert_eq!(told, [gone(&bob, Some(room), true)]);
-    nothing_is_done_for(&*store, &bob).await;
+    nothing_is_done_for(&store, &bob).await;
     assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
     // Bob has a new socket here by his token; only then the other node's goes.
-    let arrived = come_back(&*store, bob.client, bobs_token).await;
+    let arrived = come_back(&store, bob.client, bobs_token).await;
     assert!(matches!(arrived, Arrived::As { user, .. } if user.name == "bob"));
     let told = store.leave(vec![anna.client, bob.client]).await.unwrap();
     assert_eq!(told, [gone(&anna, None, true)]);
@@ -1102,7 +1099,7 @@ async fn the_clients_of_a_dead_node_go_with_its_lease(backend: &impl Backend) {
 
 async fn those_who_were_here_before_a_restart_are_gone_and_may_come_back(backend: &impl Backend) {
     let store = backend.open().await;
-    let anna = arrive(&*store, "anna").await;
+    let anna = arrive(&store, "anna").await;
     store.close().await;
     let store = backend.open().await;
     assert!(store.people_online(9).await.unwrap().0.is_empty());
@@ -1111,25 +1108,25 @@ async fn those_who_were_here_before_a_restart_are_gone_and_may_come_back(backend
         .await
         .unwrap()
         .unwrap();
-    let arrived = come_back(&*store, returning, anna.token).await;
+    let arrived = come_back(&store, returning, anna.token).await;
     assert!(matches!(arrived, Arrived::As { user, .. } if user == anna.user));
     store.close().await;
     // Untouched and gone since the restart at the latest.
     let store = backend.open().await;
-    expire_after(&*store, FREE_AFTER + MINUTE).await;
-    assert!(!nobody_is_free(&*store).await);
+    expire_after(&store, FREE_AFTER + MINUTE).await;
+    assert!(!nobody_is_free(&store).await);
 }
 
 async fn a_group_is_entered_by_name_or_id(backend: &impl Backend) {
     let store = backend.open().await;
-    let anna = arrive(&*store, "anna").await;
+    let anna = arrive(&store, "anna").await;
     let group = store.group("python", None).await.unwrap().unwrap();
     for target in [
         Target::Group("python".into()),
         Target::Group("Python".into()),
         Target::Room(group.id),
     ] {
-        let entered = enter(&*store, &anna, target).await;
+        let entered = enter(&store, &anna, target).await;
         assert_eq!(entered, Entered::Room(group.clone()));
     }
     for target in [
@@ -1138,14 +1135,14 @@ async fn a_group_is_entered_by_name_or_id(backend: &impl Backend) {
         Target::Room(RoomId(7)),
         Target::Private("nobody".into()),
     ] {
-        assert_eq!(enter(&*store, &anna, target).await, Entered::NoSuchRoom);
+        assert_eq!(enter(&store, &anna, target).await, Entered::NoSuchRoom);
     }
     assert_eq!(store.group("nowhere", None).await.unwrap(), None);
 }
 
 async fn there_is_one_private_room_per_pair_whoever_asks_first(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let mut entering = tokio::task::JoinSet::new();
     for n in 0..20 {
         let (me, with) = match n % 2 {
@@ -1155,7 +1152,7 @@ async fn there_is_one_private_room_per_pair_whoever_asks_first(backend: &impl Ba
         let store = Arc::clone(&store);
         entering.spawn(async move {
             let target = Target::Private(with.user.name.to_uppercase());
-            match enter(&*store, &me, target).await {
+            match enter(&store, &me, target).await {
                 Entered::Room(room) => {
                     assert_eq!(room.kind, RoomKind::Private { with: with.user });
                     room.id
@@ -1168,41 +1165,41 @@ async fn there_is_one_private_room_per_pair_whoever_asks_first(backend: &impl Ba
     assert_eq!(rooms.len(), 1);
     assert_eq!(store.census().await.unwrap().private_rooms, 1);
     // The same before and after the first message.
-    let room = private(&*store, &anna, &bob).await;
-    post(&*store, &bob, room, "hello").await;
-    assert_eq!(private(&*store, &bob, &anna).await, room);
-    let carl = arrive(&*store, "carl").await;
-    assert_ne!(private(&*store, &anna, &carl).await, room);
-    let oneself = enter(&*store, &anna, Target::Private("anna".into())).await;
+    let room = private(&store, &anna, &bob).await;
+    post(&store, &bob, room, "hello").await;
+    assert_eq!(private(&store, &bob, &anna).await, room);
+    let carl = arrive(&store, "carl").await;
+    assert_ne!(private(&store, &anna, &carl).await, room);
+    let oneself = enter(&store, &anna, Target::Private("anna".into())).await;
     assert_eq!(oneself, Entered::Oneself);
     assert_eq!(store.census().await.unwrap().private_rooms, 2);
 }
 
 async fn a_private_room_is_not_there_for_an_outsider(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let carl = arrive(&*store, "carl").await;
-    let room = private(&*store, &anna, &bob).await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let carl = arrive(&store, "carl").await;
+    let room = private(&store, &anna, &bob).await;
     let by_id = || Target::Room(room);
-    assert_eq!(enter(&*store, &carl, by_id()).await, Entered::NoSuchRoom);
-    let refused = try_to_post(&*store, &carl, room, "hello", None).await;
+    assert_eq!(enter(&store, &carl, by_id()).await, Entered::NoSuchRoom);
+    let refused = try_to_post(&store, &carl, room, "hello", None).await;
     assert_eq!(refused, Posted::NoSuchRoom);
     // Those two may.
     for insider in [&anna, &bob] {
-        let entered = enter(&*store, insider, by_id()).await;
+        let entered = enter(&store, insider, by_id()).await;
         assert!(matches!(entered, Entered::Room(Room { id, .. }) if id == room));
-        post(&*store, insider, room, "hello").await;
+        post(&store, insider, room, "hello").await;
     }
     assert!(store.people_of(carl.user.id, 9).await.unwrap().is_empty());
 }
 
 async fn opening_a_private_room_shows_the_other_nothing(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let room = private(&*store, &anna, &bob).await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let room = private(&store, &anna, &bob).await;
     assert!(store.people_of(bob.user.id, 9).await.unwrap().is_empty());
     assert!(store.people_of(anna.user.id, 9).await.unwrap().is_empty());
-    post(&*store, &anna, room, "hello").await;
+    post(&store, &anna, room, "hello").await;
     assert_eq!(
         names(&store.people_of(bob.user.id, 9).await.unwrap()),
         ["anna"]
@@ -1211,11 +1208,11 @@ async fn opening_a_private_room_shows_the_other_nothing(backend: &impl Backend) 
 
 async fn a_message_is_stored_as_it_was_written(backend: &impl Backend) {
     let store = backend.open().await;
-    let anna = arrive(&*store, "anna").await;
-    let (room, key) = (hi(&*store).await, Uuid::new_v4());
+    let anna = arrive(&store, "anna").await;
+    let (room, key) = (hi(&store).await, Uuid::new_v4());
     let text = "one\n\ttwo <b>'\"\\ 👩‍👩‍👧 %_";
     let before = Millis::now();
-    let posted = try_to_post(&*store, &anna, room, text, Some(key)).await;
+    let posted = try_to_post(&store, &anna, room, text, Some(key)).await;
     let Posted::New(message) = posted else {
         panic!("{posted:?}");
     };
@@ -1233,17 +1230,17 @@ async fn a_message_is_stored_as_it_was_written(backend: &impl Backend) {
 
 async fn a_message_outlives_a_restart(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
     let key = Some(Uuid::new_v4());
-    let posted = try_to_post(&*store, &anna, room, "hello", key).await;
+    let posted = try_to_post(&store, &anna, room, "hello", key).await;
     let before = store.newest(room).await.unwrap();
     store.close().await;
     let store = backend.open().await;
     assert_eq!(store.newest(room).await.unwrap(), before);
-    let anna = back(&*store, &anna).await;
-    let again = try_to_post(&*store, &anna, room, "other", key).await;
+    let anna = back(&store, &anna).await;
+    let again = try_to_post(&store, &anna, room, "other", key).await;
     assert!(matches!((posted, again), (Posted::New(a), Posted::Known(b)) if a == b));
-    let next = post(&*store, &anna, room, "next").await;
+    let next = post(&store, &anna, room, "next").await;
     assert_eq!(next.made, 2);
     assert!(next.id > before.messages[0].id);
 }
@@ -1261,17 +1258,17 @@ async fn versions_grow_by_one_and_ids_with_them_however_many_write(backend: &imp
     for n in 0..8 {
         let (store, rooms) = (Arc::clone(&store), rooms.clone());
         writing.spawn(async move {
-            let author = arrive(&*store, &format!("author{n}")).await;
+            let author = arrive(&store, &format!("author{n}")).await;
             for m in 0..25 {
                 let room = rooms[(n + m) % 3];
-                post(&*store, &author, room, &format!("{n} {m}")).await;
+                post(&store, &author, room, &format!("{n} {m}")).await;
             }
         });
     }
     writing.join_all().await;
     let mut total = 0;
     for room in rooms {
-        let (all, version) = whole_room(&*store, room).await;
+        let (all, version) = whole_room(&store, room).await;
         let made: Vec<u64> = all.iter().map(|message| message.made).collect();
         assert_eq!(made, (1..=version).collect::<Vec<_>>());
         assert!(ids(&all).is_sorted());
@@ -1302,14 +1299,14 @@ async fn the_stream_brings_each_nodes_changes_in_the_order_of_their_commits(
         streams.push(store.join(node).await.unwrap());
     }
     let rooms = [
-        hi(&*store).await,
+        hi(&store).await,
         store.group("python", None).await.unwrap().unwrap().id,
     ];
     let mut writing = tokio::task::JoinSet::new();
     for n in 0..6 {
         let store = Arc::clone(&store);
         writing.spawn(async move {
-            let author = arrive(&*store, &format!("author{n}")).await;
+            let author = arrive(&store, &format!("author{n}")).await;
             for m in 0..20 {
                 let text = MessageText::new("hello", 9).unwrap();
                 let (node, room) = (nodes[n % 2], rooms[m % 2]);
@@ -1340,7 +1337,7 @@ async fn the_stream_brings_each_nodes_changes_in_the_order_of_their_commits(
     }
     let store = backend.open().await;
     for room in rooms {
-        let (all, _) = whole_room(&*store, room).await;
+        let (all, _) = whole_room(&store, room).await;
         let mut of_both: Vec<Message> = told.concat();
         of_both.retain(|message| message.room == room);
         of_both.sort_by_key(|message| message.made);
@@ -1351,10 +1348,10 @@ async fn the_stream_brings_each_nodes_changes_in_the_order_of_their_commits(
 async fn a_change_of_a_private_room_names_the_pair(backend: &impl Backend) {
     let store = backend.open().await;
     let mut changes = store.join(NODE).await.unwrap();
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let room = private(&*store, &anna, &bob).await;
-    post(&*store, &bob, room, "hello").await;
-    post(&*store, &bob, hi(&*store).await, "hello").await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let room = private(&store, &anna, &bob).await;
+    post(&store, &bob, room, "hello").await;
+    post(&store, &bob, hi(&store).await, "hello").await;
     let mut between = changes.recv().await.unwrap().between.unwrap();
     between.sort();
     assert_eq!(between, [anna.user.id, bob.user.id]);
@@ -1364,19 +1361,19 @@ async fn a_change_of_a_private_room_names_the_pair(backend: &impl Backend) {
 async fn a_known_key_brings_what_was_stored_first(backend: &impl Backend) {
     let store = backend.open().await;
     let mut changes = store.join(NODE).await.unwrap();
-    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
     let key = Some(Uuid::new_v4());
-    let first = try_to_post(&*store, &anna, room, "first", key).await;
+    let first = try_to_post(&store, &anna, room, "first", key).await;
     let Posted::New(first) = first else {
         panic!("{first:?}");
     };
     let elsewhere = store.group("python", None).await.unwrap().unwrap().id;
     for room in [room, elsewhere] {
-        let again = try_to_post(&*store, &anna, room, "second", key).await;
+        let again = try_to_post(&store, &anna, room, "second", key).await;
         assert_eq!(again, Posted::Known(first.clone()));
     }
     assert_eq!(store.newest(elsewhere).await.unwrap().version.number, 0);
-    let next = post(&*store, &anna, room, "next").await;
+    let next = post(&store, &anna, room, "next").await;
     assert_eq!(next.made, 2);
     assert_eq!(changes.recv().await.unwrap().message, first);
     assert_eq!(changes.recv().await.unwrap().message, next);
@@ -1384,12 +1381,12 @@ async fn a_known_key_brings_what_was_stored_first(backend: &impl Backend) {
 
 async fn a_key_sent_many_times_at_once_is_stored_once(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
     let key = Some(Uuid::new_v4());
     let mut posting = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let (store, author) = (Arc::clone(&store), anna.clone());
-        posting.spawn(async move { try_to_post(&*store, &author, room, "hello", key).await });
+        posting.spawn(async move { try_to_post(&store, &author, room, "hello", key).await });
     }
     let posted = posting.join_all().await;
     let new = posted
@@ -1401,11 +1398,11 @@ async fn a_key_sent_many_times_at_once_is_stored_once(backend: &impl Backend) {
 
 async fn the_same_key_of_another_author_is_another_message(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let (room, key) = (hi(&*store).await, Some(Uuid::new_v4()));
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let (room, key) = (hi(&store).await, Some(Uuid::new_v4()));
     for author in [&anna, &bob] {
         let text = &author.user.name;
-        let posted = try_to_post(&*store, author, room, text, key).await;
+        let posted = try_to_post(&store, author, room, text, key).await;
         assert!(matches!(posted, Posted::New(_)));
     }
     let page = store.newest(room).await.unwrap();
@@ -1414,21 +1411,21 @@ async fn the_same_key_of_another_author_is_another_message(backend: &impl Backen
 
 async fn a_room_of_which_one_is_no_member_takes_no_message(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let carl = arrive(&*store, "carl").await;
-    let room = private(&*store, &anna, &bob).await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let carl = arrive(&store, "carl").await;
+    let room = private(&store, &anna, &bob).await;
     for room in [room, RoomId(7)] {
-        let refused = try_to_post(&*store, &carl, room, "hello", None).await;
+        let refused = try_to_post(&store, &carl, room, "hello", None).await;
         assert_eq!(refused, Posted::NoSuchRoom);
     }
     assert_eq!(store.newest(room).await.unwrap().version.number, 0);
-    assert_eq!(post(&*store, &bob, room, "hello").await.made, 1);
+    assert_eq!(post(&store, &bob, room, "hello").await.made, 1);
 }
 
 async fn what_is_refused_leaves_nothing_behind(backend: &impl Backend) {
     let store = backend.open().await;
     let mut changes = store.join(NODE).await.unwrap();
-    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
     // An author there is not cannot have messages; those who write at the same moment can.
     let mut posting = tokio::task::JoinSet::new();
     for n in 0..30 {
@@ -1459,32 +1456,32 @@ async fn what_is_refused_leaves_nothing_behind(backend: &impl Backend) {
 
 async fn the_newest_page_has_the_newest_messages_oldest_first(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
     let page = store.newest(room).await.unwrap();
     assert_eq!(page.version.number, 0);
     assert!(page.messages.is_empty() && !page.older && !page.private);
-    post_many(&*store, &anna, room, PAGE_MESSAGES).await;
+    post_many(&store, &anna, room, PAGE_MESSAGES).await;
     let page = store.newest(room).await.unwrap();
     assert_eq!((page.messages.len(), page.older), (PAGE_MESSAGES, false));
     assert_eq!(page.messages[0].text, "0");
-    post(&*store, &anna, room, "last").await;
+    post(&store, &anna, room, "last").await;
     let page = store.newest(room).await.unwrap();
     assert_eq!((page.messages.len(), page.older), (PAGE_MESSAGES, true));
     assert_eq!(page.messages[0].text, "1");
     assert_eq!(page.messages[PAGE_MESSAGES - 1].text, "last");
-    let bob = arrive(&*store, "bob").await;
-    let room = private(&*store, &anna, &bob).await;
+    let bob = arrive(&store, "bob").await;
+    let room = private(&store, &anna, &bob).await;
     assert!(store.newest(room).await.unwrap().private);
 }
 
 async fn older_pages_lead_to_the_beginning_without_a_gap(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
     let elsewhere = store.group("python", None).await.unwrap().unwrap().id;
     for number in 0..2 * PAGE_MESSAGES + 5 {
-        post(&*store, &anna, room, &number.to_string()).await;
+        post(&store, &anna, room, &number.to_string()).await;
         if number % 7 == 0 {
-            post(&*store, &anna, elsewhere, "elsewhere").await;
+            post(&store, &anna, elsewhere, "elsewhere").await;
         }
     }
     let newest = store.newest(room).await.unwrap();
@@ -1493,7 +1490,7 @@ async fn older_pages_lead_to_the_beginning_without_a_gap(backend: &impl Backend)
     assert_eq!(older.version, newest.version);
     let oldest = store.older(room, older.messages[0].id).await.unwrap();
     assert_eq!((oldest.messages.len(), oldest.older), (5, false));
-    let (all, _) = whole_room(&*store, room).await;
+    let (all, _) = whole_room(&store, room).await;
     let expected: Vec<String> = (0..2 * PAGE_MESSAGES + 5).map(|n| n.to_string()).collect();
     assert_eq!(texts(&all), expected);
     let before_all = store.older(room, oldest.messages[0].id).await.unwrap();
@@ -1502,10 +1499,10 @@ async fn older_pages_lead_to_the_beginning_without_a_gap(backend: &impl Backend)
 
 async fn a_page_is_read_in_one_moment(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
     let writing = tokio::spawn({
         let store = Arc::clone(&store);
-        async move { post_many(&*store, &anna, room, 150).await }
+        async move { post_many(&store, &anna, room, 150).await }
     });
     let mut after = None;
     while !writing.is_finished() {
@@ -1525,7 +1522,7 @@ async fn a_page_is_read_in_one_moment(backend: &impl Backend) {
 
 async fn rooms_tell_their_versions_at_once(backend: &impl Backend) {
     let store = backend.open().await;
-    let (_, room, page) = written(&*store, 3).await;
+    let (_, room, page) = written(&store, 3).await;
     let elsewhere = store.group("python", None).await.unwrap().unwrap().id;
     let asked = vec![elsewhere, RoomId(7), room];
     let mut versions = store.versions(asked).await.unwrap();
@@ -1544,10 +1541,10 @@ async fn written(store: &Store, count: usize) -> (Somebody, RoomId, Page) {
 
 async fn whoever_is_up_to_date_is_told_so(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, room, page) = written(&*store, 0).await;
+    let (anna, room, page) = written(&store, 0).await;
     let now = store.catch_up(room, Some(page.version)).await.unwrap();
     assert_eq!(now, CatchUp::UpToDate);
-    post(&*store, &anna, room, "hello").await;
+    post(&store, &anna, room, "hello").await;
     let page = store.newest(room).await.unwrap();
     let now = store.catch_up(room, Some(page.version)).await.unwrap();
     assert_eq!(now, CatchUp::UpToDate);
@@ -1555,8 +1552,8 @@ async fn whoever_is_up_to_date_is_told_so(backend: &impl Backend) {
 
 async fn whoever_has_less_gets_what_came_since(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, room, page) = written(&*store, 3).await;
-    post_many(&*store, &anna, room, PAGE_MESSAGES).await;
+    let (anna, room, page) = written(&store, 3).await;
+    post_many(&store, &anna, room, PAGE_MESSAGES).await;
     let newest = store.newest(room).await.unwrap();
     let rest = store.catch_up(room, Some(page.version)).await.unwrap();
     let expected = CatchUp::Changes {
@@ -1569,8 +1566,8 @@ async fn whoever_has_less_gets_what_came_since(backend: &impl Backend) {
 
 async fn whoever_has_nothing_of_an_empty_room_gets_all_that_came(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, room, empty) = written(&*store, 0).await;
-    post_many(&*store, &anna, room, 3).await;
+    let (anna, room, empty) = written(&store, 0).await;
+    post_many(&store, &anna, room, 3).await;
     let rest = store.catch_up(room, Some(empty.version)).await.unwrap();
     let CatchUp::Changes {
         after, messages, ..
@@ -1584,8 +1581,8 @@ async fn whoever_has_nothing_of_an_empty_room_gets_all_that_came(backend: &impl 
 
 async fn whoever_missed_more_than_a_page_gets_the_newest(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, room, page) = written(&*store, 3).await;
-    post_many(&*store, &anna, room, PAGE_MESSAGES + 1).await;
+    let (anna, room, page) = written(&store, 3).await;
+    post_many(&store, &anna, room, PAGE_MESSAGES + 1).await;
     let newest = CatchUp::Newest(store.newest(room).await.unwrap());
     let rest = store.catch_up(room, Some(page.version)).await.unwrap();
     assert_eq!(rest, newest);
@@ -1594,9 +1591,9 @@ async fn whoever_missed_more_than_a_page_gets_the_newest(backend: &impl Backend)
 
 async fn a_version_that_is_not_of_this_room_gets_the_newest_page(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, room, page) = written(&*store, 5).await;
+    let (anna, room, page) = written(&store, 5).await;
     let elsewhere = store.group("python", None).await.unwrap().unwrap().id;
-    post_many(&*store, &anna, elsewhere, 5).await;
+    post_many(&store, &anna, elsewhere, 5).await;
     let known = page.version;
     assert_eq!(
         store.catch_up(room, Some(known)).await.unwrap(),
@@ -1621,13 +1618,13 @@ async fn a_version_that_is_not_of_this_room_gets_the_newest_page(backend: &impl 
 
 async fn a_version_of_a_restored_stores_other_life_gets_the_newest_page(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, room, before) = written(&*store, 3).await;
+    let (anna, room, before) = written(&store, 3).await;
     store.close().await;
     let copy = backend.copy().await;
 
     // One life goes on to versions 4 and 5.
     let store = backend.open().await;
-    post_many(&*store, &back(&*store, &anna).await, room, 2).await;
+    post_many(&store, &back(&store, &anna).await, room, 2).await;
     let lost = store.newest(room).await.unwrap();
     let same_life = store.catch_up(room, Some(before.version)).await.unwrap();
     assert!(matches!(same_life, CatchUp::Changes { .. }));
@@ -1640,7 +1637,7 @@ async fn a_version_of_a_restored_stores_other_life_gets_the_newest_page(backend:
     assert_eq!(rest, newest().await);
     let rest = store.catch_up(room, Some(before.version)).await.unwrap();
     assert_eq!(rest, CatchUp::UpToDate);
-    post_many(&*store, &back(&*store, &anna).await, room, 3).await;
+    post_many(&store, &back(&store, &anna).await, room, 3).await;
     for number in [4, 5] {
         let after = Version {
             number,
@@ -1661,9 +1658,9 @@ async fn a_version_of_a_restored_stores_other_life_gets_the_newest_page(backend:
 
 async fn a_changed_message_is_part_of_what_came_since(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, room, page) = written(&*store, 3).await;
+    let (anna, room, page) = written(&store, 3).await;
     backend.change(page.messages[1].id, "changed").await;
-    post(&*store, &anna, room, "new").await;
+    post(&store, &anna, room, "new").await;
     let rest = store.catch_up(room, Some(page.version)).await.unwrap();
     let CatchUp::Changes {
         after,
@@ -1688,7 +1685,7 @@ async fn a_changed_message_is_part_of_what_came_since(backend: &impl Backend) {
 
 async fn what_changed_among_older_messages_is_told_by_their_ends(backend: &impl Backend) {
     let store = backend.open().await;
-    let (_, room, page) = written(&*store, 6).await;
+    let (_, room, page) = written(&store, 6).await;
     let id = |n: usize| page.messages[n].id;
     for n in [0, 2, 4] {
         backend.change(id(n), "changed").await;
@@ -1732,12 +1729,12 @@ async fn amend(
 async fn a_message_is_edited_and_deleted_by_its_author_alone(backend: &impl Backend) {
     let store = backend.open().await;
     let mut changes = store.join(NODE).await.unwrap();
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let carl = arrive(&*store, "carl").await;
-    let room = private(&*store, &anna, &bob).await;
-    let hi = hi(&*store).await;
-    let one = post(&*store, &anna, room, "one").await;
-    post(&*store, &bob, room, "two").await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let carl = arrive(&store, "carl").await;
+    let room = private(&store, &anna, &bob).await;
+    let hi = hi(&store).await;
+    let one = post(&store, &anna, room, "one").await;
+    post(&store, &bob, room, "two").await;
     for (who, room, message, expected) in [
         (&bob, room, one.id, Amended::NotYours),
         (&carl, room, one.id, Amended::NoSuchMessage),
@@ -1745,11 +1742,11 @@ async fn a_message_is_edited_and_deleted_by_its_author_alone(backend: &impl Back
         (&anna, room, MessageId(999), Amended::NoSuchMessage),
     ] {
         for text in [Some("mine"), None] {
-            assert_eq!(amend(&*store, who, room, message, text).await, expected);
+            assert_eq!(amend(&store, who, room, message, text).await, expected);
         }
     }
 
-    let edited = amend(&*store, &anna, room, one.id, Some("uno")).await;
+    let edited = amend(&store, &anna, room, one.id, Some("uno")).await;
     let expected = Message {
         text: "uno".to_owned(),
         changed: 3,
@@ -1764,7 +1761,7 @@ async fn a_message_is_edited_and_deleted_by_its_author_alone(backend: &impl Back
         (vec!["uno", "two"], 3)
     );
 
-    let deleted = amend(&*store, &anna, room, one.id, None).await;
+    let deleted = amend(&store, &anna, room, one.id, None).await;
     let gone = Message {
         text: String::new(),
         changed: 4,
@@ -1787,16 +1784,16 @@ async fn a_message_is_edited_and_deleted_by_its_author_alone(backend: &impl Back
 
 async fn amending_to_what_is_there_changes_nothing(backend: &impl Backend) {
     let store = backend.open().await;
-    let anna = arrive(&*store, "anna").await;
-    let room = hi(&*store).await;
-    let one = post(&*store, &anna, room, "one").await;
-    let same = amend(&*store, &anna, room, one.id, Some("one")).await;
+    let anna = arrive(&store, "anna").await;
+    let room = hi(&store).await;
+    let one = post(&store, &anna, room, "one").await;
+    let same = amend(&store, &anna, room, one.id, Some("one")).await;
     assert_eq!(same, Amended::Already(one.clone()));
-    amend(&*store, &anna, room, one.id, None).await;
+    amend(&store, &anna, room, one.id, None).await;
     for _ in 0..2 {
-        let again = amend(&*store, &anna, room, one.id, None).await;
+        let again = amend(&store, &anna, room, one.id, None).await;
         assert!(matches!(again, Amended::Already(gone) if gone.deleted));
-        let edited = amend(&*store, &anna, room, one.id, Some("two")).await;
+        let edited = amend(&store, &anna, room, one.id, Some("two")).await;
         assert_eq!(edited, Amended::Deleted);
     }
     assert_eq!(store.newest(room).await.unwrap().version.number, 2);
@@ -1804,35 +1801,35 @@ async fn amending_to_what_is_there_changes_nothing(backend: &impl Backend) {
 
 async fn what_is_deleted_is_unread_no_more(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let room = private(&*store, &anna, &bob).await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let room = private(&store, &anna, &bob).await;
     let mut all = Vec::new();
     for text in ["0", "1", "2", "3"] {
-        all.push(post(&*store, &anna, room, text).await.id);
+        all.push(post(&store, &anna, room, text).await.id);
     }
     let seen = async |message| {
         let seen = vec![(bob.client, bob.user.id, room, message)];
         store.mark_read(seen).await.unwrap();
     };
     seen(all[0]).await;
-    assert_eq!(unread(&*store, &bob).await, [3]);
-    amend(&*store, &anna, room, all[0], None).await;
-    assert_eq!(unread(&*store, &bob).await, [3]);
-    amend(&*store, &anna, room, all[2], None).await;
-    assert_eq!(unread(&*store, &bob).await, [2]);
-    assert_eq!(unread(&*store, &anna).await, [0]);
+    assert_eq!(unread(&store, &bob).await, [3]);
+    amend(&store, &anna, room, all[0], None).await;
+    assert_eq!(unread(&store, &bob).await, [3]);
+    amend(&store, &anna, room, all[2], None).await;
+    assert_eq!(unread(&store, &bob).await, [2]);
+    assert_eq!(unread(&store, &anna).await, [0]);
     seen(all[1]).await;
-    assert_eq!(unread(&*store, &bob).await, [1]);
+    assert_eq!(unread(&store, &bob).await, [1]);
     // Though more than are counted were unread.
     let many: Vec<_> = {
-        post_many(&*store, &anna, room, 150).await;
-        let (all, _) = whole_room(&*store, room).await;
+        post_many(&store, &anna, room, 150).await;
+        let (all, _) = whole_room(&store, room).await;
         all.into_iter().rev().take(150).collect()
     };
     for message in &many[..100] {
-        amend(&*store, &anna, room, message.id, None).await;
+        amend(&store, &anna, room, message.id, None).await;
     }
-    assert_eq!(unread(&*store, &bob).await, [51]);
+    assert_eq!(unread(&store, &bob).await, [51]);
 }
 
 async fn react(store: &Store, who: &Somebody, message: &Message, emoji: &str, on: bool) -> Reacted {
@@ -1859,9 +1856,9 @@ fn reaction(emoji: &str, count: u64, names: &[&str]) -> Reaction {
 async fn a_reaction_changes_its_message_once(backend: &impl Backend) {
     let store = backend.open().await;
     let mut changes = store.join(NODE).await.unwrap();
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let room = private(&*store, &anna, &bob).await;
-    let one = post(&*store, &anna, room, "one").await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let room = private(&store, &anna, &bob).await;
+    let one = post(&store, &anna, room, "one").await;
     let steps = [
         (&bob, "👍", true, vec![reaction("👍", 1, &["bob"])]),
         (
@@ -1889,8 +1886,8 @@ async fn a_reaction_changes_its_message_once(backend: &impl Backend) {
         (&anna, "🎉", false, vec![]),
     ];
     for (number, (who, emoji, on, reactions)) in (2..).zip(steps) {
-        assert_eq!(react(&*store, who, &one, emoji, on).await, Reacted::Done);
-        assert_eq!(react(&*store, who, &one, emoji, on).await, Reacted::Already);
+        assert_eq!(react(&store, who, &one, emoji, on).await, Reacted::Done);
+        assert_eq!(react(&store, who, &one, emoji, on).await, Reacted::Already);
         let page = store.newest(room).await.unwrap();
         let expected = Message {
             changed: number,
@@ -1913,14 +1910,14 @@ async fn a_reaction_changes_its_message_once(backend: &impl Backend) {
 
 async fn of_many_who_react_all_are_counted_and_the_first_named(backend: &impl Backend) {
     let store = backend.open().await;
-    let hi = hi(&*store).await;
+    let hi = hi(&store).await;
     let mut all = Vec::new();
     for letter in 'a'..='o' {
-        all.push(arrive(&*store, &letter.to_string()).await);
+        all.push(arrive(&store, &letter.to_string()).await);
     }
-    let one = post(&*store, &all[0], hi, "one").await;
+    let one = post(&store, &all[0], hi, "one").await;
     for somebody in &all {
-        react(&*store, somebody, &one, "👍", true).await;
+        react(&store, somebody, &one, "👍", true).await;
     }
     let shown = async || {
         store.newest(hi).await.unwrap().messages[0]
@@ -1929,7 +1926,7 @@ async fn of_many_who_react_all_are_counted_and_the_first_named(backend: &impl Ba
     };
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
     assert_eq!(shown().await, [reaction("👍", 15, &names)]);
-    react(&*store, &all[2], &one, "👍", false).await;
+    react(&store, &all[2], &one, "👍", false).await;
     let names = ["a", "b", "d", "e", "f", "g", "h", "i", "j", "k"];
     assert_eq!(shown().await, [reaction("👍", 14, &names)]);
 
@@ -1939,7 +1936,7 @@ async fn of_many_who_react_all_are_counted_and_the_first_named(backend: &impl Ba
         .rename(all[0].client, all[0].user.id, Some(called), 1)
         .await
         .unwrap();
-    react(&*store, &all[0], &one, "❤️", true).await;
+    react(&store, &all[0], &one, "❤️", true).await;
     let opened = async |limit| {
         let (message, names) = store
             .open_message(all[0].user.id, hi, one.id, limit)
@@ -1960,16 +1957,16 @@ async fn of_many_who_react_all_are_counted_and_the_first_named(backend: &impl Ba
 
 async fn whoever_may_not_see_a_message_cannot_react_to_it(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let carl = arrive(&*store, "carl").await;
-    let (room, hi) = (private(&*store, &anna, &bob).await, hi(&*store).await);
-    let one = post(&*store, &anna, room, "one").await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let carl = arrive(&store, "carl").await;
+    let (room, hi) = (private(&store, &anna, &bob).await, hi(&store).await);
+    let one = post(&store, &anna, room, "one").await;
     let elsewhere = Message {
         room: hi,
         ..one.clone()
     };
     for (who, message) in [(&carl, &one), (&carl, &elsewhere), (&bob, &elsewhere)] {
-        let refused = react(&*store, who, message, "👍", true).await;
+        let refused = react(&store, who, message, "👍", true).await;
         assert_eq!(refused, Reacted::NoSuchMessage);
         let (user, room) = (who.user.id, message.room);
         let opened = store.open_message(user, room, message.id, 9).await.unwrap();
@@ -1981,10 +1978,10 @@ async fn whoever_may_not_see_a_message_cannot_react_to_it(backend: &impl Backend
         .unwrap();
     assert_eq!(opened, Some((one.clone(), vec![])));
     // What is deleted is not reacted to any more, and shows nothing.
-    react(&*store, &bob, &one, "👍", true).await;
-    amend(&*store, &anna, room, one.id, None).await;
+    react(&store, &bob, &one, "👍", true).await;
+    amend(&store, &anna, room, one.id, None).await;
     assert_eq!(
-        react(&*store, &bob, &one, "👍", true).await,
+        react(&store, &bob, &one, "👍", true).await,
         Reacted::Deleted
     );
     let page = store.newest(room).await.unwrap();
@@ -1994,49 +1991,43 @@ async fn whoever_may_not_see_a_message_cannot_react_to_it(backend: &impl Backend
 
 async fn a_message_has_so_many_different_reactions(backend: &impl Backend) {
     let store = backend.open().await;
-    let hi = hi(&*store).await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let one = post(&*store, &anna, hi, "one").await;
+    let hi = hi(&store).await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let one = post(&store, &anna, hi, "one").await;
     let emojis = [
         "😀", "😃", "😄", "😁", "😆", "😅", "🤣", "😂", "🙂", "🙃", "🫠", "😉", "😊", "😇", "🥰",
         "😍", "🤩", "😘", "😗", "😚",
     ];
     assert_eq!(emojis.len(), Reaction::EMOJIS);
     for emoji in emojis {
-        assert_eq!(
-            react(&*store, &anna, &one, emoji, true).await,
-            Reacted::Done
-        );
+        assert_eq!(react(&store, &anna, &one, emoji, true).await, Reacted::Done);
     }
     assert_eq!(
-        react(&*store, &bob, &one, "👍", true).await,
+        react(&store, &bob, &one, "👍", true).await,
         Reacted::TooMany
     );
     assert_eq!(
-        react(&*store, &bob, &one, "👍", false).await,
+        react(&store, &bob, &one, "👍", false).await,
         Reacted::Already
     );
-    assert_eq!(react(&*store, &bob, &one, "😀", true).await, Reacted::Done);
-    assert_eq!(
-        react(&*store, &anna, &one, "😃", false).await,
-        Reacted::Done
-    );
-    assert_eq!(react(&*store, &bob, &one, "👍", true).await, Reacted::Done);
+    assert_eq!(react(&store, &bob, &one, "😀", true).await, Reacted::Done);
+    assert_eq!(react(&store, &anna, &one, "😃", false).await, Reacted::Done);
+    assert_eq!(react(&store, &bob, &one, "👍", true).await, Reacted::Done);
 }
 
 async fn ones_own_reactions_are_told_the_newest_first(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let (room, hi) = (private(&*store, &anna, &bob).await, hi(&*store).await);
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let (room, hi) = (private(&store, &anna, &bob).await, hi(&store).await);
     let mut ids = Vec::new();
     for text in ["0", "1", "2", "3"] {
-        let message = post(&*store, &anna, hi, text).await;
-        react(&*store, &bob, &message, "👍", true).await;
-        react(&*store, &anna, &message, "🎉", true).await;
+        let message = post(&store, &anna, hi, text).await;
+        react(&store, &bob, &message, "👍", true).await;
+        react(&store, &anna, &message, "🎉", true).await;
         ids.push(message.id);
     }
-    let elsewhere = post(&*store, &anna, room, "elsewhere").await;
-    react(&*store, &bob, &elsewhere, "👍", true).await;
+    let elsewhere = post(&store, &anna, room, "elsewhere").await;
+    react(&store, &bob, &elsewhere, "👍", true).await;
     let of = async |who: &Somebody, first, last, limit| {
         let mine = store.reactions_of(who.user.id, hi, first, last, limit);
         mine.await.unwrap()
@@ -2052,10 +2043,10 @@ async fn ones_own_reactions_are_told_the_newest_first(backend: &impl Backend) {
 
 async fn whoever_reacted_is_never_handed_over(backend: &impl Backend) {
     let store = backend.open().await;
-    let anna = arrive(&*store, "anna").await;
+    let anna = arrive(&store, "anna").await;
     store.add_users(vec![new_user("bob")]).await.unwrap();
-    let one = post(&*store, &anna, hi(&*store).await, "one").await;
-    let (Arrived::As { client, user, .. }, token) = try_to_arrive(&*store, None).await else {
+    let one = post(&store, &anna, hi(&store).await, "one").await;
+    let (Arrived::As { client, user, .. }, token) = try_to_arrive(&store, None).await else {
         panic!("bob was free");
     };
     let bob = Somebody {
@@ -2063,17 +2054,17 @@ async fn whoever_reacted_is_never_handed_over(backend: &impl Backend) {
         user,
         token,
     };
-    react(&*store, &bob, &one, "👍", true).await;
+    react(&store, &bob, &one, "👍", true).await;
     store.leave(vec![bob.client]).await.unwrap();
-    expire_after(&*store, 2 * FREE_AFTER).await;
-    assert!(nobody_is_free(&*store).await);
+    expire_after(&store, 2 * FREE_AFTER).await;
+    assert!(nobody_is_free(&store).await);
 }
 
 async fn a_private_room_is_found_without_entering_it(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let hi = hi(&*store).await;
-    enter(&*store, &anna, Target::Room(hi)).await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let hi = hi(&store).await;
+    enter(&store, &anna, Target::Room(hi)).await;
     let found = store
         .private_room(anna.client, anna.user.id, "Bob")
         .await
@@ -2082,7 +2073,7 @@ async fn a_private_room_is_found_without_entering_it(backend: &impl Backend) {
         panic!("{found:?}");
     };
     assert_eq!(names(&store.people_in(hi, 9).await.unwrap().0), ["anna"]);
-    assert_eq!(private(&*store, &bob, &anna).await, room.id);
+    assert_eq!(private(&store, &bob, &anna).await, room.id);
     for (name, expected) in [("anna", Entered::Oneself), ("nobody", Entered::NoSuchRoom)] {
         let found = store
             .private_room(anna.client, anna.user.id, name)
@@ -2094,45 +2085,45 @@ async fn a_private_room_is_found_without_entering_it(backend: &impl Backend) {
 
 async fn unread_messages_are_counted_until_they_are_seen(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let room = private(&*store, &anna, &bob).await;
-    let first = post(&*store, &anna, room, "1").await;
-    let second = post(&*store, &anna, room, "2").await;
-    assert_eq!(unread(&*store, &bob).await, [2]);
-    assert_eq!(unread(&*store, &anna).await, [0]);
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let room = private(&store, &anna, &bob).await;
+    let first = post(&store, &anna, room, "1").await;
+    let second = post(&store, &anna, room, "2").await;
+    assert_eq!(unread(&store, &bob).await, [2]);
+    assert_eq!(unread(&store, &anna).await, [0]);
     let seen = |who: &Somebody, upto| store.mark_read(vec![(who.client, who.user.id, room, upto)]);
     // What somebody else says changes nothing.
-    let carl = arrive(&*store, "carl").await;
+    let carl = arrive(&store, "carl").await;
     seen(&carl, second.id).await.unwrap();
-    assert_eq!(unread(&*store, &bob).await, [2]);
+    assert_eq!(unread(&store, &bob).await, [2]);
     seen(&bob, first.id).await.unwrap();
-    assert_eq!(unread(&*store, &bob).await, [1]);
+    assert_eq!(unread(&store, &bob).await, [1]);
     // Whoever answers may not have read, such as by a command from elsewhere.
-    post(&*store, &bob, room, "3").await;
-    assert_eq!(unread(&*store, &bob).await, [1]);
-    assert_eq!(unread(&*store, &anna).await, [1]);
-    post_many(&*store, &anna, room, 105).await;
-    assert_eq!(unread(&*store, &bob).await, [100]);
-    let (all, _) = whole_room(&*store, room).await;
+    post(&store, &bob, room, "3").await;
+    assert_eq!(unread(&store, &bob).await, [1]);
+    assert_eq!(unread(&store, &anna).await, [1]);
+    post_many(&store, &anna, room, 105).await;
+    assert_eq!(unread(&store, &bob).await, [100]);
+    let (all, _) = whole_room(&store, room).await;
     seen(&bob, all[all.len() - 2].id).await.unwrap();
-    assert_eq!(unread(&*store, &bob).await, [1]);
+    assert_eq!(unread(&store, &bob).await, [1]);
 }
 
 async fn what_has_been_seen_never_becomes_unread_again(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let room = private(&*store, &anna, &bob).await;
-    let first = post(&*store, &anna, room, "1").await;
-    let second = post(&*store, &anna, room, "2").await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let room = private(&store, &anna, &bob).await;
+    let first = post(&store, &anna, room, "1").await;
+    let second = post(&store, &anna, room, "2").await;
     let seen = |upto| store.mark_read(vec![(bob.client, bob.user.id, room, upto)]);
     seen(second.id).await.unwrap();
-    assert_eq!(unread(&*store, &bob).await, [0]);
+    assert_eq!(unread(&store, &bob).await, [0]);
     seen(first.id).await.unwrap();
-    assert_eq!(unread(&*store, &bob).await, [0]);
+    assert_eq!(unread(&store, &bob).await, [0]);
     // Nobody has seen what is not written yet.
     seen(MessageId(i64::MAX)).await.unwrap();
-    post(&*store, &anna, room, "3").await;
-    assert_eq!(unread(&*store, &bob).await, [1]);
+    post(&store, &anna, room, "3").await;
+    assert_eq!(unread(&store, &bob).await, [1]);
 }
 
 async fn those_in_a_group_are_listed_and_counted(backend: &impl Backend) {
@@ -2142,13 +2133,13 @@ async fn those_in_a_group_are_listed_and_counted(backend: &impl Backend) {
         assert_eq!(count, expected.len() as u64);
     }
     let store = backend.open().await;
-    let hi = hi(&*store).await;
+    let hi = hi(&store).await;
     let python = store.group("python", None).await.unwrap().unwrap().id;
     let people_in = async |room| store.people_in(room, 9).await.unwrap();
     let mut all = Vec::new();
     for name in ["dora", "anna", "carl"] {
-        let somebody = arrive(&*store, name).await;
-        enter(&*store, &somebody, Target::Room(hi)).await;
+        let somebody = arrive(&store, name).await;
+        enter(&store, &somebody, Target::Room(hi)).await;
         all.push(somebody);
     }
     check(people_in(hi).await, &["dora", "anna", "carl"]);
@@ -2156,18 +2147,18 @@ async fn those_in_a_group_are_listed_and_counted(backend: &impl Backend) {
     assert_eq!((names(&two), count), (vec!["dora", "anna"], 3));
 
     // Again into the same changes nothing; elsewhere is elsewhere, and back is at the end.
-    enter(&*store, &all[0], Target::Room(hi)).await;
+    enter(&store, &all[0], Target::Room(hi)).await;
     check(people_in(hi).await, &["dora", "anna", "carl"]);
-    enter(&*store, &all[0], Target::Room(python)).await;
+    enter(&store, &all[0], Target::Room(python)).await;
     check(people_in(hi).await, &["anna", "carl"]);
     check(people_in(python).await, &["dora"]);
     later_than_now().await;
-    enter(&*store, &all[0], Target::Room(hi)).await;
+    enter(&store, &all[0], Target::Room(hi)).await;
     check(people_in(hi).await, &["anna", "carl", "dora"]);
     check(people_in(python).await, &[]);
 
     // Of a private room nobody is told.
-    let room = private(&*store, &all[1], &all[2]).await;
+    let room = private(&store, &all[1], &all[2]).await;
     check(people_in(room).await, &[]);
     check(people_in(hi).await, &["carl", "dora"]);
     store.leave(vec![all[2].client]).await.unwrap();
@@ -2185,7 +2176,7 @@ async fn groups_are_listed_busiest_first_and_found_by_name(backend: &impl Backen
     }
     let named = |name: &str, people| (name.to_owned(), people);
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     for name in ["Zoo", "python 3"] {
         let name = GroupName::new(name).unwrap();
         store
@@ -2193,8 +2184,8 @@ async fn groups_are_listed_busiest_first_and_found_by_name(backend: &impl Backen
             .await
             .unwrap();
     }
-    enter(&*store, &anna, Target::Group("zoo".into())).await;
-    enter(&*store, &bob, Target::Group("zoo".into())).await;
+    enter(&store, &anna, Target::Group("zoo".into())).await;
+    enter(&store, &bob, Target::Group("zoo".into())).await;
     let all = store.busiest_groups(3).await.unwrap();
     assert_eq!(
         listed(&all),
@@ -2205,7 +2196,7 @@ async fn groups_are_listed_busiest_first_and_found_by_name(backend: &impl Backen
     store.leave_room(anna.client).await.unwrap();
     let all = store.busiest_groups(9).await.unwrap();
     assert_eq!((listed(&all)[0].clone(), all.len()), (named("Zoo", 1), 6));
-    private(&*store, &bob, &anna).await;
+    private(&store, &bob, &anna).await;
     let all = store.busiest_groups(9).await.unwrap();
     assert!(all.iter().all(|busy| busy.people == 0));
 
@@ -2224,21 +2215,21 @@ async fn those_here_are_listed_longest_first(backend: &impl Backend) {
     let store = backend.open().await;
     let mut all = Vec::new();
     for name in ["dora", "anna", "carl", "bob"] {
-        all.push(arrive(&*store, name).await);
+        all.push(arrive(&store, name).await);
     }
     let (online, count) = store.people_online(3).await.unwrap();
     assert_eq!(names(&online), ["dora", "anna", "carl"]);
     assert_eq!(count, 4);
     assert!(online.iter().all(|person| person.online));
     // Somebody whose socket is taken over has been here all the time; somebody who left has not.
-    let taken_over = come_back(&*store, all[0].client, all[0].token).await;
+    let taken_over = come_back(&store, all[0].client, all[0].token).await;
     assert!(matches!(taken_over, Arrived::As { .. }));
     store.leave(vec![all[1].client]).await.unwrap();
     let online = store.people_online(9).await.unwrap().0;
     assert_eq!(names(&online), ["dora", "carl", "bob"]);
     assert_eq!(store.people_online(3).await.unwrap().1, 3);
     later_than_now().await;
-    let back = come_back(&*store, all[1].client, all[1].token).await;
+    let back = come_back(&store, all[1].client, all[1].token).await;
     assert!(matches!(back, Arrived::As { .. }));
     let online = store.people_online(9).await.unwrap().0;
     assert_eq!(names(&online), ["dora", "carl", "bob", "anna"]);
@@ -2246,18 +2237,18 @@ async fn those_here_are_listed_longest_first(backend: &impl Backend) {
 
 async fn ones_people_are_those_unread_and_then_the_latest(backend: &impl Backend) {
     let store = backend.open().await;
-    let me = arrive(&*store, "me").await;
+    let me = arrive(&store, "me").await;
     let mut rooms = Vec::new();
     for name in ["anna", "bob", "carl", "dora"] {
-        let other = arrive(&*store, name).await;
-        let room = private(&*store, &me, &other).await;
+        let other = arrive(&store, name).await;
+        let room = private(&store, &me, &other).await;
         rooms.push((other, room));
     }
     for n in [0, 1] {
-        post(&*store, &rooms[n].0, rooms[n].1, "to me").await;
+        post(&store, &rooms[n].0, rooms[n].1, "to me").await;
     }
     for n in [2, 3] {
-        post(&*store, &me, rooms[n].1, "from me").await;
+        post(&store, &me, rooms[n].1, "from me").await;
     }
     store.leave(vec![rooms[1].0.client]).await.unwrap();
     let mine = store.people_of(me.user.id, 9).await.unwrap();
@@ -2267,14 +2258,14 @@ async fn ones_people_are_those_unread_and_then_the_latest(backend: &impl Backend
     let mine = store.people_of(me.user.id, 3).await.unwrap();
     assert_eq!(names(&mine), ["bob", "anna", "dora"]);
     // Groups bring nobody together.
-    post(&*store, &rooms[0].0, hi(&*store).await, "all").await;
-    assert_eq!(unread(&*store, &rooms[0].0).await, [0]);
+    post(&store, &rooms[0].0, hi(&store).await, "all").await;
+    assert_eq!(unread(&store, &rooms[0].0).await, [0]);
 }
 
 async fn people_are_found_by_the_beginning_of_their_names(backend: &impl Backend) {
     let store = backend.open().await;
     for name in ["anne3", "anna1", "bob", "anna2", "an"] {
-        arrive(&*store, name).await;
+        arrive(&store, name).await;
     }
     let find = |beginning: &'static str, limit| {
         let store = Arc::clone(&store);
@@ -2317,7 +2308,7 @@ async fn the_default_groups_stand_in_their_order(backend: &impl Backend) {
 
 async fn a_group_is_made_once_and_belongs_to_whoever_made_it(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let name = |text: &str| GroupName::new(text).unwrap();
     let makes = |somebody: &Somebody, text: &str| {
         store.make_group(somebody.client, somebody.user.id, name(text))
@@ -2337,7 +2328,7 @@ async fn a_group_is_made_once_and_belongs_to_whoever_made_it(backend: &impl Back
     assert_eq!(names(Some(anna.user.id), 5).await.len(), 5);
     let zebras = store.group("zebras", None).await.unwrap().unwrap();
     assert_eq!(overwire::views::title(&zebras), "#Zebras");
-    post(&*store, &bob, zebras.id, "hello").await;
+    post(&store, &bob, zebras.id, "hello").await;
     let mine = [&default[..], &["#Zebras"]].concat();
     assert_eq!(names(Some(bob.user.id), 50).await, mine);
 }
@@ -2349,11 +2340,11 @@ async fn a_census_counts_what_there_is(backend: &impl Backend) {
         (census.users, census.private_rooms, census.messages)
     };
     assert_eq!(count().await, (1, 0, 0));
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let room = private(&*store, &anna, &bob).await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let room = private(&store, &anna, &bob).await;
     assert_eq!(count().await, (2, 1, 0));
-    post(&*store, &anna, room, "1").await;
-    post(&*store, &anna, hi(&*store).await, "2").await;
+    post(&store, &anna, room, "1").await;
+    post(&store, &anna, hi(&store).await, "2").await;
     assert_eq!(count().await, (2, 1, 2));
 }
 
@@ -2412,17 +2403,17 @@ pub(super) async fn another(store: &Store, session: TokenHash) -> Somebody {
 
 async fn whoever_keeps_their_name_is_known_by_the_session_alone(backend: &impl Backend) {
     let store = backend.open().await;
-    let anna = arrive(&*store, "anna").await;
-    let session = keep(&*store, &anna).await;
+    let anna = arrive(&store, "anna").await;
+    let session = keep(&store, &anna).await;
     assert_eq!(store.client_by_token(anna.token, None).await.unwrap(), None);
     let by_session = store.client_by_token(anna.token, Some(session)).await;
     assert_eq!(by_session.unwrap(), None);
     // The guest's socket is there still, so nobody has gone.
     assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
-    let overtaken = come_back(&*store, anna.client, anna.token).await;
+    let overtaken = come_back(&store, anna.client, anna.token).await;
     assert_eq!(overtaken, Arrived::Overtaken);
 
-    let tab = another(&*store, session).await;
+    let tab = another(&store, session).await;
     assert_eq!(tab.user, anna.user);
     // A tab comes back by the session and its token, and by nothing less.
     assert_eq!(store.client_by_token(tab.token, None).await.unwrap(), None);
@@ -2431,24 +2422,24 @@ async fn whoever_keeps_their_name_is_known_by_the_session_alone(backend: &impl B
         .await
         .unwrap();
     assert_eq!(returning, Some((tab.client, Some(NODE))));
-    let overtaken = come_back(&*store, tab.client, tab.token).await;
+    let overtaken = come_back(&store, tab.client, tab.token).await;
     assert_eq!(overtaken, Arrived::Overtaken);
-    let other = sign_in(&*store, &anna.user).await;
+    let other = sign_in(&store, &anna.user).await;
     let back = Some((tab.client, tab.token));
-    let overtaken = arrive_by(&*store, other, back).await.0;
+    let overtaken = arrive_by(&store, other, back).await.0;
     assert_eq!(overtaken, Arrived::Overtaken);
-    let Arrived::As { client, user, .. } = arrive_by(&*store, session, back).await.0 else {
+    let Arrived::As { client, user, .. } = arrive_by(&store, session, back).await.0 else {
         panic!("the token is good");
     };
     assert_eq!((client.client, user), (tab.client.client, anna.user));
     // A session that nobody has is as none.
-    let guest = arrive_by(&*store, token(), None).await.0;
+    let guest = arrive_by(&store, token(), None).await.0;
     assert!(matches!(guest, Arrived::As { session: None, user, .. } if user.name == "spare"));
 }
 
 async fn a_name_is_kept_once_and_by_its_guest_alone(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let try_to_keep = async |token| {
         let session = new_session(None);
         let kept = store
@@ -2461,9 +2452,9 @@ async fn a_name_is_kept_once_and_by_its_guest_alone(backend: &impl Backend) {
         );
         kept.is_some()
     };
-    let session = keep(&*store, &anna).await;
+    let session = keep(&store, &anna).await;
     assert!(!try_to_keep(anna.token).await && !try_to_keep(token()).await);
-    let tab = another(&*store, session).await;
+    let tab = another(&store, session).await;
     assert!(!try_to_keep(tab.token).await);
     let (user, hash) = store.account("anna").await.unwrap().unwrap();
     assert_eq!((user, hash), (anna.user, password("hers")));
@@ -2475,18 +2466,18 @@ async fn a_name_is_kept_once_and_by_its_guest_alone(backend: &impl Backend) {
 
 async fn a_kept_user_is_never_handed_over_nor_called_as_somebody_else(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    assert_ne!(rename(&*store, &anna, "Paul Hill").await, Renamed::Taken);
-    assert_ne!(rename(&*store, &bob, "Gus").await, Renamed::Taken);
-    keep(&*store, &anna).await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    assert_ne!(rename(&store, &anna, "Paul Hill").await, Renamed::Taken);
+    assert_ne!(rename(&store, &bob, "Gus").await, Renamed::Taken);
+    keep(&store, &anna).await;
     store.leave(vec![anna.client, bob.client]).await.unwrap();
-    expire_after(&*store, 2 * TOKEN_GOOD_FOR).await;
-    assert!(nobody_is_free(&*store).await);
-    let carl = arrive(&*store, "carl").await;
+    expire_after(&store, 2 * TOKEN_GOOD_FOR).await;
+    assert!(nobody_is_free(&store).await);
+    let carl = arrive(&store, "carl").await;
     for name in ["Paul Hill", "paulhill", "Pau1 Hi11"] {
-        assert_eq!(rename(&*store, &carl, name).await, Renamed::Taken, "{name}");
+        assert_eq!(rename(&store, &carl, name).await, Renamed::Taken, "{name}");
     }
-    assert_ne!(rename(&*store, &carl, "Gus").await, Renamed::Taken);
+    assert_ne!(rename(&store, &carl, "Gus").await, Renamed::Taken);
     for name in ["paul hill", "PAUL HILL", "Anna"] {
         let account = store.account(name).await.unwrap();
         assert_eq!(account.unwrap().0.id, anna.user.id, "{name}");
@@ -2496,14 +2487,14 @@ async fn a_kept_user_is_never_handed_over_nor_called_as_somebody_else(backend: &
 
 async fn a_session_begins_by_the_password_and_ends_with_its_clients(backend: &impl Backend) {
     let store = backend.open().await;
-    let anna = arrive(&*store, "anna").await;
-    let home = keep(&*store, &anna).await;
+    let anna = arrive(&store, "anna").await;
+    let home = keep(&store, &anna).await;
     let wrong = store.sign_in(anna.user.id, password("his"), new_session(None));
     assert_eq!(wrong.await.unwrap(), None);
-    let phone = sign_in(&*store, &anna.user).await;
-    let (at_home, away) = (another(&*store, home).await, another(&*store, phone).await);
-    enter(&*store, &at_home, Target::Group("hi".into())).await;
-    enter(&*store, &away, Target::Group("hi".into())).await;
+    let phone = sign_in(&store, &anna.user).await;
+    let (at_home, away) = (another(&store, home).await, another(&store, phone).await);
+    enter(&store, &at_home, Target::Group("hi".into())).await;
+    enter(&store, &away, Target::Group("hi".into())).await;
 
     let ended = store.sign_out(home).await.unwrap().unwrap();
     assert_eq!(ended.user, anna.user);
@@ -2515,10 +2506,10 @@ async fn a_session_begins_by_the_password_and_ends_with_its_clients(backend: &im
     );
     let by_other = store.client_by_token(at_home.token, Some(phone)).await;
     assert_eq!(by_other.unwrap(), None);
-    let (people, count) = store.people_in(hi(&*store).await, 9).await.unwrap();
+    let (people, count) = store.people_in(hi(&store).await, 9).await.unwrap();
     assert_eq!((names(&people), count), (vec!["anna"], 1));
     // Its sockets notice later, and change nothing any more.
-    nothing_is_done_for(&*store, &at_home).await;
+    nothing_is_done_for(&store, &at_home).await;
     assert_eq!(store.leave(vec![at_home.client]).await.unwrap(), []);
     let busy = store.busiest_groups(9).await.unwrap();
     assert_eq!(busy.iter().map(|busy| busy.people).sum::<u64>(), 1);
@@ -2526,13 +2517,13 @@ async fn a_session_begins_by_the_password_and_ends_with_its_clients(backend: &im
     assert_eq!(store.session(phone).await.unwrap().unwrap().user, anna.user);
     store.sign_out(phone).await.unwrap().unwrap();
     assert_eq!(store.people_online(9).await.unwrap().0, []);
-    assert_eq!(store.people_in(hi(&*store).await, 9).await.unwrap().1, 0);
+    assert_eq!(store.people_in(hi(&store).await, 9).await.unwrap().1, 0);
 }
 
 async fn a_session_takes_the_place_of_another(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let former = keep(&*store, &anna).await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let former = keep(&store, &anna).await;
     let session = new_session(Some(former));
     let begun = store.register(bob.token, password("his"), session).await;
     let begun = begun.unwrap().unwrap();
@@ -2548,26 +2539,26 @@ async fn a_session_takes_the_place_of_another(backend: &impl Backend) {
 async fn a_session_is_good_for_thirty_days_after_it_was_seen(backend: &impl Backend) {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let store = backend.open().await;
-    let anna = arrive(&*store, "anna").await;
-    let session = keep(&*store, &anna).await;
+    let anna = arrive(&store, "anna").await;
+    let session = keep(&store, &anna).await;
     // Her guest's client is one of the session, and here.
-    expire_after(&*store, SESSION_GOOD_FOR + DAY).await;
+    expire_after(&store, SESSION_GOOD_FOR + DAY).await;
     assert!(store.session(session).await.unwrap().is_some());
     store.leave(vec![anna.client]).await.unwrap();
-    expire_after(&*store, SESSION_GOOD_FOR - DAY).await;
+    expire_after(&store, SESSION_GOOD_FOR - DAY).await;
     assert!(store.session(session).await.unwrap().is_some());
-    expire_after(&*store, SESSION_GOOD_FOR + DAY).await;
+    expire_after(&store, SESSION_GOOD_FOR + DAY).await;
     assert_eq!(store.session(session).await.unwrap(), None);
     // The name is kept all the same.
     assert!(store.account("anna").await.unwrap().is_some());
-    sign_in(&*store, &anna.user).await;
+    sign_in(&store, &anna.user).await;
 }
 
 async fn another_password_ends_the_other_sessions(backend: &impl Backend) {
     let store = backend.open().await;
-    let anna = arrive(&*store, "anna").await;
-    let home = keep(&*store, &anna).await;
-    let phone = sign_in(&*store, &anna.user).await;
+    let anna = arrive(&store, "anna").await;
+    let home = keep(&store, &anna).await;
+    let phone = sign_in(&store, &anna.user).await;
     let change = async |session, was: &str| {
         let changed = store.change_password(session, password(was), password("new"));
         changed.await.unwrap().is_some()
@@ -2584,15 +2575,15 @@ async fn another_password_ends_the_other_sessions(backend: &impl Backend) {
 
 async fn somebody_here_by_several_clients_is_listed_and_counted_once(backend: &impl Backend) {
     let store = backend.open().await;
-    let anna = arrive(&*store, "anna").await;
-    let session = keep(&*store, &anna).await;
+    let anna = arrive(&store, "anna").await;
+    let session = keep(&store, &anna).await;
     later_than_now().await;
-    let bob = arrive(&*store, "bob").await;
+    let bob = arrive(&store, "bob").await;
     let tabs = [
-        another(&*store, session).await,
-        another(&*store, session).await,
+        another(&store, session).await,
+        another(&store, session).await,
     ];
-    let room = hi(&*store).await;
+    let room = hi(&store).await;
     let check = async |online: &[&str], inside: &[&str]| {
         assert_eq!(names(&store.people_online(9).await.unwrap().0), online);
         let (people, count) = store.people_in(room, 9).await.unwrap();
@@ -2604,17 +2595,17 @@ async fn somebody_here_by_several_clients_is_listed_and_counted_once(backend: &i
         assert_eq!(busy[0].people, count);
     };
     for who in [&anna, &bob, &tabs[0], &tabs[1]] {
-        enter(&*store, who, Target::Room(room)).await;
+        enter(&store, who, Target::Room(room)).await;
         later_than_now().await;
     }
     check(&["anna", "bob"], &["anna", "bob"]).await;
     // Again, and from one room to the other and back.
-    enter(&*store, &tabs[0], Target::Room(room)).await;
-    enter(&*store, &tabs[1], Target::Group("python".into())).await;
+    enter(&store, &tabs[0], Target::Room(room)).await;
+    enter(&store, &tabs[1], Target::Group("python".into())).await;
     check(&["anna", "bob"], &["anna", "bob"]).await;
     let busy = store.find_groups("python", 1).await.unwrap();
     assert_eq!(busy[0].people, 1);
-    enter(&*store, &tabs[1], Target::Room(room)).await;
+    enter(&store, &tabs[1], Target::Room(room)).await;
     // The first has gone; who is there now came after bob.
     store.leave(vec![anna.client]).await.unwrap();
     check(&["bob", "anna"], &["bob", "anna"]).await;
@@ -2628,11 +2619,11 @@ async fn somebody_here_by_several_clients_is_listed_and_counted_once(backend: &i
 
 async fn a_reset_leaves_the_default_groups_and_nothing_else(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, room, page) = written(&*store, 3).await;
-    let bob = arrive(&*store, "bob").await;
-    let between = private(&*store, &anna, &bob).await;
-    post(&*store, &anna, between, "hello").await;
-    let session = keep(&*store, &bob).await;
+    let (anna, room, page) = written(&store, 3).await;
+    let bob = arrive(&store, "bob").await;
+    let between = private(&store, &anna, &bob).await;
+    post(&store, &anna, between, "hello").await;
+    let session = keep(&store, &bob).await;
     store.reset().await.unwrap();
     let census = store.census().await.unwrap();
     assert_eq!(
@@ -2646,23 +2637,23 @@ async fn a_reset_leaves_the_default_groups_and_nothing_else(backend: &impl Backe
     assert_eq!(groups.len(), 4);
     // A room of before is not one of now, so nobody's version can be mistaken.
     assert!(groups.iter().all(|group| group.id != room));
-    let new_hi = hi(&*store).await;
+    let new_hi = hi(&store).await;
     let rest = store.catch_up(new_hi, Some(page.version)).await.unwrap();
     assert!(matches!(rest, CatchUp::Newest(page) if page.messages.is_empty()));
-    let carl = arrive(&*store, "carl").await;
-    assert_eq!(post(&*store, &carl, new_hi, "hello").await.made, 1);
+    let carl = arrive(&store, "carl").await;
+    assert_eq!(post(&store, &carl, new_hi, "hello").await.made, 1);
 }
 
 async fn a_closed_store_says_so(backend: &impl Backend) {
     let store = backend.open().await;
     store.check().await.unwrap();
     let mut changes = store.join(NODE).await.unwrap();
-    let (anna, room) = (arrive(&*store, "anna").await, hi(&*store).await);
+    let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
     // What was begun before is finished.
     let mut posting = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let (store, anna) = (Arc::clone(&store), anna.clone());
-        posting.spawn(async move { post(&*store, &anna, room, "hello").await });
+        posting.spawn(async move { post(&store, &anna, room, "hello").await });
     }
     posting.join_all().await;
     store.close().await;
@@ -2680,13 +2671,13 @@ async fn a_closed_store_says_so(backend: &impl Backend) {
 
 async fn what_was_said_since_is_told_page_by_page(backend: &impl Backend) {
     let store = backend.open().await;
-    let anna = arrive(&*store, "anna").await;
-    let room = hi(&*store).await;
-    post_many(&*store, &anna, room, 2 * PAGE_MESSAGES + 1).await;
-    let first = whole_room(&*store, room).await.0.remove(0);
-    amend(&*store, &anna, room, first.id, Some("edited")).await;
-    let second = whole_room(&*store, room).await.0.remove(1);
-    react(&*store, &anna, &second, "👍", true).await;
+    let anna = arrive(&store, "anna").await;
+    let room = hi(&store).await;
+    post_many(&store, &anna, room, 2 * PAGE_MESSAGES + 1).await;
+    let first = whole_room(&store, room).await.0.remove(0);
+    amend(&store, &anna, room, first.id, Some("edited")).await;
+    let second = whole_room(&store, room).await.0.remove(1);
+    react(&store, &anna, &second, "👍", true).await;
     let (mut after, mut told, mut pages) = (0, Vec::new(), Vec::new());
     loop {
         let (messages, version) = store.worded_since(room, after).await.unwrap();
@@ -2716,15 +2707,15 @@ async fn rename(store: &Store, who: &Somebody, name: &str) -> Renamed {
 
 async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let seeds = vec![new_user("dora1"), new_user("seed7")];
     store.add_users(seeds).await.unwrap();
-    let room = private(&*store, &bob, &anna).await;
+    let room = private(&store, &bob, &anna).await;
     let Renamed::As {
         user,
         former,
         rooms,
-    } = rename(&*store, &anna, "Lee").await
+    } = rename(&store, &anna, "Lee").await
     else {
         panic!("the name is free");
     };
@@ -2732,7 +2723,7 @@ async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
     assert_eq!(user.name, anna.user.name);
     let pair = store.pair(room).await.unwrap().unwrap();
     assert!(pair.contains(&user) && pair.contains(&bob.user));
-    assert_eq!(store.pair(hi(&*store).await).await.unwrap(), None);
+    assert_eq!(store.pair(hi(&store).await).await.unwrap(), None);
     // Neither that one, nor a user name, be they somebody's or nobody's yet.
     let begun = format!("{} hello", anna.user.name);
     for name in [
@@ -2744,7 +2735,7 @@ async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
         "d0ra1",
         "Seed 7 x",
     ] {
-        assert_eq!(rename(&*store, &bob, name).await, Renamed::Taken, "{name}");
+        assert_eq!(rename(&store, &bob, name).await, Renamed::Taken, "{name}");
     }
     // Nobody is made who would be called like somebody.
     assert_eq!(
@@ -2755,30 +2746,30 @@ async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
         1
     );
 
-    let message = post(&*store, &anna, hi(&*store).await, "hello").await;
+    let message = post(&store, &anna, hi(&store).await, "hello").await;
     assert_eq!(message.author.name, "Lee");
     assert_eq!(message.author.user_name, anna.user.name);
     store.leave(vec![anna.client]).await.unwrap();
-    let Renamed::As { former, .. } = rename(&*store, &bob, "Lee").await else {
+    let Renamed::As { former, .. } = rename(&store, &bob, "Lee").await else {
         panic!("whoever was called so has gone");
     };
     assert_eq!(former, [anna.user.id]);
-    let arrived = come_back(&*store, anna.client, anna.token).await;
+    let arrived = come_back(&store, anna.client, anna.token).await;
     let Arrived::As { client, user, .. } = arrived else {
         panic!("anna comes back");
     };
     assert_eq!(user, anna.user);
     let anna = Somebody { client, ..anna };
-    assert_eq!(rename(&*store, &anna, "Lee").await, Renamed::Taken);
+    assert_eq!(rename(&store, &anna, "Lee").await, Renamed::Taken);
     let page = store.newest(message.room).await.unwrap();
     assert_eq!(page.messages[0].author.name, "Lee");
 
     // To one's own user name and back is to have none.
-    let Renamed::As { user, .. } = rename(&*store, &bob, &bob.user.name).await else {
+    let Renamed::As { user, .. } = rename(&store, &bob, &bob.user.name).await else {
         panic!("it is one's own");
     };
     assert_eq!(user.display_name, None);
-    rename(&*store, &anna, "Lee").await;
+    rename(&store, &anna, "Lee").await;
     let Renamed::As { user, .. } = store
         .rename(anna.client, anna.user.id, None, 1)
         .await
@@ -2789,19 +2780,19 @@ async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
     assert_eq!(user, anna.user);
     // Whoever has chosen a name is nobody else any more.
     store.leave(vec![anna.client, bob.client]).await.unwrap();
-    expire_after(&*store, FREE_AFTER + Duration::from_secs(60)).await;
+    expire_after(&store, FREE_AFTER + Duration::from_secs(60)).await;
     for _ in 0..3 {
-        if let (Arrived::As { user, .. }, _) = try_to_arrive(&*store, None).await {
+        if let (Arrived::As { user, .. }, _) = try_to_arrive(&store, None).await {
             assert!(![anna.user.id, bob.user.id].contains(&user.id));
         }
     }
-    assert!(nobody_is_free(&*store).await);
+    assert!(nobody_is_free(&store).await);
 }
 
 async fn people_are_found_by_what_they_are_called(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    rename(&*store, &anna, "Bo Älva").await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    rename(&store, &anna, "Bo Älva").await;
     let found = async |beginning: &str| {
         let found = store.find_people(beginning, 10).await.unwrap();
         found
@@ -2877,7 +2868,7 @@ async fn deeds(store: &Store) -> Vec<String> {
 
 async fn a_link_makes_one_moderator_once(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let link = token();
     let becomes = async |who: &Somebody, link| {
         let becoming = store.become_moderator(link, who.user.id);
@@ -2897,7 +2888,7 @@ async fn a_link_makes_one_moderator_once(backend: &impl Backend) {
     assert!(!store.end_moderator("anna").await.unwrap());
     assert_eq!(standing(&anna).await, Standing::default());
     assert_eq!(
-        deeds(&*store).await,
+        deeds(&store).await,
         [
             "the command line removed anna as a moderator",
             "anna became a moderator"
@@ -2933,18 +2924,15 @@ async fn whoever_comes_by_a_link_for_the_first_time_keeps_a_name(backend: &impl 
         let (kept, hash) = store.account(&user.name).await.unwrap().unwrap();
         assert_eq!((kept, hash.0.as_str()), (user, "a hash"));
     }
-    expire_after(&*store, 2 * FREE_AFTER).await;
-    assert!(nobody_is_free(&*store).await);
+    expire_after(&store, 2 * FREE_AFTER).await;
+    assert!(nobody_is_free(&store).await);
 }
 
 async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (
-        moderator(&*store, "anna").await,
-        arrive(&*store, "bob").await,
-    );
-    let carl = moderator(&*store, "carl").await;
-    let hi = hi(&*store).await;
+    let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
+    let carl = moderator(&store, "carl").await;
+    let hi = hi(&store).await;
     let python = store.group("python", None).await.unwrap().unwrap().id;
     let name = |name: &str, on| ModeratorAction::Mute {
         name: name.to_owned(),
@@ -2960,7 +2948,7 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
         restricts.clone(),
         ModeratorAction::RemoveGroup { room: python },
     ] {
-        assert_eq!(moderate(&*store, &bob, deed).await, Moderated::NotAllowed);
+        assert_eq!(moderate(&store, &bob, deed).await, Moderated::NotAllowed);
     }
     for (deed, expected) in [
         (name("nobody", true), Moderated::Nothing),
@@ -2989,17 +2977,17 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
             was_done("restricted #python to moderators", None),
         ),
     ] {
-        let went = moderate(&*store, &anna, deed.clone()).await;
+        let went = moderate(&store, &anna, deed.clone()).await;
         assert_eq!(went, expected, "{deed:?}");
     }
     assert!(store.end_moderator("carl").await.unwrap());
-    nothing_is_done_for(&*store, &carl).await;
+    nothing_is_done_for(&store, &carl).await;
     let returning = store.client_by_token(carl.token, None).await.unwrap();
     let (client, _) = returning.expect("a token that is good still");
-    let carl = back(&*store, &Somebody { client, ..carl }).await;
-    let went = moderate(&*store, &carl, name("bob", true)).await;
+    let carl = back(&store, &Somebody { client, ..carl }).await;
+    let went = moderate(&store, &carl, name("bob", true)).await;
     assert_eq!(went, Moderated::NotAllowed);
-    let recorded = deeds(&*store).await;
+    let recorded = deeds(&store).await;
     assert_eq!(
         recorded[1..4],
         [
@@ -3016,33 +3004,30 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
 
 async fn nothing_is_taken_from_whoever_is_muted(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (
-        moderator(&*store, "anna").await,
-        arrive(&*store, "bob").await,
-    );
-    let (hi, room) = (hi(&*store).await, private(&*store, &bob, &anna).await);
-    let one = post(&*store, &bob, hi, "one").await;
+    let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
+    let (hi, room) = (hi(&store).await, private(&store, &bob, &anna).await);
+    let one = post(&store, &bob, hi, "one").await;
     let key = Some(Uuid::new_v4());
-    let known = try_to_post(&*store, &bob, hi, "known", key).await;
+    let known = try_to_post(&store, &bob, hi, "known", key).await;
     let mute = |on| ModeratorAction::Mute {
         name: "bob".to_owned(),
         on,
     };
-    moderate(&*store, &anna, mute(true)).await;
+    moderate(&store, &anna, mute(true)).await;
     let before = store.newest(hi).await.unwrap();
     for room in [hi, room] {
-        let posted = try_to_post(&*store, &bob, room, "two", None).await;
+        let posted = try_to_post(&store, &bob, room, "two", None).await;
         assert_eq!(posted, Posted::Muted);
     }
     // What was stored before is settled.
-    let again = try_to_post(&*store, &bob, hi, "known", key).await;
+    let again = try_to_post(&store, &bob, hi, "known", key).await;
     assert!(matches!((known, again), (Posted::New(one), Posted::Known(two)) if one == two));
     for text in [Some("edited"), None] {
-        let amended = amend(&*store, &bob, hi, one.id, text).await;
+        let amended = amend(&store, &bob, hi, one.id, text).await;
         assert_eq!(amended, Amended::Muted);
     }
-    assert_eq!(react(&*store, &bob, &one, "👍", true).await, Reacted::Muted);
-    assert_eq!(rename(&*store, &bob, "Bobby").await, Renamed::Muted);
+    assert_eq!(react(&store, &bob, &one, "👍", true).await, Reacted::Muted);
+    assert_eq!(rename(&store, &bob, "Bobby").await, Renamed::Muted);
     let group = GroupName::new("bobs").unwrap();
     assert!(
         !store
@@ -3052,23 +3037,20 @@ async fn nothing_is_taken_from_whoever_is_muted(backend: &impl Backend) {
     );
     assert_eq!(store.group("bobs", None).await.unwrap(), None);
     assert_eq!(store.newest(hi).await.unwrap(), before);
-    moderate(&*store, &anna, mute(false)).await;
-    post(&*store, &bob, hi, "two").await;
+    moderate(&store, &anna, mute(false)).await;
+    post(&store, &bob, hi, "two").await;
 }
 
 async fn whoever_is_banned_cannot_come_back_as_who_they_were(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (
-        moderator(&*store, "anna").await,
-        arrive(&*store, "bob").await,
-    );
-    let hi = hi(&*store).await;
-    enter(&*store, &bob, Target::Room(hi)).await;
+    let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
+    let hi = hi(&store).await;
+    enter(&store, &bob, Target::Room(hi)).await;
     let session = NewSession {
         token: token(),
         former: None,
     };
-    let guest = arrive(&*store, "carl").await;
+    let guest = arrive(&store, "carl").await;
     let hash = PasswordHash("a hash".to_owned());
     store
         .register(guest.token, hash.clone(), session)
@@ -3080,9 +3062,9 @@ async fn whoever_is_banned_cannot_come_back_as_who_they_were(backend: &impl Back
         on,
     };
     for (name, who) in [("bob", &bob), ("carl", &guest)] {
-        let went = moderate(&*store, &anna, ban(name, true)).await;
+        let went = moderate(&store, &anna, ban(name, true)).await;
         assert_eq!(went, was_done(&format!("banned {name}"), Some(who)));
-        nothing_is_done_for(&*store, who).await;
+        nothing_is_done_for(&store, who).await;
     }
     assert!(store.people_in(hi, 9).await.unwrap().0.is_empty());
     assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
@@ -3090,9 +3072,9 @@ async fn whoever_is_banned_cannot_come_back_as_who_they_were(backend: &impl Back
     assert_eq!(store.account("carl").await.unwrap(), None);
     let begun = store.sign_in(guest.user.id, hash, session).await;
     assert_eq!(begun.unwrap(), None);
-    expire_after(&*store, 2 * FREE_AFTER).await;
-    assert!(nobody_is_free(&*store).await);
-    moderate(&*store, &anna, ban("carl", false)).await;
+    expire_after(&store, 2 * FREE_AFTER).await;
+    assert!(nobody_is_free(&store).await);
+    moderate(&store, &anna, ban("carl", false)).await;
     assert!(store.account("carl").await.unwrap().is_some());
 }
 
@@ -3116,27 +3098,27 @@ async fn show(store: &Store, token: TokenHash, session: Option<TokenHash>) -> Op
 
 async fn whoever_shows_the_token_of_somebody_banned_is_not_let_in(backend: &impl Backend) {
     let store = seeded(backend, &["anna", "bob", "carl", "dora", "emil"]).await;
-    let anna = moderator(&*store, "spare").await;
+    let anna = moderator(&store, "spare").await;
     let [bob, guest, dora] = [
-        arrive(&*store, "spare").await,
-        arrive(&*store, "spare").await,
-        arrive(&*store, "spare").await,
+        arrive(&store, "spare").await,
+        arrive(&store, "spare").await,
+        arrive(&store, "spare").await,
     ];
-    let hi = hi(&*store).await;
-    let session = keep(&*store, &guest).await;
-    let carl = another(&*store, session).await;
+    let hi = hi(&store).await;
+    let session = keep(&store, &guest).await;
+    let carl = another(&store, session).await;
     for who in [&bob, &carl, &dora] {
-        enter(&*store, who, Target::Room(hi)).await;
+        enter(&store, who, Target::Room(hi)).await;
     }
-    let room = private(&*store, &dora, &bob).await;
-    post(&*store, &bob, room, "for dora").await;
+    let room = private(&store, &dora, &bob).await;
+    post(&store, &bob, room, "for dora").await;
     let count = store.census().await.unwrap();
     for who in [&bob, &carl] {
-        ban(&*store, &anna, who, true).await;
+        ban(&store, &anna, who, true).await;
         // Whoever looked just before comes too late.
-        let arrived = come_back(&*store, who.client, who.token).await;
+        let arrived = come_back(&store, who.client, who.token).await;
         assert_eq!(arrived, Arrived::Banned);
-        nothing_is_done_for(&*store, who).await;
+        nothing_is_done_for(&store, who).await;
     }
     // However often, with the session that has ended or without it.
     for (token, session) in [
@@ -3145,7 +3127,7 @@ async fn whoever_shows_the_token_of_somebody_banned_is_not_let_in(backend: &impl
         (carl.token, None),
         (carl.token, Some(session)),
     ] {
-        let arrived = show(&*store, token, session).await;
+        let arrived = show(&store, token, session).await;
         assert_eq!(arrived, Some(Arrived::Banned));
     }
     let kept = store.register(bob.token, password("his"), new_session(None));
@@ -3162,87 +3144,84 @@ async fn whoever_shows_the_token_of_somebody_banned_is_not_let_in(backend: &impl
     assert_eq!(store.people_in(hi, 9).await.unwrap(), (Vec::new(), 0));
     let people = store.people_of(dora.user.id, 9).await.unwrap();
     assert!(matches!(&people[..], [one] if one.user == bob.user && !one.online));
-    assert_eq!(unread(&*store, &dora).await, [1]);
+    assert_eq!(unread(&store, &dora).await, [1]);
     assert_eq!(
         store.leave(vec![bob.client, carl.client]).await.unwrap(),
         []
     );
-    let dora = back(&*store, &dora).await;
-    post(&*store, &dora, hi, "here").await;
+    let dora = back(&store, &dora).await;
+    post(&store, &dora, hi, "here").await;
     // One user was free, whom a newcomer is; those who are banned are not.
-    expire_after(&*store, 2 * FREE_AFTER).await;
-    assert!(!nobody_is_free(&*store).await);
-    assert!(nobody_is_free(&*store).await);
+    expire_after(&store, 2 * FREE_AFTER).await;
+    assert!(!nobody_is_free(&store).await);
+    assert!(nobody_is_free(&store).await);
     // Whoever has signed in as somebody else is that.
-    let hers = keep(&*store, &dora).await;
-    assert_eq!(show(&*store, bob.token, Some(hers)).await, None);
-    assert_eq!(another(&*store, hers).await.user, dora.user);
+    let hers = keep(&store, &dora).await;
+    assert_eq!(show(&store, bob.token, Some(hers)).await, None);
+    assert_eq!(another(&store, hers).await.user, dora.user);
 
-    expire_after(&*store, TOKEN_GOOD_FOR + MINUTE).await;
+    expire_after(&store, TOKEN_GOOD_FOR + MINUTE).await;
     for token in [bob.token, carl.token] {
-        assert_eq!(show(&*store, token, None).await, None, "a day is over");
+        assert_eq!(show(&store, token, None).await, None, "a day is over");
     }
 }
 
 async fn whoever_is_banned_no_more_is_who_they_were(backend: &impl Backend) {
     let store = backend.open().await;
-    let anna = moderator(&*store, "anna").await;
-    let (bob, guest) = (arrive(&*store, "bob").await, arrive(&*store, "carl").await);
-    let session = keep(&*store, &guest).await;
-    let carl = another(&*store, session).await;
+    let anna = moderator(&store, "anna").await;
+    let (bob, guest) = (arrive(&store, "bob").await, arrive(&store, "carl").await);
+    let session = keep(&store, &guest).await;
+    let carl = another(&store, session).await;
     for on in [true, false] {
         for who in [&bob, &carl] {
-            ban(&*store, &anna, who, on).await;
+            ban(&store, &anna, who, on).await;
         }
     }
-    nothing_is_done_for(&*store, &bob).await;
-    let Some(Arrived::As { client, user, .. }) = show(&*store, bob.token, None).await else {
+    nothing_is_done_for(&store, &bob).await;
+    let Some(Arrived::As { client, user, .. }) = show(&store, bob.token, None).await else {
         panic!("bob is let in");
     };
     assert_eq!((client.client, &user), (bob.client.client, &bob.user));
     let again = Somebody { client, ..bob };
-    post(&*store, &again, hi(&*store).await, "back").await;
+    post(&store, &again, hi(&store).await, "back").await;
     // A kept name is not to be had by a token alone, nor by a session that has ended.
     for session in [None, Some(session)] {
-        assert_eq!(show(&*store, carl.token, session).await, None);
+        assert_eq!(show(&store, carl.token, session).await, None);
     }
-    let overtaken = come_back(&*store, carl.client, carl.token).await;
+    let overtaken = come_back(&store, carl.client, carl.token).await;
     assert_eq!(overtaken, Arrived::Overtaken);
     assert_eq!(
         names(&store.people_online(9).await.unwrap().0),
         ["anna", "bob"]
     );
-    let session = sign_in(&*store, &carl.user).await;
-    assert_eq!(another(&*store, session).await.user, carl.user);
+    let session = sign_in(&store, &carl.user).await;
+    assert_eq!(another(&store, session).await.user, carl.user);
 }
 
 async fn a_group_for_moderators_is_there_for_nobody_else(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (
-        moderator(&*store, "anna").await,
-        arrive(&*store, "bob").await,
-    );
-    let room = make_group(&*store, &bob, "Secrets").await;
-    let one = post(&*store, &bob, room, "one").await;
+    let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
+    let room = make_group(&store, &bob, "Secrets").await;
+    let one = post(&store, &bob, room, "one").await;
     let restrict = |on| ModeratorAction::RestrictGroup { room, on };
-    moderate(&*store, &anna, restrict(true)).await;
+    moderate(&store, &anna, restrict(true)).await;
     let targets = [
         Target::Group("secrets".to_owned()),
         Target::Group("!secrets".to_owned()),
         Target::Room(room),
     ];
     for target in &targets {
-        let entered = enter(&*store, &bob, target.clone()).await;
+        let entered = enter(&store, &bob, target.clone()).await;
         assert_eq!(entered, Entered::NoSuchRoom, "{target:?}");
     }
     for name in ["secrets", "!secrets", "!Secrets"] {
         assert_eq!(store.group(name, None).await.unwrap(), None);
     }
-    let posted = try_to_post(&*store, &bob, room, "two", None).await;
+    let posted = try_to_post(&store, &bob, room, "two", None).await;
     assert_eq!(posted, Posted::NoSuchRoom);
-    let amended = amend(&*store, &bob, room, one.id, None).await;
+    let amended = amend(&store, &bob, room, one.id, None).await;
     assert_eq!(amended, Amended::NoSuchMessage);
-    let reacted = react(&*store, &bob, &one, "👍", true).await;
+    let reacted = react(&store, &bob, &one, "👍", true).await;
     assert_eq!(reacted, Reacted::NoSuchMessage);
     let opened = store.open_message(bob.user.id, room, one.id, 9);
     assert_eq!(opened.await.unwrap(), None);
@@ -3259,10 +3238,10 @@ async fn a_group_for_moderators_is_there_for_nobody_else(backend: &impl Backend)
     }
 
     // Others may have a group of that name; moderators know the two apart.
-    let public = make_group(&*store, &bob, "secrets").await;
+    let public = make_group(&store, &bob, "secrets").await;
     assert_ne!(public, room);
     let entered =
-        async |who: &Somebody, target: &Target| match enter(&*store, who, target.clone()).await {
+        async |who: &Somebody, target: &Target| match enter(&store, who, target.clone()).await {
             Entered::Room(room) => room.id,
             other => panic!("{other:?}"),
         };
@@ -3274,17 +3253,17 @@ async fn a_group_for_moderators_is_there_for_nobody_else(backend: &impl Backend)
     let seen = store.group("!SECRETS", Some(anna.user.id)).await.unwrap();
     let kind = RoomKind::Group("!Secrets".to_owned());
     assert_eq!(seen, Some(Room { id: room, kind }));
-    post(&*store, &anna, room, "among us").await;
+    post(&store, &anna, room, "among us").await;
     assert_eq!(
-        moderate(&*store, &anna, restrict(false)).await,
+        moderate(&store, &anna, restrict(false)).await,
         Moderated::NameTaken
     );
     let away = ModeratorAction::RenameGroup {
         room: public,
         name: GroupName::new("other").unwrap(),
     };
-    moderate(&*store, &anna, away).await;
-    let went = moderate(&*store, &anna, restrict(false)).await;
+    moderate(&store, &anna, away).await;
+    let went = moderate(&store, &anna, restrict(false)).await;
     assert_eq!(went, was_done("opened #Secrets to everybody", None));
     assert_eq!(entered(&bob, &targets[0]).await, room);
 }
@@ -3293,16 +3272,13 @@ async fn whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it(
     backend: &impl Backend,
 ) {
     let store = backend.open().await;
-    let (anna, bob) = (
-        moderator(&*store, "anna").await,
-        arrive(&*store, "bob").await,
-    );
-    let room = make_group(&*store, &bob, "apes").await;
+    let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
+    let room = make_group(&store, &bob, "apes").await;
     for who in [&anna, &bob] {
-        enter(&*store, who, Target::Room(room)).await;
+        enter(&store, who, Target::Room(room)).await;
     }
     let key = Uuid::new_v4();
-    let again = async || try_to_post(&*store, &bob, room, "hello", Some(key)).await;
+    let again = async || try_to_post(&store, &bob, room, "hello", Some(key)).await;
     assert!(matches!(again().await, Posted::New(_)));
     let strays = async || {
         let clients = vec![anna.client, bob.client];
@@ -3310,13 +3286,13 @@ async fn whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it(
     };
     assert_eq!(strays().await, []);
     let restrict = |on| ModeratorAction::RestrictGroup { room, on };
-    moderate(&*store, &anna, restrict(true)).await;
+    moderate(&store, &anna, restrict(true)).await;
     assert_eq!(strays().await, [bob.client.client]);
     assert_eq!(again().await, Posted::Settled);
-    moderate(&*store, &anna, restrict(false)).await;
+    moderate(&store, &anna, restrict(false)).await;
     assert_eq!(strays().await, []);
     assert!(matches!(again().await, Posted::Known(_)));
-    moderate(&*store, &anna, ModeratorAction::RemoveGroup { room }).await;
+    moderate(&store, &anna, ModeratorAction::RemoveGroup { room }).await;
     let strays = strays().await;
     assert_eq!(strays.len(), 2);
     assert!(strays.contains(&anna.client.client) && strays.contains(&bob.client.client));
@@ -3324,16 +3300,13 @@ async fn whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it(
 
 async fn a_removed_group_is_gone_and_its_name_is_free(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (
-        moderator(&*store, "anna").await,
-        arrive(&*store, "bob").await,
-    );
+    let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
     let python = store.group("python", None).await.unwrap().unwrap().id;
-    post(&*store, &bob, python, "one").await;
+    post(&store, &bob, python, "one").await;
     let removes = ModeratorAction::RemoveGroup { room: python };
-    let went = moderate(&*store, &anna, removes.clone()).await;
+    let went = moderate(&store, &anna, removes.clone()).await;
     assert_eq!(went, was_done("removed #python", None));
-    let went = moderate(&*store, &anna, removes).await;
+    let went = moderate(&store, &anna, removes).await;
     assert_eq!(went, Moderated::Nothing);
     for who in [&anna, &bob] {
         for target in [
@@ -3341,9 +3314,9 @@ async fn a_removed_group_is_gone_and_its_name_is_free(backend: &impl Backend) {
             Target::Group("python".to_owned()),
             Target::Group(format!("~{}", python.0)),
         ] {
-            assert_eq!(enter(&*store, who, target).await, Entered::NoSuchRoom);
+            assert_eq!(enter(&store, who, target).await, Entered::NoSuchRoom);
         }
-        let posted = try_to_post(&*store, who, python, "two", None).await;
+        let posted = try_to_post(&store, who, python, "two", None).await;
         assert_eq!(posted, Posted::NoSuchRoom);
         let groups = store.groups(Some(who.user.id), 50).await.unwrap();
         assert!(groups.iter().all(|group| group.id != python));
@@ -3352,16 +3325,13 @@ async fn a_removed_group_is_gone_and_its_name_is_free(backend: &impl Backend) {
     assert!(busiest.iter().all(|busy| busy.group.id != python));
     assert!(store.find_groups("~", 9).await.unwrap().is_empty());
     assert_eq!(store.group_record(python).await.unwrap(), None);
-    assert_ne!(make_group(&*store, &bob, "Python").await, python);
+    assert_ne!(make_group(&store, &bob, "Python").await, python);
 }
 
 async fn a_renamed_group_is_found_by_its_new_name(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (
-        moderator(&*store, "anna").await,
-        arrive(&*store, "bob").await,
-    );
-    let room = make_group(&*store, &bob, "apes").await;
+    let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
+    let room = make_group(&store, &bob, "apes").await;
     let renames = |name: &str| ModeratorAction::RenameGroup {
         room,
         name: GroupName::new(name).unwrap(),
@@ -3372,7 +3342,7 @@ async fn a_renamed_group_is_found_by_its_new_name(backend: &impl Backend) {
         ("Apes", was_done("renamed #apes to #Apes", None)),
         ("Monkeys", was_done("renamed #Apes to #Monkeys", None)),
     ] {
-        assert_eq!(moderate(&*store, &anna, renames(name)).await, expected);
+        assert_eq!(moderate(&store, &anna, renames(name)).await, expected);
     }
     assert_eq!(store.group("apes", None).await.unwrap(), None);
     let found = store.group("monkeys", None).await.unwrap().unwrap();
@@ -3383,41 +3353,38 @@ async fn a_renamed_group_is_found_by_its_new_name(backend: &impl Backend) {
 async fn a_moderator_deletes_and_restores_what_others_said_in_groups(backend: &impl Backend) {
     let store = backend.open().await;
     let mut changes = store.join(NODE).await.unwrap();
-    let (anna, bob) = (
-        moderator(&*store, "anna").await,
-        arrive(&*store, "bob").await,
-    );
+    let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
     // On record they are by a name that stays theirs.
-    rename(&*store, &bob, "Bobby").await;
-    let (hi, room) = (hi(&*store).await, private(&*store, &bob, &anna).await);
-    let one = post(&*store, &bob, hi, "one").await;
+    rename(&store, &bob, "Bobby").await;
+    let (hi, room) = (hi(&store).await, private(&store, &bob, &anna).await);
+    let one = post(&store, &bob, hi, "one").await;
     assert_eq!(one.author.name, "Bobby");
-    let own = post(&*store, &bob, hi, "two").await;
-    let between = post(&*store, &bob, room, "between us").await;
-    let edited = amend(&*store, &anna, hi, one.id, Some("better")).await;
+    let own = post(&store, &bob, hi, "two").await;
+    let between = post(&store, &bob, room, "between us").await;
+    let edited = amend(&store, &anna, hi, one.id, Some("better")).await;
     assert_eq!(edited, Amended::NotYours);
-    let deleted = amend(&*store, &anna, room, between.id, None).await;
+    let deleted = amend(&store, &anna, room, between.id, None).await;
     assert_eq!(
         deleted,
         Amended::NotYours,
         "in a private room nobody is one"
     );
 
-    let Amended::Done(gone) = amend(&*store, &anna, hi, one.id, None).await else {
+    let Amended::Done(gone) = amend(&store, &anna, hi, one.id, None).await else {
         panic!("a moderator deletes");
     };
     assert!(gone.deleted && gone.by_moderator && gone.text.is_empty());
-    amend(&*store, &bob, hi, own.id, None).await;
+    amend(&store, &bob, hi, own.id, None).await;
     let restores = |room, message: &Message| ModeratorAction::RestoreMessage {
         room,
         message: message.id,
     };
-    let went = moderate(&*store, &anna, restores(hi, &own)).await;
+    let went = moderate(&store, &anna, restores(hi, &own)).await;
     assert_eq!(went, Moderated::Already, "the author's to delete");
     for deed in [restores(room, &between), restores(room, &one)] {
-        assert_eq!(moderate(&*store, &anna, deed).await, Moderated::Nothing);
+        assert_eq!(moderate(&store, &anna, deed).await, Moderated::Nothing);
     }
-    let went = moderate(&*store, &anna, restores(hi, &one)).await;
+    let went = moderate(&store, &anna, restores(hi, &one)).await;
     let words = format!("restored message {} of bob in #hi", one.id);
     assert_eq!(went, was_done(&words, None));
     let page = store.newest(hi).await.unwrap();
@@ -3434,7 +3401,7 @@ async fn a_moderator_deletes_and_restores_what_others_said_in_groups(backend: &i
     }
     assert_eq!(told[5].message, expected);
     assert_eq!(
-        deeds(&*store).await[..2],
+        deeds(&store).await[..2],
         [
             format!("anna {words}"),
             format!("anna deleted message {} of bob in #hi", one.id)
@@ -3444,9 +3411,9 @@ async fn a_moderator_deletes_and_restores_what_others_said_in_groups(backend: &i
 
 async fn messages_are_looked_through_by_author_words_and_time(backend: &impl Backend) {
     let store = backend.open().await;
-    let (anna, bob) = (arrive(&*store, "anna").await, arrive(&*store, "bob").await);
-    let (hi, room) = (hi(&*store).await, private(&*store, &bob, &anna).await);
-    post(&*store, &anna, room, "pizza between us").await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let (hi, room) = (hi(&store).await, private(&store, &bob, &anna).await);
+    post(&store, &anna, room, "pizza between us").await;
     let mut all = Vec::new();
     for (who, text) in [
         (&anna, "Pizza on Thursday"),
@@ -3455,9 +3422,9 @@ async fn messages_are_looked_through_by_author_words_and_time(backend: &impl Bac
         (&anna, "gone"),
     ] {
         later_than_now().await;
-        all.push(post(&*store, who, hi, text).await);
+        all.push(post(&store, who, hi, text).await);
     }
-    amend(&*store, &anna, hi, all[3].id, None).await;
+    amend(&store, &anna, hi, all[3].id, None).await;
     let search = Search {
         room: hi,
         author: None,
@@ -3510,7 +3477,7 @@ async fn messages_are_looked_through_by_author_words_and_time(backend: &impl Bac
     assert_eq!(found(private).await, [""; 0], "what is private stays so");
 
     // Page by page, to the beginning.
-    post_many(&*store, &bob, hi, PAGE_MESSAGES).await;
+    post_many(&store, &bob, hi, PAGE_MESSAGES).await;
     let first = store.message_records(search.clone()).await.unwrap();
     assert_eq!(first.messages.len(), PAGE_MESSAGES);
     let next = Search {
@@ -3523,13 +3490,13 @@ async fn messages_are_looked_through_by_author_words_and_time(backend: &impl Bac
 
 async fn groups_and_people_are_looked_through_page_by_page(backend: &impl Backend) {
     let store = backend.open().await;
-    let anna = moderator(&*store, "anna").await;
+    let anna = moderator(&store, "anna").await;
     for name in ["apes", "bees", "cats"] {
-        make_group(&*store, &anna, name).await;
+        make_group(&store, &anna, name).await;
     }
     let room = store.group("cats", None).await.unwrap().unwrap().id;
     moderate(
-        &*store,
+        &store,
         &anna,
         ModeratorAction::RestrictGroup { room, on: true },
     )
@@ -3551,7 +3518,7 @@ async fn groups_and_people_are_looked_through_page_by_page(backend: &impl Backen
 
     store.add_users(vec![new_user("unseen")]).await.unwrap();
     for name in ["adam", "bob", "zoe"] {
-        let (Arrived::As { .. }, _) = try_to_arrive(&*store, Some(name)).await else {
+        let (Arrived::As { .. }, _) = try_to_arrive(&store, Some(name)).await else {
             panic!("{name}");
         };
     }
