@@ -1,6 +1,6 @@
 //! Where everything is kept: one type with a method for each act, each act one transaction.
 //!
-//! An act stands once, in the file of its topic: its method, its answer, and the function over [`Tx`](tx::Tx)
+//! An act stands once, in the file of its topic: its method, its answer, and the function over `Tx`
 //! that does it with one SQL text for both databases. The drivers know connections, commits and
 //! locks, and no act. What a person may run into (no such room, a key already known) is a value; a
 //! [`StoreError`] is a failure of ours. Nothing here knows HTML, sockets or who listens.

@@ -241,7 +241,7 @@ async fn nobody_else_gets_to_the_page_its_socket_or_its_deeds() {
     let sent = server.post("/admin/link/", &fields, &headers).await;
     assert_eq!(sent.status, 403);
     assert_eq!(server.count("users where moderator_at is not null"), 1);
-    assert_eq!(server.count("deeds"), 1);
+    assert_eq!(server.count("audit_log"), 1);
 }
 
 #[tokio::test]
@@ -320,7 +320,7 @@ async fn doing_again_what_is_done_disturbs_nobody() {
     )
     .await;
     bob.hears_all().await;
-    assert_eq!(server.count("deeds"), 2);
+    assert_eq!(server.count("audit_log"), 2);
 }
 
 #[tokio::test]
