@@ -956,7 +956,7 @@ mod tests {
     async fn says_hello(tx: &Tx<'_>, name: &str) -> Sql<()> {
         let author = user_of(tx, made(tx, name).await?).await?;
         let hi: i64 = tx
-            .value("select id from rooms where name = 'hi'", &[])
+            .value("select id from rooms where name = 'hi' -- in tests", &[])
             .await?;
         let client = ClientRef {
             client: crate::model::ClientId(0),
@@ -969,7 +969,9 @@ mod tests {
     }
 
     fn users(db: &Connection) -> Vec<String> {
-        let mut query = db.prepare("select name from users order by id").unwrap();
+        let mut query = db
+            .prepare("select name from users order by id -- in tests")
+            .unwrap();
         let names = query.query_map([], |row| row.get(0)).unwrap();
         names.map(std::result::Result::unwrap).collect()
     }
@@ -996,9 +998,11 @@ mod tests {
         assert_eq!(told, [true, false, true, true]);
         assert_eq!(users(&db), ["anna", "author", "bob"]);
         let version: u64 = db
-            .query_one("select version from rooms where name = 'hi'", [], |row| {
-                row.get(0)
-            })
+            .query_one(
+                "select version from rooms where name = 'hi' -- in tests",
+                [],
+                |row| row.get(0),
+            )
             .unwrap();
         assert_eq!((version, changes), (1, 1));
     }
