@@ -12,10 +12,10 @@ use crate::model::{
     Room, RoomId, TokenHash, UserId,
 };
 use crate::moderation::{
-    AuditEntry, FoundMessages, GroupRecord, MessageRecord, Moderated, Moderation, ModeratorAction,
-    PersonRecord, Search, Standing,
+    AuditEntry, FoundMessages, GroupRecord, MessageRecord, Moderated, Moderation, PersonRecord,
+    Search, Standing,
 };
-use crate::protocol::{FIRST_GROUP, PAGE_MESSAGES};
+use crate::protocol::{FIRST_GROUP, ModeratorAction, PAGE_MESSAGES};
 
 /// How many messages one search looks at, and how many of them are fetched at one time.
 const LOOKED_AT: usize = 20_000;
