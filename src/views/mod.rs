@@ -1,0 +1,1029 @@
+//! The fragments: one typed function per fragment, each giving a [`Push`], and the page.
+//!
+//! Nothing here knows sockets, the store, or when a fragment is shown.
+
+mod assets;
+mod moderation;
+
+use std::sync::Arc;
+
+use linkify::{LinkFinder, LinkKind};
+use minijinja::value::Serde;
+use minijinja::{Environment, UndefinedBehavior, Value, context};
+use parking_lot::RwLock;
+use rust_embed::RustEmbed;
+use serde::Serialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::model::{
+    Busy, Emoji, Message, MessageId, Millis, Page, Person, Reaction, ResumeToken, Room, RoomId,
+    RoomKind, Target, User, UserId, Version,
+};
+use crate::protocol::{self, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap};
+
+pub use assets::Static;
+
+#[derive(RustEmbed)]
+#[folder = "templates/"]
+struct Templates;
+
+#[derive(RustEmbed)]
+#[folder = "components/"]
+struct Components;
+
+/// A fragment or page could not be drawn.
+#[derive(Debug, thiserror::Error)]
+#[error("a template failed")]
+pub struct ViewError(#[from] minijinja::Error);
+
+/// What a drawing comes to.
+pub type Result<T> = std::result::Result<T, ViewError>;
+
+/// What a notice is about, which decides how it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tone {
+    /// Something was not done, for a reason.
+    Refusal,
+    /// Something was not done yet: it is to be tried again in a moment.
+    Wait,
+    /// A failure of ours.
+    Trouble,
+    /// What was asked for has been done.
+    Done,
+}
+
+/// What the page is drawn from.
+pub struct ChatPage<'a> {
+    /// Host and port as the browser sees them.
+    pub host: &'a str,
+    /// `http` or `https`, as the browser sees it.
+    pub scheme: &'a str,
+    /// The default groups.
+    pub groups: &'a [Room],
+    /// The group on show and its newest page; a private room is drawn empty.
+    pub room: Option<(&'a Room, &'a Page)>,
+    /// The most that the message box takes, in UTF-16 code units.
+    pub most: usize,
+    /// The busiest groups, where the page is the lobby.
+    pub lobby: Option<&'a [Busy]>,
+    /// What is said at once.
+    pub notice: Option<&'a Refusal>,
+}
+
+/// What somebody fills in to keep their name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A password, for a guest.
+    Keep,
+    /// A name and its password.
+    SignIn,
+    /// The password and another one.
+    Password,
+}
+
+/// What the page of a form is drawn from.
+#[derive(Clone, Copy)]
+pub struct AccountPage<'a> {
+    /// Which form.
+    pub form: Form,
+    /// The user name it is filled in for.
+    pub user: Option<&'a str>,
+    /// By which a guest is known.
+    pub resume: Option<&'a str>,
+    /// Where it leads back to.
+    pub at: &'a str,
+    /// What was wrong with it.
+    pub reason: Option<&'a str>,
+}
+
+/// The templates, all parsed when the program starts.
+pub struct Views {
+    environment: RwLock<Arc<Environment<'static>>>,
+}
+
+impl Views {
+    /// Reads all templates; a broken one is an error here rather than in front of a person.
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            environment: RwLock::new(Arc::new(environment()?)),
+        })
+    }
+
+    /// Reads all templates again, which shows a change without a rebuild where they are on disk.
+    /// The former ones stay if one is broken.
+    pub fn reload(&self) -> Result<()> {
+        let environment = Arc::new(environment()?);
+        *self.environment.write() = environment;
+        Ok(())
+    }
+
+    fn draw(&self, name: &str, context: Value) -> Result<String> {
+        let environment = Arc::clone(&self.environment.read());
+        Ok(environment.get_template(name)?.render(context)?)
+    }
+
+    /// A fragment that fills the place it is named after: `#group-name` is `_group_name.html`.
+    fn fragment(&self, place: Selector, context: Value) -> Result<Push> {
+        let name = place.as_str().trim_start_matches('#').replace('-', "_");
+        let html = self.draw(&format!("_{name}.html"), context)?;
+        Ok(Push::inner(place, html))
+    }
+
+    /// The whole page.
+    pub fn chat_page(&self, page: &ChatPage<'_>) -> Result<String> {
+        let room = match page.room {
+            Some((room, _)) => Some(room_context(room)),
+            None => page.lobby.map(|_| lobby_context()),
+        };
+        let title = match page.room {
+            Some((room, _)) => format!("{} · Overwire", title(room)),
+            None if page.lobby.is_some() => format!("{LOBBY_TITLE} · Overwire"),
+            None => "Overwire".to_owned(),
+        };
+        let lobby = page.lobby.map(busy_context);
+        let list = match page.room {
+            Some((_, messages)) => self.list_context(messages),
+            None => context! {
+                room => "", version => "", reads => false, older => false,
+                messages => Vec::<Value>::new(),
+            },
+        };
+        let nonce = 0;
+        let notice = page
+            .notice
+            .map(|refusal| notice_context(refusal, Tone::Refusal));
+        self.draw(
+            "chat.html",
+            context! {
+                title, room, lobby, notice, nonce, quick => QUICK,
+                user => None::<Value>, resume => None::<&str>, at => None::<&str>,
+                most => page.most,
+                page => list,
+                host => page.host,
+                scheme => page.scheme,
+                socket => SOCKET_PATH,
+                groups => page.groups.iter().map(room_context).collect::<Vec<_>>(),
+            },
+        )
+    }
+
+    /// Who I am, and by which token I am known again.
+    pub fn logged_user(&self, user: &User, resume: Option<&ResumeToken>) -> Result<Push> {
+        let context = context! {
+            user => user_context(user), resume => resume.map(ToString::to_string),
+        };
+        self.fragment(Selector::LOGGED_USER, context)
+    }
+
+    /// What I am called, and the way to another name.
+    pub fn name_form(&self, user: &User) -> Result<Push> {
+        let context = context! { user => user_context(user) };
+        self.fragment(Selector::NAME_FORM, context)
+    }
+
+    /// The way to sign out and, for a moderator, to their page; for a guest, who is known by that
+    /// token, to keep their name or sign in.
+    pub fn account(
+        &self,
+        user: &User,
+        guest: Option<&ResumeToken>,
+        moderator: bool,
+    ) -> Result<Push> {
+        let context = context! {
+            user => user_context(user), resume => guest.map(ToString::to_string), at => None::<&str>,
+            moderator,
+        };
+        self.fragment(Selector::ACCOUNT, context)
+    }
+
+    /// A page with one of the forms of [`Self::account`], to be filled in again.
+    pub fn account_page(&self, page: &AccountPage<'_>) -> Result<String> {
+        let (form, title) = match page.form {
+            Form::Keep => ("_keep_form.html", "Keep this name"),
+            Form::SignIn => ("_sign_in_form.html", "Sign in"),
+            Form::Password => ("_password_form.html", "Change my password"),
+        };
+        let user = page.user.map(|name| context! { name });
+        self.draw(
+            "account.html",
+            context! {
+                form, title, user,
+                at => page.at, resume => page.resume, reason => page.reason,
+            },
+        )
+    }
+
+    /// The room I am in.
+    pub fn group_name(&self, room: &Room) -> Result<Push> {
+        let context = context! { room => room_context(room) };
+        self.fragment(Selector::GROUP_NAME, context)
+    }
+
+    /// The newest page of a room, the list itself.
+    pub fn messages_list(&self, page: &Page) -> Result<Push> {
+        let context = context! { page => self.list_context(page) };
+        let push = self.fragment(Selector::MESSAGES_LIST, context)?;
+        Ok(push.swapped(Swap::Outer).at(page.version))
+    }
+
+    /// The newest page of a room for a tab that only knows inner HTML, and no older pages.
+    #[must_use]
+    pub fn messages(&self, page: &Page) -> Push {
+        let (messages, _) = self.page_messages(page);
+        Push::inner(Selector::MESSAGES_LIST, messages.join("\n"))
+    }
+
+    /// An older page: the former way to it goes, and the page with the next comes in its place.
+    pub fn older_messages(&self, page: &Page) -> Result<[Push; 2]> {
+        let html = self.draw(
+            "_messages.html",
+            context! { page => self.list_context(page) },
+        )?;
+        let way = Push::inner(Selector::MESSAGES_OLDER, String::new()).swapped(Swap::Remove);
+        Ok([
+            way,
+            Push::inner(Selector::MESSAGES_LIST, html).swapped(Swap::Prepend),
+        ])
+    }
+
+    fn list_context(&self, page: &Page) -> Value {
+        let (messages, older) = self.page_messages(page);
+        context! {
+            room => page.version.room.to_string(),
+            version => page.version.to_string(),
+            reads => page.private,
+            messages => messages.into_iter().map(Value::from_safe_string).collect::<Vec<_>>(),
+            older,
+        }
+    }
+
+    /// The newest messages of the page that fit [`PAGE_BYTES`], and whether there are older ones.
+    fn page_messages(&self, page: &Page) -> (Vec<String>, bool) {
+        let mut room = PAGE_BYTES;
+        let mut messages: Vec<String> = Vec::new();
+        for message in page.messages.iter().rev() {
+            let html = self.message(message);
+            if html.len() > room && !messages.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(html.len());
+            messages.push(html);
+        }
+        let older = page.older || messages.len() < page.messages.len();
+        messages.reverse();
+        (messages, older)
+    }
+
+    /// One message. One that cannot be drawn becomes a placeholder, so that the list survives.
+    fn message(&self, message: &Message) -> String {
+        let name = match message.deleted {
+            true => "_message_deleted.html",
+            false => "_message.html",
+        };
+        self.draw(name, message_context(message))
+            .unwrap_or_else(|error| {
+                tracing::error!(
+                    message.id = message.id.0,
+                    ?error,
+                    "a message cannot be shown"
+                );
+                let context = context! { message => context! { id => message.id.0 } };
+                self.draw("_message_broken.html", context)
+                    .unwrap_or_default()
+            })
+    }
+
+    /// A message made after what the tab has: it goes to the end.
+    #[must_use]
+    pub fn new_message(&self, message: &Message) -> Push {
+        Push::inner(Selector::MESSAGES_LIST, self.message(message)).swapped(Swap::Append)
+    }
+
+    /// A message in its present state: it takes its own place, if the tab shows it.
+    #[must_use]
+    pub fn changed_message(&self, message: &Message) -> Push {
+        Push::inner(Selector::message(message.id), self.message(message)).swapped(Swap::Outer)
+    }
+
+    /// The step of a room to `version`, which made the message or changed it.
+    #[must_use]
+    pub fn change(&self, message: &Message, version: Version) -> Vec<Push> {
+        let mut pushes = self.as_it_is(message, message.made == version.number);
+        let last = pushes.pop().map(|push| push.at(version));
+        pushes.extend(last);
+        pushes
+    }
+
+    /// A message at the end or in its place. Of one that is deleted, what it said does not stay on show
+    /// with whoever has it open.
+    fn as_it_is(&self, message: &Message, is_new: bool) -> Vec<Push> {
+        let form = Selector::open_message(message.id);
+        let closes = Push::inner(form, String::new()).swapped(Swap::Remove);
+        let shows = match is_new {
+            true => self.new_message(message),
+            false => self.changed_message(message),
+        };
+        let closes = message.deleted.then_some(closes);
+        closes.into_iter().chain([shows]).collect()
+    }
+
+    /// What leads a tab from `after` to `version`: new messages go to the end, older ones are
+    /// swapped in place, and the last push bears the version. `None` where that is more than a
+    /// page and the newest page has to do.
+    #[must_use]
+    pub fn changes(
+        &self,
+        after: Version,
+        version: Version,
+        messages: &[Message],
+    ) -> Option<Vec<Push>> {
+        let mut pushes: Vec<Push> = messages
+            .iter()
+            .flat_map(|message| self.as_it_is(message, message.made > after.number))
+            .collect();
+        if pushes.iter().map(|push| push.html.len()).sum::<usize>() > PAGE_BYTES && pushes.len() > 1
+        {
+            return None;
+        }
+        let last = pushes.pop()?.at(version);
+        pushes.push(last);
+        Some(pushes)
+    }
+
+    /// A message, who reacted to it, and the ways to react and, where one may, to delete it; where it
+    /// is one's own, `most` is how much the box takes in which it is changed, in UTF-16 code units.
+    pub fn message_form(
+        &self,
+        message: &Message,
+        reactors: &[(Emoji, String)],
+        most: Option<usize>,
+        may_delete: bool,
+    ) -> Result<Push> {
+        let (id, room) = (message.id.0, message.room.to_string());
+        let payload = json!({ "message": id, "room": room }).to_string();
+        let react = |emoji| {
+            json!({
+                "message": id, "room": room, "emoji": emoji, "on": true, "form": true,
+            })
+            .to_string()
+        };
+        let quick: Vec<_> = QUICK
+            .into_iter()
+            .map(|emoji| context! { emoji, payload => react(emoji) })
+            .collect();
+        let reactions: Vec<_> = message
+            .reactions
+            .iter()
+            .map(|reaction| {
+                let names = reactors
+                    .iter()
+                    .filter(|(emoji, _)| *emoji == reaction.emoji);
+                let names: Vec<_> = names.map(|(_, name)| Value::from(name.as_str())).collect();
+                let more = reaction.count.saturating_sub(names.len() as u64);
+                context! { emoji => reaction.emoji.as_str(), names, more }
+            })
+            .collect();
+        let context = context! {
+            id, text => &message.text, name => &message.author.name, most, quick, reactions,
+            payload, may_delete, react => react(""),
+        };
+        self.fragment(Selector::MESSAGE_FORM, context)
+    }
+
+    /// Which reactions of those on show are mine.
+    pub fn my_reactions(&self, mine: &[(MessageId, Emoji)]) -> Result<Push> {
+        let reactions: Vec<_> = mine
+            .iter()
+            .map(|(id, emoji)| context! { id => id.0, code => emoji.code() })
+            .collect();
+        self.fragment(Selector::MY_REACTIONS, context! { reactions })
+    }
+
+    /// Whether a reaction is mine from now on.
+    pub fn my_reaction(&self, id: MessageId, emoji: Emoji, on: bool) -> Result<Push> {
+        Ok(match on {
+            true => self.my_reactions(&[(id, emoji)])?.swapped(Swap::Append),
+            false => {
+                Push::inner(Selector::my_reaction(id, emoji), String::new()).swapped(Swap::Remove)
+            }
+        })
+    }
+
+    /// The people whose names begin as one that is being written.
+    pub fn completions(&self, people: &[Person]) -> Result<Push> {
+        self.fragment(
+            Selector::COMPLETIONS,
+            context! { people => people_context(people) },
+        )
+    }
+
+    /// The message has been dealt with.
+    #[must_use]
+    pub fn no_message_form(&self) -> Push {
+        Push::inner(Selector::MESSAGE_FORM, String::new())
+    }
+
+    /// What was sent under that key has been dealt with. It goes to the place of a message that
+    /// there never is.
+    pub fn settled(&self, key: Uuid) -> Result<Push> {
+        let html = self.draw("_settled.html", context! { key => key.to_string() })?;
+        Ok(Push::inner(Selector::message(MessageId(0)), html).swapped(Swap::Outer))
+    }
+
+    /// Words for one person, with the key of what was refused.
+    pub fn notice(&self, refusal: &Refusal, tone: Tone) -> Result<Push> {
+        let context = context! { notice => notice_context(refusal, tone) };
+        self.fragment(Selector::NOTICE, context)
+    }
+
+    /// The answer to `Ping`.
+    pub fn connection(&self) -> Result<Push> {
+        let context = context! { state => "online" };
+        self.fragment(Selector::CONNECTION, context)
+    }
+
+    /// The default groups and those of one person.
+    pub fn groups_list(&self, groups: &[Room]) -> Result<Push> {
+        let groups: Vec<_> = groups.iter().map(room_context).collect();
+        self.fragment(Selector::GROUPS_LIST, context! { groups })
+    }
+
+    /// The heading of whoever is in no room.
+    pub fn lobby_name(&self) -> Result<Push> {
+        let context = context! { room => lobby_context() };
+        self.fragment(Selector::GROUP_NAME, context)
+    }
+
+    /// The busiest groups, in the lobby.
+    pub fn lobby_rooms(&self, groups: &[Busy]) -> Result<Push> {
+        let context = context! { groups => busy_context(groups) };
+        self.fragment(Selector::LOBBY_ROOMS, context)
+    }
+
+    /// The groups that a search found, and whether there are `more`.
+    pub fn lobby_found(&self, query: &str, groups: &[Busy], more: bool) -> Result<Push> {
+        let context = context! { query, groups => busy_context(groups), more };
+        self.fragment(Selector::LOBBY_FOUND, context)
+    }
+
+    /// The lobby is left behind.
+    #[must_use]
+    pub fn no_lobby(&self) -> Push {
+        Push::inner(Selector::LOBBY, String::new())
+    }
+
+    /// Nothing to be said any more.
+    #[must_use]
+    pub fn no_notice(&self) -> Push {
+        Push::inner(Selector::NOTICE, String::new())
+    }
+
+    /// The way to a group of one's own, as if untouched: the field bears another id than the one
+    /// it replaces, so that what was typed does not stay in it.
+    pub fn new_group(&self) -> Result<Push> {
+        self.fragment(Selector::NEW_GROUP, context! { nonce => Millis::now().0 })
+    }
+
+    /// The people who concern one person.
+    pub fn users_mine(&self, people: &[Person]) -> Result<Push> {
+        let context = context! { people => people_context(people) };
+        self.fragment(Selector::USERS_MINE, context)
+    }
+
+    /// The people who are here, as far as they are listed, and how many are `here` if that is more.
+    pub fn users_online(&self, people: &[Person], here: Option<usize>) -> Result<Push> {
+        let alone = people.len() < 2;
+        let context = context! { people => people_context(people), alone, here };
+        self.fragment(Selector::USERS_ONLINE, context)
+    }
+
+    /// How many people are in a room, and those of them who have been there longest.
+    pub fn room_people(&self, room: RoomId, people: &[Person], count: u64) -> Result<[Push; 2]> {
+        let room = room.to_string();
+        let people = people_context(people);
+        Ok([
+            self.fragment(Selector::ROOM_COUNT, context! { room => &room, count })?,
+            self.fragment(Selector::ROOM_PEOPLE, context! { room, people })?,
+        ])
+    }
+
+    /// What those are told who enter a room.
+    pub fn room_welcome(&self, words: Option<&str>) -> Result<Push> {
+        self.fragment(Selector::ROOM_WELCOME, context! { words })
+    }
+
+    /// Who came to a room and who went, each in words.
+    pub fn room_moves(&self, came: &str, went: &str) -> Result<Push> {
+        let context = context! { came, went };
+        self.fragment(Selector::ROOM_MOVES, context)
+    }
+
+    /// Who is typing in a room.
+    pub fn room_typing(&self, typists: &[&User]) -> Result<Push> {
+        let words = match typists {
+            [] => String::new(),
+            [one] => format!("{} is typing", one.called()),
+            [one, other] => format!("{} and {} are typing", one.called(), other.called()),
+            _ => "several people are typing".to_owned(),
+        };
+        self.fragment(Selector::ROOM_TYPING, context! { words })
+    }
+
+    /// The people that a search found, and whether there are `more`.
+    pub fn users_found(&self, query: &str, people: &[Person], more: bool) -> Result<Push> {
+        let context = context! { query, people => people_context(people), more };
+        self.fragment(Selector::USERS_FOUND, context)
+    }
+}
+
+fn environment() -> Result<Environment<'static>> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.add_function("asset", |path: &str| {
+        // Made of our own file names and hexadecimal digits, it needs no escaping.
+        let address = Static::address(path).map(Value::from_safe_string);
+        address.ok_or_else(|| {
+            let words = format!("there is no static file {path}");
+            minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, words)
+        })
+    });
+    let templates = Templates::iter().map(|name| (Templates::get(&name), name));
+    let components = Components::iter().map(|name| (Components::get(&name), name));
+    for (file, name) in templates.chain(components) {
+        let text = file.map(|file| String::from_utf8_lossy(&file.data).into_owned());
+        environment.add_template_owned(name.into_owned(), text.unwrap_or_default())?;
+    }
+    Ok(environment)
+}
+
+/// How a room is called: `#python`, or the other person's name, with the user name where it is
+/// another.
+#[must_use]
+pub fn title(room: &Room) -> String {
+    match &room.kind {
+        RoomKind::Group(name) => format!("#{name}"),
+        RoomKind::Private { with } => match &with.display_name {
+            Some(name) => format!("{name} ({})", with.name),
+            None => with.name.clone(),
+        },
+    }
+}
+
+fn room_context(room: &Room) -> Value {
+    let (kind, name, target, user) = match &room.kind {
+        RoomKind::Group(name) => ("group", name, Target::Group(name.clone()), None),
+        RoomKind::Private { with } => {
+            let target = Target::Private(with.name.clone());
+            ("private", &with.name, target, Some(user_context(with)))
+        }
+    };
+    context! {
+        id => room.id.to_string(), kind, name, user, title => title(room),
+        address => protocol::address(&target),
+    }
+}
+
+/// The emojis that are one click away.
+const QUICK: [&str; 5] = ["👍", "❤️", "😂", "🎉", "👀"];
+
+/// How the lobby is called.
+const LOBBY_TITLE: &str = "Lobby";
+
+fn lobby_context() -> Value {
+    context! { id => "", kind => "lobby", title => LOBBY_TITLE, address => LOBBY_PATH, user => None::<Value> }
+}
+
+fn busy_context(groups: &[Busy]) -> Vec<Value> {
+    let busy = |busy: &Busy| context! { people => busy.people, ..room_context(&busy.group) };
+    groups.iter().map(busy).collect()
+}
+
+/// One of the twelve colours of a user's face.
+fn hue(user: UserId) -> i64 {
+    user.0.rem_euclid(12)
+}
+
+fn initial(name: &str) -> String {
+    name.chars()
+        .next()
+        .map(|first| first.to_uppercase().to_string())
+        .unwrap_or_default()
+}
+
+fn user_context(user: &User) -> Value {
+    context! {
+        name => &user.name, called => user.called(), hue => hue(user.id),
+        initial => initial(user.called()),
+    }
+}
+
+fn people_context(people: &[Person]) -> Vec<Value> {
+    let person = |person: &Person| {
+        context! {
+            address => protocol::address(&Target::Private(person.user.name.clone())),
+            unread => person.unread,
+            online => person.online,
+            ..user_context(&person.user)
+        }
+    };
+    people.iter().map(person).collect()
+}
+
+fn message_context(message: &Message) -> Value {
+    let time_utc = message.created_at.to_rfc3339();
+    context! {
+        message => context! {
+            id => message.id.0,
+            user => &message.author.user_name,
+            name => &message.author.name,
+            initial => initial(&message.author.name),
+            hue => hue(message.author.id),
+            key => message.key.map(|key| key.to_string()),
+            // Hours and minutes, for readers whose browser does not turn them into local time.
+            time => &time_utc[11..16],
+            time_utc => &time_utc,
+            text => text_parts(&message.text),
+            edited => message.edited,
+            by_moderator => message.by_moderator,
+            reactions => message.reactions.iter().map(reaction_context).collect::<Vec<_>>(),
+        }
+    }
+}
+
+fn reaction_context(reaction: &Reaction) -> Value {
+    let more = reaction.count.saturating_sub(reaction.names.len() as u64);
+    context! {
+        emoji => reaction.emoji.as_str(), code => reaction.emoji.code(), count => reaction.count,
+        names => &reaction.names, more,
+    }
+}
+
+/// A text cut into what is the address of a web page and what is not.
+fn text_parts(text: &str) -> Vec<Value> {
+    let mut finder = LinkFinder::new();
+    finder.kinds(&[LinkKind::Url]);
+    finder
+        .spans(text)
+        .map(|span| {
+            let text = span.as_str();
+            let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+            let web = ["http", "https"]
+                .iter()
+                .any(|known| scheme.eq_ignore_ascii_case(known));
+            context! { text, link => span.kind().is_some() && web }
+        })
+        .collect()
+}
+
+fn notice_context(refusal: &Refusal, tone: Tone) -> Value {
+    let Refusal { text, offer, key } = refusal;
+    let payload = offer
+        .as_ref()
+        .map(|group| json!({ "groupName": group }).to_string());
+    context! { text, offer, payload, tone => Serde(&tone), key => key.map(|key| key.to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use scraper::{Html, Selector as Css};
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::model::{Author, History, MessageId, RoomId};
+
+    const NASTY: &str = "</p><script>alert(1)</script>\" onload='x' {{ 7*7 }} &amp; \
+        https://a.example/'\" onload='x' <b> https://a.example/\" onload='x'";
+    const VERSION: Version = Version {
+        room: RoomId(5),
+        history: History(7),
+        number: 9,
+    };
+
+    fn user(name: &str) -> User {
+        User {
+            id: UserId(3),
+            name: name.to_owned(),
+            display_name: None,
+        }
+    }
+
+    fn message(id: i64, text: &str) -> Message {
+        Message {
+            id: MessageId(id),
+            room: VERSION.room,
+            author: Author {
+                id: UserId(3),
+                user_name: text.to_owned(),
+                name: text.to_owned(),
+            },
+            text: text.to_owned(),
+            key: Some(Uuid::nil()),
+            made: id.unsigned_abs(),
+            changed: id.unsigned_abs(),
+            created_at: Millis(1_795_246_200_000),
+            edited: false,
+            deleted: false,
+            worded: id.unsigned_abs(),
+            reactions: vec![Reaction {
+                emoji: Emoji::new("👍").unwrap(),
+                count: 12,
+                names: vec![text.to_owned(), "bob".to_owned()],
+            }],
+            by_moderator: false,
+        }
+    }
+
+    fn page(messages: Vec<Message>) -> Page {
+        Page {
+            version: VERSION,
+            private: false,
+            messages,
+            older: false,
+        }
+    }
+
+    fn group(name: &str) -> Room {
+        Room {
+            id: VERSION.room,
+            kind: RoomKind::Group(name.to_owned()),
+        }
+    }
+
+    fn private(name: &str) -> Room {
+        Room {
+            id: VERSION.room,
+            kind: RoomKind::Private { with: user(name) },
+        }
+    }
+
+    fn nasty_refusal() -> Refusal {
+        Refusal {
+            text: NASTY.to_owned(),
+            offer: Some(NASTY.to_owned()),
+            key: Some(Uuid::nil()),
+        }
+    }
+
+    fn nasty_form(views: &Views, form: Form) -> String {
+        let page = AccountPage {
+            form,
+            user: Some(NASTY),
+            resume: Some(NASTY),
+            at: NASTY,
+            reason: Some(NASTY),
+        };
+        views.account_page(&page).unwrap()
+    }
+
+    fn whole_page(name: &str) -> String {
+        let room = group(name);
+        let messages = page(vec![message(1, name)]);
+        let page = ChatPage {
+            host: "127.0.0.1:8000",
+            scheme: "http",
+            groups: &[
+                Room {
+                    id: RoomId(6),
+                    ..group("hi")
+                },
+                group(name),
+            ],
+            room: Some((&room, &messages)),
+            most: 10_000,
+            lobby: None,
+            notice: Some(&Refusal::new(name)),
+        };
+        Views::new().unwrap().chat_page(&page).unwrap()
+    }
+
+    #[test]
+    fn a_message_is_drawn() {
+        let push = Views::new().unwrap().new_message(&message(1, "brenda82"));
+        let html = "<article class=\"message\" id=\"message-1\" data-user=\"brenda82\" \
+            data-key=\"00000000-0000-0000-0000-000000000000\"><span class=\"face hue-3\" \
+            aria-hidden=\"true\">B</span><b class=\"message__name\">brenda82</b> \
+            <time datetime=\"2026-11-21T07:30:00Z\">07:30</time><button class=\"change\" \
+            data-action=\"Open message\" data-payload='{\"message\":1}' \
+            aria-label=\"React or change\">⋯</button><p class=\"message__text\">brenda82</p>\
+            <div class=\"reactions\"><button class=\"chip\" id=\"reaction-1-1f44d\" \
+            data-action=\"React\" data-payload='{\"emoji\":\"👍\"}' \
+            title=\"brenda82, bob and 10 more\">👍 12</button></div></article>";
+        assert_eq!(push.html, html);
+        assert_eq!(
+            (push.selector, push.swap),
+            (Selector::MESSAGES_LIST, Some(Swap::Append))
+        );
+    }
+
+    #[test]
+    fn addresses_of_web_pages_are_links_and_nothing_else_is() {
+        let views = Views::new().unwrap();
+        let links = |text: &str| {
+            let html = Html::parse_fragment(&views.new_message(&message(1, text)).html);
+            let links = Css::parse(".message__text a[rel][target=_blank]").unwrap();
+            let shown = Css::parse(".message__text").unwrap();
+            let shown = html
+                .select(&shown)
+                .next()
+                .map(|shown| shown.text().collect());
+            assert_eq!(shown, Some(text.to_owned()));
+            let links = html.select(&links).filter_map(|link| link.attr("href"));
+            links.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            links("see https://a.example/b?c=1&d=\"2\" (or HTTP://127.0.0.1:8000/chat/hi/)."),
+            [
+                "https://a.example/b?c=1&d=",
+                "HTTP://127.0.0.1:8000/chat/hi/"
+            ]
+        );
+        for text in [
+            "javascript://a.example/%0aalert(1)",
+            "ftp://a.example",
+            "a.example",
+            "a@b.c",
+            "://",
+        ] {
+            assert!(links(text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_people_typed_becomes_markup() {
+        let views = Views::new().unwrap();
+        let people = [Person {
+            user: user(NASTY),
+            unread: 1,
+            online: true,
+        }];
+        let nasty = page(vec![message(1, NASTY)]);
+        let nasty_reactors = [(Emoji::new("👍").unwrap(), NASTY.to_owned())];
+        let drawn = [
+            whole_page(NASTY),
+            views
+                .logged_user(&user(NASTY), Some(&ResumeToken::random()))
+                .unwrap()
+                .html,
+            views.account(&user(NASTY), None, true).unwrap().html,
+            views
+                .account(&user(NASTY), Some(&ResumeToken::random()), false)
+                .unwrap()
+                .html,
+            nasty_form(&views, Form::Keep),
+            nasty_form(&views, Form::SignIn),
+            nasty_form(&views, Form::Password),
+            views.group_name(&group(NASTY)).unwrap().html,
+            views.group_name(&private(NASTY)).unwrap().html,
+            views.messages_list(&nasty).unwrap().html,
+            views.messages(&nasty).html,
+            views.older_messages(&nasty).unwrap()[1].html.clone(),
+            views.changed_message(&message(1, NASTY)).html,
+            views
+                .message_form(&message(1, NASTY), &nasty_reactors, Some(9), true)
+                .unwrap()
+                .html,
+            views
+                .message_form(&message(1, NASTY), &nasty_reactors, None, true)
+                .unwrap()
+                .html,
+            views.completions(&people).unwrap().html,
+            views.notice(&nasty_refusal(), Tone::Refusal).unwrap().html,
+            views.users_mine(&people).unwrap().html,
+            views.users_online(&people, Some(7)).unwrap().html,
+            views.users_found(NASTY, &people, true).unwrap().html,
+            views.room_people(VERSION.room, &people, 7).unwrap()[1]
+                .html
+                .clone(),
+            views.room_moves(NASTY, "").unwrap().html,
+            views.room_typing(&[&user(NASTY)]).unwrap().html,
+            views.users_found(NASTY, &[], false).unwrap().html,
+        ];
+        for html in drawn {
+            assert!(!html.contains("alert(1)</script>"), "{html}");
+            assert!(!html.contains("\" onload='x'"), "{html}");
+            let inline = Css::parse("script:not([src]), [onload]").unwrap();
+            assert_eq!(
+                Html::parse_document(&html).select(&inline).count(),
+                0,
+                "{html}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_promised_place_stands_once_in_the_page() {
+        let html = Html::parse_document(&whole_page("python"));
+        let promised = [
+            "#logged-user",
+            "#group-name",
+            "#messages-list",
+            "#aside",
+            "#groups-list",
+            "#users-list",
+            "#notice",
+            "#connection",
+            "#main",
+            "form #message-text",
+            "form #send",
+            "#aside #groups-list",
+            "#aside #users-list",
+            "#messages-older",
+            "#users-mine",
+            "#users-online",
+            "#users-found",
+            "body[data-host='127.0.0.1:8000'][data-scheme='http']",
+            "#messages-list[data-room][data-version][role=log]",
+            "a.nav__link[data-group-name=python][data-group-public=true][href='/chat/python/']",
+            "#group-name [data-address='/chat/python/']",
+        ];
+        for css in promised {
+            let count = html.select(&Css::parse(css).unwrap()).count();
+            assert_eq!(count, 1, "{css}");
+        }
+        let mut ids: Vec<_> = html
+            .select(&Css::parse("[id]").unwrap())
+            .filter_map(|e| e.attr("id"))
+            .collect();
+        let all = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), all, "an id stands twice");
+    }
+
+    #[test]
+    fn a_page_keeps_to_its_size_from_the_newest_on() {
+        let views = Views::new().unwrap();
+        let shown = |messages: Vec<Message>| {
+            let html = views.messages_list(&page(messages)).unwrap().html;
+            let shown = html.matches("<article").count();
+            assert!(
+                html.len() < PAGE_BYTES + 2048 || shown == 1,
+                "{}",
+                html.len()
+            );
+            (
+                shown,
+                html.contains("data-more=\"true\""),
+                html.contains("id=\"message-50\""),
+            )
+        };
+        let many = |text: &str| (1..=50).map(|id| message(id, text)).collect();
+        assert_eq!(shown(many("short")), (50, false, true));
+        let long = "x".repeat(4000);
+        let (some, older, newest) = shown(
+            (1..=50)
+                .map(|id| Message {
+                    text: long.clone(),
+                    ..message(id, "anna")
+                })
+                .collect(),
+        );
+        assert!((10..50).contains(&some) && older && newest);
+        let huge = "x".repeat(2 * PAGE_BYTES);
+        let huge = |id| Message {
+            text: huge.clone(),
+            ..message(id, "anna")
+        };
+        assert_eq!(shown(vec![huge(49), huge(50)]), (1, true, true));
+    }
+
+    #[test]
+    fn a_catch_up_appends_the_new_and_swaps_the_old() {
+        let views = Views::new().unwrap();
+        let after = Version {
+            number: 3,
+            ..VERSION
+        };
+        let messages = [
+            Message {
+                changed: 9,
+                ..message(2, "old")
+            },
+            message(4, "new"),
+        ];
+        let pushes = views.changes(after, VERSION, &messages).unwrap();
+        let shape = |push: &Push| (push.selector.clone(), push.swap, push.version);
+        assert_eq!(
+            pushes.iter().map(shape).collect::<Vec<_>>(),
+            [
+                (Selector::message(MessageId(2)), Some(Swap::Outer), None),
+                (Selector::MESSAGES_LIST, Some(Swap::Append), Some(VERSION)),
+            ]
+        );
+        let long = "x".repeat(4000);
+        let many: Vec<_> = (4..30)
+            .map(|id| Message {
+                text: long.clone(),
+                ..message(id, "anna")
+            })
+            .collect();
+        assert_eq!(
+            views.changes(after, VERSION, &many),
+            None,
+            "more than a page"
+        );
+    }
+}
