@@ -103,7 +103,10 @@ pub fn notice(dialect: Dialect, words: &str, done: bool) -> Option<Frame> {
 /// The people in a room, as far as they are listed, and how many there are.
 #[must_use]
 pub fn user_list(people: &[Person], count: u64) -> Frame {
-    let users: Vec<_> = people.iter().map(|person| person.user.called()).collect();
+    let users: Vec<_> = people
+        .iter()
+        .map(|person| person.user.shown_name())
+        .collect();
     let more = count.saturating_sub(people.len() as u64);
     let names = users.join(", ");
     let message = match (users.len(), more) {

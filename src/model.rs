@@ -206,7 +206,7 @@ pub struct User {
 impl User {
     /// What they are called: the display name, else the user name.
     #[must_use]
-    pub fn called(&self) -> &str {
+    pub fn shown_name(&self) -> &str {
         self.display_name.as_deref().unwrap_or(&self.name)
     }
 }

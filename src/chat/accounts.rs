@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::{COME_AGAIN, Chat};
+use super::{Chat, RECONNECT};
 use crate::hub::Outbox;
 use crate::model::{
     BadPassword, ClientRef, GroupName, Password, PasswordHash, ResumeToken, SessionToken, User,
@@ -383,14 +383,14 @@ impl Chat {
     /// Some of this person's clients have ended: their sockets are closed, on whichever node.
     async fn end_clients(&self, user: UserId) {
         self.tell_others(News::Ended(user));
-        if let Err(failure) = self.end_strays(self.hub.of_user(user)).await {
+        if let Err(failure) = self.close_stale(self.hub.of_user(user)).await {
             tracing::warn!(?failure, "sockets that are to end do so a little later");
         }
     }
 
     /// Those of these sockets are closed whose clients stand no more, or look at a group which they may
     /// not be in.
-    pub(super) async fn end_strays(&self, tabs: Vec<Arc<Outbox>>) -> super::Result<()> {
+    pub(super) async fn close_stale(&self, tabs: Vec<Arc<Outbox>>) -> super::Result<()> {
         // Of a client that has been taken over here the former socket is closed already. One on its way
         // in counts as still in the room it was in before; it enters one, or is refused, in a moment.
         let is_in = |tab: &Arc<Outbox>| {
@@ -406,10 +406,10 @@ impl Chat {
             client: tab.client,
             visit: tab.visit,
         });
-        let strays = self.store.stale_clients(clients.collect()).await?;
-        let strays: HashSet<_> = strays.into_iter().collect();
-        let strays = tabs.into_iter().filter(|tab| strays.contains(&tab.client));
-        self.send_away(&Vec::from_iter(strays)).await
+        let stale = self.store.stale_clients(clients.collect()).await?;
+        let stale: HashSet<_> = stale.into_iter().collect();
+        let stale = tabs.into_iter().filter(|tab| stale.contains(&tab.client));
+        self.send_away(&Vec::from_iter(stale)).await
     }
 
     /// These sockets are closed: of whoever is banned as such, of others to come again.
@@ -422,7 +422,7 @@ impl Chat {
         for tab in tabs {
             match banned.contains(&tab.user) {
                 true => self.close_banned(tab),
-                false => tab.close(COME_AGAIN),
+                false => tab.close(RECONNECT),
             }
         }
         Ok(())

@@ -60,7 +60,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
                 };
             }
             if let Some(sender) = sender {
-                be_called(chat, client, sender).await?;
+                use_sender_name(chat, client, sender).await?;
             }
             return new_message(chat, client, &text, room, key).await;
         }
@@ -139,8 +139,8 @@ async fn new_group(
         change_name(chat, client, display_name).await?;
     }
     let target = Target::Group(name.as_str().to_owned());
-    let (returning, me) = (client.returning, client.user.id);
-    if !chat.store.make_group(returning, me, name).await? {
+    let (client_ref, me) = (client.client_ref, client.user.id);
+    if !chat.store.make_group(client_ref, me, name).await? {
         return Err(Refusal::new(MUTED).into());
     }
     chat.spread(News::Presence(RoomId::LOBBY));
@@ -164,7 +164,7 @@ async fn change_name(chat: &Chat, client: &Client, name: &str) -> Result<()> {
 
 /// A program's wish for a name is granted as near as can be: with a number if it is taken. One it
 /// has been granted is not looked at again.
-async fn be_called(chat: &Chat, client: &Client, wish: String) -> Result<()> {
+async fn use_sender_name(chat: &Chat, client: &Client, wish: String) -> Result<()> {
     let granted = || client.wish.lock();
     if wish.trim().is_empty() || granted().as_deref() == Some(&wish) {
         return Ok(());
@@ -195,8 +195,8 @@ async fn rename(
     name: Option<DisplayName>,
     namesakes: u32,
 ) -> Result<bool> {
-    let (returning, me) = (client.returning, client.user.id);
-    match chat.store.rename(returning, me, name, namesakes).await? {
+    let (client_ref, me) = (client.client_ref, client.user.id);
+    match chat.store.rename(client_ref, me, name, namesakes).await? {
         Renamed::As {
             user,
             former,
@@ -297,8 +297,8 @@ async fn private_message(
     }
     let name = found.map_or_else(|| name.to_owned(), |(_, user)| user.name);
     let target = Target::Private(name.clone());
-    let (returning, me) = (client.returning, client.user.id);
-    let Entered::Room(room) = chat.store.private_room(returning, me, &name).await? else {
+    let (client_ref, me) = (client.client_ref, client.user.id);
+    let Entered::Room(room) = chat.store.private_room(client_ref, me, &name).await? else {
         let refusal = no_such_room(&target, client);
         return Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into());
     };
@@ -363,7 +363,7 @@ async fn post(
     let text = checked(chat, text).map_err(|refusal| refusal.of(key))?;
     let post = Post {
         node: chat.node,
-        client: client.returning,
+        client: client.client_ref,
         author: client.user.id,
         room,
         text,
@@ -376,7 +376,7 @@ async fn post(
     {
         // What one writes brings one to the end of the list, in that tab if in no other.
         chat.people
-            .read(client.returning, client.user.id, room, message.id);
+            .read(client.client_ref, client.user.id, room, message.id);
     }
     let message = match posted {
         Ok(Posted::New(message)) if client.outbox.expect(&message) => return Ok(true),
@@ -465,7 +465,7 @@ async fn react(
     };
     let react = React {
         node: chat.node,
-        client: client.returning,
+        client: client.client_ref,
         user: client.user.id,
         room: meant(client, room)?,
         message,
@@ -492,7 +492,7 @@ async fn amend_message(
 ) -> Result<()> {
     let amend = Amend {
         node: chat.node,
-        client: client.returning,
+        client: client.client_ref,
         author: client.user.id,
         room: meant(client, room)?,
         message,
@@ -580,7 +580,7 @@ async fn change_again(
 fn read(chat: &Chat, client: &Client, message: MessageId, room: Option<RoomId>) {
     if let Some(room) = room.or(client.outbox.place().map(|place| place.room)) {
         chat.people
-            .read(client.returning, client.user.id, room, message);
+            .read(client.client_ref, client.user.id, room, message);
     }
 }
 

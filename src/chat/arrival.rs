@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{COME_AGAIN, Chat, Client, Failure, MUTED, Result, actions};
+use super::{Chat, Client, Failure, MUTED, RECONNECT, Result, actions};
 use crate::model::{
     ClientId, ClientRef, GroupName, NodeId, ResumeToken, RoomId, SessionId, SessionToken, Target,
     User, Version,
@@ -40,10 +40,10 @@ impl Chat {
     /// somebody new, in the room they say they are in, else in the first one.
     pub async fn connect(&self, hello: Hello) -> std::result::Result<Client, NotLetIn> {
         let arrived = self.arrive(hello.session, hello.resume).await?;
-        let (returning, user, session, token) = arrived;
+        let (client_ref, user, session, token) = arrived;
         let outbox = self
             .hub
-            .connect(returning.client, returning.visit, user.id, hello.dialect);
+            .connect(client_ref.client, client_ref.visit, user.id, hello.dialect);
         self.relay.follow(self.node, To::User(user.id));
         if session.is_some() {
             outbox.keep();
@@ -52,11 +52,11 @@ impl Chat {
             outbox,
             pace: self.paces.of(user.id, self.limits.pace_burst),
             user,
-            returning,
+            client_ref,
             wish: Mutex::default(),
             sought: Mutex::default(),
         };
-        self.people.calls(&client.user);
+        self.people.note_name(&client.user);
         let greeted = match hello.group {
             Some(group) => self.greet_program(&client, group).await,
             None => {
@@ -77,7 +77,7 @@ impl Chat {
         self.hub.show_online_to(&client.outbox);
         self.moved(client.user.id);
         tracing::info!(
-            client.id = returning.client.0,
+            client.id = client_ref.client.0,
             user.id = client.user.id.0,
             "connected"
         );
@@ -93,13 +93,13 @@ impl Chat {
         let session = session.map(|session| session.hash());
         if let Some(token) = resume {
             // Somebody else may come back at the same moment: then they are asked in their turn.
-            while let Some((returning, at)) =
+            while let Some((client_ref, at)) =
                 self.store.client_by_token(token.hash(), session).await?
             {
-                if self.is_alive(returning.client, at).await {
+                if self.is_alive(client_ref.client, at).await {
                     break;
                 }
-                let resume = Some(returning);
+                let resume = Some(client_ref);
                 let arrival = Arrival {
                     node,
                     session,
@@ -183,7 +183,7 @@ impl Chat {
     pub(super) async fn answer_probe(self: Arc<Self>, client: ClientId, asker: NodeId) {
         let alive = self.is_alive_here(client).await;
         if !alive && let Some(outbox) = self.hub.of_client(client) {
-            outbox.close(COME_AGAIN);
+            outbox.close(RECONNECT);
         }
         self.tell_others(News::Alive {
             client,
@@ -212,7 +212,7 @@ impl Chat {
         let resume = (dialect.feed() == Feed::Changes).then_some(token);
         self.push(client, [self.views.logged_user(&client.user, resume)?]);
         // Whoever comes back may have lost a name that their page still shows.
-        if client.user.display_name.is_some() || client.returning.visit > 0 {
+        if client.user.display_name.is_some() || client.client_ref.visit > 0 {
             self.push(client, [self.views.name_form(&client.user)?]);
         }
         if dialect.has(&Selector::ACCOUNT) {
@@ -259,10 +259,10 @@ impl Chat {
     /// A program is in the group that its door leads to, and is told what was said there last.
     pub(super) async fn greet_program(&self, client: &Client, group: GroupName) -> Result<()> {
         let target = Target::Group(group.as_str().to_owned());
-        let (returning, user) = (client.returning, client.user.id);
+        let (client_ref, user) = (client.client_ref, client.user.id);
         let mut entered = self.enter(client, target.clone()).await?;
         if entered.0 == Entered::NoSuchRoom {
-            if !self.store.make_group(returning, user, group).await? {
+            if !self.store.make_group(client_ref, user, group).await? {
                 // They may listen elsewhere; here there is nowhere to be.
                 self.tell(client, Refusal::new(MUTED).into());
                 return Ok(());

@@ -157,7 +157,7 @@ impl Chat {
             if let Some(last) = run.last() {
                 self.show_early(last.version.room, early);
             }
-            run.iter().for_each(|change| self.tell_partners(change));
+            run.iter().for_each(|change| self.notify_partners(change));
         }
         changes.clear();
     }
@@ -295,14 +295,14 @@ impl Chat {
 
     /// The two people of a private room see in their lists that something was said; a program is
     /// told what.
-    fn tell_partners(&self, change: &Change) {
+    fn notify_partners(&self, change: &Change) {
         let message = &change.message;
         for user in change.between.into_iter().flatten() {
             let by_other = user != message.author.id;
             let is_new = by_other && message.made == change.version.number;
             let told = is_new.then(|| json::private_message(message));
             let room = change.version.room;
-            self.take_written(user, room, by_other, told.as_ref());
+            self.note_private_message(user, room, by_other, told.as_ref());
             self.tell_others(News::Written {
                 user,
                 room,
@@ -312,7 +312,13 @@ impl Chat {
         }
     }
 
-    fn take_written(&self, user: UserId, room: RoomId, by_other: bool, told: Option<&Frame>) {
+    fn note_private_message(
+        &self,
+        user: UserId,
+        room: RoomId,
+        by_other: bool,
+        told: Option<&Frame>,
+    ) {
         let tabs = self.hub.of_user(user);
         if let Some(told) = told {
             for tab in tabs.iter().filter(|tab| tab.dialect == Dialect::Objects) {
@@ -366,7 +372,7 @@ impl Chat {
                 room,
                 by_other,
                 told,
-            } => self.take_written(user, room, by_other, told.as_ref()),
+            } => self.note_private_message(user, room, by_other, told.as_ref()),
             News::WhoTypes(room) => self.tell_typists(room),
             News::Notice { user, frame } => self.show_notice(user, &frame),
             News::Ended(user) => self.people.ended(user),

@@ -41,9 +41,9 @@ pub use rooms::FirstPage;
 pub use welcome::Welcome;
 
 /// The tab comes back, as whoever it is by then, and is let in where it still may be.
-const COME_AGAIN: Close = Close {
+const RECONNECT: Close = Close {
     code: 1000,
-    reason: "come again",
+    reason: "reconnect",
     drain: false,
 };
 
@@ -150,7 +150,7 @@ pub struct Client {
     pub outbox: Arc<Outbox>,
     /// Who they are.
     pub user: User,
-    returning: ClientRef,
+    client_ref: ClientRef,
     pace: Arc<Pace>,
     /// What a program wished to be called last.
     wish: Mutex<Option<String>>,
@@ -221,12 +221,12 @@ impl Chat {
         let span = tracing::debug_span!(
             "action",
             action = name,
-            client.id = client.returning.client.0,
+            client.id = client.client_ref.client.0,
             user.id = client.user.id.0,
             node = self.node.0,
         );
         async {
-            if let Err(failure) = self.stand().await {
+            if let Err(failure) = self.keep_lease_valid().await {
                 // What is done for somebody who stands no more is refused by the store in any case.
                 tracing::warn!(?failure, "the lease has run out and could not be renewed");
             }
@@ -255,7 +255,7 @@ impl Chat {
     /// settled; whoever is banned is told so.
     async fn hang_up(&self, client: &Client) {
         if self.send_away(&[Arc::clone(&client.outbox)]).await.is_err() {
-            client.outbox.close(COME_AGAIN);
+            client.outbox.close(RECONNECT);
         }
     }
 
@@ -293,7 +293,7 @@ impl Chat {
     fn tell(&self, client: &Client, failure: Failure) {
         let (refusal, tone) = match failure {
             // As a rule whoever calls this has hung up before.
-            Failure::Store(StoreError::Gone) => return client.outbox.close(COME_AGAIN),
+            Failure::Store(StoreError::Gone) => return client.outbox.close(RECONNECT),
             Failure::Refused(refusal) => (refusal, Tone::Refusal),
             Failure::Late(refusal) => (refusal, Tone::Wait),
             Failure::Store(error) => {
@@ -330,10 +330,10 @@ impl Chat {
         // First into the list of those who leave: when the hub is empty, a stopping server writes
         // that list for the last time.
         let room = client.outbox.place().map(|place| place.room);
-        self.leaves(client.returning, &client.user, room);
+        self.leaves(client.client_ref, &client.user, room);
         self.hub.disconnect(&client.outbox);
         tracing::info!(
-            client.id = client.returning.client.0,
+            client.id = client.client_ref.client.0,
             user.id = client.user.id.0,
             "disconnected"
         );

@@ -95,7 +95,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Moderate) -> Resul
             chat.push(client, [found]);
             Ok(())
         }
-        Moderate::LookAtDeeds { before } => {
+        Moderate::ShowAuditLog { before } => {
             chat.push(client, [deeds(chat, before).await?]);
             Ok(())
         }
@@ -234,7 +234,7 @@ async fn done(
 ) -> Result<Option<Option<UserId>>> {
     let moderation = Moderation {
         node: chat.node,
-        client: client.returning,
+        client: client.client_ref,
         by: client.user.id,
         action,
     };

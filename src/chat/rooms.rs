@@ -33,13 +33,13 @@ pub struct FirstPage {
 impl Chat {
     /// The client enters a room, if it may.
     pub(super) async fn enter(&self, client: &Client, target: Target) -> Result<(Entered, Moved)> {
-        let (returning, user) = (client.returning, client.user.id);
-        Ok(self.store.enter(returning, user, target).await?)
+        let (client_ref, user) = (client.client_ref, client.user.id);
+        Ok(self.store.enter(client_ref, user, target).await?)
     }
 
     /// The client is in no room and sees what there are.
     pub(super) async fn show_lobby(&self, client: &Client) -> Result<()> {
-        let moved = self.store.leave_room(client.returning).await?;
+        let moved = self.store.leave_room(client.client_ref).await?;
         let name = self.views.lobby_name()?.encode();
         let groups = self.groups(client, None).await?;
         let groups = groups.filter(|groups| client.outbox.is_new(Region::Groups, groups));
@@ -115,7 +115,7 @@ impl Chat {
                 self.hub.begins(version);
                 self.people.shows_typing(room.id);
                 let returns = former.is_none()
-                    && client.returning.visit > 0
+                    && client.client_ref.visit > 0
                     && self.started.elapsed() < ALL_BACK;
                 let from = former.map(|place| place.room);
                 self.entered(&client.user, Some(room), from, moved, returns);
@@ -126,7 +126,7 @@ impl Chat {
                     self.hub.enter(outbox, former.room, former.seen);
                     let back = match former.room {
                         RoomId::LOBBY => {
-                            let left = self.store.leave_room(client.returning).await;
+                            let left = self.store.leave_room(client.client_ref).await;
                             left.map(|_| ()).map_err(Failure::from)
                         }
                         room => self.enter(client, Target::Room(room)).await.map(|_| ()),

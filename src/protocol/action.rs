@@ -200,8 +200,8 @@ actions! {
             /// The oldest one looked at.
             before: Option<MessageId> = data.get("before")?,
         }
-        /// `Look at deeds`: what moderators did.
-        "Look at deeds" LookAtDeeds {
+        /// `Show audit log`: what moderators did.
+        "Show audit log" ShowAuditLog {
             /// The oldest one shown.
             before: Option<i64> = data.get("before")?,
         }

@@ -39,7 +39,7 @@ pub enum News {
     /// Who is in a room is out of date; of the lobby, how many are in the groups.
     Presence(RoomId),
     /// Somebody has come to a room.
-    Came {
+    Joined {
         /// Where.
         room: RoomId,
         /// Who.
@@ -48,7 +48,7 @@ pub enum News {
         returns: bool,
     },
     /// Somebody has gone from a room.
-    Went {
+    Left {
         /// Whence.
         room: RoomId,
         /// Who.
@@ -151,8 +151,8 @@ impl News {
         match self {
             Self::Change { version, .. } => To::Room(version.room),
             Self::Presence(room)
-            | Self::Came { room, .. }
-            | Self::Went { room, .. }
+            | Self::Joined { room, .. }
+            | Self::Left { room, .. }
             | Self::Typing { room, .. }
             | Self::WhoTypes(room) => To::Room(*room),
             Self::Mine(user)

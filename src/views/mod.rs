@@ -515,8 +515,8 @@ impl Views {
     }
 
     /// Who came to a room and who went, each in words.
-    pub fn room_moves(&self, came: &str, went: &str) -> Result<Push> {
-        let context = context! { came, went };
+    pub fn room_moves(&self, joined: &str, left: &str) -> Result<Push> {
+        let context = context! { joined, left };
         self.fragment(Selector::ROOM_MOVES, context)
     }
 
@@ -524,8 +524,8 @@ impl Views {
     pub fn room_typing(&self, typists: &[&User]) -> Result<Push> {
         let words = match typists {
             [] => String::new(),
-            [one] => format!("{} is typing", one.called()),
-            [one, other] => format!("{} and {} are typing", one.called(), other.called()),
+            [one] => format!("{} is typing", one.shown_name()),
+            [one, other] => format!("{} and {} are typing", one.shown_name(), other.shown_name()),
             _ => "several people are typing".to_owned(),
         };
         self.fragment(Selector::ROOM_TYPING, context! { words })
@@ -614,8 +614,8 @@ fn initial(name: &str) -> String {
 
 fn user_context(user: &User) -> Value {
     context! {
-        name => &user.name, called => user.called(), hue => hue(user.id),
-        initial => initial(user.called()),
+        name => &user.name, shown_name => user.shown_name(), hue => hue(user.id),
+        initial => initial(user.shown_name()),
     }
 }
 

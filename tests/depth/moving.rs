@@ -421,7 +421,7 @@ impl Story {
         let again = come_back(store, anna).await;
         assert_eq!(again.client.client, anna.client.client);
         assert_eq!(again.user.id, anna.user.id);
-        assert_eq!(again.user.called(), "Аня ☃");
+        assert_eq!(again.user.shown_name(), "Аня ☃");
         let bob = come_back(store, &self.people[1]).await;
         let known = try_to_post(store, &bob, hi, "again", Some(KEY)).await;
         assert!(matches!(known, Posted::Known(_)), "{known:?}");

@@ -44,7 +44,7 @@ impl Chat {
     pub(super) async fn renew_lease(&self) -> Result<()> {
         let began = Instant::now();
         self.store.renew_lease(self.node).await?;
-        self.end_strays(self.hub.all()).await?;
+        self.close_stale(self.hub.all()).await?;
         let before = std::mem::replace(&mut *self.renewed.lock(), began);
         if began.duration_since(before) >= LEASE {
             *self.held_since.lock() = began;
@@ -54,7 +54,7 @@ impl Chat {
 
     /// Whoever comes to themselves after so long that others may take them for dead looks first what
     /// has become of their people.
-    pub(in crate::chat) async fn stand(&self) -> Result<()> {
+    pub(in crate::chat) async fn keep_lease_valid(&self) -> Result<()> {
         let stands = || self.renewed.lock().elapsed() < LEASE;
         if stands() {
             return Ok(());

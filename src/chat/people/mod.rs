@@ -96,7 +96,7 @@ type Read = (ClientRef, RoomId, MessageId);
 
 impl Due {
     /// The same user, by the name they have now.
-    fn as_called(&self, user: &User) -> User {
+    fn with_current_name(&self, user: &User) -> User {
         User {
             display_name: self.names.get(&user.id).cloned(),
             ..user.clone()
@@ -122,7 +122,7 @@ impl People {
     }
 
     /// What somebody who is here is called.
-    pub(super) fn calls(&self, user: &User) {
+    pub(super) fn note_name(&self, user: &User) {
         let mut due = self.due();
         match &user.display_name {
             Some(name) => due.names.insert(user.id, name.clone()),
@@ -138,7 +138,7 @@ impl People {
 
     fn came(&self, room: RoomId, user: &User, returns: bool) {
         let mut due = self.due();
-        due.moves.came(room, user, returns, Instant::now());
+        due.moves.joined(room, user, returns, Instant::now());
         due.rooms.insert(room);
         drop(due);
         self.wake.notify_one();
@@ -146,7 +146,7 @@ impl People {
 
     pub(super) fn went(&self, room: RoomId, user: &User, may_return: bool) {
         let mut due = self.due();
-        due.moves.went(room, user, may_return, Instant::now());
+        due.moves.left(room, user, may_return, Instant::now());
         due.rooms.insert(room);
         drop(due);
         self.wake.notify_one();
@@ -272,8 +272,8 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
         }
         let ended = std::mem::take(&mut people.due().ended);
         for user in ended {
-            let ending = chat.end_strays(chat.hub.of_user(user));
-            people.attempt("looking for strays", ending).await;
+            let ending = chat.close_stale(chat.hub.of_user(user));
+            people.attempt("looking for stale", ending).await;
         }
         if people.due().missed && is_due(made_up, MAKE_UP_EVERY) {
             made_up = Some(Instant::now());
@@ -336,12 +336,12 @@ impl Chat {
         let people = &self.people;
         match news {
             News::Presence(room) => people.room_changed(*room),
-            News::Came {
+            News::Joined {
                 room,
                 user,
                 returns,
             } => people.came(*room, user, *returns),
-            News::Went {
+            News::Left {
                 room,
                 user,
                 may_return,
@@ -365,7 +365,7 @@ impl Chat {
     fn take_name(&self, user: &User, rooms: &[RoomId]) {
         let tabs = self.hub.of_user(user.id);
         if !tabs.is_empty() {
-            self.people.calls(user);
+            self.people.note_name(user);
             match self.views.name_form(user) {
                 Ok(form) => {
                     let frame = form.encode();
@@ -409,11 +409,11 @@ impl Chat {
         if from.is_some() && from == room.map(|room| room.id) {
             return;
         }
-        let user = self.people.due().as_called(user);
+        let user = self.people.due().with_current_name(user);
         if let Some(room) = room {
             if moved.joined && matches!(room.kind, RoomKind::Group(_)) {
                 let (room, user) = (room.id, user.clone());
-                self.spread(News::Came {
+                self.spread(News::Joined {
                     room,
                     user,
                     returns,
@@ -427,7 +427,7 @@ impl Chat {
         if let Some(room) = moved.left {
             let may_return = true;
             self.spread(News::Presence(room));
-            self.spread(News::Went {
+            self.spread(News::Left {
                 room,
                 user,
                 may_return,
@@ -438,7 +438,7 @@ impl Chat {
 
     /// Somebody is typing in the room they look at.
     pub(super) fn starts_typing(&self, room: RoomId, user: &User) {
-        let user = self.people.due().as_called(user);
+        let user = self.people.due().with_current_name(user);
         // Each sign is told, since whoever gives none has stopped, on other nodes too.
         self.spread(News::Typing {
             room,
@@ -526,7 +526,7 @@ impl Chat {
             }
             if let Some(room) = room {
                 self.spread(News::Presence(room));
-                self.spread(News::Went {
+                self.spread(News::Left {
                     room,
                     user,
                     may_return,

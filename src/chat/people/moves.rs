@@ -12,9 +12,9 @@ use crate::model::{RoomId, User, UserId};
 
 /// For so long a person whose socket has gone still counts as here: a reload is no leaving.
 pub(super) const GRACE: Duration = Duration::from_secs(3);
-/// How long a line says that somebody came or went.
+/// How long a line says that somebody joined or left.
 const SAID_FOR: Duration = Duration::from_secs(60);
-/// How many who came or went a room remembers at most.
+/// How many who joined or left a room remembers at most.
 const REMEMBERED: usize = 10_000;
 /// How many are told by name, of however many.
 const NAMED: usize = 3;
@@ -35,7 +35,7 @@ pub(super) struct Moves {
 struct Room {
     /// The newest last; of each person only the last thing they did.
     recent: VecDeque<Move>,
-    /// Who came and who went since that was asked last.
+    /// Who joined and who left since that was asked last.
     news: Lines,
 }
 
@@ -43,14 +43,14 @@ struct Move {
     at: Instant,
     user: UserId,
     name: String,
-    came: bool,
+    joined: bool,
 }
 
-/// Who came and who went.
+/// Who joined and who left.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Lines {
-    pub(super) came: Names,
-    pub(super) went: Names,
+    pub(super) joined: Names,
+    pub(super) left: Names,
 }
 
 /// Some people by name, and how many there are.
@@ -91,15 +91,15 @@ impl Names {
 
 impl Moves {
     /// Somebody has come to a room, or `returns` to it.
-    pub(super) fn came(&mut self, room: RoomId, user: &User, returns: bool, now: Instant) {
+    pub(super) fn joined(&mut self, room: RoomId, user: &User, returns: bool, now: Instant) {
         if self.away.remove(&(room, user.id)).is_none() && !returns {
-            self.tell(room, user.id, user.called().to_owned(), true, now);
+            self.tell(room, user.id, user.shown_name().to_owned(), true, now);
         }
     }
 
     /// Somebody has gone from a room, or is away and may be back.
-    pub(super) fn went(&mut self, room: RoomId, user: &User, may_return: bool, now: Instant) {
-        let name = user.called().to_owned();
+    pub(super) fn left(&mut self, room: RoomId, user: &User, may_return: bool, now: Instant) {
+        let name = user.shown_name().to_owned();
         match may_return {
             true => {
                 let until = now + GRACE;
@@ -117,7 +117,7 @@ impl Moves {
     pub(super) fn pass(&mut self, now: Instant) -> HashSet<RoomId> {
         let mut changed = HashSet::new();
         while let Some((until, room, user)) = self.going.pop_front_if(|next| next.0 <= now) {
-            // Whoever came back and went again has more time.
+            // Whoever joined back and left again has more time.
             if let Entry::Occupied(away) = self.away.entry((room, user))
                 && away.get().0 <= until
             {
@@ -148,27 +148,27 @@ impl Moves {
             .into_iter()
             .flat_map(|room| room.recent.iter().rev())
         {
-            match one.came {
-                true => lines.came.add(&one.name),
-                false => lines.went.add(&one.name),
+            match one.joined {
+                true => lines.joined.add(&one.name),
+                false => lines.left.add(&one.name),
             }
         }
         lines
     }
 
-    /// Who came and who went since this was asked last, the newest last.
+    /// Who joined and who left since this was asked last, the newest last.
     pub(super) fn take_news(&mut self, room: RoomId) -> Lines {
         let room = self.rooms.get_mut(&room);
         room.map(|room| std::mem::take(&mut room.news))
             .unwrap_or_default()
     }
 
-    fn tell(&mut self, room: RoomId, user: UserId, name: String, came: bool, at: Instant) {
+    fn tell(&mut self, room: RoomId, user: UserId, name: String, joined: bool, at: Instant) {
         self.fading.push_back((at + SAID_FOR, room));
         let Room { recent, news, .. } = self.rooms.entry(room).or_default();
-        let names = match came {
-            true => &mut news.came,
-            false => &mut news.went,
+        let names = match joined {
+            true => &mut news.joined,
+            false => &mut news.left,
         };
         names.add(&name);
         recent.retain(|one| one.user != user);
@@ -179,7 +179,7 @@ impl Moves {
             at,
             user,
             name,
-            came,
+            joined,
         });
     }
 }
@@ -200,9 +200,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(moves: &Moves, came: &[&str], went: &[&str]) {
+    fn check(moves: &Moves, joined: &[&str], left: &[&str]) {
         let lines = moves.lines(ROOM);
-        assert_eq!((lines.came, lines.went), (told(came), told(went)));
+        assert_eq!((lines.joined, lines.left), (told(joined), told(left)));
     }
 
     fn told(names: &[&str]) -> Names {
@@ -228,17 +228,17 @@ mod tests {
     #[test]
     fn whoever_comes_and_goes_is_told_for_a_while() {
         let (mut moves, now) = (Moves::default(), Instant::now());
-        moves.came(ROOM, &user("bo"), false, now);
-        moves.came(ROOM, &user("anna"), false, now + SECOND);
+        moves.joined(ROOM, &user("bo"), false, now);
+        moves.joined(ROOM, &user("anna"), false, now + SECOND);
         check(&moves, &["anna", "bo"], &[]);
-        moves.went(ROOM, &user("bo"), true, now + 2 * SECOND);
+        moves.left(ROOM, &user("bo"), true, now + 2 * SECOND);
         assert!(moves.pass(now + 3 * SECOND).is_empty());
         check(&moves, &["anna", "bo"], &[]);
         assert_eq!(moves.pass(now + 2 * SECOND + GRACE), HashSet::from([ROOM]));
         check(&moves, &["anna"], &["bo"]);
         assert_eq!(moves.pass(now + SECOND + SAID_FOR), HashSet::from([ROOM]));
         check(&moves, &[], &["bo"]);
-        moves.went(ROOM, &user("anna"), false, now + SAID_FOR);
+        moves.left(ROOM, &user("anna"), false, now + SAID_FOR);
         check(&moves, &[], &["anna", "bo"]);
         moves.pass(now + 3 * SAID_FOR);
         assert!(moves.rooms.is_empty() && moves.away.is_empty());
@@ -249,17 +249,17 @@ mod tests {
     fn whoever_is_back_in_a_moment_is_no_news() {
         let (mut moves, now) = (Moves::default(), Instant::now());
         let anna = user("anna");
-        moves.went(ROOM, &anna, true, now);
-        moves.came(ROOM, &anna, true, now + SECOND);
+        moves.left(ROOM, &anna, true, now);
+        moves.joined(ROOM, &anna, true, now + SECOND);
         assert!(moves.pass(now + GRACE).is_empty());
         check(&moves, &[], &[]);
         // Who was not away returns without a word.
-        moves.came(ROOM, &anna, true, now + 2 * GRACE);
+        moves.joined(ROOM, &anna, true, now + 2 * GRACE);
         check(&moves, &[], &[]);
         // Back and away again: the grace begins anew.
-        moves.went(ROOM, &anna, true, now + 4 * GRACE);
-        moves.came(ROOM, &anna, false, now + 4 * GRACE + SECOND);
-        moves.went(ROOM, &anna, true, now + 4 * GRACE + 2 * SECOND);
+        moves.left(ROOM, &anna, true, now + 4 * GRACE);
+        moves.joined(ROOM, &anna, false, now + 4 * GRACE + SECOND);
+        moves.left(ROOM, &anna, true, now + 4 * GRACE + 2 * SECOND);
         assert!(moves.pass(now + 5 * GRACE + SECOND).is_empty());
         assert_eq!(
             moves.pass(now + 5 * GRACE + 2 * SECOND),
@@ -278,11 +278,11 @@ mod tests {
                 name,
                 display_name: None,
             };
-            moves.came(ROOM, &user, false, now);
+            moves.joined(ROOM, &user, false, now);
         }
         let lines = moves.lines(ROOM);
         assert_eq!(
-            (lines.came.count, &*lines.came.names[0]),
+            (lines.joined.count, &*lines.joined.names[0]),
             (REMEMBERED, "user10999")
         );
     }

@@ -85,7 +85,7 @@ impl Chat {
         drawn
     }
 
-    /// Draws who is in the rooms that somebody came to or went from, and who that was.
+    /// Draws who is in the rooms that somebody joined to or left from, and who that was.
     pub(super) async fn draw_rooms(&self) -> Result<()> {
         let now = Instant::now();
         let rooms: Vec<RoomId> = {
@@ -151,9 +151,9 @@ impl Chat {
             let list = json::user_list(&people, count);
             self.hub
                 .show_told(room, Dialect::Objects, Region::RoomPeople, &list);
-            for (names, came) in [(&news.came, true), (&news.went, false)] {
+            for (names, joined) in [(&news.joined, true), (&news.left, false)] {
                 if !names.is_empty() {
-                    let moved = json::moved(&names.words(), came);
+                    let moved = json::moved(&names.words(), joined);
                     self.hub.tell(room, Dialect::Objects, &moved);
                 }
             }
@@ -162,7 +162,7 @@ impl Chat {
         let [number, list] = self.views.room_people(room, &people, count)?;
         let moves = self
             .views
-            .room_moves(&lines.came.words(), &lines.went.words())?;
+            .room_moves(&lines.joined.words(), &lines.left.words())?;
         self.hub.show_in(room, Region::RoomCount, &number.encode());
         self.hub.show_in(room, Region::RoomPeople, &list.encode());
         self.hub.show_in(room, Region::RoomMoves, &moves.encode());

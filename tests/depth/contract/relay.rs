@@ -253,7 +253,7 @@ async fn news_go_where_they_are_needed_and_nowhere_else(backend: &impl Backend) 
                 News::Mine(user) => news.push(format!("mine {user}")),
                 News::Probe { at, .. } => news.push(format!("probe at {at}")),
                 News::Renamed { user, rooms } => {
-                    news.push(format!("{} in {}", user.called(), rooms.len()));
+                    news.push(format!("{} in {}", user.shown_name(), rooms.len()));
                 }
                 other => panic!("{other:?}"),
             }

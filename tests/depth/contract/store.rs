@@ -2719,7 +2719,10 @@ async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
     else {
         panic!("the name is free");
     };
-    assert_eq!((user.called(), former, rooms), ("Lee", vec![], vec![room]));
+    assert_eq!(
+        (user.shown_name(), former, rooms),
+        ("Lee", vec![], vec![room])
+    );
     assert_eq!(user.name, anna.user.name);
     let pair = store.pair(room).await.unwrap().unwrap();
     assert!(pair.contains(&user) && pair.contains(&bob.user));
