@@ -16,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 
 use crate::model::{ClientId, Message, RoomId, UserId, Version};
-use crate::protocol::{Dialect, Frame};
+use crate::protocol::{Dialect, Feed, Frame, Selector};
 
 /// From this many bytes on, an outbox takes no more of its room until it has drained.
 pub const OUTBOX_BYTES: usize = 128 * 1024;
@@ -412,11 +412,10 @@ impl Hub {
         let continues = active.shown.replace(version).is_some() && follows != u64::MAX;
         let told = |dialect| told.iter().find(|(other, _)| *other == dialect);
         for outbox in active.active.values() {
-            match outbox.dialect {
-                Dialect::V1 => outbox.offer(room, follows, version, continues, frames),
-                // They are given whole pages.
-                Dialect::Plain | Dialect::Admin => {}
-                dialect => match told(dialect) {
+            match outbox.dialect.feed() {
+                Feed::Changes => outbox.offer(room, follows, version, continues, frames),
+                Feed::Pages | Feed::Nothing => {}
+                Feed::Json => match told(outbox.dialect) {
                     Some((_, frame)) => {
                         outbox.offer(room, follows, version, continues, frame.as_slice());
                     }
@@ -599,7 +598,7 @@ impl Hub {
         for outbox in clients
             .connected
             .values()
-            .filter(|tab| tab.dialect == Dialect::V1)
+            .filter(|tab| tab.dialect.has(&Selector::USERS_ONLINE))
         {
             outbox.show(Region::Online, frame.clone());
         }
@@ -612,7 +611,7 @@ impl Hub {
         let clients = self.clients.lock();
         match &clients.online {
             Some((listed, online))
-                if outbox.dialect == Dialect::V1 && (*listed > 1 || people == 1) =>
+                if outbox.dialect.has(&Selector::USERS_ONLINE) && (*listed > 1 || people == 1) =>
             {
                 outbox.show(Region::Online, online.clone());
             }
@@ -762,8 +761,7 @@ impl Outbox {
 
     /// The groups that the tab shows may be others now, which its socket finds out.
     pub fn outdate_groups(&self) {
-        // Others are shown none.
-        if self.dialect == Dialect::V1 {
+        if self.dialect.has(&Selector::GROUPS_LIST) {
             let mut waiting = self.state.lock();
             waiting.groups_changed = true;
             wake(waiting);
@@ -797,7 +795,7 @@ impl Outbox {
     /// not, its key has to be settled otherwise.
     pub fn expect(&self, message: &Message) -> bool {
         let mut waiting = self.state.lock();
-        if waiting.room != Some(message.room) || self.dialect != Dialect::V1 {
+        if waiting.room != Some(message.room) || self.dialect.feed() != Feed::Changes {
             return false;
         }
         if waiting.seen.is_none_or(|seen| seen.number < message.made) {
@@ -942,7 +940,7 @@ pub struct Taken {
 mod tests {
     use super::*;
     use crate::model::{Author, History, MessageId, Millis};
-    use crate::protocol::{Push, Selector};
+    use crate::protocol::Push;
 
     const ROOM: RoomId = RoomId(1);
     const OTHER: RoomId = RoomId(2);

@@ -1,8 +1,7 @@
 //! What moderators do and what they look through: the words of it.
 
-use crate::model::{
-    ClientRef, GroupName, Message, MessageId, Millis, NodeId, RoomId, User, UserId,
-};
+use crate::model::{ClientRef, Message, MessageId, Millis, NodeId, RoomId, User, UserId};
+pub use crate::protocol::ModeratorAction;
 
 /// What somebody may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,51 +12,6 @@ pub struct Standing {
     pub muted: bool,
     /// Nothing: nobody can be this user any more.
     pub banned: bool,
-}
-
-/// What a moderator does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ModeratorAction {
-    /// A group is called otherwise.
-    RenameGroup {
-        /// Which.
-        room: RoomId,
-        /// How it is called from now on.
-        name: GroupName,
-    },
-    /// A group is there for nobody any more; another may have its name.
-    RemoveGroup {
-        /// Which.
-        room: RoomId,
-    },
-    /// A group is for moderators alone, or for everybody again.
-    RestrictGroup {
-        /// Which.
-        room: RoomId,
-        /// Whether it is for moderators alone.
-        on: bool,
-    },
-    /// A message that a moderator deleted is shown again.
-    RestoreMessage {
-        /// The room it is in.
-        room: RoomId,
-        /// Which.
-        message: MessageId,
-    },
-    /// Nothing that somebody writes is taken, or everything again.
-    Mute {
-        /// Their user name.
-        name: String,
-        /// Whether they are muted.
-        on: bool,
-    },
-    /// Somebody may not be here, or may again.
-    Ban {
-        /// Their user name.
-        name: String,
-        /// Whether they are banned.
-        on: bool,
-    },
 }
 
 /// An action, and by whom.

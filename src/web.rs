@@ -35,7 +35,7 @@ use crate::forms;
 use crate::hub::Close;
 use crate::model::{BadName, GroupName, Target};
 use crate::protocol::{
-    ADMIN_PATH, ADMIN_SOCKET_PATH, Dialect, FIRST_GROUP, Hello, SOCKET_PATH, SUBPROTOCOL, address,
+    ADMIN_PATH, ADMIN_SOCKET_PATH, Dialect, FIRST_GROUP, Hello, SOCKET_PATH, address,
 };
 use crate::socket;
 use crate::store::StoreError;
@@ -703,8 +703,8 @@ fn upgrade(
     let dialect = hello
         .as_ref()
         .map_or_else(|(dialect, _)| *dialect, |hello| hello.dialect);
-    if dialect.knows_swaps() {
-        response = response.header(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
+    if let Some(subprotocol) = dialect.subprotocol() {
+        response = response.header(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     if let Some(agreed) = deflate {
         response = response.header(header::SEC_WEBSOCKET_EXTENSIONS, agreed);

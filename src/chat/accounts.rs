@@ -19,7 +19,7 @@ use crate::model::{
     BadPassword, ClientRef, GroupName, Password, PasswordHash, ResumeToken, SessionToken, User,
     UserId,
 };
-use crate::protocol::Dialect;
+use crate::protocol::Feed;
 use crate::relay::News;
 use crate::store::{NewSession, Session, SignedIn, StoreError};
 
@@ -395,7 +395,7 @@ impl Chat {
         // in counts as still in the room it was in before; it enters one, or is refused, in a moment.
         let is_in = |tab: &Arc<Outbox>| {
             let newest = self.hub.of_client(tab.client);
-            let has_entered = tab.place().is_some() || tab.dialect == Dialect::Admin;
+            let has_entered = tab.place().is_some() || tab.dialect.feed() == Feed::Nothing;
             has_entered && newest.is_some_and(|newest| newest.visit == tab.visit)
         };
         let tabs: Vec<_> = tabs.into_iter().filter(is_in).collect();

@@ -9,7 +9,7 @@ use crate::model::{
     BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Room, RoomId,
     RoomKind, Target,
 };
-use crate::protocol::{Action, Dialect, Frame, NO_SUCH_ROOM, Refusal, Swap};
+use crate::protocol::{Action, Dialect, Feed, Frame, NO_SUCH_ROOM, Refusal, Selector, Swap};
 use crate::relay::News;
 use crate::store::{Amend, Amended, Entered, Post, Posted, React, Reacted, Renamed, StoreError};
 use crate::views::{Tone, title};
@@ -28,7 +28,7 @@ const DELETED: &str = "That message has been deleted.";
 pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<()> {
     let at_the_desk = matches!(
         action,
-        Action::Moderate(_) | Action::DeleteMessage { .. } | Action::Ping
+        Action::Moderate(_) | Action::DeleteMessage { .. } | Action::Ping {}
     );
     if client.outbox.dialect == Dialect::Admin && !at_the_desk {
         let key = match action {
@@ -66,7 +66,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         _ => chat.spend(client).map_err(Failure::Late)?,
     }
     match action {
-        Action::ChangeGroup(target) => change_group(chat, client, target).await,
+        Action::ChangeGroup { target } => change_group(chat, client, target).await,
         Action::NewGroup { name, display_name } => {
             new_group(chat, client, &name, display_name.as_deref()).await
         }
@@ -96,7 +96,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             form,
         } => {
             react(chat, client, message, &emoji, on, room).await?;
-            if form && client.outbox.dialect == Dialect::V1 {
+            if form {
                 // What was said of an emoji that is none has been heard.
                 let views = &chat.views;
                 chat.push(client, [views.no_message_form(), views.no_notice()]);
@@ -107,9 +107,12 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         Action::Typing { room } => typing(chat, client, room).await,
         Action::FindPeople { text } => find_people(chat, client, &text).await,
         Action::FindGroups { text } => find_groups(chat, client, &text).await,
-        Action::Moderate(deed) => moderation::act(chat, client, deed).await,
+        Action::Moderate(action) => moderation::act(chat, client, action).await,
         Action::Complete { text } => complete(chat, client, &text).await,
-        _ => ping(chat, client),
+        _ => {
+            chat.push(client, [chat.views.connection()?]);
+            Ok(())
+        }
     }
 }
 
@@ -142,9 +145,7 @@ async fn new_group(
     chat.spread(News::Presence(RoomId::LOBBY));
     // The offer to make it has been taken, and what was typed has become a group.
     chat.push(client, [chat.views.no_notice()]);
-    if client.outbox.dialect == Dialect::V1 {
-        chat.push(client, [chat.views.new_group()?]);
-    }
+    chat.push(client, [chat.views.new_group()?]);
     change_group(chat, client, target).await
 }
 
@@ -333,7 +334,7 @@ async fn settle_known(chat: &Chat, client: &Client, key: Option<Uuid>) -> Result
 
 /// Says that a key has been dealt with, and nothing else.
 fn settle_unseen(chat: &Chat, client: &Client, key: Option<Uuid>) -> Result<()> {
-    if let (Some(key), Dialect::V1) = (key, client.outbox.dialect) {
+    if let Some(key) = key {
         chat.push(client, [chat.views.settled(key)?]);
     }
     Ok(())
@@ -341,7 +342,7 @@ fn settle_unseen(chat: &Chat, client: &Client, key: Option<Uuid>) -> Result<()> 
 
 /// Shows a message where its key waits, since no ordered push of it will.
 async fn settle(chat: &Chat, client: &Client, message: &Message) -> Result<()> {
-    if message.key.is_some() && client.outbox.dialect == Dialect::V1 {
+    if message.key.is_some() && client.outbox.dialect.feed() == Feed::Changes {
         chat.push(client, [chat.views.changed_message(message)]);
         // It may have been shown already, and changed since it was read.
         let (room, id) = (message.room, message.id);
@@ -393,8 +394,8 @@ async fn post(
                 ?error,
                 "a message was not stored"
             );
-            let words = match client.outbox.dialect {
-                Dialect::V1 => NOT_SAVED,
+            let words = match client.outbox.dialect.feed() {
+                Feed::Changes => NOT_SAVED,
                 _ => TROUBLE,
             };
             chat.say(client, &Refusal::new(words), Tone::Trouble)?;
@@ -436,7 +437,7 @@ async fn open_message(
     if message.deleted {
         return Err(Refusal::new(DELETED).into());
     }
-    if client.outbox.dialect == Dialect::V1 {
+    if client.outbox.dialect.has(&Selector::MESSAGE_FORM) {
         let own = message.author.id == me;
         let most = own.then(|| most_typed(chat.limits.message_characters));
         // In a private room nobody is a moderator.
@@ -497,9 +498,7 @@ async fn amend_message(
         text,
     };
     amended(&chat.store.amend(amend).await?)?;
-    if client.outbox.dialect == Dialect::V1 {
-        chat.push(client, [chat.views.no_message_form()]);
-    }
+    chat.push(client, [chat.views.no_message_form()]);
     Ok(())
 }
 
@@ -525,7 +524,7 @@ async fn older_messages(
         return Ok(());
     };
     let elsewhere = here == RoomId::LOBBY || room.is_some_and(|room| room != here);
-    if elsewhere || client.outbox.dialect == Dialect::Plain {
+    if elsewhere || !client.outbox.dialect.has(&Selector::MESSAGES_OLDER) {
         return Ok(());
     }
     let page = chat.store.older(here, before).await?;
@@ -595,7 +594,7 @@ async fn typing(chat: &Chat, client: &Client, room: Option<RoomId>) -> Result<()
 }
 
 async fn find_people(chat: &Chat, client: &Client, text: &str) -> Result<()> {
-    if client.outbox.dialect == Dialect::Plain {
+    if !client.outbox.dialect.has(&Selector::USERS_FOUND) {
         return Ok(());
     }
     let query = shortened(text.trim().trim_start_matches('@'));
@@ -613,7 +612,7 @@ async fn find_people(chat: &Chat, client: &Client, text: &str) -> Result<()> {
 
 /// The names that begin as a name in what is being written.
 async fn complete(chat: &Chat, client: &Client, text: &str) -> Result<()> {
-    if client.outbox.dialect == Dialect::Plain {
+    if !client.outbox.dialect.has(&Selector::COMPLETIONS) {
         return Ok(());
     }
     let beginning = shortened(text.trim());
@@ -633,7 +632,7 @@ async fn complete(chat: &Chat, client: &Client, text: &str) -> Result<()> {
 }
 
 async fn find_groups(chat: &Chat, client: &Client, text: &str) -> Result<()> {
-    if client.outbox.dialect == Dialect::Plain {
+    if !client.outbox.dialect.has(&Selector::LOBBY_FOUND) {
         return Ok(());
     }
     let query = shortened(text.trim().trim_start_matches('#'));
@@ -668,11 +667,4 @@ async fn found_groups(chat: &Chat, query: &str) -> Result<Frame> {
     let more = found.len() > people::LISTED;
     found.truncate(people::LISTED);
     Ok(chat.views.lobby_found(query, &found, more)?.encode())
-}
-
-fn ping(chat: &Chat, client: &Client) -> Result<()> {
-    if client.outbox.dialect.knows_swaps() {
-        chat.push(client, [chat.views.connection()?]);
-    }
-    Ok(())
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use super::{Chat, Result};
 use crate::json;
 use crate::model::{RoomId, UserId, Version};
-use crate::protocol::{Dialect, Frame, Push};
+use crate::protocol::{Dialect, Feed, Frame, Push, Selector};
 use crate::relay::{Envelope, Heard, News, Own, To};
 use crate::store::{self, CatchUp, Change, OwnReaction};
 
@@ -267,7 +267,7 @@ impl Chat {
     fn show_own(&self, user: UserId, room: RoomId, frame: &Frame) {
         for tab in self.hub.of_user(user) {
             let looks = tab.place().is_some_and(|place| place.room == room);
-            if looks && tab.dialect == Dialect::V1 {
+            if looks && tab.dialect.has(&Selector::MY_REACTIONS) {
                 tab.push([frame.clone()]);
             }
         }
@@ -556,7 +556,7 @@ impl Chat {
         room: RoomId,
         after: Option<Version>,
     ) -> Result<(Vec<Frame>, Version)> {
-        if !dialect.is_html() {
+        if dialect.feed() == Feed::Json {
             let (messages, version) = match after {
                 // From there on nothing is left out, however much it is.
                 Some(after) => self.store.worded_since(room, after.number).await?,
@@ -580,7 +580,7 @@ impl Chat {
         room: RoomId,
         after: Option<Version>,
     ) -> Result<(Vec<Push>, Version)> {
-        if dialect == Dialect::Plain {
+        if dialect.feed() == Feed::Pages {
             let page = self.store.newest(room).await?;
             return Ok((vec![self.views.messages(&page)], page.version));
         }

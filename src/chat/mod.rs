@@ -30,7 +30,8 @@ use crate::model::{
     RoomId, RoomKind, SessionId, SessionToken, Target, User, UserId, Version,
 };
 use crate::protocol::{
-    self, Action, Dialect, FIRST_GROUP, Frame, Hello, LOBBY_PATH, Push, Refusal, Swap,
+    self, Action, Dialect, FIRST_GROUP, Feed, Frame, Hello, LOBBY_PATH, Push, Refusal, Selector,
+    Swap,
 };
 use crate::relay::{News, Relay, To};
 use crate::store::{Arrival, Arrived, Entered, Moved, RESTRICTED, Store, StoreError};
@@ -417,24 +418,25 @@ impl Chat {
         after: Option<Version>,
         at: Option<String>,
     ) -> Result<()> {
-        let resume = (client.outbox.dialect == Dialect::V1).then_some(token);
+        let dialect = client.outbox.dialect;
+        let resume = (dialect.feed() == Feed::Changes).then_some(token);
         self.push(client, [self.views.logged_user(&client.user, resume)?]);
         // Whoever comes back may have lost a name that their page still shows.
-        let may_be_named = client.user.display_name.is_some() || client.returning.visit > 0;
-        if may_be_named && resume.is_some() {
+        if client.user.display_name.is_some() || client.returning.visit > 0 {
             self.push(client, [self.views.name_form(&client.user)?]);
         }
-        if let Some(token) = resume {
+        if dialect.has(&Selector::ACCOUNT) {
             let guest = (!client.outbox.is_kept()).then_some(token);
             let moderator =
                 client.outbox.is_kept() && self.store.standing(client.user.id).await?.moderator;
             let account = self.views.account(&client.user, guest, moderator)?;
             self.push(client, [account]);
         }
-        if client.outbox.dialect == Dialect::Admin {
+        if dialect.feed() == Feed::Nothing {
             return self.show_admin(client).await;
         }
-        if room.is_none() && at.as_deref() == Some(LOBBY_PATH) && resume.is_some() {
+        let to_lobby = room.is_none() && at.as_deref() == Some(LOBBY_PATH);
+        if to_lobby && dialect.has(&Selector::LOBBY) {
             return self.show_lobby(client).await;
         }
         let address = at.as_deref().and_then(protocol::read_address);
@@ -515,27 +517,28 @@ impl Chat {
         after: Option<Version>,
     ) -> Result<()> {
         let outbox = &client.outbox;
-        let heading = match outbox.dialect.is_html() {
+        let dialect = outbox.dialect;
+        let heading = match dialect.has(&Selector::GROUP_NAME) {
             true => Some(self.views.group_name(room)?.encode()),
             false => None,
         };
         let groups = self.groups(client, Some(room)).await?;
-        let welcome = self.welcoming(outbox.dialect, room)?;
+        let welcome = self.welcoming(dialect, room)?;
         // Whoever types here is shown after; who typed elsewhere, or before the socket was lost, is not.
-        let nobody_types = match outbox.dialect {
-            Dialect::V1 => Some(self.views.room_typing(&[])?.encode()),
-            _ => None,
+        let nobody_types = match dialect.has(&Selector::ROOM_TYPING) {
+            true => Some(self.views.room_typing(&[])?.encode()),
+            false => None,
         };
         // First into the room, then the page: so nothing falls in between.
         let (former, unsettled) = self.hub.enter(outbox, room.id, None);
         self.relay.follow(self.node, To::Room(room.id));
         let read = async {
             self.look_again_at(client, room).await?;
-            let mine = match outbox.dialect {
-                Dialect::V1 => Some(self.own_reactions(client.user.id, room.id).await?),
-                _ => None,
+            let mine = match dialect.has(&Selector::MY_REACTIONS) {
+                true => Some(self.own_reactions(client.user.id, room.id).await?),
+                false => None,
             };
-            let (rest, version) = self.rest(outbox.dialect, room.id, after).await?;
+            let (rest, version) = self.rest(dialect, room.id, after).await?;
             Ok((mine, rest, version))
         };
         match read.await {
@@ -617,17 +620,17 @@ impl Chat {
     /// What whoever enters a room is told there; a page has to forget what it was told elsewhere.
     fn welcoming(&self, dialect: Dialect, room: &Room) -> Result<Option<Frame>> {
         let words = self.welcome.to(room);
-        Ok(match dialect {
-            Dialect::V1 => Some(self.views.room_welcome(words.as_deref())?.encode()),
-            Dialect::Objects => words.and_then(|words| json::notice(dialect, &words, true)),
-            // They have no place for it.
-            Dialect::Plain | Dialect::Lines | Dialect::Admin => None,
-        })
+        if dialect.has(&Selector::ROOM_WELCOME) {
+            return Ok(Some(self.views.room_welcome(words.as_deref())?.encode()));
+        }
+        // The other programs are told only what people say.
+        let words = words.filter(|_| dialect == Dialect::Objects);
+        Ok(words.and_then(|words| json::notice(dialect, &words, true)))
     }
 
     /// The groups of the aside for somebody who is in that room, which is listed in any case.
     async fn groups(&self, client: &Client, room: Option<&Room>) -> Result<Option<Frame>> {
-        if client.outbox.dialect != Dialect::V1 {
+        if !client.outbox.dialect.has(&Selector::GROUPS_LIST) {
             return Ok(None);
         }
         let mut groups = self
@@ -705,7 +708,7 @@ impl Chat {
     /// Says something in all tabs that somebody has here.
     fn show_notice(&self, user: UserId, frame: &Frame) {
         for tab in self.hub.of_user(user) {
-            if tab.dialect.is_html() {
+            if tab.dialect.has(&Selector::NOTICE) {
                 tab.show(Region::Notice, frame.clone());
             }
         }
@@ -713,9 +716,10 @@ impl Chat {
 
     /// What a person did.
     pub async fn handle(&self, client: &Client, text: &str) {
-        let action = match client.outbox.dialect {
-            dialect if dialect.is_html() => Action::parse(text),
-            dialect => json::read(dialect, text),
+        let dialect = client.outbox.dialect;
+        let action = match dialect.feed() {
+            Feed::Json => json::read(dialect, text),
+            _ => Action::parse(text),
         };
         let name = action.as_ref().map_or("unreadable", Action::name);
         // A span per action rather than per connection: an idle tab costs the log nothing.
@@ -782,10 +786,12 @@ impl Chat {
         }
     }
 
+    /// Pushes to a tab what it has a place for.
     fn push(&self, client: &Client, pushes: impl IntoIterator<Item = Push>) {
-        client
-            .outbox
-            .push(pushes.into_iter().map(|push| push.encode()));
+        let dialect = client.outbox.dialect;
+        let pushes = pushes.into_iter();
+        let pushes = pushes.filter(|push| dialect.has(&push.selector));
+        client.outbox.push(pushes.map(|push| push.encode()));
     }
 
     /// Says to the person, and to nobody else, why something came to nothing.

@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 use super::actions::MUTED;
 use super::{Chat, Client, Result};
 use crate::hub::{Close, Outbox, Region};
-use crate::model::{GroupName, MessageId, Millis, Room, RoomId, RoomKind, Target, UserId};
-use crate::moderation::{FoundMessages, Moderated, Moderation, ModeratorAction, Search};
-use crate::protocol::{Dialect, Frame, Moderate, Push, Refusal};
+use crate::model::{MessageId, Millis, Room, RoomId, RoomKind, Target, UserId};
+use crate::moderation::{FoundMessages, Moderated, Moderation, Search};
+use crate::protocol::{Dialect, Frame, Moderate, ModeratorAction, Push, Refusal, Selector};
 use crate::relay::News;
 use crate::store::{Entered, RESTRICTED};
 use crate::views::Tone;
@@ -100,64 +100,37 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Moderate) -> Resul
             chat.push(client, [deeds(chat, before).await?]);
             Ok(())
         }
-        Moderate::RenameGroup { room, name } => {
-            let name = GroupName::new(&name).map_err(|bad| Refusal::new(bad.to_string()))?;
-            change_group(
-                chat,
-                client,
-                room,
-                ModeratorAction::RenameGroup { room, name },
-            )
-            .await
+        Moderate::Do(action) => moderate(chat, client, action).await,
+    }
+}
+
+/// Does something, and shows what has become of what it was done to.
+async fn moderate(chat: &Chat, client: &Client, action: ModeratorAction) -> Result<()> {
+    let done = done(chat, client, action.clone()).await?;
+    match action {
+        ModeratorAction::RenameGroup { room, .. }
+        | ModeratorAction::RemoveGroup { room }
+        | ModeratorAction::RestrictGroup { room, .. } => {
+            if done.is_some() {
+                chat.tell_others(News::GroupChanged(room));
+                chat.take_group_change(room).await;
+                chat.spread(News::Presence(RoomId::LOBBY));
+            }
+            let group = chat.store.group_record(room).await?;
+            chat.push(client, [chat.views.admin_group(room, group.as_ref())?]);
+            Ok(())
         }
-        Moderate::RemoveGroup { room } => {
-            change_group(chat, client, room, ModeratorAction::RemoveGroup { room }).await
-        }
-        Moderate::RestrictGroup { room, on } => {
-            change_group(
-                chat,
-                client,
-                room,
-                ModeratorAction::RestrictGroup { room, on },
-            )
-            .await
-        }
-        Moderate::RestoreMessage { message, room } => {
-            done(
-                chat,
-                client,
-                ModeratorAction::RestoreMessage { room, message },
-            )
-            .await?;
+        ModeratorAction::RestoreMessage { message, room } => {
             show_message(chat, client, message, room).await
         }
-        Moderate::Mute { name, on } => {
-            let user = done(
-                chat,
-                client,
-                ModeratorAction::Mute {
-                    name: name.clone(),
-                    on,
-                },
-            )
-            .await?;
-            if let Some(Some(user)) = user {
-                let words = if on { MUTED } else { UNMUTED };
-                tell_all(chat, user, words)?;
+        ModeratorAction::Mute { name, on } => {
+            if let Some(Some(user)) = done {
+                tell_all(chat, user, if on { MUTED } else { UNMUTED })?;
             }
             show_person(chat, client, &name).await
         }
-        Moderate::Ban { name, on } => {
-            let user = done(
-                chat,
-                client,
-                ModeratorAction::Ban {
-                    name: name.clone(),
-                    on,
-                },
-            )
-            .await?;
-            if let (Some(Some(user)), true) = (user, on) {
+        ModeratorAction::Ban { name, on } => {
+            if let (Some(Some(user)), true) = (done, on) {
                 chat.take_ban(user);
                 chat.tell_others(News::Banned(user));
             }
@@ -292,22 +265,6 @@ async fn done(
     Ok(Some(user))
 }
 
-async fn change_group(
-    chat: &Chat,
-    client: &Client,
-    room: RoomId,
-    action: ModeratorAction,
-) -> Result<()> {
-    if done(chat, client, action).await?.is_some() {
-        chat.tell_others(News::GroupChanged(room));
-        chat.take_group_change(room).await;
-        chat.spread(News::Presence(RoomId::LOBBY));
-    }
-    let group = chat.store.group_record(room).await?;
-    chat.push(client, [chat.views.admin_group(room, group.as_ref())?]);
-    Ok(())
-}
-
 /// A message has been deleted, from whichever page.
 pub(super) async fn deleted(
     chat: &Chat,
@@ -415,7 +372,9 @@ impl Chat {
         for room in self.hub.active_rooms() {
             if let Some(heading) = self.heading_of_group(room).await? {
                 for tab in self.hub.in_room(room) {
-                    if tab.dialect.is_html() && tab.is_new(Region::Heading, &heading) {
+                    if tab.dialect.has(&Selector::GROUP_NAME)
+                        && tab.is_new(Region::Heading, &heading)
+                    {
                         tab.close(GROUP_CHANGED);
                     }
                 }

@@ -16,7 +16,7 @@ use super::{Chat, Failure, Result};
 use crate::hub::{Hub, Region};
 use crate::json;
 use crate::model::{ClientRef, MessageId, Millis, Person, Room, RoomId, RoomKind, User, UserId};
-use crate::protocol::Dialect;
+use crate::protocol::{Dialect, Selector};
 use crate::relay::{Envelope, News, To};
 use crate::store::{LEASE, Left, Moved};
 
@@ -384,9 +384,9 @@ impl Chat {
             self.people.calls(user);
             match self.views.name_form(user) {
                 Ok(form) => {
-                    let form = form.encode();
-                    for tab in tabs.iter().filter(|tab| tab.dialect == Dialect::V1) {
-                        tab.show(Region::Name, form.clone());
+                    let frame = form.encode();
+                    for tab in tabs.iter().filter(|tab| tab.dialect.has(&form.selector)) {
+                        tab.show(Region::Name, frame.clone());
                     }
                 }
                 Err(error) => tracing::error!(?error, "a fragment failed"),
@@ -695,12 +695,12 @@ impl Chat {
     async fn draw_own(&self, user: UserId) -> Result<Vec<Person>> {
         let drawing = async {
             let people = self.store.people_of(user, LISTED).await?;
-            let tabs = self.hub.of_user(user);
-            if tabs.iter().any(|tab| tab.dialect == Dialect::V1) {
+            let mut tabs = self.hub.of_user(user);
+            tabs.retain(|tab| tab.dialect.has(&Selector::USERS_MINE));
+            if !tabs.is_empty() {
                 let frame = self.views.users_mine(&people)?.encode();
-                for tab in tabs.iter().filter(|tab| tab.dialect == Dialect::V1) {
-                    tab.show_new(Region::Mine, &frame);
-                }
+                tabs.iter()
+                    .for_each(|tab| tab.show_new(Region::Mine, &frame));
             }
             Ok(people)
         };

@@ -1,9 +1,9 @@
 //! Accounts: people who registered a password, and the sessions they are signed in with.
 
-use super::people::{USER, hold_clients, span, trace, user, user_of};
-use super::tx::{Hold, Locks, Sql, Tx, sought};
+use super::people::{USER, hold_clients, span, trace, user_of};
+use super::tx::{Hold, Locks, Sql, Tx, from_row, sought};
 use super::{Result, SESSION_GOOD_FOR, Store, TOKEN_GOOD_FOR, moderation};
-use crate::model::{GroupName, PasswordHash, SessionId, TokenHash, User, UserId};
+use crate::model::{ClientId, GroupName, PasswordHash, SessionId, TokenHash, User, UserId};
 
 /// Somebody has signed in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,12 +59,7 @@ impl Store {
                     "select {USER}, u.password_hash from users u
                      where u.{column} = $1 and u.kept_at is not null and u.banned_at is null"
                 );
-                let found = tx
-                    .one(&account, &[&name], |row| {
-                        Ok((user(row)?, PasswordHash(row.get(3)?)))
-                    })
-                    .await?;
-                if let Some(found) = found {
+                if let Some(found) = tx.one(&account, &[&name]).await? {
                     return Ok(Some(found));
                 }
             }
@@ -86,7 +81,7 @@ impl Store {
             let account = "select id from users
                 where id = $1 and password_hash = $2 and banned_at is null";
             let account = tx.hold(account, Hold::Share);
-            match tx.one(&account, &[&user, &password], |_| Ok(())).await? {
+            match tx.one(&account, &[&user, &password]).await? {
                 Some(()) => begin_session(tx, user, session).await.map(Some),
                 None => Ok(None),
             }
@@ -139,19 +134,17 @@ impl Store {
     }
 }
 
+from_row! {
+    Session { id, user }
+}
+
 /// The session of that token, if it is good.
 pub(super) async fn session(tx: &Tx<'_>, token: TokenHash) -> Sql<Option<Session>> {
     let sql = format!(
-        "select {USER}, s.id from sessions s join users u on u.id = s.user_id
+        "select s.id, {USER} from sessions s join users u on u.id = s.user_id
          where s.token_hash = $1 and s.seen_at > (select millis()) - $2 and u.banned_at is null"
     );
-    tx.one(&sql, &[&token, &span(SESSION_GOOD_FOR)], |row| {
-        Ok(Session {
-            id: SessionId(row.get(3)?),
-            user: user(row)?,
-        })
-    })
-    .await
+    tx.one(&sql, &[&token, &span(SESSION_GOOD_FOR)]).await
 }
 
 /// Ends the session of that token; its clients go with it.
@@ -167,14 +160,9 @@ pub(super) async fn begin_session(tx: &Tx<'_>, user: UserId, new: NewSession) ->
         Some(former) => end_session(tx, former).await?,
         None => None,
     };
-    let id = tx
-        .value(
-            "insert into sessions (user_id, token_hash, made_at, seen_at)
-         values ($1, $2, $3, $3) returning id",
-            &[&user, &new.token, &tx.now],
-        )
-        .await?;
-    let id = SessionId(id);
+    let sql = "insert into sessions (user_id, token_hash, made_at, seen_at)
+        values ($1, $2, $3, $3) returning id";
+    let id = tx.the(sql, &[&user, &new.token, &tx.now]).await?;
     let user = user_of(tx, user).await?;
     Ok(SignedIn {
         session: Session { id, user },
@@ -191,11 +179,7 @@ async fn register(
     let guest = "select id, user_id from clients where token_hash = $1 and guest
         and (left_at is null or left_at > $2)";
     let values = [&token as _, &tx.now.before(TOKEN_GOOD_FOR) as _];
-    let guest = tx
-        .one(&tx.hold(guest, Hold::Change), &values, |row| {
-            Ok((row.get::<i64>(0)?, UserId(row.get(1)?)))
-        })
-        .await?;
+    let guest: Option<(ClientId, UserId)> = tx.one(&tx.hold(guest, Hold::Change), &values).await?;
     let Some((client, user)) = guest else {
         return Ok(None);
     };

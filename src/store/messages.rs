@@ -4,12 +4,12 @@ use uuid::Uuid;
 
 use super::moderation::{self, may_moderate, may_write};
 use super::people::{connected, trace};
-use super::rooms::{VISIBLE, room, subscribe, version_in};
-use super::tx::{Failure, Hold, Locks, Row, Sql, Tx};
+use super::rooms::{VISIBLE, room, subscribe};
+use super::tx::{Column, FromRow, Hold, Locks, Row, Sql, Tx, from_row};
 use super::{Change, Result, Store};
 use crate::model::{
-    Author, ClientRef, Emoji, Message, MessageId, MessageText, Millis, NodeId, Page, Reaction,
-    Room, RoomId, UserId, Version,
+    Author, ClientRef, Emoji, Message, MessageId, MessageText, NodeId, Page, Reaction, Room,
+    RoomId, UserId, Version,
 };
 use crate::protocol::PAGE_MESSAGES;
 
@@ -188,12 +188,11 @@ impl Store {
             };
             let sql =
                 "select emoji, name from reactions where message_id = $1 order by id limit $2";
-            let reactors = tx
-                .all(sql, &[&message, &limit], |row| {
-                    Ok(emoji(row, 0)?.zip(row.get(1)?))
-                })
-                .await?;
-            Ok(Some((found, reactors.into_iter().flatten().collect())))
+            let reactors: Vec<(KnownEmoji, String)> = tx.all(sql, &[&message, &limit]).await?;
+            let known = reactors
+                .into_iter()
+                .filter_map(|(emoji, name)| Some((emoji.0?, name)));
+            Ok(Some((found, known.collect())))
         })
         .await
     }
@@ -230,16 +229,18 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<(MessageId, Emoji)>> {
         self.ask("reactions_of", async move |tx| {
-            let found = tx
+            let found: Vec<(MessageId, KnownEmoji)> = tx
                 .all(
                     "select message_id, emoji from reactions
-                 where user_id = $1 and room_id = $2 and message_id between $3 and $4
-                 order by message_id desc limit $5",
+                     where user_id = $1 and room_id = $2 and message_id between $3 and $4
+                     order by message_id desc limit $5",
                     &[&user, &room, &first, &last, &limit],
-                    |row| Ok(Some(MessageId(row.get(0)?)).zip(emoji(row, 1)?)),
                 )
                 .await?;
-            Ok(found.into_iter().flatten().collect())
+            let known = found
+                .into_iter()
+                .filter_map(|(id, emoji)| Some((id, emoji.0?)));
+            Ok(known.collect())
         })
         .await
     }
@@ -300,9 +301,7 @@ impl Store {
             Ok(Page {
                 version,
                 private,
-                messages: tx
-                    .all(&changed, &[&room, &first, &last, &after], message)
-                    .await?,
+                messages: tx.all(&changed, &[&room, &first, &last, &after]).await?,
                 older: false,
             })
         })
@@ -318,9 +317,7 @@ impl Store {
                 "select {MESSAGE} where m.room_id = $1 and m.worded > $2
                  order by m.worded limit $3"
             );
-            let messages = tx
-                .all(&worded, &[&room, &after, &PAGE_MESSAGES], message)
-                .await?;
+            let messages: Vec<Message> = tx.all(&worded, &[&room, &after, &PAGE_MESSAGES]).await?;
             if let (PAGE_MESSAGES, Some(last)) = (messages.len(), messages.last()) {
                 version.number = last.worded;
             }
@@ -336,7 +333,12 @@ impl Store {
     }
 }
 
-/// The columns that [`message`] reads, with the text of a deleted message or without it.
+from_row! {
+    Author { id, user_name, name }
+    Writer { author, may_write, is_traced, is_subscribed }
+}
+
+/// The columns of a [`Message`], with the text of a deleted message or without it.
 macro_rules! message_columns {
     ($text:literal) => {
         concat!(
@@ -352,36 +354,41 @@ macro_rules! message_columns {
 const MESSAGE: &str = message_columns!("case when m.deleted_at is null then m.text else '' end");
 pub(super) const WHOLE_MESSAGE: &str = message_columns!("m.text");
 
-pub(super) fn message(row: &Row<'_>) -> Sql<Message> {
-    let reactions: Option<String> = row.get(13)?;
-    Ok(Message {
-        id: MessageId(row.get(0)?),
-        room: RoomId(row.get(1)?),
-        author: Author {
-            id: UserId(row.get(2)?),
-            user_name: row.get(3)?,
-            name: row.get(4)?,
-        },
-        text: row.get(5)?,
-        key: row.uuid(6)?,
-        made: row.count(7)?,
-        changed: row.count(8)?,
-        created_at: Millis(row.get(9)?),
-        edited: row.get(10)?,
-        deleted: row.get(11)?,
-        worded: row.count(12)?,
-        reactions: reactions.as_deref().map(reactions_in).unwrap_or_default(),
-        by_moderator: row.get(14)?,
-    })
+impl FromRow for Message {
+    fn read(row: &mut Row<'_>) -> Sql<Self> {
+        Ok(Self {
+            id: row.get()?,
+            room: row.get()?,
+            author: row.get()?,
+            text: row.get()?,
+            key: row.get()?,
+            made: row.get()?,
+            changed: row.get()?,
+            created_at: row.get()?,
+            edited: row.get()?,
+            deleted: row.get()?,
+            worded: row.get()?,
+            reactions: reactions_in(row.get()?),
+            by_moderator: row.get()?,
+        })
+    }
 }
 
-fn emoji(row: &Row<'_>, column: usize) -> Sql<Option<Emoji>> {
-    Ok(Emoji::new(&row.get::<String>(column)?))
+/// An emoji as it was stored; none if a later program knew it alone.
+struct KnownEmoji(Option<Emoji>);
+
+impl Column for KnownEmoji {
+    type Raw = String;
+
+    fn of(raw: String) -> Self {
+        Self(Emoji::new(&raw))
+    }
 }
 
 /// The reactions as a message's row has them. What cannot be read is left out.
-fn reactions_in(json: &str) -> Vec<Reaction> {
-    let rows: Vec<(String, u64, Vec<String>)> = serde_json::from_str(json).unwrap_or_default();
+fn reactions_in(json: Option<String>) -> Vec<Reaction> {
+    let rows = json.and_then(|json| serde_json::from_str(&json).ok());
+    let rows: Vec<(String, u64, Vec<String>)> = rows.unwrap_or_default();
     let reaction = |(emoji, count, names): (String, u64, Vec<String>)| {
         let emoji = Emoji::new(&emoji)?;
         Some(Reaction {
@@ -406,8 +413,8 @@ async fn page(tx: &Tx<'_>, room: RoomId, before: MessageId) -> Sql<Page> {
     let (version, private) = version(tx, room).await?;
     let sql =
         format!("select {MESSAGE} where m.room_id = $1 and m.id < $2 order by m.id desc limit $3");
-    let mut messages = tx
-        .all(&sql, &[&room, &before, &(PAGE_MESSAGES + 1)], message)
+    let mut messages: Vec<_> = tx
+        .all(&sql, &[&room, &before, &(PAGE_MESSAGES + 1)])
         .await?;
     let older = messages.len() > PAGE_MESSAGES;
     messages.truncate(PAGE_MESSAGES);
@@ -423,10 +430,7 @@ async fn page(tx: &Tx<'_>, room: RoomId, before: MessageId) -> Sql<Page> {
 /// A room's version, and whether it is a private room.
 async fn version(tx: &Tx<'_>, room: RoomId) -> Sql<(Version, bool)> {
     let sql = "select id, history, version, kind = 'private' from rooms where id = $1";
-    let found = tx
-        .one(sql, &[&room], |row| Ok((version_in(row)?, row.get(3)?)))
-        .await?;
-    found.ok_or(Failure::NoRow)
+    tx.the(sql, &[&room]).await
 }
 
 /// Whether the room has been at this version: its history is one of the room's, and the number is one
@@ -435,7 +439,7 @@ async fn has_been(tx: &Tx<'_>, after: Version) -> Sql<bool> {
     if after.number == 0 {
         return Ok(true);
     }
-    tx.value(
+    tx.the(
         "select exists (
             select 1 from room_histories h
             where h.room_id = $1 and h.history = $2 and h.first_version <= $3
@@ -465,15 +469,12 @@ async fn catch_up(tx: &Tx<'_>, room: RoomId, after: Option<Version>) -> Sql<Catc
     }
     let changed = "select count(*) from
         (select 1 from messages where room_id = $1 and changed > $2 limit $3) changed";
-    let most = PAGE_MESSAGES as i64;
-    let changed: i64 = tx
-        .value(changed, &[&room, &after.number, &(most + 1)])
-        .await?;
-    if changed > most {
+    let values = [&room as _, &after.number as _, &(PAGE_MESSAGES + 1) as _];
+    if tx.the::<u64>(changed, &values).await? > PAGE_MESSAGES as u64 {
         return newest().await;
     }
     let sql = format!("select {MESSAGE} where m.room_id = $1 and m.changed > $2 order by m.id");
-    let messages = tx.all(&sql, &[&room, &after.number], message).await?;
+    let messages = tx.all(&sql, &[&room, &after.number]).await?;
     Ok(CatchUp::Changes {
         after,
         version,
@@ -484,12 +485,12 @@ async fn catch_up(tx: &Tx<'_>, room: RoomId, after: Option<Version>) -> Sql<Catc
 /// The message stored under a key of that author.
 async fn by_key(tx: &Tx<'_>, author: UserId, key: Uuid) -> Sql<Option<Message>> {
     let sql = format!("select {MESSAGE} where m.user_id = $1 and m.key = $2");
-    tx.one(&sql, &[&author, &key], message).await
+    tx.one(&sql, &[&author, &key]).await
 }
 
 async fn message_of(tx: &Tx<'_>, id: MessageId) -> Sql<Message> {
     let sql = format!("select {MESSAGE} where m.id = $1");
-    tx.one(&sql, &[&id], message).await?.ok_or(Failure::NoRow)
+    tx.the(&sql, &[&id]).await
 }
 
 /// A message of that room, if `me` may know of it.
@@ -503,7 +504,7 @@ async fn message_in(
         return Ok(None);
     }
     let sql = format!("select {MESSAGE} where m.id = $1 and m.room_id = $2");
-    tx.one(&sql, &[&id, &in_room], message).await
+    tx.one(&sql, &[&id, &in_room]).await
 }
 
 /// Somebody who is about to write in a room.
@@ -515,25 +516,11 @@ struct Writer {
 }
 
 async fn writer(tx: &Tx<'_>, room: RoomId, id: UserId) -> Sql<Writer> {
-    let sql = "select u.name, coalesce(u.display_name, u.name),
+    let sql = "select u.id, u.name, coalesce(u.display_name, u.name),
             u.muted_at is null and u.banned_at is null, u.traced_at is not null,
             exists (select 1 from users_subscribed s where s.user_id = u.id and s.room_id = $1)
          from users u where u.id = $2";
-    let found = tx
-        .one(&tx.hold(sql, Hold::Share), &[&room, &id], |row| {
-            Ok(Writer {
-                author: Author {
-                    id,
-                    user_name: row.get(0)?,
-                    name: row.get(1)?,
-                },
-                may_write: row.get(2)?,
-                is_traced: row.get(3)?,
-                is_subscribed: row.get(4)?,
-            })
-        })
-        .await?;
-    found.ok_or(Failure::NoRow)
+    tx.the(&tx.hold(sql, Hold::Share), &[&room, &id]).await
 }
 
 pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
@@ -567,7 +554,7 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
     let text = post.text.as_str();
     let (id, ()) = tokio::try_join!(biased;
         async {
-            tx.value(
+            tx.the(
                 "insert into messages
                     (room_id, user_id, author_name, text, key, made, changed, worded, created_at)
                  values ($1, $2, $3, $4, $5, $6, $6, $6, $7) returning id",
@@ -586,7 +573,7 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
         take_step(tx, step)
     )?;
     let message = Message {
-        id: MessageId(id),
+        id,
         room: post.room,
         author: writer.author,
         text: post.text.as_str().to_owned(),
@@ -664,20 +651,17 @@ pub(super) async fn next_step(tx: &Tx<'_>, room: RoomId, by: UserId) -> Sql<Opti
         "select r.id, r.history, r.version, r.user_low, r.user_high from rooms r
          where (r.kind = 'group' and {VISIBLE} or $1 in (r.user_low, r.user_high)) and r.id = $2"
     );
-    tx.one(&sql, &[&by, &room], |row| {
-        let last = version_in(row)?;
-        let between = Option::zip(row.get(3)?, row.get(4)?);
-        Ok(Step {
-            version: Version {
-                history: tx.history,
-                number: last.number + 1,
-                ..last
-            },
-            between: between.map(|(low, high)| [UserId(low), UserId(high)]),
-            begins_history: last.history != tx.history,
-        })
-    })
-    .await
+    let found: Option<(Version, Option<UserId>, Option<UserId>)> =
+        tx.one(&sql, &[&by, &room]).await?;
+    Ok(found.map(|(last, low, high)| Step {
+        version: Version {
+            history: tx.history,
+            number: last.number + 1,
+            ..last
+        },
+        between: low.zip(high).map(|(low, high)| [low, high]),
+        begins_history: last.history != tx.history,
+    }))
 }
 
 /// Brings the room to its next version.
@@ -798,7 +782,7 @@ async fn react(tx: &Tx<'_>, react: &React) -> Sql<Reacted> {
     }
     let is_on = "select exists (select 1 from reactions
         where message_id = $1 and emoji = $2 and user_id = $3)";
-    if tx.value::<bool>(is_on, &[&id, &emoji, &user]).await? == react.on {
+    if tx.the::<bool>(is_on, &[&id, &emoji, &user]).await? == react.on {
         return Ok(Reacted::Already);
     }
     let reactions = &mut found.reactions;
@@ -841,7 +825,7 @@ async fn react(tx: &Tx<'_>, react: &React) -> Sql<Reacted> {
     let names =
         "select name from reactions where message_id = $1 and emoji = $2 order by id limit $3";
     let values = [&id as _, &emoji as _, &Reaction::NAMES as _];
-    reactions[at].names = tx.all(names, &values, |row| row.get(0)).await?;
+    reactions[at].names = tx.all(names, &values).await?;
     reactions.retain(|one| one.count > 0);
     let sql = "update messages set changed = $1, reactions = $2 where id = $3";
     tx.run(

@@ -271,16 +271,12 @@ impl Store {
             let counts = "select (select count(*) from users),
                 (select count(*) from rooms where kind = 'private'),
                 (select count(*) from messages)";
-            let counted = tx
-                .one(counts, &[], |row| {
-                    Ok(Census {
-                        users: row.count(0)?,
-                        private_rooms: row.count(1)?,
-                        messages: row.count(2)?,
-                    })
-                })
-                .await?;
-            counted.ok_or(tx::Failure::NoRow)
+            let (users, private_rooms, messages) = tx.the(counts, &[]).await?;
+            Ok(Census {
+                users,
+                private_rooms,
+                messages,
+            })
         };
         self.interfered("census", async {
             match &self.driver {
@@ -301,7 +297,7 @@ impl Store {
                 "select exists (select 1 from nodes where lease_until >= millis() and not id {})",
                 tx.among(1)
             );
-            if tx.value(&others, &[&nodes]).await? {
+            if tx.the(&others, &[&nodes]).await? {
                 return Err(StoreError::InUse("this database".to_owned()).into());
             }
             tx.empty(&["messages", "rooms", "clients", "sessions", "users"])
@@ -421,7 +417,7 @@ impl Store {
 async fn run_if_connected(tx: &Tx<'_>, write: &mut dyn Write) -> Sql<()> {
     if let Some((ClientRef { client, visit }, user)) = write.locks().client {
         let owner = "select user_id from clients where id = $1 and visit = $2 and left_at is null";
-        let owner = tx.one(owner, &[&client, &visit], people::user_id).await?;
+        let owner: Option<UserId> = tx.one(owner, &[&client, &visit]).await?;
         if owner.is_none() || user.is_some() && owner != user {
             return Err(StoreError::Gone.into());
         }

@@ -1,22 +1,21 @@
 //! Moderation: what moderators do and look through, and who is one.
 
+use std::collections::HashSet;
+
 use super::accounts::{begin_session, set_password};
-use super::messages::{WHOLE_MESSAGE, message, next_step, push_stored, take_step};
-use super::people::{
-    ONLINE, USER, hand_out, hold_clients, newcomer, person, span, trace, user, user_id,
-};
-use super::rooms::group_in;
-use super::tx::{Hold, Locks, Row, Sql, Tx, end_of, sought};
+use super::messages::{WHOLE_MESSAGE, next_step, push_stored, take_step};
+use super::people::{ONLINE, USER, hand_out, hold_clients, newcomer, person, span, trace};
+use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought};
 use super::{ADMIN_LINK_GOOD_FOR, NewSession, RESTRICTED, Result, SignedIn, Store};
 use crate::model::{
     ClientId, ClientRef, GroupName, Message, MessageId, Millis, NewUser, NodeId, PasswordHash,
     Room, RoomId, TokenHash, UserId,
 };
 use crate::moderation::{
-    AuditEntry, FoundMessages, GroupRecord, MessageRecord, Moderated, Moderation, ModeratorAction,
-    PersonRecord, Search, Standing,
+    AuditEntry, FoundMessages, GroupRecord, MessageRecord, Moderated, Moderation, PersonRecord,
+    Search, Standing,
 };
-use crate::protocol::{FIRST_GROUP, PAGE_MESSAGES};
+use crate::protocol::{FIRST_GROUP, ModeratorAction, PAGE_MESSAGES};
 
 /// How many messages one search looks at, and how many of them are fetched at one time.
 const LOOKED_AT: usize = 20_000;
@@ -44,15 +43,8 @@ impl Store {
                  and (r.restricted_at is null or u.moderator_at is not null)",
                 tx.among(1)
             );
-            let current = tx
-                .all(&current, &[&ids], |row| {
-                    Ok(ClientRef {
-                        client: ClientId(row.get(0)?),
-                        visit: row.get(1)?,
-                    })
-                })
-                .await?;
-            let current: std::collections::HashSet<_> = current.into_iter().collect();
+            let current: Vec<ClientRef> = tx.all(&current, &[&ids]).await?;
+            let current: HashSet<_> = current.into_iter().collect();
             let stale = clients.iter().filter(|client| !current.contains(client));
             Ok(stale.map(|client| client.client).collect())
         })
@@ -67,7 +59,7 @@ impl Store {
                 "select id from users where id {} and banned_at is not null order by id",
                 tx.among(1)
             );
-            tx.all(&banned, &[&users], user_id).await
+            tx.all(&banned, &[&users]).await
         })
         .await
     }
@@ -183,7 +175,7 @@ impl Store {
                     &restricted as _,
                     &left as _,
                 ];
-                found.extend(tx.all(&groups, &values, group_record).await?);
+                found.extend(tx.all::<GroupRecord>(&groups, &values).await?);
             }
             Ok(found)
         })
@@ -225,45 +217,30 @@ impl Store {
         self.ask("audit_log", async move |tx| {
             let entries = "select id, at, moderator, action from audit_log
                 where id < $1 order by id desc limit $2";
-            tx.all(entries, &[&before, &limit], |row| {
-                Ok(AuditEntry {
-                    id: row.get(0)?,
-                    at: Millis(row.get(1)?),
-                    moderator: row.get(2)?,
-                    words: row.get(3)?,
-                })
-            })
-            .await
+            tx.all(entries, &[&before, &limit]).await
         })
         .await
     }
+}
+
+from_row! {
+    Standing { moderator, muted, banned }
+    GroupRecord { id, name, key, people, changes, created_at, restricted }
+    PersonRecord { user, online, arrived_at, standing }
+    AuditEntry { id, at, moderator, words }
 }
 
 const STANDING: &str = "select moderator_at is not null, muted_at is not null,
     banned_at is not null from users where id = $1";
 
 pub(super) async fn standing(tx: &Tx<'_>, user: UserId) -> Sql<Standing> {
-    let found = tx
-        .one(STANDING, &[&user], |row| standing_in(row, 0))
-        .await?;
-    Ok(found.unwrap_or_default())
+    Ok(tx.one(STANDING, &[&user]).await?.unwrap_or_default())
 }
 
 /// The same until the commit: taking it from them waits.
 async fn held_standing(tx: &Tx<'_>, user: UserId) -> Sql<Standing> {
     let standing = tx.hold(STANDING, Hold::Share);
-    let found = tx
-        .one(&standing, &[&user], |row| standing_in(row, 0))
-        .await?;
-    Ok(found.unwrap_or_default())
-}
-
-fn standing_in(row: &Row<'_>, first: usize) -> Sql<Standing> {
-    Ok(Standing {
-        moderator: row.get(first)?,
-        muted: row.get(first + 1)?,
-        banned: row.get(first + 2)?,
-    })
+    Ok(tx.one(&standing, &[&user]).await?.unwrap_or_default())
 }
 
 /// Whether the user may write anything, until the commit.
@@ -298,7 +275,7 @@ pub(super) async fn restricted_groups(tx: &Tx<'_>, user: UserId, limit: usize) -
     }
     let groups = "select id, '!' || name from rooms
         where restricted_at is not null and removed_at is null order by name_key limit $1";
-    tx.all(groups, &[&limit], group_in).await
+    tx.all(groups, &[&limit]).await
 }
 
 const ADMIN_LINK: &str = "select made_at from admin_links
@@ -311,8 +288,7 @@ async fn held_admin_link(tx: &Tx<'_>, token: TokenHash) -> Sql<bool> {
 
 async fn find_admin_link(tx: &Tx<'_>, sql: &str, token: TokenHash) -> Sql<bool> {
     let values = [&token as _, &span(ADMIN_LINK_GOOD_FOR) as _];
-    let found = tx.one(sql, &values, |_| Ok(())).await?;
-    Ok(found.is_some())
+    Ok(tx.one::<()>(sql, &values).await?.is_some())
 }
 
 async fn become_moderator(tx: &Tx<'_>, link: TokenHash, user: UserId) -> Sql<bool> {
@@ -330,7 +306,7 @@ async fn become_moderator(tx: &Tx<'_>, link: TokenHash, user: UserId) -> Sql<boo
 
 async fn end_moderator(tx: &Tx<'_>, name: &str) -> Sql<bool> {
     let moderator = "select id from users where name = $1 and moderator_at is not null";
-    let Some(user) = tx.one(moderator, &[&name], user_id).await? else {
+    let Some(user) = tx.one(moderator, &[&name]).await? else {
         return Ok(false);
     };
     hold_clients(tx, user).await?;
@@ -386,23 +362,11 @@ async fn record(tx: &Tx<'_>, by: UserId, words: &str) -> Sql<()> {
 const GROUP_RECORD: &str =
     "id, name, name_key, people, version, created_at, restricted_at is not null from rooms";
 
-fn group_record(row: &Row<'_>) -> Sql<GroupRecord> {
-    Ok(GroupRecord {
-        id: RoomId(row.get(0)?),
-        name: row.get(1)?,
-        key: row.get(2)?,
-        people: row.count(3)?,
-        changes: row.count(4)?,
-        created_at: Millis(row.get(5)?),
-        restricted: row.get(6)?,
-    })
-}
-
 /// A group that has not been removed.
 async fn group_of(tx: &Tx<'_>, room: RoomId) -> Sql<Option<GroupRecord>> {
     let sql =
         format!("select {GROUP_RECORD} where id = $1 and kind = 'group' and removed_at is null");
-    tx.one(&sql, &[&room], group_record).await
+    tx.one(&sql, &[&room]).await
 }
 
 async fn change_group(tx: &Tx<'_>, group: GroupRecord, action: &ModeratorAction) -> Sql<Moderated> {
@@ -438,7 +402,7 @@ async fn change_group(tx: &Tx<'_>, group: GroupRecord, action: &ModeratorAction)
         _ => return Ok(Moderated::Already),
     };
     let taken = "select exists (select 1 from rooms where name_key = $1 and id <> $2)";
-    if tx.value(taken, &[&key, &id]).await? {
+    if tx.the(taken, &[&key, &id]).await? {
         return Ok(Moderated::NameTaken);
     }
     tx.run(
@@ -468,8 +432,7 @@ async fn restore_message(
     };
     let sql = "select m.deleted_by is not null, u.name from messages m
         join users u on u.id = m.user_id where m.id = $1 and m.room_id = $2";
-    let row = |row: &Row<'_>| Ok((row.get::<bool>(0)?, row.get::<String>(1)?));
-    let author = match tx.one(sql, &[&id, &room], row).await? {
+    let author: String = match tx.one(sql, &[&id, &room]).await? {
         None => return Ok(Moderated::Nothing),
         // What its author deleted is the author's to delete.
         Some((false, _)) => return Ok(Moderated::Already),
@@ -526,7 +489,7 @@ async fn ban(tx: &Tx<'_>, user: UserId, since: Option<Millis>) -> Sql<()> {
     // Whoever is just arriving by a session holds that, and then their client.
     let sessions = "select id from sessions where user_id = $1 order by id";
     let sessions = tx.hold(sessions, Hold::Delete);
-    tx.all(&sessions, &[&user], |_| Ok(())).await?;
+    tx.all::<()>(&sessions, &[&user]).await?;
     hold_clients(tx, user).await?;
     trace(tx, user).await?;
     let ban = "update users set banned_at = $1 where id = $2";
@@ -576,17 +539,7 @@ async fn person_records(
             &after as _,
             &left as _,
         ];
-        let rows = tx
-            .all(&people, &values, |row| {
-                Ok(PersonRecord {
-                    user: user(row)?,
-                    online: row.get(3)?,
-                    arrived_at: Millis(row.get(4)?),
-                    standing: standing_in(row, 5)?,
-                })
-            })
-            .await?;
-        for record in rows {
+        for record in tx.all(&people, &values).await? {
             if !found.contains(&record) {
                 found.push(record);
             }
@@ -599,19 +552,15 @@ async fn person_records(
 /// messages are written in the order of their ids.
 async fn first_since(tx: &Tx<'_>, room: RoomId, at: Millis) -> Sql<i64> {
     let last = "select id from messages where room_id = $1 order by id desc limit 1";
-    let last = tx.one(last, &[&room], |row| row.get::<i64>(0)).await?;
+    let last: Option<i64> = tx.one(last, &[&room]).await?;
     let next = "select id, created_at from messages where room_id = $1 and id >= $2
         order by id limit 1";
     let (mut low, mut high) = (0, last.map_or(0, |last| last + 1));
     while low < high {
         let middle = low + (high - low) / 2;
-        let found = tx
-            .one(next, &[&room, &middle], |row| {
-                Ok((row.get::<i64>(0)?, row.get::<i64>(1)?))
-            })
-            .await?;
+        let found: Option<(i64, Millis)> = tx.one(next, &[&room, &middle]).await?;
         match found {
-            Some((id, written)) if written < at.0 => low = id + 1,
+            Some((id, written)) if written < at => low = id + 1,
             _ => high = middle,
         }
     }
@@ -644,9 +593,7 @@ async fn message_records(tx: &Tx<'_>, search: &Search) -> Sql<FoundMessages> {
         "select {WHOLE_MESSAGE} where m.room_id = $1 and m.id < $2 order by m.id desc limit $3"
     );
     for _ in 0..LOOKED_AT / FETCHED {
-        let rows = tx
-            .all(&some, &[&search.room, &before, &FETCHED], message)
-            .await?;
+        let rows: Vec<Message> = tx.all(&some, &[&search.room, &before, &FETCHED]).await?;
         let is_end = rows.len() < FETCHED;
         for message in rows {
             if search.from.is_some_and(|from| message.created_at < from) {

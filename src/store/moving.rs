@@ -22,7 +22,7 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use self::tables::{Column, Ids, Kind, TABLES, Table};
-use super::tx::{Failure, Param, Row, Sql, Tx, Value};
+use super::tx::{Failure, FromRow, Param, Row, Sql, Tx, Value};
 use super::{Address, StoreError, is_postgres, postgres, sqlite, sqlite_path};
 use crate::model::{History, Millis};
 
@@ -185,13 +185,13 @@ enum Cell {
 type Cells = Vec<Cell>;
 
 impl Cell {
-    fn read(row: &Row<'_>, place: usize, kind: Kind) -> Sql<Self> {
+    fn read(row: &mut Row<'_>, kind: Kind) -> Sql<Self> {
         let cell = match kind {
-            Kind::Number => row.get::<Option<_>>(place)?.map(Self::Number),
-            Kind::Flag => row.get::<Option<_>>(place)?.map(Self::Flag),
-            Kind::Text => row.get::<Option<_>>(place)?.map(Self::Text),
-            Kind::Bytes => row.get::<Option<_>>(place)?.map(Self::Bytes),
-            Kind::Key => row.uuid(place)?.map(Self::Key),
+            Kind::Number => row.get::<Option<_>>()?.map(Self::Number),
+            Kind::Flag => row.get::<Option<_>>()?.map(Self::Flag),
+            Kind::Text => row.get::<Option<_>>()?.map(Self::Text),
+            Kind::Bytes => row.get::<Option<_>>()?.map(Self::Bytes),
+            Kind::Key => row.get::<Option<_>>()?.map(Self::Key),
         };
         Ok(cell.unwrap_or(Self::Null))
     }
@@ -427,10 +427,10 @@ impl Place {
     }
 
     /// A value of PostgreSQL's.
-    async fn value<T: super::tx::Column>(&self, sql: &str) -> Result<T> {
+    async fn value<T: FromRow>(&self, sql: &str) -> Result<T> {
         let value = async {
             let tx = self.database().ok_or(Failure::NoRow)?;
-            tx.value(sql, &[]).await
+            tx.the(sql, &[]).await
         };
         self.at(value.await)
     }
@@ -469,11 +469,8 @@ impl Place {
             Held::File { .. } => "select name from pragma_table_info($1)",
         };
         for table in &TABLES {
-            let there = self
-                .tx()
-                .all(columns, &[&table.name], |row| row.get(0))
-                .await;
-            let there: HashSet<String> = self.at(there)?.into_iter().collect();
+            let there = self.tx().all::<String>(columns, &[&table.name]).await;
+            let there: HashSet<_> = self.at(there)?.into_iter().collect();
             let known = table
                 .columns()
                 .map(|column| column.name.to_owned())
@@ -491,8 +488,8 @@ impl Place {
     }
 
     async fn count(&mut self, sql: &str) -> Result<u64> {
-        let count = self.tx().value::<i64>(sql, &[]).await;
-        self.at(count).map(i64::unsigned_abs)
+        let count = self.tx().the(sql, &[]).await;
+        self.at(count)
     }
 
     /// The next rows after a key, by the order of the keys; none at the end.
@@ -515,10 +512,10 @@ impl Place {
         );
         let values: Vec<_> = after.iter().map(|cell| cell as &dyn Value).collect();
         let tx = self.tx();
-        let rows = tx.all(&sql, &values, |row| {
+        let rows = tx.rows(&sql, &values, |row| {
             let mut cells = Vec::new();
-            for (n, Column { name, kind, .. }) in table.columns().enumerate() {
-                match Cell::read(row, n, kind) {
+            for Column { name, kind } in table.columns() {
+                match Cell::read(row, kind) {
                     Ok(cell) => cells.push(cell),
                     Err(_) => {
                         let row = row_words(table, cells.get(..table.key).unwrap_or_default());
@@ -571,14 +568,14 @@ impl Place {
             return self.value(&last).await;
         }
         let last = "select seq from sqlite_sequence where name = $1";
-        let last = self.tx().one(last, &[&table.name], |row| row.get(0)).await;
+        let last = self.tx().one(last, &[&table.name]).await;
         Ok(self.at(last)?.unwrap_or(0))
     }
 
     /// The next id that is given is higher than this and than those that are there.
     async fn continue_after(&mut self, table: &'static Table, last: i64) -> Result<()> {
         let highest = format!("select coalesce(max(id), 0) from {}", table.name);
-        let highest = self.tx().value::<i64>(&highest, &[]).await;
+        let highest = self.tx().the::<i64>(&highest, &[]).await;
         let last = last.max(self.at(highest)?);
         match self.held {
             // Unlike the sequence's own functions, this is undone with the rest.

@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 
 use super::accounts::session;
 use super::moderation::may_write;
-use super::tx::{Hold, Locks, Row, Sql, Tx, end_of, sought};
+use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought};
 use super::{FREE_AFTER, LEASE, Result, SESSION_GOOD_FOR, Session, Store, TOKEN_GOOD_FOR};
 use crate::model::{
     ClientId, ClientRef, DisplayName, GroupName, Millis, NewUser, NodeId, Person, RoomId,
@@ -21,11 +21,13 @@ const EXPIRE_AT_ONCE: i64 = 500;
 /// How many new users are on their way to the database at one time.
 const MADE_AT_ONCE: usize = 500;
 
-/// The columns that [`user`] reads.
+/// The columns of a [`User`].
 pub(super) const USER: &str = "u.id, u.name, u.display_name";
 /// Whether a user `u` is online.
 pub(super) const ONLINE: &str =
     "exists (select 1 from clients c where c.user_id = u.id and c.left_at is null)";
+/// In place of a [`Person`]'s unread messages, where nobody reads.
+const NO_UNREAD: &str = "cast(0 as bigint)";
 /// Either of the [looks](DisplayName::looks_of) of a user name, as the index has it.
 pub(super) const LOOK: &str =
     "replace(replace(replace(replace(u.name, 'm', 'rn'), '0', 'o'), '1', 'l'), 'i', 'l')";
@@ -102,7 +104,7 @@ impl Store {
         self.write("renew_lease", Locks::none(), async move |tx| {
             let clients =
                 "select exists (select 1 from clients where node_id = $1 and left_at is null)";
-            match tx.is_shared() || tx.value(clients, &[&node]).await? {
+            match tx.is_shared() || tx.the(clients, &[&node]).await? {
                 true => renew_lease(tx, node).await,
                 false => Ok(()),
             }
@@ -238,13 +240,7 @@ impl Store {
                  where s.user_id = $1 and s.with_id is not null
                  order by (s.unread > 0) desc, s.last_message_id desc limit $2"
             );
-            tx.all(&people, &[&user, &limit], |row| {
-                Ok(Person {
-                    unread: u32::try_from(row.count(4)?).unwrap_or(u32::MAX),
-                    ..known_person(row)?
-                })
-            })
-            .await
+            tx.all(&people, &[&user, &limit]).await
         })
         .await
     }
@@ -257,12 +253,12 @@ impl Store {
             let mut found = Vec::new();
             for name in ["name", "display_key"] {
                 let people = format!(
-                    "select {USER}, {ONLINE} from users u
+                    "select {USER}, {ONLINE}, {NO_UNREAD} from users u
                      where u.{name} >= $1 and u.{name} < $2 and u.arrived_at is not null
                      order by u.{name} limit $3"
                 );
                 let values = [&beginning as _, &end_of(&beginning) as _, &limit as _];
-                for person in tx.all(&people, &values, known_person).await? {
+                for person in tx.all(&people, &values).await? {
                     if !found.contains(&person) {
                         found.push(person);
                     }
@@ -289,47 +285,26 @@ impl Store {
     }
 }
 
-pub(super) fn user(row: &Row<'_>) -> Sql<User> {
-    Ok(User {
-        id: UserId(row.get(0)?),
-        name: row.get(1)?,
-        display_name: row.get(2)?,
-    })
-}
-
-pub(super) fn user_id(row: &Row<'_>) -> Sql<UserId> {
-    row.get(0).map(UserId)
-}
-
-fn client_id(row: &Row<'_>) -> Sql<ClientId> {
-    row.get(0).map(ClientId)
-}
-
-/// Somebody who may be online, by the column after the user's.
-fn known_person(row: &Row<'_>) -> Sql<Person> {
-    Ok(Person {
-        user: user(row)?,
-        unread: 0,
-        online: row.get(3)?,
-    })
+from_row! {
+    User { id, name, display_name }
+    Person { user, online, unread }
+    ClientRef { client, visit }
 }
 
 /// Somebody has been here as the user of this name.
 pub(super) async fn person(tx: &Tx<'_>, name: &str) -> Sql<Option<User>> {
     let sql = format!("select {USER} from users u where u.name = $1 and u.arrived_at is not null");
-    tx.one(&sql, &[&sought(&name.to_lowercase())], user).await
+    tx.one(&sql, &[&sought(&name.to_lowercase())]).await
 }
 
 async fn person_by_display_name(tx: &Tx<'_>, name: &str) -> Sql<Option<User>> {
     let sql = format!("select {USER} from users u where u.display_key = $1");
-    tx.one(&sql, &[&sought(&GroupName::key_of(name))], user)
-        .await
+    tx.one(&sql, &[&sought(&GroupName::key_of(name))]).await
 }
 
 pub(super) async fn user_of(tx: &Tx<'_>, id: UserId) -> Sql<User> {
     let sql = format!("select {USER} from users u where u.id = $1");
-    let found = tx.one(&sql, &[&id], user).await?;
-    found.ok_or(super::tx::Failure::NoRow)
+    tx.the(&sql, &[&id]).await
 }
 
 /// Which of these clients are connected, and whose they are, until the commit.
@@ -342,16 +317,13 @@ pub(super) async fn connected(
         "select id, visit, user_id from clients where id {} and left_at is null order by id",
         tx.among(1)
     );
-    let found = tx
-        .all(&tx.hold(&sql, Hold::Change), &[&ids], |row| {
-            Ok((client_ref(row)?, UserId(row.get(2)?)))
-        })
-        .await?;
-    let mut found: HashMap<_, _> = found.into_iter().collect();
+    let found: Vec<(ClientRef, UserId)> = tx.all(&tx.hold(&sql, Hold::Change), &[&ids]).await?;
     // Of clients that were taken over the visit is another.
     let wanted: HashSet<_> = clients.iter().collect();
-    found.retain(|client, _| wanted.contains(client));
-    Ok(found)
+    let found = found.into_iter();
+    Ok(found
+        .filter(|(client, _)| wanted.contains(client))
+        .collect())
 }
 
 /// Until the commit nobody else changes the user.
@@ -425,7 +397,7 @@ async fn former_holders(tx: &Tx<'_>, me: UserId, name: &DisplayName) -> Sql<Opti
         format!("select exists (select 1 from users u where {LOOK} = $1 and u.id <> $2)");
     for run in name.runs() {
         for look in DisplayName::looks_of(run) {
-            if tx.value(&is_user_name, &[&look, &me]).await? {
+            if tx.the(&is_user_name, &[&look, &me]).await? {
                 return Ok(None);
             }
         }
@@ -440,10 +412,7 @@ async fn former_holders(tx: &Tx<'_>, me: UserId, name: &DisplayName) -> Sql<Opti
              from users u where u.{column} = $2 and u.id <> $3"
         );
         let values = [&tx.now.before(COMING_BACK) as _, &look as _, &me as _];
-        let holder = tx
-            .one(&sql, &values, |row| Ok((user_id(row)?, row.get(1)?)))
-            .await?;
-        match holder {
+        match tx.one(&sql, &values).await? {
             Some((_, true)) => return Ok(None),
             Some((holder, false)) => former.push(holder),
             None => {}
@@ -462,7 +431,7 @@ async fn renamed(tx: &Tx<'_>, me: UserId, former: Vec<UserId>) -> Sql<Renamed> {
                 "select r.id from rooms r where r.{end} = $1
                  and exists (select 1 from clients_active a where a.room_id = r.id)"
             );
-            rooms.extend(tx.all(&open, &[user], |row| row.get(0).map(RoomId)).await?);
+            rooms.extend(tx.all::<RoomId>(&open, &[user]).await?);
         }
     }
     Ok(Renamed::As {
@@ -506,7 +475,6 @@ async fn insert_user(tx: &Tx<'_>, new: &NewUser) -> Sql<Option<UserId>> {
             &look,
             &end_of(&look),
         ],
-        user_id,
     )
     .await
 }
@@ -526,7 +494,7 @@ async fn free_user(tx: &Tx<'_>) -> Sql<Option<UserId>> {
     let next = "select id from users where free and shuffle >= $1 order by shuffle limit 1";
     let next = tx.hold(next, Hold::ChangeFree);
     for from in [rand::random(), i64::MIN] {
-        if let Some(user) = tx.one(&next, &[&from], user_id).await? {
+        if let Some(user) = tx.one(&next, &[&from]).await? {
             return Ok(Some(user));
         }
     }
@@ -545,15 +513,10 @@ pub(super) async fn hand_out(tx: &Tx<'_>, id: UserId) -> Sql<User> {
             &id
         ),
     )?;
-    let taken = tx
-        .one(
-            "update users set free = false, gone_at = null, arrived_at = coalesce(arrived_at, $1)
-         where id = $2 returning id, name, display_name",
-            &[&tx.now, id[0]],
-            user,
-        )
-        .await?;
-    taken.ok_or(super::tx::Failure::NoRow)
+    let taken = "update users set free = false, gone_at = null,
+            arrived_at = coalesce(arrived_at, $1)
+        where id = $2 returning id, name, display_name";
+    tx.the(taken, &[&tx.now, id[0]]).await
 }
 
 async fn client_by_token(
@@ -570,19 +533,8 @@ async fn client_by_token(
          where token_hash = $1 and session_id is not distinct from $2
          and (left_at is null or left_at > (select millis()) - $3)",
         &[&token, &by.map(|session| session.id), &span(TOKEN_GOOD_FOR)],
-        |row| {
-            let node: Option<i64> = row.get(2)?;
-            Ok((client_ref(row)?, node.map(NodeId)))
-        },
     )
     .await
-}
-
-fn client_ref(row: &Row<'_>) -> Sql<ClientRef> {
-    Ok(ClientRef {
-        client: client_id(row)?,
-        visit: row.get(1)?,
-    })
 }
 
 /// A span in milliseconds.
@@ -611,26 +563,19 @@ async fn arrive(tx: &Tx<'_>, arrival: &Arrival) -> Sql<Arrived> {
             None => return Ok(Arrived::NobodyFree),
         },
     };
-    let client = tx
-        .value(
-            "insert into clients (user_id, guest, session_id, node_id, token_hash, arrived_at)
-         values ($1, $2, $3, $4, $5, $6) returning id",
-            &[
-                &user.id,
-                &id.is_none(),
-                &id,
-                &arrival.node,
-                &arrival.token,
-                &tx.now,
-            ],
-        )
-        .await?;
-    let client = ClientRef {
-        client: ClientId(client),
-        visit: 0,
-    };
+    let (guest, node, token) = (id.is_none(), arrival.node, arrival.token);
+    let client = "insert into clients (user_id, guest, session_id, node_id, token_hash, arrived_at)
+        values ($1, $2, $3, $4, $5, $6) returning id, visit";
+    let values = [
+        &user.id as _,
+        &guest as _,
+        &id as _,
+        &node as _,
+        &token as _,
+        &tx.now as _,
+    ];
     Ok(Arrived::As {
-        client,
+        client: tx.the(client, &values).await?,
         user,
         session: id,
     })
@@ -643,13 +588,13 @@ async fn resume(
     client: ClientRef,
     session: Option<SessionId>,
 ) -> Sql<Arrived> {
-    let id = tx
+    let taken_over: Option<(UserId, ClientRef)> = tx
         .one(
             "update clients set visit = visit + 1, node_id = $1, left_at = null, cut_off = false,
-            arrived_at = case when left_at is null then arrived_at else $2 end
-         where id = $3 and visit = $4 and token_hash = $5
-            and session_id is not distinct from $6 and (left_at is null or left_at > $7)
-         returning user_id",
+                arrived_at = case when left_at is null then arrived_at else $2 end
+             where id = $3 and visit = $4 and token_hash = $5
+                and session_id is not distinct from $6 and (left_at is null or left_at > $7)
+             returning user_id, id, visit",
             &[
                 &arrival.node,
                 &tx.now,
@@ -659,32 +604,21 @@ async fn resume(
                 &session,
                 &tx.now.before(TOKEN_GOOD_FOR),
             ],
-            user_id,
         )
         .await?;
-    let Some(id) = id else {
+    let Some((id, client)) = taken_over else {
         return Ok(Arrived::Overtaken);
     };
     // A ban waits for the client, or has been waited for.
-    let found = tx
-        .one(
-            "update users set free = false, gone_at = null where id = $1
-         returning id, name, display_name, banned_at is not null",
-            &[&id],
-            |row| Ok((user(row)?, row.get(3)?)),
-        )
-        .await?;
-    let (user, is_banned) = found.ok_or(super::tx::Failure::NoRow)?;
+    let here = "update users set free = false, gone_at = null where id = $1
+        returning id, name, display_name, banned_at is not null";
+    let (user, is_banned) = tx.the(here, &[&id]).await?;
     if is_banned {
         // They are not here, and their tab is known by that token for another while.
         let left = "update clients set left_at = $1 where id = $2";
         tx.run(left, &[&tx.now, &client.client]).await?;
         return Ok(Arrived::Banned);
     }
-    let client = ClientRef {
-        visit: client.visit + 1,
-        ..client
-    };
     Ok(Arrived::As {
         client,
         user,
@@ -721,19 +655,13 @@ async fn have_left(tx: &Tx<'_>, mut gone: Vec<(ClientId, UserId)>) -> Sql<Vec<Le
         "select {USER} from users u where u.id {} order by u.id",
         tx.among(1)
     );
-    let people = tx
-        .all(&tx.hold(&people, Hold::Change), &[&users], user)
-        .await?;
-    let people: HashMap<UserId, User> = people.into_iter().map(|user| (user.id, user)).collect();
+    let people: Vec<User> = tx.all(&tx.hold(&people, Hold::Change), &[&users]).await?;
+    let people: HashMap<_, _> = people.into_iter().map(|user| (user.id, user)).collect();
     let looked_at = format!(
         "delete from clients_active where client_id {} returning client_id, room_id",
         tx.among(1)
     );
-    let looked_at = tx
-        .all(&looked_at, &[&clients], |row| {
-            Ok((client_id(row)?, RoomId(row.get(1)?)))
-        })
-        .await?;
+    let looked_at: Vec<(ClientId, RoomId)> = tx.all(&looked_at, &[&clients]).await?;
     let looked_at: HashMap<_, _> = looked_at.into_iter().collect();
     let remaining = format!(
         "select c.user_id, a.room_id from clients c
@@ -741,12 +669,7 @@ async fn have_left(tx: &Tx<'_>, mut gone: Vec<(ClientId, UserId)>) -> Sql<Vec<Le
          where c.user_id {} and c.left_at is null",
         tx.among(1)
     );
-    let remaining = tx
-        .all(&remaining, &[&users], |row| {
-            let room: Option<i64> = row.get(1)?;
-            Ok((user_id(row)?, room.map(RoomId)))
-        })
-        .await?;
+    let remaining: Vec<(UserId, Option<RoomId>)> = tx.all(&remaining, &[&users]).await?;
     let untouched = format!(
         "update users set gone_at = $1
          where id {} and traced_at is null and not free and gone_at is null",
@@ -755,7 +678,7 @@ async fn have_left(tx: &Tx<'_>, mut gone: Vec<(ClientId, UserId)>) -> Sql<Vec<Le
     tx.run(&untouched, &[&tx.now, &users]).await?;
     // Of several of one person the last is the one after which nobody is left.
     let mut here: HashSet<UserId> = remaining.iter().map(|(user, _)| *user).collect();
-    let mut looking: HashSet<(UserId, Option<RoomId>)> = remaining.into_iter().collect();
+    let mut looking: HashSet<_> = remaining.into_iter().collect();
     let mut left = Vec::new();
     for (client, user) in gone.into_iter().rev() {
         let room = looked_at.get(&client).copied();
@@ -778,9 +701,9 @@ async fn renew_lease(tx: &Tx<'_>, node: NodeId) -> Sql<()> {
 }
 
 async fn is_anything_due(tx: &Tx<'_>, node: NodeId, ahead: i64) -> Sql<bool> {
-    let now: i64 = tx.value("select millis()", &[]).await?;
+    let now: i64 = tx.the("select millis()", &[]).await?;
     let now = Millis(now.saturating_add(ahead));
-    tx.value(
+    tx.the(
         "select exists (select 1 from nodes where lease_until < $1 and id <> $2)
             or exists (select 1 from users where gone_at <= $3)
             or exists (select 1 from clients where left_at < $4)
@@ -802,7 +725,6 @@ async fn clients_of_dead(tx: &Tx<'_>, node: NodeId, ahead: i64) -> Sql<Vec<Clien
         "select id from clients where left_at is null and node_id in
          (select id from nodes where lease_until < (select millis()) + $1 and id <> $2)",
         &[&ahead, &node],
-        client_id,
     )
     .await
 }
@@ -815,11 +737,7 @@ pub(super) async fn end_nodes(tx: &Tx<'_>, nodes: &[i64]) -> Sql<Vec<Left>> {
          where left_at is null and node_id {} returning id, user_id",
         tx.among(2)
     );
-    let gone = tx
-        .all(&sql, &[&tx.now, &nodes], |row| {
-            Ok((client_id(row)?, UserId(row.get(1)?)))
-        })
-        .await?;
+    let gone: Vec<_> = tx.all(&sql, &[&tx.now, &nodes]).await?;
     let ended = format!("delete from nodes where id {}", tx.among(1));
     tx.run(&ended, &[&nodes]).await?;
     match gone.is_empty() {
@@ -831,12 +749,8 @@ pub(super) async fn end_nodes(tx: &Tx<'_>, nodes: &[i64]) -> Sql<Vec<Left>> {
 async fn expire(tx: &Tx<'_>, node: NodeId, now: Millis) -> Sql<Vec<Left>> {
     // A node that renews its lease at this moment is before this or after it.
     let dead = "select id from nodes where lease_until < $1 and id <> $2 order by id";
-    let dead = tx
-        .all(&tx.hold(dead, Hold::Delete), &[&now, &node], |row| {
-            row.get(0)
-        })
-        .await?;
-    let dead: Vec<i64> = dead;
+    let dead = tx.hold(dead, Hold::Delete);
+    let dead: Vec<i64> = tx.all(&dead, &[&now, &node]).await?;
     let left = match dead.is_empty() {
         true => Vec::new(),
         false => end_nodes(tx, &dead).await?,
@@ -876,7 +790,7 @@ async fn free_untouched(tx: &Tx<'_>, now: Millis) -> Sql<()> {
     let gone = "select id from users where gone_at <= $1 order by gone_at limit $2";
     let gone = tx.hold(gone, Hold::ChangeFree);
     let values = [&now.before(FREE_AFTER) as _, &EXPIRE_AT_ONCE as _];
-    let gone: Vec<i64> = tx.all(&gone, &values, |row| row.get(0)).await?;
+    let gone: Vec<i64> = tx.all(&gone, &values).await?;
     if gone.is_empty() {
         return Ok(());
     }
@@ -898,35 +812,33 @@ async fn free_untouched(tx: &Tx<'_>, now: Millis) -> Sql<()> {
 
 async fn people_online(tx: &Tx<'_>, limit: usize) -> Sql<(Vec<Person>, u64)> {
     let people = format!(
-        "select {USER}, true from clients c join users u on u.id = c.user_id
+        "select {USER}, true, {NO_UNREAD} from clients c join users u on u.id = c.user_id
          where c.left_at is null and not exists (
             select 1 from clients o where o.user_id = c.user_id and o.left_at is null
             and (o.arrived_at, o.id) < (c.arrived_at, c.id))
          order by c.arrived_at, c.id limit $1"
     );
-    let people = tx.all(&people, &[&limit], known_person).await?;
+    let people: Vec<Person> = tx.all(&people, &[&limit]).await?;
     if people.len() < limit {
         let count = people.len() as u64;
         return Ok((people, count));
     }
     let count = "select count(distinct user_id) from clients where left_at is null";
-    let count: i64 = tx.value(count, &[]).await?;
-    Ok((people, count.unsigned_abs()))
+    Ok((people, tx.the(count, &[]).await?))
 }
 
 async fn people_in(tx: &Tx<'_>, room: RoomId, limit: usize) -> Sql<(Vec<Person>, u64)> {
     let count = "select people from rooms where id = $1 and kind = 'group'";
-    let Some(count) = tx.one(count, &[&room], |row| row.count(0)).await? else {
+    let Some(count) = tx.one(count, &[&room]).await? else {
         return Ok((Vec::new(), 0));
     };
     let people = format!(
-        "select {USER}, false from clients_active a join users u on u.id = a.user_id
+        "select {USER}, false, {NO_UNREAD} from clients_active a join users u on u.id = a.user_id
          where a.room_id = $1 and not exists (
             select 1 from clients_active o
             where o.room_id = a.room_id and o.user_id = a.user_id
             and (o.entered_at, o.client_id) < (a.entered_at, a.client_id))
          order by a.entered_at, a.client_id limit $2"
     );
-    let people = tx.all(&people, &[&room, &limit], known_person).await?;
-    Ok((people, count))
+    Ok((tx.all(&people, &[&room, &limit]).await?, count))
 }

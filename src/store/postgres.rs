@@ -144,7 +144,7 @@ impl Postgres {
     /// The same for all nodes of a database and as long as it exists. A copy has another oid.
     pub(super) async fn identity(&self) -> Result<String> {
         self.read(false, async |tx| {
-            tx.value(
+            tx.the(
                 "select concat_ws('-', life.identity, d.oid) from life, pg_database d
                  where d.datname = current_database()",
                 &[],
@@ -683,16 +683,18 @@ fn is_collision(failure: &Failure) -> bool {
 }
 
 /// All rows of a statement, which is prepared once on each connection.
-pub(super) async fn all<T>(
+pub(super) async fn rows<T>(
     db: &impl GenericClient,
     sql: &str,
     values: Values<'_>,
-    read: impl Fn(&Row<'_>) -> Sql<T>,
+    read: impl Fn(&mut Row<'_>) -> Sql<T>,
 ) -> Sql<Vec<T>> {
     let statement = db.prepare_cached(sql).await?;
     let params: Vec<Param<'_>> = values.iter().map(|value| value.param()).collect();
     let rows = db.query(&statement, &refer(&params)).await?;
-    rows.iter().map(|row| read(&Row::Postgres(row))).collect()
+    rows.iter()
+        .map(|row| read(&mut Row::postgres(row)))
+        .collect()
 }
 
 /// Runs a statement. Returns how many rows it changed.

@@ -1,12 +1,11 @@
 //! Rooms: groups and private rooms, who may enter them, and who looks at them.
 
 use super::moderation::{may_write, restricted_groups};
-use super::people::{USER, hold_user, person, reserve, trace, user};
-use super::tx::{Hold, Locks, Row, Sql, Tx, end_of, sought};
+use super::people::{USER, hold_user, person, reserve, trace};
+use super::tx::{FromRow, Hold, Locks, Row, Sql, Tx, end_of, from_row, sought};
 use super::{Result, Store};
 use crate::model::{
-    Busy, ClientId, ClientRef, GroupName, History, Room, RoomId, RoomKind, Target, User, UserId,
-    Version,
+    Busy, ClientId, ClientRef, GroupName, Room, RoomId, RoomKind, Target, User, UserId, Version,
 };
 
 /// How entering a room went.
@@ -89,7 +88,7 @@ impl Store {
                 "select {USER} from rooms r join users u on u.id in (r.user_low, r.user_high)
                  where r.id = $1"
             );
-            Ok(tx.all(&pair, &[&room], user).await?.try_into().ok())
+            Ok(tx.all(&pair, &[&room]).await?.try_into().ok())
         })
         .await
     }
@@ -123,7 +122,7 @@ impl Store {
             let groups = "select id, name, people from rooms
                 where kind = 'group' and restricted_at is null and removed_at is null
                 order by people desc, name_key limit $1";
-            tx.all(groups, &[&limit], busy).await
+            tx.all(groups, &[&limit]).await
         })
         .await
     }
@@ -136,7 +135,7 @@ impl Store {
                 where name_key >= $1 and name_key < $2
                 and restricted_at is null and removed_at is null
                 order by name_key limit $3";
-            tx.all(groups, &[&beginning, &end_of(&beginning), &limit], busy)
+            tx.all(groups, &[&beginning, &end_of(&beginning), &limit])
                 .await
         })
         .await
@@ -158,33 +157,25 @@ impl Store {
                 "select id, history, version from rooms where id {}",
                 tx.among(1)
             );
-            tx.all(&versions, &[&rooms], version_in).await
+            tx.all(&versions, &[&rooms]).await
         })
         .await
     }
 }
 
-/// A room's id, its history and its number.
-pub(super) fn version_in(row: &Row<'_>) -> Sql<Version> {
-    Ok(Version {
-        room: RoomId(row.get(0)?),
-        history: History(u32::try_from(row.count(1)?).unwrap_or(u32::MAX)),
-        number: row.count(2)?,
-    })
+from_row! {
+    Version { room, history, number }
+    Busy { group, people }
 }
 
-pub(super) fn group_in(row: &Row<'_>) -> Sql<Room> {
-    Ok(Room {
-        id: RoomId(row.get(0)?),
-        kind: RoomKind::Group(row.get(1)?),
-    })
-}
-
-fn busy(row: &Row<'_>) -> Sql<Busy> {
-    Ok(Busy {
-        group: group_in(row)?,
-        people: row.count(2)?,
-    })
+/// A group, by its id and its name.
+impl FromRow for Room {
+    fn read(row: &mut Row<'_>) -> Sql<Self> {
+        Ok(Self {
+            id: row.get()?,
+            kind: RoomKind::Group(row.get()?),
+        })
+    }
 }
 
 /// Whether `$1` may know of a group `r`.
@@ -197,31 +188,31 @@ const SHOWN: &str = "case when r.restricted_at is null then r.name else '!' || r
 /// A room as `me` sees it, if they may know of it.
 pub(super) async fn room(tx: &Tx<'_>, me: UserId, id: RoomId) -> Sql<Option<Room>> {
     let sql = format!(
-        "select {USER}, {SHOWN} from rooms r
+        "select {SHOWN}, {USER} from rooms r
          left join users u
             on u.id = case when r.user_low = $1 then r.user_high else r.user_low end
          where (r.kind = 'group' and {VISIBLE} or $1 in (r.user_low, r.user_high)) and r.id = $2"
     );
-    tx.one(&sql, &[&me, &id], |row| {
-        let kind = match row.get(3)? {
+    let read = |row: &mut Row<'_>| {
+        let kind = match row.get()? {
             Some(name) => RoomKind::Group(name),
-            None => RoomKind::Private { with: user(row)? },
+            None => RoomKind::Private { with: row.get()? },
         };
         Ok(Room { id, kind })
-    })
-    .await
+    };
+    Ok(tx.rows(&sql, &[&me, &id], read).await?.pop())
 }
 
 async fn group(tx: &Tx<'_>, me: Option<UserId>, name: &str) -> Sql<Option<Room>> {
     let sql = format!("select r.id, {SHOWN} from rooms r where {VISIBLE} and r.name_key = $2");
-    tx.one(&sql, &[&me, &sought(&GroupName::key_of(name))], group_in)
+    tx.one(&sql, &[&me, &sought(&GroupName::key_of(name))])
         .await
 }
 
 async fn groups(tx: &Tx<'_>, user: Option<UserId>, limit: usize) -> Sql<Vec<Room>> {
     let default = "select id, name from rooms
         where position is not null and restricted_at is null order by position limit $1";
-    let mut groups = tx.all(default, &[&limit], group_in).await?;
+    let mut groups = tx.all(default, &[&limit]).await?;
     let Some(me) = user else { return Ok(groups) };
     let mine = format!(
         "select r.id, r.name from users_subscribed s join rooms r on r.id = s.room_id
@@ -230,7 +221,7 @@ async fn groups(tx: &Tx<'_>, user: Option<UserId>, limit: usize) -> Sql<Vec<Room
          order by s.since desc limit $2"
     );
     let left = limit - groups.len();
-    let mut mine = tx.all(&mine, &[&me, &left], group_in).await?;
+    let mut mine = tx.all(&mine, &[&me, &left]).await?;
     mine.extend(restricted_groups(tx, me, left - mine.len()).await?);
     mine.sort_by_cached_key(|room| match &room.kind {
         RoomKind::Group(name) => GroupName::key_of(name),
@@ -259,14 +250,11 @@ async fn private_room_with(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Entered> 
     .await?;
     // Another node may have been first. Held before the look at who is in it.
     let room = "select id from rooms where user_low = $1 and user_high = $2";
-    let id = tx
-        .value(&tx.hold(room, Hold::Change), &[&low, &high])
-        .await?;
+    let room = tx.hold(room, Hold::Change);
+    let id = tx.the(&room, &[&low, &high]).await?;
     reserve(tx, with.id).await?;
-    Ok(Entered::Room(Room {
-        id: RoomId(id),
-        kind: RoomKind::Private { with },
-    }))
+    let kind = RoomKind::Private { with };
+    Ok(Entered::Room(Room { id, kind }))
 }
 
 async fn make_group(tx: &Tx<'_>, maker: UserId, name: &GroupName) -> Sql<bool> {
@@ -330,21 +318,15 @@ async fn enter(
 /// Whether any client of the user looks at the room.
 async fn is_looked_at(tx: &Tx<'_>, room: RoomId, user: UserId) -> Sql<bool> {
     let sql = "select exists (select 1 from clients_active where room_id = $1 and user_id = $2)";
-    tx.value(sql, &[&room, &user]).await
+    tx.the(sql, &[&room, &user]).await
 }
 
 /// The client looks at no room but that one any more. Returns the room that it looked at, if no other
 /// client of its user does.
 async fn look_away(tx: &Tx<'_>, client: ClientId, but: Option<RoomId>) -> Sql<Option<RoomId>> {
-    let former = tx
-        .one(
-            "delete from clients_active where client_id = $1 and room_id is distinct from $2
-         returning room_id, user_id",
-            &[&client, &but],
-            |row| Ok((RoomId(row.get(0)?), UserId(row.get(1)?))),
-        )
-        .await?;
-    match former {
+    let look_away = "delete from clients_active
+        where client_id = $1 and room_id is distinct from $2 returning room_id, user_id";
+    match tx.one(look_away, &[&client, &but]).await? {
         Some((room, user)) if !is_looked_at(tx, room, user).await? => Ok(Some(room)),
         _ => Ok(None),
     }

@@ -155,7 +155,7 @@ impl Sqlite {
     pub(super) async fn check(&self) -> Result<()> {
         let opened = Arc::clone(&self.opened);
         let is_kept = self.read(false, async move |tx| match opened.is_kept() {
-            true => tx.value::<i64>("select 1", &[]).await.map(|_| true),
+            true => tx.the::<i64>("select 1", &[]).await.map(|_| true),
             false => Ok(false),
         });
         match is_kept.await? {
@@ -500,18 +500,18 @@ fn checkpoint(db: &Connection, wal: &Path, worth_copying: u64, bound: u64) -> ru
 }
 
 /// All rows of a statement.
-pub(super) fn all<T>(
+pub(super) fn rows<T>(
     db: &Connection,
     sql: &str,
     values: Values<'_>,
-    read: impl Fn(&Row<'_>) -> Sql<T>,
+    read: impl Fn(&mut Row<'_>) -> Sql<T>,
 ) -> Sql<Vec<T>> {
     let mut statement = db.prepare_cached(sql)?;
     bind(&mut statement, values)?;
     let mut rows = statement.raw_query();
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(read(&Row::Sqlite(row))?);
+        found.push(read(&mut Row::sqlite(row))?);
     }
     Ok(found)
 }
@@ -956,7 +956,7 @@ mod tests {
     async fn says_hello(tx: &Tx<'_>, name: &str) -> Sql<()> {
         let author = user_of(tx, made(tx, name).await?).await?;
         let hi: i64 = tx
-            .value("select id from rooms where name = 'hi' -- in tests", &[])
+            .the("select id from rooms where name = 'hi' -- in tests", &[])
             .await?;
         let client = ClientRef {
             client: crate::model::ClientId(0),
@@ -1068,7 +1068,7 @@ mod tests {
                 .write("pragmas", Locks::none(), async |tx| {
                     let mut found = Vec::new();
                     for name in ["synchronous", "foreign_keys", "wal_autocheckpoint"] {
-                        found.push(tx.value::<i64>(&format!("pragma {name}"), &[]).await?);
+                        found.push(tx.the::<i64>(&format!("pragma {name}"), &[]).await?);
                     }
                     Ok(found)
                 })

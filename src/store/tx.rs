@@ -11,7 +11,9 @@ use std::pin::Pin;
 use deadpool_postgres::{Object, Transaction};
 use parking_lot::Mutex;
 use rusqlite::Connection;
+use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 use tokio::sync::oneshot;
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::{Change, Result, StoreError, postgres, sqlite};
@@ -123,48 +125,148 @@ impl<T: Value> Value for Option<T> {
     }
 }
 
-/// One row of an answer.
-pub(super) enum Row<'a> {
+/// One row of an answer, read column by column.
+pub(super) struct Row<'a> {
+    answer: Answer<'a>,
+    /// The column that is read next.
+    next: usize,
+}
+
+enum Answer<'a> {
     Sqlite(&'a rusqlite::Row<'a>),
     Postgres(&'a tokio_postgres::Row),
 }
 
-/// What a column may be read as: `i64`, `bool`, `String`, `Vec<u8>`, and each of them or null.
-pub(super) trait Column:
-    rusqlite::types::FromSql + for<'a> tokio_postgres::types::FromSql<'a>
-{
+impl<'a> Row<'a> {
+    pub(super) fn sqlite(row: &'a rusqlite::Row<'a>) -> Self {
+        let answer = Answer::Sqlite(row);
+        Self { answer, next: 0 }
+    }
+
+    pub(super) fn postgres(row: &'a tokio_postgres::Row) -> Self {
+        let answer = Answer::Postgres(row);
+        Self { answer, next: 0 }
+    }
+
+    /// What the next columns hold.
+    pub(super) fn get<T: FromRow>(&mut self) -> Sql<T> {
+        T::read(self)
+    }
 }
 
-impl<T> Column for T where T: rusqlite::types::FromSql + for<'a> tokio_postgres::types::FromSql<'a> {}
+/// What is read of a row, from one column or from several that follow each other.
+pub(super) trait FromRow: Sized {
+    fn read(row: &mut Row<'_>) -> Sql<Self>;
+}
 
-impl Row<'_> {
-    pub(super) fn get<T: Column>(&self, column: usize) -> Sql<T> {
-        match self {
-            Self::Sqlite(row) => Ok(row.get(column)?),
-            Self::Postgres(row) => Ok(row.try_get(column)?),
-        }
+/// What a single column is read as.
+pub(super) trait Column: Sized {
+    /// What both databases give.
+    type Raw: rusqlite::types::FromSql + for<'a> tokio_postgres::types::FromSql<'a>;
+    fn of(raw: Self::Raw) -> Self;
+}
+
+impl<T: Column> FromRow for T {
+    fn read(row: &mut Row<'_>) -> Sql<Self> {
+        let column = row.next;
+        row.next += 1;
+        Ok(Self::of(match row.answer {
+            Answer::Sqlite(row) => row.get(column)?,
+            Answer::Postgres(row) => row.try_get(column)?,
+        }))
     }
+}
 
-    /// A number that is never negative.
-    pub(super) fn count(&self, column: usize) -> Sql<u64> {
-        self.get(column).map(i64::unsigned_abs)
+impl<T: Column> Column for Option<T> {
+    type Raw = Option<T::Raw>;
+
+    fn of(raw: Self::Raw) -> Self {
+        raw.map(T::of)
     }
+}
 
-    pub(super) fn uuid(&self, column: usize) -> Sql<Option<Uuid>> {
-        match self {
-            Self::Sqlite(row) => {
-                let text: Option<String> = row.get(column)?;
-                let uuid = text.map(|text| Uuid::try_parse(&text)).transpose();
-                Ok(uuid.map_err(|error| {
-                    rusqlite::Error::FromSqlConversionFailure(
-                        column,
-                        rusqlite::types::Type::Text,
-                        error.into(),
-                    )
-                })?)
+impl FromRow for () {
+    fn read(_: &mut Row<'_>) -> Sql<Self> {
+        Ok(())
+    }
+}
+
+/// A type whose fields are the columns, in that order.
+macro_rules! from_row {
+    ($($type:ident { $($field:ident),+ $(,)? })+) => {
+        $(impl $crate::store::tx::FromRow for $type {
+            fn read(row: &mut $crate::store::tx::Row<'_>) -> $crate::store::tx::Sql<Self> {
+                Ok(Self { $($field: row.get()?),+ })
             }
-            Self::Postgres(row) => Ok(row.try_get(column)?),
-        }
+        })+
+    };
+}
+pub(super) use from_row;
+
+macro_rules! tuples {
+    ($(($($part:ident),+))+) => {
+        $(impl<$($part: FromRow),+> FromRow for ($($part,)+) {
+            fn read(row: &mut Row<'_>) -> Sql<Self> {
+                Ok(($($part::read(row)?,)+))
+            }
+        })+
+    };
+}
+
+tuples! { (A, B) (A, B, C) (A, B, C, D) }
+
+macro_rules! columns {
+    ($($type:ty: $raw:ty => $of:expr;)*) => {
+        $(impl Column for $type {
+            type Raw = $raw;
+
+            fn of(raw: Self::Raw) -> Self {
+                $of(raw)
+            }
+        })*
+    };
+}
+
+columns! {
+    i64: i64 => std::convert::identity;
+    // No number in the tables is negative but ids and moments.
+    u64: i64 => i64::unsigned_abs;
+    u32: i64 => |number| u32::try_from(number).unwrap_or(u32::MAX);
+    bool: bool => std::convert::identity;
+    String: String => std::convert::identity;
+    Vec<u8>: Vec<u8> => std::convert::identity;
+    Uuid: Hyphenated => |uuid: Hyphenated| uuid.0;
+    Millis: i64 => Millis;
+    UserId: i64 => UserId;
+    ClientId: i64 => ClientId;
+    SessionId: i64 => SessionId;
+    RoomId: i64 => RoomId;
+    MessageId: i64 => MessageId;
+    NodeId: i64 => NodeId;
+    History: i64 => |history| History(u32::try_from(history).unwrap_or(u32::MAX));
+    PasswordHash: String => PasswordHash;
+}
+
+/// A UUID, which is text with hyphens in SQLite.
+pub(super) struct Hyphenated(Uuid);
+
+impl rusqlite::types::FromSql for Hyphenated {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let uuid = Uuid::try_parse(value.as_str()?);
+        uuid.map(Self).map_err(FromSqlError::other)
+    }
+}
+
+impl<'a> tokio_postgres::types::FromSql<'a> for Hyphenated {
+    fn from_sql(
+        kind: &Type,
+        raw: &'a [u8],
+    ) -> std::result::Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        <Uuid as tokio_postgres::types::FromSql>::from_sql(kind, raw).map(Self)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        <Uuid as tokio_postgres::types::FromSql>::accepts(kind)
     }
 }
 
@@ -242,31 +344,29 @@ impl<'a> Tx<'a> {
     }
 
     /// All rows.
-    pub(super) async fn all<T>(
-        &self,
-        sql: &str,
-        values: Values<'_>,
-        read: impl Fn(&Row<'_>) -> Sql<T>,
-    ) -> Sql<Vec<T>> {
-        on!(self, db => sqlite::all(db, sql, values, read),
-            db => postgres::all(db, sql, values, read).await)
+    pub(super) async fn all<T: FromRow>(&self, sql: &str, values: Values<'_>) -> Sql<Vec<T>> {
+        self.rows(sql, values, T::read).await
     }
 
     /// The one row, if there is one.
-    pub(super) async fn one<T>(
+    pub(super) async fn one<T: FromRow>(&self, sql: &str, values: Values<'_>) -> Sql<Option<T>> {
+        Ok(self.all(sql, values).await?.into_iter().next())
+    }
+
+    /// The row of a statement that always has one.
+    pub(super) async fn the<T: FromRow>(&self, sql: &str, values: Values<'_>) -> Sql<T> {
+        self.one(sql, values).await?.ok_or(Failure::NoRow)
+    }
+
+    /// All rows, each read as its columns tell.
+    pub(super) async fn rows<T>(
         &self,
         sql: &str,
         values: Values<'_>,
-        read: impl Fn(&Row<'_>) -> Sql<T>,
-    ) -> Sql<Option<T>> {
-        let rows = self.all(sql, values, read).await?;
-        Ok(rows.into_iter().next())
-    }
-
-    /// The value of a statement that always has one.
-    pub(super) async fn value<T: Column>(&self, sql: &str, values: Values<'_>) -> Sql<T> {
-        let found = self.one(sql, values, |row| row.get(0)).await?;
-        found.ok_or(Failure::NoRow)
+        read: impl Fn(&mut Row<'_>) -> Sql<T>,
+    ) -> Sql<Vec<T>> {
+        on!(self, db => sqlite::rows(db, sql, values, read),
+            db => postgres::rows(db, sql, values, read).await)
     }
 
     /// Changes something. Returns how many rows.

@@ -2,7 +2,10 @@
 //!
 //! Nothing here knows sockets, the store, or when a fragment is shown.
 
-use std::sync::{Arc, OnceLock};
+mod assets;
+mod moderation;
+
+use std::sync::Arc;
 
 use linkify::{LinkFinder, LinkKind};
 use minijinja::value::Serde;
@@ -11,20 +14,15 @@ use parking_lot::RwLock;
 use rust_embed::RustEmbed;
 use serde::Serialize;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::model::{
     Busy, Emoji, Message, MessageId, Millis, Page, Person, Reaction, ResumeToken, Room, RoomId,
     RoomKind, Target, User, UserId, Version,
 };
-use crate::moderation::{
-    AuditEntry, FoundMessages, GroupRecord, MessageRecord, PersonRecord, Search, Standing,
-};
-use crate::protocol::{
-    self, ADMIN_SOCKET_PATH, FIRST_GROUP, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH,
-    Selector, Swap,
-};
+use crate::protocol::{self, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap};
+
+pub use assets::Static;
 
 #[derive(RustEmbed)]
 #[folder = "templates/"]
@@ -33,53 +31,6 @@ struct Templates;
 #[derive(RustEmbed)]
 #[folder = "components/"]
 struct Components;
-
-/// The files that the page fetches: in a release build embedded in the program, in a debug build
-/// read from the disk.
-#[derive(RustEmbed)]
-#[folder = "static/"]
-pub struct Static;
-
-impl Static {
-    /// The address of a file. It names the build, so that it never means anything else, and all
-    /// files of one build stand beside each other, so that one script finds another.
-    #[must_use]
-    pub fn address(path: &str) -> Option<String> {
-        Self::get(path)?;
-        Some(format!("/static/{}/{path}", Self::build()))
-    }
-
-    /// What tells the files of one build from those of another: 16 hexadecimal digits of a SHA-256
-    /// over all of them.
-    #[must_use]
-    pub fn build() -> String {
-        static BUILD: OnceLock<String> = OnceLock::new();
-        let hash = || {
-            let mut hash = Sha256::new();
-            for path in Self::iter() {
-                hash.update(path.as_bytes());
-                hash.update(Self::get(&path).map_or([0; 32], |file| file.metadata.sha256_hash()));
-            }
-            hexadecimal(&hash.finalize())
-        };
-        match cfg!(debug_assertions) {
-            true => hash(),
-            false => BUILD.get_or_init(hash).clone(),
-        }
-    }
-
-    /// What tells one content of a file from another: 16 hexadecimal digits of its SHA-256.
-    #[must_use]
-    pub fn tag(path: &str) -> Option<String> {
-        Some(hexadecimal(&Self::get(path)?.metadata.sha256_hash()))
-    }
-}
-
-/// The first eight bytes of a hash.
-fn hexadecimal(hash: &[u8]) -> String {
-    let bytes = hash.iter().take(8);
-    bytes.map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// A fragment or page could not be drawn.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +124,13 @@ impl Views {
         Ok(environment.get_template(name)?.render(context)?)
     }
 
+    /// A fragment that fills the place it is named after: `#group-name` is `_group_name.html`.
+    fn fragment(&self, place: Selector, context: Value) -> Result<Push> {
+        let name = place.as_str().trim_start_matches('#').replace('-', "_");
+        let html = self.draw(&format!("_{name}.html"), context)?;
+        Ok(Push::inner(place, html))
+    }
+
     /// The whole page.
     pub fn chat_page(&self, page: &ChatPage<'_>) -> Result<String> {
         let room = match page.room {
@@ -216,17 +174,13 @@ impl Views {
         let context = context! {
             user => user_context(user), resume => resume.map(ToString::to_string),
         };
-        Ok(Push::inner(
-            Selector::LOGGED_USER,
-            self.draw("_logged_user.html", context)?,
-        ))
+        self.fragment(Selector::LOGGED_USER, context)
     }
 
     /// What I am called, and the way to another name.
     pub fn name_form(&self, user: &User) -> Result<Push> {
         let context = context! { user => user_context(user) };
-        let html = self.draw("_name_form.html", context)?;
-        Ok(Push::inner(Selector::NAME_FORM, html))
+        self.fragment(Selector::NAME_FORM, context)
     }
 
     /// The way to sign out and, for a moderator, to their page; for a guest, who is known by that
@@ -241,8 +195,7 @@ impl Views {
             user => user_context(user), resume => guest.map(ToString::to_string), at => None::<&str>,
             moderator,
         };
-        let html = self.draw("_account.html", context)?;
-        Ok(Push::inner(Selector::ACCOUNT, html))
+        self.fragment(Selector::ACCOUNT, context)
     }
 
     /// A page with one of the forms of [`Self::account`], to be filled in again.
@@ -262,148 +215,16 @@ impl Views {
         )
     }
 
-    /// The page at which moderators look after the chat.
-    pub fn admin_page(&self, scheme: &str, host: &str) -> Result<String> {
-        self.draw(
-            "admin.html",
-            context! { scheme, host, socket => ADMIN_SOCKET_PATH },
-        )
-    }
-
-    /// The page at which a visitor becomes a moderator by a `link`: the `user` who has signed in, else
-    /// somebody who has to keep a name by a password first. Without a link it only says the reason.
-    pub fn admin_link_page(
-        &self,
-        link: Option<&ResumeToken>,
-        user: Option<&User>,
-        reason: Option<&str>,
-    ) -> Result<String> {
-        let (link, user) = (link.map(ToString::to_string), user.map(user_context));
-        self.draw("admin_link.html", context! { link, user, reason })
-    }
-
-    /// The groups that a moderator looks through, of those whose names begin so, whether they are the
-    /// first of them, and whether there are `more`.
-    pub fn admin_groups(
-        &self,
-        text: &str,
-        is_first: bool,
-        groups: &[GroupRecord],
-        more: bool,
-    ) -> Result<Push> {
-        let first = (!is_first).then(|| json!({ "text": text }).to_string());
-        let last = groups.last().filter(|_| more);
-        let more = last.map(|last| json!({ "text": text, "after": last.key }).to_string());
-        let groups: Vec<_> = groups.iter().map(group_record_context).collect();
-        let html = self.draw("_admin_groups.html", context! { groups, first, more })?;
-        Ok(Push::inner(Selector::ADMIN_GROUPS, html))
-    }
-
-    /// One of them as it is now; `None` if it has been removed.
-    pub fn admin_group(&self, room: RoomId, group: Option<&GroupRecord>) -> Result<Push> {
-        let (html, swap) = match group {
-            Some(group) => {
-                let group = group_record_context(group);
-                let html = self.draw("_admin_group.html", context! { group })?;
-                (html, Swap::Outer)
-            }
-            None => (String::new(), Swap::Remove),
-        };
-        Ok(Push::inner(Selector::admin_group(room), html).swapped(swap))
-    }
-
-    /// The people that a moderator looks through, of those whose user names begin so, whether they are
-    /// the first of them, and whether there are `more`.
-    pub fn admin_people(
-        &self,
-        text: &str,
-        is_first: bool,
-        people: &[PersonRecord],
-        more: bool,
-    ) -> Result<Push> {
-        let first = (!is_first).then(|| json!({ "text": text }).to_string());
-        let last = people.last().filter(|_| more);
-        let more = last.map(|last| json!({ "text": text, "after": last.user.name }).to_string());
-        let people: Vec<_> = people.iter().map(person_record_context).collect();
-        let html = self.draw("_admin_people.html", context! { people, first, more })?;
-        Ok(Push::inner(Selector::ADMIN_PEOPLE, html))
-    }
-
-    /// One of them as they are now.
-    pub fn admin_person(&self, person: &PersonRecord) -> Result<Push> {
-        let context = context! { person => person_record_context(person) };
-        let html = self.draw("_admin_person.html", context)?;
-        Ok(Push::inner(Selector::admin_person(person.user.id), html).swapped(Swap::Outer))
-    }
-
-    /// A group's newest messages, and the ways to look for others.
-    pub fn admin_messages(&self, group: &GroupRecord, found: &FoundMessages) -> Result<Push> {
-        let room = group.id.to_string();
-        let more = found.before;
-        let more = more.map(|before| json!({ "room": room, "before": before.0 }).to_string());
-        let context = context! {
-            group => group_record_context(group), more,
-            messages => message_record_contexts(found),
-        };
-        let html = self.draw("_admin_messages.html", context)?;
-        Ok(Push::inner(Selector::ADMIN_MESSAGES, html))
-    }
-
-    /// What a search among them found; `from` and `until` as they were asked for.
-    pub fn admin_found(
-        &self,
-        search: &Search,
-        from: &str,
-        until: &str,
-        found: &FoundMessages,
-    ) -> Result<Push> {
-        let more = found.before.map(|before| {
-            json!({
-                "room": search.room.to_string(), "author": search.author, "words": search.words,
-                "from": from, "until": until, "before": before.0,
-            })
-            .to_string()
-        });
-        let context = context! { more, messages => message_record_contexts(found) };
-        let html = self.draw("_admin_found.html", context)?;
-        Ok(Push::inner(Selector::ADMIN_FOUND, html))
-    }
-
-    /// One of them as it is now.
-    pub fn admin_message(&self, record: &MessageRecord) -> Result<Push> {
-        let context = context! { message => message_record_context(record) };
-        let html = self.draw("_admin_message.html", context)?;
-        Ok(Push::inner(Selector::admin_message(record.message.id), html).swapped(Swap::Outer))
-    }
-
-    /// What moderators did, the latest first, and whether there is `more`.
-    pub fn admin_deeds(&self, deeds: &[AuditEntry], more: bool) -> Result<Push> {
-        let last = deeds.last().filter(|_| more);
-        let more = last.map(|last| json!({ "before": last.id }).to_string());
-        let deed = |deed: &AuditEntry| {
-            context! {
-                at => moment(deed.at), moderator => &deed.moderator, words => &deed.words,
-            }
-        };
-        let deeds: Vec<_> = deeds.iter().map(deed).collect();
-        let html = self.draw("_admin_deeds.html", context! { deeds, more })?;
-        Ok(Push::inner(Selector::ADMIN_DEEDS, html))
-    }
-
     /// The room I am in.
     pub fn group_name(&self, room: &Room) -> Result<Push> {
         let context = context! { room => room_context(room) };
-        Ok(Push::inner(
-            Selector::GROUP_NAME,
-            self.draw("_group_name.html", context)?,
-        ))
+        self.fragment(Selector::GROUP_NAME, context)
     }
 
     /// The newest page of a room, the list itself.
     pub fn messages_list(&self, page: &Page) -> Result<Push> {
         let context = context! { page => self.list_context(page) };
-        let html = self.draw("_messages_list.html", context)?;
-        let push = Push::inner(Selector::MESSAGES_LIST, html);
+        let push = self.fragment(Selector::MESSAGES_LIST, context)?;
         Ok(push.swapped(Swap::Outer).at(page.version))
     }
 
@@ -568,8 +389,7 @@ impl Views {
             id, text => &message.text, name => &message.author.name, most, quick, reactions,
             payload, may_delete, react => react(""),
         };
-        let html = self.draw("_message_form.html", context)?;
-        Ok(Push::inner(Selector::MESSAGE_FORM, html))
+        self.fragment(Selector::MESSAGE_FORM, context)
     }
 
     /// Which reactions of those on show are mine.
@@ -578,8 +398,7 @@ impl Views {
             .iter()
             .map(|(id, emoji)| context! { id => id.0, code => emoji.code() })
             .collect();
-        let html = self.draw("_my_reactions.html", context! { reactions })?;
-        Ok(Push::inner(Selector::MY_REACTIONS, html))
+        self.fragment(Selector::MY_REACTIONS, context! { reactions })
     }
 
     /// Whether a reaction is mine from now on.
@@ -594,11 +413,10 @@ impl Views {
 
     /// The people whose names begin as one that is being written.
     pub fn completions(&self, people: &[Person]) -> Result<Push> {
-        let html = self.draw(
-            "_completions.html",
+        self.fragment(
+            Selector::COMPLETIONS,
             context! { people => people_context(people) },
-        )?;
-        Ok(Push::inner(Selector::COMPLETIONS, html))
+        )
     }
 
     /// The message has been dealt with.
@@ -617,53 +435,37 @@ impl Views {
     /// Words for one person, with the key of what was refused.
     pub fn notice(&self, refusal: &Refusal, tone: Tone) -> Result<Push> {
         let context = context! { notice => notice_context(refusal, tone) };
-        Ok(Push::inner(
-            Selector::NOTICE,
-            self.draw("_notice.html", context)?,
-        ))
+        self.fragment(Selector::NOTICE, context)
     }
 
     /// The answer to `Ping`.
     pub fn connection(&self) -> Result<Push> {
         let context = context! { state => "online" };
-        Ok(Push::inner(
-            Selector::CONNECTION,
-            self.draw("_connection.html", context)?,
-        ))
+        self.fragment(Selector::CONNECTION, context)
     }
 
     /// The default groups and those of one person.
     pub fn groups_list(&self, groups: &[Room]) -> Result<Push> {
         let groups: Vec<_> = groups.iter().map(room_context).collect();
-        let html = self.draw("_groups_list.html", context! { groups })?;
-        Ok(Push::inner(Selector::GROUPS_LIST, html))
+        self.fragment(Selector::GROUPS_LIST, context! { groups })
     }
 
     /// The heading of whoever is in no room.
     pub fn lobby_name(&self) -> Result<Push> {
         let context = context! { room => lobby_context() };
-        Ok(Push::inner(
-            Selector::GROUP_NAME,
-            self.draw("_group_name.html", context)?,
-        ))
+        self.fragment(Selector::GROUP_NAME, context)
     }
 
     /// The busiest groups, in the lobby.
     pub fn lobby_rooms(&self, groups: &[Busy]) -> Result<Push> {
         let context = context! { groups => busy_context(groups) };
-        Ok(Push::inner(
-            Selector::LOBBY_ROOMS,
-            self.draw("_lobby_rooms.html", context)?,
-        ))
+        self.fragment(Selector::LOBBY_ROOMS, context)
     }
 
     /// The groups that a search found, and whether there are `more`.
     pub fn lobby_found(&self, query: &str, groups: &[Busy], more: bool) -> Result<Push> {
         let context = context! { query, groups => busy_context(groups), more };
-        Ok(Push::inner(
-            Selector::LOBBY_FOUND,
-            self.draw("_lobby_found.html", context)?,
-        ))
+        self.fragment(Selector::LOBBY_FOUND, context)
     }
 
     /// The lobby is left behind.
@@ -681,56 +483,41 @@ impl Views {
     /// The way to a group of one's own, as if untouched: the field bears another id than the one
     /// it replaces, so that what was typed does not stay in it.
     pub fn new_group(&self) -> Result<Push> {
-        let html = self.draw("_new_group.html", context! { nonce => Millis::now().0 })?;
-        Ok(Push::inner(Selector::NEW_GROUP, html))
+        self.fragment(Selector::NEW_GROUP, context! { nonce => Millis::now().0 })
     }
 
     /// The people who concern one person.
     pub fn users_mine(&self, people: &[Person]) -> Result<Push> {
         let context = context! { people => people_context(people) };
-        Ok(Push::inner(
-            Selector::USERS_MINE,
-            self.draw("_users_mine.html", context)?,
-        ))
+        self.fragment(Selector::USERS_MINE, context)
     }
 
     /// The people who are here, as far as they are listed, and how many are `here` if that is more.
     pub fn users_online(&self, people: &[Person], here: Option<usize>) -> Result<Push> {
         let alone = people.len() < 2;
         let context = context! { people => people_context(people), alone, here };
-        Ok(Push::inner(
-            Selector::USERS_ONLINE,
-            self.draw("_users_online.html", context)?,
-        ))
+        self.fragment(Selector::USERS_ONLINE, context)
     }
 
     /// How many people are in a room, and those of them who have been there longest.
     pub fn room_people(&self, room: RoomId, people: &[Person], count: u64) -> Result<[Push; 2]> {
         let room = room.to_string();
-        let number = self.draw("_room_count.html", context! { room => &room, count })?;
         let people = people_context(people);
-        let list = self.draw("_room_people.html", context! { room, people })?;
         Ok([
-            Push::inner(Selector::ROOM_COUNT, number),
-            Push::inner(Selector::ROOM_PEOPLE, list),
+            self.fragment(Selector::ROOM_COUNT, context! { room => &room, count })?,
+            self.fragment(Selector::ROOM_PEOPLE, context! { room, people })?,
         ])
     }
 
     /// What those are told who enter a room.
     pub fn room_welcome(&self, words: Option<&str>) -> Result<Push> {
-        Ok(Push::inner(
-            Selector::ROOM_WELCOME,
-            self.draw("_room_welcome.html", context! { words })?,
-        ))
+        self.fragment(Selector::ROOM_WELCOME, context! { words })
     }
 
     /// Who came to a room and who went, each in words.
     pub fn room_moves(&self, came: &str, went: &str) -> Result<Push> {
         let context = context! { came, went };
-        Ok(Push::inner(
-            Selector::ROOM_MOVES,
-            self.draw("_room_moves.html", context)?,
-        ))
+        self.fragment(Selector::ROOM_MOVES, context)
     }
 
     /// Who is typing in a room.
@@ -741,19 +528,13 @@ impl Views {
             [one, other] => format!("{} and {} are typing", one.called(), other.called()),
             _ => "several people are typing".to_owned(),
         };
-        Ok(Push::inner(
-            Selector::ROOM_TYPING,
-            self.draw("_room_typing.html", context! { words })?,
-        ))
+        self.fragment(Selector::ROOM_TYPING, context! { words })
     }
 
     /// The people that a search found, and whether there are `more`.
     pub fn users_found(&self, query: &str, people: &[Person], more: bool) -> Result<Push> {
         let context = context! { query, people => people_context(people), more };
-        Ok(Push::inner(
-            Selector::USERS_FOUND,
-            self.draw("_users_found.html", context)?,
-        ))
+        self.fragment(Selector::USERS_FOUND, context)
     }
 }
 
@@ -868,76 +649,6 @@ fn message_context(message: &Message) -> Value {
             by_moderator => message.by_moderator,
             reactions => message.reactions.iter().map(reaction_context).collect::<Vec<_>>(),
         }
-    }
-}
-
-/// `2026-11-21 07:30 UTC`.
-fn moment(at: Millis) -> String {
-    let text = at.to_rfc3339();
-    format!("{} {} UTC", &text[..10], &text[11..16])
-}
-
-fn group_record_context(group: &GroupRecord) -> Value {
-    let room = group.id.to_string();
-    context! {
-        id => &room, name => &group.name, people => group.people, changes => group.changes,
-        since => &moment(group.created_at)[..10], restricted => group.restricted,
-        mutable => group.key != FIRST_GROUP,
-        payload => json!({ "room": room }).to_string(),
-        restrict => json!({ "room": room, "on": !group.restricted }).to_string(),
-    }
-}
-
-fn person_record_context(person: &PersonRecord) -> Value {
-    let name = &person.user.name;
-    let Standing {
-        moderator,
-        muted,
-        banned,
-    } = person.standing;
-    let marks = [
-        (moderator, "moderator"),
-        (muted, "muted"),
-        (banned, "banned"),
-    ];
-    let marks: Vec<_> = marks
-        .iter()
-        .filter(|(is, _)| *is)
-        .map(|(_, mark)| *mark)
-        .collect();
-    context! {
-        id => person.user.id.0, online => person.online, since => &moment(person.arrived_at)[..10],
-        moderator, muted, banned, marks,
-        mute => json!({ "userName": name, "on": !muted }).to_string(),
-        ban => json!({ "userName": name, "on": !banned }).to_string(),
-        ..user_context(&person.user)
-    }
-}
-
-fn message_record_contexts(found: &FoundMessages) -> Vec<Value> {
-    found.messages.iter().map(message_record_context).collect()
-}
-
-fn message_record_context(record: &MessageRecord) -> Value {
-    let message = &record.message;
-    let mut marks = Vec::new();
-    if message.edited {
-        marks.push("edited");
-    }
-    if message.deleted {
-        marks.push(match record.restorable {
-            true => "deleted by a moderator",
-            false => "deleted by its author",
-        });
-    }
-    let deed = match message.deleted {
-        false => Some("Delete message"),
-        true => record.restorable.then_some("Restore message"),
-    };
-    context! {
-        id => message.id.0, name => &message.author.name, user => &message.author.user_name,
-        text => &message.text, at => moment(message.created_at), marks, deed,
-        payload => json!({ "message": message.id.0, "room": message.room.to_string() }).to_string(),
     }
 }
 

@@ -1,0 +1,145 @@
+//! What goes out on a socket: encoded once, for however many it goes to.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::websocket;
+
+/// An encoded push: a whole WebSocket frame whose bytes are shared by every socket it goes to, in
+/// plain and, made when the first socket wants it, deflated.
+#[derive(Clone, Debug)]
+pub struct Frame(Arc<Encoded>);
+
+#[derive(Debug)]
+struct Encoded {
+    plain: Bytes,
+    payload: usize,
+    deflated: OnceLock<Bytes>,
+    /// What was joined to this, if anything was.
+    parts: Vec<Frame>,
+}
+
+/// Payloads shorter than this are not worth deflating: they fit a packet either way.
+const DEFLATE_FROM: usize = 200;
+
+impl Frame {
+    pub(super) fn text(payload: &[u8]) -> Self {
+        let plain = websocket::text(payload);
+        let payload = plain.len() - payload.len();
+        Self(Arc::new(Encoded {
+            plain,
+            payload,
+            deflated: OnceLock::new(),
+            parts: Vec::new(),
+        }))
+    }
+
+    /// A whole frame of JSON.
+    #[must_use]
+    pub fn json(value: &Value) -> Self {
+        Self::text(value.to_string().as_bytes())
+    }
+
+    /// Frames that are shown together, in one piece: each outbox keeps and each socket writes one
+    /// thing instead of many.
+    #[must_use]
+    pub fn joined(parts: Vec<Self>) -> Self {
+        let single = |frame: Self| match frame.0.parts.is_empty() {
+            true => vec![frame],
+            false => frame.0.parts.clone(),
+        };
+        let parts: Vec<_> = parts.into_iter().flat_map(single).collect();
+        let plain = concatenated(&parts, false);
+        Self(Arc::new(Encoded {
+            payload: plain.len(),
+            plain,
+            deflated: OnceLock::new(),
+            parts,
+        }))
+    }
+
+    /// A whole frame of JSON that another node has encoded.
+    fn encoded(json: &RawValue) -> Self {
+        Self::text(json.get().as_bytes())
+    }
+
+    /// A ping, pong or close, which has no JSON and is never deflated.
+    #[must_use]
+    pub fn control(plain: Bytes) -> Self {
+        Self(Arc::new(Encoded {
+            payload: plain.len(),
+            plain,
+            deflated: OnceLock::new(),
+            parts: Vec::new(),
+        }))
+    }
+
+    /// The frame's bytes for a socket that agreed on deflate, or not.
+    #[must_use]
+    pub fn bytes(&self, deflate: bool) -> &Bytes {
+        let Encoded {
+            plain,
+            payload,
+            deflated,
+            parts,
+        } = &*self.0;
+        if deflate && !parts.is_empty() {
+            return deflated.get_or_init(|| concatenated(parts, true));
+        }
+        if !deflate || plain.len() - payload < DEFLATE_FROM {
+            return plain;
+        }
+        deflated.get_or_init(|| websocket::deflated_text(&plain[*payload..]))
+    }
+
+    /// The JSON inside, of each of the frames that were joined.
+    pub fn payloads(&self) -> impl Iterator<Item = &[u8]> {
+        let whole = match self.0.parts.is_empty() {
+            true => std::slice::from_ref(self),
+            false => &self.0.parts,
+        };
+        whole.iter().map(|frame| &frame.0.plain[frame.0.payload..])
+    }
+
+    /// How much room the frame takes in an outbox, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.0.plain.len()
+    }
+}
+
+/// As the JSON inside, of frames that were joined in an array. Control frames have none.
+impl Serialize for Frame {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let json: Result<Vec<&RawValue>, _> = self.payloads().map(serde_json::from_slice).collect();
+        match json.map_err(S::Error::custom)?.as_slice() {
+            [json] => json.serialize(serializer),
+            parts => parts.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Frame {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = <&RawValue>::deserialize(deserializer)?;
+        if !json.get().starts_with('[') {
+            return Ok(Self::encoded(json));
+        }
+        let parts: Vec<&RawValue> = serde_json::from_str(json.get()).map_err(D::Error::custom)?;
+        Ok(Self::joined(parts.into_iter().map(Self::encoded).collect()))
+    }
+}
+
+fn concatenated(frames: &[Frame], deflate: bool) -> Bytes {
+    let bytes: Vec<&[u8]> = frames
+        .iter()
+        .map(|frame| &frame.bytes(deflate)[..])
+        .collect();
+    bytes.concat().into()
+}

@@ -1,0 +1,318 @@
+//! The words of the wire: what a tab says ([`Action`], [`Hello`]) and what it is told ([`Push`],
+//! [`Frame`]). `docs/PROTOCOL.md` is the same in prose; a test holds the two together.
+//!
+//! Nothing here knows sockets, the store, or what an action does.
+
+mod action;
+mod frame;
+mod hello;
+mod push;
+
+use percent_encoding::percent_decode_str;
+
+use crate::model::Target;
+
+pub use action::{Action, Moderate, ModeratorAction, NO_SUCH_ROOM, Refusal};
+pub use frame::Frame;
+pub use hello::{Dialect, Feed, Hello};
+pub use push::{Push, Selector, Swap};
+
+/// Where the page's socket is opened.
+pub const SOCKET_PATH: &str = "/ws/chat/";
+/// The subprotocol of a tab that knows swaps and versions.
+pub const SUBPROTOCOL: &str = "overwire.v1";
+/// Where the lobby is.
+pub const LOBBY_PATH: &str = "/chat/";
+/// Where moderators look after the chat, and where that page's socket is opened.
+pub const ADMIN_PATH: &str = "/admin/";
+/// Where a visitor becomes a moderator; the link's token is the query, which no log has.
+pub const ADMIN_LINK_PATH: &str = "/admin/link/";
+/// See [`ADMIN_PATH`].
+pub const ADMIN_SOCKET_PATH: &str = "/admin/ws/";
+/// The group a person starts in.
+pub const FIRST_GROUP: &str = "hi";
+
+/// The limits of a page of messages or a catch-up: whichever is reached first, but at least one
+/// message.
+pub const PAGE_MESSAGES: usize = 50;
+/// See [`PAGE_MESSAGES`]; counted in bytes of the messages' HTML.
+pub const PAGE_BYTES: usize = 64 * 1024;
+
+/// Where a room is found, `/chat/python/` or `/chat/@brenda82/`.
+#[must_use]
+pub fn address(target: &Target) -> Option<String> {
+    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+    const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'~');
+    match target {
+        Target::Group(name) => Some(format!("/chat/{}/", utf8_percent_encode(name, SEGMENT))),
+        Target::Private(name) => Some(format!("/chat/@{}/", utf8_percent_encode(name, SEGMENT))),
+        Target::Room(_) => None,
+    }
+}
+
+/// Reads an address as it stands in the browser's address bar, still percent-encoded.
+#[must_use]
+pub fn read_address(address: &str) -> Option<Target> {
+    let segment = address.strip_prefix("/chat/")?;
+    let segment = segment.strip_suffix('/').unwrap_or(segment);
+    if segment.is_empty() || segment.contains('/') {
+        return None;
+    }
+    let name = percent_decode_str(segment).decode_utf8().ok()?;
+    Some(match name.strip_prefix('@') {
+        Some(name) => Target::Private(name.to_owned()),
+        None => Target::Group(name.into_owned()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{History, MessageId, ResumeToken, RoomId, Version};
+
+    #[test]
+    fn an_action_is_read() {
+        #[track_caller]
+        fn check(text: &str, expected: Result<Action, &str>) {
+            assert_eq!(
+                Action::parse(text).map_err(|refusal| refusal.text),
+                expected.map_err(str::to_owned)
+            );
+        }
+        let group = Target::Group("python".into());
+        check(
+            r#"{"action":"Change group","data":{"groupName":"python","isGroup":true}}"#,
+            Ok(Action::ChangeGroup { target: group }),
+        );
+        check(
+            r#"{"action":"Change group","data":{"groupName":"brenda82","isGroup":false,"more":1}}"#,
+            Ok(Action::ChangeGroup {
+                target: Target::Private("brenda82".into()),
+            }),
+        );
+        check(r#"{"action":"Ping"}"#, Ok(Action::Ping {}));
+        check(r#"{"action":"Ping","data":null}"#, Ok(Action::Ping {}));
+        check(
+            r#"{"action":"New message","data":{"message":"a"}}"#,
+            Ok(Action::NewMessage {
+                sender: None,
+                text: "a".into(),
+                room: None,
+                key: None,
+            }),
+        );
+        check(
+            r#"{"action":"Read","data":{"message":7,"room":"AAAAAAAAAAE"}}"#,
+            Ok(Action::Read {
+                message: MessageId(7),
+                room: Some(RoomId(1)),
+            }),
+        );
+        let shape = "That could not be understood: an action is {\"action\", \"data\"}.";
+        for text in [
+            "",
+            "{",
+            "[]",
+            "null",
+            "7",
+            r#"{"data":{}}"#,
+            r#"{"action":7}"#,
+        ] {
+            check(text, Err(shape));
+        }
+        check(r#"{"action":"ping"}"#, Err("There is no action “ping”."));
+        check(
+            r#"{"action":"Ping","data":7}"#,
+            Err("“Ping” needs its data as an object."),
+        );
+        check(r#"{"action":"New message"}"#, Err("“message” is missing."));
+        check(
+            r#"{"action":"New message","data":{"message":7}}"#,
+            Err("“message” must be a text."),
+        );
+        check(
+            r#"{"action":"New message","data":{"message":"a","key":"x"}}"#,
+            Err("“key” must be a UUID."),
+        );
+        check(
+            r#"{"action":"New message","data":{"message":"a","room":"nowhere"}}"#,
+            Err(NO_SUCH_ROOM),
+        );
+        check(
+            r#"{"action":"Change group","data":{"groupName":"a","isGroup":"yes"}}"#,
+            Err("“isGroup” must be true or false."),
+        );
+        check(
+            r#"{"action":"Older messages","data":{"before":1.5}}"#,
+            Err("“before” must be a message's number."),
+        );
+    }
+
+    #[test]
+    fn a_refused_action_names_its_key() {
+        let key = "1b4e28ba-2fa1-4d5e-883f-0016d3cca427";
+        for action in [
+            format!(r#"{{"action":"New message","data":{{"message":7,"key":"{key}"}}}}"#),
+            format!(
+                r#"{{"action":"New message","data":{{"message":"a","room":"?","key":"{key}"}}}}"#
+            ),
+            format!(r#"{{"action":"New message","data":{{"message":"\ud83d","key":"{key}"}}}}"#),
+            format!(r#"{{"action":"New mesage","data":{{"key":"{key}","message":"a"}}}}"#),
+            format!(r#"{{"action":7,"data":{{"message":"a","key":"{key}"}}}}"#),
+        ] {
+            let refusal = Action::parse(&action).unwrap_err();
+            assert_eq!(refusal.key, Some(key.parse().unwrap()), "{action}");
+        }
+    }
+
+    #[test]
+    fn joined_frames_are_the_same_bytes_in_one_piece() {
+        let texts = ["short".to_owned(), "long ".repeat(100), "last".to_owned()];
+        let frames: Vec<_> = texts
+            .iter()
+            .map(|text| Push::inner(Selector::NOTICE, text.clone()).encode())
+            .collect();
+        let joined = Frame::joined(frames.clone());
+        for deflate in [false, true] {
+            let apart: Vec<_> = frames
+                .iter()
+                .map(|frame| frame.bytes(deflate).clone())
+                .collect();
+            assert_eq!(joined.bytes(deflate), &apart.concat());
+        }
+        assert!(joined.bytes(true).len() < joined.bytes(false).len());
+        assert_eq!(joined.size(), joined.bytes(false).len());
+        assert!(
+            joined
+                .payloads()
+                .eq(frames.iter().flat_map(Frame::payloads))
+        );
+        let again = Frame::joined(vec![joined, frames[0].clone()]);
+        let all = frames.iter().chain(&frames[..1]);
+        assert!(again.payloads().eq(all.flat_map(Frame::payloads)));
+
+        // So they travel to other nodes.
+        for frame in [&again, &frames[1]] {
+            let json = serde_json::to_string(frame).unwrap();
+            let came: Frame = serde_json::from_str(&json).unwrap();
+            assert!(came.payloads().eq(frame.payloads()));
+            assert_eq!(came.bytes(false), frame.bytes(false));
+        }
+    }
+
+    #[test]
+    fn every_action_of_the_list_is_known() {
+        for name in Action::NAMES {
+            let refusal = Action::parse(&format!(r#"{{"action":"{name}","data":{{}}}}"#));
+            if let Err(refusal) = refusal {
+                assert!(!refusal.text.contains("no action"), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_push_leaves_out_what_it_has_not() {
+        #[track_caller]
+        fn check(push: &Push, expected: &str) {
+            assert_eq!(
+                std::str::from_utf8(push.encode().payloads().next().unwrap()).unwrap(),
+                expected
+            );
+        }
+        let push = Push::inner(Selector::NOTICE, "<p>\"</p>".into());
+        check(&push, r##"{"selector":"#notice","html":"<p>\"</p>"}"##);
+        let version = Version {
+            room: RoomId(1),
+            history: History(1),
+            number: 3,
+        };
+        check(
+            &push.swapped(Swap::Append).at(version),
+            r##"{"selector":"#notice","html":"<p>\"</p>","swap":"append","version":"AAAAAAAAAAE.AAAAAQ.3"}"##,
+        );
+    }
+
+    #[test]
+    fn a_hello_is_read_and_nothing_unreadable_stops_it() {
+        let token = ResumeToken::random();
+        let offers = format!("overwire.v1, resume.{token}");
+        let hello = Hello::read(
+            [offers.as_str()].into_iter(),
+            "room=AAAAAAAAAAE&after=AAAAAAAAAAE.AAAAAQ.3&at=%2Fchat%2F%40a%2F",
+        );
+        assert_eq!(hello.dialect, Dialect::V1);
+        assert_eq!(hello.resume, Some(token));
+        assert_eq!(hello.room, Some(RoomId(1)));
+        assert_eq!(hello.after.map(|version| version.number), Some(3));
+        assert_eq!(hello.at.as_deref(), Some("/chat/@a/"));
+
+        let hello = Hello::read(
+            ["resume.%%%", "other"].into_iter(),
+            "room=%ff&after=&&=&at=%ff&x",
+        );
+        let nothing = Hello {
+            dialect: Dialect::Plain,
+            session: None,
+            resume: None,
+            room: None,
+            after: None,
+            at: None,
+            group: None,
+        };
+        assert_eq!(hello, nothing);
+    }
+
+    #[test]
+    fn an_address_reads_back_what_it_wrote() {
+        for target in [
+            Target::Group("python".into()),
+            Target::Group("off-topic".into()),
+            Target::Group("größe / 50%".into()),
+            Target::Private("brenda82".into()),
+        ] {
+            assert_eq!(read_address(&address(&target).unwrap()), Some(target));
+        }
+        for text in [
+            "/",
+            "/chat/",
+            "/chat//",
+            "/chat/a/b/",
+            "/chat/%ff/",
+            "chat/a/",
+        ] {
+            assert_eq!(read_address(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_protocol_document_names_every_action_and_selector() {
+        const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
+        let cell = |name: &str| {
+            DOCUMENT
+                .lines()
+                .any(|line| line.starts_with(&format!("| `{name}` |")))
+        };
+        for action in [Action::NAMES, Moderate::NAMES, ModeratorAction::NAMES].concat() {
+            assert!(cell(action), "the action {action} is not documented");
+        }
+        for selector in Selector::FIXED {
+            assert!(
+                cell(selector.as_str()),
+                "the selector {selector:?} is not documented"
+            );
+        }
+        let (_, actions) = DOCUMENT.split_once("## Actions").unwrap();
+        let (actions, _) = actions.split_once("###").unwrap();
+        for line in actions.lines().filter_map(|line| line.strip_prefix("| `")) {
+            let (action, _) = line.split_once('`').unwrap();
+            assert!(
+                Action::NAMES.contains(&action),
+                "there is no action {action}"
+            );
+        }
+    }
+}

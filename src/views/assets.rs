@@ -1,0 +1,53 @@
+//! The files that the page fetches, and their addresses.
+
+use std::sync::OnceLock;
+
+use rust_embed::RustEmbed;
+use sha2::{Digest as _, Sha256};
+
+/// The files that the page fetches: in a release build embedded in the program, in a debug build
+/// read from the disk.
+#[derive(RustEmbed)]
+#[folder = "static/"]
+pub struct Static;
+
+impl Static {
+    /// The address of a file. It names the build, so that it never means anything else, and all
+    /// files of one build stand beside each other, so that one script finds another.
+    #[must_use]
+    pub fn address(path: &str) -> Option<String> {
+        Self::get(path)?;
+        Some(format!("/static/{}/{path}", Self::build()))
+    }
+
+    /// What tells the files of one build from those of another: 16 hexadecimal digits of a SHA-256
+    /// over all of them.
+    #[must_use]
+    pub fn build() -> String {
+        static BUILD: OnceLock<String> = OnceLock::new();
+        let hash = || {
+            let mut hash = Sha256::new();
+            for path in Self::iter() {
+                hash.update(path.as_bytes());
+                hash.update(Self::get(&path).map_or([0; 32], |file| file.metadata.sha256_hash()));
+            }
+            hexadecimal(&hash.finalize())
+        };
+        match cfg!(debug_assertions) {
+            true => hash(),
+            false => BUILD.get_or_init(hash).clone(),
+        }
+    }
+
+    /// What tells one content of a file from another: 16 hexadecimal digits of its SHA-256.
+    #[must_use]
+    pub fn tag(path: &str) -> Option<String> {
+        Some(hexadecimal(&Self::get(path)?.metadata.sha256_hash()))
+    }
+}
+
+/// The first eight bytes of a hash.
+fn hexadecimal(hash: &[u8]) -> String {
+    let bytes = hash.iter().take(8);
+    bytes.map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,206 @@
+//! The page for moderators and its fragments.
+
+use minijinja::{Value, context};
+use serde_json::json;
+
+use super::{Result, Views, user_context};
+use crate::model::{Millis, ResumeToken, RoomId, User};
+use crate::moderation::{
+    AuditEntry, FoundMessages, GroupRecord, MessageRecord, PersonRecord, Search, Standing,
+};
+use crate::protocol::{ADMIN_SOCKET_PATH, FIRST_GROUP, Push, Selector, Swap};
+
+impl Views {
+    /// The page at which moderators look after the chat.
+    pub fn admin_page(&self, scheme: &str, host: &str) -> Result<String> {
+        self.draw(
+            "admin.html",
+            context! { scheme, host, socket => ADMIN_SOCKET_PATH },
+        )
+    }
+
+    /// The page at which a visitor becomes a moderator by a `link`: the `user` who has signed in, else
+    /// somebody who has to keep a name by a password first. Without a link it only says the reason.
+    pub fn admin_link_page(
+        &self,
+        link: Option<&ResumeToken>,
+        user: Option<&User>,
+        reason: Option<&str>,
+    ) -> Result<String> {
+        let (link, user) = (link.map(ToString::to_string), user.map(user_context));
+        self.draw("admin_link.html", context! { link, user, reason })
+    }
+
+    /// The groups that a moderator looks through, of those whose names begin so, whether they are the
+    /// first of them, and whether there are `more`.
+    pub fn admin_groups(
+        &self,
+        text: &str,
+        is_first: bool,
+        groups: &[GroupRecord],
+        more: bool,
+    ) -> Result<Push> {
+        let first = (!is_first).then(|| json!({ "text": text }).to_string());
+        let last = groups.last().filter(|_| more);
+        let more = last.map(|last| json!({ "text": text, "after": last.key }).to_string());
+        let groups: Vec<_> = groups.iter().map(group_record_context).collect();
+        self.fragment(Selector::ADMIN_GROUPS, context! { groups, first, more })
+    }
+
+    /// One of them as it is now; `None` if it has been removed.
+    pub fn admin_group(&self, room: RoomId, group: Option<&GroupRecord>) -> Result<Push> {
+        let (html, swap) = match group {
+            Some(group) => {
+                let group = group_record_context(group);
+                let html = self.draw("_admin_group.html", context! { group })?;
+                (html, Swap::Outer)
+            }
+            None => (String::new(), Swap::Remove),
+        };
+        Ok(Push::inner(Selector::admin_group(room), html).swapped(swap))
+    }
+
+    /// The people that a moderator looks through, of those whose user names begin so, whether they are
+    /// the first of them, and whether there are `more`.
+    pub fn admin_people(
+        &self,
+        text: &str,
+        is_first: bool,
+        people: &[PersonRecord],
+        more: bool,
+    ) -> Result<Push> {
+        let first = (!is_first).then(|| json!({ "text": text }).to_string());
+        let last = people.last().filter(|_| more);
+        let more = last.map(|last| json!({ "text": text, "after": last.user.name }).to_string());
+        let people: Vec<_> = people.iter().map(person_record_context).collect();
+        self.fragment(Selector::ADMIN_PEOPLE, context! { people, first, more })
+    }
+
+    /// One of them as they are now.
+    pub fn admin_person(&self, person: &PersonRecord) -> Result<Push> {
+        let context = context! { person => person_record_context(person) };
+        let html = self.draw("_admin_person.html", context)?;
+        Ok(Push::inner(Selector::admin_person(person.user.id), html).swapped(Swap::Outer))
+    }
+
+    /// A group's newest messages, and the ways to look for others.
+    pub fn admin_messages(&self, group: &GroupRecord, found: &FoundMessages) -> Result<Push> {
+        let room = group.id.to_string();
+        let more = found.before;
+        let more = more.map(|before| json!({ "room": room, "before": before.0 }).to_string());
+        let context = context! {
+            group => group_record_context(group), more,
+            messages => message_record_contexts(found),
+        };
+        self.fragment(Selector::ADMIN_MESSAGES, context)
+    }
+
+    /// What a search among them found; `from` and `until` as they were asked for.
+    pub fn admin_found(
+        &self,
+        search: &Search,
+        from: &str,
+        until: &str,
+        found: &FoundMessages,
+    ) -> Result<Push> {
+        let more = found.before.map(|before| {
+            json!({
+                "room": search.room.to_string(), "author": search.author, "words": search.words,
+                "from": from, "until": until, "before": before.0,
+            })
+            .to_string()
+        });
+        let context = context! { more, messages => message_record_contexts(found) };
+        self.fragment(Selector::ADMIN_FOUND, context)
+    }
+
+    /// One of them as it is now.
+    pub fn admin_message(&self, record: &MessageRecord) -> Result<Push> {
+        let context = context! { message => message_record_context(record) };
+        let html = self.draw("_admin_message.html", context)?;
+        Ok(Push::inner(Selector::admin_message(record.message.id), html).swapped(Swap::Outer))
+    }
+
+    /// What moderators did, the latest first, and whether there is `more`.
+    pub fn admin_deeds(&self, deeds: &[AuditEntry], more: bool) -> Result<Push> {
+        let last = deeds.last().filter(|_| more);
+        let more = last.map(|last| json!({ "before": last.id }).to_string());
+        let deed = |deed: &AuditEntry| {
+            context! {
+                at => moment(deed.at), moderator => &deed.moderator, words => &deed.words,
+            }
+        };
+        let deeds: Vec<_> = deeds.iter().map(deed).collect();
+        self.fragment(Selector::ADMIN_DEEDS, context! { deeds, more })
+    }
+}
+
+/// `2026-11-21 07:30 UTC`.
+fn moment(at: Millis) -> String {
+    let text = at.to_rfc3339();
+    format!("{} {} UTC", &text[..10], &text[11..16])
+}
+
+fn group_record_context(group: &GroupRecord) -> Value {
+    let room = group.id.to_string();
+    context! {
+        id => &room, name => &group.name, people => group.people, changes => group.changes,
+        since => &moment(group.created_at)[..10], restricted => group.restricted,
+        mutable => group.key != FIRST_GROUP,
+        payload => json!({ "room": room }).to_string(),
+        restrict => json!({ "room": room, "on": !group.restricted }).to_string(),
+    }
+}
+
+fn person_record_context(person: &PersonRecord) -> Value {
+    let name = &person.user.name;
+    let Standing {
+        moderator,
+        muted,
+        banned,
+    } = person.standing;
+    let marks = [
+        (moderator, "moderator"),
+        (muted, "muted"),
+        (banned, "banned"),
+    ];
+    let marks: Vec<_> = marks
+        .iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, mark)| *mark)
+        .collect();
+    context! {
+        id => person.user.id.0, online => person.online, since => &moment(person.arrived_at)[..10],
+        moderator, muted, banned, marks,
+        mute => json!({ "userName": name, "on": !muted }).to_string(),
+        ban => json!({ "userName": name, "on": !banned }).to_string(),
+        ..user_context(&person.user)
+    }
+}
+
+fn message_record_contexts(found: &FoundMessages) -> Vec<Value> {
+    found.messages.iter().map(message_record_context).collect()
+}
+
+fn message_record_context(record: &MessageRecord) -> Value {
+    let message = &record.message;
+    let mut marks = Vec::new();
+    if message.edited {
+        marks.push("edited");
+    }
+    if message.deleted {
+        marks.push(match record.restorable {
+            true => "deleted by a moderator",
+            false => "deleted by its author",
+        });
+    }
+    let deed = match message.deleted {
+        false => Some("Delete message"),
+        true => record.restorable.then_some("Restore message"),
+    };
+    context! {
+        id => message.id.0, name => &message.author.name, user => &message.author.user_name,
+        text => &message.text, at => moment(message.created_at), marks, deed,
+        payload => json!({ "message": message.id.0, "room": message.room.to_string() }).to_string(),
+    }
+}
