@@ -3,7 +3,9 @@
 use uuid::Uuid;
 
 use super::commands::{self, Addressed, Command};
-use super::{Chat, Client, Failure, NOT_SAVED, Result, TROUBLE, moderation, most_typed, people};
+use super::{
+    Chat, Client, Failure, MUTED, NOT_SAVED, Result, TROUBLE, moderation, most_typed, people,
+};
 use crate::json;
 use crate::model::{
     BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Room, RoomId,
@@ -22,7 +24,6 @@ const QUERY_CHARACTERS: usize = 64;
 const REACTORS: usize = 500;
 
 const NO_SUCH_MESSAGE: &str = "There is no such message.";
-pub(super) const MUTED: &str = "A moderator has muted you: nothing that you write is taken.";
 const DELETED: &str = "That message has been deleted.";
 
 pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<()> {

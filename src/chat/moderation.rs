@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::actions::MUTED;
-use super::{Chat, Client, Result};
+use super::{Chat, Client, MUTED, Result};
 use crate::hub::{Close, Outbox, Region};
 use crate::model::{MessageId, Millis, Room, RoomId, RoomKind, Target, UserId};
 use crate::moderation::{FoundMessages, Moderated, Moderation, Search};

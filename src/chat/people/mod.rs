@@ -1,6 +1,11 @@
 //! Soft state: who is here, what is unread. It has no version; it is redrawn, coalesced, and right
 //! again after any reconnect.
 
+mod lease;
+mod moves;
+mod presence;
+mod typing;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -10,15 +15,15 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
-use super::moves::Moves;
-use super::typing::Typing;
-use super::{Chat, Failure, Result};
+use super::{Chat, Result};
 use crate::hub::{Hub, Region};
-use crate::json;
-use crate::model::{ClientRef, MessageId, Millis, Person, Room, RoomId, RoomKind, User, UserId};
-use crate::protocol::{Dialect, Selector};
-use crate::relay::{Envelope, News, To};
-use crate::store::{LEASE, Left, Moved};
+use crate::model::{ClientRef, MessageId, Room, RoomId, RoomKind, User, UserId};
+use crate::relay::{Envelope, News};
+use crate::store::{Left, Moved};
+
+pub(super) use lease::keep as keep_lease;
+use moves::{GRACE, Moves};
+use typing::Typing;
 
 /// How many people a list shows at most.
 pub(super) const LISTED: usize = 25;
@@ -36,8 +41,6 @@ const ONLINE_EVERY: Duration = Duration::from_secs(1);
 const MINE_EVERY: Duration = Duration::from_secs(1);
 /// Who is in a room is drawn at most this often.
 const ROOM_EVERY: Duration = Duration::from_secs(1);
-/// For so long a person whose socket has gone still counts as here: a reload is no leaving.
-pub(super) const GRACE: Duration = Duration::from_secs(3);
 /// Somebody who looks at the room has this long to say that they have seen a message before it
 /// is marked as unread.
 const SEEING: Duration = Duration::from_secs(3);
@@ -45,8 +48,6 @@ const SEEING: Duration = Duration::from_secs(3);
 const ROOMS_READ: usize = 8;
 /// How many marks are written in one transaction at most.
 const READS_AT_ONCE: usize = 100;
-/// A third of a lease, so that one renewal may fail.
-const RENEW_LEASE_EVERY: Duration = Duration::from_secs(5);
 /// How often everything is drawn at most because news may have been lost.
 const MAKE_UP_EVERY: Duration = Duration::from_secs(10);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
@@ -306,23 +307,6 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
     }
 }
 
-/// Keeps the node's lease until the chat has finished. Nothing else is done here: however much there is
-/// to draw, the node's people must not be taken for dead meanwhile.
-pub(super) async fn keep_lease(people: Arc<People>, chat: Weak<Chat>) {
-    let mut ticks = tokio::time::interval(RENEW_LEASE_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let Some(chat) = chat.upgrade() else { return };
-        if people.finished.load(Ordering::Relaxed) {
-            return;
-        }
-        people
-            .attempt("renewing the lease", chat.renew_lease())
-            .await;
-    }
-}
-
 /// Writes what has not been written yet. After that nothing is drawn any more.
 pub(super) async fn finish(chat: &Chat) {
     let people = &chat.people;
@@ -493,13 +477,6 @@ impl Chat {
         }
     }
 
-    /// Whoever is here still is about to come back, to another node or to this one's next start.
-    async fn end(&self) -> Result<()> {
-        let left = self.store.end(self.node).await?;
-        self.have_left(left, true);
-        Ok(())
-    }
-
     async fn write_leaving(&self, now: Instant) -> Result<()> {
         let mut gone = Vec::new();
         {
@@ -584,256 +561,6 @@ impl Chat {
         reads
             .into_keys()
             .for_each(|user| self.spread(News::Mine(user)));
-        Ok(())
-    }
-
-    /// The node is alive, and learns what it may have missed: who is not to be here any more.
-    async fn renew_lease(&self) -> Result<()> {
-        let began = Instant::now();
-        self.store.renew_lease(self.node).await?;
-        self.end_strays(self.hub.all()).await?;
-        let before = std::mem::replace(&mut *self.renewed.lock(), began);
-        if began.duration_since(before) >= LEASE {
-            *self.held_since.lock() = began;
-        }
-        Ok(())
-    }
-
-    /// Whoever comes to themselves after so long that others may take them for dead looks first what
-    /// has become of their people.
-    pub(super) async fn stand(&self) -> Result<()> {
-        let stands = || self.renewed.lock().elapsed() < LEASE;
-        if stands() {
-            return Ok(());
-        }
-        let _one_for_all = self.renewing.lock().await;
-        match stands() {
-            true => Ok(()),
-            false => self.renew_lease().await,
-        }
-    }
-
-    async fn expire(&self) -> Result<()> {
-        // After the database was away the others are given the time to renew their leases too.
-        if self.held_since.lock().elapsed() < LEASE {
-            return Ok(());
-        }
-        let left = self.store.expire(self.node, Millis::now()).await?;
-        if !left.is_empty() {
-            tracing::warn!(people = left.len(), "another server has ended");
-            // What it told last may be lost.
-            self.spread(News::Missed);
-        }
-        self.have_left(left, false);
-        Ok(())
-    }
-
-    /// Forgets what nobody needs any more.
-    fn forget(&self) {
-        if let Some(per_second) = self.limits.pace_per_second {
-            let seconds = self.limits.pace_burst.div_ceil(per_second);
-            self.paces.forget(Duration::from_secs(seconds.into()));
-        }
-        self.relay.keep(self.node, &|to| match to {
-            To::Room(room) => self.hub.has_room(room),
-            To::User(user) => self.hub.has_user(user),
-            To::Everyone | To::Node(_) => true,
-        });
-    }
-
-    async fn draw_moved(&self) -> Result<()> {
-        let moved = std::mem::take(&mut self.people.due().moved);
-        let mut done = Ok(());
-        for user in moved {
-            match self.draw_own(user).await {
-                Ok(people) => {
-                    for partner in people {
-                        self.spread(News::Mine(partner.user.id));
-                    }
-                }
-                failed => done = failed.map(|_| ()),
-            }
-        }
-        done
-    }
-
-    async fn draw_mine(&self) -> Result<()> {
-        let now = Instant::now();
-        let mine = {
-            let mut due = self.people.due();
-            due.drawn.retain(|_, at| now < *at + MINE_EVERY);
-            let in_time = due
-                .later
-                .extract_if(|_, at| *at <= now)
-                .map(|(user, _)| user);
-            let mut mine: HashSet<_> = in_time.collect();
-            for user in std::mem::take(&mut due.mine) {
-                match due.drawn.get(&user).copied() {
-                    // The first is drawn at once, those that follow soon after together.
-                    Some(at) => {
-                        due.later.insert(user, at + MINE_EVERY);
-                    }
-                    None => {
-                        mine.insert(user);
-                    }
-                }
-            }
-            mine.retain(|user| !self.hub.of_user(*user).is_empty());
-            due.drawn.extend(mine.iter().map(|user| (*user, now)));
-            mine
-        };
-        let mut done = Ok(());
-        for user in mine {
-            if let Err(failure) = self.draw_own(user).await {
-                done = Err(failure);
-            }
-        }
-        done
-    }
-
-    /// Draws one person's own list for their tabs here; a failure is made up for later.
-    async fn draw_own(&self, user: UserId) -> Result<Vec<Person>> {
-        let drawing = async {
-            let people = self.store.people_of(user, LISTED).await?;
-            let mut tabs = self.hub.of_user(user);
-            tabs.retain(|tab| tab.dialect.has(&Selector::USERS_MINE));
-            if !tabs.is_empty() {
-                let frame = self.views.users_mine(&people)?.encode();
-                tabs.iter()
-                    .for_each(|tab| tab.show_new(Region::Mine, &frame));
-            }
-            Ok(people)
-        };
-        let drawn = drawing.await;
-        if drawn.is_err() {
-            self.people
-                .due()
-                .later
-                .insert(user, Instant::now() + MINE_EVERY);
-        }
-        drawn
-    }
-
-    /// Draws who is in the rooms that somebody came to or went from, and who that was.
-    async fn draw_rooms(&self) -> Result<()> {
-        let now = Instant::now();
-        let rooms: Vec<RoomId> = {
-            let mut guard = self.people.due();
-            let due = &mut *guard;
-            due.rooms.extend(due.moves.pass(now));
-            due.rooms_drawn.retain(|_, at| now < *at + ROOM_EVERY);
-            let drawn = &due.rooms_drawn;
-            let rooms = due.rooms.extract_if(|room| !drawn.contains_key(room));
-            let rooms: Vec<_> = rooms.collect();
-            due.rooms_drawn
-                .extend(rooms.iter().map(|room| (*room, now)));
-            rooms
-        };
-        let mut done = Ok(());
-        for room in rooms {
-            if let Err(failure) = self.draw_room(room).await {
-                self.people.due().rooms.insert(room);
-                done = Err(failure);
-            }
-        }
-        done
-    }
-
-    async fn draw_room(&self, room: RoomId) -> Result<()> {
-        if self.hub.shown(room).is_none() {
-            // Nobody here looks at it, nor is to be told later.
-            self.people.due().moves.take_news(room);
-            return Ok(());
-        }
-        if room == RoomId::LOBBY {
-            let groups = self.store.busiest_groups(LISTED_IN_ROOM).await?;
-            let list = self.views.lobby_rooms(&groups)?;
-            self.hub.show_in(room, Region::LobbyRooms, &list.encode());
-            return Ok(());
-        }
-        let pair = self.store.pair(room).await?;
-        if let Some([low, high]) = &pair {
-            let heading = |me: &User, with: &User| {
-                let kind = RoomKind::Private { with: with.clone() };
-                let heading = self.views.group_name(&Room { id: room, kind })?;
-                Ok::<_, Failure>((me.id, heading.encode()))
-            };
-            let headings = [heading(low, high)?, heading(high, low)?];
-            self.hub.show_heading(room, &headings);
-        }
-        let (lines, news) = match pair {
-            // Who comes to it is nobody's business.
-            Some(_) => Default::default(),
-            None => {
-                let moves = &mut self.people.due().moves;
-                (moves.lines(room), moves.take_news(room))
-            }
-        };
-        let programs = self.hub.is_spoken(room, Dialect::Objects);
-        let listed = if programs {
-            LISTED_TO_PROGRAMS
-        } else {
-            LISTED_IN_ROOM
-        };
-        let (mut people, count) = self.store.people_in(room, listed).await?;
-        if programs {
-            let list = json::user_list(&people, count);
-            self.hub
-                .show_told(room, Dialect::Objects, Region::RoomPeople, &list);
-            for (names, came) in [(&news.came, true), (&news.went, false)] {
-                if !names.is_empty() {
-                    let moved = json::moved(&names.words(), came);
-                    self.hub.tell(room, Dialect::Objects, &moved);
-                }
-            }
-        }
-        people.truncate(LISTED_IN_ROOM);
-        let [number, list] = self.views.room_people(room, &people, count)?;
-        let moves = self
-            .views
-            .room_moves(&lines.came.words(), &lines.went.words())?;
-        self.hub.show_in(room, Region::RoomCount, &number.encode());
-        self.hub.show_in(room, Region::RoomPeople, &list.encode());
-        self.hub.show_in(room, Region::RoomMoves, &moves.encode());
-        Ok(())
-    }
-
-    /// Draws who is typing: the same for everybody in the room but those who do.
-    fn draw_typing(&self) -> Result<()> {
-        let rooms = {
-            let mut guard = self.people.due();
-            let due = &mut *guard;
-            due.typing_changed.extend(due.typing.pass(Instant::now()));
-            std::mem::take(&mut due.typing_changed)
-        };
-        for room in rooms {
-            let typists = self.people.due().typing.of(room);
-            let others = |me: Option<UserId>| {
-                let others: Vec<_> = typists.iter().filter(|one| Some(one.id) != me).collect();
-                self.views.room_typing(&others).map(|push| push.encode())
-            };
-            let mut own = Vec::new();
-            for typist in &typists {
-                own.push((typist.id, others(Some(typist.id))?));
-            }
-            self.hub
-                .show_in_but(room, Region::RoomTyping, &others(None)?, &own);
-        }
-        Ok(())
-    }
-
-    /// Draws those who are here, for everyone.
-    async fn draw_online(&self) -> Result<()> {
-        self.people.due().online_changed = false;
-        let people = self.store.people_online(LISTED).await;
-        if people.is_err() {
-            self.people.due().online_changed = true;
-        }
-        let (people, here) = people?;
-        let here = usize::try_from(here).ok();
-        let here = here.filter(|here| *here > people.len());
-        let list = self.views.users_online(&people, here)?.encode();
-        self.hub.show_online(people.len(), &list);
         Ok(())
     }
 }

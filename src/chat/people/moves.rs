@@ -8,9 +8,10 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::people::GRACE;
 use crate::model::{RoomId, User, UserId};
 
+/// For so long a person whose socket has gone still counts as here: a reload is no leaving.
+pub(super) const GRACE: Duration = Duration::from_secs(3);
 /// How long a line says that somebody came or went.
 const SAID_FOR: Duration = Duration::from_secs(60);
 /// How many who came or went a room remembers at most.

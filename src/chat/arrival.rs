@@ -1,0 +1,279 @@
+//! How somebody arrives: who they are from then on, and what they are shown first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{COME_AGAIN, Chat, Client, Failure, MUTED, Result, actions};
+use crate::model::{
+    ClientId, ClientRef, GroupName, NodeId, ResumeToken, RoomId, SessionId, SessionToken, Target,
+    User, Version,
+};
+use crate::protocol::{self, FIRST_GROUP, Feed, Hello, LOBBY_PATH, Refusal, Selector};
+use crate::relay::{News, To};
+use crate::store::{Arrival, Arrived, Entered, StoreError};
+
+/// How long a socket may take to show that it is alive before somebody else takes its client
+/// over.
+const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+/// The same where it is on another node, whose answer has a way to go.
+const FAR_PROBE_DEADLINE: Duration = Duration::from_millis(2_500);
+
+/// Why somebody could not be let in.
+#[derive(Debug, thiserror::Error)]
+pub enum NotLetIn {
+    /// They were here as somebody whom nobody can be any more.
+    #[error("they are banned")]
+    Banned,
+    /// A failure of ours.
+    #[error("they could not arrive")]
+    Store(#[from] StoreError),
+    /// A failure of ours, of which the log has the cause.
+    #[error("they could not enter a room")]
+    NoRoom,
+}
+
+impl Chat {
+    /// Somebody arrives. They are who they were if they can show it and nobody else is, else
+    /// somebody new, in the room they say they are in, else in the first one.
+    pub async fn connect(&self, hello: Hello) -> std::result::Result<Client, NotLetIn> {
+        let arrived = self.arrive(hello.session, hello.resume).await?;
+        let (returning, user, session, token) = arrived;
+        let outbox = self
+            .hub
+            .connect(returning.client, returning.visit, user.id, hello.dialect);
+        self.relay.follow(self.node, To::User(user.id));
+        if session.is_some() {
+            outbox.keep();
+        }
+        let client = Client {
+            outbox,
+            pace: self.paces.of(user.id, self.limits.pace_burst),
+            user,
+            returning,
+            wish: Mutex::default(),
+            sought: Mutex::default(),
+        };
+        self.people.calls(&client.user);
+        let greeted = match hello.group {
+            Some(group) => self.greet_program(&client, group).await,
+            None => {
+                self.greet(&client, &token, hello.room, hello.after, hello.at)
+                    .await
+            }
+        };
+        match greeted {
+            Ok(()) => {}
+            // Their session has ended on the way in, or somebody else came back to it first.
+            Err(Failure::Store(StoreError::Gone)) => self.hang_up(&client).await,
+            Err(failure) => {
+                self.tell(&client, failure);
+                self.disconnect(&client);
+                return Err(NotLetIn::NoRoom);
+            }
+        }
+        self.hub.show_online_to(&client.outbox);
+        self.moved(client.user.id);
+        tracing::info!(
+            client.id = returning.client.0,
+            user.id = client.user.id.0,
+            "connected"
+        );
+        Ok(client)
+    }
+
+    pub(super) async fn arrive(
+        &self,
+        session: Option<SessionToken>,
+        resume: Option<ResumeToken>,
+    ) -> std::result::Result<(ClientRef, User, Option<SessionId>, ResumeToken), NotLetIn> {
+        let (node, fresh) = (self.node, ResumeToken::random());
+        let session = session.map(|session| session.hash());
+        if let Some(token) = resume {
+            // Somebody else may come back at the same moment: then they are asked in their turn.
+            while let Some((returning, at)) =
+                self.store.client_by_token(token.hash(), session).await?
+            {
+                if self.is_alive(returning.client, at).await {
+                    break;
+                }
+                let resume = Some(returning);
+                let arrival = Arrival {
+                    node,
+                    session,
+                    resume,
+                    token: token.hash(),
+                    spare: None,
+                };
+                match self.store.arrive(arrival).await? {
+                    Arrived::As {
+                        client,
+                        user,
+                        session,
+                    } => return Ok((client, user, session, token)),
+                    Arrived::Banned => return Err(NotLetIn::Banned),
+                    Arrived::Overtaken | Arrived::NobodyFree => {}
+                }
+            }
+        }
+        let mut spare = None;
+        loop {
+            let arrival = Arrival {
+                node,
+                session,
+                resume: None,
+                token: fresh.hash(),
+                spare,
+            };
+            if let Arrived::As {
+                client,
+                user,
+                session,
+            } = self.store.arrive(arrival).await?
+            {
+                return Ok((client, user, session, fresh));
+            }
+            spare = self.spares.lock().next();
+        }
+    }
+
+    /// Whether the client has a socket that answers, on the node that it is at.
+    pub(super) async fn is_alive(&self, client: ClientId, at: Option<NodeId>) -> bool {
+        match at {
+            Some(at) if at != self.node && self.relay.has_others(self.node) => {
+                self.is_alive_at(client, at).await
+            }
+            _ => self.is_alive_here(client).await,
+        }
+    }
+
+    pub(super) async fn is_alive_here(&self, client: ClientId) -> bool {
+        let Some(outbox) = self.hub.of_client(client) else {
+            return false;
+        };
+        matches!(
+            tokio::time::timeout(PROBE_DEADLINE, outbox.probe()).await,
+            Ok(Ok(()))
+        )
+    }
+
+    /// Asks another node. One that does not answer has ended, or cannot be reached: its clients'
+    /// sockets are closed as soon as it can.
+    pub(super) async fn is_alive_at(&self, client: ClientId, at: NodeId) -> bool {
+        let (sender, answer) = oneshot::channel();
+        self.probes.lock().entry(client).or_default().push(sender);
+        self.tell_others(News::Probe { client, at });
+        let answer = tokio::time::timeout(FAR_PROBE_DEADLINE, answer).await;
+        if answer.is_err() {
+            let mut probes = self.probes.lock();
+            if let Some(waiting) = probes.get_mut(&client) {
+                waiting.retain(|sender| !sender.is_closed());
+                if waiting.is_empty() {
+                    probes.remove(&client);
+                }
+            }
+        }
+        matches!(answer, Ok(Ok(true)))
+    }
+
+    /// Another node asks whether a client has a socket here; if that does not answer, somebody is
+    /// about to come back to the client elsewhere.
+    pub(super) async fn answer_probe(self: Arc<Self>, client: ClientId, asker: NodeId) {
+        let alive = self.is_alive_here(client).await;
+        if !alive && let Some(outbox) = self.hub.of_client(client) {
+            outbox.close(COME_AGAIN);
+        }
+        self.tell_others(News::Alive {
+            client,
+            asker,
+            alive,
+        });
+    }
+
+    pub(super) fn take_answer(&self, client: ClientId, alive: bool) {
+        for waiting in self.probes.lock().remove(&client).unwrap_or_default() {
+            // Who asked may have given up.
+            let _ = waiting.send(alive);
+        }
+    }
+
+    /// What a newcomer is shown: who they are, where they are, who concerns them.
+    pub(super) async fn greet(
+        &self,
+        client: &Client,
+        token: &ResumeToken,
+        room: Option<RoomId>,
+        after: Option<Version>,
+        at: Option<String>,
+    ) -> Result<()> {
+        let dialect = client.outbox.dialect;
+        let resume = (dialect.feed() == Feed::Changes).then_some(token);
+        self.push(client, [self.views.logged_user(&client.user, resume)?]);
+        // Whoever comes back may have lost a name that their page still shows.
+        if client.user.display_name.is_some() || client.returning.visit > 0 {
+            self.push(client, [self.views.name_form(&client.user)?]);
+        }
+        if dialect.has(&Selector::ACCOUNT) {
+            let guest = (!client.outbox.is_kept()).then_some(token);
+            let moderator =
+                client.outbox.is_kept() && self.store.standing(client.user.id).await?.moderator;
+            let account = self.views.account(&client.user, guest, moderator)?;
+            self.push(client, [account]);
+        }
+        if dialect.feed() == Feed::Nothing {
+            return self.show_admin(client).await;
+        }
+        let to_lobby = room.is_none() && at.as_deref() == Some(LOBBY_PATH);
+        if to_lobby && dialect.has(&Selector::LOBBY) {
+            return self.show_lobby(client).await;
+        }
+        let address = at.as_deref().and_then(protocol::read_address);
+        let mut refused = None;
+        for target in [room.map(Target::Room), address].into_iter().flatten() {
+            match self.enter(client, target.clone()).await? {
+                (Entered::Room(room), moved) => {
+                    let after = after.filter(|after| after.room == room.id);
+                    self.show_room(client, &room, moved, after).await?;
+                    return Ok(());
+                }
+                (Entered::Oneself | Entered::NoSuchRoom, _) => {
+                    refused = actions::no_such_room(&target, client).or(refused);
+                }
+            }
+        }
+        let first = Target::Group(FIRST_GROUP.to_owned());
+        match self.enter(client, first).await? {
+            (Entered::Room(room), moved) => self.show_room(client, &room, moved, None).await?,
+            (Entered::Oneself | Entered::NoSuchRoom, _) => {
+                return Err(Refusal::new(protocol::NO_SUCH_ROOM).into());
+            }
+        }
+        if let Some(refusal) = refused {
+            self.tell(client, refusal.into());
+        }
+        Ok(())
+    }
+
+    /// A program is in the group that its door leads to, and is told what was said there last.
+    pub(super) async fn greet_program(&self, client: &Client, group: GroupName) -> Result<()> {
+        let target = Target::Group(group.as_str().to_owned());
+        let (returning, user) = (client.returning, client.user.id);
+        let mut entered = self.enter(client, target.clone()).await?;
+        if entered.0 == Entered::NoSuchRoom {
+            if !self.store.make_group(returning, user, group).await? {
+                // They may listen elsewhere; here there is nowhere to be.
+                self.tell(client, Refusal::new(MUTED).into());
+                return Ok(());
+            }
+            entered = self.enter(client, target).await?;
+        }
+        match entered {
+            (Entered::Room(room), moved) => self.show_room(client, &room, moved, None).await,
+            (Entered::Oneself | Entered::NoSuchRoom, _) => {
+                Err(Refusal::new(protocol::NO_SUCH_ROOM).into())
+            }
+        }
+    }
+}

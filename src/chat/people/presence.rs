@@ -1,0 +1,210 @@
+//! Draws who is online, who is in a room, and who is typing, for those who see it.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use super::{LISTED, LISTED_IN_ROOM, LISTED_TO_PROGRAMS, MINE_EVERY, ROOM_EVERY};
+use crate::chat::{Chat, Failure, Result};
+use crate::hub::Region;
+use crate::json;
+use crate::model::{Person, Room, RoomId, RoomKind, User, UserId};
+use crate::protocol::{Dialect, Selector};
+use crate::relay::News;
+
+impl Chat {
+    pub(super) async fn draw_moved(&self) -> Result<()> {
+        let moved = std::mem::take(&mut self.people.due().moved);
+        let mut done = Ok(());
+        for user in moved {
+            match self.draw_own(user).await {
+                Ok(people) => {
+                    for partner in people {
+                        self.spread(News::Mine(partner.user.id));
+                    }
+                }
+                failed => done = failed.map(|_| ()),
+            }
+        }
+        done
+    }
+
+    pub(super) async fn draw_mine(&self) -> Result<()> {
+        let now = Instant::now();
+        let mine = {
+            let mut due = self.people.due();
+            due.drawn.retain(|_, at| now < *at + MINE_EVERY);
+            let in_time = due
+                .later
+                .extract_if(|_, at| *at <= now)
+                .map(|(user, _)| user);
+            let mut mine: HashSet<_> = in_time.collect();
+            for user in std::mem::take(&mut due.mine) {
+                match due.drawn.get(&user).copied() {
+                    // The first is drawn at once, those that follow soon after together.
+                    Some(at) => {
+                        due.later.insert(user, at + MINE_EVERY);
+                    }
+                    None => {
+                        mine.insert(user);
+                    }
+                }
+            }
+            mine.retain(|user| !self.hub.of_user(*user).is_empty());
+            due.drawn.extend(mine.iter().map(|user| (*user, now)));
+            mine
+        };
+        let mut done = Ok(());
+        for user in mine {
+            if let Err(failure) = self.draw_own(user).await {
+                done = Err(failure);
+            }
+        }
+        done
+    }
+
+    /// Draws one person's own list for their tabs here; a failure is made up for later.
+    pub(super) async fn draw_own(&self, user: UserId) -> Result<Vec<Person>> {
+        let drawing = async {
+            let people = self.store.people_of(user, LISTED).await?;
+            let mut tabs = self.hub.of_user(user);
+            tabs.retain(|tab| tab.dialect.has(&Selector::USERS_MINE));
+            if !tabs.is_empty() {
+                let frame = self.views.users_mine(&people)?.encode();
+                tabs.iter()
+                    .for_each(|tab| tab.show_new(Region::Mine, &frame));
+            }
+            Ok(people)
+        };
+        let drawn = drawing.await;
+        if drawn.is_err() {
+            self.people
+                .due()
+                .later
+                .insert(user, Instant::now() + MINE_EVERY);
+        }
+        drawn
+    }
+
+    /// Draws who is in the rooms that somebody came to or went from, and who that was.
+    pub(super) async fn draw_rooms(&self) -> Result<()> {
+        let now = Instant::now();
+        let rooms: Vec<RoomId> = {
+            let mut guard = self.people.due();
+            let due = &mut *guard;
+            due.rooms.extend(due.moves.pass(now));
+            due.rooms_drawn.retain(|_, at| now < *at + ROOM_EVERY);
+            let drawn = &due.rooms_drawn;
+            let rooms = due.rooms.extract_if(|room| !drawn.contains_key(room));
+            let rooms: Vec<_> = rooms.collect();
+            due.rooms_drawn
+                .extend(rooms.iter().map(|room| (*room, now)));
+            rooms
+        };
+        let mut done = Ok(());
+        for room in rooms {
+            if let Err(failure) = self.draw_room(room).await {
+                self.people.due().rooms.insert(room);
+                done = Err(failure);
+            }
+        }
+        done
+    }
+
+    pub(super) async fn draw_room(&self, room: RoomId) -> Result<()> {
+        if self.hub.shown(room).is_none() {
+            // Nobody here looks at it, nor is to be told later.
+            self.people.due().moves.take_news(room);
+            return Ok(());
+        }
+        if room == RoomId::LOBBY {
+            let groups = self.store.busiest_groups(LISTED_IN_ROOM).await?;
+            let list = self.views.lobby_rooms(&groups)?;
+            self.hub.show_in(room, Region::LobbyRooms, &list.encode());
+            return Ok(());
+        }
+        let pair = self.store.pair(room).await?;
+        if let Some([low, high]) = &pair {
+            let heading = |me: &User, with: &User| {
+                let kind = RoomKind::Private { with: with.clone() };
+                let heading = self.views.group_name(&Room { id: room, kind })?;
+                Ok::<_, Failure>((me.id, heading.encode()))
+            };
+            let headings = [heading(low, high)?, heading(high, low)?];
+            self.hub.show_heading(room, &headings);
+        }
+        let (lines, news) = match pair {
+            // Who comes to it is nobody's business.
+            Some(_) => Default::default(),
+            None => {
+                let moves = &mut self.people.due().moves;
+                (moves.lines(room), moves.take_news(room))
+            }
+        };
+        let programs = self.hub.is_spoken(room, Dialect::Objects);
+        let listed = if programs {
+            LISTED_TO_PROGRAMS
+        } else {
+            LISTED_IN_ROOM
+        };
+        let (mut people, count) = self.store.people_in(room, listed).await?;
+        if programs {
+            let list = json::user_list(&people, count);
+            self.hub
+                .show_told(room, Dialect::Objects, Region::RoomPeople, &list);
+            for (names, came) in [(&news.came, true), (&news.went, false)] {
+                if !names.is_empty() {
+                    let moved = json::moved(&names.words(), came);
+                    self.hub.tell(room, Dialect::Objects, &moved);
+                }
+            }
+        }
+        people.truncate(LISTED_IN_ROOM);
+        let [number, list] = self.views.room_people(room, &people, count)?;
+        let moves = self
+            .views
+            .room_moves(&lines.came.words(), &lines.went.words())?;
+        self.hub.show_in(room, Region::RoomCount, &number.encode());
+        self.hub.show_in(room, Region::RoomPeople, &list.encode());
+        self.hub.show_in(room, Region::RoomMoves, &moves.encode());
+        Ok(())
+    }
+
+    /// Draws who is typing: the same for everybody in the room but those who do.
+    pub(super) fn draw_typing(&self) -> Result<()> {
+        let rooms = {
+            let mut guard = self.people.due();
+            let due = &mut *guard;
+            due.typing_changed.extend(due.typing.pass(Instant::now()));
+            std::mem::take(&mut due.typing_changed)
+        };
+        for room in rooms {
+            let typists = self.people.due().typing.of(room);
+            let others = |me: Option<UserId>| {
+                let others: Vec<_> = typists.iter().filter(|one| Some(one.id) != me).collect();
+                self.views.room_typing(&others).map(|push| push.encode())
+            };
+            let mut own = Vec::new();
+            for typist in &typists {
+                own.push((typist.id, others(Some(typist.id))?));
+            }
+            self.hub
+                .show_in_but(room, Region::RoomTyping, &others(None)?, &own);
+        }
+        Ok(())
+    }
+
+    /// Draws those who are here, for everyone.
+    pub(super) async fn draw_online(&self) -> Result<()> {
+        self.people.due().online_changed = false;
+        let people = self.store.people_online(LISTED).await;
+        if people.is_err() {
+            self.people.due().online_changed = true;
+        }
+        let (people, here) = people?;
+        let here = usize::try_from(here).ok();
+        let here = here.filter(|here| *here > people.len());
+        let list = self.views.users_online(&people, here)?.encode();
+        self.hub.show_online(people.len(), &list);
+        Ok(())
+    }
+}
