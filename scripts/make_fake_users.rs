@@ -1,4 +1,4 @@
-//! Makes fake users: `fake` and `store`, and nothing more but the way settings are read.
+//! Adds fake users to a database. Uses only `fake`, `store` and the settings parser of `config`.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -10,37 +10,36 @@ use overwire::config;
 use overwire::fake::FakeUsers;
 use overwire::store::{self, Access, Store, StoreError, Synchronous};
 
-/// How many users are stored at one time. A server that runs on the same database waits no longer
-/// than for these.
+/// How many users are stored at a time. A server on the same database waits for at most this many.
 const AT_ONCE: u64 = 5_000;
-/// From this many users on there is a progress bar.
+/// From this many users on, a progress bar is shown.
 const MANY: u64 = 5_000;
 
-/// Make fake users for Overwire.
+/// Add fake users to an Overwire database.
 ///
-/// Each has a unique name (brenda82) and a unique e-mail address. Adding users is fine while a
-/// server runs on the database; it hands them out to newcomers at once.
+/// Each user has a unique name (such as brenda82) and a unique e-mail address. You can add users
+/// while a server is running on the database. Newcomers get them at once.
 ///
-/// The same seed makes the same users in the same order. Those that are there already are passed
-/// over and others made in their place, so that there are always as many new ones as asked for.
+/// The same seed always creates the same users in the same order. Users that already exist are
+/// skipped, and further ones are created until the requested number is reached.
 #[derive(Parser)]
 #[command(name = "make_fake_users", version, max_term_width = 100)]
 struct Options {
-    /// How many users to make
+    /// How many users to add
     #[arg(long, default_value_t = 30, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
     count: u64,
 
-    /// First delete all users, and with them all messages, private rooms and groups that people
-    /// made; no server may run
+    /// First delete all users, messages, private rooms and groups that people created; no server
+    /// may be running on the database
     #[arg(long)]
     reset: bool,
 
-    /// Do not ask before deleting
+    /// Do not ask for confirmation before deleting
     #[arg(long)]
     yes: bool,
 
-    /// Make the users of this seed instead of random ones
+    /// Create the users of this seed instead of random ones
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
@@ -73,7 +72,7 @@ async fn run(options: &Options) -> anyhow::Result<()> {
     } else {
         Access::Beside
     };
-    // A power cut may take users back that nobody has been yet; they are quickly made again.
+    // A power failure may lose the new users. They are quickly added again.
     let opened = store::open(options.database.as_str(), Synchronous::Normal, access).await;
     let store = match opened {
         Err(StoreError::InUse(_)) => bail!(in_use(options)),
@@ -86,18 +85,18 @@ async fn run(options: &Options) -> anyhow::Result<()> {
     }
     let made = make(&store, options).await?;
     store.close().await;
-    println!("Made {made} fake users in {}.", options.database);
+    println!("Added {made} fake users to {}.", options.database);
     Ok(())
 }
 
-/// Says what goes, asks, and deletes.
+/// Says what will be deleted, asks for confirmation, and deletes it.
 async fn reset(store: &Store, options: &Options) -> anyhow::Result<()> {
     let census = store.census().await?;
     if census.users == 0 {
         return Ok(());
     }
     println!(
-        "This deletes {} users, {} messages, {} private rooms and all groups that people made from {}.",
+        "This deletes {} users, {} messages, {} private rooms and all groups that people created from {}.",
         census.users, census.messages, census.private_rooms, options.database
     );
     if !options.yes {
@@ -106,7 +105,7 @@ async fn reset(store: &Store, options: &Options) -> anyhow::Result<()> {
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         if !matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
-            bail!("nothing was deleted; --yes deletes without asking");
+            bail!("nothing was deleted; use --yes to delete without confirmation");
         }
     }
     match store.reset().await {
