@@ -7,10 +7,10 @@ use tokio::time::timeout;
 
 use crate::browser::{Tab, story_with};
 use crate::caddy::Caddy;
-use crate::postgres::Database;
 use crate::proxy::{ask, knock};
-use crate::redis::Redis;
 use crate::server::Server;
+use crate::support::postgres::Database;
+use crate::support::redis::Redis;
 
 /// Far more than it ever takes.
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use overwire::model::{ResumeToken, RoomKind};
 use serde_json::{Value, json};
 
-use super::crowd::Record;
-use super::{Crowd, Node};
-use crate::postgres::Database;
+use crate::crowd::Record;
 use crate::support::page::Element;
+use crate::support::postgres::Database;
 use crate::support::redis::Redis;
 use crate::support::tab::all;
 use crate::support::wire::{Event, Handshake, Wire};
 use crate::support::{Device, Door, Program, Tab, soon, until};
+use crate::{Crowd, Node};
 
 /// A lease, until the next look at who has missed theirs, and a bit.
 const CLEARED: Duration = Duration::from_secs(35);

@@ -18,7 +18,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::postgres::{Cut, Database, Proxy};
+use crate::support::postgres::{Cut, Database, Proxy};
 
 const NODE: NodeId = NodeId(1);
 const KEY: Uuid = Uuid::from_u128(0x6f76_6572_7769_7265);

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
-use super::{Crowd, Node};
-use crate::postgres::{Cut, Database, Proxy};
+use crate::support::postgres::{Cut, Database, Proxy};
 use crate::support::redis::Redis;
 use crate::support::until;
+use crate::{Crowd, Node};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgresql_is_restarted_under_those_who_write() {

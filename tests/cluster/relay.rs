@@ -10,10 +10,10 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, sleep_until};
 
-use super::{Crowd, Node};
-use crate::postgres::Database;
+use crate::support::postgres::Database;
 use crate::support::redis::Redis;
 use crate::support::tab::all;
+use crate::{Crowd, Node};
 
 /// How long a slow Redis takes to hear anything, and to answer it.
 const LATE: Duration = Duration::from_secs(1);

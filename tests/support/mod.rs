@@ -6,6 +6,7 @@
 pub(crate) mod balancer;
 pub(crate) mod device;
 pub(crate) mod door;
+pub(crate) mod list;
 pub(crate) mod page;
 pub(crate) mod postgres;
 pub(crate) mod program;

@@ -15,14 +15,14 @@ use overwire::web::{self, Access, Web};
 use crate::support::Door;
 
 /// A node that is reached directly. It ends with its test.
-pub(super) struct Node {
-    pub(super) door: Door,
-    pub(super) store: Arc<Store>,
+pub(crate) struct Node {
+    pub(crate) door: Door,
+    pub(crate) store: Arc<Store>,
 }
 
 impl Node {
     /// On a database, which is given people if it has none, with a Redis at an address.
-    pub(super) async fn start(database: &str, redis: &str) -> Self {
+    pub(crate) async fn start(database: &str, redis: &str) -> Self {
         let opening = store::open(database, Synchronous::Full, store::Access::Server);
         let store = opening.await.unwrap();
         if store.census().await.unwrap().users == 0 {
@@ -48,7 +48,7 @@ impl Node {
     }
 
     /// Two nodes on one database, which each of them reaches at an address of its own.
-    pub(super) async fn two(databases: [String; 2], redis: &str) -> [Self; 2] {
+    pub(crate) async fn two(databases: [String; 2], redis: &str) -> [Self; 2] {
         let [here, there] = databases;
         [
             Self::start(&here, redis).await,

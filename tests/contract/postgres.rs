@@ -12,11 +12,11 @@ use overwire::store::{
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::store::{
+use crate::store::{
     NODE, OTHER_NODE, Somebody, another, arrive, back, come_back, hi, ids, keep, moderator, names,
     new_user, post, sign_in, token, whole_room,
 };
-use crate::postgres::{Cut, Database, Proxy};
+use crate::support::postgres::{Cut, Database, Proxy};
 
 async fn open(address: &str) -> Arc<Store> {
     store::open(address, Synchronous::Full, Access::Server)

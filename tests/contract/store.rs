@@ -22,10 +22,10 @@ use overwire::store::{
 };
 use uuid::Uuid;
 
-use crate::postgres::Database;
+use crate::support::postgres::Database;
 
-pub(super) const NODE: NodeId = NodeId(1);
-pub(super) const OTHER_NODE: NodeId = NodeId(2);
+pub(crate) const NODE: NodeId = NodeId(1);
+pub(crate) const OTHER_NODE: NodeId = NodeId(2);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A place where a store is kept, and what no act of the store does.
@@ -335,20 +335,20 @@ async fn a_plan_that_reads_a_whole_table_of_postgres_would_be_seen() {
 
 /// Somebody who has arrived.
 #[derive(Clone, Debug)]
-pub(super) struct Somebody {
-    pub(super) client: ClientRef,
-    pub(super) user: User,
-    pub(super) token: TokenHash,
+pub(crate) struct Somebody {
+    pub(crate) client: ClientRef,
+    pub(crate) user: User,
+    pub(crate) token: TokenHash,
 }
 
-pub(super) fn new_user(name: &str) -> NewUser {
+pub(crate) fn new_user(name: &str) -> NewUser {
     NewUser {
         name: name.to_owned(),
         email: format!("{name}@example.com"),
     }
 }
 
-pub(super) fn token() -> TokenHash {
+pub(crate) fn token() -> TokenHash {
     overwire::model::ResumeToken::random().hash()
 }
 
@@ -373,7 +373,7 @@ async fn try_to_arrive(store: &Store, spare: Option<&str>) -> (Arrived, TokenHas
 }
 
 /// Somebody comes back with their token to what they were found to be.
-pub(super) async fn come_back(store: &Store, returning: ClientRef, token: TokenHash) -> Arrived {
+pub(crate) async fn come_back(store: &Store, returning: ClientRef, token: TokenHash) -> Arrived {
     let arrival = Arrival {
         node: NODE,
         session: None,
@@ -385,7 +385,7 @@ pub(super) async fn come_back(store: &Store, returning: ClientRef, token: TokenH
 }
 
 /// Somebody arrives as a spare user of that name.
-pub(super) async fn arrive(store: &Store, name: &str) -> Somebody {
+pub(crate) async fn arrive(store: &Store, name: &str) -> Somebody {
     let (arrived, token) = try_to_arrive(store, Some(name)).await;
     let Arrived::As { client, user, .. } = arrived else {
         panic!("{arrived:?}");
@@ -411,14 +411,14 @@ async fn enter(store: &Store, who: &Somebody, target: Target) -> Entered {
     entered.unwrap().0
 }
 
-pub(super) async fn private(store: &Store, who: &Somebody, with: &Somebody) -> RoomId {
+pub(crate) async fn private(store: &Store, who: &Somebody, with: &Somebody) -> RoomId {
     match enter(store, who, Target::Private(with.user.name.clone())).await {
         Entered::Room(room) => room.id,
         refused => panic!("{refused:?}"),
     }
 }
 
-pub(super) async fn hi(store: &Store) -> RoomId {
+pub(crate) async fn hi(store: &Store) -> RoomId {
     store.group("hi", None).await.unwrap().unwrap().id
 }
 
@@ -440,7 +440,7 @@ async fn try_to_post(
     store.post(post).await.unwrap()
 }
 
-pub(super) async fn post(store: &Store, author: &Somebody, room: RoomId, text: &str) -> Message {
+pub(crate) async fn post(store: &Store, author: &Somebody, room: RoomId, text: &str) -> Message {
     match try_to_post(store, author, room, text, None).await {
         Posted::New(message) => message,
         other => panic!("{other:?}"),
@@ -453,11 +453,11 @@ async fn post_many(store: &Store, author: &Somebody, room: RoomId, count: usize)
     }
 }
 
-pub(super) fn ids(messages: &[Message]) -> Vec<MessageId> {
+pub(crate) fn ids(messages: &[Message]) -> Vec<MessageId> {
     messages.iter().map(|message| message.id).collect()
 }
 
-pub(super) fn texts(messages: &[Message]) -> Vec<&str> {
+pub(crate) fn texts(messages: &[Message]) -> Vec<&str> {
     messages
         .iter()
         .map(|message| message.text.as_str())
@@ -472,7 +472,7 @@ async fn later_than_now() {
     }
 }
 
-pub(super) fn names(people: &[Person]) -> Vec<&str> {
+pub(crate) fn names(people: &[Person]) -> Vec<&str> {
     people
         .iter()
         .map(|person| person.user.name.as_str())
@@ -497,7 +497,7 @@ fn gone(who: &Somebody, room: Option<RoomId>, last: bool) -> Left {
 }
 
 /// Somebody is here again whom a stop has cut off.
-pub(super) async fn back(store: &Store, who: &Somebody) -> Somebody {
+pub(crate) async fn back(store: &Store, who: &Somebody) -> Somebody {
     match come_back(store, who.client, who.token).await {
         Arrived::As { client, .. } => Somebody {
             client,
@@ -1278,7 +1278,7 @@ async fn versions_grow_by_one_and_ids_with_them_however_many_write(backend: &imp
 }
 
 /// All messages of a room by its pages, oldest first, and its version.
-pub(super) async fn whole_room(store: &Store, room: RoomId) -> (Vec<Message>, u64) {
+pub(crate) async fn whole_room(store: &Store, room: RoomId) -> (Vec<Message>, u64) {
     let mut page = store.newest(room).await.unwrap();
     let version = page.version.number;
     let mut all = page.messages.clone();
@@ -2358,14 +2358,14 @@ fn new_session(former: Option<TokenHash>) -> NewSession {
 }
 
 /// Somebody keeps their name. Answers by which session.
-pub(super) async fn keep(store: &Store, who: &Somebody) -> TokenHash {
+pub(crate) async fn keep(store: &Store, who: &Somebody) -> TokenHash {
     let session = new_session(None);
     let kept = store.register(who.token, password("hers"), session).await;
     assert_eq!(kept.unwrap().unwrap().session.user.id, who.user.id);
     session.token
 }
 
-pub(super) async fn sign_in(store: &Store, user: &User) -> TokenHash {
+pub(crate) async fn sign_in(store: &Store, user: &User) -> TokenHash {
     let session = new_session(None);
     let begun = store.sign_in(user.id, password("hers"), session);
     assert_eq!(begun.await.unwrap().unwrap().session.user, *user);
@@ -2390,7 +2390,7 @@ async fn arrive_by(
 }
 
 /// Another client of whoever has signed in.
-pub(super) async fn another(store: &Store, session: TokenHash) -> Somebody {
+pub(crate) async fn another(store: &Store, session: TokenHash) -> Somebody {
     match arrive_by(store, session, None).await {
         (Arrived::As { client, user, .. }, token) => Somebody {
             client,
@@ -2818,7 +2818,7 @@ async fn people_are_found_by_what_they_are_called(backend: &impl Backend) {
 }
 
 /// Somebody of that name, who is a moderator.
-pub(super) async fn moderator(store: &Store, name: &str) -> Somebody {
+pub(crate) async fn moderator(store: &Store, name: &str) -> Somebody {
     let somebody = arrive(store, name).await;
     let link = token();
     store.add_admin_link(link).await.unwrap();

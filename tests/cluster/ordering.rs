@@ -24,8 +24,8 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use crate::list::List;
-use crate::postgres::Database;
+use crate::support::list::List;
+use crate::support::postgres::Database;
 use crate::support::redis::Redis;
 
 const GROUPS: [&str; 3] = ["hi", "python", "events"];

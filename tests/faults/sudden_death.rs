@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use overwire::protocol::Dialect;
 use rusqlite::Connection;
 
-use crate::list::List;
+use crate::support::list::List;
 use crate::support::wire::{Event, Handshake, Wire};
 use crate::support::{DEADLINE, Door, Program, soon, until};
 

@@ -16,7 +16,7 @@ use overwire::store::{
 use overwire::views::Views;
 use tokio::sync::Notify;
 
-use crate::list::List;
+use crate::support::list::List;
 use crate::support::soon;
 
 const FINE: u8 = 0;

@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
-use crate::list::List;
-use crate::postgres::Database;
+use crate::support::list::List;
+use crate::support::postgres::Database;
 use crate::support::wire::{Event, Handshake, Wire};
 use crate::support::{Door, Tab};
 
@@ -41,10 +41,10 @@ struct Stored {
 }
 
 /// What is stored of each group, oldest first.
-pub(super) struct Record(HashMap<String, Vec<Stored>>);
+pub(crate) struct Record(HashMap<String, Vec<Stored>>);
 
 impl Record {
-    pub(super) async fn of(database: &Database) -> Self {
+    pub(crate) async fn of(database: &Database) -> Self {
         let db = database.look().await;
         let all = "select r.name, m.id, m.text, m.key, m.made from messages m
             join rooms r on r.id = m.room_id where r.kind = 'group' order by m.id";
@@ -71,13 +71,13 @@ impl Record {
     }
 
     /// How often that is stored.
-    pub(super) fn times(&self, text: &str) -> usize {
+    pub(crate) fn times(&self, text: &str) -> usize {
         let all = self.0.values().flatten();
         all.filter(|message| message.text == text).count()
     }
 
     /// Waits until a tab shows its group as it is stored; whatever it was shown is stored.
-    pub(super) async fn is_shown_to(&self, tab: &mut Tab) {
+    pub(crate) async fn is_shown_to(&self, tab: &mut Tab) {
         let stored = self.room(&tab.location);
         let texts: Vec<&str> = stored.iter().map(|one| one.text.as_str()).collect();
         tab.until_within(DEADLINE, "what is stored", |tab| {
@@ -222,7 +222,7 @@ impl Writer {
 }
 
 /// People who write all the time.
-pub(super) struct Crowd {
+pub(crate) struct Crowd {
     writers: JoinSet<Writer>,
     count: usize,
     phase: watch::Sender<Phase>,
@@ -232,7 +232,7 @@ pub(super) struct Crowd {
 
 impl Crowd {
     /// So many in the first group, in turn on each of these nodes, who write in those rooms.
-    pub(super) fn of(count: usize, doors: &[Door], rooms: &[String]) -> Self {
+    pub(crate) fn of(count: usize, doors: &[Door], rooms: &[String]) -> Self {
         let (phase, orders) = watch::channel(Phase::Write);
         let (settled, quiet) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
         let mut writers = JoinSet::new();
@@ -260,7 +260,7 @@ impl Crowd {
     }
 
     /// Waits until so many more messages are settled.
-    pub(super) async fn goes_on(&mut self, messages: usize) {
+    pub(crate) async fn goes_on(&mut self, messages: usize) {
         let enough = self.settled.load(Ordering::SeqCst) + messages;
         let going = timeout(DEADLINE, async {
             let mut looks = interval(BEAT);
@@ -275,7 +275,7 @@ impl Crowd {
     }
 
     /// Nobody writes any more. Waits until everything is settled.
-    pub(super) async fn falls_silent(mut self) -> Self {
+    pub(crate) async fn falls_silent(mut self) -> Self {
         self.phase.send_replace(Phase::Settle);
         let settling = timeout(DEADLINE, async {
             let mut looks = interval(BEAT);
@@ -292,7 +292,7 @@ impl Crowd {
 
     /// Nobody writes any more. Waits until everything is settled and everybody shows what is stored,
     /// and compares what they wrote and saw with it.
-    pub(super) async fn ends_as_stored_in(self, database: &Database) -> Arc<Record> {
+    pub(crate) async fn ends_as_stored_in(self, database: &Database) -> Arc<Record> {
         let mut crowd = self.falls_silent().await;
         let record = Arc::new(Record::of(database).await);
         let (phase, writers) = (&crowd.phase, &mut crowd.writers);
