@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::support::device::PASSWORD;
-use super::support::{Answer, Device, Server, Tab};
+use crate::support::device::PASSWORD;
+use crate::support::{Answer, Device, Server, Tab};
 
 /// Where the forms of a tab lead.
 fn forms(tab: &Tab) -> Vec<String> {

@@ -8,16 +8,16 @@ use base64::Engine as _;
 use overwire::fake::FakeUsers;
 use tokio_tungstenite::tungstenite::http::Uri;
 
-use super::support::tab::all;
-use super::support::wire::Handshake;
-use super::support::{Server, Tab};
+use crate::support::tab::all;
+use crate::support::wire::Handshake;
+use crate::support::{Server, Tab};
 
 const ELEVEN_MINUTES: Duration = Duration::from_secs(11 * 60);
 
 #[tokio::test]
 async fn two_tabs_are_two_people_in_the_first_group() {
     let server = Server::start().await;
-    let (anna, bob) = (server.tab().await, server.tab().await);
+    let [anna, bob] = server.tabs().await;
     assert_ne!(anna.name(), bob.name());
     for tab in [&anna, &bob] {
         assert_eq!(tab.title(), "#hi");
@@ -43,7 +43,7 @@ async fn two_hundred_who_arrive_at_once_are_two_hundred_people() {
 #[tokio::test]
 async fn nobody_is_turned_away_where_there_are_no_fake_users_at_all() {
     let server = Server::with(|setup| setup.users = 0).await;
-    let (anna, bob) = (server.tab().await, server.tab().await);
+    let [anna, bob] = server.tabs().await;
     assert_ne!(anna.name(), "nobody");
     assert_ne!(anna.name(), bob.name());
 }
@@ -94,9 +94,7 @@ async fn an_untouched_user_is_free_again_after_ten_minutes() {
     let mut anna = server.tab().await;
     let name = anna.name();
     anna.loses_the_network();
-    server
-        .has_noticed_leaving(std::slice::from_ref(&name))
-        .await;
+    server.has_noticed_leaving(&[&name]).await;
 
     server.later(Duration::from_secs(9 * 60)).await;
     let bob = server.tab().await;
@@ -117,9 +115,7 @@ async fn who_comes_back_after_ten_minutes_is_still_themselves_if_nobody_else_is(
     let mut anna = server.tab().await;
     let name = anna.name();
     anna.loses_the_network();
-    server
-        .has_noticed_leaving(std::slice::from_ref(&name))
-        .await;
+    server.has_noticed_leaving(&[&name]).await;
     server.later(ELEVEN_MINUTES).await;
     anna.connects().await;
     assert_eq!(anna.name(), name);
@@ -134,9 +130,7 @@ async fn who_has_written_is_never_handed_out() {
     let name = anna.name();
     anna.says("I was here").await;
     anna.closes().await;
-    server
-        .has_noticed_leaving(std::slice::from_ref(&name))
-        .await;
+    server.has_noticed_leaving(&[&name]).await;
     server.later(ELEVEN_MINUTES).await;
     server.later(Duration::from_secs(48 * 60 * 60)).await;
     let bob = server.tab().await;
@@ -146,15 +140,13 @@ async fn who_has_written_is_never_handed_out() {
 #[tokio::test]
 async fn who_was_written_to_is_never_handed_out() {
     let server = Server::with(|setup| setup.users = 1).await;
-    let (anna, mut bob) = (server.tab().await, server.tab().await);
+    let [anna, mut bob] = server.tabs().await;
     let name = anna.name();
     bob.opens_private(&name).await;
     bob.says("for your eyes only").await;
     bob.enters_group("hi").await;
     anna.closes().await;
-    server
-        .has_noticed_leaving(std::slice::from_ref(&name))
-        .await;
+    server.has_noticed_leaving(&[&name]).await;
     server.later(ELEVEN_MINUTES).await;
     let carol = server.tab().await;
     assert_ne!(carol.name(), name);
@@ -163,13 +155,11 @@ async fn who_was_written_to_is_never_handed_out() {
 #[tokio::test]
 async fn who_has_somebody_waiting_in_a_private_room_is_not_handed_out_before_they_leave_it() {
     let server = Server::with(|setup| setup.users = 1).await;
-    let (anna, mut bob) = (server.tab().await, server.tab().await);
+    let [anna, mut bob] = server.tabs().await;
     let name = anna.name();
     bob.opens_private(&name).await;
     anna.closes().await;
-    server
-        .has_noticed_leaving(std::slice::from_ref(&name))
-        .await;
+    server.has_noticed_leaving(&[&name]).await;
     server.later(ELEVEN_MINUTES).await;
     let carol = server.tab().await;
     assert_ne!(carol.name(), name);
@@ -284,7 +274,7 @@ async fn an_unknown_group_in_the_address_is_said_and_leads_to_the_first_group() 
 #[tokio::test]
 async fn a_private_link_in_a_new_tab_is_the_new_persons_own_room() {
     let server = Server::start().await;
-    let (anna, mut bob) = (server.tab().await, server.tab().await);
+    let [anna, mut bob] = server.tabs().await;
     bob.opens_private(&anna.name()).await;
     bob.says("only for anna").await;
     let mut carol = server.tab_at(&bob.location).await;
@@ -315,16 +305,12 @@ async fn a_token_is_good_for_a_day_and_only_its_hash_is_kept() {
     }
 
     anna.loses_the_network();
-    server
-        .has_noticed_leaving(std::slice::from_ref(&name))
-        .await;
+    server.has_noticed_leaving(&[&name]).await;
     server.later(Duration::from_secs(23 * 60 * 60)).await;
     anna.connects().await;
     assert_eq!(anna.name(), name);
     anna.loses_the_network();
-    server
-        .has_noticed_leaving(std::slice::from_ref(&name))
-        .await;
+    server.has_noticed_leaving(&[&name]).await;
     server.later(Duration::from_secs(25 * 60 * 60)).await;
     anna.connects().await;
     assert_ne!(anna.name(), name);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::{Server, Tab};
+use crate::support::{Server, Tab};
 
 /// The id of the message with that text, as the tab shows it.
 fn id_of(tab: &Tab, text: &str) -> i64 {
@@ -34,7 +34,7 @@ fn delete(tab: &mut Tab, id: i64) {
 #[tokio::test]
 async fn an_edit_is_seen_by_everybody_at_once_and_marked() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let mut plain = server.plain_tab().await;
     anna.says("frist").await;
     bob.says("second").await;
@@ -58,8 +58,7 @@ async fn an_edit_is_seen_by_everybody_at_once_and_marked() {
 #[tokio::test]
 async fn what_was_deleted_does_not_stay_open_with_anybody() {
     let server = Server::start().await;
-    let (mut anna, mut bob, mut carl) =
-        (server.tab().await, server.tab().await, server.tab().await);
+    let [mut anna, mut bob, mut carl] = server.tabs().await;
     let form = |tab: &Tab| tab.page.the("message-form").text();
     for text in ["regretted", "kept"] {
         anna.says(text).await;
@@ -91,7 +90,7 @@ async fn what_was_deleted_does_not_stay_open_with_anybody() {
 #[tokio::test]
 async fn a_deleted_message_leaves_a_quiet_line_and_its_text_is_pushed_to_nobody() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     anna.says("a secret by mistake").await;
     bob.sees("a secret by mistake").await;
     bob.says("hm?").await;
@@ -123,7 +122,7 @@ async fn a_deleted_message_leaves_a_quiet_line_and_its_text_is_pushed_to_nobody(
 #[tokio::test]
 async fn a_tab_that_was_away_learns_of_both() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     for text in ["one", "two", "three"] {
         anna.says(text).await;
     }
@@ -151,8 +150,7 @@ async fn a_tab_that_was_away_learns_of_both() {
 #[tokio::test]
 async fn only_ones_own_can_be_changed() {
     let server = Server::start().await;
-    let (mut anna, mut bob, mut carl) =
-        (server.tab().await, server.tab().await, server.tab().await);
+    let [mut anna, mut bob, mut carl] = server.tabs().await;
     anna.says("hers").await;
     let id = id_of(&anna, "hers");
     let (hi, nowhere) = (anna.room().unwrap(), "AAAAAAAAAAE".to_owned());
@@ -220,7 +218,7 @@ async fn only_ones_own_can_be_changed() {
 #[tokio::test]
 async fn what_is_deleted_before_it_was_read_is_not_unread_any_more() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let a = anna.name();
     anna.opens_private(&bob.name()).await;
     anna.says("one").await;

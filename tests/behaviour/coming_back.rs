@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::support::{Server, Tab};
+use crate::support::{Server, Tab};
 
 /// What of the list came since: how the pushes to it were put in place.
 fn of_the_list(tab: &Tab, from: usize) -> Vec<String> {
@@ -19,7 +19,7 @@ fn of_the_list(tab: &Tab, from: usize) -> Vec<String> {
 #[tokio::test]
 async fn who_missed_something_gets_that_and_nothing_else() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     anna.says("before").await;
     bob.sees("before").await;
     bob.loses_the_network();
@@ -58,7 +58,7 @@ async fn who_missed_nothing_gets_nothing_of_the_list() {
 #[tokio::test]
 async fn who_missed_more_than_a_page_gets_the_newest_page_whole() {
     let server = Server::with(|setup| setup.unlimited()).await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     anna.says("long ago").await;
     bob.sees("long ago").await;
     for (missed, expected) in [(50, vec!["append"; 50]), (51, vec!["outer"])] {
@@ -80,7 +80,7 @@ async fn who_missed_more_than_a_page_gets_the_newest_page_whole() {
 #[tokio::test]
 async fn who_missed_more_than_64_kib_gets_the_newest_page_whole() {
     let server = Server::with(|setup| setup.unlimited()).await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     bob.loses_the_network();
     for number in 0..20 {
         anna.says(&format!("{number}{}", "x".repeat(3_900))).await;
@@ -98,7 +98,7 @@ async fn who_missed_more_than_64_kib_gets_the_newest_page_whole() {
 #[tokio::test]
 async fn a_restart_brings_everybody_back_to_where_they_were() {
     let mut server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     anna.opens_private(&bob.name()).await;
     anna.says("before").await;
     bob.enters_group("python").await;
@@ -173,7 +173,7 @@ fn copy(from: &Path, to: &Path) {
 #[tokio::test]
 async fn after_a_restored_copy_the_list_is_what_the_store_has() {
     let mut server = Server::on_a_file().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     anna.says("kept").await;
     bob.sees("kept").await;
     let file = server.file();
@@ -261,7 +261,7 @@ async fn who_has_more_than_the_room_ever_had_gets_what_there_is() {
 #[tokio::test]
 async fn the_same_key_is_stored_once_however_often_it_is_sent() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let hi = anna.room();
     let key = anna.writes("once");
     let data = json!({ "message": "once", "room": hi, "key": key });
@@ -352,11 +352,8 @@ async fn a_refused_message_is_answered_with_its_key() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_reads_slowly_falls_behind_and_catches_up_without_loss_or_doubles() {
     let server = Server::alone(|setup| setup.unlimited()).await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
-    bob.loses_the_network();
-    bob.receive_buffer = Some(4_096);
-    bob.connects().await;
-    bob.goes_deaf(true);
+    let [mut anna, mut bob] = server.tabs().await;
+    bob.stops_reading().await;
     for number in 0..400 {
         anna.writes(&format!("{number}{}", "x".repeat(3_900)));
     }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::support::{Server, Tab};
+use crate::support::{Server, Tab};
 
 async fn is_told(tab: &mut Tab, text: &str) -> String {
     let mark = tab.pushes.len();
@@ -14,8 +14,7 @@ async fn is_told(tab: &mut Tab, text: &str) -> String {
 #[tokio::test]
 async fn a_private_text_reaches_that_person_alone_from_any_room() {
     let server = Server::start().await;
-    let (mut anna, mut bob, mut carl) =
-        (server.tab().await, server.tab().await, server.tab().await);
+    let [mut anna, mut bob, mut carl] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
     let key = anna.writes(&format!("/pm {b} for you\nalone"));
     anna.is_settled(&key).await;
@@ -47,7 +46,7 @@ async fn a_private_text_reaches_that_person_alone_from_any_room() {
 #[tokio::test]
 async fn what_cannot_be_sent_is_said_and_nothing_is_stored() {
     let server = Server::start().await;
-    let (mut anna, bob) = (server.tab().await, server.tab().await);
+    let [mut anna, bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
     let usage = "Nothing was sent: write /pm, a name and a message, such as /pm brenda82 hello.";
     let long = format!("/pm {b} {}", "x".repeat(4001));
@@ -84,7 +83,7 @@ async fn what_cannot_be_sent_is_said_and_nothing_is_stored() {
 #[tokio::test]
 async fn sent_again_it_is_stored_once() {
     let server = Server::start().await;
-    let (mut anna, bob) = (server.tab().await, server.tab().await);
+    let [mut anna, bob] = server.tabs().await;
     let message = format!("/pm {} hello", bob.name());
     let key = Uuid::new_v4().to_string();
     for _ in 0..3 {
@@ -99,7 +98,7 @@ async fn sent_again_it_is_stored_once() {
 #[tokio::test]
 async fn help_lists_the_commands_and_settles_what_asked_for_it() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let key = anna.writes("/help");
     anna.is_settled(&key).await;
     anna.until("help", |tab| {
@@ -119,8 +118,7 @@ async fn help_lists_the_commands_and_settles_what_asked_for_it() {
 #[tokio::test]
 async fn sent_again_it_went_where_it_went_whoever_is_called_so_now() {
     let server = Server::start().await;
-    let (mut anna, mut bob, mut carl) =
-        (server.tab().await, server.tab().await, server.tab().await);
+    let [mut anna, mut bob, mut carl] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
     let called = async |tab: &mut Tab, name: &str| {
         tab.sends("Change name", json!({ "name": name }));
@@ -150,7 +148,7 @@ async fn sent_again_it_went_where_it_went_whoever_is_called_so_now() {
 #[tokio::test]
 async fn a_private_text_from_elsewhere_leaves_the_mark_of_what_was_not_seen() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
     bob.opens_private(&a).await;
     bob.says("look at this").await;
@@ -166,7 +164,7 @@ async fn a_private_text_from_elsewhere_leaves_the_mark_of_what_was_not_seen() {
 #[tokio::test]
 async fn names_are_proposed_by_their_beginnings() {
     let server = Server::start().await;
-    let (mut anna, bob) = (server.tab().await, server.tab().await);
+    let [mut anna, bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
     let proposed = |tab: &Tab| {
         let place = tab.page.the("completions");

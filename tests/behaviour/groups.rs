@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::support::{Server, Tab};
+use crate::support::{Server, Tab};
 
 impl Tab {
     async fn makes_group(&mut self, name: &str) {
@@ -25,7 +25,7 @@ const DEFAULT: [&str; 4] = ["hi", "python", "events", "off-topic"];
 #[tokio::test]
 async fn whoever_makes_a_group_is_in_it_and_others_find_it() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     anna.makes_group("Rust 1.0").await;
     assert_eq!(anna.texts(), [""; 0]);
     anna.says("first!").await;
@@ -45,7 +45,7 @@ async fn whoever_makes_a_group_is_in_it_and_others_find_it() {
 #[tokio::test]
 async fn a_group_is_made_once_however_often_and_however_it_is_spelled() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let names = ["größe", " Größe ", "GRÖSSE", "gro\u{308}ße"];
     for name in names {
         anna.sends("New group", json!({ "groupName": name }));
@@ -65,7 +65,7 @@ async fn a_group_is_made_once_however_often_and_however_it_is_spelled() {
 #[tokio::test]
 async fn the_aside_lists_the_default_groups_and_mine_and_the_one_on_show() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     assert_eq!(anna.groups(), DEFAULT);
     anna.makes_group("zebras").await;
     anna.makes_group("apes").await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::support::wire::{Event, Handshake, Wire};
-use super::support::{Server, soon, until};
+use crate::support::wire::{Event, Handshake, Wire};
+use crate::support::{Server, soon, until};
 
 /// A program at one of the doors.
 struct Program {

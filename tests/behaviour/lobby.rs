@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::support::{Server, Tab};
+use crate::support::{Server, Tab};
 
 /// The groups of a list, from the top, each with how many people are in it.
 fn groups(tab: &Tab, list: &str) -> Vec<(String, String)> {
@@ -134,7 +134,7 @@ async fn groups_are_found_by_the_beginning_of_their_names() {
 #[tokio::test]
 async fn whoever_goes_to_the_lobby_has_left_their_group() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let mut carl = server.tab_at("/chat/").await;
     let (a, b) = (anna.name(), bob.name());
     carl.until("both of them", |tab| {

@@ -2,7 +2,7 @@
 //! A test belongs here if it holds in every form of server; what needs a broken part is in
 //! `tests/faults` or `tests/cluster`, and what needs a real browser in `tests/browser`.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::needless_pass_by_value)]
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 mod accounts;
 mod arriving;
@@ -26,6 +26,5 @@ mod talking;
 mod typing;
 mod welcome;
 
-#[allow(dead_code, reason = "the other test binaries use the rest")]
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,32 +1,18 @@
 //! Moderators: how one becomes one, what they do at their own page and in the rooms, and that nobody
 //! else can do any of it or finds what is for them alone.
 
-use overwire::model::ResumeToken;
 use serde_json::{Value, json};
 
-use super::support::device::PASSWORD;
-use super::support::page::{Element, Page};
-use super::support::wire::{Event, Handshake, Wire};
-use super::support::{Device, Server, Tab, soon};
+use crate::support::device::PASSWORD;
+use crate::support::device::admin_link;
+use crate::support::page::{Element, Page};
+use crate::support::wire::{Event, Handshake, Wire};
+use crate::support::{Device, Server, Tab, soon};
 
 /// The page at `/admin/`, in a browser without windows.
 struct Desk {
     wire: Wire,
     page: Page,
-}
-
-fn handshake(device: &Device) -> Handshake {
-    let mut handshake = Handshake {
-        path: Some("/admin/ws/".to_owned()),
-        ..Handshake::default()
-    };
-    let offers = ("Sec-WebSocket-Protocol", "overwire.v1".to_owned());
-    let origin = ("Origin", format!("http://{}", device.door.0));
-    let cookie = device.cookie.clone().map(|cookie| ("Cookie", cookie));
-    for (name, value) in [Some(offers), Some(origin), cookie].into_iter().flatten() {
-        handshake.headers.push((name.to_owned(), value));
-    }
-    handshake
 }
 
 impl Desk {
@@ -35,7 +21,7 @@ impl Desk {
         let headers = [("Cookie", cookie.as_str())];
         let page = device.door.get_with("/admin/", &headers).await;
         assert_eq!(page.status, 200, "{}", page.body);
-        let wire = device.door.socket(&handshake(device)).await.unwrap();
+        let wire = device.door.socket(&device.admin_handshake()).await.unwrap();
         assert_eq!(wire.protocol.as_deref(), Some("overwire.v1"));
         let page = Page::parse(&page.body);
         let mut desk = Self { wire, page };
@@ -77,6 +63,13 @@ impl Desk {
             .await;
     }
 
+    /// Opens a group to moderators only.
+    async fn restricts(&mut self, name: &str) {
+        let data = json!({ "room": self.room(name), "on": true });
+        self.does("Restrict group", data, "admin-groups", "moderators only")
+            .await;
+    }
+
     async fn is_refused(&mut self, action: &str, data: Value) -> String {
         self.page.put("notice", None, "");
         self.sends(action, data);
@@ -90,10 +83,7 @@ impl Desk {
     }
 
     async fn is_closed(&mut self) {
-        soon("the end of the socket", async {
-            while !matches!(self.wire.next().await, Event::Closed(_)) {}
-        })
-        .await;
+        self.wire.is_closed().await;
     }
 
     fn text(&self, place: &str) -> String {
@@ -118,20 +108,13 @@ impl Desk {
 
 /// An address that makes a moderator.
 async fn link(server: &Server) -> String {
-    let token = ResumeToken::random();
-    server.store().add_admin_link(token.hash()).await.unwrap();
-    token.to_string()
+    admin_link(server.store()).await
 }
 
 /// A moderator in the first group, and their page.
 async fn moderator(server: &Server) -> (Device, Tab, Desk) {
     let (mut device, mut tab) = Device::of_somebody(server).await;
-    let link = link(server).await;
-    let answer = device.sends("/admin/link/", &[("link", &link)]).await;
-    assert_eq!(
-        (answer.status, answer.header("Location")),
-        (303, Some("/admin/"))
-    );
+    device.becomes_moderator(server.store()).await;
     tab.reloads().await;
     let desk = Desk::open(&device).await;
     (device, tab, desk)
@@ -209,7 +192,7 @@ async fn nobody_else_gets_to_the_page_its_socket_or_its_deeds() {
         let page = server.get_with("/admin/", &[("Cookie", &cookie)]).await;
         assert_eq!(page.status, 403);
         assert!(page.body.contains("/sign-in/") && !page.body.contains("admin-deeds"));
-        let socket = server.socket(&handshake(device)).await;
+        let socket = server.socket(&device.admin_handshake()).await;
         assert_eq!(socket.err(), Some(403));
     }
     for tab in [&mut tab, &mut guest] {
@@ -266,7 +249,7 @@ async fn whoever_is_a_moderator_no_more_finds_nothing() {
     tab.reconnects().await;
     tab.hears_all().await;
     assert_eq!(tab.groups_in("groups-list"), ["hi", "events", "off-topic"]);
-    let socket = server.socket(&handshake(&device)).await;
+    let socket = server.socket(&device.admin_handshake()).await;
     assert_eq!(socket.err(), Some(403));
 }
 
@@ -274,14 +257,7 @@ async fn whoever_is_a_moderator_no_more_finds_nothing() {
 async fn whoever_is_a_moderator_no_more_is_led_out_of_their_rooms() {
     let server = Server::start().await;
     let (device, mut anna, mut desk) = moderator(&server).await;
-    let restrict = json!({ "room": desk.room("python"), "on": true });
-    desk.does(
-        "Restrict group",
-        restrict,
-        "admin-groups",
-        "moderators only",
-    )
-    .await;
+    desk.restricts("python").await;
     anna.enters_group("!python").await;
     let mut plain = Tab::plain(server.door);
     plain.cookie.clone_from(&device.cookie);
@@ -355,14 +331,7 @@ async fn a_key_settles_in_a_room_that_was_closed_and_tells_nothing_of_it() {
     let key = bob.writes("before");
     bob.is_settled(&key).await;
     anna.enters_group("python").await;
-    let restrict = json!({ "room": desk.room("python"), "on": true });
-    desk.does(
-        "Restrict group",
-        restrict,
-        "admin-groups",
-        "moderators only",
-    )
-    .await;
+    desk.restricts("python").await;
     for tab in [&mut anna, &mut bob] {
         tab.is_closed().await;
         tab.reconnects().await;
@@ -484,7 +453,7 @@ async fn whoever_is_muted_is_told_and_reads_on() {
 async fn whoever_is_banned_is_on_no_list_any_more() {
     let server = Server::start().await;
     let (_device, _anna, mut desk) = moderator(&server).await;
-    let (mut bob, mut mal) = (server.tab().await, server.tab().await);
+    let [mut bob, mut mal] = server.tabs().await;
     let m = mal.name();
     bob.until("mal", |tab| {
         tab.people("room-people").contains(&m) && tab.people("users-online").contains(&m)
@@ -624,14 +593,7 @@ async fn a_group_for_moderators_cannot_be_seen_nor_probed() {
     );
     plain.sees("in the open").await;
     let (room, version) = (bob.room().unwrap(), bob.version().unwrap());
-    let restrict = json!({ "room": desk.room("python"), "on": true });
-    desk.does(
-        "Restrict group",
-        restrict,
-        "admin-groups",
-        "moderators only",
-    )
-    .await;
+    desk.restricts("python").await;
     for tab in [&mut bob, &mut plain] {
         assert_eq!(tab.is_closed().await, Some(1000));
     }

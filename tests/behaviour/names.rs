@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::support::{Server, Tab};
+use crate::support::{Server, Tab};
 
 /// What I am called, if not by my user name.
 fn my_name(tab: &Tab) -> String {
@@ -37,8 +37,7 @@ async fn is_refused(tab: &mut Tab, name: &str) -> String {
 #[tokio::test]
 async fn a_chosen_name_shows_in_lists_and_headings_and_over_what_is_written_from_then_on() {
     let server = Server::start().await;
-    let (mut anna, mut bob, mut carl) =
-        (server.tab().await, server.tab().await, server.tab().await);
+    let [mut anna, mut bob, mut carl] = server.tabs().await;
     let a = anna.name();
     anna.says("before").await;
     bob.opens_private(&a).await;
@@ -103,7 +102,7 @@ async fn a_chosen_name_shows_in_lists_and_headings_and_over_what_is_written_from
 #[tokio::test]
 async fn a_name_that_is_had_or_looks_like_it_is_refused_to_that_person_alone() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
     is_called(&mut anna, "Paul Hill").await;
     let heard = anna.pushes.len();
@@ -143,7 +142,7 @@ async fn a_name_that_is_had_or_looks_like_it_is_refused_to_that_person_alone() {
 #[tokio::test]
 async fn a_name_is_free_when_its_guest_has_gone_and_comes_back_with_them_else() {
     let mut server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let a = anna.name();
     is_called(&mut anna, "Lee").await;
     anna.reloads().await;
@@ -208,7 +207,7 @@ async fn a_name_nobody_can_read_is_refused_with_the_reason() {
 #[tokio::test]
 async fn nobody_speaks_in_anothers_name_by_any_field() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
     let mut data = json!({ "message": "as somebody else" });
     for field in [
@@ -236,8 +235,7 @@ async fn nobody_speaks_in_anothers_name_by_any_field() {
 #[tokio::test]
 async fn a_private_text_goes_to_the_longest_name_that_somebody_has() {
     let server = Server::start().await;
-    let (mut anna, mut bob, mut carl) =
-        (server.tab().await, server.tab().await, server.tab().await);
+    let [mut anna, mut bob, mut carl] = server.tabs().await;
     is_called(&mut bob, "Max").await;
     is_called(&mut carl, "Max  Frei: x".replace("  ", " ").as_str()).await;
     let (a, b, c) = (anna.name(), bob.name(), carl.name());
@@ -303,8 +301,7 @@ async fn the_lobby_takes_a_name_and_a_group() {
 #[tokio::test]
 async fn nobody_takes_anothers_private_texts_by_a_name_that_begins_like_theirs() {
     let server = Server::start().await;
-    let (mut anna, mut bob, mut carl) =
-        (server.tab().await, server.tab().await, server.tab().await);
+    let [mut anna, mut bob, mut carl] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
     for name in [
         format!("{b} hello"),
@@ -336,7 +333,7 @@ async fn nobody_takes_anothers_private_texts_by_a_name_that_begins_like_theirs()
 #[tokio::test]
 async fn capitals_of_another_script_are_look_alikes_too() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     is_called(&mut anna, "BOB").await;
     for name in [
         "\u{412}\u{41e}\u{412}",
@@ -351,8 +348,7 @@ async fn capitals_of_another_script_are_look_alikes_too() {
 #[tokio::test]
 async fn a_heading_loses_a_name_that_passes_to_somebody_else() {
     let server = Server::start().await;
-    let (mut anna, mut bob, mut carl) =
-        (server.tab().await, server.tab().await, server.tab().await);
+    let [mut anna, mut bob, mut carl] = server.tabs().await;
     let a = anna.name();
     is_called(&mut anna, "Lee").await;
     let to = json!({ "groupName": a, "isGroup": false });
@@ -368,7 +364,7 @@ async fn a_heading_loses_a_name_that_passes_to_somebody_else() {
 #[tokio::test]
 async fn whoever_is_renamed_while_typing_types_by_the_new_name() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     is_called(&mut anna, "Tim").await;
     anna.sends("Typing", json!({}));
     bob.until("Tim", |tab| {
@@ -385,7 +381,7 @@ async fn whoever_is_renamed_while_typing_types_by_the_new_name() {
 #[tokio::test]
 async fn nobody_is_called_as_somebody_else_is_shown() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let a = anna.name();
     let refused = "Somebody else is called";
     anna.sends("Change name", json!({ "name": "Martina" }));

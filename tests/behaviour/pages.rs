@@ -1,8 +1,8 @@
 //! What is answered over HTTP: the page as it is first drawn, its files, its addresses, and the
 //! headers that keep it safe.
 
-use super::support::page::Page;
-use super::support::{Answer, Server};
+use crate::support::page::Page;
+use crate::support::{Answer, Server};
 
 const PROMISED: [&str; 10] = [
     "logged-user",
@@ -93,7 +93,7 @@ async fn nothing_in_the_page_is_inline_and_nothing_comes_from_elsewhere() {
 #[tokio::test]
 async fn a_private_address_gives_nothing_away() {
     let server = Server::start().await;
-    let (mut anna, bob) = (server.tab().await, server.tab().await);
+    let [mut anna, bob] = server.tabs().await;
     anna.opens_private(&bob.name()).await;
     anna.says("secret").await;
     let there = server.get(&format!("/chat/@{}/", bob.name())).await;

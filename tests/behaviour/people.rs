@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::support::tab::all;
-use super::support::{Server, Tab};
+use crate::support::tab::all;
+use crate::support::{Server, Tab};
 
 /// Looks for people and answers whom it found.
 async fn finds(tab: &mut Tab, text: &str) -> Vec<String> {
@@ -51,7 +51,7 @@ async fn who_comes_and_goes_is_seen_by_everybody() {
 #[tokio::test]
 async fn a_reload_is_no_leaving() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let both = [anna.name(), bob.name()];
     anna.until("bob", |tab| tab.people("users-online") == both)
         .await;
@@ -167,9 +167,7 @@ async fn everybody_who_has_been_here_is_found_by_the_beginning_of_their_name() {
     let shouted = format!(" @{} ", name.to_uppercase());
     assert_eq!(finds(&mut anna, &shouted).await, him);
     bob.closes().await;
-    server
-        .has_noticed_leaving(std::slice::from_ref(&name))
-        .await;
+    server.has_noticed_leaving(&[&name]).await;
     assert_eq!(finds(&mut anna, &name).await, him, "away");
     assert_eq!(finds(&mut anna, "").await, [""; 0]);
     assert_eq!(anna.page.the("users-found").text().trim(), "");

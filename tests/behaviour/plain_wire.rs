@@ -5,8 +5,8 @@
 use serde_json::json;
 
 use super::private_rooms::two_people_talk_in_private;
-use super::support::Server;
 use super::talking::two_people_talk;
+use crate::support::Server;
 
 #[tokio::test]
 async fn plain_tabs_talk_in_groups() {

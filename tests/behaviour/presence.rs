@@ -1,7 +1,7 @@
 //! Who is in a group: listed there, live; coming and going in quiet lines. Nothing of it is stored.
 
-use super::support::tab::all;
-use super::support::{Server, Tab};
+use crate::support::tab::all;
+use crate::support::{Server, Tab};
 
 fn count(tab: &Tab) -> String {
     tab.page.the("room-count").text().trim().to_owned()
@@ -74,7 +74,7 @@ async fn coming_and_going_shows_as_quiet_lines_that_are_not_stored() {
 #[tokio::test]
 async fn a_reload_is_neither_coming_nor_going() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let b = bob.name();
     anna.until("bob", |tab| moves(tab).contains(&b)).await;
     bob.reloads().await;
@@ -99,7 +99,7 @@ async fn a_reload_is_neither_coming_nor_going() {
 #[tokio::test]
 async fn who_looks_at_a_private_room_is_shown_to_nobody() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
     anna.opens_private(&b).await;
     anna.until("nobody to be listed", |tab| {
@@ -128,7 +128,7 @@ async fn who_looks_at_a_private_room_is_shown_to_nobody() {
 #[tokio::test]
 async fn nobody_is_a_ghost_after_a_crash_and_nobody_is_said_to_have_come() {
     let mut server = Server::start().await;
-    let (mut anna, bob) = (server.tab().await, server.tab().await);
+    let [mut anna, bob] = server.tabs().await;
     anna.until("bob", |tab| tab.people("room-people").len() == 2)
         .await;
     server.restart().await;

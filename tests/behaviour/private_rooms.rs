@@ -3,8 +3,8 @@
 use overwire::fake::FakeUsers;
 use serde_json::json;
 
-use super::support::tab::all;
-use super::support::{Server, Tab, until};
+use crate::support::tab::all;
+use crate::support::{Server, Tab, until};
 
 /// Two people in private with a third outside; each dialect of the wire tells it.
 pub(crate) async fn two_people_talk_in_private(mut anna: Tab, mut bob: Tab, mut carol: Tab) {
@@ -45,7 +45,7 @@ async fn two_people_have_a_room_of_their_own() {
 #[tokio::test]
 async fn it_is_the_same_room_for_both_before_and_after_its_first_message() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     anna.opens_private(&bob.name()).await;
     assert_eq!(anna.location, format!("/chat/@{}/", bob.name()));
     assert_eq!(anna.title(), bob.name());
@@ -89,7 +89,7 @@ async fn both_opening_it_at_the_same_moment_meet_in_one_room() {
 #[tokio::test]
 async fn an_outsider_finds_no_way_in_and_nothing_that_tells_there_is_a_room() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let mut carol = server.tab().await;
     anna.opens_private(&bob.name()).await;
     bob.opens_private(&anna.name()).await;
@@ -187,7 +187,7 @@ async fn an_outsider_finds_no_way_in_and_nothing_that_tells_there_is_a_room() {
 #[tokio::test]
 async fn what_somebody_wrote_is_marked_at_once_until_it_is_read() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let (from, to) = (anna.name(), bob.name());
     anna.opens_private(&to).await;
     anna.says("one").await;
@@ -226,7 +226,7 @@ async fn what_somebody_wrote_is_marked_at_once_until_it_is_read() {
 #[tokio::test]
 async fn whoever_answers_in_the_room_has_read() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
     bob.opens_private(&a).await;
     bob.says("are you there?").await;
@@ -239,7 +239,7 @@ async fn whoever_answers_in_the_room_has_read() {
 #[tokio::test]
 async fn reading_never_goes_back() {
     let mut server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let from = anna.name();
     anna.opens_private(&bob.name()).await;
     bob.opens_private(&from).await;
@@ -269,7 +269,7 @@ async fn reading_never_goes_back() {
 #[tokio::test]
 async fn what_was_written_to_somebody_away_waits_for_them_with_its_mark() {
     let mut server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let from = anna.name();
     bob.loses_the_network();
     anna.opens_private(&bob.name()).await;
@@ -303,7 +303,7 @@ async fn what_was_written_to_somebody_away_waits_for_them_with_its_mark() {
 #[tokio::test]
 async fn what_is_read_is_stored_before_the_server_stops() {
     let mut server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     anna.opens_private(&bob.name()).await;
     bob.opens_private(&anna.name()).await;
     anna.says("read me").await;
@@ -319,7 +319,7 @@ async fn what_is_read_is_stored_before_the_server_stops() {
 #[tokio::test]
 async fn who_is_looking_sees_no_mark_when_they_read_at_once() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let from = anna.name();
     anna.opens_private(&bob.name()).await;
     bob.opens_private(&from).await;
@@ -368,7 +368,7 @@ async fn with_oneself_there_is_no_room_and_a_friendly_word() {
 #[tokio::test]
 async fn whom_nobody_has_been_yet_is_answered_like_whom_there_is_not() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let here = [anna.name(), bob.name()];
     let mut seeded = FakeUsers::from_seed(7).take(30).map(|user| user.name);
     let seeded = seeded.find(|name| !here.contains(name)).unwrap();

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::support::program::{command, ending, make_fake_users, run};
-use super::support::tab::all;
-use super::support::{Program, Tab};
+use crate::support::program::{command, ending, make_fake_users, run};
+use crate::support::tab::all;
+use crate::support::{Program, Tab};
 
 const FLAGS: [&str; 17] = [
     "listen",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::{Device, Server, Tab};
+use crate::support::{Device, Server, Tab};
 
 /// The reactions that a tab shows: each with its count, and whether it is mine.
 fn reactions(tab: &Tab) -> Vec<(String, bool)> {
@@ -41,7 +41,7 @@ fn reacts(tab: &mut Tab, emoji: &str, on: bool) {
 #[tokio::test]
 async fn everybody_sees_how_many_reacted_and_i_alone_that_i_did() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let mut plain = server.plain_tab().await;
     anna.says("lunch?").await;
     for tab in [&mut bob, &mut plain] {
@@ -78,7 +78,7 @@ async fn everybody_sees_how_many_reacted_and_i_alone_that_i_did() {
 #[tokio::test]
 async fn whoever_was_away_comes_back_to_the_reactions_as_they_are() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     anna.says("one").await;
     bob.sees("one").await;
     reacts(&mut bob, "👍", true);
@@ -103,7 +103,7 @@ async fn whoever_was_away_comes_back_to_the_reactions_as_they_are() {
 #[tokio::test]
 async fn older_messages_come_with_what_is_mine() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     anna.says("old").await;
     bob.sees("old").await;
     reacts(&mut bob, "👍", true);
@@ -120,7 +120,7 @@ async fn older_messages_come_with_what_is_mine() {
 #[tokio::test]
 async fn whoever_opens_a_message_is_told_who_reacted() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     anna.says("news").await;
     bob.sees("news").await;
     reacts(&mut anna, "🎉", true);
@@ -153,8 +153,7 @@ async fn whoever_opens_a_message_is_told_who_reacted() {
 #[tokio::test]
 async fn an_outsider_reacts_to_nothing_and_learns_nothing() {
     let server = Server::start().await;
-    let (mut anna, mut bob, mut carl) =
-        (server.tab().await, server.tab().await, server.tab().await);
+    let [mut anna, mut bob, mut carl] = server.tabs().await;
     anna.opens_private(&bob.name()).await;
     anna.says("between us").await;
     bob.opens_private(&anna.name()).await;

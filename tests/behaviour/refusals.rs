@@ -12,15 +12,15 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::support::wire::Handshake;
-use super::support::{Server, Tab, soon};
+use crate::support::wire::Handshake;
+use crate::support::{Server, Tab, soon};
 
 const NO_SUCH_ROOM: &str = "There is no such room.";
 
 #[tokio::test]
 async fn a_bad_frame_is_refused_and_nothing_else_happens() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     anna.says("before").await;
     bob.sees("before").await;
     let shape = "That could not be understood: an action is {\"action\", \"data\"}.";
@@ -167,7 +167,7 @@ async fn a_bad_frame_is_refused_and_nothing_else_happens() {
 #[tokio::test]
 async fn the_longest_message_is_not_too_long() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     // Characters are counted, not bytes.
     let text = "ä".repeat(3_999) + "👋";
     anna.says(&text).await;
@@ -303,7 +303,7 @@ async fn too_much_at_once_is_refused_and_can_be_done_a_moment_later() {
         setup.chat.pace_per_second = Some(20);
     })
     .await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let keys: Vec<_> = (0..30)
         .map(|number| anna.writes(&number.to_string()))
         .collect();
@@ -364,7 +364,7 @@ async fn too_much_at_once_is_refused_and_can_be_done_a_moment_later() {
 #[tokio::test]
 async fn one_connection_too_many_from_an_address_is_told_and_closed() {
     let server = Server::alone(|setup| setup.access.connections_per_address = Some(2)).await;
-    let (mut anna, bob) = (server.tab().await, server.tab().await);
+    let [mut anna, bob] = server.tabs().await;
     let mut carol = Tab::load(server.door, "/chat/hi/").await;
     carol.opens_socket().await;
     assert_eq!(carol.is_closed().await, Some(1008));
@@ -515,7 +515,7 @@ async fn who_answers_no_pings_is_dropped_and_who_does_stays() {
         setup.socket.drop_after = Duration::from_millis(4_500);
     })
     .await;
-    let (mut anna, bob) = (server.tab().await, server.tab().await);
+    let [mut anna, bob] = server.tabs().await;
     bob.goes_deaf(true);
     server.has_noticed_leaving(&[bob.name()]).await;
     assert_eq!(server.people_here(), [anna.name()]);
@@ -529,11 +529,8 @@ async fn who_stops_reading_is_cut_loose_and_nobody_else_notices() {
         setup.socket.drain_within = Duration::from_millis(500);
     })
     .await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
-    bob.loses_the_network();
-    bob.receive_buffer = Some(4_096);
-    bob.connects().await;
-    bob.goes_deaf(true);
+    let [mut anna, mut bob] = server.tabs().await;
+    bob.stops_reading().await;
     for number in 0..300 {
         anna.says(&format!("{number}{}", "x".repeat(3_900))).await;
     }

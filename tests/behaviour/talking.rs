@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use super::support::tab::all;
-use super::support::{Server, Tab};
+use crate::support::tab::all;
+use crate::support::{Server, Tab};
 
 /// Two people in a group, and a third in another; each dialect of the wire tells it.
 pub(crate) async fn two_people_talk(mut anna: Tab, mut bob: Tab, mut carol: Tab) {
@@ -94,7 +94,7 @@ async fn everybody_sees_the_same_messages_in_the_same_order() {
 #[tokio::test]
 async fn text_is_shown_as_typed_and_all_html_in_it_is_inert() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     for text in [
         "<script>alert(1)</script>",
         "</p></article><script src=//evil></script>",
@@ -158,8 +158,8 @@ async fn the_time_of_a_message_is_given_in_utc() {
 #[tokio::test]
 async fn a_message_is_one_frame_of_the_same_bytes_to_the_room_and_none_to_others() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
-    let (mut carol, mut dora) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
+    let [mut carol, mut dora] = server.tabs().await;
     dora.enters_group("python").await;
     for number in 0..30 {
         anna.says(&format!("history {number}")).await;
@@ -193,7 +193,7 @@ async fn a_message_is_one_frame_of_the_same_bytes_to_the_room_and_none_to_others
 #[tokio::test]
 async fn a_message_stays_in_the_room_it_was_written_for() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let hi = anna.room();
     anna.enters_group("python").await;
     let before = anna.pushes.len();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::support::{Server, Tab};
+use crate::support::{Server, Tab};
 
 fn typing(tab: &Tab) -> String {
     tab.page.the("room-typing").text()
@@ -78,7 +78,7 @@ async fn the_others_in_the_room_see_who_is_typing_until_it_is_sent() {
 #[tokio::test]
 async fn who_types_in_a_room_does_not_follow_whoever_leaves_it() {
     let server = Server::start().await;
-    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let [mut anna, mut bob] = server.tabs().await;
     let mut carl = server.tab_at("/chat/python/").await;
     for room in ["python", "events"] {
         types(&mut anna);
@@ -114,8 +114,7 @@ async fn who_types_in_a_room_does_not_follow_whoever_leaves_it() {
 #[tokio::test]
 async fn whoever_vanishes_or_goes_elsewhere_is_typing_no_more() {
     let server = Server::start().await;
-    let (mut anna, mut bob, mut carl) =
-        (server.tab().await, server.tab().await, server.tab().await);
+    let [mut anna, mut bob, mut carl] = server.tabs().await;
     types(&mut anna);
     types(&mut bob);
     carl.until("both", |tab| typing(tab).contains(" and "))
@@ -138,8 +137,7 @@ async fn whoever_vanishes_or_goes_elsewhere_is_typing_no_more() {
 #[tokio::test]
 async fn in_a_private_room_the_other_alone_sees_it_and_only_there() {
     let server = Server::start().await;
-    let (mut anna, mut bob, mut carl) =
-        (server.tab().await, server.tab().await, server.tab().await);
+    let [mut anna, mut bob, mut carl] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
     anna.opens_private(&b).await;
     types(&mut anna);

@@ -4,8 +4,8 @@ use overwire::chat::Welcome;
 use overwire::model::GroupName;
 use serde_json::json;
 
-use super::support::wire::{Event, Handshake};
-use super::support::{Server, Tab, soon};
+use crate::support::wire::{Event, Handshake};
+use crate::support::{Server, Tab, soon};
 
 fn welcome(tab: &Tab) -> String {
     tab.page.the("room-welcome").text()

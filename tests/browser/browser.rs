@@ -181,6 +181,15 @@ impl Browser {
         tab
     }
 
+    /// New windows in the chat, one after the other, with as many people.
+    pub(crate) async fn people<const N: usize>(&self, url: &str) -> [Tab<'_>; N] {
+        let mut tabs = Vec::new();
+        for _ in 0..N {
+            tabs.push(self.person(url).await);
+        }
+        tabs.try_into().unwrap_or_else(|_| unreachable!())
+    }
+
     /// The window that a page of this browser has opened by itself.
     pub(crate) async fn opened_beside(&self, known: &[&Tab<'_>]) -> Tab<'_> {
         let began = Instant::now();

@@ -17,10 +17,7 @@ async fn is_focused(tab: &Tab<'_>, selector: &str) {
 async fn arrow_up_edits_my_last_message_and_everybody_sees_it() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         anna.says("my first").await;
         anna.says("my lsat").await;
         bob.says("not hers").await;
@@ -72,10 +69,7 @@ async fn arrow_up_edits_my_last_message_and_everybody_sees_it() {
 async fn my_own_messages_and_no_others_can_be_deleted() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let a = anna.name().await;
         anna.says("regretted").await;
         bob.says("kept").await;

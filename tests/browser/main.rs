@@ -26,10 +26,5 @@ mod reactions;
 mod rooms;
 mod talking;
 
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the other test binaries use the rest"
-)]
 #[path = "../support/mod.rs"]
 mod support;

@@ -21,10 +21,7 @@ async fn asks_to_be_called(tab: &Tab<'_>, name: &str) {
 async fn a_name_is_chosen_and_shown_with_the_one_that_never_changes() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         bob.click(&format!("#users-online [data-user='{a}'] a"))
             .await;

@@ -158,10 +158,7 @@ async fn what_was_seen_is_read_even_if_one_leaves_at_once() {
 async fn a_private_text_is_sent_from_any_room_by_a_command() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         anna.sends(&format!("/pm {b} between us")).await;
         anna.sees("#notice [data-tone=done]").await;

@@ -31,10 +31,7 @@ async fn points_at(tab: &Tab<'_>, message: &str) {
 async fn one_click_reacts_and_another_takes_it_back() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         anna.says("lunch?").await;
         bob.hears("lunch?").await;
         points_at(&bob, ".message").await;
@@ -71,10 +68,7 @@ async fn one_click_reacts_and_another_takes_it_back() {
 async fn a_double_click_is_one_and_the_box_has_the_focus_after() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         anna.says("lunch?").await;
         bob.hears("lunch?").await;
         points_at(&anna, ".message").await;
@@ -84,9 +78,9 @@ async fn a_double_click_is_one_and_the_box_has_the_focus_after() {
         bob.click("#quick button:nth-child(2)").await;
         reactions(&anna, &["*👍 1", "❤️ 1"]).await;
         // Both clicks come before the answer to the first.
-        server.freezes(true);
+        server.signal("STOP");
         anna.double_clicks(".chip").await;
-        server.freezes(false);
+        server.signal("CONT");
         reactions(&anna, &["❤️ 1"]).await;
         reactions(&bob, &["*❤️ 1"]).await;
         anna.until("document.activeElement.matches('#message-text')")
@@ -122,10 +116,7 @@ async fn a_double_click_is_one_and_the_box_has_the_focus_after() {
 async fn any_other_emoji_is_given_by_keys_and_who_reacted_is_listed() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let a = anna.name().await;
         anna.says("done!").await;
         bob.hears("done!").await;
@@ -172,10 +163,7 @@ async fn any_other_emoji_is_given_by_keys_and_who_reacted_is_listed() {
 async fn names_complete_themselves_after_pm_and_after_an_at_sign() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         let chip = format!("#completions [value='{b}']");
         anna.writes(&format!("/pm {}", &b[..2])).await;

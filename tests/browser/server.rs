@@ -3,11 +3,13 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use tempfile::TempDir;
+
+use crate::support::program;
 
 /// A server, with a database that outlives it.
 pub(crate) struct Server {
@@ -68,14 +70,6 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// It does nothing from now on, or goes on where it was.
-    pub(crate) fn freezes(&self, on: bool) {
-        let signal = if on { "STOP" } else { "CONT" };
-        let process = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &process]).status();
-        assert!(sent.unwrap().success());
-    }
-
     /// Waits until it has ended by itself.
     pub(crate) fn ends(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
@@ -89,15 +83,12 @@ impl Server {
 
     /// A signal by its name, such as `STOP`.
     pub(crate) fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &id]).status();
-        assert!(sent.unwrap().success());
+        program::signal(self.child.id(), name);
     }
 
     /// An address that makes a moderator, as the command line prints it beside the server.
     pub(crate) fn admin_link(&self) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_overwire"));
-        command.env_remove("OVERWIRE_ADDRESS");
+        let mut command = program::command();
         let listen = self.address.to_string();
         command.args(["admin", "link", "--listen", &listen, "--database"]);
         let said = command.arg(&self.database).output().unwrap();
@@ -127,15 +118,10 @@ fn spawn(
     arguments: &[String],
     log: &Arc<Mutex<String>>,
 ) -> (Child, SocketAddr) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_overwire"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OVERWIRE_")) {
-        command.env_remove(name);
-    }
-    let mut child = command
+    let mut child = program::command()
         .args(["--log", "debug", "--listen", listen, "--database"])
         .arg(database)
         .args(arguments)
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

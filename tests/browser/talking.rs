@@ -328,10 +328,7 @@ async fn a_tab_left_open_keeps_its_newest_five_hundred() {
 async fn others_see_that_i_am_typing_until_it_is_sent() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let words = format!("{} is typing", anna.name().await);
         anna.writes("hel").await;
         bob.until(&format!(

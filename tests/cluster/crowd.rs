@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::support::list::List;
 use crate::support::postgres::Database;
-use crate::support::wire::{Event, Handshake, Wire};
+use crate::support::wire::{Event, Wire};
 use crate::support::{Door, Tab};
 
 /// How often somebody writes, and looks whether they can come back.
@@ -124,12 +124,7 @@ impl Writer {
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             beats.tick().await;
-            let (query, offers) = self.list.handshake();
-            let handshake = Handshake {
-                query: format!("?{query}"),
-                headers: vec![("Sec-WebSocket-Protocol".to_owned(), offers)],
-                ..Handshake::default()
-            };
+            let handshake = self.list.socket_handshake();
             let attempt = Wire::attempt(self.doors[self.at].0, &handshake);
             match timeout(HANDSHAKE, attempt).await {
                 Ok(Ok(wire)) => return wire,

@@ -13,8 +13,7 @@ use crate::{Crowd, Node};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgresql_is_restarted_under_those_who_write() {
     let database = Database::on_a_server_of_its_own().await;
-    let redis = Redis::shared().address();
-    let nodes = Node::two([database.address(), database.address()], &redis).await;
+    let nodes = Node::two(&database, Redis::shared()).await;
     let doors = [nodes[0].door, nodes[1].door];
     let mut crowd = Crowd::of(6, &doors, &[]);
     for mode in ["fast", "immediate", "fast"] {
@@ -29,8 +28,8 @@ async fn postgresql_is_restarted_under_those_who_write() {
 async fn connections_are_cut_between_a_commit_and_its_answer() {
     let database = Database::fresh().await;
     let proxies = [Proxy::start().await, Proxy::start().await];
-    let addresses = [0, 1].map(|node: usize| database.address_at(proxies[node].port));
-    let nodes = Node::two(addresses, &Redis::shared().address()).await;
+    let [here, there] = [0, 1].map(|node: usize| database.address_at(proxies[node].port));
+    let nodes = Node::two_at([&here, &there], &Redis::shared().address()).await;
     let doors = [nodes[0].door, nodes[1].door];
     let mut crowd = Crowd::of(6, &doors, &[]);
     for _ in 0..4 {
@@ -48,8 +47,7 @@ async fn connections_are_cut_between_a_commit_and_its_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_readers_of_a_node_are_held_up_and_more_wait_for_them() {
     let database = Database::fresh().await;
-    let redis = Redis::shared().address();
-    let nodes = Node::two([database.address(), database.address()], &redis).await;
+    let nodes = Node::two(&database, Redis::shared()).await;
     let doors = [nodes[0].door, nodes[1].door];
     let mut crowd = Crowd::of(4, &doors, &[]);
     crowd.goes_on(50).await;
@@ -79,16 +77,51 @@ async fn all_readers_of_a_node_are_held_up_and_more_wait_for_them() {
     crowd.ends_as_stored_in(&database).await;
 }
 
+/// Two nodes, the first of which reaches the database through a proxy, and people who write on each.
+struct OneBehindAProxy {
+    database: Database,
+    proxy: Proxy,
+    nodes: [Node; 2],
+    crowd: Crowd,
+    others: Crowd,
+}
+
+impl OneBehindAProxy {
+    async fn start() -> Self {
+        let (database, proxy) = (Database::fresh().await, Proxy::start().await);
+        let addresses = [database.address_at(proxy.port), database.address()];
+        let redis = Redis::shared().address();
+        let nodes = Node::two_at([&addresses[0], &addresses[1]], &redis).await;
+        let mut crowd = Crowd::of(2, &[nodes[0].door], &[]);
+        let others = Crowd::of(2, &[nodes[1].door], &[]);
+        crowd.goes_on(50).await;
+        Self {
+            database,
+            proxy,
+            nodes,
+            crowd,
+            others,
+        }
+    }
+}
+
+/// Both fall silent before what is stored is read.
+async fn both_end_as_stored_in(database: &Database, crowd: Crowd, others: Crowd) {
+    let (one, other) = tokio::join!(crowd.falls_silent(), others.falls_silent());
+    one.ends_as_stored_in(database).await;
+    other.ends_as_stored_in(database).await;
+}
+
 /// A node whose proxy passes nothing on misses its lease too, and its people with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_hears_nothing_of_its_database_for_a_while() {
-    let database = Database::fresh().await;
-    let proxy = Proxy::start().await;
-    let addresses = [database.address_at(proxy.port), database.address()];
-    let nodes = Node::two(addresses, &Redis::shared().address()).await;
-    let mut crowd = Crowd::of(2, &[nodes[0].door], &[]);
-    let mut others = Crowd::of(2, &[nodes[1].door], &[]);
-    crowd.goes_on(50).await;
+    let OneBehindAProxy {
+        database,
+        proxy,
+        nodes,
+        mut crowd,
+        mut others,
+    } = OneBehindAProxy::start().await;
     proxy.stall();
     others.goes_on(200).await;
     let mut page = tokio::spawn(nodes[0].door.get("/chat/hi/"));
@@ -97,20 +130,18 @@ async fn a_node_hears_nothing_of_its_database_for_a_while() {
     proxy.open();
     crowd.goes_on(50).await;
     assert_eq!(nodes[0].door.get("/chat/hi/").await.status, 200);
-    let (one, other) = tokio::join!(crowd.falls_silent(), others.falls_silent());
-    one.ends_as_stored_in(&database).await;
-    other.ends_as_stored_in(&database).await;
+    both_end_as_stored_in(&database, crowd, others).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_a_node_has_left_lying_holds_others_up_for_a_moment_only() {
-    let database = Database::fresh().await;
-    let proxy = Proxy::start().await;
-    let addresses = [database.address_at(proxy.port), database.address()];
-    let nodes = Node::two(addresses, &Redis::shared().address()).await;
-    let mut crowd = Crowd::of(2, &[nodes[0].door], &[]);
-    let mut others = Crowd::of(2, &[nodes[1].door], &[]);
-    crowd.goes_on(50).await;
+    let OneBehindAProxy {
+        database,
+        proxy,
+        nodes: _nodes,
+        mut crowd,
+        mut others,
+    } = OneBehindAProxy::start().await;
     for _ in 0..2 {
         proxy.cut(Cut::InSilence);
         until("the cut", async || proxy.has_cut()).await;
@@ -120,9 +151,7 @@ async fn a_transaction_that_a_node_has_left_lying_holds_others_up_for_a_moment_o
         assert!(began.elapsed() < Duration::from_secs(10));
         crowd.goes_on(50).await;
     }
-    let (one, other) = tokio::join!(crowd.falls_silent(), others.falls_silent());
-    one.ends_as_stored_in(&database).await;
-    other.ends_as_stored_in(&database).await;
+    both_end_as_stored_in(&database, crowd, others).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,8 +165,7 @@ async fn batches_of_two_nodes_that_write_crosswise_run_into_rings() {
         .batch_execute(&impatient)
         .await
         .unwrap();
-    let redis = Redis::shared().address();
-    let nodes = Node::two([database.address(), database.address()], &redis).await;
+    let nodes = Node::two(&database, Redis::shared()).await;
     let doors = [nodes[0].door, nodes[1].door];
     let mut rooms = Vec::new();
     for group in ["hi", "python", "events"] {
@@ -183,8 +211,7 @@ async fn batches_of_two_nodes_that_write_crosswise_run_into_rings() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_is_put_back_to_an_earlier_moment_under_open_tabs() {
     let database = Database::fresh().await;
-    let addresses = [database.address(), database.address()];
-    let nodes = Node::two(addresses, &Redis::shared().address()).await;
+    let nodes = Node::two(&database, Redis::shared()).await;
     let (mut anna, mut bob) = (nodes[0].door.tab().await, nodes[1].door.tab().await);
     for text in ["one", "two", "three", "four"] {
         anna.says(text).await;

@@ -11,11 +11,6 @@ mod nodes;
 mod ordering;
 mod relay;
 
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the other test binaries use the rest"
-)]
 #[path = "../support/mod.rs"]
 mod support;
 

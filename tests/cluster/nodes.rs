@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use overwire::model::{ResumeToken, RoomKind};
+use overwire::model::RoomKind;
 use serde_json::{Value, json};
 
 use crate::crowd::Record;
@@ -11,8 +11,8 @@ use crate::support::page::Element;
 use crate::support::postgres::Database;
 use crate::support::redis::Redis;
 use crate::support::tab::all;
-use crate::support::wire::{Event, Handshake, Wire};
-use crate::support::{Device, Door, Program, Tab, soon, until};
+use crate::support::wire::Wire;
+use crate::support::{Device, Door, Program, Tab, until};
 use crate::{Crowd, Node};
 
 /// A lease, until the next look at who has missed theirs, and a bit.
@@ -128,7 +128,7 @@ async fn a_node_freezes_for_longer_than_its_lease() {
     let said = |html: &str| html.contains("never sent again");
     assert!(!stays.pushes[before..].iter().any(|push| said(&push.html)));
     for wire in [&mut old_of_moves, &mut old_of_repeats] {
-        is_closed(wire).await;
+        wire.is_closed().await;
     }
     stays.connects().await;
     stays.says("thawed").await;
@@ -188,35 +188,15 @@ async fn freezes_between_transactions(node: &Program, database: &Database) {
     }
 }
 
-async fn is_closed(wire: &mut Wire) {
-    soon("the end of the socket", async {
-        while !matches!(wire.next().await, Event::Closed(_)) {}
-    })
-    .await;
-}
-
 /// What a moderator does, at a node.
 async fn desk(node: &Node) -> (Tab, Wire) {
     let mut device = Device::at(node.door);
     let mut tab = node.door.tab().await;
     device.keeps(&mut tab).await;
-    let token = ResumeToken::random();
-    node.store.add_admin_link(token.hash()).await.unwrap();
-    let link = token.to_string();
-    let answer = device.sends("/admin/link/", &[("link", &link)]).await;
-    assert_eq!(answer.status, 303);
+    device.becomes_moderator(&node.store).await;
     tab.reloads().await;
-    let header = |name: &str, value: String| (name.to_owned(), value);
-    let handshake = Handshake {
-        path: Some("/admin/ws/".to_owned()),
-        headers: vec![
-            header("Sec-WebSocket-Protocol", "overwire.v1".to_owned()),
-            header("Origin", format!("http://{}", node.door.0)),
-            header("Cookie", device.cookie.clone().unwrap()),
-        ],
-        ..Handshake::default()
-    };
-    (tab, node.door.socket(&handshake).await.unwrap())
+    let socket = node.door.socket(&device.admin_handshake()).await;
+    (tab, socket.unwrap())
 }
 
 fn orders(desk: &Wire, action: &str, data: &Value) {
@@ -236,8 +216,7 @@ async fn kept(device_at: Door, tab_at: Door) -> (Device, Tab) {
 /// takes to close the sockets concerned.
 async fn sockets_close_elsewhere(redis: &Redis, breaks: bool) -> Vec<Duration> {
     let database = Database::fresh().await;
-    let addresses = [database.address(), database.address()];
-    let nodes = Node::two(addresses, &redis.address()).await;
+    let nodes = Node::two(&database, redis).await;
     let [here, there] = [nodes[0].door, nodes[1].door];
     let (_moderator, desk) = desk(&nodes[0]).await;
     let mut banned = there.tab().await;
@@ -300,8 +279,7 @@ async fn what_ends_on_one_node_ends_on_the_other_without_redis_too() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_of_a_tab_on_another_node_is_somebody_new_unless_the_tab_is_dead() {
     let database = Database::fresh().await;
-    let addresses = [database.address(), database.address()];
-    let nodes = Node::two(addresses, &Redis::shared().address()).await;
+    let nodes = Node::two(&database, Redis::shared()).await;
     let mut anna = nodes[0].door.tab().await;
     let name = anna.name();
     let mut copy = Tab::load(nodes[1].door, "/chat/hi/").await;
@@ -339,10 +317,9 @@ async fn a_copy_of_a_tab_on_another_node_is_somebody_new_unless_the_tab_is_dead(
 async fn groups_of_whose_change_no_word_came_are_shown_as_they_are_after_an_outage() {
     let redis = Redis::start();
     let database = Database::fresh().await;
-    let addresses = || [database.address(), database.address()];
-    let nodes = Node::two(addresses(), &redis.address()).await;
-    // What these announce never comes to the others.
-    let unheard = Node::two(addresses(), &Redis::shared().address()).await;
+    let nodes = Node::two(&database, &redis).await;
+    // What these announce never reaches the others.
+    let unheard = Node::two(&database, Redis::shared()).await;
     let there = nodes[1].door;
     let (_moderator, desk) = desk(&unheard[0]).await;
     let mut in_group = there.tab_at("/chat/events/").await;

@@ -9,14 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use overwire::chat::{Chat, Client, Limits, Welcome};
-use overwire::fake::FakeUsers;
+use overwire::chat::{Chat, Client};
 use overwire::model::{GroupName, Message, NodeId, Version};
 use overwire::protocol::{Dialect, Frame, Hello};
 use overwire::relay::redis::RedisRelay;
 use overwire::relay::{Envelope, Heard, InProcess, News, Relay, To};
 use overwire::store::{self, Access, Store, Synchronous};
-use overwire::views::Views;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
@@ -25,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::support::list::List;
+use crate::support::parts::{populate, start_chat};
 use crate::support::postgres::Database;
 use crate::support::redis::Redis;
 
@@ -496,7 +495,7 @@ async fn on_a_file(nodes: usize, relay: Arc<dyn Relay>) -> Nodes {
     let store = open(folder.path().join("overwire.db").to_str().unwrap()).await;
     let mut chats = Vec::new();
     for _ in 0..nodes {
-        chats.push(start(&store, Arc::clone(&relay)).await);
+        chats.push(start_chat(&store, Arc::clone(&relay)).await);
     }
     Nodes {
         store,
@@ -510,7 +509,7 @@ async fn on_a_database(database: &Database, relays: [Arc<dyn Relay>; 2]) -> Node
     let mut chats = Vec::new();
     for relay in relays {
         let store = open(&database.address()).await;
-        chats.push(start(&store, relay).await);
+        chats.push(start_chat(&store, relay).await);
     }
     Nodes {
         store: open(&database.address()).await,
@@ -524,20 +523,8 @@ async fn open(database: &str) -> Arc<Store> {
     let store = store::open(database, Synchronous::Normal, Access::Server)
         .await
         .unwrap();
-    let users = FakeUsers::from_seed(1).take(20).collect();
-    store.add_users(users).await.unwrap();
+    populate(&store, 20).await;
     store
-}
-
-async fn start(store: &Arc<Store>, relay: Arc<dyn Relay>) -> Arc<Chat> {
-    let limits = Limits {
-        pace_per_second: None,
-        ..Limits::default()
-    };
-    let (store, views) = (Arc::clone(store), Arc::new(Views::new().unwrap()));
-    Chat::start(store, relay, views, limits, Welcome::default())
-        .await
-        .unwrap()
 }
 
 async fn story(seed: u64, nodes: Nodes) {

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, sleep_until};
 
 use crate::support::postgres::Database;
+use crate::support::program::signal;
 use crate::support::redis::Redis;
 use crate::support::tab::all;
 use crate::{Crowd, Node};
@@ -25,7 +26,8 @@ const COMPARED: Duration = Duration::from_secs(8);
 /// Two nodes with a Redis at an address; it is broken by one act and healed by another.
 async fn story(redis: &str, breaks: impl AsyncFnOnce(), heals: impl AsyncFnOnce()) {
     let database = Database::fresh().await;
-    let nodes = Node::two([database.address(), database.address()], redis).await;
+    let address = database.address();
+    let nodes = Node::two_at([&address, &address], redis).await;
     let [here, there] = [nodes[0].door, nodes[1].door];
     let mut crowd = Crowd::of(4, &[here, there], &[]);
     let mut anna = here.tab_at("/chat/python/").await;
@@ -115,8 +117,8 @@ async fn redis_dies_and_is_started_again() {
 async fn redis_says_nothing_for_a_while() {
     let redis = Redis::start();
     let process = redis.process();
-    let breaks = async || Redis::signal(&process, "STOP");
-    let heals = async || Redis::signal(&process, "CONT");
+    let breaks = async || signal(process, "STOP");
+    let heals = async || signal(process, "CONT");
     story(&redis.address(), breaks, heals).await;
 }
 

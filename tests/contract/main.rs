@@ -4,15 +4,23 @@
 
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
+/// Writes each promise as a test of the backend.
+macro_rules! promises {
+    ($backend:expr; $($promise:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $promise() {
+                super::$promise(&$backend).await;
+            }
+        )*
+    };
+}
+
 mod moving;
+mod people;
 mod postgres;
 mod relay;
 mod store;
 
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the other test binaries use the rest"
-)]
 #[path = "../support/mod.rs"]
 mod support;

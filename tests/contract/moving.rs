@@ -5,22 +5,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use overwire::model::{
-    ClientRef, DisplayName, Emoji, GroupName, MessageId, MessageText, Millis, NewUser, NodeId,
-    PasswordHash, ResumeToken, RoomId, Target, TokenHash, User, Version,
+    DisplayName, GroupName, Message, MessageId, Millis, RoomId, Target, TokenHash, Version,
 };
-use overwire::moderation::{Moderated, Moderation, ModeratorAction};
+use overwire::moderation::{Moderated, ModeratorAction};
 use overwire::store::moving::{self, MoveError, Moved};
 use overwire::store::{
-    self, Access, Address, Amend, Amended, Arrival, Arrived, CatchUp, Entered, NewSession, Post,
-    Posted, React, Reacted, Renamed, Store, StoreError, Synchronous,
+    self, Access, Address, Amended, CatchUp, Posted, Reacted, Renamed, Store, StoreError,
+    Synchronous,
 };
 use rusqlite::Connection;
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::people::{
+    self, NODE, Somebody, arrive, back_by_token, ban_of, enter_room, keep, make_group, new_session,
+    new_user, password, post, promote, token, try_to_post,
+};
 use crate::support::postgres::{Cut, Database, Proxy};
 
-const NODE: NodeId = NodeId(1);
 const KEY: Uuid = Uuid::from_u128(0x6f76_6572_7769_7265);
 /// What is the database's own.
 const LEFT: [&str; 5] = [
@@ -74,143 +76,19 @@ async fn open(address: &str) -> Arc<Store> {
         .unwrap()
 }
 
-fn token() -> TokenHash {
-    ResumeToken::random().hash()
+async fn amend(store: &Store, who: &Somebody, message: &Message, text: Option<&str>) {
+    let amended = people::amend(store, who, message.room, message.id, text).await;
+    assert!(matches!(amended, Amended::Done(_)), "{amended:?}");
 }
 
-fn new_user(name: &str) -> NewUser {
-    NewUser {
-        name: name.to_owned(),
-        email: format!("{name}@example.com"),
-    }
+async fn react(store: &Store, who: &Somebody, message: &Message, with: &str, on: bool) {
+    let reacted = people::react(store, who, message, with, on).await;
+    assert_eq!(reacted, Reacted::Done);
 }
 
-fn emoji(text: &str) -> Emoji {
-    Emoji::new(text).unwrap()
-}
-
-/// Somebody who has arrived.
-struct Somebody {
-    client: ClientRef,
-    user: User,
-    token: TokenHash,
-}
-
-async fn arrive(store: &Store, name: &str, resume: Option<(ClientRef, TokenHash)>) -> Somebody {
-    let token = resume.map_or_else(token, |(_, token)| token);
-    let arrival = Arrival {
-        node: NODE,
-        session: None,
-        resume: resume.map(|(returning, _)| returning),
-        token,
-        spare: Some(new_user(name)),
-    };
-    match store.arrive(arrival).await.unwrap() {
-        Arrived::As { client, user, .. } => Somebody {
-            client,
-            user,
-            token,
-        },
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn come_back(store: &Store, who: &Somebody) -> Somebody {
-    let back = store.client_by_token(who.token, None).await.unwrap();
-    let (back, _) = back.expect("a client that is known");
-    arrive(store, "nobody", Some((back, who.token))).await
-}
-
-async fn enter(store: &Store, who: &Somebody, target: Target) -> RoomId {
-    let entered = store.enter(who.client, who.user.id, target);
-    match entered.await.unwrap().0 {
-        Entered::Room(room) => room.id,
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn group(store: &Store, maker: &Somebody, name: &str) -> RoomId {
-    let new = GroupName::new(name).unwrap();
-    let made = store.make_group(maker.client, maker.user.id, new);
-    assert!(made.await.unwrap());
-    store.group(name, None).await.unwrap().unwrap().id
-}
-
-async fn try_to_post(
-    store: &Store,
-    author: &Somebody,
-    room: RoomId,
-    text: &str,
-    key: Option<Uuid>,
-) -> Posted {
-    let post = Post {
-        node: NODE,
-        client: author.client,
-        author: author.user.id,
-        room,
-        text: MessageText::new(text, 99).unwrap(),
-        key,
-    };
-    store.post(post).await.unwrap()
-}
-
-async fn post(store: &Store, author: &Somebody, room: RoomId, text: &str) -> MessageId {
-    match try_to_post(store, author, room, text, None).await {
-        Posted::New(message) => message.id,
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn amend(store: &Store, who: &Somebody, room: RoomId, id: MessageId, text: Option<&str>) {
-    let amend = Amend {
-        node: NODE,
-        client: who.client,
-        author: who.user.id,
-        room,
-        message: id,
-        text: text.map(|text| MessageText::new(text, 99).unwrap()),
-    };
-    let amended = store.amend(amend).await.unwrap();
-    assert!(matches!(amended, Amended::Done(_)));
-}
-
-async fn react(store: &Store, who: &Somebody, room: RoomId, id: MessageId, with: &str) {
-    set_reaction(store, who, room, id, with, true).await;
-}
-
-async fn set_reaction(
-    store: &Store,
-    who: &Somebody,
-    room: RoomId,
-    message: MessageId,
-    with: &str,
-    on: bool,
-) {
-    let reaction = React {
-        node: NODE,
-        client: who.client,
-        user: who.user.id,
-        room,
-        message,
-        emoji: emoji(with),
-        on,
-    };
-    assert_eq!(store.react(reaction).await.unwrap(), Reacted::Done);
-}
-
-async fn moderate(store: &Store, by: &Somebody, deed: ModeratorAction) {
-    let moderation = Moderation {
-        node: NODE,
-        client: by.client,
-        by: by.user.id,
-        action: deed,
-    };
-    let done = store.moderate(moderation).await.unwrap();
+async fn moderate(store: &Store, by: &Somebody, action: ModeratorAction) {
+    let done = people::moderate(store, by, action).await;
     assert!(matches!(done, Moderated::Done { .. }), "{done:?}");
-}
-
-fn hash(text: &str) -> PasswordHash {
-    PasswordHash(text.to_owned())
 }
 
 /// What happened in a chat in which there is something of everything.
@@ -231,16 +109,14 @@ impl Story {
     async fn happens(store: &Store) -> Self {
         let mut people = Vec::new();
         for name in ["anna", "bob", "carla", "dora", "eve", "mal"] {
-            people.push(arrive(store, name, None).await);
+            people.push(arrive(store, name).await);
         }
         let [anna, bob, carla, dora, eve, mal] = &people[..] else {
             unreachable!()
         };
         let seeds = (0..5).map(|n| new_user(&format!("seed{n}"))).collect();
         assert_eq!(store.add_users(seeds).await.unwrap(), 5);
-        let used = token();
-        store.add_admin_link(used).await.unwrap();
-        assert!(store.become_moderator(used, carla.user.id).await.unwrap());
+        promote(store, carla).await;
 
         let name = DisplayName::new("Аня ☃").unwrap();
         let renamed = store
@@ -249,94 +125,56 @@ impl Story {
             .unwrap();
         assert!(matches!(renamed, Renamed::As { .. }));
 
-        let hi = enter(store, anna, Target::Group("hi".to_owned())).await;
-        enter(store, eve, Target::Group("hi".to_owned())).await;
+        let hi = enter_room(store, anna, Target::Group("hi".to_owned())).await;
+        enter_room(store, eve, Target::Group("hi".to_owned())).await;
         let first = post(store, anna, hi, "first\nline, “two” \t\\N\\ % 'q' 𝄞").await;
         let with_key = try_to_post(store, bob, hi, "by key", Some(KEY)).await;
         assert!(matches!(with_key, Posted::New(_)));
         let before = store.newest(hi).await.unwrap().version;
         let edited = post(store, anna, hi, "edietd").await;
-        amend(store, anna, hi, edited, Some("edited")).await;
+        amend(store, anna, &edited, Some("edited")).await;
         let deleted = post(store, bob, hi, "regretted").await;
-        amend(store, bob, hi, deleted, None).await;
+        amend(store, bob, &deleted, None).await;
         let bad = post(store, mal, hi, "bad").await;
-        amend(store, carla, hi, bad, None).await;
+        amend(store, carla, &bad, None).await;
         for with in ["👍", "🎉", "❤️", "😂", "🏳️‍🌈"] {
-            react(store, bob, hi, first, with).await;
+            react(store, bob, &first, with, true).await;
         }
-        react(store, carla, hi, first, "👍").await;
+        react(store, carla, &first, "👍", true).await;
         // The last of all is gone again.
-        react(store, dora, hi, first, "👍").await;
-        set_reaction(store, dora, hi, first, "👍", false).await;
+        react(store, dora, &first, "👍", true).await;
+        react(store, dora, &first, "👍", false).await;
 
         let mut rooms = vec![hi];
         for name in ["日本語", "Ελλάδα", "secret", "gone", "wrong"] {
-            let room = group(store, anna, name).await;
+            let room = make_group(store, anna, name).await;
             post(store, anna, room, name).await;
             rooms.push(room);
         }
-        let secret = (rooms[3], true);
-        moderate(
-            store,
-            carla,
-            ModeratorAction::RestrictGroup {
-                room: secret.0,
-                on: secret.1,
-            },
-        )
-        .await;
-        moderate(
-            store,
-            carla,
-            ModeratorAction::RemoveGroup { room: rooms[4] },
-        )
-        .await;
-        let name = GroupName::new("right").unwrap();
-        let room = rooms[5];
+        let (room, on) = (rooms[3], true);
+        moderate(store, carla, ModeratorAction::RestrictGroup { room, on }).await;
+        let room = rooms[4];
+        moderate(store, carla, ModeratorAction::RemoveGroup { room }).await;
+        let (room, name) = (rooms[5], GroupName::new("right").unwrap());
         moderate(store, carla, ModeratorAction::RenameGroup { room, name }).await;
 
-        let private = enter(store, anna, Target::Private("bob".to_owned())).await;
+        let private = enter_room(store, anna, Target::Private("bob".to_owned())).await;
         rooms.push(private);
         let read = post(store, anna, private, "read").await;
         post(store, anna, private, "unread").await;
-        let reads = vec![(bob.client, bob.user.id, private, read)];
+        let reads = vec![(bob.client, bob.user.id, private, read.id)];
         store.mark_read(reads).await.unwrap();
-        enter(store, dora, Target::Private("eve".to_owned())).await;
+        enter_room(store, dora, Target::Private("eve".to_owned())).await;
 
-        let session = token();
-        let new = NewSession {
-            token: session,
-            former: None,
-        };
-        let kept = store.register(dora.token, hash("hers"), new).await.unwrap();
-        assert!(kept.is_some());
-        let other = NewSession {
-            token: token(),
-            former: None,
-        };
-        let begun = store.sign_in(dora.user.id, hash("hers"), other);
+        let session = keep(store, dora).await;
+        let other = new_session(None);
+        let begun = store.sign_in(dora.user.id, password("hers"), other);
         let ended = begun.await.unwrap().unwrap().session;
         store.sign_out(other.token).await.unwrap();
 
-        let (mute, ban) = ("eve".to_owned(), "mal".to_owned());
-        moderate(
-            store,
-            carla,
-            ModeratorAction::Mute {
-                name: mute,
-                on: true,
-            },
-        )
-        .await;
-        moderate(
-            store,
-            carla,
-            ModeratorAction::Ban {
-                name: ban,
-                on: true,
-            },
-        )
-        .await;
+        let (name, on) = ("eve".to_owned(), true);
+        moderate(store, carla, ModeratorAction::Mute { name, on }).await;
+        moderate(store, carla, ban_of(mal, true)).await;
         let link = token();
         store.add_admin_link(link).await.unwrap();
         // One who has gone, one who is here.
@@ -344,7 +182,7 @@ impl Story {
         let message = post(store, carla, hi, "last").await;
         let client = people.iter().map(|who| who.client.client.0).max();
         Self {
-            last: (message.0, ended.id.0, client.unwrap()),
+            last: (message.id.0, ended.id.0, client.unwrap()),
             people,
             rooms,
             before,
@@ -418,34 +256,31 @@ impl Story {
         let was = store.newest(hi).await.unwrap().version;
         let (message, session, client) = self.last;
 
-        let again = come_back(store, anna).await;
+        let again = back_by_token(store, anna.token).await;
         assert_eq!(again.client.client, anna.client.client);
         assert_eq!(again.user.id, anna.user.id);
         assert_eq!(again.user.called(), "Аня ☃");
-        let bob = come_back(store, &self.people[1]).await;
+        let bob = back_by_token(store, self.people[1].token).await;
         let known = try_to_post(store, &bob, hi, "again", Some(KEY)).await;
         assert!(matches!(known, Posted::Known(_)), "{known:?}");
 
         let next = post(store, &again, hi, "next").await;
-        assert!(next.0 > message);
-        react(store, &again, hi, next, "👍").await;
+        assert!(next.id.0 > message);
+        react(store, &again, &next, "👍", true).await;
         let now = store.newest(hi).await.unwrap().version;
         assert_eq!(now.number, was.number + 2);
         assert_ne!(now.history, was.history);
         match store.catch_up(hi, Some(was)).await.unwrap() {
-            CatchUp::Changes { messages, .. } => assert_eq!(messages[0].id, next),
+            CatchUp::Changes { messages, .. } => assert_eq!(messages[0].id, next.id),
             other => panic!("{other:?}"),
         }
-        let new = NewSession {
-            token: token(),
-            former: None,
-        };
-        let begun = store.sign_in(self.people[3].user.id, hash("hers"), new);
+        let new = new_session(None);
+        let begun = store.sign_in(self.people[3].user.id, password("hers"), new);
         assert!(begun.await.unwrap().unwrap().session.id.0 > session);
-        let newcomer = arrive(store, "newcomer", None).await;
+        let newcomer = arrive(store, "newcomer").await;
         assert!(newcomer.user.name.starts_with("seed"), "one who was free");
         assert!(newcomer.client.client.0 > client);
-        enter(store, &newcomer, Target::Group("hi".to_owned())).await;
+        enter_room(store, &newcomer, Target::Group("hi".to_owned())).await;
         assert_eq!(store.people_in(hi, 9).await.unwrap().1, 1);
     }
 }

@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use overwire::model::{DisplayName, MessageText, Millis, NodeId, RoomId, Target, UserId};
-use overwire::moderation::{Moderation, ModeratorAction};
+use overwire::model::{DisplayName, Millis, NodeId, RoomId, Target, UserId};
 use overwire::store::{
     self, Access, Arrival, Arrived, CatchUp, Change, Entered, Post, Posted, Renamed, Store,
     StoreError, Synchronous,
@@ -12,10 +11,11 @@ use overwire::store::{
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::store::{
-    NODE, OTHER_NODE, Somebody, another, arrive, back, come_back, hi, ids, keep, moderator, names,
-    new_user, post, sign_in, token, whole_room,
+use crate::people::{
+    NODE, OTHER_NODE, Somebody, arrive, arrive_on, back, ban_of, come_back, enter_room, group, hi,
+    keep, message_by, moderation, new_user, post, returning, sign_in,
 };
+use crate::store::{another, ids, moderator, names, whole_room};
 use crate::support::postgres::{Cut, Database, Proxy};
 
 async fn open(address: &str) -> Arc<Store> {
@@ -32,50 +32,8 @@ async fn two_nodes() -> (Database, [Arc<Store>; 2]) {
     (database, stores)
 }
 
-async fn arrive_on(store: &Store, node: NodeId, name: &str) -> Somebody {
-    let token = token();
-    let arrival = Arrival {
-        node,
-        session: None,
-        resume: None,
-        token,
-        spare: Some(new_user(name)),
-    };
-    match store.arrive(arrival).await.unwrap() {
-        Arrived::As { client, user, .. } => Somebody {
-            client,
-            user,
-            token,
-        },
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn enter(store: &Store, who: &Somebody, target: Target) -> RoomId {
-    match store
-        .enter(who.client, who.user.id, target)
-        .await
-        .unwrap()
-        .0
-    {
-        Entered::Room(room) => room.id,
-        other => panic!("{other:?}"),
-    }
-}
-
 fn hello(node: NodeId, author: &Somebody, room: RoomId) -> Post {
-    Post {
-        node,
-        client: author.client,
-        author: author.user.id,
-        room,
-        text: MessageText::new("hello", 9).unwrap(),
-        key: Some(Uuid::new_v4()),
-    }
-}
-
-async fn group(store: &Store, name: &str) -> RoomId {
-    store.group(name, None).await.unwrap().unwrap().id
+    message_by(node, author, room, "hello", Some(Uuid::new_v4()))
 }
 
 async fn online(store: &Store) -> Vec<String> {
@@ -108,8 +66,8 @@ async fn a_pair_has_one_private_room_though_both_open_it_at_once() {
         let anna = arrive(&here, &format!("anna{n}")).await;
         let bob = arrive_on(&there, OTHER_NODE, &format!("bob{n}")).await;
         let (first, second) = tokio::join!(
-            enter(&here, &anna, Target::Private(bob.user.name.clone())),
-            enter(&there, &bob, Target::Private(anna.user.name.clone()))
+            enter_room(&here, &anna, Target::Private(bob.user.name.clone())),
+            enter_room(&there, &bob, Target::Private(anna.user.name.clone()))
         );
         assert_eq!(first, second);
     }
@@ -195,7 +153,7 @@ async fn people_are_counted_right_however_many_nodes_they_come_and_go_by() {
         moving.spawn(async move {
             let who = arrive_on(&store, node, &format!("user{n}")).await;
             for m in 0..10 {
-                enter(&store, &who, Target::Room(rooms[(n + m) % 2])).await;
+                enter_room(&store, &who, Target::Room(rooms[(n + m) % 2])).await;
             }
             if n < 4 {
                 store.leave(vec![who.client]).await.unwrap();
@@ -281,7 +239,7 @@ async fn a_node_that_starts_disturbs_nobody_of_another() {
     let here = open(&database.address()).await;
     here.join(NODE).await.unwrap();
     let anna = arrive(&here, "anna").await;
-    let room = enter(&here, &anna, Target::Group("hi".to_owned())).await;
+    let room = enter_room(&here, &anna, Target::Group("hi".to_owned())).await;
     post(&here, &anna, room, "hello").await;
     let before = here.newest(room).await.unwrap();
     let there = open(&database.address()).await;
@@ -344,7 +302,7 @@ async fn the_clients_of_a_dead_node_go_with_its_lease_by_the_databases_clock() {
     here.join(NODE).await.unwrap();
     there.join(OTHER_NODE).await.unwrap();
     let anna = arrive(&here, "anna").await;
-    let room = enter(&here, &anna, Target::Group("hi".to_owned())).await;
+    let room = enter_room(&here, &anna, Target::Group("hi".to_owned())).await;
     // So that there is something to clear up whenever it is asked for.
     there.add_users(vec![new_user("carl")]).await.unwrap();
     let expire = async || {
@@ -392,17 +350,9 @@ async fn nothing_is_stored_after_the_answer_that_its_author_is_banned() {
     for n in 0..20 {
         let bob = arrive(&here, &format!("bob{n}")).await;
         if n % 2 == 0 {
-            enter(&here, &bob, Target::Room(room)).await;
+            enter_room(&here, &bob, Target::Room(room)).await;
         }
-        let ban = Moderation {
-            node: OTHER_NODE,
-            client: anna.client,
-            by: anna.user.id,
-            action: ModeratorAction::Ban {
-                name: bob.user.name.clone(),
-                on: true,
-            },
-        };
+        let ban = moderation(OTHER_NODE, &anna, ban_of(&bob, true));
         let (bans, before) = (Arc::clone(&there), whole_room(&here, room).await.1);
         let banned = tokio::spawn(async move {
             bans.moderate(ban).await.unwrap();
@@ -436,21 +386,10 @@ async fn nobody_slips_in_at_the_moment_of_their_ban() {
             None => bob,
             Some(session) => another(&here, session).await,
         };
-        let ban = Moderation {
-            node: OTHER_NODE,
-            client: anna.client,
-            by: anna.user.id,
-            action: ModeratorAction::Ban {
-                name: bob.user.name.clone(),
-                on: true,
-            },
-        };
+        let ban = moderation(OTHER_NODE, &anna, ban_of(&bob, true));
         let arrival = Arrival {
-            node: NODE,
             session,
-            resume: Some(bob.client),
-            token: bob.token,
-            spare: None,
+            ..returning(NODE, bob.client, bob.token)
         };
         let (banned, arrived) = tokio::join!(there.moderate(ban), here.arrive(arrival));
         banned.unwrap();
@@ -504,7 +443,7 @@ async fn of_a_dead_nodes_people_each_is_told_of_once_though_two_nodes_clear_up_a
         for n in 0..10 {
             let who = arrive_on(&here, dead, &format!("user{n}{is_in_a_room}")).await;
             if is_in_a_room {
-                enter(&here, &who, Target::Room(room)).await;
+                enter_room(&here, &who, Target::Room(room)).await;
             }
         }
         let (other, look) = (database.look().await, database.look().await);
@@ -543,7 +482,7 @@ async fn whoever_leaves_one_node_is_here_while_they_are_on_another_and_the_last_
         ];
         if is_in_a_room {
             for (store, tab) in [&here, &there, &there].into_iter().zip(&tabs) {
-                enter(store, tab, Target::Room(room)).await;
+                enter_room(store, tab, Target::Room(room)).await;
             }
         }
         let [left] = &there.leave(vec![tabs[2].client]).await.unwrap()[..] else {

@@ -75,44 +75,28 @@ impl Backend for ByRedis {
 }
 
 macro_rules! every_promise {
-    ($backend:expr; $($promise:ident)*) => {
-        $(
-            #[tokio::test]
-            async fn $promise() {
-                super::$promise(&$backend).await;
-            }
-        )*
+    ($backend:expr) => {
+        promises! { $backend;
+            news_reach_every_other_node_in_order
+            ones_own_news_do_not_come_back
+            what_is_told_arrives_whole
+            news_go_where_they_are_needed_and_nowhere_else
+            what_is_needed_no_more_is_heard_no_more
+            a_node_knows_whether_there_are_others
+            a_node_that_does_not_listen_keeps_nobody_waiting
+            a_node_that_has_gone_disturbs_nobody
+            a_node_alone_may_speak
+            what_was_said_before_the_end_is_heard
+        }
     };
 }
 
 mod in_process {
-    every_promise! { super::InProcess::default();
-        news_reach_every_other_node_in_order
-        ones_own_news_do_not_come_back
-        what_is_told_arrives_whole
-        news_go_where_they_are_needed_and_nowhere_else
-        what_is_needed_no_more_is_heard_no_more
-        a_node_knows_whether_there_are_others
-        a_node_that_does_not_listen_keeps_nobody_waiting
-        a_node_that_has_gone_disturbs_nobody
-        a_node_alone_may_speak
-        what_was_said_before_the_end_is_heard
-    }
+    every_promise!(super::InProcess::default());
 }
 
 mod redis {
-    every_promise! { super::ByRedis::of_some_store();
-        news_reach_every_other_node_in_order
-        ones_own_news_do_not_come_back
-        what_is_told_arrives_whole
-        news_go_where_they_are_needed_and_nowhere_else
-        what_is_needed_no_more_is_heard_no_more
-        a_node_knows_whether_there_are_others
-        a_node_that_does_not_listen_keeps_nobody_waiting
-        a_node_that_has_gone_disturbs_nobody
-        a_node_alone_may_speak
-        what_was_said_before_the_end_is_heard
-    }
+    every_promise!(super::ByRedis::of_some_store());
 }
 
 /// News to everyone, with a number.

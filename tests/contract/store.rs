@@ -7,25 +7,26 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use overwire::model::{
-    Busy, ClientRef, DisplayName, Emoji, GroupName, History, Message, MessageId, MessageText,
-    Millis, NewUser, NodeId, Page, PasswordHash, Person, Reaction, Room, RoomId, RoomKind, Target,
-    TokenHash, User, UserId, Version,
+    Busy, ClientRef, DisplayName, Emoji, GroupName, History, Message, MessageId, Millis, Page,
+    PasswordHash, Person, Reaction, Room, RoomId, RoomKind, Target, TokenHash, UserId, Version,
 };
-use overwire::moderation::{
-    FoundMessages, Moderated, Moderation, ModeratorAction, Search, Standing,
-};
+use overwire::moderation::{FoundMessages, Moderated, ModeratorAction, Search, Standing};
 use overwire::protocol::PAGE_MESSAGES;
 use overwire::store::{
-    self, ADMIN_LINK_GOOD_FOR, Access, Amend, Amended, Arrival, Arrived, CatchUp, Entered,
-    FREE_AFTER, LEASE, Left, Moved, NewSession, Post, Posted, React, Reacted, Renamed,
-    SESSION_GOOD_FOR, SignedIn, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+    self, ADMIN_LINK_GOOD_FOR, Access, Amended, Arrival, Arrived, CatchUp, Entered, FREE_AFTER,
+    LEASE, Left, Moved, NewSession, Posted, Reacted, Renamed, SESSION_GOOD_FOR, SignedIn, Store,
+    StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use uuid::Uuid;
 
+use crate::people::{
+    NODE, OTHER_NODE, Somebody, amend, amendment, arrive, arrive_on, back, back_by_token, ban_of,
+    come_back, enter, group, hi, keep, make_group, message_by, moderate, moderation, new_session,
+    new_user, newcomer, password, post, private, promote, react, reaction_by, returning, sign_in,
+    token, try_to_post,
+};
 use crate::support::postgres::Database;
 
-pub(crate) const NODE: NodeId = NodeId(1);
-pub(crate) const OTHER_NODE: NodeId = NodeId(2);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A place where a store is kept, and what no act of the store does.
@@ -40,6 +41,16 @@ trait Backend: Send + Sync {
     /// Changes a message as an edit will: a new version of its room, which is the last change of
     /// the message.
     async fn change(&self, message: MessageId, text: &str);
+}
+
+/// The statements of an edit: a new version of the room, and the new text with it.
+fn change_of(message: MessageId, text: &str) -> String {
+    format!(
+        "update rooms set version = version + 1
+             where id = (select room_id from messages where id = {message});
+         update messages set text = '{text}',
+             changed = (select version from rooms where id = room_id) where id = {message};"
+    )
 }
 
 /// An SQLite file in a folder of its own.
@@ -76,18 +87,10 @@ impl Backend for Sqlite {
 
     async fn change(&self, message: MessageId, text: &str) {
         let db = rusqlite::Connection::open(self.path()).unwrap();
-        let change = "
-            begin immediate;
-            update rooms set version = version + 1
-                where id = (select room_id from messages where id = :id);
-            update messages set text = ':text',
-                changed = (select version from rooms where id = room_id) where id = :id;
-            commit;";
-        let change = change
-            .replace(":id", &message.to_string())
-            .replace(":text", text);
         db.busy_timeout(Duration::from_secs(5)).unwrap();
-        db.execute_batch(&change).unwrap();
+        let change = change_of(message, text);
+        db.execute_batch(&format!("begin immediate; {change} commit;"))
+            .unwrap();
     }
 }
 
@@ -118,31 +121,12 @@ impl Backend for Postgres {
     }
 
     async fn change(&self, message: MessageId, text: &str) {
-        let change = "
-            begin;
-            update rooms set version = version + 1
-                where id = (select room_id from messages where id = :id);
-            update messages set text = ':text',
-                changed = (select version from rooms where id = room_id) where id = :id;
-            commit;";
-        let change = change
-            .replace(":id", &message.to_string())
-            .replace(":text", text);
         let db = self.database.look().await;
-        db.batch_execute(&change).await.unwrap();
+        let change = change_of(message, text);
+        db.batch_execute(&format!("begin; {change} commit;"))
+            .await
+            .unwrap();
     }
-}
-
-/// Writes each promise as a test of the backend.
-macro_rules! promises {
-    ($backend:expr; $($promise:ident)*) => {
-        $(
-            #[tokio::test]
-            async fn $promise() {
-                super::$promise(&$backend).await;
-            }
-        )*
-    };
 }
 
 macro_rules! every_promise {
@@ -333,25 +317,6 @@ async fn a_plan_that_reads_a_whole_table_of_postgres_would_be_seen() {
     assert!(matches!(&plans[..], [plan] if plan.contains("Seq Scan on messages")));
 }
 
-/// Somebody who has arrived.
-#[derive(Clone, Debug)]
-pub(crate) struct Somebody {
-    pub(crate) client: ClientRef,
-    pub(crate) user: User,
-    pub(crate) token: TokenHash,
-}
-
-pub(crate) fn new_user(name: &str) -> NewUser {
-    NewUser {
-        name: name.to_owned(),
-        email: format!("{name}@example.com"),
-    }
-}
-
-pub(crate) fn token() -> TokenHash {
-    overwire::model::ResumeToken::random().hash()
-}
-
 /// A store with users of these names, who have not been here.
 async fn seeded(backend: &impl Backend, names: &[&str]) -> Arc<Store> {
     let store = backend.open().await;
@@ -360,41 +325,18 @@ async fn seeded(backend: &impl Backend, names: &[&str]) -> Arc<Store> {
     store
 }
 
+/// A store in which anna has entered her private room with bob.
+async fn two_in_private(backend: &impl Backend) -> (Arc<Store>, Somebody, Somebody, RoomId) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let room = private(&store, &anna, &bob).await;
+    (store, anna, bob, room)
+}
+
 async fn try_to_arrive(store: &Store, spare: Option<&str>) -> (Arrived, TokenHash) {
-    let token = token();
-    let arrival = Arrival {
-        node: NODE,
-        session: None,
-        resume: None,
-        token,
-        spare: spare.map(new_user),
-    };
+    let arrival = newcomer(NODE, spare);
+    let token = arrival.token;
     (store.arrive(arrival).await.unwrap(), token)
-}
-
-/// Somebody comes back with their token to what they were found to be.
-pub(crate) async fn come_back(store: &Store, returning: ClientRef, token: TokenHash) -> Arrived {
-    let arrival = Arrival {
-        node: NODE,
-        session: None,
-        resume: Some(returning),
-        token,
-        spare: None,
-    };
-    store.arrive(arrival).await.unwrap()
-}
-
-/// Somebody arrives as a spare user of that name.
-pub(crate) async fn arrive(store: &Store, name: &str) -> Somebody {
-    let (arrived, token) = try_to_arrive(store, Some(name)).await;
-    let Arrived::As { client, user, .. } = arrived else {
-        panic!("{arrived:?}");
-    };
-    Somebody {
-        client,
-        user,
-        token,
-    }
 }
 
 /// Somebody new arrives; nobody is made for them.
@@ -403,47 +345,6 @@ async fn nobody_is_free(store: &Store) -> bool {
         Arrived::As { .. } => false,
         Arrived::NobodyFree => true,
         other => panic!("{other:?} is for those who come back"),
-    }
-}
-
-async fn enter(store: &Store, who: &Somebody, target: Target) -> Entered {
-    let entered = store.enter(who.client, who.user.id, target).await;
-    entered.unwrap().0
-}
-
-pub(crate) async fn private(store: &Store, who: &Somebody, with: &Somebody) -> RoomId {
-    match enter(store, who, Target::Private(with.user.name.clone())).await {
-        Entered::Room(room) => room.id,
-        refused => panic!("{refused:?}"),
-    }
-}
-
-pub(crate) async fn hi(store: &Store) -> RoomId {
-    store.group("hi", None).await.unwrap().unwrap().id
-}
-
-async fn try_to_post(
-    store: &Store,
-    author: &Somebody,
-    room: RoomId,
-    text: &str,
-    key: Option<Uuid>,
-) -> Posted {
-    let post = Post {
-        node: NODE,
-        client: author.client,
-        author: author.user.id,
-        room,
-        text: MessageText::new(text, 100).unwrap(),
-        key,
-    };
-    store.post(post).await.unwrap()
-}
-
-pub(crate) async fn post(store: &Store, author: &Somebody, room: RoomId, text: &str) -> Message {
-    match try_to_post(store, author, room, text, None).await {
-        Posted::New(message) => message,
-        other => panic!("{other:?}"),
     }
 }
 
@@ -496,17 +397,6 @@ fn gone(who: &Somebody, room: Option<RoomId>, last: bool) -> Left {
     }
 }
 
-/// Somebody is here again whom a stop has cut off.
-pub(crate) async fn back(store: &Store, who: &Somebody) -> Somebody {
-    match come_back(store, who.client, who.token).await {
-        Arrived::As { client, .. } => Somebody {
-            client,
-            ..who.clone()
-        },
-        other => panic!("{other:?}"),
-    }
-}
-
 /// Whatever is to be done for somebody is refused, as they do not stand, and changes nothing.
 async fn nothing_is_done_for(store: &Store, who: &Somebody) {
     let (client, user, hi) = (who.client, who.user.id, hi(store).await);
@@ -519,38 +409,10 @@ async fn nothing_is_done_for(store: &Store, who: &Somebody) {
         .messages
         .last()
         .map_or(MessageId(1), |last| last.id);
-    let text = MessageText::new("still here", 99).unwrap();
-    let post = Post {
-        node: NODE,
-        client,
-        author: user,
-        room: hi,
-        text: text.clone(),
-        key: None,
-    };
-    let amend = Amend {
-        node: NODE,
-        client,
-        author: user,
-        room: hi,
-        message,
-        text: Some(text),
-    };
-    let react = React {
-        node: NODE,
-        client,
-        user,
-        room: hi,
-        message,
-        emoji: Emoji::new("👍").unwrap(),
-        on: true,
-    };
-    let moderation = Moderation {
-        node: NODE,
-        client,
-        by: user,
-        action: ModeratorAction::RemoveGroup { room: hi },
-    };
+    let post = message_by(NODE, who, hi, "still here", None);
+    let amend = amendment(who, hi, message, Some("still here"));
+    let react = reaction_by(who, hi, message, "👍", true);
+    let moderation = moderation(NODE, who, ModeratorAction::RemoveGroup { room: hi });
     let name = || GroupName::new("gone").unwrap();
     let called = Some(DisplayName::new("Gone").unwrap());
     let refused = [
@@ -644,15 +506,10 @@ async fn whoever_goes_from_room_to_room_comes_and_leaves_once_by_however_many_ta
     assert_eq!(moves(&anna, to_bob.clone()).await, (true, None));
     let room = private(&store, &anna, &bob).await;
     // Back where they were, while that still stands, is no news.
-    let tab = match arrive_by(&store, session, Some((tab.client, tab.token)))
-        .await
-        .0
-    {
-        Arrived::As { client, .. } => Somebody { client, ..tab },
-        other => panic!("{other:?}"),
-    };
+    let (again, token) = arrive_by(&store, session, Some((tab.client, tab.token))).await;
+    let tab = Somebody::of(again, token);
     assert_eq!(moves(&tab, python()).await, (false, None));
-    let python = store.group("python", None).await.unwrap().unwrap().id;
+    let python = group(&store, "python").await;
     assert_eq!(moves(&tab, to_bob).await, (false, Some(python)));
     let goes_out = async |who: &Somebody| store.leave_room(who.client).await.unwrap();
     assert_eq!(goes_out(&anna).await, Moved::default());
@@ -699,30 +556,14 @@ async fn those_on_a_node_that_ends_are_gone_and_may_come_back(backend: &impl Bac
     let store = backend.open().await;
     store.renew_lease(NODE).await.unwrap();
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
-    let elsewhere = Arrival {
-        node: OTHER_NODE,
-        session: None,
-        resume: None,
-        token: token(),
-        spare: Some(new_user("carl")),
-    };
-    store.arrive(elsewhere).await.unwrap();
+    arrive_on(&store, OTHER_NODE, "carl").await;
     let hi = hi(&store).await;
     for who in [&anna, &bob] {
         enter(&store, who, Target::Room(hi)).await;
     }
     // Who has gone to another node is not on this one any more.
-    let moved = Arrival {
-        node: OTHER_NODE,
-        session: None,
-        resume: Some(bob.client),
-        token: bob.token,
-        spare: None,
-    };
-    assert!(matches!(
-        store.arrive(moved).await.unwrap(),
-        Arrived::As { .. }
-    ));
+    let moved = store.arrive(returning(OTHER_NODE, bob.client, bob.token));
+    assert!(matches!(moved.await.unwrap(), Arrived::As { .. }));
     assert_eq!(
         store.end(NODE).await.unwrap(),
         [gone(&anna, Some(hi), true)]
@@ -753,11 +594,7 @@ async fn those_who_stand_no_more_are_strays(backend: &impl Backend) {
     assert_eq!(strays(&all).await, []);
     store.leave(vec![bob.client]).await.unwrap();
     let again = back(&store, carl).await;
-    let deed = ModeratorAction::Ban {
-        name: "dora".to_owned(),
-        on: true,
-    };
-    moderate(&store, &anna, deed).await;
+    moderate(&store, &anna, ban_of(dora, true)).await;
     let session = keep(&store, emil).await;
     assert_eq!(strays(&[emil, &again]).await, []);
     store.sign_out(session).await.unwrap();
@@ -1054,29 +891,7 @@ async fn the_clients_of_a_dead_node_go_with_its_lease(backend: &impl Backend) {
     let store = backend.open().await;
     store.join(OTHER_NODE).await.unwrap();
     let anna = arrive(&store, "anna").await;
-    let bobs_token = token();
-    let Arrived::As {
-        client: bob,
-        user: bobs,
-        ..
-    } = store
-        .arrive(Arrival {
-            node: OTHER_NODE,
-            session: None,
-            resume: None,
-            token: bobs_token,
-            spare: Some(new_user("bob")),
-        })
-        .await
-        .unwrap()
-    else {
-        panic!("bob is spare");
-    };
-    let bob = Somebody {
-        client: bob,
-        user: bobs,
-        token: bobs_token,
-    };
+    let bob = arrive_on(&store, OTHER_NODE, "bob").await;
     enter(&store, &bob, Target::Group("hi".into())).await;
     let room = hi(&store).await;
     assert_eq!(
@@ -1090,7 +905,7 @@ async fn the_clients_of_a_dead_node_go_with_its_lease(backend: &impl Backend) {
     nothing_is_done_for(&store, &bob).await;
     assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
     // Bob has a new socket here by his token; only then the other node's goes.
-    let arrived = come_back(&store, bob.client, bobs_token).await;
+    let arrived = come_back(&store, bob.client, bob.token).await;
     assert!(matches!(arrived, Arrived::As { user, .. } if user.name == "bob"));
     let told = store.leave(vec![anna.client, bob.client]).await.unwrap();
     assert_eq!(told, [gone(&anna, None, true)]);
@@ -1176,10 +991,8 @@ async fn there_is_one_private_room_per_pair_whoever_asks_first(backend: &impl Ba
 }
 
 async fn a_private_room_is_not_there_for_an_outsider(backend: &impl Backend) {
-    let store = backend.open().await;
-    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let (store, anna, bob, room) = two_in_private(backend).await;
     let carl = arrive(&store, "carl").await;
-    let room = private(&store, &anna, &bob).await;
     let by_id = || Target::Room(room);
     assert_eq!(enter(&store, &carl, by_id()).await, Entered::NoSuchRoom);
     let refused = try_to_post(&store, &carl, room, "hello", None).await;
@@ -1194,9 +1007,7 @@ async fn a_private_room_is_not_there_for_an_outsider(backend: &impl Backend) {
 }
 
 async fn opening_a_private_room_shows_the_other_nothing(backend: &impl Backend) {
-    let store = backend.open().await;
-    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
-    let room = private(&store, &anna, &bob).await;
+    let (store, anna, bob, room) = two_in_private(backend).await;
     assert!(store.people_of(bob.user.id, 9).await.unwrap().is_empty());
     assert!(store.people_of(anna.user.id, 9).await.unwrap().is_empty());
     post(&store, &anna, room, "hello").await;
@@ -1298,26 +1109,15 @@ async fn the_stream_brings_each_nodes_changes_in_the_order_of_their_commits(
     for node in nodes {
         streams.push(store.join(node).await.unwrap());
     }
-    let rooms = [
-        hi(&store).await,
-        store.group("python", None).await.unwrap().unwrap().id,
-    ];
+    let rooms = [hi(&store).await, group(&store, "python").await];
     let mut writing = tokio::task::JoinSet::new();
     for n in 0..6 {
         let store = Arc::clone(&store);
         writing.spawn(async move {
             let author = arrive(&store, &format!("author{n}")).await;
             for m in 0..20 {
-                let text = MessageText::new("hello", 9).unwrap();
                 let (node, room) = (nodes[n % 2], rooms[m % 2]);
-                let post = Post {
-                    node,
-                    client: author.client,
-                    author: author.user.id,
-                    room,
-                    text,
-                    key: None,
-                };
+                let post = message_by(node, &author, room, "hello", None);
                 assert!(matches!(store.post(post).await, Ok(Posted::New(_))));
             }
         });
@@ -1346,10 +1146,8 @@ async fn the_stream_brings_each_nodes_changes_in_the_order_of_their_commits(
 }
 
 async fn a_change_of_a_private_room_names_the_pair(backend: &impl Backend) {
-    let store = backend.open().await;
+    let (store, anna, bob, room) = two_in_private(backend).await;
     let mut changes = store.join(NODE).await.unwrap();
-    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
-    let room = private(&store, &anna, &bob).await;
     post(&store, &bob, room, "hello").await;
     post(&store, &bob, hi(&store).await, "hello").await;
     let mut between = changes.recv().await.unwrap().between.unwrap();
@@ -1367,7 +1165,7 @@ async fn a_known_key_brings_what_was_stored_first(backend: &impl Backend) {
     let Posted::New(first) = first else {
         panic!("{first:?}");
     };
-    let elsewhere = store.group("python", None).await.unwrap().unwrap().id;
+    let elsewhere = group(&store, "python").await;
     for room in [room, elsewhere] {
         let again = try_to_post(&store, &anna, room, "second", key).await;
         assert_eq!(again, Posted::Known(first.clone()));
@@ -1410,10 +1208,8 @@ async fn the_same_key_of_another_author_is_another_message(backend: &impl Backen
 }
 
 async fn a_room_of_which_one_is_no_member_takes_no_message(backend: &impl Backend) {
-    let store = backend.open().await;
-    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let (store, _, bob, room) = two_in_private(backend).await;
     let carl = arrive(&store, "carl").await;
-    let room = private(&store, &anna, &bob).await;
     for room in [room, RoomId(7)] {
         let refused = try_to_post(&store, &carl, room, "hello", None).await;
         assert_eq!(refused, Posted::NoSuchRoom);
@@ -1429,17 +1225,12 @@ async fn what_is_refused_leaves_nothing_behind(backend: &impl Backend) {
     // An author there is not cannot have messages; those who write at the same moment can.
     let mut posting = tokio::task::JoinSet::new();
     for n in 0..30 {
-        let (store, author) = (Arc::clone(&store), anna.user.id);
+        let store = Arc::clone(&store);
+        let mut post = message_by(NODE, &anna, room, "hello", None);
+        if n % 3 == 0 {
+            post.author = UserId(999);
+        }
         posting.spawn(async move {
-            let author = if n % 3 == 0 { UserId(999) } else { author };
-            let post = Post {
-                node: NODE,
-                client: anna.client,
-                author,
-                room,
-                text: MessageText::new("hello", 9).unwrap(),
-                key: None,
-            };
             let posted = store.post(post).await;
             assert_eq!(posted.is_ok(), n % 3 != 0, "{posted:?}");
         });
@@ -1477,7 +1268,7 @@ async fn the_newest_page_has_the_newest_messages_oldest_first(backend: &impl Bac
 async fn older_pages_lead_to_the_beginning_without_a_gap(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
-    let elsewhere = store.group("python", None).await.unwrap().unwrap().id;
+    let elsewhere = group(&store, "python").await;
     for number in 0..2 * PAGE_MESSAGES + 5 {
         post(&store, &anna, room, &number.to_string()).await;
         if number % 7 == 0 {
@@ -1523,7 +1314,7 @@ async fn a_page_is_read_in_one_moment(backend: &impl Backend) {
 async fn rooms_tell_their_versions_at_once(backend: &impl Backend) {
     let store = backend.open().await;
     let (_, room, page) = written(&store, 3).await;
-    let elsewhere = store.group("python", None).await.unwrap().unwrap().id;
+    let elsewhere = group(&store, "python").await;
     let asked = vec![elsewhere, RoomId(7), room];
     let mut versions = store.versions(asked).await.unwrap();
     versions.sort_by_key(|version| version.number);
@@ -1592,7 +1383,7 @@ async fn whoever_missed_more_than_a_page_gets_the_newest(backend: &impl Backend)
 async fn a_version_that_is_not_of_this_room_gets_the_newest_page(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room, page) = written(&store, 5).await;
-    let elsewhere = store.group("python", None).await.unwrap().unwrap().id;
+    let elsewhere = group(&store, "python").await;
     post_many(&store, &anna, elsewhere, 5).await;
     let known = page.version;
     assert_eq!(
@@ -1708,30 +1499,10 @@ async fn unread(store: &Store, me: &Somebody) -> Vec<u32> {
     people.iter().map(|person| person.unread).collect()
 }
 
-async fn amend(
-    store: &Store,
-    author: &Somebody,
-    room: RoomId,
-    message: MessageId,
-    text: Option<&str>,
-) -> Amended {
-    let amend = Amend {
-        node: NODE,
-        client: author.client,
-        author: author.user.id,
-        room,
-        message,
-        text: text.map(|text| MessageText::new(text, 100).unwrap()),
-    };
-    store.amend(amend).await.unwrap()
-}
-
 async fn a_message_is_edited_and_deleted_by_its_author_alone(backend: &impl Backend) {
-    let store = backend.open().await;
+    let (store, anna, bob, room) = two_in_private(backend).await;
     let mut changes = store.join(NODE).await.unwrap();
-    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let carl = arrive(&store, "carl").await;
-    let room = private(&store, &anna, &bob).await;
     let hi = hi(&store).await;
     let one = post(&store, &anna, room, "one").await;
     post(&store, &bob, room, "two").await;
@@ -1800,9 +1571,7 @@ async fn amending_to_what_is_there_changes_nothing(backend: &impl Backend) {
 }
 
 async fn what_is_deleted_is_unread_no_more(backend: &impl Backend) {
-    let store = backend.open().await;
-    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
-    let room = private(&store, &anna, &bob).await;
+    let (store, anna, bob, room) = two_in_private(backend).await;
     let mut all = Vec::new();
     for text in ["0", "1", "2", "3"] {
         all.push(post(&store, &anna, room, text).await.id);
@@ -1832,19 +1601,6 @@ async fn what_is_deleted_is_unread_no_more(backend: &impl Backend) {
     assert_eq!(unread(&store, &bob).await, [51]);
 }
 
-async fn react(store: &Store, who: &Somebody, message: &Message, emoji: &str, on: bool) -> Reacted {
-    let react = React {
-        node: NODE,
-        client: who.client,
-        user: who.user.id,
-        room: message.room,
-        message: message.id,
-        emoji: Emoji::new(emoji).unwrap(),
-        on,
-    };
-    store.react(react).await.unwrap()
-}
-
 fn reaction(emoji: &str, count: u64, names: &[&str]) -> Reaction {
     Reaction {
         emoji: Emoji::new(emoji).unwrap(),
@@ -1854,10 +1610,8 @@ fn reaction(emoji: &str, count: u64, names: &[&str]) -> Reaction {
 }
 
 async fn a_reaction_changes_its_message_once(backend: &impl Backend) {
-    let store = backend.open().await;
+    let (store, anna, bob, room) = two_in_private(backend).await;
     let mut changes = store.join(NODE).await.unwrap();
-    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
-    let room = private(&store, &anna, &bob).await;
     let one = post(&store, &anna, room, "one").await;
     let steps = [
         (&bob, "👍", true, vec![reaction("👍", 1, &["bob"])]),
@@ -1956,10 +1710,8 @@ async fn of_many_who_react_all_are_counted_and_the_first_named(backend: &impl Ba
 }
 
 async fn whoever_may_not_see_a_message_cannot_react_to_it(backend: &impl Backend) {
-    let store = backend.open().await;
-    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
-    let carl = arrive(&store, "carl").await;
-    let (room, hi) = (private(&store, &anna, &bob).await, hi(&store).await);
+    let (store, anna, bob, room) = two_in_private(backend).await;
+    let (carl, hi) = (arrive(&store, "carl").await, hi(&store).await);
     let one = post(&store, &anna, room, "one").await;
     let elsewhere = Message {
         room: hi,
@@ -2016,9 +1768,8 @@ async fn a_message_has_so_many_different_reactions(backend: &impl Backend) {
 }
 
 async fn ones_own_reactions_are_told_the_newest_first(backend: &impl Backend) {
-    let store = backend.open().await;
-    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
-    let (room, hi) = (private(&store, &anna, &bob).await, hi(&store).await);
+    let (store, anna, bob, room) = two_in_private(backend).await;
+    let hi = hi(&store).await;
     let mut ids = Vec::new();
     for text in ["0", "1", "2", "3"] {
         let message = post(&store, &anna, hi, text).await;
@@ -2046,14 +1797,8 @@ async fn whoever_reacted_is_never_handed_over(backend: &impl Backend) {
     let anna = arrive(&store, "anna").await;
     store.add_users(vec![new_user("bob")]).await.unwrap();
     let one = post(&store, &anna, hi(&store).await, "one").await;
-    let (Arrived::As { client, user, .. }, token) = try_to_arrive(&store, None).await else {
-        panic!("bob was free");
-    };
-    let bob = Somebody {
-        client,
-        user,
-        token,
-    };
+    let (arrived, token) = try_to_arrive(&store, None).await;
+    let bob = Somebody::of(arrived, token);
     react(&store, &bob, &one, "👍", true).await;
     store.leave(vec![bob.client]).await.unwrap();
     expire_after(&store, 2 * FREE_AFTER).await;
@@ -2084,9 +1829,7 @@ async fn a_private_room_is_found_without_entering_it(backend: &impl Backend) {
 }
 
 async fn unread_messages_are_counted_until_they_are_seen(backend: &impl Backend) {
-    let store = backend.open().await;
-    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
-    let room = private(&store, &anna, &bob).await;
+    let (store, anna, bob, room) = two_in_private(backend).await;
     let first = post(&store, &anna, room, "1").await;
     let second = post(&store, &anna, room, "2").await;
     assert_eq!(unread(&store, &bob).await, [2]);
@@ -2110,9 +1853,7 @@ async fn unread_messages_are_counted_until_they_are_seen(backend: &impl Backend)
 }
 
 async fn what_has_been_seen_never_becomes_unread_again(backend: &impl Backend) {
-    let store = backend.open().await;
-    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
-    let room = private(&store, &anna, &bob).await;
+    let (store, anna, bob, room) = two_in_private(backend).await;
     let first = post(&store, &anna, room, "1").await;
     let second = post(&store, &anna, room, "2").await;
     let seen = |upto| store.mark_read(vec![(bob.client, bob.user.id, room, upto)]);
@@ -2134,7 +1875,7 @@ async fn those_in_a_group_are_listed_and_counted(backend: &impl Backend) {
     }
     let store = backend.open().await;
     let hi = hi(&store).await;
-    let python = store.group("python", None).await.unwrap().unwrap().id;
+    let python = group(&store, "python").await;
     let people_in = async |room| store.people_in(room, 9).await.unwrap();
     let mut all = Vec::new();
     for name in ["dora", "anna", "carl"] {
@@ -2348,30 +2089,6 @@ async fn a_census_counts_what_there_is(backend: &impl Backend) {
     assert_eq!(count().await, (2, 1, 2));
 }
 
-fn password(text: &str) -> PasswordHash {
-    PasswordHash(text.to_owned())
-}
-
-fn new_session(former: Option<TokenHash>) -> NewSession {
-    let token = token();
-    NewSession { token, former }
-}
-
-/// Somebody keeps their name. Answers by which session.
-pub(crate) async fn keep(store: &Store, who: &Somebody) -> TokenHash {
-    let session = new_session(None);
-    let kept = store.register(who.token, password("hers"), session).await;
-    assert_eq!(kept.unwrap().unwrap().session.user.id, who.user.id);
-    session.token
-}
-
-pub(crate) async fn sign_in(store: &Store, user: &User) -> TokenHash {
-    let session = new_session(None);
-    let begun = store.sign_in(user.id, password("hers"), session);
-    assert_eq!(begun.await.unwrap().unwrap().session.user, *user);
-    session.token
-}
-
 /// Somebody arrives by a session, and by a client if they come back to one.
 async fn arrive_by(
     store: &Store,
@@ -2380,25 +2097,18 @@ async fn arrive_by(
 ) -> (Arrived, TokenHash) {
     let token = back.map_or_else(token, |(_, token)| token);
     let arrival = Arrival {
-        node: NODE,
         session: Some(session),
-        resume: back.map(|(returning, _)| returning),
+        resume: back.map(|(client, _)| client),
         token,
-        spare: Some(new_user("spare")),
+        ..newcomer(NODE, Some("spare"))
     };
     (store.arrive(arrival).await.unwrap(), token)
 }
 
 /// Another client of whoever has signed in.
 pub(crate) async fn another(store: &Store, session: TokenHash) -> Somebody {
-    match arrive_by(store, session, None).await {
-        (Arrived::As { client, user, .. }, token) => Somebody {
-            client,
-            user,
-            token,
-        },
-        (other, _) => panic!("{other:?}"),
-    }
+    let (arrived, token) = arrive_by(store, session, None).await;
+    Somebody::of(arrived, token)
 }
 
 async fn whoever_keeps_their_name_is_known_by_the_session_alone(backend: &impl Backend) {
@@ -2754,12 +2464,9 @@ async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
         panic!("whoever was called so has gone");
     };
     assert_eq!(former, [anna.user.id]);
-    let arrived = come_back(&store, anna.client, anna.token).await;
-    let Arrived::As { client, user, .. } = arrived else {
-        panic!("anna comes back");
-    };
-    assert_eq!(user, anna.user);
-    let anna = Somebody { client, ..anna };
+    let again = back(&store, &anna).await;
+    assert_eq!(again.user, anna.user);
+    let anna = again;
     assert_eq!(rename(&store, &anna, "Lee").await, Renamed::Taken);
     let page = store.newest(message.room).await.unwrap();
     assert_eq!(page.messages[0].author.name, "Lee");
@@ -2820,25 +2527,8 @@ async fn people_are_found_by_what_they_are_called(backend: &impl Backend) {
 /// Somebody of that name, who is a moderator.
 pub(crate) async fn moderator(store: &Store, name: &str) -> Somebody {
     let somebody = arrive(store, name).await;
-    let link = token();
-    store.add_admin_link(link).await.unwrap();
-    assert!(
-        store
-            .become_moderator(link, somebody.user.id)
-            .await
-            .unwrap()
-    );
+    promote(store, &somebody).await;
     somebody
-}
-
-async fn moderate(store: &Store, by: &Somebody, deed: ModeratorAction) -> Moderated {
-    let moderation = Moderation {
-        node: NODE,
-        client: by.client,
-        by: by.user.id,
-        action: deed,
-    };
-    store.moderate(moderation).await.unwrap()
 }
 
 fn was_done(words: &str, user: Option<&Somebody>) -> Moderated {
@@ -2846,17 +2536,6 @@ fn was_done(words: &str, user: Option<&Somebody>) -> Moderated {
         words: words.to_owned(),
         user: user.map(|somebody| somebody.user.id),
     }
-}
-
-async fn make_group(store: &Store, maker: &Somebody, name: &str) -> RoomId {
-    let group = GroupName::new(name).unwrap();
-    assert!(
-        store
-            .make_group(maker.client, maker.user.id, group)
-            .await
-            .unwrap()
-    );
-    store.group(name, None).await.unwrap().unwrap().id
 }
 
 async fn deeds(store: &Store) -> Vec<String> {
@@ -2933,7 +2612,7 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
     let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
     let carl = moderator(&store, "carl").await;
     let hi = hi(&store).await;
-    let python = store.group("python", None).await.unwrap().unwrap().id;
+    let python = group(&store, "python").await;
     let name = |name: &str, on| ModeratorAction::Mute {
         name: name.to_owned(),
         on,
@@ -2982,9 +2661,7 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
     }
     assert!(store.end_moderator("carl").await.unwrap());
     nothing_is_done_for(&store, &carl).await;
-    let returning = store.client_by_token(carl.token, None).await.unwrap();
-    let (client, _) = returning.expect("a token that is good still");
-    let carl = back(&store, &Somebody { client, ..carl }).await;
+    let carl = back_by_token(&store, carl.token).await;
     let went = moderate(&store, &carl, name("bob", true)).await;
     assert_eq!(went, Moderated::NotAllowed);
     let recorded = deeds(&store).await;
@@ -3079,10 +2756,9 @@ async fn whoever_is_banned_cannot_come_back_as_who_they_were(backend: &impl Back
 }
 
 async fn ban(store: &Store, by: &Somebody, whom: &Somebody, on: bool) {
-    let name = whom.user.name.clone();
     let did = if on { "banned" } else { "unbanned" };
-    let words = format!("{did} {name}");
-    let went = moderate(store, by, ModeratorAction::Ban { name, on }).await;
+    let words = format!("{did} {}", whom.user.name);
+    let went = moderate(store, by, ban_of(whom, on)).await;
     assert_eq!(went, was_done(&words, Some(whom)));
 }
 
@@ -3301,7 +2977,7 @@ async fn whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it(
 async fn a_removed_group_is_gone_and_its_name_is_free(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
-    let python = store.group("python", None).await.unwrap().unwrap().id;
+    let python = group(&store, "python").await;
     post(&store, &bob, python, "one").await;
     let removes = ModeratorAction::RemoveGroup { room: python };
     let went = moderate(&store, &anna, removes.clone()).await;
@@ -3494,7 +3170,7 @@ async fn groups_and_people_are_looked_through_page_by_page(backend: &impl Backen
     for name in ["apes", "bees", "cats"] {
         make_group(&store, &anna, name).await;
     }
-    let room = store.group("cats", None).await.unwrap().unwrap().id;
+    let room = group(&store, "cats").await;
     moderate(
         &store,
         &anna,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use async_trait::async_trait;
-use overwire::chat::{Chat, Client, Limits, Welcome};
+use overwire::chat::{Chat, Client};
 use overwire::hub::OUTBOX_BYTES;
 use overwire::model::{NewUser, NodeId, PasswordHash, ResumeToken, SessionToken};
 use overwire::protocol::{Dialect, Hello};
@@ -13,10 +13,10 @@ use overwire::relay::{InProcess, Relay as _};
 use overwire::store::{
     self, Access, Arrival, Faults, NewSession, Result, Store, StoreError, Synchronous,
 };
-use overwire::views::Views;
 use tokio::sync::Notify;
 
 use crate::support::list::List;
+use crate::support::parts::start_chat;
 use crate::support::soon;
 
 const FINE: u8 = 0;
@@ -102,20 +102,8 @@ async fn place_in(folder: tempfile::TempDir) -> Place {
         .unwrap();
     let faults = Arc::new(Failing::default());
     let store = store.with_faults(Arc::clone(&faults) as _).unwrap();
-    let (relay, views) = (InProcess::default(), Views::new().unwrap());
-    let limits = Limits {
-        pace_per_second: None,
-        ..Limits::default()
-    };
-    let chat = Chat::start(
-        Arc::clone(&store),
-        Arc::new(relay.clone()),
-        Arc::new(views),
-        limits,
-        Welcome::default(),
-    )
-    .await
-    .unwrap();
+    let relay = InProcess::default();
+    let chat = start_chat(&store, Arc::new(relay.clone())).await;
     Place {
         store,
         faults,

@@ -7,10 +7,5 @@ mod failing_store;
 mod readers;
 mod sudden_death;
 
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the other test binaries use the rest"
-)]
 #[path = "../support/mod.rs"]
 mod support;

@@ -16,10 +16,8 @@ async fn a_reader_that_stops_reading_is_cut_loose_and_nobody_else_notices() {
     .await;
     let mut anna = server.tab().await;
     let mut bob = server.tab().await;
-    let mut deaf = crate::support::Tab::load(server.door, "/chat/hi/").await;
-    deaf.receive_buffer = Some(4096);
-    deaf.connects().await;
-    deaf.goes_deaf(true);
+    let mut deaf = server.tab().await;
+    deaf.stops_reading().await;
     // More than the system and the outbox hold.
     let text = "x".repeat(3900);
     let name = deaf.name();

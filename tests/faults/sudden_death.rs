@@ -9,7 +9,7 @@ use overwire::protocol::Dialect;
 use rusqlite::Connection;
 
 use crate::support::list::List;
-use crate::support::wire::{Event, Handshake, Wire};
+use crate::support::wire::{Event, Wire};
 use crate::support::{DEADLINE, Door, Program, soon, until};
 
 const TABS: usize = 8;
@@ -25,22 +25,17 @@ struct Tab {
 }
 
 impl Tab {
-    async fn connect(&self, door: Door) -> Wire {
-        let (query, offers) = self.list.handshake();
-        let handshake = Handshake {
-            path: None,
-            query: format!("?{query}"),
-            headers: vec![("Sec-WebSocket-Protocol".to_owned(), offers)],
-            receive_buffer: None,
-        };
-        door.socket(&handshake).await.unwrap()
+    /// Comes back and sends again what is not settled.
+    async fn comes_back(&self, door: Door) -> Wire {
+        let wire = door.socket(&self.list.socket_handshake()).await.unwrap();
+        let again = self.list.again();
+        again.into_iter().for_each(|action| wire.text(action));
+        wire
     }
 
     /// Comes back, sends again what is not settled, and writes until the server is gone.
     async fn writes_until_the_end(&mut self, door: Door, seen: &AtomicUsize) {
-        let mut wire = self.connect(door).await;
-        let again = self.list.again();
-        again.into_iter().for_each(|action| wire.text(action));
+        let mut wire = self.comes_back(door).await;
         loop {
             match wire.next().await {
                 Event::Text(push) => {
@@ -62,9 +57,7 @@ impl Tab {
 
     /// Comes back to stay: until all it wrote is settled and it shows what is stored.
     async fn converges(&mut self, door: Door) -> Wire {
-        let mut wire = self.connect(door).await;
-        let again = self.list.again();
-        again.into_iter().for_each(|action| wire.text(action));
+        let mut wire = self.comes_back(door).await;
         while !self.list.unsettled.is_empty() || self.list.room.is_none() {
             match wire.next().await {
                 Event::Text(push) => self.list.take(&push),

@@ -1,5 +1,9 @@
 //! A browser without windows: what it keeps of a server, and the plain forms that it sends.
 
+use overwire::model::ResumeToken;
+use overwire::store::Store;
+
+use super::wire::Handshake;
 use super::{Answer, Door, Server, Tab};
 
 pub(crate) const PASSWORD: &str = "my tongue is green";
@@ -46,6 +50,31 @@ impl Device {
         tab.reloads().await;
     }
 
+    /// The person of this browser becomes a moderator, by a link as the command line makes it.
+    pub(crate) async fn becomes_moderator(&mut self, store: &Store) {
+        let link = admin_link(store).await;
+        let answer = self.sends("/admin/link/", &[("link", &link)]).await;
+        assert_eq!(
+            (answer.status, answer.header("Location")),
+            (303, Some("/admin/"))
+        );
+    }
+
+    /// How the page for moderators asks for its socket.
+    pub(crate) fn admin_handshake(&self) -> Handshake {
+        let mut handshake = Handshake {
+            path: Some("/admin/ws/".to_owned()),
+            ..Handshake::default()
+        };
+        let offers = ("Sec-WebSocket-Protocol", "overwire.v1".to_owned());
+        let origin = ("Origin", format!("http://{}", self.door.0));
+        let cookie = self.cookie.clone().map(|cookie| ("Cookie", cookie));
+        for (name, value) in [Some(offers), Some(origin), cookie].into_iter().flatten() {
+            handshake.headers.push((name.to_owned(), value));
+        }
+        handshake
+    }
+
     pub(crate) async fn signs_in(&mut self, name: &str) {
         let fields = [("name", name), ("password", PASSWORD)];
         let answer = self.sends("/sign-in/", &fields).await;
@@ -66,4 +95,11 @@ impl Device {
         device.keeps(&mut tab).await;
         (device, tab)
     }
+}
+
+/// The token of a link that makes somebody a moderator.
+pub(crate) async fn admin_link(store: &Store) -> String {
+    let token = ResumeToken::random();
+    store.add_admin_link(token.hash()).await.unwrap();
+    token.to_string()
 }

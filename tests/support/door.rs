@@ -93,6 +93,15 @@ impl Door {
         self.tab_at("/chat/hi/").await
     }
 
+    /// New tabs, one after the other: as many people, in the first group.
+    pub(crate) async fn tabs<const N: usize>(self) -> [Tab; N] {
+        let mut tabs = Vec::new();
+        for _ in 0..N {
+            tabs.push(self.tab().await);
+        }
+        tabs.try_into().unwrap_or_else(|_| unreachable!())
+    }
+
     /// A new tab at an address.
     pub(crate) async fn tab_at(self, path: &str) -> Tab {
         let mut tab = Tab::load(self, path).await;

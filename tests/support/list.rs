@@ -6,6 +6,8 @@ use overwire::protocol::{Dialect, Hello, SUBPROTOCOL};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::wire::Handshake;
+
 /// A message that is not settled yet: where it belongs, and its text.
 type Sent = (Option<String>, String);
 
@@ -70,6 +72,16 @@ impl List {
             None => SUBPROTOCOL.to_owned(),
         };
         (query, offers)
+    }
+
+    /// The same for a real socket.
+    pub(crate) fn socket_handshake(&self) -> Handshake {
+        let (query, offers) = self.handshake();
+        Handshake {
+            query: format!("?{query}"),
+            headers: vec![("Sec-WebSocket-Protocol".to_owned(), offers)],
+            ..Handshake::default()
+        }
     }
 
     pub(crate) fn hello(&self) -> Hello {

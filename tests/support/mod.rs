@@ -3,11 +3,18 @@
 //! Whoever waits here waits for something to be so, never for time to pass; [`DEADLINE`] only
 //! ends a story that has gone wrong.
 
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test binary uses a part of it"
+)]
+
 pub(crate) mod balancer;
 pub(crate) mod device;
 pub(crate) mod door;
 pub(crate) mod list;
 pub(crate) mod page;
+pub(crate) mod parts;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod redis;

@@ -23,6 +23,13 @@ pub(crate) fn make_fake_users() -> Command {
     unset(Command::new(env!("CARGO_BIN_EXE_make_fake_users")))
 }
 
+/// Sends a process a signal, such as `STOP`.
+pub(crate) fn signal(process: u32, name: &str) {
+    let process = process.to_string();
+    let sent = Command::new("kill").args(["-s", name, &process]).status();
+    assert!(sent.unwrap().success());
+}
+
 fn unset(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OVERWIRE_")) {
         command.env_remove(name);
@@ -86,9 +93,7 @@ impl Program {
 
     /// Asks it to end, by a signal's name.
     pub(crate) fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &id]).status();
-        assert!(sent.unwrap().success());
+        signal(self.child.id(), name);
     }
 
     /// Whatever took its log is gone.

@@ -74,18 +74,12 @@ impl Redis {
         *self.running.lock().unwrap() = Some(Self::run(&self.folder));
     }
 
-    /// Sends its process a signal.
-    pub(crate) fn signal(process: &str, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, process]).status();
-        assert!(sent.unwrap().success());
-    }
-
     /// The number of its process.
-    pub(crate) fn process(&self) -> String {
+    pub(crate) fn process(&self) -> u32 {
         let about = self.does(&["info", "server"]);
         let mut lines = about.lines();
         let number = lines.find_map(|line| line.strip_prefix("process_id:"));
-        number.expect("a number").trim().to_owned()
+        number.expect("a number").trim().parse().unwrap()
     }
 
     /// One for all tests that do not harm it: what belongs to different stores does not meet there.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overwire::chat::{self, Chat};
-use overwire::fake::FakeUsers;
 use overwire::model::{Millis, NodeId};
 use overwire::relay::redis::RedisRelay;
 use overwire::relay::{InProcess, Relay};
@@ -22,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::balancer::{Balancer, Choice};
+use super::parts::populate;
 use super::postgres::Database;
 use super::redis::Redis;
 use super::{Door, until};
@@ -274,10 +274,12 @@ impl Server {
     }
 
     /// Waits until the server has noticed that these people's sockets have gone.
-    pub(crate) async fn has_noticed_leaving(&self, names: &[String]) {
+    pub(crate) async fn has_noticed_leaving(&self, names: &[impl AsRef<str>]) {
         until("the server to notice who left", async || {
             let here = self.people_here();
-            !names.iter().any(|name| here.contains(name))
+            !names
+                .iter()
+                .any(|name| here.iter().any(|other| other == name.as_ref()))
         })
         .await;
     }
@@ -329,10 +331,7 @@ async fn run(
     let store = store::open(database, Synchronous::Normal, store::Access::Server)
         .await
         .unwrap();
-    if store.census().await.unwrap().users == 0 {
-        let users = FakeUsers::from_seed(7).take(setup.users).collect();
-        store.add_users(users).await.unwrap();
-    }
+    populate(&store, setup.users).await;
     let views = Arc::new(Views::new().unwrap());
     let relay: Arc<dyn Relay> = match relayed {
         true => {

@@ -213,6 +213,14 @@ impl Tab {
         self.wire.as_ref().expect("a socket").deaf(deaf);
     }
 
+    /// It comes back to a small receive buffer and stops reading, so that the server soon cannot send.
+    pub(crate) async fn stops_reading(&mut self) {
+        self.loses_the_network();
+        self.receive_buffer = Some(4_096);
+        self.connects().await;
+        self.goes_deaf(true);
+    }
+
     /// Waits until the server has ended the socket. Answers the close code.
     pub(crate) async fn is_closed(&mut self) -> Option<u16> {
         self.until("the end of the socket", |tab| tab.closed.is_some())

@@ -119,6 +119,14 @@ impl Wire {
         self.events.recv().await.unwrap_or(Event::Closed(None))
     }
 
+    /// Waits until the server has closed it.
+    pub(crate) async fn is_closed(&mut self) {
+        soon("the end of the socket", async {
+            while !matches!(self.next().await, Event::Closed(_)) {}
+        })
+        .await;
+    }
+
     /// What has come already.
     pub(crate) fn already(&mut self) -> Option<Event> {
         self.events.try_recv().ok()
