@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::device::PASSWORD;
+use crate::support::server::Setup;
 use crate::support::{Answer, Device, Server, Tab};
 
 /// Where the forms of a tab lead.
@@ -376,11 +377,7 @@ async fn what_cannot_be_kept_is_said_on_a_page_with_the_form() {
 
 #[tokio::test]
 async fn nobody_is_told_whether_a_name_is_kept() {
-    let server = Server::with(|setup| {
-        setup.access.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
-    })
-    .await;
-    let (_, anna) = kept_behind_a_proxy(&server).await;
+    let (server, anna) = kept_behind_a_proxy().await;
     let a = anna.name();
     let mut answers = Vec::new();
     for name in [a.as_str(), "nobody99"] {
@@ -413,9 +410,9 @@ async fn nobody_is_told_whether_a_name_is_kept() {
     assert_eq!(other.status, 401);
 }
 
-/// The proxy believes what it is told.
-async fn kept_behind_a_proxy(server: &Server) -> (Device, Tab) {
-    let device = Device::new(server);
+/// Somebody who keeps their name, on a server that takes their address from a proxy.
+async fn kept_behind_a_proxy() -> (Server, Tab) {
+    let server = Server::with(Setup::trusts_its_proxy).await;
     let mut tab = server.tab().await;
     let resume = tab.resume.clone().unwrap();
     let fields = [("resume", &*resume), ("password", PASSWORD)];
@@ -425,16 +422,12 @@ async fn kept_behind_a_proxy(server: &Server) -> (Device, Tab) {
     let cookie = answer.header("Set-Cookie").unwrap();
     tab.cookie = cookie.split(';').next().map(str::to_owned);
     tab.reloads().await;
-    (device, tab)
+    (server, tab)
 }
 
 #[tokio::test]
 async fn an_address_guesses_only_so_often_whatever_the_names() {
-    let server = Server::with(|setup| {
-        setup.access.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
-    })
-    .await;
-    let (_, anna) = kept_behind_a_proxy(&server).await;
+    let (server, anna) = kept_behind_a_proxy().await;
     let a = anna.name();
     for n in 0..10 {
         // A household is one address.
@@ -519,11 +512,7 @@ async fn no_form_leads_to_another_place() {
 
 #[tokio::test]
 async fn behind_https_the_cookie_is_for_that_host_and_scheme_alone() {
-    let server = Server::with(|setup| {
-        setup.access.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
-    })
-    .await;
-    let (_, anna) = kept_behind_a_proxy(&server).await;
+    let (server, anna) = kept_behind_a_proxy().await;
     let fields = [("name", &*anna.name()), ("password", PASSWORD)];
     let headers = [
         ("X-Forwarded-For", "203.0.113.1"),

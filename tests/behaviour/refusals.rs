@@ -425,7 +425,7 @@ async fn connections_that_never_ask_for_anything_are_bounded_too() {
 async fn the_connections_of_a_trusted_proxy_are_not_its_own() {
     let server = Server::alone(|setup| {
         setup.access.connections_per_address = Some(1);
-        setup.access.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        setup.trusts_its_proxy();
     })
     .await;
     let mut kept = Vec::new();

@@ -147,8 +147,7 @@ async fn two_talk_from_node_to_node_and_one_node_dies() {
     let mut cluster = Cluster::start().await;
     story_with(&[RESOLVE], async |browser| {
         let page = cluster.caddy.origin();
-        let anna = browser.person(&format!("{page}/chat/python/")).await;
-        let bob = browser.person(&format!("{page}/chat/python/")).await;
+        let [anna, bob] = browser.people(&format!("{page}/chat/python/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         cluster.parts(&anna, &bob).await;
         // Reloads made nobody else of him.
@@ -233,8 +232,7 @@ async fn nodes_are_restarted_one_after_the_other_and_nobody_minds() {
     let mut cluster = Cluster::start().await;
     story_with(&[RESOLVE], async |browser| {
         let page = cluster.caddy.origin();
-        let anna = browser.person(&format!("{page}/chat/python/")).await;
-        let bob = browser.person(&format!("{page}/chat/python/")).await;
+        let [anna, bob] = browser.people(&format!("{page}/chat/python/")).await;
         let names = [anna.name().await, bob.name().await];
         let first = cluster.parts(&anna, &bob).await;
         watch(&anna).await;

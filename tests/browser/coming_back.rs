@@ -9,8 +9,7 @@ use crate::server::Server;
 async fn the_server_dies_and_comes_back_and_nothing_is_lost() {
     let mut server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/chat/python/")).await;
-        let bob = browser.person(&server.url("/chat/python/")).await;
+        let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         anna.says("before").await;
         bob.hears("before").await;
@@ -51,8 +50,7 @@ async fn the_server_dies_and_comes_back_and_nothing_is_lost() {
 async fn a_message_goes_to_the_room_it_was_written_for() {
     let mut server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/chat/python/")).await;
-        let bob = browser.person(&server.url("/chat/python/")).await;
+        let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
         let carl = browser.person(&server.url("/chat/events/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         anna.meets(&b).await;

@@ -17,8 +17,7 @@ async fn focused(tab: &Tab<'_>) -> String {
 async fn everything_is_done_by_keyboard() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         anna.sees(&format!("#users-online [data-user='{b}']")).await;
         anna.until("document.querySelector('#room-count').textContent.trim() === '2'")
@@ -151,8 +150,7 @@ async fn on_a_small_screen_the_aside_is_a_drawer() {
 async fn controls_have_names_and_the_list_is_a_polite_log() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         bob.says("hello").await;
         anna.hears("hello").await;
         anna.meets(&bob.name().await).await;

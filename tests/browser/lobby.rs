@@ -29,8 +29,7 @@ async fn the_lobby_begins_at_its_top_though_it_does_not_fit() {
 async fn all_groups_are_one_click_away_and_back_leads_there_again() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let a = anna.name().await;
         anna.says("hello").await;
         anna.writes("a draft").await;

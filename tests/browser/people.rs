@@ -73,8 +73,7 @@ async fn alone_one_is_told_of_the_second_tab_and_sees_people_come_and_go() {
 async fn everybody_who_has_been_here_is_found_by_name() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let b = bob.name().await;
         bob.says("I was here").await;
         bob.close().await;

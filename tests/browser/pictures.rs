@@ -137,8 +137,7 @@ async fn the_page_is_worth_a_picture() {
         anna.devtools("Emulation.setTimezoneOverride", json!({ "timezoneId": "Europe/Berlin" })).await;
         anna.goto(&server.url("/chat/python/")).await;
         anna.is_somebody().await;
-        let bob = browser.person(&server.url("/chat/python/")).await;
-        let carl = browser.person(&server.url("/chat/python/")).await;
+        let [bob, carl] = browser.people(&server.url("/chat/python/")).await;
         let (a, b, c) = (anna.name().await, bob.name().await, carl.name().await);
         bob.meets(&a).await;
         for text in ["Hi! Are you the one who gave the talk last month?", "I'd love to have the slides", "If you don't mind of course"] {

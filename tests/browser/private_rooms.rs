@@ -7,8 +7,7 @@ use crate::server::Server;
 async fn two_have_a_room_of_their_own_and_an_outsider_learns_nothing() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let eve = browser.person(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
 
@@ -58,8 +57,7 @@ async fn two_have_a_room_of_their_own_and_an_outsider_learns_nothing() {
 async fn both_open_their_room_at_the_same_moment_and_it_is_one() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         tokio::join!(anna.meets(&b), bob.meets(&a));
         anna.says("one").await;
@@ -74,8 +72,7 @@ async fn both_open_their_room_at_the_same_moment_and_it_is_one() {
 async fn a_message_waits_for_somebody_who_has_gone() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         anna.meets(&b).await;
         bob.goto("about:blank").await;
@@ -124,8 +121,7 @@ async fn a_room_with_oneself_is_refused_kindly() {
 async fn what_was_seen_is_read_even_if_one_leaves_at_once() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let carl = browser.person(&server.url("/")).await;
         let (a, b, c) = (anna.name().await, bob.name().await, carl.name().await);
         bob.meets(&a).await;

@@ -11,8 +11,7 @@ use crate::wire::Wire;
 async fn what_is_sent_while_a_room_is_on_its_way_goes_to_that_room() {
     let server = Server::start(&["--unlimited"]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let name = bob.name().await;
         let link = format!("#users-online [data-user='{name}'] a");
         anna.sees(&link).await;

@@ -72,8 +72,7 @@ async fn a_message_appears_for_everyone_with_its_author_and_local_time() {
 async fn enter_sends_and_nothing_else_does() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
 
         // Nothing empty.
         anna.sends("").await;
@@ -128,8 +127,7 @@ async fn enter_sends_and_nothing_else_does() {
 async fn markup_stays_text() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let evil = "<script>window.evil = 1</script><img src=x onerror='evil = 2'>\
                     </p></article><h1 id=main>&lt;b&gt; \"'</h1> {{ 7 * 7 }}";
         anna.says(evil).await;
@@ -162,8 +160,7 @@ async fn markup_stays_text() {
 async fn what_one_types_selects_and_looks_at_survives_what_others_say() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         bob.says("something to select").await;
         anna.hears("something to select").await;
         anna.writes("half a thought").await;

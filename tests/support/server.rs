@@ -67,6 +67,11 @@ impl Setup {
     pub(crate) fn unlimited(&mut self) {
         self.chat.pace_per_second = None;
     }
+
+    /// Whatever connects from this machine is a proxy, which says whose connection it is.
+    pub(crate) fn trusts_its_proxy(&mut self) {
+        self.access.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    }
 }
 
 /// A server in this process.
