@@ -40,7 +40,7 @@ async fn guesses(server: &Server, name: &str, password: &str, from: &str) -> Ans
 }
 
 #[tokio::test]
-async fn a_name_that_is_kept_is_signed_in_to_from_elsewhere() {
+async fn a_person_with_a_password_signs_in_from_elsewhere() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let a = anna.name();
@@ -167,7 +167,7 @@ async fn all_tabs_of_a_kept_name_are_one_person() {
 }
 
 #[tokio::test]
-async fn a_person_has_gone_when_the_last_of_their_tabs_has() {
+async fn a_person_leaves_with_their_last_tab() {
     let server = Server::start().await;
     let mut bob = server.tab().await;
     let (device, mut first) = Device::of_somebody(&server).await;
@@ -205,7 +205,7 @@ async fn a_person_has_gone_when_the_last_of_their_tabs_has() {
 }
 
 #[tokio::test]
-async fn signing_out_closes_what_came_by_that_session_and_nothing_else() {
+async fn signing_out_closes_the_sockets_of_that_session_only() {
     let server = Server::start().await;
     let (mut home, mut anna) = Device::of_somebody(&server).await;
     let a = anna.name();
@@ -242,7 +242,7 @@ async fn signing_out_closes_what_came_by_that_session_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_reload_is_no_leaving_and_a_session_outlives_a_restart() {
+async fn a_reload_is_not_a_leave_and_a_session_survives_a_restart() {
     let mut server = Server::start().await;
     let (device, mut anna) = Device::of_somebody(&server).await;
     let (a, token) = (anna.name(), anna.resume.clone());
@@ -271,7 +271,7 @@ async fn a_reload_is_no_leaving_and_a_session_outlives_a_restart() {
 }
 
 #[tokio::test]
-async fn a_kept_name_is_refused_to_others_though_nobody_is_there() {
+async fn a_kept_name_is_refused_to_others_even_when_its_owner_is_away() {
     let mut server = Server::start().await;
     let (_, mut anna) = Device::of_somebody(&server).await;
     anna.sends("Change name", json!({ "name": "Paul Hill" }));
@@ -315,7 +315,7 @@ async fn a_kept_name_is_refused_to_others_though_nobody_is_there() {
 }
 
 #[tokio::test]
-async fn another_password_ends_the_other_sessions() {
+async fn changing_the_password_ends_the_other_sessions() {
     let server = Server::start().await;
     let (mut home, mut anna) = Device::of_somebody(&server).await;
     let a = anna.name();
@@ -348,7 +348,7 @@ async fn another_password_ends_the_other_sessions() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_kept_is_said_on_a_page_with_the_form() {
+async fn a_refused_registration_shows_the_reason_and_the_form() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let (a, resume) = (anna.name(), anna.resume.clone().unwrap());
@@ -376,7 +376,7 @@ async fn what_cannot_be_kept_is_said_on_a_page_with_the_form() {
 }
 
 #[tokio::test]
-async fn nobody_is_told_whether_a_name_is_kept() {
+async fn a_failed_sign_in_does_not_reveal_whether_the_account_exists() {
     let (server, anna) = kept_behind_a_proxy().await;
     let a = anna.name();
     let mut answers = Vec::new();
@@ -426,7 +426,7 @@ async fn kept_behind_a_proxy() -> (Server, Tab) {
 }
 
 #[tokio::test]
-async fn an_address_guesses_only_so_often_whatever_the_names() {
+async fn password_guesses_are_limited_per_address_across_names() {
     let (server, anna) = kept_behind_a_proxy().await;
     let a = anna.name();
     for n in 0..10 {
@@ -484,7 +484,7 @@ async fn forms_of_other_origins_are_refused() {
 }
 
 #[tokio::test]
-async fn no_form_leads_to_another_place() {
+async fn no_form_redirects_to_another_site() {
     let server = Server::start().await;
     let mut device = Device::new(&server);
     for (at, expected) in [
@@ -511,7 +511,7 @@ async fn no_form_leads_to_another_place() {
 }
 
 #[tokio::test]
-async fn behind_https_the_cookie_is_for_that_host_and_scheme_alone() {
+async fn behind_https_the_cookie_is_bound_to_host_and_scheme() {
     let (server, anna) = kept_behind_a_proxy().await;
     let fields = [("name", &*anna.name()), ("password", PASSWORD)];
     let headers = [
@@ -527,7 +527,7 @@ async fn behind_https_the_cookie_is_for_that_host_and_scheme_alone() {
 }
 
 #[tokio::test]
-async fn one_person_has_one_pace_in_all_tabs() {
+async fn the_rate_limit_is_shared_by_all_tabs_of_a_person() {
     let server = Server::alone(|setup| {
         setup.chat.pace_burst = 5;
         setup.chat.pace_per_second = Some(1);
@@ -548,7 +548,7 @@ async fn one_person_has_one_pace_in_all_tabs() {
 }
 
 #[tokio::test]
-async fn a_session_nobody_comes_by_is_forgotten_after_thirty_days() {
+async fn an_unused_session_expires_after_thirty_days() {
     let server = Server::start().await;
     let (device, anna) = Device::of_somebody(&server).await;
     let a = anna.name();

@@ -41,7 +41,7 @@ async fn two_hundred_who_arrive_at_once_are_two_hundred_people() {
 }
 
 #[tokio::test]
-async fn nobody_is_turned_away_where_there_are_no_fake_users_at_all() {
+async fn everybody_gets_in_even_without_fake_users() {
     let server = Server::with(|setup| setup.users = 0).await;
     let [anna, bob] = server.tabs().await;
     assert_ne!(anna.name(), "nobody");
@@ -110,7 +110,7 @@ async fn an_untouched_user_is_free_again_after_ten_minutes() {
 }
 
 #[tokio::test]
-async fn who_comes_back_after_ten_minutes_is_still_themselves_if_nobody_else_is() {
+async fn whoever_returns_after_ten_minutes_keeps_their_user_if_nobody_has_it() {
     let server = Server::with(|setup| setup.users = 1).await;
     let mut anna = server.tab().await;
     let name = anna.name();
@@ -124,7 +124,7 @@ async fn who_comes_back_after_ten_minutes_is_still_themselves_if_nobody_else_is(
 }
 
 #[tokio::test]
-async fn who_has_written_is_never_handed_out() {
+async fn a_user_who_has_written_is_never_given_to_somebody_else() {
     let server = Server::with(|setup| setup.users = 1).await;
     let mut anna = server.tab().await;
     let name = anna.name();
@@ -138,7 +138,7 @@ async fn who_has_written_is_never_handed_out() {
 }
 
 #[tokio::test]
-async fn who_was_written_to_is_never_handed_out() {
+async fn a_user_who_was_written_to_is_never_given_to_somebody_else() {
     let server = Server::with(|setup| setup.users = 1).await;
     let [anna, mut bob] = server.tabs().await;
     let name = anna.name();
@@ -153,7 +153,7 @@ async fn who_was_written_to_is_never_handed_out() {
 }
 
 #[tokio::test]
-async fn who_has_somebody_waiting_in_a_private_room_is_not_handed_out_before_they_leave_it() {
+async fn a_user_is_not_given_away_while_somebody_has_a_private_room_with_them_open() {
     let server = Server::with(|setup| setup.users = 1).await;
     let [anna, mut bob] = server.tabs().await;
     let name = anna.name();
@@ -174,7 +174,7 @@ async fn who_has_somebody_waiting_in_a_private_room_is_not_handed_out_before_the
 }
 
 #[tokio::test]
-async fn a_copied_tab_is_a_new_person_and_the_first_one_notices_nothing() {
+async fn a_copied_tab_is_a_new_person_and_does_not_disturb_the_first() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let mut copy = Tab::load(server.door, "/chat/hi/").await;
@@ -207,7 +207,7 @@ async fn a_socket_that_does_not_answer_is_taken_over_and_closed() {
 }
 
 #[tokio::test]
-async fn a_socket_that_closes_while_it_is_asked_is_taken_over_at_once() {
+async fn a_socket_that_closes_while_it_is_probed_is_taken_over_at_once() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let name = anna.name();
@@ -233,7 +233,7 @@ async fn an_unknown_token_makes_a_new_person() {
 }
 
 #[tokio::test]
-async fn nothing_unreadable_in_the_query_fails_the_upgrade() {
+async fn a_malformed_query_does_not_fail_the_upgrade() {
     let server = Server::start().await;
     for query in [
         "?room=nowhere&after=never",
@@ -259,7 +259,7 @@ async fn nothing_unreadable_in_the_query_fails_the_upgrade() {
 }
 
 #[tokio::test]
-async fn an_unknown_group_in_the_address_is_said_and_leads_to_the_first_group() {
+async fn an_unknown_group_in_the_address_leads_to_the_first_group_with_a_notice() {
     let server = Server::start().await;
     let answer = server.get("/chat/nowhere/").await;
     assert_eq!(answer.status, 404);
@@ -272,7 +272,7 @@ async fn an_unknown_group_in_the_address_is_said_and_leads_to_the_first_group() 
 }
 
 #[tokio::test]
-async fn a_private_link_in_a_new_tab_is_the_new_persons_own_room() {
+async fn a_private_link_in_a_new_tab_opens_the_new_persons_own_room() {
     let server = Server::start().await;
     let [anna, mut bob] = server.tabs().await;
     bob.opens_private(&anna.name()).await;

@@ -56,7 +56,7 @@ async fn an_edit_is_seen_by_everybody_at_once_and_marked() {
 }
 
 #[tokio::test]
-async fn what_was_deleted_does_not_stay_open_with_anybody() {
+async fn an_open_message_closes_when_it_is_deleted() {
     let server = Server::start().await;
     let [mut anna, mut bob, mut carl] = server.tabs().await;
     let form = |tab: &Tab| tab.page.the("message-form").text();
@@ -120,7 +120,7 @@ async fn a_deleted_message_leaves_a_quiet_line_and_its_text_is_pushed_to_nobody(
 }
 
 #[tokio::test]
-async fn a_tab_that_was_away_learns_of_both() {
+async fn a_tab_that_was_away_catches_up_on_edits_and_deletions() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     for text in ["one", "two", "three"] {
@@ -148,7 +148,7 @@ async fn a_tab_that_was_away_learns_of_both() {
 }
 
 #[tokio::test]
-async fn only_ones_own_can_be_changed() {
+async fn people_can_change_only_their_own_messages() {
     let server = Server::start().await;
     let [mut anna, mut bob, mut carl] = server.tabs().await;
     anna.says("hers").await;
@@ -216,7 +216,7 @@ async fn only_ones_own_can_be_changed() {
 }
 
 #[tokio::test]
-async fn what_is_deleted_before_it_was_read_is_not_unread_any_more() {
+async fn a_message_deleted_before_it_was_read_is_no_longer_unread() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let a = anna.name();

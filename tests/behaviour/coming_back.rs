@@ -17,7 +17,7 @@ fn of_the_list(tab: &Tab, from: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn who_missed_something_gets_that_and_nothing_else() {
+async fn a_returning_tab_gets_only_what_it_missed() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     anna.says("before").await;
@@ -42,7 +42,7 @@ async fn who_missed_something_gets_that_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn who_missed_nothing_gets_nothing_of_the_list() {
+async fn a_returning_tab_that_missed_nothing_gets_no_messages() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     assert_eq!(of_the_list(&anna, 0), [""; 0], "the page had it already");
@@ -56,7 +56,7 @@ async fn who_missed_nothing_gets_nothing_of_the_list() {
 }
 
 #[tokio::test]
-async fn who_missed_more_than_a_page_gets_the_newest_page_whole() {
+async fn a_tab_that_missed_more_than_a_page_gets_the_newest_page() {
     let server = Server::with(|setup| setup.unlimited()).await;
     let [mut anna, mut bob] = server.tabs().await;
     anna.says("long ago").await;
@@ -78,7 +78,7 @@ async fn who_missed_more_than_a_page_gets_the_newest_page_whole() {
 }
 
 #[tokio::test]
-async fn who_missed_more_than_64_kib_gets_the_newest_page_whole() {
+async fn a_tab_that_missed_more_than_64_kib_gets_the_newest_page() {
     let server = Server::with(|setup| setup.unlimited()).await;
     let [mut anna, mut bob] = server.tabs().await;
     bob.loses_the_network();
@@ -96,7 +96,7 @@ async fn who_missed_more_than_64_kib_gets_the_newest_page_whole() {
 }
 
 #[tokio::test]
-async fn a_restart_brings_everybody_back_to_where_they_were() {
+async fn after_a_restart_everybody_returns_to_where_they_were() {
     let mut server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     anna.opens_private(&bob.name()).await;
@@ -126,7 +126,7 @@ async fn a_restart_brings_everybody_back_to_where_they_were() {
 }
 
 #[tokio::test]
-async fn what_was_sent_before_the_server_stopped_is_there_afterwards() {
+async fn messages_sent_before_a_stop_are_there_afterwards() {
     let mut server = Server::start().await;
     let mut anna = server.tab().await;
     let keys: Vec<_> = (0..40)
@@ -171,7 +171,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[tokio::test]
-async fn after_a_restored_copy_the_list_is_what_the_store_has() {
+async fn after_restoring_a_backup_the_list_shows_what_is_stored() {
     let mut server = Server::on_a_file().await;
     let [mut anna, mut bob] = server.tabs().await;
     anna.says("kept").await;
@@ -232,7 +232,7 @@ async fn after_a_reset_everybody_is_new_in_an_empty_room() {
 }
 
 #[tokio::test]
-async fn who_has_more_than_the_room_ever_had_gets_what_there_is() {
+async fn a_tab_ahead_of_the_room_gets_the_newest_page() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     anna.says("there is").await;
@@ -295,7 +295,7 @@ async fn the_same_key_is_stored_once_however_often_it_is_sent() {
 }
 
 #[tokio::test]
-async fn the_first_text_and_room_of_a_key_stand() {
+async fn the_first_text_and_room_sent_with_a_key_win() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let key = anna.writes("first");
@@ -350,7 +350,7 @@ async fn a_refused_message_is_answered_with_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_reads_slowly_falls_behind_and_catches_up_without_loss_or_doubles() {
+async fn a_slow_reader_falls_behind_and_catches_up_without_loss_or_duplicates() {
     let server = Server::alone(|setup| setup.unlimited()).await;
     let [mut anna, mut bob] = server.tabs().await;
     bob.stops_reading().await;
@@ -378,7 +378,7 @@ async fn who_reads_slowly_falls_behind_and_catches_up_without_loss_or_doubles() 
 }
 
 #[tokio::test]
-async fn who_comes_back_is_shown_what_changed_by_address_if_the_room_is_gone() {
+async fn a_tab_whose_room_is_unknown_returns_to_the_address_instead() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     anna.enters_group("events").await;

@@ -12,7 +12,7 @@ async fn is_told(tab: &mut Tab, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_private_text_reaches_that_person_alone_from_any_room() {
+async fn a_private_message_by_command_reaches_only_that_person_from_any_room() {
     let server = Server::start().await;
     let [mut anna, mut bob, mut carl] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
@@ -44,7 +44,7 @@ async fn a_private_text_reaches_that_person_alone_from_any_room() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_is_said_and_nothing_is_stored() {
+async fn a_command_that_cannot_be_done_says_why_and_stores_nothing() {
     let server = Server::start().await;
     let [mut anna, bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
@@ -81,7 +81,7 @@ async fn what_cannot_be_sent_is_said_and_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn sent_again_it_is_stored_once() {
+async fn a_private_message_sent_again_is_stored_once() {
     let server = Server::start().await;
     let [mut anna, bob] = server.tabs().await;
     let message = format!("/pm {} hello", bob.name());
@@ -96,7 +96,7 @@ async fn sent_again_it_is_stored_once() {
 }
 
 #[tokio::test]
-async fn help_lists_the_commands_and_settles_what_asked_for_it() {
+async fn help_lists_the_commands_and_settles_its_own_message() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let key = anna.writes("/help");
@@ -116,7 +116,7 @@ async fn help_lists_the_commands_and_settles_what_asked_for_it() {
 }
 
 #[tokio::test]
-async fn sent_again_it_went_where_it_went_whoever_is_called_so_now() {
+async fn a_private_message_sent_again_stays_with_its_first_recipient() {
     let server = Server::start().await;
     let [mut anna, mut bob, mut carl] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
@@ -146,7 +146,7 @@ async fn sent_again_it_went_where_it_went_whoever_is_called_so_now() {
 }
 
 #[tokio::test]
-async fn a_private_text_from_elsewhere_leaves_the_mark_of_what_was_not_seen() {
+async fn a_private_message_by_command_leaves_other_unread_marks_alone() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
@@ -162,7 +162,7 @@ async fn a_private_text_from_elsewhere_leaves_the_mark_of_what_was_not_seen() {
 }
 
 #[tokio::test]
-async fn names_are_proposed_by_their_beginnings() {
+async fn names_are_completed_from_their_first_letters() {
     let server = Server::start().await;
     let [mut anna, bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());

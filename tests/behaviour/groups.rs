@@ -23,7 +23,7 @@ impl Tab {
 const DEFAULT: [&str; 4] = ["hi", "python", "events", "off-topic"];
 
 #[tokio::test]
-async fn whoever_makes_a_group_is_in_it_and_others_find_it() {
+async fn a_new_group_is_entered_by_its_maker_and_found_by_others() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     anna.makes_group("Rust 1.0").await;
@@ -63,7 +63,7 @@ async fn a_group_is_made_once_however_often_and_however_it_is_spelled() {
 }
 
 #[tokio::test]
-async fn the_aside_lists_the_default_groups_and_mine_and_the_one_on_show() {
+async fn the_sidebar_lists_default_groups_own_groups_and_the_current_one() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     assert_eq!(anna.groups(), DEFAULT);
@@ -90,7 +90,7 @@ async fn the_aside_lists_the_default_groups_and_mine_and_the_one_on_show() {
 }
 
 #[tokio::test]
-async fn a_list_of_many_groups_stays_bounded_and_shows_the_one_on_show() {
+async fn a_long_list_of_groups_is_bounded_and_includes_the_current_one() {
     let server = Server::with(|setup| setup.unlimited()).await;
     let mut anna = server.tab().await;
     for n in 0..60 {
@@ -105,7 +105,7 @@ async fn a_list_of_many_groups_stays_bounded_and_shows_the_one_on_show() {
 }
 
 #[tokio::test]
-async fn a_bad_name_is_refused_with_the_reason_before_anything_is_made() {
+async fn a_bad_group_name_is_refused_with_a_reason() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let long = "x".repeat(65);
@@ -132,7 +132,7 @@ async fn a_bad_name_is_refused_with_the_reason_before_anything_is_made() {
 }
 
 #[tokio::test]
-async fn an_address_without_a_group_offers_to_make_it_and_makes_nothing() {
+async fn the_address_of_a_missing_group_offers_to_make_it() {
     let server = Server::start().await;
     let answer = server.get("/chat/caf%C3%A9/").await;
     assert_eq!(answer.status, 404);
@@ -165,7 +165,7 @@ async fn an_address_without_a_group_offers_to_make_it_and_makes_nothing() {
 }
 
 #[tokio::test]
-async fn a_group_of_any_name_takes_no_place_of_the_page() {
+async fn no_group_name_collides_with_an_id_of_the_page() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     for name in ["name", "s-list", "list"] {
@@ -179,7 +179,7 @@ async fn a_group_of_any_name_takes_no_place_of_the_page() {
 }
 
 #[tokio::test]
-async fn whoever_made_a_group_is_never_handed_out() {
+async fn a_user_who_made_a_group_is_never_given_to_somebody_else() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     anna.makes_group("mine").await;

@@ -173,7 +173,7 @@ async fn a_program_is_in_the_same_room_as_the_page() {
 }
 
 #[tokio::test]
-async fn who_comes_and_goes_is_told_live() {
+async fn programs_hear_who_joins_and_leaves() {
     let server = Server::start().await;
     let mut bot = Program::at(&server, "/ws/chat/hi/").await;
     let b = bot.name().await;
@@ -203,7 +203,7 @@ async fn who_comes_and_goes_is_told_live() {
 }
 
 #[tokio::test]
-async fn a_group_is_made_where_there_is_none_in_any_script() {
+async fn connecting_makes_a_missing_group_in_any_script() {
     let server = Server::start().await;
     for (path, name) in [
         ("/ws/chat/Ny%20grupp/", "Ny grupp"),
@@ -258,7 +258,7 @@ async fn a_group_is_made_where_there_is_none_in_any_script() {
 }
 
 #[tokio::test]
-async fn private_messages_go_both_ways_and_nobody_else_learns_of_them() {
+async fn private_messages_go_both_ways_and_to_nobody_else() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let a = anna.name();
@@ -334,7 +334,7 @@ async fn private_messages_go_both_ways_and_nobody_else_learns_of_them() {
 }
 
 #[tokio::test]
-async fn the_door_of_lines_knows_messages_and_senders_only() {
+async fn the_line_door_knows_only_messages_and_senders() {
     let server = Server::start().await;
     let mut anna = server.tab_at("/chat/python/").await;
     let a = anna.name();
@@ -431,7 +431,7 @@ async fn the_door_of_lines_knows_messages_and_senders_only() {
 }
 
 #[tokio::test]
-async fn a_program_that_was_slow_is_told_everything_once_and_in_order() {
+async fn a_slow_program_gets_everything_once_and_in_order() {
     let server = Server::with(|setup| {
         setup.unlimited();
         // Slow, and not gone.
@@ -478,7 +478,7 @@ async fn a_program_that_was_slow_is_told_everything_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_reaction_is_no_news_to_a_program() {
+async fn a_reaction_is_not_sent_to_programs() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     anna.says("one").await;
@@ -508,7 +508,7 @@ async fn a_reaction_is_no_news_to_a_program() {
 }
 
 #[tokio::test]
-async fn limits_and_origins_are_those_of_the_page() {
+async fn limits_and_origin_checks_are_the_same_as_for_the_page() {
     let server = Server::alone(|setup| {
         setup.chat.pace_burst = 20;
         setup.chat.pace_per_second = Some(1);
@@ -540,7 +540,7 @@ async fn limits_and_origins_are_those_of_the_page() {
 }
 
 #[tokio::test]
-async fn a_private_message_reaches_a_program_however_slow_it_is() {
+async fn a_private_message_reaches_even_a_slow_program() {
     let server = Server::alone(|setup| {
         setup.unlimited();
         // Slow, and not gone.

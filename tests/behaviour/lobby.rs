@@ -26,7 +26,7 @@ fn named(groups: &[(String, String)]) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test]
-async fn the_groups_are_listed_busiest_first_and_live() {
+async fn groups_are_listed_live_with_the_busiest_first() {
     let server = Server::start().await;
     let (python, _hi) = (server.tab_at("/chat/python/").await, server.tab().await);
     let mut second = server.tab_at("/chat/python/").await;
@@ -65,7 +65,7 @@ async fn the_groups_are_listed_busiest_first_and_live() {
 }
 
 #[tokio::test]
-async fn who_is_in_the_lobby_is_in_no_room() {
+async fn people_in_the_lobby_are_in_no_room() {
     let server = Server::start().await;
     let mut bob = server.tab().await;
     let mut anna = server.tab_at("/chat/").await;
@@ -98,7 +98,7 @@ async fn who_is_in_the_lobby_is_in_no_room() {
 }
 
 #[tokio::test]
-async fn groups_are_found_by_the_beginning_of_their_names() {
+async fn groups_are_found_by_the_first_letters_of_their_names() {
     let server = Server::start().await;
     let mut anna = server.tab_at("/chat/").await;
     let mut bob = server.tab().await;
@@ -132,7 +132,7 @@ async fn groups_are_found_by_the_beginning_of_their_names() {
 }
 
 #[tokio::test]
-async fn whoever_goes_to_the_lobby_has_left_their_group() {
+async fn going_to_the_lobby_leaves_the_group() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let mut carl = server.tab_at("/chat/").await;

@@ -121,7 +121,7 @@ async fn moderator(server: &Server) -> (Device, Tab, Desk) {
 }
 
 #[tokio::test]
-async fn whoever_opens_the_address_first_is_a_moderator_and_nobody_after() {
+async fn a_moderator_link_works_for_the_first_person_only() {
     let server = Server::start().await;
     let link = link(&server).await;
     let address = format!("/admin/link/?{link}");
@@ -159,7 +159,7 @@ async fn whoever_opens_the_address_first_is_a_moderator_and_nobody_after() {
 }
 
 #[tokio::test]
-async fn a_stranger_with_an_address_keeps_a_name_by_it() {
+async fn a_stranger_with_a_moderator_link_registers_by_it() {
     let server = Server::start().await;
     let link = link(&server).await;
     let mut anna = Device::new(&server);
@@ -177,7 +177,7 @@ async fn a_stranger_with_an_address_keeps_a_name_by_it() {
 }
 
 #[tokio::test]
-async fn nobody_else_gets_to_the_page_its_socket_or_its_deeds() {
+async fn only_moderators_get_the_admin_page_its_socket_and_its_actions() {
     let server = Server::start().await;
     let (_anna, _, desk) = moderator(&server).await;
     let room = desk.room("python");
@@ -228,7 +228,7 @@ async fn nobody_else_gets_to_the_page_its_socket_or_its_deeds() {
 }
 
 #[tokio::test]
-async fn whoever_is_a_moderator_no_more_finds_nothing() {
+async fn a_former_moderator_finds_no_admin_page() {
     let server = Server::start().await;
     let (device, mut tab, mut desk) = moderator(&server).await;
     let mut bob = server.tab().await;
@@ -254,7 +254,7 @@ async fn whoever_is_a_moderator_no_more_finds_nothing() {
 }
 
 #[tokio::test]
-async fn whoever_is_a_moderator_no_more_is_led_out_of_their_rooms() {
+async fn a_former_moderator_is_moved_out_of_moderator_rooms() {
     let server = Server::start().await;
     let (device, mut anna, mut desk) = moderator(&server).await;
     desk.restricts("python").await;
@@ -278,7 +278,7 @@ async fn whoever_is_a_moderator_no_more_is_led_out_of_their_rooms() {
 }
 
 #[tokio::test]
-async fn doing_again_what_is_done_disturbs_nobody() {
+async fn repeating_a_moderation_disturbs_nobody() {
     let server = Server::start().await;
     let (_device, _anna, mut desk) = moderator(&server).await;
     let mut bob = server.tab_at("/chat/python/").await;
@@ -300,7 +300,7 @@ async fn doing_again_what_is_done_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn at_the_desk_nothing_is_done_that_belongs_to_the_rooms() {
+async fn the_admin_page_refuses_actions_of_rooms() {
     let server = Server::start().await;
     let (_device, anna, mut desk) = moderator(&server).await;
     let key = "6a3c8f8e-0d6a-4a53-9a52-2a3f6b1f1d11";
@@ -323,7 +323,7 @@ async fn at_the_desk_nothing_is_done_that_belongs_to_the_rooms() {
 }
 
 #[tokio::test]
-async fn a_key_settles_in_a_room_that_was_closed_and_tells_nothing_of_it() {
+async fn a_message_sent_again_to_a_closed_room_settles_and_reveals_nothing() {
     let server = Server::start().await;
     let (_device, mut anna, mut desk) = moderator(&server).await;
     let mut bob = server.tab_at("/chat/python/").await;
@@ -357,7 +357,7 @@ async fn a_key_settles_in_a_room_that_was_closed_and_tells_nothing_of_it() {
 }
 
 #[tokio::test]
-async fn whoever_is_muted_is_told_so_at_a_json_door_too() {
+async fn a_muted_program_is_told_so() {
     let server = Server::start().await;
     let (_anna, _, mut desk) = moderator(&server).await;
     let (device, tab) = Device::of_somebody(&server).await;
@@ -383,7 +383,7 @@ async fn whoever_is_muted_is_told_so_at_a_json_door_too() {
 }
 
 #[tokio::test]
-async fn whoever_is_muted_is_told_and_reads_on() {
+async fn a_muted_person_is_told_so_and_can_still_read() {
     let server = Server::start().await;
     let (_device, mut anna, mut desk) = moderator(&server).await;
     let mut bob = server.tab().await;
@@ -450,7 +450,7 @@ async fn whoever_is_muted_is_told_and_reads_on() {
 }
 
 #[tokio::test]
-async fn whoever_is_banned_is_on_no_list_any_more() {
+async fn a_banned_person_is_on_no_list() {
     let server = Server::start().await;
     let (_device, _anna, mut desk) = moderator(&server).await;
     let [mut bob, mut mal] = server.tabs().await;
@@ -471,7 +471,7 @@ async fn whoever_is_banned_is_on_no_list_any_more() {
 }
 
 #[tokio::test]
-async fn whoever_is_banned_is_gone_at_once_and_nothing_of_theirs_is_accepted() {
+async fn a_banned_person_is_disconnected_and_cannot_return() {
     let server = Server::start().await;
     let (_device, mut anna, mut desk) = moderator(&server).await;
     let (mut phone, mut bob) = Device::of_somebody(&server).await;
@@ -581,7 +581,7 @@ fn counts(server: &Server) -> [u64; 3] {
 }
 
 #[tokio::test]
-async fn a_group_for_moderators_cannot_be_seen_nor_probed() {
+async fn a_moderators_group_cannot_be_seen_or_probed() {
     let server = Server::start().await;
     let (device, mut anna, mut desk) = moderator(&server).await;
     let mut bob = server.tab_at("/chat/python/").await;
@@ -666,7 +666,7 @@ async fn a_group_for_moderators_cannot_be_seen_nor_probed() {
 }
 
 #[tokio::test]
-async fn a_group_that_changes_is_in_open_lists_as_it_is_now() {
+async fn open_lists_show_groups_as_they_are_now() {
     let server = Server::start().await;
     let mut maker = server.tab().await;
     maker.sends("New group", json!({ "groupName": "zebras" }));
@@ -746,7 +746,7 @@ async fn a_group_that_changes_is_in_open_lists_as_it_is_now() {
 }
 
 #[tokio::test]
-async fn a_group_is_renamed_with_everybody_in_it_and_removed() {
+async fn a_group_is_renamed_while_people_are_in_it_and_then_removed() {
     let server = Server::start().await;
     let (_device, _anna, mut desk) = moderator(&server).await;
     let mut bob = server.tab_at("/chat/python/").await;
@@ -864,7 +864,7 @@ async fn a_moderator_deletes_any_message_and_restores_it() {
 }
 
 #[tokio::test]
-async fn messages_are_looked_for_by_author_words_and_day() {
+async fn messages_are_searched_by_author_words_and_day() {
     let server = Server::start().await;
     let (_device, anna, mut desk) = moderator(&server).await;
     let mut bob = server.tab().await;

@@ -35,7 +35,7 @@ async fn is_refused(tab: &mut Tab, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_chosen_name_shows_in_lists_and_headings_and_over_what_is_written_from_then_on() {
+async fn a_display_name_shows_in_lists_headings_and_new_messages() {
     let server = Server::start().await;
     let [mut anna, mut bob, mut carl] = server.tabs().await;
     let a = anna.name();
@@ -100,7 +100,7 @@ async fn a_chosen_name_shows_in_lists_and_headings_and_over_what_is_written_from
 }
 
 #[tokio::test]
-async fn a_name_that_is_had_or_looks_like_it_is_refused_to_that_person_alone() {
+async fn a_taken_or_confusable_name_is_refused_in_that_tab_only() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
@@ -140,7 +140,7 @@ async fn a_name_that_is_had_or_looks_like_it_is_refused_to_that_person_alone() {
 }
 
 #[tokio::test]
-async fn a_name_is_free_when_its_guest_has_gone_and_comes_back_with_them_else() {
+async fn a_display_name_is_free_once_its_guest_has_left_and_otherwise_stays_theirs() {
     let mut server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let a = anna.name();
@@ -166,7 +166,7 @@ async fn a_name_is_free_when_its_guest_has_gone_and_comes_back_with_them_else() 
 }
 
 #[tokio::test]
-async fn a_name_nobody_can_read_is_refused_with_the_reason() {
+async fn an_unreadable_name_is_refused_with_a_reason() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let long = "x".repeat(33);
@@ -205,7 +205,7 @@ async fn a_name_nobody_can_read_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn nobody_speaks_in_anothers_name_by_any_field() {
+async fn no_field_lets_anybody_speak_in_another_name() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
@@ -233,7 +233,7 @@ async fn nobody_speaks_in_anothers_name_by_any_field() {
 }
 
 #[tokio::test]
-async fn a_private_text_goes_to_the_longest_name_that_somebody_has() {
+async fn a_private_message_by_command_goes_to_the_longest_matching_name() {
     let server = Server::start().await;
     let [mut anna, mut bob, mut carl] = server.tabs().await;
     is_called(&mut bob, "Max").await;
@@ -271,7 +271,7 @@ async fn a_private_text_goes_to_the_longest_name_that_somebody_has() {
 }
 
 #[tokio::test]
-async fn the_lobby_takes_a_name_and_a_group() {
+async fn the_lobby_accepts_a_name_and_a_group() {
     let server = Server::start().await;
     let mut anna = server.tab_at("/chat/").await;
     let refused = json!({ "groupName": "Chess", "displayName": "\u{202e}" });
@@ -299,7 +299,7 @@ async fn the_lobby_takes_a_name_and_a_group() {
 }
 
 #[tokio::test]
-async fn nobody_takes_anothers_private_texts_by_a_name_that_begins_like_theirs() {
+async fn a_name_with_the_same_beginning_does_not_intercept_private_messages() {
     let server = Server::start().await;
     let [mut anna, mut bob, mut carl] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
@@ -331,7 +331,7 @@ async fn nobody_takes_anothers_private_texts_by_a_name_that_begins_like_theirs()
 }
 
 #[tokio::test]
-async fn capitals_of_another_script_are_look_alikes_too() {
+async fn capitals_of_other_scripts_are_confusable_too() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     is_called(&mut anna, "BOB").await;
@@ -346,7 +346,7 @@ async fn capitals_of_another_script_are_look_alikes_too() {
 }
 
 #[tokio::test]
-async fn a_heading_loses_a_name_that_passes_to_somebody_else() {
+async fn a_heading_drops_a_name_that_somebody_else_takes() {
     let server = Server::start().await;
     let [mut anna, mut bob, mut carl] = server.tabs().await;
     let a = anna.name();
@@ -362,7 +362,7 @@ async fn a_heading_loses_a_name_that_passes_to_somebody_else() {
 }
 
 #[tokio::test]
-async fn whoever_is_renamed_while_typing_types_by_the_new_name() {
+async fn a_person_renamed_while_typing_is_shown_by_the_new_name() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     is_called(&mut anna, "Tim").await;
@@ -379,7 +379,7 @@ async fn whoever_is_renamed_while_typing_types_by_the_new_name() {
 }
 
 #[tokio::test]
-async fn nobody_is_called_as_somebody_else_is_shown() {
+async fn nobody_can_take_the_name_that_another_is_shown_by() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let a = anna.name();

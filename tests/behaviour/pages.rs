@@ -39,7 +39,7 @@ async fn a_group_is_drawn_with_its_newest_messages() {
 }
 
 #[tokio::test]
-async fn every_promised_place_stands_exactly_once() {
+async fn every_promised_id_is_in_the_page_exactly_once() {
     let server = Server::start().await;
     for path in [
         "/chat/hi/",
@@ -109,7 +109,7 @@ async fn a_private_address_gives_nothing_away() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_not_there_is_a_404_and_yet_a_page() {
+async fn a_missing_page_is_a_404_with_a_page() {
     let server = Server::start().await;
     for path in [
         "/chat/nowhere/",
@@ -132,7 +132,7 @@ async fn a_page_that_is_not_there_is_a_404_and_yet_a_page() {
 }
 
 #[tokio::test]
-async fn the_beginning_leads_to_the_first_group() {
+async fn the_root_redirects_to_the_first_group() {
     let server = Server::start().await;
     let answer = server.get("/").await;
     assert_eq!(answer.status, 307);
@@ -143,7 +143,7 @@ async fn the_beginning_leads_to_the_first_group() {
 }
 
 #[tokio::test]
-async fn no_slash_leads_to_another_host() {
+async fn extra_slashes_do_not_redirect_to_another_host() {
     let server = Server::start().await;
     for path in [
         "//evil.example",
@@ -184,7 +184,7 @@ fn check_safety(path: &str, answer: &Answer) {
 }
 
 #[tokio::test]
-async fn every_answer_bears_the_headers_that_keep_it_safe() {
+async fn every_answer_has_the_security_headers() {
     let server = Server::start().await;
     for path in [
         "/",
@@ -204,7 +204,7 @@ async fn every_answer_bears_the_headers_that_keep_it_safe() {
 }
 
 #[tokio::test]
-async fn files_are_asked_for_again_only_when_they_have_changed() {
+async fn files_are_fetched_again_only_when_they_have_changed() {
     let server = Server::start().await;
     let page = Page::parse(&server.get("/chat/hi/").await.body);
     let files: Vec<_> = page
@@ -283,7 +283,7 @@ async fn no_file_outside_the_static_folder_is_served() {
 }
 
 #[tokio::test]
-async fn what_can_be_compressed_is_when_asked() {
+async fn answers_are_compressed_on_request() {
     let server = Server::start().await;
     for path in [
         "/chat/hi/",
@@ -310,7 +310,7 @@ async fn health_is_200_only_while_the_store_answers() {
 }
 
 #[tokio::test]
-async fn the_socket_is_no_page() {
+async fn the_address_of_the_socket_is_not_a_page() {
     let server = Server::start().await;
     let answer = server.get("/ws/chat/").await;
     assert_eq!(answer.status, 426);

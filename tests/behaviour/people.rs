@@ -17,7 +17,7 @@ async fn finds(tab: &mut Tab, text: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn who_comes_and_goes_is_seen_by_everybody() {
+async fn everybody_sees_who_joins_and_leaves() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let alone = |tab: &Tab| tab.page.get("users-alone").is_some();
@@ -49,7 +49,7 @@ async fn who_comes_and_goes_is_seen_by_everybody() {
 }
 
 #[tokio::test]
-async fn a_reload_is_no_leaving() {
+async fn a_reload_is_not_a_leave() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let both = [anna.name(), bob.name()];
@@ -67,7 +67,7 @@ async fn a_reload_is_no_leaving() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_list_stays_small_however_many_are_here() {
+async fn the_list_of_people_online_is_bounded() {
     let server = Server::start().await;
     let door = server.door;
     let mut tabs = all((0..40).map(|_| door.tab())).await;
@@ -98,7 +98,7 @@ async fn the_list_stays_small_however_many_are_here() {
 }
 
 #[tokio::test]
-async fn whoever_i_have_talked_with_stays_with_what_is_unread_first() {
+async fn people_i_have_talked_with_stay_listed_unread_first() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let me = anna.name();
@@ -134,7 +134,7 @@ async fn whoever_i_have_talked_with_stays_with_what_is_unread_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_my_conversations_twenty_five_are_listed() {
+async fn at_most_twenty_five_conversations_are_listed() {
     let server = Server::with(|setup| setup.unlimited()).await;
     let door = server.door;
     let mut anna = server.tab().await;
@@ -156,7 +156,7 @@ async fn of_my_conversations_twenty_five_are_listed() {
 }
 
 #[tokio::test]
-async fn everybody_who_has_been_here_is_found_by_the_beginning_of_their_name() {
+async fn people_who_have_been_here_are_found_by_the_first_letters_of_their_names() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let bob = server.tab().await;
@@ -177,7 +177,7 @@ async fn everybody_who_has_been_here_is_found_by_the_beginning_of_their_name() {
 }
 
 #[tokio::test]
-async fn whom_nobody_has_been_is_not_found_and_what_is_typed_is_inert() {
+async fn unused_fake_users_are_not_found_and_search_text_is_inert() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let mut found = Vec::new();
@@ -204,7 +204,7 @@ async fn whom_nobody_has_been_is_not_found_and_what_is_typed_is_inert() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_search_shows_twenty_five_and_says_that_there_are_more() {
+async fn a_search_shows_twenty_five_people_and_says_if_there_are_more() {
     let server = Server::with(|setup| setup.users = 0).await;
     for number in 0..27 {
         let name = format!("zoe{number:02}");

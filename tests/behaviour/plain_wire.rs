@@ -37,7 +37,7 @@ async fn plain_tabs_and_others_talk_in_private() {
 }
 
 #[tokio::test]
-async fn a_plain_tab_gets_the_newest_page_whole() {
+async fn a_plain_tab_gets_the_whole_newest_page() {
     let server = Server::with(|setup| setup.unlimited()).await;
     let (mut anna, mut bob) = (server.tab().await, server.plain_tab().await);
     for number in 0..60 {
@@ -51,7 +51,7 @@ async fn a_plain_tab_gets_the_newest_page_whole() {
 }
 
 #[tokio::test]
-async fn a_plain_tab_is_told_no_token_and_is_refused_in_words() {
+async fn a_plain_tab_gets_no_token_and_readable_refusals() {
     let server = Server::start().await;
     let mut anna = server.plain_tab().await;
     assert!(anna.pushes.iter().all(|push| !push.html.contains("resume")));
@@ -66,7 +66,7 @@ async fn a_plain_tab_is_told_no_token_and_is_refused_in_words() {
 }
 
 #[tokio::test]
-async fn what_a_plain_tab_cannot_show_it_is_not_sent() {
+async fn a_plain_tab_is_not_sent_what_it_cannot_show() {
     let server = Server::start().await;
     let mut anna = server.plain_tab().await;
     anna.says("hello").await;

@@ -12,7 +12,7 @@ fn moves(tab: &Tab) -> String {
 }
 
 #[tokio::test]
-async fn who_is_in_a_group_is_listed_there_live() {
+async fn the_people_in_a_group_are_listed_live() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let mut carl = server.tab_at("/chat/python/").await;
@@ -50,7 +50,7 @@ async fn who_is_in_a_group_is_listed_there_live() {
 }
 
 #[tokio::test]
-async fn coming_and_going_shows_as_quiet_lines_that_are_not_stored() {
+async fn joins_and_leaves_are_quiet_lines_that_are_not_stored() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     anna.says("first").await;
@@ -72,7 +72,7 @@ async fn coming_and_going_shows_as_quiet_lines_that_are_not_stored() {
 }
 
 #[tokio::test]
-async fn a_reload_is_neither_coming_nor_going() {
+async fn a_reload_is_neither_a_join_nor_a_leave() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let b = bob.name();
@@ -97,7 +97,7 @@ async fn a_reload_is_neither_coming_nor_going() {
 }
 
 #[tokio::test]
-async fn who_looks_at_a_private_room_is_shown_to_nobody() {
+async fn presence_in_a_private_room_is_shown_to_nobody() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
@@ -126,7 +126,7 @@ async fn who_looks_at_a_private_room_is_shown_to_nobody() {
 }
 
 #[tokio::test]
-async fn nobody_is_a_ghost_after_a_crash_and_nobody_is_said_to_have_come() {
+async fn after_a_crash_there_are_no_ghosts_and_no_false_joins() {
     let mut server = Server::start().await;
     let [mut anna, bob] = server.tabs().await;
     anna.until("bob", |tab| tab.people("room-people").len() == 2)
@@ -152,7 +152,7 @@ async fn nobody_is_a_ghost_after_a_crash_and_nobody_is_said_to_have_come() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_list_of_a_full_room_stays_small_and_many_who_come_are_one_line() {
+async fn the_list_of_a_full_room_is_bounded_and_many_joins_are_one_line() {
     let server = Server::start().await;
     let door = server.door;
     let mut tabs = all((0..60).map(|_| door.tab())).await;

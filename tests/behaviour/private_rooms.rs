@@ -65,7 +65,7 @@ async fn it_is_the_same_room_for_both_before_and_after_its_first_message() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_opening_it_at_the_same_moment_meet_in_one_room() {
+async fn two_people_opening_it_at_the_same_time_get_one_room() {
     let server = Server::start().await;
     let door = server.door;
     let tabs = all((0..20).map(|_| door.tab())).await;
@@ -87,7 +87,7 @@ async fn both_opening_it_at_the_same_moment_meet_in_one_room() {
 }
 
 #[tokio::test]
-async fn an_outsider_finds_no_way_in_and_nothing_that_tells_there_is_a_room() {
+async fn an_outsider_cannot_enter_or_detect_a_private_room() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let mut carol = server.tab().await;
@@ -185,7 +185,7 @@ async fn an_outsider_finds_no_way_in_and_nothing_that_tells_there_is_a_room() {
 }
 
 #[tokio::test]
-async fn what_somebody_wrote_is_marked_at_once_until_it_is_read() {
+async fn a_private_message_is_marked_until_it_is_read() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let (from, to) = (anna.name(), bob.name());
@@ -224,7 +224,7 @@ async fn what_somebody_wrote_is_marked_at_once_until_it_is_read() {
 }
 
 #[tokio::test]
-async fn whoever_answers_in_the_room_has_read() {
+async fn answering_in_the_room_counts_as_reading() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
@@ -237,7 +237,7 @@ async fn whoever_answers_in_the_room_has_read() {
 }
 
 #[tokio::test]
-async fn reading_never_goes_back() {
+async fn the_read_mark_never_moves_back() {
     let mut server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let from = anna.name();
@@ -267,7 +267,7 @@ async fn reading_never_goes_back() {
 }
 
 #[tokio::test]
-async fn what_was_written_to_somebody_away_waits_for_them_with_its_mark() {
+async fn private_messages_wait_with_a_mark_for_somebody_offline() {
     let mut server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let from = anna.name();
@@ -301,7 +301,7 @@ async fn what_was_written_to_somebody_away_waits_for_them_with_its_mark() {
 }
 
 #[tokio::test]
-async fn what_is_read_is_stored_before_the_server_stops() {
+async fn read_marks_are_stored_before_the_server_stops() {
     let mut server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     anna.opens_private(&bob.name()).await;
@@ -317,7 +317,7 @@ async fn what_is_read_is_stored_before_the_server_stops() {
 }
 
 #[tokio::test]
-async fn who_is_looking_sees_no_mark_when_they_read_at_once() {
+async fn an_open_private_room_shows_no_mark_for_what_is_read_at_once() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let from = anna.name();
@@ -344,7 +344,7 @@ async fn who_is_looking_sees_no_mark_when_they_read_at_once() {
 }
 
 #[tokio::test]
-async fn with_oneself_there_is_no_room_and_a_friendly_word() {
+async fn nobody_has_a_private_room_with_themselves() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let data = json!({ "groupName": anna.name(), "isGroup": false });
@@ -366,7 +366,7 @@ async fn with_oneself_there_is_no_room_and_a_friendly_word() {
 }
 
 #[tokio::test]
-async fn whom_nobody_has_been_yet_is_answered_like_whom_there_is_not() {
+async fn an_unused_fake_user_is_treated_like_a_missing_one() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let here = [anna.name(), bob.name()];

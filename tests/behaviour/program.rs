@@ -47,7 +47,7 @@ fn files(folder: &TempDir) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_second_server_on_the_same_database_says_so_and_disturbs_nobody() {
+async fn a_second_server_on_the_same_database_refuses_to_start() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("overwire.db");
     let first = Program::start(&file, &[]).await;
@@ -72,7 +72,7 @@ async fn a_second_server_on_the_same_database_says_so_and_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn through_a_link_a_database_is_in_use_as_well() {
+async fn a_database_in_use_is_recognized_through_a_link() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("overwire.db");
     let link = folder.path().join("link.db");
@@ -108,7 +108,7 @@ async fn through_a_link_a_database_is_in_use_as_well() {
 }
 
 #[tokio::test]
-async fn an_address_that_cannot_be_is_named_and_nothing_is_left_behind() {
+async fn an_unusable_address_is_named_and_leaves_nothing_behind() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let could_not = format!("could not listen on {taken}");
@@ -131,7 +131,7 @@ async fn an_address_that_cannot_be_is_named_and_nothing_is_left_behind() {
 }
 
 #[tokio::test]
-async fn a_database_that_cannot_be_is_named() {
+async fn an_unusable_database_is_named() {
     for (database, expected) in [
         ("/nowhere/at/all/overwire.db", "/nowhere/at/all/overwire.db"),
         (
@@ -196,7 +196,7 @@ async fn a_wrong_setting_is_explained() {
 }
 
 #[tokio::test]
-async fn it_serves_and_ends_though_nobody_takes_its_log_any_more() {
+async fn it_serves_and_stops_after_its_log_is_closed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("overwire.db");
     let mut server = Program::start(&file, &["--log", "debug"]).await;
@@ -210,7 +210,7 @@ async fn it_serves_and_ends_though_nobody_takes_its_log_any_more() {
 }
 
 #[tokio::test]
-async fn asked_to_end_it_stores_what_was_sent_and_closes_every_socket() {
+async fn on_sigterm_it_stores_what_was_sent_and_closes_every_socket() {
     for signal in ["TERM", "INT"] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("overwire.db");
@@ -260,7 +260,7 @@ async fn asked_to_end_it_stores_what_was_sent_and_closes_every_socket() {
 }
 
 #[tokio::test]
-async fn asked_to_end_it_does_though_somebody_else_holds_the_database() {
+async fn on_sigterm_it_stops_even_if_the_database_is_locked() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("overwire.db");
     let server = Program::start(&file, &[]).await;
@@ -283,7 +283,7 @@ async fn asked_to_end_it_does_though_somebody_else_holds_the_database() {
 }
 
 #[tokio::test]
-async fn killed_and_started_again_it_has_every_message_that_was_seen_once() {
+async fn after_kill_every_message_that_was_seen_is_there_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("overwire.db");
     let server = Program::start(&file, &["--unlimited"]).await;
@@ -345,7 +345,7 @@ async fn killed_and_started_again_it_has_every_message_that_was_seen_once() {
 }
 
 #[tokio::test]
-async fn asked_for_its_health_it_says_by_its_exit_code() {
+async fn the_health_command_answers_by_its_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     let server = Program::start(&folder.path().join("overwire.db"), &[]).await;
     let listen = server.door.0.to_string();
@@ -361,7 +361,7 @@ async fn asked_for_its_health_it_says_by_its_exit_code() {
 }
 
 #[tokio::test]
-async fn it_is_not_well_once_its_database_is_deleted_or_replaced() {
+async fn it_is_unhealthy_once_its_database_is_deleted_or_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("overwire.db");
     let server = Program::start(&file, &[]).await;
@@ -389,7 +389,7 @@ async fn it_is_not_well_once_its_database_is_deleted_or_replaced() {
 }
 
 #[tokio::test]
-async fn a_new_database_is_given_thirty_users_and_an_old_one_none() {
+async fn a_new_database_gets_thirty_users_and_an_old_one_none() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("overwire.db");
     for _ in 0..2 {
@@ -405,7 +405,7 @@ async fn a_new_database_is_given_thirty_users_and_an_old_one_none() {
 }
 
 #[tokio::test]
-async fn a_moderator_is_made_and_unmade_on_the_command_line() {
+async fn a_moderator_is_added_and_removed_on_the_command_line() {
     let folder = tempfile::tempdir().unwrap();
     let mut serving = command();
     serving.current_dir(&folder);
@@ -458,7 +458,7 @@ async fn a_moderator_is_made_and_unmade_on_the_command_line() {
 }
 
 #[tokio::test]
-async fn a_chat_is_moved_to_another_database_and_goes_on_there() {
+async fn a_chat_moves_to_another_database_and_continues_there() {
     let folder = tempfile::tempdir().unwrap();
     let [old, new, back] = ["old.db", "new.db", "back.db"].map(|name| folder.path().join(name));
     let server = Program::start(&old, &[]).await;

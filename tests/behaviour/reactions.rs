@@ -39,7 +39,7 @@ fn reacts(tab: &mut Tab, emoji: &str, on: bool) {
 }
 
 #[tokio::test]
-async fn everybody_sees_how_many_reacted_and_i_alone_that_i_did() {
+async fn everybody_sees_the_count_and_only_i_see_that_i_reacted() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let mut plain = server.plain_tab().await;
@@ -76,7 +76,7 @@ async fn everybody_sees_how_many_reacted_and_i_alone_that_i_did() {
 }
 
 #[tokio::test]
-async fn whoever_was_away_comes_back_to_the_reactions_as_they_are() {
+async fn a_returning_tab_sees_the_current_reactions() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     anna.says("one").await;
@@ -101,7 +101,7 @@ async fn whoever_was_away_comes_back_to_the_reactions_as_they_are() {
 }
 
 #[tokio::test]
-async fn older_messages_come_with_what_is_mine() {
+async fn older_messages_include_my_reactions() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     anna.says("old").await;
@@ -118,7 +118,7 @@ async fn older_messages_come_with_what_is_mine() {
 }
 
 #[tokio::test]
-async fn whoever_opens_a_message_is_told_who_reacted() {
+async fn opening_a_message_shows_who_reacted() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     anna.says("news").await;
@@ -151,7 +151,7 @@ async fn whoever_opens_a_message_is_told_who_reacted() {
 }
 
 #[tokio::test]
-async fn an_outsider_reacts_to_nothing_and_learns_nothing() {
+async fn an_outsider_cannot_react_and_learns_nothing() {
     let server = Server::start().await;
     let [mut anna, mut bob, mut carl] = server.tabs().await;
     anna.opens_private(&bob.name()).await;
@@ -189,7 +189,7 @@ async fn an_outsider_reacts_to_nothing_and_learns_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_tabs_of_one_person_end_with_what_is_stored() {
+async fn two_tabs_of_one_person_end_with_the_stored_reactions() {
     let server = Server::with(|setup| setup.unlimited()).await;
     let (device, mut one) = Device::of_somebody(&server).await;
     let mut two = device.tab("/chat/hi/").await;

@@ -175,7 +175,7 @@ async fn the_longest_message_is_not_too_long() {
 }
 
 #[tokio::test]
-async fn unknown_keys_are_passed_over() {
+async fn unknown_keys_are_ignored() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let text = json!({ "action": "New message", "more": 1, "data": { "message": "x", "y": [] } });
@@ -246,7 +246,7 @@ async fn a_broken_stream_is_closed_with_the_code_for_it() {
 }
 
 #[tokio::test]
-async fn a_text_in_pieces_and_just_small_enough_is_read() {
+async fn a_fragmented_text_of_the_largest_size_is_read() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let text = br#"{"action": "New message", "data": {"message": "in pieces"}}"#;
@@ -268,7 +268,7 @@ async fn a_text_in_pieces_and_just_small_enough_is_read() {
 }
 
 #[tokio::test]
-async fn of_many_pings_at_once_the_newest_is_answered() {
+async fn only_the_newest_of_many_pings_is_answered() {
     let server = Server::start().await;
     let stream = TcpStream::connect(server.door.0).await.unwrap();
     let url = format!("ws://{}/ws/chat/", server.door.0);
@@ -297,7 +297,7 @@ async fn of_many_pings_at_once_the_newest_is_answered() {
 }
 
 #[tokio::test]
-async fn too_much_at_once_is_refused_and_can_be_done_a_moment_later() {
+async fn too_many_actions_are_refused_and_work_a_moment_later() {
     let server = Server::with(|setup| {
         setup.chat.pace_burst = 5;
         setup.chat.pace_per_second = Some(20);
@@ -362,7 +362,7 @@ async fn too_much_at_once_is_refused_and_can_be_done_a_moment_later() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_from_an_address_is_told_and_closed() {
+async fn one_connection_too_many_from_an_address_is_closed_with_a_reason() {
     let server = Server::alone(|setup| setup.access.connections_per_address = Some(2)).await;
     let [mut anna, bob] = server.tabs().await;
     let mut carol = Tab::load(server.door, "/chat/hi/").await;
@@ -403,7 +403,7 @@ async fn is_answered(stream: &mut TcpStream) -> bool {
 }
 
 #[tokio::test]
-async fn connections_that_never_ask_for_anything_are_bounded_too() {
+async fn idle_connections_without_a_request_are_limited_too() {
     let server = Server::alone(|setup| setup.access.connections_per_address = Some(1)).await;
     let mut anna = server.tab().await;
     let connect = async || TcpStream::connect(server.door.0).await.unwrap();
@@ -422,7 +422,7 @@ async fn connections_that_never_ask_for_anything_are_bounded_too() {
 }
 
 #[tokio::test]
-async fn the_connections_of_a_trusted_proxy_are_not_its_own() {
+async fn the_connections_of_a_trusted_proxy_are_not_counted_as_its_own() {
     let server = Server::alone(|setup| {
         setup.access.connections_per_address = Some(1);
         setup.trusts_its_proxy();
@@ -437,7 +437,7 @@ async fn the_connections_of_a_trusted_proxy_are_not_its_own() {
 }
 
 #[tokio::test]
-async fn who_asks_and_never_reads_the_answers_is_dropped() {
+async fn a_client_that_never_reads_its_answers_is_dropped() {
     let server =
         Server::alone(|setup| setup.access.stalled_after = Duration::from_millis(300)).await;
     let socket = TcpSocket::new_v4().unwrap();
@@ -508,7 +508,7 @@ async fn without_a_trusted_proxy_a_forwarded_address_is_not_believed() {
 }
 
 #[tokio::test]
-async fn who_answers_no_pings_is_dropped_and_who_does_stays() {
+async fn a_client_that_answers_no_pings_is_dropped() {
     let server = Server::with(|setup| {
         // Long enough for a busy machine to answer, short enough to wait for.
         setup.socket.ping_after = Duration::from_millis(1_500);
@@ -523,7 +523,7 @@ async fn who_answers_no_pings_is_dropped_and_who_does_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_stops_reading_is_cut_loose_and_nobody_else_notices() {
+async fn a_client_that_stops_reading_is_dropped_without_delaying_others() {
     let server = Server::alone(|setup| {
         setup.unlimited();
         setup.socket.drain_within = Duration::from_millis(500);

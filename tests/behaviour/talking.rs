@@ -34,14 +34,14 @@ pub(crate) async fn two_people_talk(mut anna: Tab, mut bob: Tab, mut carol: Tab)
 }
 
 #[tokio::test]
-async fn what_anna_says_bob_sees_at_once_and_so_does_anna() {
+async fn two_people_in_a_group_see_what_each_says() {
     let server = Server::start().await;
     let tab = async || server.tab().await;
     two_people_talk(tab().await, tab().await, tab().await).await;
 }
 
 #[tokio::test]
-async fn the_groups_are_there_and_lead_into_their_rooms() {
+async fn the_default_groups_exist_and_can_be_entered() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let groups: Vec<_> = anna
@@ -136,7 +136,7 @@ async fn text_is_shown_as_typed_and_all_html_in_it_is_inert() {
 }
 
 #[tokio::test]
-async fn line_breaks_of_every_kind_are_line_breaks() {
+async fn every_kind_of_line_break_is_shown_as_one() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     anna.writes("one\r\ntwo\rthree\u{0}\u{7}");
@@ -156,7 +156,7 @@ async fn the_time_of_a_message_is_given_in_utc() {
 }
 
 #[tokio::test]
-async fn a_message_is_one_frame_of_the_same_bytes_to_the_room_and_none_to_others() {
+async fn a_message_is_the_same_single_frame_for_the_whole_room_and_nobody_else() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let [mut carol, mut dora] = server.tabs().await;
@@ -214,7 +214,7 @@ async fn a_message_stays_in_the_room_it_was_written_for() {
 }
 
 #[tokio::test]
-async fn scrolling_up_brings_older_messages_until_the_beginning_which_says_so() {
+async fn scrolling_up_loads_older_messages_up_to_a_marked_beginning() {
     let server = Server::with(|setup| setup.unlimited()).await;
     let mut anna = server.tab().await;
     let texts: Vec<_> = (0..120).map(|number| number.to_string()).collect();
@@ -249,7 +249,7 @@ async fn scrolling_up_brings_older_messages_until_the_beginning_which_says_so() 
 }
 
 #[tokio::test]
-async fn older_messages_of_a_room_just_left_are_not_shown_in_the_next() {
+async fn older_messages_of_the_previous_room_are_not_shown_in_the_next() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     anna.says("in hi").await;
@@ -270,7 +270,7 @@ async fn older_messages_of_a_room_just_left_are_not_shown_in_the_next() {
 }
 
 #[tokio::test]
-async fn a_page_is_at_most_64_kib_however_long_the_messages() {
+async fn a_page_of_long_messages_is_at_most_64_kib() {
     let server = Server::with(|setup| setup.unlimited()).await;
     let mut anna = server.tab().await;
     for number in 0..40 {
@@ -305,7 +305,7 @@ async fn a_message_larger_than_a_page_is_a_page_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_group_that_is_not_there_is_said_and_one_stays_where_one_is() {
+async fn entering_a_missing_group_shows_a_notice_and_changes_nothing() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     anna.enters_group("python").await;
@@ -318,7 +318,7 @@ async fn a_group_that_is_not_there_is_said_and_one_stays_where_one_is() {
 }
 
 #[tokio::test]
-async fn entering_the_room_one_is_in_changes_nothing() {
+async fn entering_the_current_room_again_changes_nothing() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     anna.says("a").await;

@@ -20,7 +20,7 @@ fn types(tab: &mut Tab) {
 }
 
 #[tokio::test]
-async fn the_others_in_the_room_see_who_is_typing_until_it_is_sent() {
+async fn others_in_the_room_see_who_is_typing_until_they_send() {
     let server = Server::start().await;
     let (mut anna, mut bob, mut carl, mut dora) = (
         server.tab().await,
@@ -76,7 +76,7 @@ async fn the_others_in_the_room_see_who_is_typing_until_it_is_sent() {
 }
 
 #[tokio::test]
-async fn who_types_in_a_room_does_not_follow_whoever_leaves_it() {
+async fn typing_in_a_room_is_not_shown_to_people_who_left_it() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let mut carl = server.tab_at("/chat/python/").await;
@@ -112,7 +112,7 @@ async fn who_types_in_a_room_does_not_follow_whoever_leaves_it() {
 }
 
 #[tokio::test]
-async fn whoever_vanishes_or_goes_elsewhere_is_typing_no_more() {
+async fn typing_ends_when_the_person_disconnects_or_leaves() {
     let server = Server::start().await;
     let [mut anna, mut bob, mut carl] = server.tabs().await;
     types(&mut anna);
@@ -135,7 +135,7 @@ async fn whoever_vanishes_or_goes_elsewhere_is_typing_no_more() {
 }
 
 #[tokio::test]
-async fn in_a_private_room_the_other_alone_sees_it_and_only_there() {
+async fn typing_in_a_private_room_is_shown_only_to_the_other_and_only_there() {
     let server = Server::start().await;
     let [mut anna, mut bob, mut carl] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());

@@ -12,7 +12,7 @@ fn welcome(tab: &Tab) -> String {
 }
 
 #[tokio::test]
-async fn programs_that_know_types_are_welcomed_too() {
+async fn programs_with_message_types_are_welcomed_too() {
     let server = Server::with(|setup| {
         setup.welcome = Welcome::new("Welcome to {group}.".to_owned(), []);
     })
@@ -30,7 +30,7 @@ async fn programs_that_know_types_are_welcomed_too() {
 }
 
 #[tokio::test]
-async fn whoever_enters_a_group_is_welcomed_by_its_words_in_that_tab_alone() {
+async fn entering_a_group_shows_its_welcome_in_that_tab_only() {
     let server = Server::with(|setup| {
         let python = GroupName::new("python").unwrap();
         let events = GroupName::new("events").unwrap();

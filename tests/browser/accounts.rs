@@ -30,7 +30,7 @@ async fn becomes(tab: &Tab<'_>, name: &str, form: &str) {
 }
 
 #[tokio::test]
-async fn a_name_is_kept_and_signed_in_to_from_a_second_window() {
+async fn a_person_registers_and_signs_in_from_a_second_window() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;

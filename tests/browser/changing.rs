@@ -66,7 +66,7 @@ async fn arrow_up_edits_my_last_message_and_everybody_sees_it() {
 }
 
 #[tokio::test]
-async fn my_own_messages_and_no_others_can_be_deleted() {
+async fn only_my_own_messages_can_be_deleted() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;

@@ -143,7 +143,7 @@ async fn shows_all(tab: &Tab<'_>, texts: &[String]) {
 }
 
 #[tokio::test]
-async fn two_talk_from_node_to_node_and_one_node_dies() {
+async fn two_people_talk_across_nodes_and_one_node_dies() {
     let mut cluster = Cluster::start().await;
     story_with(&[RESOLVE], async |browser| {
         let page = cluster.caddy.origin();
@@ -228,7 +228,7 @@ async fn two_talk_from_node_to_node_and_one_node_dies() {
 }
 
 #[tokio::test]
-async fn nodes_are_restarted_one_after_the_other_and_nobody_minds() {
+async fn a_rolling_restart_disturbs_nobody() {
     let mut cluster = Cluster::start().await;
     story_with(&[RESOLVE], async |browser| {
         let page = cluster.caddy.origin();
@@ -273,7 +273,7 @@ async fn nodes_are_restarted_one_after_the_other_and_nobody_minds() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_build_has_its_files_from_any_node() {
+async fn a_page_of_another_build_gets_its_files_from_any_node() {
     let cluster = Cluster::start().await;
     story_with(&[RESOLVE], async |browser| {
         // An address of the same origin without scripts, which becomes the page that another build would draw.
@@ -312,7 +312,7 @@ async fn a_page_of_another_build_has_its_files_from_any_node() {
 }
 
 #[tokio::test]
-async fn a_node_that_hangs_is_passed_over_until_it_goes_on() {
+async fn a_frozen_node_is_skipped_until_it_recovers() {
     let cluster = Cluster::start().await;
     let server = &cluster.nodes[0].server;
     let address = server.address.to_string();
@@ -330,7 +330,7 @@ async fn a_node_that_hangs_is_passed_over_until_it_goes_on() {
 }
 
 #[tokio::test]
-async fn whoever_comes_is_led_to_the_node_with_the_fewest() {
+async fn new_connections_go_to_the_node_with_the_fewest() {
     let cluster = Cluster::start().await;
     let count = "select count(*) from clients where left_at is null group by node_id";
     let db = cluster.database.look().await;

@@ -76,7 +76,7 @@ async fn a_message_goes_to_the_room_it_was_written_for() {
 }
 
 #[tokio::test]
-async fn what_waits_survives_a_reload() {
+async fn unsent_messages_survive_a_reload() {
     let mut server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -96,7 +96,7 @@ async fn what_waits_survives_a_reload() {
 }
 
 #[tokio::test]
-async fn a_server_that_only_hangs_is_noticed_and_forgiven() {
+async fn a_frozen_server_is_noticed_and_recovers() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -162,7 +162,7 @@ async fn a_refused_text_comes_back_with_the_reason() {
 }
 
 #[tokio::test]
-async fn somebody_else_gets_the_text_back_instead_of_sending_it() {
+async fn a_waiting_text_goes_back_to_the_box_if_the_tab_becomes_somebody_else() {
     let mut server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -216,7 +216,7 @@ async fn a_socket_that_is_turned_away_shows_as_offline() {
 }
 
 #[tokio::test]
-async fn a_server_that_lets_in_and_cuts_off_again_is_asked_ever_later() {
+async fn a_server_that_keeps_cutting_off_is_asked_less_and_less_often() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;

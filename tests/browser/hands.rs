@@ -14,7 +14,7 @@ async fn focused(tab: &Tab<'_>) -> String {
 }
 
 #[tokio::test]
-async fn everything_is_done_by_keyboard() {
+async fn everything_works_by_keyboard() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;
@@ -102,7 +102,7 @@ async fn everything_is_done_by_keyboard() {
 }
 
 #[tokio::test]
-async fn on_a_small_screen_the_aside_is_a_drawer() {
+async fn on_a_small_screen_the_sidebar_is_a_drawer() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.window().await;
@@ -299,7 +299,7 @@ async fn in_colours(browser: &Browser, server: &mut Server, scheme: &str) {
 }
 
 #[tokio::test]
-async fn every_text_stands_out_in_both_colour_schemes() {
+async fn every_text_has_enough_contrast_in_both_colour_schemes() {
     let mut server = Server::start(&["--message-characters", "60"]);
     story(async |browser| {
         in_colours(browser, &mut server, "light").await;

@@ -6,7 +6,7 @@ use crate::browser::story;
 use crate::server::Server;
 
 #[tokio::test]
-async fn the_lobby_begins_at_its_top_though_it_does_not_fit() {
+async fn a_long_lobby_starts_at_its_top() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.window().await;
@@ -26,7 +26,7 @@ async fn the_lobby_begins_at_its_top_though_it_does_not_fit() {
 }
 
 #[tokio::test]
-async fn all_groups_are_one_click_away_and_back_leads_there_again() {
+async fn all_groups_are_one_click_away_and_back_returns_to_the_lobby() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;

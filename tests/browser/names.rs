@@ -18,7 +18,7 @@ async fn asks_to_be_called(tab: &Tab<'_>, name: &str) {
 }
 
 #[tokio::test]
-async fn a_name_is_chosen_and_shown_with_the_one_that_never_changes() {
+async fn a_display_name_is_shown_beside_the_user_name() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;

@@ -6,7 +6,7 @@ use crate::browser::story;
 use crate::server::Server;
 
 #[tokio::test]
-async fn alone_one_is_told_of_the_second_tab_and_sees_people_come_and_go() {
+async fn a_lone_person_is_pointed_to_a_second_tab_and_sees_people_join_and_leave() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -114,7 +114,7 @@ async fn everybody_who_has_been_here_is_found_by_name() {
 }
 
 #[tokio::test]
-async fn who_is_in_the_room_is_listed_and_one_click_away() {
+async fn people_in_the_room_are_listed_and_one_click_away() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;

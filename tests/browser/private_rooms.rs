@@ -4,7 +4,7 @@ use crate::browser::story;
 use crate::server::Server;
 
 #[tokio::test]
-async fn two_have_a_room_of_their_own_and_an_outsider_learns_nothing() {
+async fn two_people_have_a_private_room_and_an_outsider_learns_nothing() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;
@@ -54,7 +54,7 @@ async fn two_have_a_room_of_their_own_and_an_outsider_learns_nothing() {
 }
 
 #[tokio::test]
-async fn both_open_their_room_at_the_same_moment_and_it_is_one() {
+async fn two_people_opening_their_room_at_the_same_time_get_one_room() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;
@@ -69,7 +69,7 @@ async fn both_open_their_room_at_the_same_moment_and_it_is_one() {
 }
 
 #[tokio::test]
-async fn a_message_waits_for_somebody_who_has_gone() {
+async fn a_private_message_waits_for_somebody_offline() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;
@@ -100,7 +100,7 @@ async fn a_message_waits_for_somebody_who_has_gone() {
 }
 
 #[tokio::test]
-async fn a_room_with_oneself_is_refused_kindly() {
+async fn a_private_room_with_oneself_is_refused_kindly() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -118,7 +118,7 @@ async fn a_room_with_oneself_is_refused_kindly() {
 }
 
 #[tokio::test]
-async fn what_was_seen_is_read_even_if_one_leaves_at_once() {
+async fn a_seen_message_counts_as_read_even_after_leaving_at_once() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;
@@ -151,7 +151,7 @@ async fn what_was_seen_is_read_even_if_one_leaves_at_once() {
 }
 
 #[tokio::test]
-async fn a_private_text_is_sent_from_any_room_by_a_command() {
+async fn a_private_message_is_sent_from_any_room_by_command() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;

@@ -56,7 +56,7 @@ fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
 }
 
 #[tokio::test]
-async fn the_page_and_its_files_come_compressed_and_are_kept_by_validator() {
+async fn the_page_and_its_files_are_compressed_and_cached_by_etag() {
     let (_server, caddy) = behind_caddy(&[]).await;
     let page = ask(&caddy, "/chat/hi/", "").await;
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
@@ -100,7 +100,7 @@ async fn the_page_and_its_files_come_compressed_and_are_kept_by_validator() {
 }
 
 #[tokio::test]
-async fn a_socket_passes_with_its_origin_and_its_address_and_no_token_is_logged() {
+async fn a_socket_keeps_its_origin_and_address_and_no_token_is_logged() {
     let (server, caddy) = behind_caddy(&["--connections-per-address", "1"]).await;
     let foreign = "Origin: http://elsewhere.example\r\n";
     let (answer, _) = knock(&caddy, "", foreign).await;
@@ -162,7 +162,7 @@ async fn a_socket_passes_with_its_origin_and_its_address_and_no_token_is_logged(
 }
 
 #[tokio::test]
-async fn two_talk_through_caddy_and_survive_a_restart_behind_it() {
+async fn two_people_talk_through_caddy_and_a_restart_behind_it() {
     let (mut server, caddy) = behind_caddy(&[]).await;
     let resolve = "--host-resolver-rules=MAP chat.localhost 127.0.0.1";
     story_with(&[resolve], async |browser| {

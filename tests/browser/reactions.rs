@@ -65,7 +65,7 @@ async fn one_click_reacts_and_another_takes_it_back() {
 }
 
 #[tokio::test]
-async fn a_double_click_is_one_and_the_box_has_the_focus_after() {
+async fn a_double_click_reacts_once_and_the_box_keeps_the_focus() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;
@@ -113,7 +113,7 @@ async fn a_double_click_is_one_and_the_box_has_the_focus_after() {
 }
 
 #[tokio::test]
-async fn any_other_emoji_is_given_by_keys_and_who_reacted_is_listed() {
+async fn any_emoji_can_be_given_by_keyboard_and_lists_who_reacted() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;
@@ -160,7 +160,7 @@ async fn any_other_emoji_is_given_by_keys_and_who_reacted_is_listed() {
 }
 
 #[tokio::test]
-async fn names_complete_themselves_after_pm_and_after_an_at_sign() {
+async fn names_are_completed_after_pm_and_after_an_at_sign() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;

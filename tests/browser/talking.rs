@@ -157,7 +157,7 @@ async fn markup_stays_text() {
 }
 
 #[tokio::test]
-async fn what_one_types_selects_and_looks_at_survives_what_others_say() {
+async fn typing_selection_and_place_survive_new_messages() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;
@@ -199,7 +199,7 @@ async fn what_one_types_selects_and_looks_at_survives_what_others_say() {
 }
 
 #[tokio::test]
-async fn the_list_follows_only_whoever_is_at_its_end() {
+async fn the_list_scrolls_along_only_for_readers_at_its_end() {
     let server = Server::start(&["--unlimited"]);
     let mut carl = Wire::connect(&server, "/chat/hi/").await;
     carl.says((1..=40).map(|number| format!("number {number}")))
@@ -260,7 +260,7 @@ async fn the_list_follows_only_whoever_is_at_its_end() {
 }
 
 #[tokio::test]
-async fn older_messages_come_while_scrolling_and_the_place_is_kept() {
+async fn older_messages_load_while_scrolling_and_the_place_is_kept() {
     let server = Server::start(&["--unlimited"]);
     let mut carl = Wire::connect(&server, "/chat/hi/").await;
     carl.says((1..=120).map(|number| format!("number {number}")))
@@ -301,7 +301,7 @@ async fn older_messages_come_while_scrolling_and_the_place_is_kept() {
 }
 
 #[tokio::test]
-async fn a_tab_left_open_keeps_its_newest_five_hundred() {
+async fn a_tab_left_open_keeps_the_newest_five_hundred_messages() {
     let server = Server::start(&["--unlimited", "--synchronous", "normal"]);
     let mut carl = Wire::connect(&server, "/chat/hi/").await;
     story(async |browser| {

@@ -11,7 +11,7 @@ use crate::support::until;
 use crate::{Crowd, Node};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgresql_is_restarted_under_those_who_write() {
+async fn postgresql_restarts_while_people_write() {
     let database = Database::on_a_server_of_its_own().await;
     let nodes = Node::two(&database, Redis::shared()).await;
     let doors = [nodes[0].door, nodes[1].door];
@@ -45,7 +45,7 @@ async fn connections_are_cut_between_a_commit_and_its_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_readers_of_a_node_are_held_up_and_more_wait_for_them() {
+async fn all_readers_of_a_node_are_blocked_and_more_wait() {
     let database = Database::fresh().await;
     let nodes = Node::two(&database, Redis::shared()).await;
     let doors = [nodes[0].door, nodes[1].door];
@@ -114,7 +114,7 @@ async fn both_end_as_stored_in(database: &Database, crowd: Crowd, others: Crowd)
 
 /// A node whose proxy passes nothing on misses its lease too, and its people with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_hears_nothing_of_its_database_for_a_while() {
+async fn a_node_loses_contact_with_its_database_for_a_while() {
     let OneBehindAProxy {
         database,
         proxy,
@@ -134,7 +134,7 @@ async fn a_node_hears_nothing_of_its_database_for_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transaction_that_a_node_has_left_lying_holds_others_up_for_a_moment_only() {
+async fn an_abandoned_transaction_blocks_others_only_briefly() {
     let OneBehindAProxy {
         database,
         proxy,
@@ -155,7 +155,7 @@ async fn a_transaction_that_a_node_has_left_lying_holds_others_up_for_a_moment_o
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn batches_of_two_nodes_that_write_crosswise_run_into_rings() {
+async fn two_nodes_writing_crosswise_survive_deadlocks() {
     let database = Database::fresh().await;
     let name = database.name();
     let impatient = format!("alter database {name} set deadlock_timeout = '20ms'");
@@ -209,7 +209,7 @@ async fn batches_of_two_nodes_that_write_crosswise_run_into_rings() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_is_put_back_to_an_earlier_moment_under_open_tabs() {
+async fn a_database_is_restored_to_an_earlier_state_under_open_tabs() {
     let database = Database::fresh().await;
     let nodes = Node::two(&database, Redis::shared()).await;
     let (mut anna, mut bob) = (nodes[0].door.tab().await, nodes[1].door.tab().await);

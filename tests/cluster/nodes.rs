@@ -34,7 +34,7 @@ async fn programs(database: &Database, redis: &Redis) -> [Program; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_is_killed_under_those_who_write() {
+async fn a_node_is_killed_while_people_write() {
     let database = Database::empty().await;
     let [dead, alive] = programs(&database, Redis::shared()).await;
     let mut crowd = Crowd::of(6, &[dead.door, alive.door], &[]);
@@ -262,7 +262,7 @@ async fn sockets_close_elsewhere(redis: &Redis, breaks: bool) -> Vec<Duration> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_ends_on_one_node_ends_on_the_other_at_once() {
+async fn bans_sign_outs_and_closed_groups_reach_the_other_node_at_once() {
     let took = sockets_close_elsewhere(&Redis::start(), false).await;
     // Each renewal of a lease would have brought one of them at most.
     assert!(
@@ -272,12 +272,12 @@ async fn what_ends_on_one_node_ends_on_the_other_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_ends_on_one_node_ends_on_the_other_without_redis_too() {
+async fn bans_sign_outs_and_closed_groups_reach_the_other_node_without_redis() {
     sockets_close_elsewhere(&Redis::start(), true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_of_a_tab_on_another_node_is_somebody_new_unless_the_tab_is_dead() {
+async fn a_copied_tab_on_another_node_is_a_new_person_unless_the_first_is_dead() {
     let database = Database::fresh().await;
     let nodes = Node::two(&database, Redis::shared()).await;
     let mut anna = nodes[0].door.tab().await;
@@ -314,7 +314,7 @@ async fn a_copy_of_a_tab_on_another_node_is_somebody_new_unless_the_tab_is_dead(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn groups_of_whose_change_no_word_came_are_shown_as_they_are_after_an_outage() {
+async fn missed_group_changes_are_shown_after_an_outage() {
     let redis = Redis::start();
     let database = Database::fresh().await;
     let nodes = Node::two(&database, &redis).await;

@@ -35,28 +35,28 @@ const STEPS: usize = 70;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_one_node_every_tab_ends_with_what_is_stored() {
+async fn every_tab_ends_with_what_is_stored_on_one_node() {
     for seed in 1..=4 {
         story(seed, on_a_file(1, Arc::new(InProcess::default())).await).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_two_nodes_every_tab_ends_with_what_is_stored() {
+async fn every_tab_ends_with_what_is_stored_on_two_nodes() {
     for seed in 11..=13 {
         story(seed, on_a_file(2, Arc::new(InProcess::default())).await).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_two_nodes_whose_news_are_lost_doubled_and_shuffled_too() {
+async fn every_tab_ends_with_what_is_stored_if_news_is_lost_doubled_and_shuffled() {
     for seed in 21..=24 {
         story(seed, on_a_file(2, Arc::new(Shaky::new(seed))).await).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_two_nodes_that_hear_nothing_of_each_other_too() {
+async fn every_tab_ends_with_what_is_stored_if_nodes_hear_no_news() {
     struct Deaf(InProcess);
     #[async_trait]
     impl Relay for Deaf {
@@ -75,7 +75,7 @@ async fn on_two_nodes_that_hear_nothing_of_each_other_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_two_nodes_with_a_store_each_too() {
+async fn every_tab_ends_with_what_is_stored_if_each_node_has_its_own_store() {
     for seed in 41..=42 {
         let shaky: Arc<dyn Relay> = Arc::new(Shaky::new(seed));
         let database = Database::fresh().await;
@@ -84,7 +84,7 @@ async fn on_two_nodes_with_a_store_each_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_two_nodes_with_a_store_each_and_redis_between_them_too() {
+async fn every_tab_ends_with_what_is_stored_with_redis_between_two_stores() {
     for seed in 51..=52 {
         let database = Database::fresh().await;
         let relay = || -> Arc<dyn Relay> {

@@ -107,14 +107,14 @@ async fn story(redis: &str, breaks: impl AsyncFnOnce(), heals: impl AsyncFnOnce(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_dies_and_is_started_again() {
+async fn redis_dies_and_restarts() {
     let redis = Redis::start();
     let breaks = async || redis.dies();
     story(&redis.address(), breaks, async || redis.starts_again()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_says_nothing_for_a_while() {
+async fn redis_freezes_for_a_while() {
     let redis = Redis::start();
     let process = redis.process();
     let breaks = async || signal(process, "STOP");
@@ -123,7 +123,7 @@ async fn redis_says_nothing_for_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_forgets_everything_and_cuts_everybody_off_again_and_again() {
+async fn redis_is_flushed_and_cuts_everybody_off_repeatedly() {
     let redis = Arc::new(Redis::start());
     let (stop, mut stopped) = watch::channel(());
     let cutting = std::sync::Mutex::new(None);

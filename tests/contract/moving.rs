@@ -381,7 +381,7 @@ fn words(error: &MoveError) -> String {
 }
 
 #[tokio::test]
-async fn a_chat_goes_from_file_to_database_and_back_and_is_the_same() {
+async fn a_chat_moved_from_file_to_database_and_back_is_unchanged() {
     let files = Files::fresh();
     let (first, story) = files.with_a_chat("first.db").await;
     let original = std::fs::read(files.path("first.db")).unwrap();
@@ -435,7 +435,7 @@ async fn a_chat_goes_from_file_to_database_and_back_and_is_the_same() {
 }
 
 #[tokio::test]
-async fn every_table_is_moved_or_known_to_be_left() {
+async fn every_table_is_moved_or_left_on_purpose() {
     let files = Files::fresh();
     let (from, _) = files.with_a_chat("from.db").await;
     let to = Database::empty().await;
@@ -454,7 +454,7 @@ async fn every_table_is_moved_or_known_to_be_left() {
 }
 
 #[tokio::test]
-async fn a_column_that_nobody_knows_of_is_not_forgotten() {
+async fn an_unknown_column_stops_the_move() {
     let files = Files::fresh();
     let (from, _) = files.with_a_chat("from.db").await;
     let to = Database::fresh().await;
@@ -476,7 +476,7 @@ async fn a_column_that_nobody_knows_of_is_not_forgotten() {
 }
 
 #[tokio::test]
-async fn a_chat_on_which_a_server_runs_is_not_moved_nor_moved_to() {
+async fn a_database_in_use_by_a_server_is_not_moved_from_or_to() {
     let files = Files::fresh();
     let (file, _) = files.with_a_chat("from.db").await;
     let (full, empty) = (Database::empty().await, Database::fresh().await);
@@ -507,7 +507,7 @@ async fn a_chat_on_which_a_server_runs_is_not_moved_nor_moved_to() {
 }
 
 #[tokio::test]
-async fn nobody_begins_to_work_on_a_chat_while_it_is_moved() {
+async fn no_server_opens_either_database_during_a_move() {
     let files = Files::fresh();
     let (from, _) = files.with_a_chat("from.db").await;
     let database = Database::fresh().await;
@@ -549,7 +549,7 @@ async fn nobody_begins_to_work_on_a_chat_while_it_is_moved() {
 }
 
 #[tokio::test]
-async fn where_somebody_is_already_or_something_was_said_no_chat_is_moved_to() {
+async fn a_chat_is_not_moved_into_a_database_that_has_one() {
     let files = Files::fresh();
     let (from, _) = files.with_a_chat("from.db").await;
     let (database, file) = (Database::fresh().await, files.address("to.db"));
@@ -576,7 +576,7 @@ async fn where_somebody_is_already_or_something_was_said_no_chat_is_moved_to() {
 }
 
 #[tokio::test]
-async fn where_there_is_no_chat_none_is_moved_from() {
+async fn a_missing_or_empty_database_is_not_moved_from() {
     let files = Files::fresh();
     let to = files.address("to.db");
     std::fs::write(files.path("empty.db"), "").unwrap();
@@ -623,7 +623,7 @@ async fn a_database_is_not_moved_to_itself() {
 }
 
 #[tokio::test]
-async fn a_chat_of_another_program_is_left_to_that() {
+async fn a_chat_of_another_program_version_is_not_moved() {
     let files = Files::fresh();
     let (from, _) = files.with_a_chat("from.db").await;
     let database = Database::fresh().await;
@@ -647,7 +647,7 @@ async fn a_chat_of_another_program_is_left_to_that() {
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_moved_is_named_and_nothing_is() {
+async fn a_row_that_cannot_be_moved_is_named_and_stops_the_move() {
     let files = Files::fresh();
     for (n, (harm, expected)) in [
         (
@@ -692,7 +692,7 @@ async fn a_row_that_cannot_be_moved_is_named_and_nothing_is() {
 }
 
 #[tokio::test]
-async fn what_has_not_come_as_it_was_undoes_the_move() {
+async fn a_difference_after_copying_undoes_the_move() {
     let files = Files::fresh();
     let (from, _) = files.with_a_chat("from.db").await;
     let database = Database::fresh().await;
@@ -717,7 +717,7 @@ async fn what_has_not_come_as_it_was_undoes_the_move() {
 }
 
 #[tokio::test]
-async fn cut_off_in_the_middle_a_move_is_undone() {
+async fn a_move_cut_off_in_the_middle_is_undone() {
     let files = Files::fresh();
     let (from, _) = files.with_a_chat("from.db").await;
     let database = Database::fresh().await;
@@ -751,7 +751,7 @@ async fn cut_off_in_the_middle_a_move_is_undone() {
 }
 
 #[tokio::test]
-async fn a_table_of_many_parts_comes_whole() {
+async fn a_table_of_many_batches_is_moved_whole() {
     let files = Files::fresh();
     let (from, story) = files.with_a_chat("from.db").await;
     let db = Connection::open(files.path("from.db")).unwrap();

@@ -42,7 +42,7 @@ async fn online(store: &Store) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn nobody_is_ever_given_to_two_by_two_nodes() {
+async fn two_nodes_never_give_one_user_to_two_people() {
     let (_database, stores) = two_nodes().await;
     let seeds = (0..30).map(|n| new_user(&format!("seed{n}"))).collect();
     assert_eq!(stores[0].add_users(seeds).await.unwrap(), 30);
@@ -60,7 +60,7 @@ async fn nobody_is_ever_given_to_two_by_two_nodes() {
 }
 
 #[tokio::test]
-async fn a_pair_has_one_private_room_though_both_open_it_at_once() {
+async fn a_pair_has_one_private_room_even_if_both_open_it_at_once() {
     let (database, [here, there]) = two_nodes().await;
     for n in 0..10 {
         let anna = arrive(&here, &format!("anna{n}")).await;
@@ -76,7 +76,7 @@ async fn a_pair_has_one_private_room_though_both_open_it_at_once() {
 }
 
 #[tokio::test]
-async fn of_two_who_want_a_name_at_once_one_has_it() {
+async fn two_people_choosing_one_name_at_once_do_not_both_get_it() {
     let (_database, [here, there]) = two_nodes().await;
     for n in 0..10 {
         let anna = arrive(&here, &format!("anna{n}")).await;
@@ -101,7 +101,7 @@ async fn of_two_who_want_a_name_at_once_one_has_it() {
 }
 
 #[tokio::test]
-async fn versions_grow_by_one_and_ids_with_them_however_many_nodes_write() {
+async fn versions_grow_by_one_and_ids_with_them_when_two_nodes_write() {
     let (_database, stores) = two_nodes().await;
     let nodes = [NODE, OTHER_NODE];
     let rooms = [hi(&stores[0]).await, group(&stores[0], "python").await];
@@ -141,7 +141,7 @@ async fn versions_grow_by_one_and_ids_with_them_however_many_nodes_write() {
 }
 
 #[tokio::test]
-async fn people_are_counted_right_however_many_nodes_they_come_and_go_by() {
+async fn people_are_counted_correctly_across_nodes() {
     let (database, stores) = two_nodes().await;
     let rooms = [
         group(&stores[0], "hi").await,
@@ -191,7 +191,7 @@ async fn somebody_waits(db: &tokio_postgres::Client) {
 
 /// A batch, or one write of it, waits for somebody who waits for it.
 #[tokio::test]
-async fn a_write_in_a_ring_of_those_who_wait_is_begun_anew() {
+async fn a_deadlocked_write_is_retried() {
     let database = Database::fresh().await;
     let store = open(&database.address()).await;
     let mut changes = store.join(NODE).await.unwrap();
@@ -234,7 +234,7 @@ async fn a_write_in_a_ring_of_those_who_wait_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn a_node_that_starts_disturbs_nobody_of_another() {
+async fn a_starting_node_does_not_disturb_another() {
     let database = Database::fresh().await;
     let here = open(&database.address()).await;
     here.join(NODE).await.unwrap();
@@ -261,7 +261,7 @@ async fn a_node_that_starts_disturbs_nobody_of_another() {
 }
 
 #[tokio::test]
-async fn a_copy_is_another_life_though_a_lease_seems_to_stand_in_it() {
+async fn a_copied_database_has_a_new_identity_even_with_a_lease_in_it() {
     let database = Database::fresh().await;
     let store = open(&database.address()).await;
     let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
@@ -287,7 +287,7 @@ async fn a_copy_is_another_life_though_a_lease_seems_to_stand_in_it() {
 }
 
 #[tokio::test]
-async fn the_clients_of_a_dead_node_go_with_its_lease_by_the_databases_clock() {
+async fn leases_expire_by_the_clock_of_the_database() {
     let (database, [here, there]) = two_nodes().await;
     let clock_at = async |millis: i64| {
         let clock = format!(
@@ -329,7 +329,7 @@ async fn the_clients_of_a_dead_node_go_with_its_lease_by_the_databases_clock() {
 }
 
 #[tokio::test]
-async fn whoever_is_cut_off_with_their_node_keeps_what_they_are_called_for_a_while() {
+async fn a_person_cut_off_with_their_node_keeps_their_display_name_for_a_while() {
     let (_database, [here, there]) = two_nodes().await;
     let anna = arrive(&here, "anna").await;
     let bob = arrive_on(&there, OTHER_NODE, "bob").await;
@@ -343,7 +343,7 @@ async fn whoever_is_cut_off_with_their_node_keeps_what_they_are_called_for_a_whi
 }
 
 #[tokio::test]
-async fn nothing_is_stored_after_the_answer_that_its_author_is_banned() {
+async fn nothing_of_a_banned_author_is_stored_after_the_ban_is_confirmed() {
     let (database, [here, there]) = two_nodes().await;
     let anna = moderator(&there, "anna").await;
     let room = hi(&here).await;
@@ -373,7 +373,7 @@ async fn nothing_is_stored_after_the_answer_that_its_author_is_banned() {
 }
 
 #[tokio::test]
-async fn nobody_slips_in_at_the_moment_of_their_ban() {
+async fn nobody_slips_in_during_their_ban() {
     let (database, [here, there]) = two_nodes().await;
     let anna = moderator(&there, "anna").await;
     for n in 0..20 {
@@ -413,7 +413,7 @@ async fn nobody_slips_in_at_the_moment_of_their_ban() {
 }
 
 #[tokio::test]
-async fn whoever_ends_a_client_waits_for_what_it_has_begun_to_write() {
+async fn ending_a_client_waits_for_its_unfinished_write() {
     let (database, [here, there]) = two_nodes().await;
     let (room, anna) = (hi(&here).await, arrive(&here, "anna").await);
     let session = keep(&here, &anna).await;
@@ -436,7 +436,7 @@ async fn whoever_ends_a_client_waits_for_what_it_has_begun_to_write() {
 }
 
 #[tokio::test]
-async fn of_a_dead_nodes_people_each_is_told_of_once_though_two_nodes_clear_up_at_once() {
+async fn two_nodes_clearing_up_after_a_dead_one_report_each_leave_once() {
     let (database, [here, there]) = two_nodes().await;
     let (dead, room) = (NodeId(7), hi(&here).await);
     for is_in_a_room in [false, true] {
@@ -468,7 +468,7 @@ async fn of_a_dead_nodes_people_each_is_told_of_once_though_two_nodes_clear_up_a
 }
 
 #[tokio::test]
-async fn whoever_leaves_one_node_is_here_while_they_are_on_another_and_the_last_to_leave_is_told() {
+async fn a_person_on_two_nodes_leaves_with_their_last_client() {
     let (database, [here, there]) = two_nodes().await;
     let (room, anna) = (hi(&here).await, arrive(&here, "anna").await);
     let at_home = keep(&here, &anna).await;
@@ -535,7 +535,7 @@ async fn behind_a_proxy() -> Behind {
 }
 
 #[tokio::test]
-async fn a_commit_whose_answer_is_lost_has_happened_once_whether_it_was_done_or_not() {
+async fn a_commit_whose_answer_is_lost_happens_exactly_once() {
     for cut in [Cut::BeforeCommit, Cut::AfterCommit] {
         let mut it = behind_a_proxy().await;
         it.proxy.cut(cut);
@@ -551,7 +551,7 @@ async fn a_commit_whose_answer_is_lost_has_happened_once_whether_it_was_done_or_
 }
 
 #[tokio::test]
-async fn what_is_not_known_is_not_answered_and_told_once_it_is() {
+async fn an_unknown_outcome_is_reported_only_once_it_is_known() {
     for (cut, was_done) in [(Cut::BeforeCommit, false), (Cut::AfterCommit, true)] {
         let mut it = behind_a_proxy().await;
         it.proxy.close_with_the_cut(cut);
@@ -579,7 +579,7 @@ async fn what_is_not_known_is_not_answered_and_told_once_it_is() {
 }
 
 #[tokio::test]
-async fn an_act_fails_rather_than_hangs_where_nothing_gets_through() {
+async fn an_act_fails_rather_than_hangs_on_a_dead_connection() {
     let it = behind_a_proxy().await;
     it.store.newest(it.room).await.unwrap();
     it.proxy.stall();
@@ -595,7 +595,7 @@ async fn an_act_fails_rather_than_hangs_where_nothing_gets_through() {
 }
 
 #[tokio::test]
-async fn nothing_is_reset_while_another_node_is_about() {
+async fn nothing_is_reset_while_another_node_is_running() {
     let (_database, [here, there]) = two_nodes().await;
     arrive(&here, "anna").await;
     let refused = there.reset().await;
@@ -607,7 +607,7 @@ async fn nothing_is_reset_while_another_node_is_about() {
 }
 
 #[tokio::test]
-async fn two_nodes_may_make_the_same_database_at_once() {
+async fn two_nodes_may_migrate_the_same_database_at_once() {
     let database = Database::empty().await;
     let address = database.address();
     let (here, there) = tokio::join!(open(&address), open(&address));
@@ -629,7 +629,7 @@ async fn a_newer_database_is_refused() {
 }
 
 #[tokio::test]
-async fn a_name_is_any_text_and_finds_nobody() {
+async fn a_name_with_a_null_character_finds_nothing() {
     let database = Database::fresh().await;
     let store = open(&database.address()).await;
     let anna = arrive(&store, "anna").await;

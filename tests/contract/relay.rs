@@ -77,16 +77,16 @@ impl Backend for ByRedis {
 macro_rules! every_promise {
     ($backend:expr) => {
         promises! { $backend;
-            news_reach_every_other_node_in_order
-            ones_own_news_do_not_come_back
-            what_is_told_arrives_whole
-            news_go_where_they_are_needed_and_nowhere_else
-            what_is_needed_no_more_is_heard_no_more
+            news_reaches_every_other_node_in_order
+            a_node_does_not_hear_its_own_news
+            news_arrives_unchanged
+            news_goes_only_where_it_is_needed
+            what_is_no_longer_followed_is_no_longer_heard
             a_node_knows_whether_there_are_others
-            a_node_that_does_not_listen_keeps_nobody_waiting
-            a_node_that_has_gone_disturbs_nobody
-            a_node_alone_may_speak
-            what_was_said_before_the_end_is_heard
+            a_node_that_does_not_listen_delays_nobody
+            a_node_that_has_left_disturbs_nobody
+            a_lone_node_may_announce
+            news_announced_before_closing_is_heard
         }
     };
 }
@@ -128,7 +128,7 @@ async fn next_told(heard: &mut Receiver<Heard>) -> (NodeId, i64) {
     }
 }
 
-async fn news_reach_every_other_node_in_order(backend: &impl Backend) {
+async fn news_reaches_every_other_node_in_order(backend: &impl Backend) {
     let ends = NODES.map(|_| backend.end());
     let mut heard = Vec::new();
     for (end, node) in ends.iter().zip(NODES) {
@@ -142,7 +142,7 @@ async fn news_reach_every_other_node_in_order(backend: &impl Backend) {
     }
 }
 
-async fn ones_own_news_do_not_come_back(backend: &impl Backend) {
+async fn a_node_does_not_hear_its_own_news(backend: &impl Backend) {
     let (one, two) = (backend.end(), backend.end());
     let mut heard = backend.listen(&*one, NODES[0]).await;
     let _listening = backend.listen(&*two, NODES[1]).await;
@@ -151,7 +151,7 @@ async fn ones_own_news_do_not_come_back(backend: &impl Backend) {
     assert_eq!(next_told(&mut heard).await, (NODES[1], 2));
 }
 
-async fn what_is_told_arrives_whole(backend: &impl Backend) {
+async fn news_arrives_unchanged(backend: &impl Backend) {
     let (one, two) = (backend.end(), backend.end());
     let _listening = backend.listen(&*one, NODES[0]).await;
     let mut heard = backend.listen(&*two, NODES[1]).await;
@@ -193,7 +193,7 @@ async fn what_is_told_arrives_whole(backend: &impl Backend) {
     assert_eq!(frame.bytes(true), sent.bytes(true));
 }
 
-async fn news_go_where_they_are_needed_and_nowhere_else(backend: &impl Backend) {
+async fn news_goes_only_where_it_is_needed(backend: &impl Backend) {
     let ends = NODES.map(|_| backend.end());
     let user = User {
         id: UserId(8),
@@ -249,7 +249,7 @@ async fn news_go_where_they_are_needed_and_nowhere_else(backend: &impl Backend) 
     assert_eq!(got[1], ["Änna in 1", "probe at 3"]);
 }
 
-async fn what_is_needed_no_more_is_heard_no_more(backend: &impl Backend) {
+async fn what_is_no_longer_followed_is_no_longer_heard(backend: &impl Backend) {
     let (one, two) = (backend.end(), backend.end());
     let _listening = backend.listen(&*one, NODES[0]).await;
     let mut heard = backend.listen(&*two, NODES[1]).await;
@@ -281,7 +281,7 @@ async fn a_node_knows_whether_there_are_others(backend: &impl Backend) {
     assert!(one.has_others(NODES[0]) && two.has_others(NODES[1]));
 }
 
-async fn a_node_that_does_not_listen_keeps_nobody_waiting(backend: &impl Backend) {
+async fn a_node_that_does_not_listen_delays_nobody(backend: &impl Backend) {
     let ends = NODES.map(|_| backend.end());
     let _listening = backend.listen(&*ends[0], NODES[0]).await;
     let deaf = backend.listen(&*ends[1], NODES[1]).await;
@@ -296,7 +296,7 @@ async fn a_node_that_does_not_listen_keeps_nobody_waiting(backend: &impl Backend
     drop(deaf);
 }
 
-async fn a_node_that_has_gone_disturbs_nobody(backend: &impl Backend) {
+async fn a_node_that_has_left_disturbs_nobody(backend: &impl Backend) {
     let ends = NODES.map(|_| backend.end());
     drop(backend.listen(&*ends[1], NODES[1]).await);
     let mut heard = backend.listen(&*ends[2], NODES[2]).await;
@@ -311,7 +311,7 @@ async fn a_node_that_has_gone_disturbs_nobody(backend: &impl Backend) {
     assert_eq!(next_told(&mut heard).await.1, 2);
 }
 
-async fn a_node_alone_may_speak(backend: &impl Backend) {
+async fn a_lone_node_may_announce(backend: &impl Backend) {
     let alone = backend.end();
     alone.announce(told(NODES[0], 1));
     let mut heard = backend.listen(&*alone, NODES[0]).await;
@@ -319,7 +319,7 @@ async fn a_node_alone_may_speak(backend: &impl Backend) {
     assert!(heard.try_recv().is_err());
 }
 
-async fn what_was_said_before_the_end_is_heard(backend: &impl Backend) {
+async fn news_announced_before_closing_is_heard(backend: &impl Backend) {
     let (one, two) = (backend.end(), backend.end());
     let _listening = backend.listen(&*one, NODES[0]).await;
     let mut heard = backend.listen(&*two, NODES[1]).await;
@@ -358,7 +358,7 @@ async fn two_chats_may_share_a_redis() {
 }
 
 #[tokio::test]
-async fn an_address_that_cannot_be_read_is_refused_and_not_repeated() {
+async fn a_malformed_address_is_refused_without_repeating_its_password() {
     for address in ["", "secret", "http://secret", "redis://:secret@host:secret"] {
         let refused = RedisRelay::new(address, "store").err().unwrap();
         let words = format!("{refused} {refused:?}");

@@ -132,103 +132,103 @@ impl Backend for Postgres {
 macro_rules! every_promise {
     ($backend:expr) => {
         promises! { $backend;
-            no_user_is_ever_given_to_two
+            no_user_is_ever_given_to_two_people
             a_newcomer_is_given_a_random_user
-            when_nobody_is_free_the_spare_user_is_made
-            whoever_comes_back_is_who_they_were
-            whoever_comes_back_has_to_show_the_token
-            of_two_who_come_back_at_once_one_is_overtaken
-            a_socket_that_goes_late_does_not_take_its_successor_along
-            an_untouched_user_is_free_again_after_a_while_and_not_before
-            handing_a_user_over_ends_the_token_of_whoever_was_them
-            whoever_comes_back_before_their_user_is_handed_over_keeps_it
+            when_no_user_is_free_the_spare_user_is_made
+            a_returning_person_keeps_their_user
+            coming_back_needs_the_token
+            when_two_tabs_return_with_one_token_one_is_overtaken
+            a_late_disconnect_does_not_end_the_next_connection
+            an_untouched_user_is_freed_after_a_while_and_not_before
+            giving_a_user_to_somebody_else_ends_the_old_token
+            a_person_who_returns_before_their_user_is_given_away_keeps_it
             a_token_is_good_for_a_day
-            whoever_wrote_something_is_never_handed_over
-            whoever_was_written_to_is_never_handed_over
-            whoever_somebody_has_a_private_room_open_with_is_not_handed_over
-            a_user_nobody_has_been_is_not_found
-            the_clients_of_a_dead_node_go_with_its_lease
-            those_who_were_here_before_a_restart_are_gone_and_may_come_back
-            nothing_is_done_for_a_client_that_stands_no_more
-            whoever_goes_from_room_to_room_comes_and_leaves_once_by_however_many_tabs
-            of_those_who_leave_it_is_told_what_they_left
-            those_on_a_node_that_ends_are_gone_and_may_come_back
-            those_who_stand_no_more_are_strays
-            a_store_is_told_from_all_others
+            an_author_is_never_given_to_somebody_else
+            a_recipient_is_never_given_to_somebody_else
+            a_user_is_not_given_away_while_a_private_room_with_them_is_open
+            an_unused_user_is_not_found
+            the_clients_of_a_dead_node_leave_when_its_lease_expires
+            a_restart_disconnects_everybody_and_they_may_return
+            a_client_that_has_ended_can_do_nothing
+            a_person_with_several_tabs_joins_and_leaves_a_room_once
+            leaving_reports_which_room_was_left
+            a_node_that_ends_disconnects_its_people_and_they_may_return
+            clients_that_have_ended_are_reported_as_stale
+            every_store_has_an_identity_of_its_own
             a_group_is_entered_by_name_or_id
-            there_is_one_private_room_per_pair_whoever_asks_first
-            a_private_room_is_not_there_for_an_outsider
-            opening_a_private_room_shows_the_other_nothing
+            a_pair_has_one_private_room_whoever_asks_first
+            a_private_room_does_not_exist_for_outsiders
+            opening_a_private_room_shows_nothing_to_the_other
             a_message_is_stored_as_it_was_written
-            a_message_outlives_a_restart
-            versions_grow_by_one_and_ids_with_them_however_many_write
-            the_stream_brings_each_nodes_changes_in_the_order_of_their_commits
+            a_message_survives_a_restart
+            versions_grow_by_one_and_ids_with_them_when_many_write
+            each_node_gets_its_changes_in_the_order_of_their_commits
             a_change_of_a_private_room_names_the_pair
-            a_known_key_brings_what_was_stored_first
+            a_known_key_returns_what_was_stored_first
             a_key_sent_many_times_at_once_is_stored_once
             the_same_key_of_another_author_is_another_message
-            a_room_of_which_one_is_no_member_takes_no_message
-            what_is_refused_leaves_nothing_behind
+            a_room_accepts_no_message_from_outsiders
+            a_refused_message_leaves_nothing_behind
             the_newest_page_has_the_newest_messages_oldest_first
-            older_pages_lead_to_the_beginning_without_a_gap
-            a_page_is_read_in_one_moment
-            rooms_tell_their_versions_at_once
-            whoever_is_up_to_date_is_told_so
-            whoever_has_less_gets_what_came_since
-            whoever_has_nothing_of_an_empty_room_gets_all_that_came
-            whoever_missed_more_than_a_page_gets_the_newest
-            a_version_that_is_not_of_this_room_gets_the_newest_page
-            a_version_of_a_restored_stores_other_life_gets_the_newest_page
-            a_changed_message_is_part_of_what_came_since
-            a_message_is_edited_and_deleted_by_its_author_alone
-            amending_to_what_is_there_changes_nothing
-            what_is_deleted_is_unread_no_more
+            older_pages_reach_the_beginning_without_a_gap
+            a_page_is_one_consistent_snapshot
+            the_versions_of_several_rooms_are_read_at_once
+            catch_up_says_when_there_is_nothing_new
+            catch_up_brings_what_is_missing
+            catch_up_from_an_empty_room_brings_everything
+            catch_up_over_more_than_a_page_brings_the_newest_page
+            catch_up_from_another_rooms_version_brings_the_newest_page
+            catch_up_from_another_history_brings_the_newest_page
+            catch_up_includes_changed_messages
+            only_its_author_edits_and_deletes_a_message
+            amending_without_a_difference_changes_nothing
+            a_deleted_message_is_no_longer_unread
             a_reaction_changes_its_message_once
-            of_many_who_react_all_are_counted_and_the_first_named
-            whoever_may_not_see_a_message_cannot_react_to_it
-            a_message_has_so_many_different_reactions
-            ones_own_reactions_are_told_the_newest_first
-            whoever_reacted_is_never_handed_over
+            all_reactions_are_counted_and_the_first_people_named
+            outsiders_cannot_react_to_a_message
+            the_different_reactions_to_a_message_are_limited
+            ones_own_reactions_are_listed_newest_first
+            a_user_who_reacted_is_never_given_to_somebody_else
             a_private_room_is_found_without_entering_it
-            what_changed_among_older_messages_is_told_by_their_ends
-            unread_messages_are_counted_until_they_are_seen
-            what_has_been_seen_never_becomes_unread_again
-            those_here_are_listed_longest_first
-            those_in_a_group_are_listed_and_counted
+            changes_among_older_messages_are_found_by_their_first_and_last
+            unread_messages_are_counted_until_they_are_read
+            a_read_message_never_becomes_unread_again
+            people_online_are_listed_longest_first
+            people_in_a_group_are_listed_and_counted
             groups_are_listed_busiest_first_and_found_by_name
-            ones_people_are_those_unread_and_then_the_latest
-            people_are_found_by_the_beginning_of_their_names
-            a_name_that_is_taken_makes_no_second_user
-            the_default_groups_stand_in_their_order
+            conversations_are_listed_unread_first_and_then_latest_first
+            people_are_found_by_the_first_letters_of_their_names
+            a_taken_name_makes_no_second_user
+            the_default_groups_are_in_order
             a_group_is_made_once_and_belongs_to_whoever_made_it
-            a_census_counts_what_there_is
-            what_was_said_since_is_told_page_by_page
-            a_chosen_name_is_had_by_one_who_is_here
-            people_are_found_by_what_they_are_called
-            whoever_keeps_their_name_is_known_by_the_session_alone
-            a_name_is_kept_once_and_by_its_guest_alone
-            a_kept_user_is_never_handed_over_nor_called_as_somebody_else
-            a_session_begins_by_the_password_and_ends_with_its_clients
-            a_session_takes_the_place_of_another
-            a_session_is_good_for_thirty_days_after_it_was_seen
-            another_password_ends_the_other_sessions
-            somebody_here_by_several_clients_is_listed_and_counted_once
+            the_census_counts_users_rooms_and_messages
+            messages_since_a_version_are_read_page_by_page
+            a_display_name_belongs_to_one_person_online
+            people_are_found_by_their_display_names
+            a_registered_person_is_recognized_by_their_session_only
+            a_name_is_registered_once_and_by_its_guest_only
+            a_registered_user_and_their_names_are_never_given_to_somebody_else
+            a_session_starts_with_the_password_and_ends_with_its_clients
+            a_new_session_replaces_the_former
+            a_session_expires_thirty_days_after_its_last_use
+            changing_the_password_ends_the_other_sessions
+            a_person_with_several_clients_is_listed_and_counted_once
             a_reset_leaves_the_default_groups_and_nothing_else
-            a_closed_store_says_so
+            a_closed_store_refuses_everything
             a_link_makes_one_moderator_once
-            whoever_comes_by_a_link_for_the_first_time_keeps_a_name
+            a_newcomer_with_a_moderator_link_registers_by_it
             only_moderators_moderate_and_what_they_do_is_recorded
-            nothing_is_taken_from_whoever_is_muted
-            whoever_is_banned_cannot_come_back_as_who_they_were
-            whoever_shows_the_token_of_somebody_banned_is_not_let_in
-            whoever_is_banned_no_more_is_who_they_were
-            a_group_for_moderators_is_there_for_nobody_else
-            whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it
-            a_removed_group_is_gone_and_its_name_is_free
+            a_muted_person_can_write_and_change_nothing
+            a_banned_person_cannot_return_as_their_user
+            the_token_of_a_banned_person_lets_nobody_in
+            an_unbanned_person_gets_their_user_back
+            a_moderators_group_does_not_exist_for_others
+            people_left_in_a_closed_group_are_known_and_learn_nothing_of_it
+            a_removed_group_frees_its_name
             a_renamed_group_is_found_by_its_new_name
-            a_moderator_deletes_and_restores_what_others_said_in_groups
-            messages_are_looked_through_by_author_words_and_time
-            groups_and_people_are_looked_through_page_by_page
+            a_moderator_deletes_and_restores_messages_of_others_in_groups
+            messages_are_searched_by_author_words_and_time
+            groups_and_people_are_listed_page_by_page
         }
     };
 }
@@ -256,43 +256,43 @@ macro_rules! plans {
 }
 
 #[tokio::test]
-async fn nothing_that_happens_while_people_talk_reads_a_whole_table_of_postgres() {
+async fn no_everyday_query_scans_a_whole_table_of_postgres() {
     let mut plans = plans! {
-        no_user_is_ever_given_to_two
-        whoever_comes_back_is_who_they_were
-        handing_a_user_over_ends_the_token_of_whoever_was_them
-        the_clients_of_a_dead_node_go_with_its_lease
-        whoever_somebody_has_a_private_room_open_with_is_not_handed_over
-        a_known_key_brings_what_was_stored_first
-        older_pages_lead_to_the_beginning_without_a_gap
-        rooms_tell_their_versions_at_once
-        whoever_has_less_gets_what_came_since
-        what_changed_among_older_messages_is_told_by_their_ends
-        what_was_said_since_is_told_page_by_page
+        no_user_is_ever_given_to_two_people
+        a_returning_person_keeps_their_user
+        giving_a_user_to_somebody_else_ends_the_old_token
+        the_clients_of_a_dead_node_leave_when_its_lease_expires
+        a_user_is_not_given_away_while_a_private_room_with_them_is_open
+        a_known_key_returns_what_was_stored_first
+        older_pages_reach_the_beginning_without_a_gap
+        the_versions_of_several_rooms_are_read_at_once
+        catch_up_brings_what_is_missing
+        changes_among_older_messages_are_found_by_their_first_and_last
+        messages_since_a_version_are_read_page_by_page
         a_reaction_changes_its_message_once
-        ones_own_reactions_are_told_the_newest_first
-        what_is_deleted_is_unread_no_more
-        unread_messages_are_counted_until_they_are_seen
-        those_here_are_listed_longest_first
-        those_in_a_group_are_listed_and_counted
+        ones_own_reactions_are_listed_newest_first
+        a_deleted_message_is_no_longer_unread
+        unread_messages_are_counted_until_they_are_read
+        people_online_are_listed_longest_first
+        people_in_a_group_are_listed_and_counted
         groups_are_listed_busiest_first_and_found_by_name
-        ones_people_are_those_unread_and_then_the_latest
-        people_are_found_by_the_beginning_of_their_names
-        a_chosen_name_is_had_by_one_who_is_here
-        people_are_found_by_what_they_are_called
-        a_session_begins_by_the_password_and_ends_with_its_clients
-        a_session_is_good_for_thirty_days_after_it_was_seen
-        nothing_is_done_for_a_client_that_stands_no_more
-        whoever_goes_from_room_to_room_comes_and_leaves_once_by_however_many_tabs
-        of_those_who_leave_it_is_told_what_they_left
-        those_on_a_node_that_ends_are_gone_and_may_come_back
-        those_who_stand_no_more_are_strays
-        whoever_is_banned_cannot_come_back_as_who_they_were
-        whoever_shows_the_token_of_somebody_banned_is_not_let_in
-        whoever_is_banned_no_more_is_who_they_were
-        whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it
-        messages_are_looked_through_by_author_words_and_time
-        groups_and_people_are_looked_through_page_by_page
+        conversations_are_listed_unread_first_and_then_latest_first
+        people_are_found_by_the_first_letters_of_their_names
+        a_display_name_belongs_to_one_person_online
+        people_are_found_by_their_display_names
+        a_session_starts_with_the_password_and_ends_with_its_clients
+        a_session_expires_thirty_days_after_its_last_use
+        a_client_that_has_ended_can_do_nothing
+        a_person_with_several_tabs_joins_and_leaves_a_room_once
+        leaving_reports_which_room_was_left
+        a_node_that_ends_disconnects_its_people_and_they_may_return
+        clients_that_have_ended_are_reported_as_stale
+        a_banned_person_cannot_return_as_their_user
+        the_token_of_a_banned_person_lets_nobody_in
+        an_unbanned_person_gets_their_user_back
+        people_left_in_a_closed_group_are_known_and_learn_nothing_of_it
+        messages_are_searched_by_author_words_and_time
+        groups_and_people_are_listed_page_by_page
     };
     // What has a row per node, or one at all, and what is asked for by hand.
     let seldom = [
@@ -308,7 +308,7 @@ async fn nothing_that_happens_while_people_talk_reads_a_whole_table_of_postgres(
 }
 
 #[tokio::test]
-async fn a_plan_that_reads_a_whole_table_of_postgres_would_be_seen() {
+async fn a_query_that_scans_a_whole_table_of_postgres_is_noticed() {
     let database = Database::fresh().await;
     database.explain().await;
     let bad = "select id from messages where text = ''";
@@ -398,7 +398,7 @@ fn gone(who: &Somebody, room: Option<RoomId>, last: bool) -> Left {
 }
 
 /// Whatever is to be done for somebody is refused, as they do not stand, and changes nothing.
-async fn nothing_is_done_for(store: &Store, who: &Somebody) {
+async fn can_do_nothing(store: &Store, who: &Somebody) {
     let (client, user, hi) = (who.client, who.user.id, hi(store).await);
     let before = (
         store.newest(hi).await.unwrap(),
@@ -442,7 +442,7 @@ async fn nothing_is_done_for(store: &Store, who: &Somebody) {
     assert_eq!(store.group("gone", None).await.unwrap(), None);
 }
 
-async fn nothing_is_done_for_a_client_that_stands_no_more(backend: &impl Backend) {
+async fn a_client_that_has_ended_can_do_nothing(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
     let room = private(&store, &anna, &bob).await;
@@ -453,13 +453,13 @@ async fn nothing_is_done_for_a_client_that_stands_no_more(backend: &impl Backend
         client: bob.client,
         ..anna.clone()
     };
-    nothing_is_done_for(&store, &borrowed).await;
+    can_do_nothing(&store, &borrowed).await;
     // One that has been taken over.
     let again = back(&store, &anna).await;
-    nothing_is_done_for(&store, &anna).await;
+    can_do_nothing(&store, &anna).await;
     // One that has left, and has seen nothing.
     store.leave(vec![again.client]).await.unwrap();
-    nothing_is_done_for(&store, &again).await;
+    can_do_nothing(&store, &again).await;
     let read = |who: &Somebody| vec![(who.client, anna.user.id, room, MessageId(i64::MAX))];
     for who in [&anna, &again, &borrowed] {
         store.mark_read(read(who)).await.unwrap();
@@ -475,13 +475,11 @@ async fn nothing_is_done_for_a_client_that_stands_no_more(backend: &impl Backend
     let session = keep(&store, &bob).await;
     let tab = another(&store, session).await;
     store.sign_out(session).await.unwrap().unwrap();
-    nothing_is_done_for(&store, &tab).await;
-    nothing_is_done_for(&store, &bob).await;
+    can_do_nothing(&store, &tab).await;
+    can_do_nothing(&store, &bob).await;
 }
 
-async fn whoever_goes_from_room_to_room_comes_and_leaves_once_by_however_many_tabs(
-    backend: &impl Backend,
-) {
+async fn a_person_with_several_tabs_joins_and_leaves_a_room_once(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = arrive(&store, "anna").await;
     let session = keep(&store, &anna).await;
@@ -524,7 +522,7 @@ async fn whoever_goes_from_room_to_room_comes_and_leaves_once_by_however_many_ta
     assert_eq!(goes_out(&tab).await, Moved::default());
 }
 
-async fn of_those_who_leave_it_is_told_what_they_left(backend: &impl Backend) {
+async fn leaving_reports_which_room_was_left(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let session = keep(&store, &anna).await;
@@ -552,7 +550,7 @@ async fn of_those_who_leave_it_is_told_what_they_left(backend: &impl Backend) {
     assert_eq!(leaves(&[&bob]).await, [gone(&bob, Some(hi), true)]);
 }
 
-async fn those_on_a_node_that_ends_are_gone_and_may_come_back(backend: &impl Backend) {
+async fn a_node_that_ends_disconnects_its_people_and_they_may_return(backend: &impl Backend) {
     let store = backend.open().await;
     store.renew_lease(NODE).await.unwrap();
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
@@ -574,7 +572,7 @@ async fn those_on_a_node_that_ends_are_gone_and_may_come_back(backend: &impl Bac
     assert_eq!(back(&store, &anna).await.user, anna.user);
 }
 
-async fn those_who_stand_no_more_are_strays(backend: &impl Backend) {
+async fn clients_that_have_ended_are_reported_as_stale(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = moderator(&store, "anna").await;
     let mut others = Vec::new();
@@ -606,7 +604,7 @@ async fn those_who_stand_no_more_are_strays(backend: &impl Backend) {
     assert_eq!(store.stale_clients(Vec::new()).await.unwrap(), []);
 }
 
-async fn a_store_is_told_from_all_others(backend: &impl Backend) {
+async fn every_store_has_an_identity_of_its_own(backend: &impl Backend) {
     let store = backend.open().await;
     let identity = store.identity().await.unwrap();
     store.reset().await.unwrap();
@@ -616,7 +614,7 @@ async fn a_store_is_told_from_all_others(backend: &impl Backend) {
     assert_ne!(copy.identity().await.unwrap(), identity);
 }
 
-async fn no_user_is_ever_given_to_two(backend: &impl Backend) {
+async fn no_user_is_ever_given_to_two_people(backend: &impl Backend) {
     let seeds: Vec<String> = (0..30).map(|n| format!("seed{n}")).collect();
     let store = seeded(
         backend,
@@ -655,7 +653,7 @@ async fn a_newcomer_is_given_a_random_user(backend: &impl Backend) {
     assert_ne!(sorted, seeds[..30]);
 }
 
-async fn when_nobody_is_free_the_spare_user_is_made(backend: &impl Backend) {
+async fn when_no_user_is_free_the_spare_user_is_made(backend: &impl Backend) {
     let store = seeded(backend, &["anna"]).await;
     assert_eq!(arrive(&store, "spare").await.user.name, "anna");
     assert!(nobody_is_free(&store).await);
@@ -664,7 +662,7 @@ async fn when_nobody_is_free_the_spare_user_is_made(backend: &impl Backend) {
     assert_eq!(arrive(&store, "spare").await.user.name, "spare");
 }
 
-async fn whoever_comes_back_is_who_they_were(backend: &impl Backend) {
+async fn a_returning_person_keeps_their_user(backend: &impl Backend) {
     let store = seeded(backend, &["anna", "bob", "carl"]).await;
     let somebody = arrive(&store, "spare").await;
     assert_eq!(
@@ -699,7 +697,7 @@ async fn whoever_comes_back_is_who_they_were(backend: &impl Backend) {
     );
 }
 
-async fn whoever_comes_back_has_to_show_the_token(backend: &impl Backend) {
+async fn coming_back_needs_the_token(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     for token in [bob.token, token()] {
@@ -710,7 +708,7 @@ async fn whoever_comes_back_has_to_show_the_token(backend: &impl Backend) {
     assert!(matches!(arrived, Arrived::As { user, .. } if user == anna.user));
 }
 
-async fn of_two_who_come_back_at_once_one_is_overtaken(backend: &impl Backend) {
+async fn when_two_tabs_return_with_one_token_one_is_overtaken(backend: &impl Backend) {
     let store = backend.open().await;
     let somebody = arrive(&store, "anna").await;
     store.leave(vec![somebody.client]).await.unwrap();
@@ -726,7 +724,7 @@ async fn of_two_who_come_back_at_once_one_is_overtaken(backend: &impl Backend) {
     assert_eq!(overtaken.count(), 4, "{arrived:?}");
 }
 
-async fn a_socket_that_goes_late_does_not_take_its_successor_along(backend: &impl Backend) {
+async fn a_late_disconnect_does_not_end_the_next_connection(backend: &impl Backend) {
     let store = backend.open().await;
     let former = arrive(&store, "anna").await;
     let arrived = come_back(&store, former.client, former.token).await;
@@ -739,7 +737,7 @@ async fn a_socket_that_goes_late_does_not_take_its_successor_along(backend: &imp
     assert!(store.people_online(9).await.unwrap().0.is_empty());
 }
 
-async fn an_untouched_user_is_free_again_after_a_while_and_not_before(backend: &impl Backend) {
+async fn an_untouched_user_is_freed_after_a_while_and_not_before(backend: &impl Backend) {
     let store = backend.open().await;
     let somebody = arrive(&store, "anna").await;
     expire_after(&store, 10 * FREE_AFTER).await;
@@ -753,7 +751,7 @@ async fn an_untouched_user_is_free_again_after_a_while_and_not_before(backend: &
     assert!(nobody_is_free(&store).await);
 }
 
-async fn handing_a_user_over_ends_the_token_of_whoever_was_them(backend: &impl Backend) {
+async fn giving_a_user_to_somebody_else_ends_the_old_token(backend: &impl Backend) {
     let store = backend.open().await;
     let former = arrive(&store, "anna").await;
     store.leave(vec![former.client]).await.unwrap();
@@ -783,7 +781,7 @@ async fn handing_a_user_over_ends_the_token_of_whoever_was_them(backend: &impl B
     );
 }
 
-async fn whoever_comes_back_before_their_user_is_handed_over_keeps_it(backend: &impl Backend) {
+async fn a_person_who_returns_before_their_user_is_given_away_keeps_it(backend: &impl Backend) {
     let store = backend.open().await;
     let somebody = arrive(&store, "anna").await;
     store.leave(vec![somebody.client]).await.unwrap();
@@ -827,7 +825,7 @@ async fn a_token_is_good_for_a_day(backend: &impl Backend) {
     assert_eq!(arrived, Arrived::Overtaken);
 }
 
-async fn whoever_wrote_something_is_never_handed_over(backend: &impl Backend) {
+async fn an_author_is_never_given_to_somebody_else(backend: &impl Backend) {
     let store = backend.open().await;
     let (author, reader) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     post(&store, &author, hi(&store).await, "hello").await;
@@ -841,7 +839,7 @@ async fn whoever_wrote_something_is_never_handed_over(backend: &impl Backend) {
     assert!(nobody_is_free(&store).await);
 }
 
-async fn whoever_was_written_to_is_never_handed_over(backend: &impl Backend) {
+async fn a_recipient_is_never_given_to_somebody_else(backend: &impl Backend) {
     let store = backend.open().await;
     let (author, reader) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     // Even if they had been free again by then.
@@ -855,7 +853,7 @@ async fn whoever_was_written_to_is_never_handed_over(backend: &impl Backend) {
     assert!(nobody_is_free(&store).await);
 }
 
-async fn whoever_somebody_has_a_private_room_open_with_is_not_handed_over(backend: &impl Backend) {
+async fn a_user_is_not_given_away_while_a_private_room_with_them_is_open(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     store.leave(vec![bob.client]).await.unwrap();
@@ -875,7 +873,7 @@ async fn whoever_somebody_has_a_private_room_open_with_is_not_handed_over(backen
     assert_ne!(private(&store, &anna, &newcomer).await, room);
 }
 
-async fn a_user_nobody_has_been_is_not_found(backend: &impl Backend) {
+async fn an_unused_user_is_not_found(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = arrive(&store, "anna").await;
     store.add_users(vec![new_user("bob")]).await.unwrap();
@@ -887,7 +885,7 @@ async fn a_user_nobody_has_been_is_not_found(backend: &impl Backend) {
     assert!(matches!(to_bob().await, Entered::Room(_)));
 }
 
-async fn the_clients_of_a_dead_node_go_with_its_lease(backend: &impl Backend) {
+async fn the_clients_of_a_dead_node_leave_when_its_lease_expires(backend: &impl Backend) {
     let store = backend.open().await;
     store.join(OTHER_NODE).await.unwrap();
     let anna = arrive(&store, "anna").await;
@@ -902,7 +900,7 @@ async fn the_clients_of_a_dead_node_go_with_its_lease(backend: &impl Backend) {
     assert_eq!(names(&online), ["anna", "bob"]);
     let told = expire_after(&store, LEASE + Duration::from_secs(5)).await;
     assert_eq!(told, [gone(&bob, Some(room), true)]);
-    nothing_is_done_for(&store, &bob).await;
+    can_do_nothing(&store, &bob).await;
     assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
     // Bob has a new socket here by his token; only then the other node's goes.
     let arrived = come_back(&store, bob.client, bob.token).await;
@@ -912,7 +910,7 @@ async fn the_clients_of_a_dead_node_go_with_its_lease(backend: &impl Backend) {
     assert_eq!(names(&store.people_online(9).await.unwrap().0), ["bob"]);
 }
 
-async fn those_who_were_here_before_a_restart_are_gone_and_may_come_back(backend: &impl Backend) {
+async fn a_restart_disconnects_everybody_and_they_may_return(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = arrive(&store, "anna").await;
     store.close().await;
@@ -955,7 +953,7 @@ async fn a_group_is_entered_by_name_or_id(backend: &impl Backend) {
     assert_eq!(store.group("nowhere", None).await.unwrap(), None);
 }
 
-async fn there_is_one_private_room_per_pair_whoever_asks_first(backend: &impl Backend) {
+async fn a_pair_has_one_private_room_whoever_asks_first(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let mut entering = tokio::task::JoinSet::new();
@@ -990,7 +988,7 @@ async fn there_is_one_private_room_per_pair_whoever_asks_first(backend: &impl Ba
     assert_eq!(store.census().await.unwrap().private_rooms, 2);
 }
 
-async fn a_private_room_is_not_there_for_an_outsider(backend: &impl Backend) {
+async fn a_private_room_does_not_exist_for_outsiders(backend: &impl Backend) {
     let (store, anna, bob, room) = two_in_private(backend).await;
     let carl = arrive(&store, "carl").await;
     let by_id = || Target::Room(room);
@@ -1006,7 +1004,7 @@ async fn a_private_room_is_not_there_for_an_outsider(backend: &impl Backend) {
     assert!(store.people_of(carl.user.id, 9).await.unwrap().is_empty());
 }
 
-async fn opening_a_private_room_shows_the_other_nothing(backend: &impl Backend) {
+async fn opening_a_private_room_shows_nothing_to_the_other(backend: &impl Backend) {
     let (store, anna, bob, room) = two_in_private(backend).await;
     assert!(store.people_of(bob.user.id, 9).await.unwrap().is_empty());
     assert!(store.people_of(anna.user.id, 9).await.unwrap().is_empty());
@@ -1039,7 +1037,7 @@ async fn a_message_is_stored_as_it_was_written(backend: &impl Backend) {
     assert_eq!((page.version.room, page.version.number), (room, 1));
 }
 
-async fn a_message_outlives_a_restart(backend: &impl Backend) {
+async fn a_message_survives_a_restart(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
     let key = Some(Uuid::new_v4());
@@ -1056,7 +1054,7 @@ async fn a_message_outlives_a_restart(backend: &impl Backend) {
     assert!(next.id > before.messages[0].id);
 }
 
-async fn versions_grow_by_one_and_ids_with_them_however_many_write(backend: &impl Backend) {
+async fn versions_grow_by_one_and_ids_with_them_when_many_write(backend: &impl Backend) {
     let store = backend.open().await;
     let rooms: Vec<RoomId> = store
         .groups(None, 50)
@@ -1100,9 +1098,7 @@ pub(crate) async fn whole_room(store: &Store, room: RoomId) -> (Vec<Message>, u6
     (all, version)
 }
 
-async fn the_stream_brings_each_nodes_changes_in_the_order_of_their_commits(
-    backend: &impl Backend,
-) {
+async fn each_node_gets_its_changes_in_the_order_of_their_commits(backend: &impl Backend) {
     let store = backend.open().await;
     let nodes = [NODE, OTHER_NODE];
     let mut streams = Vec::new();
@@ -1156,7 +1152,7 @@ async fn a_change_of_a_private_room_names_the_pair(backend: &impl Backend) {
     assert_eq!(changes.recv().await.unwrap().between, None);
 }
 
-async fn a_known_key_brings_what_was_stored_first(backend: &impl Backend) {
+async fn a_known_key_returns_what_was_stored_first(backend: &impl Backend) {
     let store = backend.open().await;
     let mut changes = store.join(NODE).await.unwrap();
     let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
@@ -1207,7 +1203,7 @@ async fn the_same_key_of_another_author_is_another_message(backend: &impl Backen
     assert_eq!(texts(&page.messages), ["anna", "bob"]);
 }
 
-async fn a_room_of_which_one_is_no_member_takes_no_message(backend: &impl Backend) {
+async fn a_room_accepts_no_message_from_outsiders(backend: &impl Backend) {
     let (store, _, bob, room) = two_in_private(backend).await;
     let carl = arrive(&store, "carl").await;
     for room in [room, RoomId(7)] {
@@ -1218,7 +1214,7 @@ async fn a_room_of_which_one_is_no_member_takes_no_message(backend: &impl Backen
     assert_eq!(post(&store, &bob, room, "hello").await.made, 1);
 }
 
-async fn what_is_refused_leaves_nothing_behind(backend: &impl Backend) {
+async fn a_refused_message_leaves_nothing_behind(backend: &impl Backend) {
     let store = backend.open().await;
     let mut changes = store.join(NODE).await.unwrap();
     let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
@@ -1265,7 +1261,7 @@ async fn the_newest_page_has_the_newest_messages_oldest_first(backend: &impl Bac
     assert!(store.newest(room).await.unwrap().private);
 }
 
-async fn older_pages_lead_to_the_beginning_without_a_gap(backend: &impl Backend) {
+async fn older_pages_reach_the_beginning_without_a_gap(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
     let elsewhere = group(&store, "python").await;
@@ -1288,7 +1284,7 @@ async fn older_pages_lead_to_the_beginning_without_a_gap(backend: &impl Backend)
     assert!(before_all.messages.is_empty() && !before_all.older);
 }
 
-async fn a_page_is_read_in_one_moment(backend: &impl Backend) {
+async fn a_page_is_one_consistent_snapshot(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
     let writing = tokio::spawn({
@@ -1311,7 +1307,7 @@ async fn a_page_is_read_in_one_moment(backend: &impl Backend) {
     writing.await.unwrap();
 }
 
-async fn rooms_tell_their_versions_at_once(backend: &impl Backend) {
+async fn the_versions_of_several_rooms_are_read_at_once(backend: &impl Backend) {
     let store = backend.open().await;
     let (_, room, page) = written(&store, 3).await;
     let elsewhere = group(&store, "python").await;
@@ -1330,7 +1326,7 @@ async fn written(store: &Store, count: usize) -> (Somebody, RoomId, Page) {
     (anna, room, store.newest(room).await.unwrap())
 }
 
-async fn whoever_is_up_to_date_is_told_so(backend: &impl Backend) {
+async fn catch_up_says_when_there_is_nothing_new(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room, page) = written(&store, 0).await;
     let now = store.catch_up(room, Some(page.version)).await.unwrap();
@@ -1341,7 +1337,7 @@ async fn whoever_is_up_to_date_is_told_so(backend: &impl Backend) {
     assert_eq!(now, CatchUp::UpToDate);
 }
 
-async fn whoever_has_less_gets_what_came_since(backend: &impl Backend) {
+async fn catch_up_brings_what_is_missing(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room, page) = written(&store, 3).await;
     post_many(&store, &anna, room, PAGE_MESSAGES).await;
@@ -1355,7 +1351,7 @@ async fn whoever_has_less_gets_what_came_since(backend: &impl Backend) {
     assert_eq!(rest, expected);
 }
 
-async fn whoever_has_nothing_of_an_empty_room_gets_all_that_came(backend: &impl Backend) {
+async fn catch_up_from_an_empty_room_brings_everything(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room, empty) = written(&store, 0).await;
     post_many(&store, &anna, room, 3).await;
@@ -1370,7 +1366,7 @@ async fn whoever_has_nothing_of_an_empty_room_gets_all_that_came(backend: &impl 
     assert_eq!(texts(&messages), ["0", "1", "2"]);
 }
 
-async fn whoever_missed_more_than_a_page_gets_the_newest(backend: &impl Backend) {
+async fn catch_up_over_more_than_a_page_brings_the_newest_page(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room, page) = written(&store, 3).await;
     post_many(&store, &anna, room, PAGE_MESSAGES + 1).await;
@@ -1380,7 +1376,7 @@ async fn whoever_missed_more_than_a_page_gets_the_newest(backend: &impl Backend)
     assert_eq!(store.catch_up(room, None).await.unwrap(), newest);
 }
 
-async fn a_version_that_is_not_of_this_room_gets_the_newest_page(backend: &impl Backend) {
+async fn catch_up_from_another_rooms_version_brings_the_newest_page(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room, page) = written(&store, 5).await;
     let elsewhere = group(&store, "python").await;
@@ -1407,7 +1403,7 @@ async fn a_version_that_is_not_of_this_room_gets_the_newest_page(backend: &impl 
     }
 }
 
-async fn a_version_of_a_restored_stores_other_life_gets_the_newest_page(backend: &impl Backend) {
+async fn catch_up_from_another_history_brings_the_newest_page(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room, before) = written(&store, 3).await;
     store.close().await;
@@ -1447,7 +1443,7 @@ async fn a_version_of_a_restored_stores_other_life_gets_the_newest_page(backend:
     assert!(matches!(rest, CatchUp::Changes { messages, .. } if messages.len() == 3));
 }
 
-async fn a_changed_message_is_part_of_what_came_since(backend: &impl Backend) {
+async fn catch_up_includes_changed_messages(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room, page) = written(&store, 3).await;
     backend.change(page.messages[1].id, "changed").await;
@@ -1474,7 +1470,7 @@ async fn a_changed_message_is_part_of_what_came_since(backend: &impl Backend) {
     assert!(matches!(rest, CatchUp::Changes { messages, .. } if texts(&messages) == ["new"]));
 }
 
-async fn what_changed_among_older_messages_is_told_by_their_ends(backend: &impl Backend) {
+async fn changes_among_older_messages_are_found_by_their_first_and_last(backend: &impl Backend) {
     let store = backend.open().await;
     let (_, room, page) = written(&store, 6).await;
     let id = |n: usize| page.messages[n].id;
@@ -1499,7 +1495,7 @@ async fn unread(store: &Store, me: &Somebody) -> Vec<u32> {
     people.iter().map(|person| person.unread).collect()
 }
 
-async fn a_message_is_edited_and_deleted_by_its_author_alone(backend: &impl Backend) {
+async fn only_its_author_edits_and_deletes_a_message(backend: &impl Backend) {
     let (store, anna, bob, room) = two_in_private(backend).await;
     let mut changes = store.join(NODE).await.unwrap();
     let carl = arrive(&store, "carl").await;
@@ -1553,7 +1549,7 @@ async fn a_message_is_edited_and_deleted_by_its_author_alone(backend: &impl Back
     assert_eq!(told[3].between, told[0].between);
 }
 
-async fn amending_to_what_is_there_changes_nothing(backend: &impl Backend) {
+async fn amending_without_a_difference_changes_nothing(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = arrive(&store, "anna").await;
     let room = hi(&store).await;
@@ -1570,7 +1566,7 @@ async fn amending_to_what_is_there_changes_nothing(backend: &impl Backend) {
     assert_eq!(store.newest(room).await.unwrap().version.number, 2);
 }
 
-async fn what_is_deleted_is_unread_no_more(backend: &impl Backend) {
+async fn a_deleted_message_is_no_longer_unread(backend: &impl Backend) {
     let (store, anna, bob, room) = two_in_private(backend).await;
     let mut all = Vec::new();
     for text in ["0", "1", "2", "3"] {
@@ -1662,7 +1658,7 @@ async fn a_reaction_changes_its_message_once(backend: &impl Backend) {
     }
 }
 
-async fn of_many_who_react_all_are_counted_and_the_first_named(backend: &impl Backend) {
+async fn all_reactions_are_counted_and_the_first_people_named(backend: &impl Backend) {
     let store = backend.open().await;
     let hi = hi(&store).await;
     let mut all = Vec::new();
@@ -1709,7 +1705,7 @@ async fn of_many_who_react_all_are_counted_and_the_first_named(backend: &impl Ba
     assert_eq!((all.len(), all.last().unwrap().as_str()), (15, "❤️Ada"));
 }
 
-async fn whoever_may_not_see_a_message_cannot_react_to_it(backend: &impl Backend) {
+async fn outsiders_cannot_react_to_a_message(backend: &impl Backend) {
     let (store, anna, bob, room) = two_in_private(backend).await;
     let (carl, hi) = (arrive(&store, "carl").await, hi(&store).await);
     let one = post(&store, &anna, room, "one").await;
@@ -1741,7 +1737,7 @@ async fn whoever_may_not_see_a_message_cannot_react_to_it(backend: &impl Backend
     assert!(page.messages[0].reactions.is_empty());
 }
 
-async fn a_message_has_so_many_different_reactions(backend: &impl Backend) {
+async fn the_different_reactions_to_a_message_are_limited(backend: &impl Backend) {
     let store = backend.open().await;
     let hi = hi(&store).await;
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
@@ -1767,7 +1763,7 @@ async fn a_message_has_so_many_different_reactions(backend: &impl Backend) {
     assert_eq!(react(&store, &bob, &one, "👍", true).await, Reacted::Done);
 }
 
-async fn ones_own_reactions_are_told_the_newest_first(backend: &impl Backend) {
+async fn ones_own_reactions_are_listed_newest_first(backend: &impl Backend) {
     let (store, anna, bob, room) = two_in_private(backend).await;
     let hi = hi(&store).await;
     let mut ids = Vec::new();
@@ -1792,7 +1788,7 @@ async fn ones_own_reactions_are_told_the_newest_first(backend: &impl Backend) {
     assert_eq!(of(&anna, first, last, 9).await.len(), 4);
 }
 
-async fn whoever_reacted_is_never_handed_over(backend: &impl Backend) {
+async fn a_user_who_reacted_is_never_given_to_somebody_else(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = arrive(&store, "anna").await;
     store.add_users(vec![new_user("bob")]).await.unwrap();
@@ -1828,7 +1824,7 @@ async fn a_private_room_is_found_without_entering_it(backend: &impl Backend) {
     }
 }
 
-async fn unread_messages_are_counted_until_they_are_seen(backend: &impl Backend) {
+async fn unread_messages_are_counted_until_they_are_read(backend: &impl Backend) {
     let (store, anna, bob, room) = two_in_private(backend).await;
     let first = post(&store, &anna, room, "1").await;
     let second = post(&store, &anna, room, "2").await;
@@ -1852,7 +1848,7 @@ async fn unread_messages_are_counted_until_they_are_seen(backend: &impl Backend)
     assert_eq!(unread(&store, &bob).await, [1]);
 }
 
-async fn what_has_been_seen_never_becomes_unread_again(backend: &impl Backend) {
+async fn a_read_message_never_becomes_unread_again(backend: &impl Backend) {
     let (store, anna, bob, room) = two_in_private(backend).await;
     let first = post(&store, &anna, room, "1").await;
     let second = post(&store, &anna, room, "2").await;
@@ -1867,7 +1863,7 @@ async fn what_has_been_seen_never_becomes_unread_again(backend: &impl Backend) {
     assert_eq!(unread(&store, &bob).await, [1]);
 }
 
-async fn those_in_a_group_are_listed_and_counted(backend: &impl Backend) {
+async fn people_in_a_group_are_listed_and_counted(backend: &impl Backend) {
     #[track_caller]
     fn check((people, count): (Vec<Person>, u64), expected: &[&str]) {
         assert_eq!(names(&people), expected);
@@ -1952,7 +1948,7 @@ async fn groups_are_listed_busiest_first_and_found_by_name(backend: &impl Backen
     assert_eq!(listed(&one), [named("python", 0)]);
 }
 
-async fn those_here_are_listed_longest_first(backend: &impl Backend) {
+async fn people_online_are_listed_longest_first(backend: &impl Backend) {
     let store = backend.open().await;
     let mut all = Vec::new();
     for name in ["dora", "anna", "carl", "bob"] {
@@ -1976,7 +1972,7 @@ async fn those_here_are_listed_longest_first(backend: &impl Backend) {
     assert_eq!(names(&online), ["dora", "carl", "bob", "anna"]);
 }
 
-async fn ones_people_are_those_unread_and_then_the_latest(backend: &impl Backend) {
+async fn conversations_are_listed_unread_first_and_then_latest_first(backend: &impl Backend) {
     let store = backend.open().await;
     let me = arrive(&store, "me").await;
     let mut rooms = Vec::new();
@@ -2003,7 +1999,7 @@ async fn ones_people_are_those_unread_and_then_the_latest(backend: &impl Backend
     assert_eq!(unread(&store, &rooms[0].0).await, [0]);
 }
 
-async fn people_are_found_by_the_beginning_of_their_names(backend: &impl Backend) {
+async fn people_are_found_by_the_first_letters_of_their_names(backend: &impl Backend) {
     let store = backend.open().await;
     for name in ["anne3", "anna1", "bob", "anna2", "an"] {
         arrive(&store, name).await;
@@ -2027,7 +2023,7 @@ async fn people_are_found_by_the_beginning_of_their_names(backend: &impl Backend
     }
 }
 
-async fn a_name_that_is_taken_makes_no_second_user(backend: &impl Backend) {
+async fn a_taken_name_makes_no_second_user(backend: &impl Backend) {
     let store = seeded(backend, &["anna"]).await;
     let mut same_address = new_user("carl");
     same_address.email = new_user("anna").email;
@@ -2036,7 +2032,7 @@ async fn a_name_that_is_taken_makes_no_second_user(backend: &impl Backend) {
     assert_eq!(store.census().await.unwrap().users, 2);
 }
 
-async fn the_default_groups_stand_in_their_order(backend: &impl Backend) {
+async fn the_default_groups_are_in_order(backend: &impl Backend) {
     let store = backend.open().await;
     let groups = store.groups(None, 50).await.unwrap();
     let expected = ["hi", "python", "events", "off-topic"];
@@ -2074,7 +2070,7 @@ async fn a_group_is_made_once_and_belongs_to_whoever_made_it(backend: &impl Back
     assert_eq!(names(Some(bob.user.id), 50).await, mine);
 }
 
-async fn a_census_counts_what_there_is(backend: &impl Backend) {
+async fn the_census_counts_users_rooms_and_messages(backend: &impl Backend) {
     let store = seeded(backend, &["carl"]).await;
     let count = || async {
         let census = store.census().await.unwrap();
@@ -2111,7 +2107,7 @@ pub(crate) async fn another(store: &Store, session: TokenHash) -> Somebody {
     Somebody::of(arrived, token)
 }
 
-async fn whoever_keeps_their_name_is_known_by_the_session_alone(backend: &impl Backend) {
+async fn a_registered_person_is_recognized_by_their_session_only(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = arrive(&store, "anna").await;
     let session = keep(&store, &anna).await;
@@ -2147,7 +2143,7 @@ async fn whoever_keeps_their_name_is_known_by_the_session_alone(backend: &impl B
     assert!(matches!(guest, Arrived::As { session: None, user, .. } if user.name == "spare"));
 }
 
-async fn a_name_is_kept_once_and_by_its_guest_alone(backend: &impl Backend) {
+async fn a_name_is_registered_once_and_by_its_guest_only(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let try_to_keep = async |token| {
@@ -2174,7 +2170,9 @@ async fn a_name_is_kept_once_and_by_its_guest_alone(backend: &impl Backend) {
     assert!(try_to_keep(bob.token).await);
 }
 
-async fn a_kept_user_is_never_handed_over_nor_called_as_somebody_else(backend: &impl Backend) {
+async fn a_registered_user_and_their_names_are_never_given_to_somebody_else(
+    backend: &impl Backend,
+) {
     let store = backend.open().await;
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     assert_ne!(rename(&store, &anna, "Paul Hill").await, Renamed::Taken);
@@ -2195,7 +2193,7 @@ async fn a_kept_user_is_never_handed_over_nor_called_as_somebody_else(backend: &
     assert_eq!(store.account("gus").await.unwrap(), None);
 }
 
-async fn a_session_begins_by_the_password_and_ends_with_its_clients(backend: &impl Backend) {
+async fn a_session_starts_with_the_password_and_ends_with_its_clients(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = arrive(&store, "anna").await;
     let home = keep(&store, &anna).await;
@@ -2219,7 +2217,7 @@ async fn a_session_begins_by_the_password_and_ends_with_its_clients(backend: &im
     let (people, count) = store.people_in(hi(&store).await, 9).await.unwrap();
     assert_eq!((names(&people), count), (vec!["anna"], 1));
     // Its sockets notice later, and change nothing any more.
-    nothing_is_done_for(&store, &at_home).await;
+    can_do_nothing(&store, &at_home).await;
     assert_eq!(store.leave(vec![at_home.client]).await.unwrap(), []);
     let busy = store.busiest_groups(9).await.unwrap();
     assert_eq!(busy.iter().map(|busy| busy.people).sum::<u64>(), 1);
@@ -2230,7 +2228,7 @@ async fn a_session_begins_by_the_password_and_ends_with_its_clients(backend: &im
     assert_eq!(store.people_in(hi(&store).await, 9).await.unwrap().1, 0);
 }
 
-async fn a_session_takes_the_place_of_another(backend: &impl Backend) {
+async fn a_new_session_replaces_the_former(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let former = keep(&store, &anna).await;
@@ -2246,7 +2244,7 @@ async fn a_session_takes_the_place_of_another(backend: &impl Backend) {
     assert_eq!(begun.await.unwrap().unwrap().former, None);
 }
 
-async fn a_session_is_good_for_thirty_days_after_it_was_seen(backend: &impl Backend) {
+async fn a_session_expires_thirty_days_after_its_last_use(backend: &impl Backend) {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let store = backend.open().await;
     let anna = arrive(&store, "anna").await;
@@ -2264,7 +2262,7 @@ async fn a_session_is_good_for_thirty_days_after_it_was_seen(backend: &impl Back
     sign_in(&store, &anna.user).await;
 }
 
-async fn another_password_ends_the_other_sessions(backend: &impl Backend) {
+async fn changing_the_password_ends_the_other_sessions(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = arrive(&store, "anna").await;
     let home = keep(&store, &anna).await;
@@ -2283,7 +2281,7 @@ async fn another_password_ends_the_other_sessions(backend: &impl Backend) {
     assert_eq!(late.await.unwrap(), None);
 }
 
-async fn somebody_here_by_several_clients_is_listed_and_counted_once(backend: &impl Backend) {
+async fn a_person_with_several_clients_is_listed_and_counted_once(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = arrive(&store, "anna").await;
     let session = keep(&store, &anna).await;
@@ -2354,7 +2352,7 @@ async fn a_reset_leaves_the_default_groups_and_nothing_else(backend: &impl Backe
     assert_eq!(post(&store, &carl, new_hi, "hello").await.made, 1);
 }
 
-async fn a_closed_store_says_so(backend: &impl Backend) {
+async fn a_closed_store_refuses_everything(backend: &impl Backend) {
     let store = backend.open().await;
     store.check().await.unwrap();
     let mut changes = store.join(NODE).await.unwrap();
@@ -2379,7 +2377,7 @@ async fn a_closed_store_says_so(backend: &impl Backend) {
     assert_eq!(store.newest(room).await.unwrap().messages.len(), 20);
 }
 
-async fn what_was_said_since_is_told_page_by_page(backend: &impl Backend) {
+async fn messages_since_a_version_are_read_page_by_page(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = arrive(&store, "anna").await;
     let room = hi(&store).await;
@@ -2415,7 +2413,7 @@ async fn rename(store: &Store, who: &Somebody, name: &str) -> Renamed {
         .unwrap()
 }
 
-async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
+async fn a_display_name_belongs_to_one_person_online(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let seeds = vec![new_user("dora1"), new_user("seed7")];
@@ -2496,7 +2494,7 @@ async fn a_chosen_name_is_had_by_one_who_is_here(backend: &impl Backend) {
     assert!(nobody_is_free(&store).await);
 }
 
-async fn people_are_found_by_what_they_are_called(backend: &impl Backend) {
+async fn people_are_found_by_their_display_names(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     rename(&store, &anna, "Bo Älva").await;
@@ -2576,7 +2574,7 @@ async fn a_link_makes_one_moderator_once(backend: &impl Backend) {
     assert!(ADMIN_LINK_GOOD_FOR <= 60 * MINUTE);
 }
 
-async fn whoever_comes_by_a_link_for_the_first_time_keeps_a_name(backend: &impl Backend) {
+async fn a_newcomer_with_a_moderator_link_registers_by_it(backend: &impl Backend) {
     let store = seeded(backend, &["anna"]).await;
     let comes = async |link, spare| {
         let session = NewSession {
@@ -2660,7 +2658,7 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
         assert_eq!(went, expected, "{deed:?}");
     }
     assert!(store.end_moderator("carl").await.unwrap());
-    nothing_is_done_for(&store, &carl).await;
+    can_do_nothing(&store, &carl).await;
     let carl = back_by_token(&store, carl.token).await;
     let went = moderate(&store, &carl, name("bob", true)).await;
     assert_eq!(went, Moderated::NotAllowed);
@@ -2679,7 +2677,7 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
     assert_eq!(first.len() + next.len(), recorded.len());
 }
 
-async fn nothing_is_taken_from_whoever_is_muted(backend: &impl Backend) {
+async fn a_muted_person_can_write_and_change_nothing(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
     let (hi, room) = (hi(&store).await, private(&store, &bob, &anna).await);
@@ -2718,7 +2716,7 @@ async fn nothing_is_taken_from_whoever_is_muted(backend: &impl Backend) {
     post(&store, &bob, hi, "two").await;
 }
 
-async fn whoever_is_banned_cannot_come_back_as_who_they_were(backend: &impl Backend) {
+async fn a_banned_person_cannot_return_as_their_user(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
     let hi = hi(&store).await;
@@ -2741,7 +2739,7 @@ async fn whoever_is_banned_cannot_come_back_as_who_they_were(backend: &impl Back
     for (name, who) in [("bob", &bob), ("carl", &guest)] {
         let went = moderate(&store, &anna, ban(name, true)).await;
         assert_eq!(went, was_done(&format!("banned {name}"), Some(who)));
-        nothing_is_done_for(&store, who).await;
+        can_do_nothing(&store, who).await;
     }
     assert!(store.people_in(hi, 9).await.unwrap().0.is_empty());
     assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
@@ -2772,7 +2770,7 @@ async fn show(store: &Store, token: TokenHash, session: Option<TokenHash>) -> Op
     })
 }
 
-async fn whoever_shows_the_token_of_somebody_banned_is_not_let_in(backend: &impl Backend) {
+async fn the_token_of_a_banned_person_lets_nobody_in(backend: &impl Backend) {
     let store = seeded(backend, &["anna", "bob", "carl", "dora", "emil"]).await;
     let anna = moderator(&store, "spare").await;
     let [bob, guest, dora] = [
@@ -2794,7 +2792,7 @@ async fn whoever_shows_the_token_of_somebody_banned_is_not_let_in(backend: &impl
         // Whoever looked just before comes too late.
         let arrived = come_back(&store, who.client, who.token).await;
         assert_eq!(arrived, Arrived::Banned);
-        nothing_is_done_for(&store, who).await;
+        can_do_nothing(&store, who).await;
     }
     // However often, with the session that has ended or without it.
     for (token, session) in [
@@ -2842,7 +2840,7 @@ async fn whoever_shows_the_token_of_somebody_banned_is_not_let_in(backend: &impl
     }
 }
 
-async fn whoever_is_banned_no_more_is_who_they_were(backend: &impl Backend) {
+async fn an_unbanned_person_gets_their_user_back(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = moderator(&store, "anna").await;
     let (bob, guest) = (arrive(&store, "bob").await, arrive(&store, "carl").await);
@@ -2853,7 +2851,7 @@ async fn whoever_is_banned_no_more_is_who_they_were(backend: &impl Backend) {
             ban(&store, &anna, who, on).await;
         }
     }
-    nothing_is_done_for(&store, &bob).await;
+    can_do_nothing(&store, &bob).await;
     let Some(Arrived::As { client, user, .. }) = show(&store, bob.token, None).await else {
         panic!("bob is let in");
     };
@@ -2874,7 +2872,7 @@ async fn whoever_is_banned_no_more_is_who_they_were(backend: &impl Backend) {
     assert_eq!(another(&store, session).await.user, carl.user);
 }
 
-async fn a_group_for_moderators_is_there_for_nobody_else(backend: &impl Backend) {
+async fn a_moderators_group_does_not_exist_for_others(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
     let room = make_group(&store, &bob, "Secrets").await;
@@ -2944,9 +2942,7 @@ async fn a_group_for_moderators_is_there_for_nobody_else(backend: &impl Backend)
     assert_eq!(entered(&bob, &targets[0]).await, room);
 }
 
-async fn whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it(
-    backend: &impl Backend,
-) {
+async fn people_left_in_a_closed_group_are_known_and_learn_nothing_of_it(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
     let room = make_group(&store, &bob, "apes").await;
@@ -2974,7 +2970,7 @@ async fn whoever_is_left_in_a_closed_group_is_known_and_learns_nothing_of_it(
     assert!(strays.contains(&anna.client.client) && strays.contains(&bob.client.client));
 }
 
-async fn a_removed_group_is_gone_and_its_name_is_free(backend: &impl Backend) {
+async fn a_removed_group_frees_its_name(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
     let python = group(&store, "python").await;
@@ -3026,7 +3022,7 @@ async fn a_renamed_group_is_found_by_its_new_name(backend: &impl Backend) {
     assert_eq!(found.kind, RoomKind::Group("Monkeys".to_owned()));
 }
 
-async fn a_moderator_deletes_and_restores_what_others_said_in_groups(backend: &impl Backend) {
+async fn a_moderator_deletes_and_restores_messages_of_others_in_groups(backend: &impl Backend) {
     let store = backend.open().await;
     let mut changes = store.join(NODE).await.unwrap();
     let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
@@ -3085,7 +3081,7 @@ async fn a_moderator_deletes_and_restores_what_others_said_in_groups(backend: &i
     );
 }
 
-async fn messages_are_looked_through_by_author_words_and_time(backend: &impl Backend) {
+async fn messages_are_searched_by_author_words_and_time(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let (hi, room) = (hi(&store).await, private(&store, &bob, &anna).await);
@@ -3164,7 +3160,7 @@ async fn messages_are_looked_through_by_author_words_and_time(backend: &impl Bac
     assert_eq!((next.messages.len(), next.before), (4, None));
 }
 
-async fn groups_and_people_are_looked_through_page_by_page(backend: &impl Backend) {
+async fn groups_and_people_are_listed_page_by_page(backend: &impl Backend) {
     let store = backend.open().await;
     let anna = moderator(&store, "anna").await;
     for name in ["apes", "bees", "cats"] {

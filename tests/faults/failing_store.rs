@@ -166,7 +166,7 @@ impl Tab {
 }
 
 #[tokio::test]
-async fn what_could_not_be_stored_is_shown_to_nobody_and_stored_when_it_is_sent_again() {
+async fn a_message_that_failed_to_store_is_shown_to_nobody_until_sent_again() {
     let place = place().await;
     let mut anna = Tab::open(&place, Dialect::V1).await;
     let mut bob = Tab::open(&place, Dialect::V1).await;
@@ -197,7 +197,7 @@ async fn what_could_not_be_stored_is_shown_to_nobody_and_stored_when_it_is_sent_
 }
 
 #[tokio::test]
-async fn what_was_stored_without_an_answer_is_shown_once_and_settled_when_it_is_sent_again() {
+async fn a_message_stored_without_an_answer_is_shown_once_and_settles_when_sent_again() {
     let place = place().await;
     let mut anna = Tab::open(&place, Dialect::V1).await;
     let mut bob = Tab::open(&place, Dialect::V1).await;
@@ -219,7 +219,7 @@ async fn what_was_stored_without_an_answer_is_shown_once_and_settled_when_it_is_
 }
 
 #[tokio::test]
-async fn nobodys_message_waits_for_a_comparison_with_the_store() {
+async fn messages_do_not_wait_for_a_comparison_with_the_store() {
     let place = place().await;
     let mut anna = Tab::open(&place, Dialect::V1).await;
     let mut bob = Tab::open(&place, Dialect::V1).await;
@@ -232,7 +232,7 @@ async fn nobodys_message_waits_for_a_comparison_with_the_store() {
 }
 
 #[tokio::test]
-async fn the_first_message_of_a_room_is_shown_without_a_look_at_the_store() {
+async fn the_first_message_of_a_room_is_shown_without_reading_the_store() {
     let place = place().await;
     let mut anna = Tab::open(&place, Dialect::V1).await;
     let mut bob = Tab::open(&place, Dialect::V1).await;
@@ -244,7 +244,7 @@ async fn the_first_message_of_a_room_is_shown_without_a_look_at_the_store() {
 }
 
 #[tokio::test]
-async fn what_a_look_at_the_store_has_brought_is_not_shown_again_with_what_follows() {
+async fn messages_read_from_the_store_are_not_shown_again_with_the_following() {
     let former = place().await;
     let mut anna = Tab::open(&former, Dialect::V1).await;
     anna.writes("before the restart").await;
@@ -277,7 +277,7 @@ async fn what_a_look_at_the_store_has_brought_is_not_shown_again_with_what_follo
 }
 
 #[tokio::test]
-async fn whoever_cannot_enter_stays_where_they_are_and_misses_nothing() {
+async fn a_failed_entry_leaves_the_tab_in_its_room_and_missing_nothing() {
     for how in [BROKEN, MUTE, UNREADABLE] {
         let place = place().await;
         for dialect in [Dialect::V1, Dialect::Plain] {
@@ -300,7 +300,7 @@ async fn whoever_cannot_enter_stays_where_they_are_and_misses_nothing() {
 }
 
 #[tokio::test]
-async fn whoever_fell_behind_while_the_store_failed_is_brought_forward_afterwards() {
+async fn a_tab_that_fell_behind_during_a_failure_catches_up_afterwards() {
     let place = place().await;
     let mut anna = Tab::open(&place, Dialect::V1).await;
     let mut bob = Tab::open(&place, Dialect::V1).await;
@@ -333,7 +333,7 @@ async fn whoever_fell_behind_while_the_store_failed_is_brought_forward_afterward
 }
 
 #[tokio::test]
-async fn nobody_is_let_in_by_halves() {
+async fn nobody_is_half_connected() {
     let place = place().await;
     for how in [BROKEN, MUTE] {
         place.faults.is(how);
@@ -355,7 +355,7 @@ async fn nobody_is_let_in_by_halves() {
 }
 
 #[tokio::test]
-async fn whoever_arrives_by_a_session_that_ends_at_that_moment_is_sent_away_again() {
+async fn arriving_by_a_session_that_is_just_ending_is_closed_again() {
     let place = place().await;
     let (guest, session) = (ResumeToken::random(), SessionToken::random());
     let arrival = Arrival {

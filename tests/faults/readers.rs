@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::{Server, tab::all};
 
 #[tokio::test]
-async fn a_reader_that_stops_reading_is_cut_loose_and_nobody_else_notices() {
+async fn a_reader_that_stops_reading_is_dropped_without_delaying_others() {
     let server = Server::with(|setup| {
         setup.unlimited();
         setup.socket.drain_within = Duration::from_millis(500);
@@ -38,7 +38,7 @@ async fn a_reader_that_stops_reading_is_cut_loose_and_nobody_else_notices() {
 }
 
 #[tokio::test]
-async fn a_half_open_socket_goes_within_its_deadline_and_a_quiet_one_stays() {
+async fn a_half_open_socket_is_dropped_in_time_and_a_quiet_one_stays() {
     let server = Server::with(|setup| {
         // In the proportion they always have, so that an answer has half of it.
         setup.socket.ping_after = Duration::from_millis(1200);
@@ -55,7 +55,7 @@ async fn a_half_open_socket_goes_within_its_deadline_and_a_quiet_one_stays() {
 }
 
 #[tokio::test]
-async fn who_claims_to_have_read_countless_rooms_holds_nobody_up() {
+async fn countless_read_marks_do_not_hold_others_up() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let mut noisy = server.tab().await;
@@ -75,7 +75,7 @@ async fn who_claims_to_have_read_countless_rooms_holds_nobody_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn noise_at_full_speed_does_not_keep_others_from_talking() {
+async fn rubbish_at_full_speed_does_not_hold_others_up() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     let mut bob = server.tab().await;

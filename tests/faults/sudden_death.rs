@@ -69,7 +69,7 @@ impl Tab {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_anybody_saw_is_stored_once_and_everybody_ends_with_the_same_list() {
+async fn after_kills_every_message_seen_is_stored_once_and_all_lists_agree() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("overwire.db");
     let mut tabs: Vec<Tab> = (0..TABS)
