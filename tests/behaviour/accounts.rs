@@ -1,5 +1,5 @@
-//! Names that are kept by a password: signing in and out, one person in many tabs, and what a
-//! stranger gets to know and to guess.
+//! Names kept by a password: signing in and out, one person in many tabs, and what a stranger can
+//! learn or guess.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::device::PASSWORD;
 use crate::support::server::Setup;
 use crate::support::{Answer, Device, Server, Tab};
 
-/// Where the forms of a tab lead.
+/// The addresses that the forms of a tab are sent to.
 fn forms(tab: &Tab) -> Vec<String> {
     let place = tab.page.the("account");
     let actions = place
@@ -26,13 +26,13 @@ fn count(tab: &Tab) -> String {
     tab.page.the("room-count").text().trim().to_owned()
 }
 
-/// What a page says was wrong.
+/// What a page says went wrong.
 fn reason(answer: &Answer) -> String {
     let page = super::support::page::Page::parse(&answer.body);
     page.the("notice").text()
 }
 
-/// Answers to guesses, all at once.
+/// The answer to a password guess from an address.
 async fn guesses(server: &Server, name: &str, password: &str, from: &str) -> Answer {
     let fields = [("name", name), ("password", password)];
     let headers = [("X-Forwarded-For", from)];
@@ -63,12 +63,12 @@ async fn a_person_with_a_password_signs_in_from_elsewhere() {
     assert_eq!(forms(&anna), ["/sign-out/", "/change-password/"]);
     anna.sees_exactly(&["as a guest"]).await;
 
-    // Whoever knows the guest's token, but has not signed in, is not that person.
+    // The guest's token without a session does not make anybody that person.
     let mut thief = Tab::load(server.door, "/chat/hi/").await;
     thief.resume.clone_from(&guest);
     thief.connects().await;
     assert_ne!(thief.name(), a);
-    // Nor with the token of a tab that has signed in.
+    // Neither does the token of a signed-in tab.
     thief.resume.clone_from(&anna.resume);
     thief.reconnects().await;
     assert_ne!(thief.name(), a);
@@ -80,13 +80,13 @@ async fn a_person_with_a_password_signs_in_from_elsewhere() {
     away.says("from elsewhere").await;
     anna.sees("from elsewhere").await;
 
-    // A tab that was a guest until then is that person, too, when it comes again.
+    // A tab that was a guest before becomes that person when it reconnects.
     let mut second = server.tab().await;
     assert_ne!(second.name(), a);
     second.cookie.clone_from(&phone.cookie);
     second.reconnects().await;
     assert_eq!(second.name(), a);
-    // As is one of the original design.
+    // So does a tab of the original design.
     let mut plain = Tab::plain(server.door);
     plain.cookie.clone_from(&phone.cookie);
     plain.connects().await;
@@ -121,7 +121,7 @@ async fn all_tabs_of_a_kept_name_are_one_person() {
         .await;
     assert!(moves(&bob).ends_with("joined"), "{}", moves(&bob));
 
-    // What is written to them is unread in both, and has been read in both.
+    // A private message is unread in both tabs, and reading it in one marks it read in both.
     bob.opens_private(&a).await;
     bob.says("hello you").await;
     for tab in [&mut first, &mut second] {
@@ -135,7 +135,8 @@ async fn all_tabs_of_a_kept_name_are_one_person() {
     for tab in [&mut first, &mut second] {
         tab.until("no mark", |tab| tab.unread_from(&b) == 0).await;
     }
-    // What was written since is not read by writing from elsewhere, though the other tab is there.
+    // Writing from elsewhere does not mark newer messages as read, even if the other tab shows the
+    // room.
     bob.says("look here").await;
     second.sees("look here").await;
     first
@@ -150,13 +151,13 @@ async fn all_tabs_of_a_kept_name_are_one_person() {
         .await;
     let marks = first.pushes_to("users-mine", mark);
     assert!(marks.iter().all(|push| push.html.contains("data-unread")));
-    // What one tab writes comes to the other as well.
+    // What one tab writes appears in the other too.
     first.opens_private(&b).await;
     first.says("and you").await;
     second.sees("and you").await;
     first.until("no mark", |tab| tab.unread_from(&b) == 0).await;
 
-    // Both are called otherwise at once.
+    // A new display name shows in both at once.
     first.sends("Change name", json!({ "name": "Anna" }));
     for tab in [&mut first, &mut second] {
         tab.until("the name", |tab| {
@@ -182,7 +183,7 @@ async fn a_person_leaves_with_their_last_tab() {
     .await;
     let mark = bob.pushes.len();
 
-    // One tab goes to another room, and back to no room at all.
+    // One tab goes to another room and closes.
     first.enters_group("python").await;
     first.closes().await;
     let carl = server.tab().await;
@@ -192,9 +193,9 @@ async fn a_person_leaves_with_their_last_tab() {
         moves(tab).contains(&c) && moves(tab).contains("left")
     })
     .await;
-    let told = bob.pushes_to("room-moves", mark);
+    let lines = bob.pushes_to("room-moves", mark);
     let left = |html: &str| html.split("joined").last().unwrap().contains(&a);
-    assert!(told.iter().all(|push| !left(&push.html)), "{told:#?}");
+    assert!(lines.iter().all(|push| !left(&push.html)), "{lines:#?}");
     assert!(bob.people("room-people").contains(&a) && bob.is_here(&a));
 
     second.closes().await;
@@ -221,10 +222,10 @@ async fn signing_out_closes_the_sockets_of_that_session_only() {
     assert!(answer.header("Set-Cookie").unwrap().contains("Max-Age=0"));
     assert_eq!(home.cookie, None);
     for tab in [&mut anna, &mut beside] {
-        // Not 1008, after which a tab waits for long.
+        // Not 1008, which would make the tab wait for long.
         assert_eq!(tab.is_closed().await, Some(1000));
     }
-    // Neither the cookie nor the tab's token is good any more.
+    // Neither the cookie nor the tab's token works any more.
     anna.cookie = former;
     anna.connects().await;
     assert_ne!(anna.name(), a);
@@ -236,7 +237,7 @@ async fn signing_out_closes_the_sockets_of_that_session_only() {
     away.says("still here").await;
     away.reconnects().await;
     assert_eq!(away.name(), a);
-    // Whoever has signed out already is led back as well.
+    // Signing out twice redirects in the same way.
     let answer = home.sends("/sign-out/", &[]).await;
     assert_eq!(answer.status, 303);
 }
@@ -262,7 +263,7 @@ async fn a_reload_is_not_a_leave_and_a_session_survives_a_restart() {
     assert_eq!((anna.name(), &anna.resume), (a.clone(), &token));
     let fresh = device.tab("/chat/hi/").await;
     assert_eq!(fresh.name(), a);
-    // With each page the cookie lasts for its whole time again.
+    // Each page renews the lifetime of the cookie.
     let cookie = device.cookie.as_deref().unwrap();
     let page = server.get_with("/chat/hi/", &[("Cookie", cookie)]).await;
     let set = page.header("Set-Cookie").unwrap();
@@ -291,7 +292,7 @@ async fn a_kept_name_is_refused_to_others_even_when_its_owner_is_away() {
     guest.closes().await;
     server.has_noticed_leaving(&names).await;
     let mut bob = server.tab().await;
-    // A guest's is had by whoever comes next.
+    // A guest's name is free for the next person.
     bob.sends("Change name", json!({ "name": "Gus" }));
     bob.until("the name", |tab| {
         tab.page.the("name-form").text().contains("Gus")
@@ -302,11 +303,11 @@ async fn a_kept_name_is_refused_to_others_even_when_its_owner_is_away() {
             let words = bob.is_refused("Change name", json!({ "name": name })).await;
             assert!(words.contains("confused"), "{words}");
         }
-        // And once more after that.
+        // And once more after a restart.
         server.restart().await;
         bob.reconnects().await;
     }
-    // Signing in by what one is called works as well.
+    // The display name works for signing in too.
     let mut phone = Device::new(&server);
     phone.signs_in("PAUL  hill").await;
     assert_eq!(phone.tab("/chat/hi/").await.name(), names[0]);
@@ -381,36 +382,36 @@ async fn a_failed_sign_in_does_not_reveal_whether_the_account_exists() {
     let a = anna.name();
     let mut answers = Vec::new();
     for name in [a.as_str(), "nobody99"] {
-        let mut told = Vec::new();
+        let mut replies = Vec::new();
         for n in 0..11 {
-            // Each from another address.
+            // Each guess from another address.
             let answer = guesses(&server, name, "a wrong one", &format!("203.0.113.{n}")).await;
             assert_eq!(answer.header("Set-Cookie"), None);
             let waits = answer.header("Retry-After").is_some();
             let body = answer.body.replace(name, "");
-            told.push((
+            replies.push((
                 answer.status,
                 waits,
                 body.split("Please").next().map(str::to_owned),
             ));
         }
-        answers.push(told);
+        answers.push(replies);
     }
     assert_eq!(answers[0], answers[1]);
-    let statuses: Vec<_> = answers[0].iter().map(|told| told.0).collect();
+    let statuses: Vec<_> = answers[0].iter().map(|reply| reply.0).collect();
     assert_eq!(statuses[..10], [401; 10]);
     assert_eq!(statuses[10], 429);
-    // Nor is the right one taken then, by whatever way the name is written.
+    // Now even the right password is refused, however the name is written.
     for name in [&a, &a.to_uppercase()] {
         let right = guesses(&server, name, PASSWORD, "203.0.113.99").await;
         assert_eq!(right.status, 429);
     }
-    // Other names are not concerned.
+    // Other names are not affected.
     let other = guesses(&server, "somebody1", "a wrong one", "203.0.113.99").await;
     assert_eq!(other.status, 401);
 }
 
-/// Somebody who keeps their name, on a server that takes their address from a proxy.
+/// Somebody who keeps their name, on a server that takes addresses from a proxy.
 async fn kept_behind_a_proxy() -> (Server, Tab) {
     let server = Server::with(Setup::trusts_its_proxy).await;
     let mut tab = server.tab().await;
@@ -430,7 +431,7 @@ async fn password_guesses_are_limited_per_address_across_names() {
     let (server, anna) = kept_behind_a_proxy().await;
     let a = anna.name();
     for n in 0..10 {
-        // A household is one address.
+        // A household counts as one address.
         let from = format!("2001:db8::{n}");
         let answer = guesses(&server, &format!("name{n}"), "a wrong one", &from).await;
         assert_eq!(answer.status, 401);
@@ -446,7 +447,7 @@ async fn password_guesses_are_limited_per_address_across_names() {
             .status,
         303
     );
-    // Whoever knows the password uses up nothing.
+    // Right passwords do not count as guesses.
     for _ in 0..12 {
         assert_eq!(
             guesses(&server, &a, PASSWORD, "192.0.2.7").await.status,
@@ -477,7 +478,7 @@ async fn forms_of_other_origins_are_refused() {
     }
     anna.reconnects().await;
     assert_eq!(anna.name(), a);
-    // Without an origin it is a program, with its own it is the page.
+    // A program sends no origin; the page sends its own.
     let answer = server.post("/sign-in/", &fields, &[]).await;
     assert_eq!(answer.status, 303);
     assert_eq!(device.sends("/sign-out/", &[]).await.status, 303);
@@ -502,7 +503,7 @@ async fn no_form_redirects_to_another_site() {
         let answer = device.sends("/sign-in/", &wrong).await;
         assert!(!answer.body.contains("evil.example"), "{at}");
     }
-    // Whoever asks for a form by its address gets one, or the way to the chat.
+    // Opening the address of a form shows the form or redirects to the chat.
     assert_eq!(server.get("/sign-in/").await.status, 200);
     for path in ["/keep/", "/sign-out/", "/change-password/"] {
         let answer = server.get(path).await;
@@ -553,7 +554,7 @@ async fn an_unused_session_expires_after_thirty_days() {
     let (device, anna) = Device::of_somebody(&server).await;
     let a = anna.name();
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-    // Whoever is here shows it.
+    // An open tab keeps its session alive.
     server.later(31 * DAY).await;
     assert_eq!(server.count("sessions"), 1);
     anna.closes().await;

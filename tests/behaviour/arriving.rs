@@ -1,5 +1,5 @@
-//! Who one is: a new person per tab, the same person after a reload, nobody twice, and nobody who
-//! has left a trace.
+//! Who somebody is: a new person per tab, the same person after a reload, no user for two people,
+//! and none that has left a trace.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -168,7 +168,7 @@ async fn a_user_is_not_given_away_while_somebody_has_a_private_room_with_them_op
     server.later(2 * ELEVEN_MINUTES).await;
     let mut dora = server.tab().await;
     assert_eq!(dora.name(), name);
-    // Nothing is left of the room in which nothing was said.
+    // A private room without messages leaves nothing behind.
     dora.opens_private(&bob.name()).await;
     assert_eq!(server.count("rooms where kind = 'private'"), 1);
 }

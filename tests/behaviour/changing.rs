@@ -1,4 +1,5 @@
-//! Editing and deleting one's own messages: live for everybody, and for whoever was away.
+//! Editing and deleting one's own messages: live for everybody, and caught up by tabs that were
+//! away.
 
 use serde_json::{Value, json};
 
@@ -46,7 +47,7 @@ async fn an_edit_is_seen_by_everybody_at_once_and_marked() {
         assert!(edited(tab, id));
     }
     assert_eq!(anna.version(), bob.version());
-    // The same again changes nothing.
+    // The same edit again changes nothing.
     let version = anna.version();
     edit(&mut anna, id, "first");
     anna.hears_all().await;
@@ -110,7 +111,7 @@ async fn a_deleted_message_leaves_a_quiet_line_and_its_text_is_pushed_to_nobody(
     assert!(pushed.into_iter().all(|push| !push.html.contains("secret")));
     let page = server.get("/chat/hi/").await.body;
     assert!(page.contains("deleted a message") && !page.contains("secret"));
-    // It stays as it is.
+    // It stays deleted.
     let room = anna.room();
     let data = json!({ "message": id, "text": "again", "room": room });
     assert_eq!(
@@ -138,7 +139,7 @@ async fn a_tab_that_was_away_catches_up_on_edits_and_deletions() {
     bob.reconnects().await;
     bob.sees_exactly(&["uno", &line, "three", "four"]).await;
     assert_eq!(bob.version(), anna.version());
-    // By what has changed, not by the whole page.
+    // It gets the changes, not the whole page.
     let whole = bob.pushes_to("messages-list", mark);
     assert!(
         whole
@@ -173,7 +174,7 @@ async fn people_can_change_only_their_own_messages() {
         "Somebody else wrote that message.",
     )
     .await;
-    // To an outsider there is neither the room nor the message.
+    // For an outsider neither the room nor the message exists.
     for (message, room) in [
         (between, &private),
         (between, &hi),
@@ -185,7 +186,7 @@ async fn people_can_change_only_their_own_messages() {
     carl.sees_exactly(&["hers"]).await;
     assert_eq!(anna.texts(), ["between us"]);
 
-    // Hers she gets as it is, to be changed.
+    // She gets her own message unchanged, for editing.
     let mark = anna.pushes.len();
     anna.sends(
         "Open message",

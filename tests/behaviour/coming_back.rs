@@ -1,5 +1,5 @@
-//! Coming back, to the same room with what one has of it: nothing missed, nothing twice, and
-//! every message settled, whatever happened meanwhile.
+//! Coming back to the same room: nothing missed, nothing twice, and every message settled, whatever
+//! happened in between.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::{Server, Tab};
 
-/// What of the list came since: how the pushes to it were put in place.
+/// The swaps of the pushes to the list since then.
 fn of_the_list(tab: &Tab, from: usize) -> Vec<String> {
     let pushes = tab.pushes[from..].iter();
     pushes
@@ -138,7 +138,7 @@ async fn messages_sent_before_a_stop_are_there_afterwards() {
     let seen = anna.texts();
     server.start_again().await;
     anna.connects().await;
-    // What is not settled is sent again, with the same key.
+    // What is not settled is sent again with the same key.
     for (number, key) in keys.iter().enumerate() {
         let data = json!({ "message": number.to_string(), "room": anna.room(), "key": key });
         anna.sends("New message", data);
@@ -154,7 +154,7 @@ async fn messages_sent_before_a_stop_are_there_afterwards() {
     assert_eq!(server.count("messages"), 40);
 }
 
-/// Copies the database of a server that has stopped.
+/// Copies the database of a stopped server.
 fn copy(from: &Path, to: &Path) {
     for ending in ["", "-wal"] {
         let name = |path: &Path| {
@@ -162,7 +162,7 @@ fn copy(from: &Path, to: &Path) {
             name.push(ending);
             name
         };
-        // The log is there only as long as something is in it.
+        // The write-ahead log exists only while there is something in it.
         let _ = std::fs::remove_file(name(to));
         if std::fs::exists(name(from)).unwrap() {
             std::fs::copy(name(from), name(to)).unwrap();
@@ -191,7 +191,7 @@ async fn after_restoring_a_backup_the_list_shows_what_is_stored() {
     copy(&saved, &file);
     server.start_again().await;
 
-    // Anna comes while the room is behind what she has; bob when it has caught up by number.
+    // Anna reconnects while the room is behind her version, bob when it has reached his by number.
     let mark = anna.pushes.len();
     anna.connects().await;
     anna.sees_exactly(&["kept"]).await;
@@ -204,7 +204,7 @@ async fn after_restoring_a_backup_the_list_shows_what_is_stored() {
     assert_eq!(of_the_list(&bob, mark), ["outer"]);
     assert_eq!(bob.version(), anna.version());
 
-    // Who has nothing of what was lost still gets only what is missing.
+    // A tab that has nothing of the lost messages gets only what it misses.
     bob.loses_the_network();
     anna.says("and on").await;
     let mark = bob.pushes.len();
@@ -313,7 +313,7 @@ async fn the_first_text_and_room_sent_with_a_key_win() {
     assert_eq!(anna.texts(), [""; 0]);
     assert_eq!(server.count("messages"), 1);
 
-    // Another person's key of the same form is their own.
+    // The same key from another person is a different key.
     let mut bob = server.tab().await;
     let data = json!({ "message": "mine", "room": hi, "key": key });
     bob.sends("New message", data);
@@ -343,7 +343,7 @@ async fn a_refused_message_is_answered_with_its_key() {
         anna.is_refused("New message", data.clone()).await;
         assert_eq!(keyed(&anna).as_deref(), Some(key), "{data}");
     }
-    // What was refused may be sent again in a better form.
+    // A refused message may be corrected and sent again.
     let data = json!({ "message": "better", "key": key });
     anna.sends("New message", data);
     anna.sees_exactly(&["better"]).await;

@@ -1,14 +1,14 @@
-//! Messages that begin with a slash: private texts from any room, and help.
+//! Messages that begin with a slash: private messages from any room, and help.
 
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::support::{Server, Tab};
 
-async fn is_told(tab: &mut Tab, text: &str) -> String {
+async fn reply_to(tab: &mut Tab, text: &str) -> String {
     let mark = tab.pushes.len();
     tab.writes(text);
-    tab.is_told_since(mark).await
+    tab.gets_notice_since(mark).await
 }
 
 #[tokio::test]
@@ -19,7 +19,7 @@ async fn a_private_message_by_command_reaches_only_that_person_from_any_room() {
     let key = anna.writes(&format!("/pm {b} for you\nalone"));
     anna.is_settled(&key).await;
     let words = format!("Sent to {b} alone.");
-    anna.until("to be told", |tab| tab.notice() == words).await;
+    anna.until("the notice", |tab| tab.notice() == words).await;
     bob.until("to have something unread", |tab| tab.unread_from(&a) == 1)
         .await;
     for tab in [&mut anna, &mut bob, &mut carl] {
@@ -33,7 +33,7 @@ async fn a_private_message_by_command_reaches_only_that_person_from_any_room() {
     );
     bob.opens_private(&a).await;
     bob.sees_exactly(&["for you\nalone"]).await;
-    // It is the room that a click leads to, and there a command is one, too.
+    // A click leads to the same room, and the command works there too.
     anna.opens_private(&b).await;
     anna.sees_exactly(&["for you\nalone"]).await;
     let key = anna.writes(&format!("/pm @{}: more", b.to_uppercase()));
@@ -69,7 +69,7 @@ async fn a_command_that_cannot_be_done_says_why_and_stores_nothing() {
             "There is no command /pn; /help lists them. Nothing was sent.",
         ),
     ] {
-        let words = is_told(&mut anna, text).await;
+        let words = reply_to(&mut anna, text).await;
         assert_eq!(words, expected, "{text}");
         assert!(!words.contains("delivered"));
         let notice = anna.pushes_to("notice", 0);
@@ -90,7 +90,7 @@ async fn a_private_message_sent_again_is_stored_once() {
         let mark = anna.pushes.len();
         let data = json!({ "message": message, "key": key, "room": anna.room() });
         anna.sends("New message", data);
-        anna.is_told_since(mark).await;
+        anna.gets_notice_since(mark).await;
     }
     assert_eq!(server.count("messages"), 1);
 }
@@ -109,9 +109,9 @@ async fn help_lists_the_commands_and_settles_its_own_message() {
     .await;
     bob.says("hello").await;
     bob.sees_exactly(&["hello"]).await;
-    // A client of the original design gets it as well.
+    // A client of the original design gets it too.
     let mut plain = server.plain_tab().await;
-    let words = is_told(&mut plain, "/help").await;
+    let words = reply_to(&mut plain, "/help").await;
     assert!(words.contains("/pm"), "{words}");
 }
 
@@ -137,7 +137,7 @@ async fn a_private_message_sent_again_stays_with_its_first_recipient() {
         let mark = anna.pushes.len();
         let again = json!({ "message": "/pm \"Bob Kay\" secret", "key": key });
         anna.sends("New message", again);
-        let words = anna.is_told_since(mark).await;
+        let words = anna.gets_notice_since(mark).await;
         assert_eq!(words, format!("Sent to Robert ({b}) alone."));
     }
     bob.opens_private(&a).await;
@@ -175,7 +175,7 @@ async fn names_are_completed_from_their_first_letters() {
     anna.sends("Complete", json!({ "text": begins }));
     anna.until("the name", |tab| proposed(tab).contains(&b))
         .await;
-    // Not oneself, not who has never been here, and nobody at all for nothing.
+    // Not oneself, no unused fake user, and nobody at all for an empty text.
     anna.sends("Complete", json!({ "text": a }));
     anna.hears_all().await;
     assert_eq!(proposed(&anna), [""; 0]);

@@ -1,4 +1,5 @@
-//! Groups of one's own: made once, found by everybody, and never by looking at an address.
+//! Groups that people make: made once, found by everybody, and never made by just opening an
+//! address.
 
 use serde_json::json;
 

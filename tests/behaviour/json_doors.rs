@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::wire::{Event, Handshake, Wire};
 use crate::support::{Server, soon, until};
 
-/// A program at one of the doors.
+/// A program connected at one of the doors.
 struct Program {
     wire: Wire,
     heard: Vec<Value>,
@@ -66,7 +66,7 @@ impl Program {
         }
     }
 
-    /// Waits for something like that, which has all these keys.
+    /// Waits for an object that contains all these keys and values.
     async fn hears(&mut self, expected: Value) {
         let what = expected.to_string();
         self.until(&what, |program| {
@@ -84,7 +84,7 @@ impl Program {
         heard.filter(|object| object["type"] == kind).collect()
     }
 
-    /// The texts of the messages it has been told.
+    /// The texts of the messages it has received.
     fn texts(&self) -> Vec<&str> {
         let messages = self.of_type("chat_message").into_iter();
         messages
@@ -92,7 +92,7 @@ impl Program {
             .collect()
     }
 
-    /// By what name it is listed, which it is told as it comes.
+    /// The name it is listed under, from the first object it receives.
     async fn name(&mut self) -> String {
         self.until("the list", |program| {
             !program.of_type("user_list").is_empty()
@@ -150,7 +150,7 @@ async fn a_program_is_in_the_same_room_as_the_page() {
         assert!(object["id"].is_i64() && object.get("edited").is_none());
     }
 
-    // An edited message comes again, and a deleted one as a quiet line.
+    // An edited message is sent again, and a deleted one as a quiet line.
     let id = bot.of_type("chat_message")[0]["id"].clone();
     anna.sends(
         "Edit message",
@@ -192,7 +192,7 @@ async fn programs_hear_who_joins_and_leaves() {
         bot.of_type("user_list").last().unwrap()["users"] == json!([b])
     })
     .await;
-    // The page sees the program go as well.
+    // The page sees the program leave too.
     let mut carl = server.tab().await;
     drop(bot);
     let alone = [carl.name()];
@@ -252,7 +252,7 @@ async fn connecting_makes_a_missing_group_in_any_script() {
         assert!(said.starts_with(words), "{path}: {said}");
     }
     assert_eq!(server.count("rooms"), 4 + 3);
-    // What is no handshake makes nothing.
+    // A plain request makes no group.
     assert_eq!(server.get("/ws/chat/nothing/").await.status, 426);
     assert_eq!(server.count("rooms"), 4 + 3);
 }
@@ -344,7 +344,7 @@ async fn the_line_door_knows_only_messages_and_senders() {
     let mut two = Program::at(&server, "/ws/python/").await;
     two.hears(json!({ "text": "before", "sender": a })).await;
 
-    // A wish is granted, with a number where somebody else is called so, and stays granted.
+    // A program gets the name it asks for, with a number if somebody else has it, and keeps it.
     one.line("I am one", "Max");
     one.line("still", "Max");
     one.hears(json!({ "text": "I am one", "sender": "Max" }))
@@ -356,7 +356,7 @@ async fn the_line_door_knows_only_messages_and_senders() {
             .hears(json!({ "text": "again", "sender": "MAX-2" }))
             .await;
     }
-    // Nobody is anybody else by it.
+    // Nobody can take another person's name this way.
     two.line("as anna", &a);
     two.hears(json!({ "text": "as anna", "sender": format!("{a}-2") }))
         .await;
@@ -393,7 +393,7 @@ async fn the_line_door_knows_only_messages_and_senders() {
     })
     .await;
 
-    // Refusals have no sender, and nothing of theirs is stored.
+    // Refusals have no sender, and the refused lines are not stored.
     for (line, words) in [
         (
             json!({ "type": "message", "text": "" }),
@@ -424,7 +424,7 @@ async fn the_line_door_knows_only_messages_and_senders() {
         one.hears(json!({ "text": words, "sender": "" })).await;
     }
     assert_eq!(server.count("messages"), 7);
-    // The page's own socket is no room's.
+    // The page's own socket is not a room.
     let mut page = server.tab().await;
     page.says("by the page").await;
     assert_eq!(server.count("rooms where name = 'chat'"), 0);
@@ -434,7 +434,7 @@ async fn the_line_door_knows_only_messages_and_senders() {
 async fn a_slow_program_gets_everything_once_and_in_order() {
     let server = Server::with(|setup| {
         setup.unlimited();
-        // Slow, and not gone.
+        // Slow, but connected.
         setup.socket.drop_after = Duration::from_secs(600);
     })
     .await;
@@ -543,7 +543,7 @@ async fn limits_and_origin_checks_are_the_same_as_for_the_page() {
 async fn a_private_message_reaches_even_a_slow_program() {
     let server = Server::alone(|setup| {
         setup.unlimited();
-        // Slow, and not gone.
+        // Slow, but connected.
         setup.socket.drop_after = Duration::from_secs(600);
     })
     .await;
@@ -558,7 +558,7 @@ async fn a_private_message_reaches_even_a_slow_program() {
     let key = anna.writes(&format!("/pm {name} are you there?"));
     anna.is_settled(&key).await;
     slow.wire.deaf(false);
-    let told =
+    let message =
         json!({ "type": "private_message", "message": "are you there?", "user": anna.name() });
-    slow.hears(told).await;
+    slow.hears(message).await;
 }

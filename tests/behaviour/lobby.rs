@@ -1,10 +1,10 @@
-//! The lobby: all groups and how many people are in each, live; who is there is in no room.
+//! The lobby: all groups and how many people are in each, live. People in the lobby are in no room.
 
 use serde_json::json;
 
 use crate::support::{Server, Tab};
 
-/// The groups of a list, from the top, each with how many people are in it.
+/// The groups of a list from the top, each with its number of people.
 fn groups(tab: &Tab, list: &str) -> Vec<(String, String)> {
     let list = tab.page.get(list).into_iter();
     let links = list.flat_map(|list| list.all().filter(|one| one.name == "a").collect::<Vec<_>>());
@@ -30,7 +30,7 @@ async fn groups_are_listed_live_with_the_busiest_first() {
     let server = Server::start().await;
     let (python, _hi) = (server.tab_at("/chat/python/").await, server.tab().await);
     let mut second = server.tab_at("/chat/python/").await;
-    // Drawn by the server, before there is any socket.
+    // The server draws it before there is a socket.
     let page = server.get("/chat/").await;
     assert_eq!(page.status, 200);
     assert!(page.body.contains("Lobby · Overwire") && page.body.contains("lobby-groups"));
@@ -80,12 +80,12 @@ async fn people_in_the_lobby_are_in_no_room() {
     anna.hears_all().await;
     assert_eq!(anna.notice(), "There is no such room.");
     assert_eq!(server.count("messages"), 0);
-    // A lost network changes nothing.
+    // Losing the network changes nothing.
     anna.loses_the_network();
     anna.reconnects().await;
     assert_eq!((anna.title(), anna.name()), ("Lobby".to_owned(), a.clone()));
 
-    // Into a room, where the lobby is gone; and from a room into the lobby, by loading it.
+    // Into a room, where the lobby disappears; and from a room into the lobby, by loading it.
     anna.enters_group("hi").await;
     assert_eq!(anna.page.the("lobby").text(), "");
     anna.sees_exactly(&[]).await;
@@ -141,7 +141,7 @@ async fn going_to_the_lobby_leaves_the_group() {
         named(&groups(tab, "lobby-rooms"))[0] == ("hi", "2")
     })
     .await;
-    // As by a click on a link: the page is another, and the socket too.
+    // Like a click on a link: another page and another socket.
     anna.location = "/chat/".to_owned();
     anna.reloads().await;
     assert_eq!(anna.title(), "Lobby");

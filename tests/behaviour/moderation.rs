@@ -1,5 +1,5 @@
-//! Moderators: how one becomes one, what they do at their own page and in the rooms, and that nobody
-//! else can do any of it or finds what is for them alone.
+//! Moderators: how somebody becomes one, what they do on their page and in the rooms, and that
+//! nobody else can do or find any of it.
 
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ impl Desk {
                 let text = |key: &str| push.get(key).and_then(Value::as_str);
                 let place = text("selector").unwrap().strip_prefix('#').unwrap();
                 let put = self.page.put(place, text("swap"), text("html").unwrap());
-                // Of what was done to somebody who is not on show, nothing is.
+                // A push for a row that is not on show has no place.
                 let row = ["admin-group-", "admin-person-", "admin-message-"];
                 let row = row.iter().any(|row| place.starts_with(row));
                 assert!(put || row, "there is no such place: {frame}");
@@ -56,14 +56,14 @@ impl Desk {
         soon(what, waiting).await;
     }
 
-    /// Does something and waits until a place says so.
+    /// Does something and waits until a place shows these words.
     async fn does(&mut self, action: &str, data: Value, place: &str, words: &str) {
         self.sends(action, data);
         self.until(words, |desk| desk.text(place).contains(words))
             .await;
     }
 
-    /// Opens a group to moderators only.
+    /// Restricts a group to moderators.
     async fn restricts(&mut self, name: &str) {
         let data = json!({ "room": self.room(name), "on": true });
         self.does("Restrict group", data, "admin-groups", "moderators only")
@@ -73,7 +73,7 @@ impl Desk {
     async fn is_refused(&mut self, action: &str, data: Value) -> String {
         self.page.put("notice", None, "");
         self.sends(action, data);
-        // Beside which there may be word of what was done before.
+        // The notice may still show an earlier result.
         self.until("a refusal", |desk| {
             let mut notices = desk.page.the("notice").with("data-tone");
             notices.any(|notice| notice.attribute("data-tone") == Some("refusal"))
@@ -95,7 +95,7 @@ impl Desk {
         all.filter(|part| part.has_class(class)).collect()
     }
 
-    /// The id of the group of that name, as its row has it.
+    /// The id of the group of that name, from its row.
     fn room(&self, name: &str) -> String {
         let rows = self.all("record").into_iter();
         let row = rows
@@ -106,7 +106,7 @@ impl Desk {
     }
 }
 
-/// An address that makes a moderator.
+/// The token of a moderator link.
 async fn link(server: &Server) -> String {
     admin_link(server.store()).await
 }
@@ -125,7 +125,7 @@ async fn a_moderator_link_works_for_the_first_person_only() {
     let server = Server::start().await;
     let link = link(&server).await;
     let address = format!("/admin/link/?{link}");
-    // Looking at it uses nothing up.
+    // Opening the link does not use it up.
     for _ in 0..2 {
         let page = server.get(&address).await;
         assert_eq!(page.status, 200);
@@ -214,7 +214,7 @@ async fn only_moderators_get_the_admin_page_its_socket_and_its_actions() {
             assert_eq!(words, "Only moderators can do that.", "{action}");
         }
     }
-    // Another site's page cannot send the form, nor open the socket.
+    // Another site's page can neither send the form nor open the socket.
     let link = link(&server).await;
     let headers = [
         ("Origin", "https://evil.example"),
@@ -239,12 +239,12 @@ async fn a_former_moderator_finds_no_admin_page() {
     })
     .await;
     assert!(server.store().end_moderator(&tab.name()).await.unwrap());
-    // Whatever is done at a page that is open still is refused, and its socket closes.
+    // An action on a page that is still open is refused, and its socket closes.
     desk.sends("Mute", json!({ "userName": bob.name(), "on": true }));
     desk.is_closed().await;
     assert!(!desk.text("notice").contains("You muted"));
     bob.says("not muted").await;
-    // In other rooms too they see now what everybody sees.
+    // In other rooms they now see what everybody sees.
     assert_eq!(tab.is_closed().await, Some(1000));
     tab.reconnects().await;
     tab.hears_all().await;
@@ -349,9 +349,10 @@ async fn a_message_sent_again_to_a_closed_room_settles_and_reveals_nothing() {
             .any(|push| push.html.contains(&key))
     })
     .await;
-    let told = bob.pushes[mark..].iter().map(|push| &push.html);
+    let pushed = bob.pushes[mark..].iter().map(|push| &push.html);
     assert!(
-        told.clone()
+        pushed
+            .clone()
             .all(|html| !html.contains("before") && !html.contains('🎉'))
     );
 }
@@ -376,8 +377,8 @@ async fn a_muted_program_is_told_so() {
         };
         handshake.headers.push(cookie.clone());
         let mut wire = server.socket(&handshake).await.unwrap();
-        let told = soon("words", wire.next()).await;
-        assert!(matches!(told, Event::Text(text) if text.contains("has muted you")));
+        let notice = soon("words", wire.next()).await;
+        assert!(matches!(notice, Event::Text(text) if text.contains("has muted you")));
     }
     assert_eq!(server.count("rooms where name = 'newone'"), 0);
 }
@@ -401,7 +402,7 @@ async fn a_muted_person_is_told_so_and_can_still_read() {
     )
     .await;
     let words = "A moderator has muted you: nothing that you write is taken.";
-    assert_eq!(bob.is_told_since(mark).await, words);
+    assert_eq!(bob.gets_notice_since(mark).await, words);
     let room = bob.room();
     let key = "6a3c8f8e-0d6a-4a53-9a52-2a3f6b1f1d11";
     let message = bob.messages()[0].id;
@@ -432,9 +433,9 @@ async fn a_muted_person_is_told_so_and_can_still_read() {
     bob.hears_all().await;
     anna.says("can you hear me?").await;
     bob.sees_exactly(&["before", "can you hear me?"]).await;
-    let told = anna.pushes_to("room-typing", 0);
-    assert!(told.iter().all(|push| push.html.is_empty()));
-    // Also after coming back.
+    let pushes = anna.pushes_to("room-typing", 0);
+    assert!(pushes.iter().all(|push| push.html.is_empty()));
+    // The same after coming back.
     bob.reconnects().await;
     let again = json!({ "message": "after", "room": bob.room() });
     assert_eq!(bob.is_refused("New message", again).await, words);
@@ -463,7 +464,7 @@ async fn a_banned_person_is_on_no_list() {
     desk.does("Ban", ban, "notice", &format!("You banned {m}."))
         .await;
     assert_eq!(mal.is_closed().await, Some(1008));
-    // Nobody else comes or goes.
+    // Nobody else seems to join or leave.
     bob.until("mal to be gone", |tab| {
         !tab.people("room-people").contains(&m) && !tab.people("users-online").contains(&m)
     })
@@ -489,7 +490,7 @@ async fn a_banned_person_is_disconnected_and_cannot_return() {
         assert_eq!(tab.is_closed().await, Some(1008));
         assert_eq!(tab.notice(), "A moderator has banned you.");
     }
-    // Nobody comes back as who they were, and the password is good for nothing.
+    // Nobody returns as that user, and the password no longer works.
     let clients = server.count("clients");
     for tab in [&mut bob, &mut second, &mut guest] {
         is_turned_away(tab).await;
@@ -501,7 +502,7 @@ async fn a_banned_person_is_disconnected_and_cannot_return() {
         !tab.people("users-online").contains(&b) && !tab.page.the("room-people").text().contains(&b)
     })
     .await;
-    // Neither a moderator nor oneself.
+    // Neither a moderator nor oneself can be banned.
     let ban = json!({ "userName": anna.name(), "on": true });
     let words = desk.is_refused("Ban", ban).await;
     assert!(
@@ -517,14 +518,14 @@ async fn a_banned_person_is_disconnected_and_cannot_return() {
     assert_eq!(bob.name(), b);
 }
 
-/// It comes back to nothing but the words that it was closed with.
+/// It reconnects and gets nothing but the notice of the ban.
 async fn is_turned_away(tab: &mut Tab) {
     tab.loses_the_network();
     let before = tab.pushes.len();
     tab.opens_socket().await;
     assert_eq!(tab.is_closed().await, Some(1008));
-    let told = tab.pushes[before..].iter().map(|push| &*push.place);
-    assert_eq!(told.collect::<Vec<_>>(), ["notice"]);
+    let places = tab.pushes[before..].iter().map(|push| &*push.place);
+    assert_eq!(places.collect::<Vec<_>>(), ["notice"]);
     assert_eq!(tab.notice(), "A moderator has banned you.");
 }
 
@@ -550,14 +551,14 @@ async fn a_banned_tab_stays_banned_until_it_is_unbanned() {
     }
     mal.location = "/chat/python/".to_owned();
     is_turned_away(&mut mal).await;
-    // Nobody has come by any of it; and the day for which a token is good begins anew.
+    // None of these attempts made a client, and the token is good for another day.
     assert_eq!(counts(&server), count);
     assert!(server.look(&left) > began);
     for list in ["users-online", "room-people"] {
         anna.until("mal to be gone", |tab| !tab.people(list).contains(&m))
             .await;
     }
-    // Whoever has nothing to show is somebody new.
+    // A browser without a token gets a new person.
     let mut fresh = server.tab().await;
     assert_ne!(fresh.name(), m);
     fresh.says("hello").await;
@@ -571,7 +572,7 @@ async fn a_banned_tab_stays_banned_until_it_is_unbanned() {
     anna.sees("sorry").await;
 }
 
-/// How many there are of what an arrival makes or takes.
+/// How many users, unused users and clients there are.
 fn counts(server: &Server) -> [u64; 3] {
     [
         server.count("users"),
@@ -598,7 +599,7 @@ async fn a_moderators_group_cannot_be_seen_or_probed() {
         assert_eq!(tab.is_closed().await, Some(1000));
     }
     bob.reconnects().await;
-    bob.until("to be told", |tab| {
+    bob.until("the notice", |tab| {
         tab.notice() == "There is no group #python."
     })
     .await;
@@ -606,12 +607,13 @@ async fn a_moderators_group_cannot_be_seen_or_probed() {
     anna.enters_group("!python").await;
     anna.says("among us").await;
 
-    // By its id, its name, its address and its messages: all the same as what never was.
+    // By its id, name, address and messages: always the same answer as for a group that never
+    // existed.
     let message = anna.messages()[0].id;
     let nowhere = "AAAAAAAAAAE".to_owned();
     let mut answers = Vec::new();
     for (room, name) in [(&room, "python"), (&nowhere, "nowhere")] {
-        let mut told = Vec::new();
+        let mut replies = Vec::new();
         for (action, data) in [
             ("New message", json!({ "message": "x", "room": room })),
             ("Open message", json!({ "message": message, "room": room })),
@@ -632,11 +634,11 @@ async fn a_moderators_group_cannot_be_seen_or_probed() {
                 json!({ "groupName": format!("!{name}"), "isGroup": true }),
             ),
         ] {
-            told.push(bob.is_refused(action, data).await.replace(name, "…"));
+            replies.push(bob.is_refused(action, data).await.replace(name, "…"));
         }
         let page = server.get(&format!("/chat/{name}/")).await;
-        told.push(format!("{}", page.status));
-        answers.push(told);
+        replies.push(format!("{}", page.status));
+        answers.push(replies);
     }
     assert_eq!(answers[0], answers[1]);
     let mut stranger = Tab::load(server.door, "/chat/hi/").await;
@@ -650,11 +652,11 @@ async fn a_moderators_group_cannot_be_seen_or_probed() {
     assert!(stranger.texts().is_empty());
     let lists = bob.page.the("groups-list").text();
     assert!(!lists.contains("python"), "{lists}");
-    // Making one of that name makes one.
+    // Making a group of that name makes a new one.
     bob.sends("New group", json!({ "groupName": "Python" }));
     bob.until("a group", |tab| tab.title() == "#Python").await;
     assert_ne!(bob.room().unwrap(), room);
-    // Moderators know the two apart, already in the page as it is loaded.
+    // Moderators can tell the two apart, even in the page as it is loaded.
     let cookie = device.cookie.clone().unwrap();
     let headers = [("Cookie", cookie.as_str())];
     let page = server.get_with("/chat/!python/", &headers).await;
@@ -672,7 +674,7 @@ async fn open_lists_show_groups_as_they_are_now() {
     maker.sends("New group", json!({ "groupName": "zebras" }));
     maker.until("a group", |tab| tab.title() == "#zebras").await;
     let (_device, mut anna, desk) = moderator(&server).await;
-    // One has been in a group of their own, one looks at one that is not theirs, one at none.
+    // The maker has left their group, the visitor is in it, and two people are in the lobby.
     maker.enters_group("hi").await;
     let mut visitor = server.tab_at("/chat/zebras/").await;
     let mut carl = server.tab_at("/chat/").await;
@@ -717,7 +719,7 @@ async fn open_lists_show_groups_as_they_are_now() {
     )
     .await;
 
-    // What goes on where they cannot look is no news to others.
+    // Others get no news of what happens where they cannot look.
     desk.sends("Rename group", rename(&room, "pythons"));
     has(
         &mut anna,
@@ -785,8 +787,8 @@ async fn a_group_is_renamed_while_people_are_in_it_and_then_removed() {
     assert_eq!(bob.title(), "#hi");
     assert_eq!(server.get("/chat/Snakes/").await.status, 404);
     desk.until("both on record", |desk| {
-        let deeds = desk.text("admin-deeds");
-        deeds.contains("renamed #python to #Snakes") && deeds.contains("removed #Snakes")
+        let log = desk.text("admin-deeds");
+        log.contains("renamed #python to #Snakes") && log.contains("removed #Snakes")
     })
     .await;
 }
@@ -821,7 +823,7 @@ async fn a_moderator_deletes_any_message_and_restores_it() {
     let own_line = format!("{b} deleted a message.");
     anna.sees_exactly(&[&line, &own_line]).await;
 
-    // At the desk both can still be read, and the one restored.
+    // The admin page shows both, and one is restored.
     let room = desk.room("hi");
     desk.does("Open group", json!({ "room": room }), "admin-found", "rude")
         .await;
@@ -842,7 +844,7 @@ async fn a_moderator_deletes_any_message_and_restores_it() {
             .contains("Restore")
     })
     .await;
-    // Others cannot, nor can a moderator look into private rooms.
+    // Others cannot, and moderators cannot look into private rooms.
     let mut carl = server.tab().await;
     assert_eq!(
         carl.is_refused("Delete message", rude_there).await,

@@ -1,17 +1,17 @@
-//! Names that people choose: shown live, had by one person at a time, and never lent.
+//! Display names: shown live, held by one person at a time, and never lent.
 
 use serde_json::json;
 
 use crate::support::{Server, Tab};
 
-/// What I am called, if not by my user name.
+/// My display name, or nothing.
 fn my_name(tab: &Tab) -> String {
     let place = tab.page.the("name-form");
     let name = place.all().find(|part| part.has_class("me__name"));
     name.map_or(String::new(), |name| name.text().replacen("as ", "", 1))
 }
 
-/// How somebody is listed.
+/// The name that a list shows for somebody.
 fn listed(tab: &Tab, list: &str, user: &str) -> String {
     let list = tab.page.get(list).into_iter();
     let mut people = list.flat_map(|list| list.with("data-user").collect::<Vec<_>>());
@@ -61,7 +61,7 @@ async fn a_display_name_shows_in_lists_headings_and_new_messages() {
         tab.title().replace(char::is_whitespace, "") == named.replace(' ', "")
     })
     .await;
-    // Where bob is does not change, nor by what the room is addressed.
+    // Bob stays in his room, and its address does not change.
     bob.reloads().await;
     assert!(bob.title().starts_with("Änna <b> Lee"), "{}", bob.title());
     bob.sees_exactly(&["to anna"]).await;
@@ -77,7 +77,7 @@ async fn a_display_name_shows_in_lists_headings_and_new_messages() {
             .collect::<Vec<_>>(),
         [a.as_str(), &a]
     );
-    // What is under way goes by the new name, too.
+    // Unfinished messages use the new name too.
     anna.sends("Typing", json!({}));
     carl.until("the typing", |tab| {
         tab.page.the("room-typing").text() == "Änna <b> Lee is typing"
@@ -90,7 +90,7 @@ async fn a_display_name_shows_in_lists_headings_and_new_messages() {
     })
     .await;
 
-    // And back.
+    // And back again.
     anna.sends("Change name", json!({ "name": "  " }));
     anna.until("no name", |tab| my_name(tab).is_empty()).await;
     carl.until("the user name", |tab| listed(tab, "users-online", &a) == a)
@@ -134,7 +134,7 @@ async fn a_taken_or_confusable_name_is_refused_in_that_tab_only() {
             .iter()
             .all(|push| !push.html.contains("confused"))
     );
-    // One's own name may be written otherwise.
+    // People may change the spelling of their own name.
     is_called(&mut bob, &b.to_uppercase()).await;
     is_called(&mut anna, "PAUL HILL").await;
 }
@@ -150,7 +150,7 @@ async fn a_display_name_is_free_once_its_guest_has_left_and_otherwise_stays_thei
     server.restart().await;
     bob.loses_the_network();
     bob.reconnects().await;
-    // Those whom the restart has cut off are about to come back.
+    // People disconnected by the restart may still come back.
     is_refused(&mut bob, "Lee").await;
     anna.loses_the_network();
     anna.reconnects().await;
@@ -258,7 +258,7 @@ async fn a_private_message_by_command_goes_to_the_longest_matching_name() {
     bob.sees_exactly(&["hello", "Frei hello", "Frei: x"]).await;
     carl.opens_private(&a).await;
     carl.sees_exactly(&["hello", "hello", "hello"]).await;
-    // They are found by that name, too.
+    // They are found by that name too.
     anna.sends("Find people", json!({ "text": "mAx" }));
     anna.until("both", |tab| {
         let mut found = tab.people("users-found");
@@ -286,7 +286,7 @@ async fn the_lobby_accepts_a_name_and_a_group() {
         tab.title() == "#Chess" && my_name(tab) == "Anna"
     })
     .await;
-    // A field left empty changes nothing, as does a name that is one's own already.
+    // An empty field changes nothing, nor does the current name.
     for name in ["", "Anna"] {
         anna.sends(
             "New group",
@@ -326,7 +326,7 @@ async fn a_name_with_the_same_beginning_does_not_intercept_private_messages() {
     }
     bob.opens_private(&a).await;
     bob.sees_exactly(&["hello my friend"; 4]).await;
-    // With one's own user name one may go on.
+    // One's own user name may be part of the new name.
     is_called(&mut bob, &format!("{b} the Great")).await;
 }
 
@@ -399,7 +399,7 @@ async fn nobody_can_take_the_name_that_another_is_shown_by() {
         let words = bob.is_refused("Change name", json!({ "name": name })).await;
         assert!(words.starts_with(refused), "{name}: {words}");
     }
-    // What was never granted leads nobody astray.
+    // A refused name does not redirect a private message.
     bob.says(&format!("/pm Martina {a} for her alone")).await;
     anna.until("it", |tab| tab.unread_from(&bob.name()) == 1)
         .await;

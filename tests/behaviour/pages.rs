@@ -1,5 +1,5 @@
-//! What is answered over HTTP: the page as it is first drawn, its files, its addresses, and the
-//! headers that keep it safe.
+//! What is answered over HTTP: the page as it is first drawn, its files, its addresses, and its
+//! security headers.
 
 use crate::support::page::Page;
 use crate::support::{Answer, Server};
@@ -225,7 +225,7 @@ async fn files_are_fetched_again_only_when_they_have_changed() {
         assert_eq!(again.body, "");
         let other = server.get_with(file, &[("If-None-Match", "W/\"0\"")]).await;
         assert_eq!(other.status, 200, "{file}");
-        // In a debug build files change under their addresses.
+        // In a debug build a file may change under its address.
         let build = file.split('/').nth(2).unwrap();
         let other = file.replace(build, "0123456789abcdef");
         assert_eq!(

@@ -1,11 +1,12 @@
-//! The aside: who is here, live; mine first, with what is unread; everybody else by searching.
+//! The sidebar: people online, live; my conversations first, with unread marks; everybody else by
+//! search.
 
 use serde_json::json;
 
 use crate::support::tab::all;
 use crate::support::{Server, Tab};
 
-/// Looks for people and answers whom it found.
+/// Searches for people. Answers with the names found.
 async fn finds(tab: &mut Tab, text: &str) -> Vec<String> {
     let mark = tab.pushes.len();
     tab.sends("Find people", json!({ "text": text }));
@@ -57,7 +58,7 @@ async fn a_reload_is_not_a_leave() {
         .await;
     let mark = anna.pushes.len();
     bob.reloads().await;
-    // Somebody else's coming shows what the list says of bob meanwhile.
+    // The next join shows what the list said about bob in between.
     let carol = server.tab().await;
     let three = [anna.name(), bob.name(), carol.name()];
     anna.until("carol", |tab| tab.people("users-online") == three)

@@ -1,6 +1,6 @@
-//! The wire as it was designed: a client of twenty lines that knows only `innerHTML` works.
+//! The wire of the original design: a client of twenty lines that knows only `innerHTML` works.
 //!
-//! A plain tab itself sees to it that nothing comes but `selector` and `html`, to the four places.
+//! A plain tab checks that it gets nothing but `selector` and `html`, for its four places.
 
 use serde_json::json;
 

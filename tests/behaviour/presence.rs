@@ -1,4 +1,4 @@
-//! Who is in a group: listed there, live; coming and going in quiet lines. Nothing of it is stored.
+//! Who is in a group: listed live, with joins and leaves as quiet lines. None of it is stored.
 
 use crate::support::tab::all;
 use crate::support::{Server, Tab};
@@ -41,7 +41,7 @@ async fn the_people_in_a_group_are_listed_live() {
     })
     .await;
 
-    // The last tab's end is the person's.
+    // A person leaves with their last tab.
     bob.closes().await;
     carl.until("bob to be gone", |tab| {
         tab.people("room-people") == [c.as_str()]
@@ -66,7 +66,7 @@ async fn joins_and_leaves_are_quiet_lines_that_are_not_stored() {
     assert_eq!(anna.version(), version);
     assert_eq!(anna.texts(), ["first"]);
     assert_eq!(server.count("messages"), 1);
-    // Whoever enters is shown the same.
+    // Whoever enters later sees the same list.
     let carl = server.tab().await;
     assert_eq!(carl.texts(), ["first"]);
 }
@@ -80,7 +80,7 @@ async fn a_reload_is_neither_a_join_nor_a_leave() {
     bob.reloads().await;
     bob.loses_the_network();
     bob.reconnects().await;
-    // Somebody who went after all that shows that bob's absence would have been told by now.
+    // Once a later leave is shown, a leave of bob's would have been shown too.
     let carl = server.tab().await;
     let c = carl.name();
     carl.closes().await;
@@ -88,9 +88,10 @@ async fn a_reload_is_neither_a_join_nor_a_leave() {
         moves(tab).contains(&format!("{c} left"))
     })
     .await;
-    let told = anna.pushes_to("room-moves", 0);
+    let lines = anna.pushes_to("room-moves", 0);
     assert!(
-        told.iter()
+        lines
+            .iter()
             .all(|push| !push.html.contains(&format!("{b} left")))
     );
     assert_eq!(anna.people("room-people"), [anna.name(), b]);
@@ -144,10 +145,10 @@ async fn after_a_crash_there_are_no_ghosts_and_no_false_joins() {
         })
         .await;
     }
-    let told = anna.pushes_to("room-moves", mark);
+    let lines = anna.pushes_to("room-moves", mark);
     assert!(
-        told.iter().all(|push| !push.html.contains(&both[0])),
-        "{told:?}"
+        lines.iter().all(|push| !push.html.contains(&both[0])),
+        "{lines:?}"
     );
 }
 

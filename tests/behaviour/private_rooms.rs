@@ -1,4 +1,4 @@
-//! Private rooms: one per pair, for the two alone, and a mark for what the other has not seen.
+//! Private rooms: one per pair, for those two only, with a mark for what the other has not read.
 
 use overwire::fake::FakeUsers;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::tab::all;
 use crate::support::{Server, Tab, until};
 
-/// Two people in private with a third outside; each dialect of the wire tells it.
+/// Two people in private and a third outside, for each dialect of the wire.
 pub(crate) async fn two_people_talk_in_private(mut anna: Tab, mut bob: Tab, mut carol: Tab) {
     anna.opens_private(&bob.name()).await;
     bob.hears_all().await;
@@ -16,7 +16,7 @@ pub(crate) async fn two_people_talk_in_private(mut anna: Tab, mut bob: Tab, mut 
     bob.sees_exactly(&["psst"]).await;
     bob.says("yes?").await;
     anna.sees_exactly(&["psst", "yes?"]).await;
-    // Clicking a person twice loses nothing.
+    // Clicking a person twice is harmless.
     anna.opens_private(&bob.name()).await;
     anna.sees_exactly(&["psst", "yes?"]).await;
 
@@ -100,10 +100,10 @@ async fn an_outsider_cannot_enter_or_detect_a_private_room() {
     let nowhere = "AAAAAAAAAAE".to_owned();
     assert_eq!(room.len(), nowhere.len(), "they look alike");
 
-    // Soft news comes when its time has come, whatever else is asked.
+    // Lists and marks are pushed at times of their own, so they are not compared.
     let soft = |place: &str| place.starts_with("users-") || place.starts_with("room-");
 
-    // By the room's id in every action.
+    // By the id of the room, in every action.
     let mut answers = Vec::new();
     for place in [&room, &nowhere] {
         let mark = carol.pushes.len();
@@ -323,7 +323,7 @@ async fn an_open_private_room_shows_no_mark_for_what_is_read_at_once() {
     let from = anna.name();
     anna.opens_private(&bob.name()).await;
     bob.opens_private(&from).await;
-    // His own list is drawn for his coming before that of everybody is.
+    // His own list is drawn on arrival, before the list for everybody.
     let here = [bob.name(), from.clone()];
     bob.until("both of them", |tab| {
         let listed = tab.people("users-online");

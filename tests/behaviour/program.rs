@@ -36,7 +36,7 @@ fn variable(flag: &str) -> String {
     format!("OVERWIRE_{}", flag.to_uppercase().replace('-', "_"))
 }
 
-/// The names of what is in a folder, in order.
+/// The names of the files in a folder, sorted.
 fn files(folder: &TempDir) -> Vec<String> {
     let mut names: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
@@ -173,7 +173,7 @@ async fn an_empty_variable_counts_as_none() {
     let server = Program::serves(command_here).await;
     server.tab().await.says("as usual").await;
     assert!(folder.path().join("overwire.db").exists());
-    // Whether somebody listens at the usual address or not: it is one.
+    // There may or may not be a server at the usual address, but the address is valid.
     let mut asking = empty(command());
     asking.arg("healthcheck");
     let output = ending(asking).await;
@@ -222,7 +222,7 @@ async fn on_sigterm_it_stores_what_was_sent_and_closes_every_socket() {
             .map(|number| anna.writes(&number.to_string()))
             .collect();
         anna.is_settled(&keys[0]).await;
-        // One who reads nothing holds nobody up.
+        // A tab that reads nothing delays nobody.
         tabs[0].goes_deaf(true);
         server.signal(signal);
         assert_eq!(anna.is_closed().await, Some(1012));
@@ -233,7 +233,7 @@ async fn on_sigterm_it_stores_what_was_sent_and_closes_every_socket() {
         assert!(status.success(), "{status}: {words}");
         assert_eq!(words, "", "nothing was wrong");
 
-        // The lock stays, as whoever waits for it may have it open.
+        // The lock file stays, since a waiting server may have it open.
         assert_eq!(files(&folder), ["overwire.db", "overwire.db.lock"]);
 
         let seen = anna.texts();
@@ -268,12 +268,12 @@ async fn on_sigterm_it_stops_even_if_the_database_is_locked() {
     anna.says("hello").await;
     let other = rusqlite::Connection::open(&file).unwrap();
     other.execute_batch("begin immediate").unwrap();
-    // That she has gone is to be stored, and cannot be.
+    // Her leaving has to be stored, but cannot be.
     server.signal("TERM");
     let asked = Instant::now();
     assert_eq!(anna.is_closed().await, Some(1012));
     let (status, words) = server.ends().await;
-    // Waiting for the other would take ten seconds.
+    // Waiting for the other transaction would take ten seconds.
     assert!(asked.elapsed() < Duration::from_secs(8));
     assert!(status.success(), "{status}: {words}");
     assert!(
@@ -383,8 +383,8 @@ async fn it_is_unhealthy_once_its_database_is_deleted_or_replaced() {
 
     server.signal("TERM");
     let (_, words) = server.ends().await;
-    let told = words.matches("the database is lost").count();
-    assert_eq!(told, 3, "once for each time it was asked: {words}");
+    let times = words.matches("the database is lost").count();
+    assert_eq!(times, 3, "once for each time it was asked: {words}");
     assert!(words.contains(file.to_str().unwrap()), "{words}");
 }
 
@@ -431,7 +431,7 @@ async fn a_moderator_is_added_and_removed_on_the_command_line() {
     let again = server.post("/admin/link/", &fields, &[]).await;
     assert_eq!(again.status, 404);
 
-    // Beside no server's database there is nothing to be moderated.
+    // Without an existing database there is nothing to moderate.
     let (done, said) = admin(&["link", "--database", "mistyped.db"]).await;
     assert!(
         !done && said.contains("there is no database mistyped.db"),
@@ -451,7 +451,7 @@ async fn a_moderator_is_added_and_removed_on_the_command_line() {
     assert!(done && said.contains("a moderator no more"), "{said}");
     let (done, said) = admin(&["revoke", &name]).await;
     assert!(!done && said.contains("is no moderator"), "{said}");
-    // Its log tells none of it.
+    // The log contains none of the links.
     server.signal("TERM");
     let (_, log) = server.ends().await;
     assert!(!log.contains(query), "{log}");
@@ -502,7 +502,7 @@ async fn a_chat_moves_to_another_database_and_continues_there() {
     let output = run(&["migrate-store", old.to_str().unwrap()]).await;
     assert_eq!(output.status.code(), Some(2));
 
-    // The tab never learns that it was another database.
+    // The tab never notices the other database.
     let _server = Program::start(&back, &["--listen", &listen]).await;
     anna.connects().await;
     assert_eq!(anna.name(), name);

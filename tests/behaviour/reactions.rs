@@ -1,4 +1,4 @@
-//! Reactions: counted for everybody, versioned, and mine to me alone.
+//! Reactions: counted for everybody, versioned, and my own shown only to me.
 
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ async fn everybody_sees_the_count_and_only_i_see_that_i_reacted() {
     sees_reactions(&mut bob, &[("👍 1", true)]).await;
     sees_reactions(&mut plain, &[("👍 1", false)]).await;
     reacts(&mut anna, ":tada:", true);
-    // As often as one likes: it says what is wanted.
+    // An action says what is wanted, so repeating it is harmless.
     for _ in 0..2 {
         reacts(&mut anna, "👍", true);
     }
@@ -66,12 +66,12 @@ async fn everybody_sees_the_count_and_only_i_see_that_i_reacted() {
     reacts(&mut bob, "👍", false);
     sees_reactions(&mut bob, &[("👍 1", false), ("🎉 1", false)]).await;
     sees_reactions(&mut anna, &[("👍 1", true), ("🎉 1", true)]).await;
-    // Nobody else is told whose it is.
-    let told = bob
+    // Only the person who reacted learns which reactions are theirs.
+    let pushes = bob
         .pushes
         .iter()
         .filter(|push| push.place.starts_with("my-"));
-    let ids: Vec<_> = told.map(|push| &push.html).collect();
+    let ids: Vec<_> = pushes.map(|push| &push.html).collect();
     assert!(ids.iter().all(|html| !html.contains("1f389")), "{ids:?}");
 }
 
@@ -132,10 +132,10 @@ async fn opening_a_message_shows_who_reacted() {
         tab.page.the("message-form").text().contains(&expected)
     })
     .await;
-    // Somebody else's is not to be edited.
+    // Somebody else's message cannot be edited.
     let form = bob.page.the("message-form");
     assert!(!form.all().any(|part| part.name == "textarea"));
-    // It closes when what is done there is done, and not before.
+    // The form closes once the reaction is accepted, not before.
     let with = |emoji: &str| json!({ "message": id, "emoji": emoji, "on": true, "room": room, "form": true });
     let words = "One reacts with an emoji, such as 🎉, or its name, such as :tada:.";
     for bad in ["", "tada", "👍👍", "<b>", ":nothing:", &"👍".repeat(99)] {

@@ -1,5 +1,5 @@
-//! What is not done, and how that is said: to that tab alone, in words, with the socket open; and
-//! the few things that close it.
+//! What is refused, and how that is said: only to that tab, in words, with the socket open. And the
+//! few things that close a socket.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -153,7 +153,7 @@ async fn a_bad_frame_is_refused_and_nothing_else_happens() {
     }
     let mark = anna.pushes.len();
     anna.wire().binary(&b"{\"action\": \"Ping\"}"[..]);
-    let words = anna.is_told_since(mark).await;
+    let words = anna.gets_notice_since(mark).await;
     assert_eq!(words, "Binary frames are not understood here.");
 
     bob.hears_all().await;
@@ -168,7 +168,7 @@ async fn a_bad_frame_is_refused_and_nothing_else_happens() {
 async fn the_longest_message_is_not_too_long() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
-    // Characters are counted, not bytes.
+    // Characters count, not bytes.
     let text = "ä".repeat(3_999) + "👋";
     anna.says(&text).await;
     bob.sees(&text).await;
@@ -183,7 +183,7 @@ async fn unknown_keys_are_ignored() {
     anna.sees("x").await;
 }
 
-/// A masked frame as a browser would send it: the first byte, then the payload.
+/// A masked frame as a browser sends it: the first byte, then the payload.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match u16::try_from(payload.len()) {
@@ -197,7 +197,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
             bytes.extend((payload.len() as u64).to_be_bytes());
         }
     }
-    // The mask of four zeros leaves the payload as it is.
+    // A mask of zeros leaves the payload unchanged.
     bytes.extend([0; 4]);
     bytes.extend(payload);
     bytes
@@ -276,7 +276,7 @@ async fn only_the_newest_of_many_pings_is_answered() {
         .await
         .unwrap();
     soon("a greeting", socket.next()).await.unwrap().unwrap();
-    // So few bytes in one go arrive in one go.
+    // So few bytes written at once arrive at once.
     let at_once = [
         frame(0x89, b"one"),
         frame(0x89, b"two"),
@@ -319,7 +319,7 @@ async fn too_many_actions_are_refused_and_work_a_moment_later() {
     assert_eq!(server.count("messages"), seen.len() as u64);
     bob.says("I have a pace of my own").await;
 
-    // What is stored already is not refused when it is sent again.
+    // A message that is already stored is not refused when sent again.
     let stored = anna.messages().into_iter().find_map(|one| one.key).unwrap();
     let mark = anna.pushes.len();
     for _ in 0..30 {
@@ -335,7 +335,7 @@ async fn too_many_actions_are_refused_and_work_a_moment_later() {
     let places = about_it(&anna);
     assert!(!places.contains(&"notice".to_owned()), "{places:?}");
 
-    // A refused frame spends as well, so that nonsense is not free; reading never does.
+    // Refused frames count towards the limit too; marking as read does not.
     for _ in 0..30 {
         anna.wire().text("nonsense");
         anna.sends("Read", json!({ "message": 1 }));
@@ -385,7 +385,7 @@ async fn one_connection_too_many_from_an_address_is_closed_with_a_reason() {
     .await;
 }
 
-/// Whether the server closes a connection before it has read anything from it.
+/// Whether the server closes a connection before reading from it.
 async fn is_refused(stream: &mut TcpStream) -> bool {
     let read = soon("the end", stream.read(&mut [0; 1])).await;
     !matches!(read, Ok(1..))
@@ -445,7 +445,7 @@ async fn a_client_that_never_reads_its_answers_is_dropped() {
     let stream = socket.connect(server.door.0).await.unwrap();
     let requests = b"GET /chat/hi/ HTTP/1.1\r\nHost: here\r\n\r\n".repeat(100);
     let dropped = async {
-        // More and more, until the server neither reads nor is there.
+        // Send until the server neither reads nor is connected.
         loop {
             stream.writable().await.unwrap();
             match stream.try_write(&requests) {
@@ -483,10 +483,10 @@ async fn behind_a_trusted_proxy_each_browser_has_its_own_address() {
     let bob = from("203.0.113.2").await;
     assert_ne!(anna.name(), "nobody");
     assert_ne!(bob.name(), "nobody");
-    // What the browser claims before its proxy counts for nothing.
+    // What a browser claims in front of its proxy is ignored.
     let mut carol = from("198.51.100.7, 203.0.113.1").await;
     assert_eq!(carol.is_closed().await, Some(1008));
-    // A household shares the first half of an address of IPv6.
+    // A household shares the first half of an IPv6 address.
     let dora = from("2001:db8::1").await;
     assert_ne!(dora.name(), "nobody");
     let mut emil = from("2001:db8::2").await;
@@ -543,7 +543,7 @@ async fn a_client_that_stops_reading_is_dropped_without_delaying_others() {
     assert_eq!(bob.version(), anna.version());
 }
 
-/// The status of an upgrade with these headers.
+/// The status of an upgrade request with these headers.
 async fn knocks(server: &Server, headers: &[(&str, &str)]) -> u16 {
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let handshake = Handshake {
@@ -585,7 +585,7 @@ async fn only_pages_of_our_own_origin_may_connect() {
         );
     }
     assert_eq!(knocks(&server, &[]).await, 101, "a program, not a page");
-    // Whoever could say so themselves could say anything.
+    // Anybody who may set these headers could claim anything.
     let forwarded = [
         ("Origin", "https://evil.example"),
         ("X-Forwarded-Host", "evil.example"),

@@ -1,5 +1,5 @@
-//! Groups: what is said is seen by those who look, in order, as it was typed; what was said
-//! before is found page by page.
+//! Groups: everybody in the room sees each message, in order and as it was typed; older messages
+//! are found page by page.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::tab::all;
 use crate::support::{Server, Tab};
 
-/// Two people in a group, and a third in another; each dialect of the wire tells it.
+/// Two people in a group and a third in another, for each dialect of the wire.
 pub(crate) async fn two_people_talk(mut anna: Tab, mut bob: Tab, mut carol: Tab) {
     carol.enters_group("python").await;
     anna.says("hello").await;
@@ -177,7 +177,7 @@ async fn a_message_is_the_same_single_frame_for_the_whole_room_and_nobody_else()
         .zip(before)
     {
         tab.hears_all().await;
-        // What has no version comes when its time has come.
+        // Pushes without a version may arrive at any time.
         let fresh = tab.pushes[before..].iter();
         let fresh = fresh.filter(|push| push.place == "messages-list");
         frames.push(fresh.map(|push| push.frame.clone()).collect::<Vec<_>>());

@@ -1,4 +1,5 @@
-//! Who is typing: shown to the others in the room, never stored, gone when it is sent or given up.
+//! Who is typing: shown to the others in the room, never stored, and gone when the text is sent or
+//! abandoned.
 
 use serde_json::json;
 
@@ -8,10 +9,10 @@ fn typing(tab: &Tab) -> String {
     tab.page.the("room-typing").text()
 }
 
-/// Beside that nobody did when it came to its room.
+/// Whether no push to it ever showed anybody typing.
 fn has_seen_nobody_type(tab: &Tab) -> bool {
-    let told = tab.pushes_to("room-typing", 0);
-    told.iter().all(|push| push.html.is_empty())
+    let pushes = tab.pushes_to("room-typing", 0);
+    pushes.iter().all(|push| push.html.is_empty())
 }
 
 fn types(tab: &mut Tab) {
@@ -37,7 +38,7 @@ async fn others_in_the_room_see_who_is_typing_until_they_send() {
         typing(tab) == format!("{a} and {b} are typing")
     })
     .await;
-    // Nobody is told of themselves.
+    // Nobody is shown as typing to themselves.
     anna.until("bob", |tab| typing(tab) == format!("{b} is typing"))
         .await;
     bob.until("anna", |tab| typing(tab) == format!("{a} is typing"))
@@ -47,7 +48,7 @@ async fn others_in_the_room_see_who_is_typing_until_they_send() {
     eve.until("all", |tab| typing(tab) == "several people are typing")
         .await;
 
-    // Where the others are told the same as before, those who type may be told something else.
+    // The text for the others is unchanged, but the text for those who type may differ.
     let mut finn = server.tab().await;
     types(&mut finn);
     let f = finn.name();
@@ -97,13 +98,13 @@ async fn typing_in_a_room_is_not_shown_to_people_who_left_it() {
     bob.opens_private(&anna.name()).await;
     bob.hears_all().await;
     assert_eq!(typing(&bob), "");
-    // Who types where one goes is shown there.
+    // Typing in the room that one enters is shown.
     types(&mut carl);
     bob.enters_group("python").await;
     let c = carl.name();
     bob.until("carl", |tab| typing(tab) == format!("{c} is typing"))
         .await;
-    // Neither does it stay on a page whose socket was lost meanwhile.
+    // It also disappears from a page that lost its socket in between.
     bob.loses_the_network();
     carl.says("said").await;
     bob.connects().await;
@@ -123,15 +124,15 @@ async fn typing_ends_when_the_person_disconnects_or_leaves() {
     let a = anna.name();
     carl.until("anna", |tab| typing(tab) == format!("{a} is typing"))
         .await;
-    // Where one is not, one types nothing.
+    // Nobody can type in a room that they are not in.
     let room = carl.room();
     let mark = carl.pushes.len();
     bob.sends("Typing", json!({ "room": room }));
     bob.hears_all().await;
-    // She gives no sign of it any more.
+    // Anna no longer types.
     carl.until("nobody", |tab| typing(tab).is_empty()).await;
-    let told = carl.pushes_to("room-typing", mark);
-    assert!(told.iter().all(|push| !push.html.contains(&bob.name())));
+    let pushes = carl.pushes_to("room-typing", mark);
+    assert!(pushes.iter().all(|push| !push.html.contains(&bob.name())));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Whoever enters a group is welcomed there, and nobody else notices.
+//! Whoever enters a group is welcomed there, in that tab only.
 
 use overwire::chat::Welcome;
 use overwire::model::GroupName;
@@ -22,10 +22,10 @@ async fn programs_with_message_types_are_welcomed_too() {
         ..Handshake::default()
     };
     let mut bot = server.socket(&through("/ws/chat/hi/")).await.unwrap();
-    let told = json!({ "type": "notice", "message": "Welcome to #hi." });
+    let notice = json!({ "type": "notice", "message": "Welcome to #hi." });
     assert_eq!(
         soon("the welcome", bot.next()).await,
-        Event::Text(told.to_string())
+        Event::Text(notice.to_string())
     );
 }
 

@@ -1,4 +1,4 @@
-//! Opening the page: what is there at once, and who one is.
+//! Opening the page: what is there at once, and who somebody is.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::wire::Wire;
 #[tokio::test]
 async fn uncaught_errors_and_policy_violations_fail_a_test() {
     let server = Server::start(&[]);
-    let (reports, told) = watched(&[], async |browser| {
+    let (reports, outcome) = watched(&[], async |browser| {
         let anna = browser.person(&server.url("/")).await;
         anna.run("setTimeout(() => { throw new Error('nobody caught this') })")
             .await;
@@ -22,7 +22,7 @@ async fn uncaught_errors_and_policy_violations_fail_a_test() {
         anna.reload().await;
     })
     .await;
-    told.unwrap();
+    outcome.unwrap();
     for words in [
         "nobody caught this",
         "nor this",
@@ -63,7 +63,7 @@ async fn the_newest_messages_are_in_the_page_before_scripts_run() {
         );
         anna.sees("noscript .notice").await;
 
-        // With scripts, the same nodes stay when the socket comes.
+        // With scripts, the same nodes stay when the socket connects.
         anna.devtools(
             "Emulation.setScriptExecutionDisabled",
             json!({ "value": false }),
@@ -113,7 +113,7 @@ async fn the_first_visit_makes_a_person_and_a_reload_keeps_them() {
         assert_eq!(anna.name().await, name);
         assert_eq!(anna.texts().await, ["and in another room"]);
 
-        // A second tab is a second person; so is a tab that the browser made as a copy.
+        // A second tab is a second person, even if the browser copied it.
         let bob = browser.person(&server.url("/")).await;
         assert_ne!(bob.name().await, name);
         assert_eq!(bob.texts().await, ["before the reload"]);

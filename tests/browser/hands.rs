@@ -1,4 +1,4 @@
-//! By keyboard alone, on a small screen, with a screen reader, in either colour scheme.
+//! By keyboard only, on a small screen, with a screen reader, and in both colour schemes.
 
 use serde_json::{Value, json};
 use thirtyfour::prelude::Key;
@@ -6,7 +6,7 @@ use thirtyfour::prelude::Key;
 use crate::browser::{Browser, Tab, story};
 use crate::server::Server;
 
-/// What has the focus, in words: an id, or the text.
+/// The element with the focus: its id, or its text.
 const FOCUSED: &str = "document.activeElement.id || document.activeElement.textContent.trim()";
 
 async fn focused(tab: &Tab<'_>) -> String {
@@ -24,7 +24,7 @@ async fn everything_works_by_keyboard() {
             .await;
         anna.run("document.querySelector('.skip').focus()").await;
 
-        // Through the page in the order in which it is read, every stop visible.
+        // Through the page in reading order, every stop visible.
         let mut stops = Vec::new();
         loop {
             let stop: String = anna
@@ -65,7 +65,7 @@ async fn everything_works_by_keyboard() {
         ];
         assert_eq!(stops, order);
 
-        // The way past the lists, a room, a person, the search, a message.
+        // The skip link, a room, a person, the search, a message.
         anna.run("document.querySelector('.skip').focus()").await;
         anna.sees(".skip").await;
         anna.presses(Key::Enter).await;
@@ -133,7 +133,7 @@ async fn on_a_small_screen_the_sidebar_is_a_drawer() {
         anna.says("W".repeat(200).as_str()).await;
         assert!(anna.get::<bool>(fits).await);
 
-        // A private mark can be seen with the drawer shut.
+        // An unread mark is visible while the drawer is closed.
         let bob = browser.person(&server.url("/")).await;
         bob.meets(&anna.name().await).await;
         bob.says("hello").await;
@@ -179,7 +179,7 @@ async fn controls_have_names_and_the_list_is_a_polite_log() {
             "zoom"
         );
 
-        // As a screen reader is told: nothing that can be operated is without a name.
+        // For a screen reader: every control has a name.
         anna.devtools("Accessibility.enable", json!({})).await;
         let tree = anna
             .devtools("Accessibility.getFullAXTree", json!({}))
@@ -219,7 +219,7 @@ async fn controls_have_names_and_the_list_is_a_polite_log() {
     .await;
 }
 
-/// The contrast of every text that can be seen with what lies behind it, below what is asked for.
+/// The visible texts whose contrast with their background is too low.
 const FAINT: &str = r"(() => {
   const canvas = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
   const paint = (colours) => {
@@ -266,7 +266,7 @@ async fn in_colours(browser: &Browser, server: &mut Server, scheme: &str) {
     bob.meets(&anna.name().await).await;
     bob.says("psst").await;
     anna.sees("#users-mine .badge").await;
-    // A notice, a text that waits, one that is refused, a lost connection.
+    // A notice, a waiting text, a refused one, a lost connection.
     anna.sends(&"far too long ".repeat(5)).await;
     anna.sees("#notice [data-tone=refusal]").await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Rooms of two: what the other sees of them, and what nobody else does.
+//! Private rooms: what the other person sees of them, and what nobody else does.
 
 use crate::browser::story;
 use crate::server::Server;
@@ -17,7 +17,7 @@ async fn two_people_have_a_private_room_and_an_outsider_learns_nothing() {
         assert!(!bob.shows("#users-mine li").await, "an opened room shows the other nothing");
         anna.says("between us").await;
 
-        // Bob is in another room: marked at once, in the list and the title, until he has seen it.
+        // Bob is in another room, so the list and the title are marked until he has seen it.
         bob.sees(&format!("#users-mine [data-user='{a}'][data-unread='1'] .badge")).await;
         bob.until("document.title === '(1) #hi · Overwire'").await;
         anna.says("twice").await;
@@ -33,7 +33,7 @@ async fn two_people_have_a_private_room_and_an_outsider_learns_nothing() {
         anna.sees(&format!("#users-mine [data-user='{b}']")).await;
         assert!(!anna.shows("#users-mine [data-unread]").await, "what one looks at is read");
 
-        // Eve was here all the time: in the same group, she hears what is said there.
+        // Eve has been there all the time: in the same group, she sees its messages.
         assert!(!eve.shows("#users-mine li").await);
         eve.goto(&server.url(&format!("/chat/@{b}/"))).await;
         eve.is_in(&b, &format!("/chat/@{b}/")).await;
@@ -169,7 +169,7 @@ async fn a_private_message_is_sent_from_any_room_by_command() {
         bob.meets(&a).await;
         assert_eq!(bob.texts().await, ["between us"]);
 
-        // A typing error says nothing aloud: the text comes back.
+        // A mistyped command is not posted: the text comes back.
         anna.sends(&format!("/pn {b} secret")).await;
         anna.sees("#notice [data-tone=refusal]").await;
         anna.is_settled().await;

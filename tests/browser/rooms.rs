@@ -254,7 +254,7 @@ async fn links_open_in_a_new_tab_and_pasted_links_work() {
     .await;
 }
 
-/// A tab opened in the background is looked at while its scripts are still being run.
+/// A tab opened in the background becomes visible while its scripts still run.
 #[tokio::test]
 async fn a_tab_shown_while_it_loads_shows_its_own_room() {
     let server = Server::start(&[]);

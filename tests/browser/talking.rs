@@ -16,7 +16,7 @@ async fn is_at_end(tab: &Tab<'_>) {
 }
 
 async fn scrolls_to(tab: &Tab<'_>, top: u32) {
-    // The place is taken at once, and heard of a frame later.
+    // The position changes at once; the page hears of it a frame later.
     tab.run(&format!(
         "document.querySelector('#scroller').scrollTop = {top}"
     ))
@@ -57,7 +57,7 @@ async fn a_message_appears_for_everyone_with_its_author_and_local_time() {
             let height = "document.querySelector('.message__text').clientHeight >= 40";
             assert!(tab.get::<bool>(height).await, "two lines");
         }
-        // And in the page as it is drawn anew.
+        // The same in the page as it is drawn after a reload.
         bob.reload().await;
         bob.is_somebody().await;
         let utc: String = bob
@@ -74,7 +74,7 @@ async fn enter_sends_and_nothing_else_does() {
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;
 
-        // Nothing empty.
+        // Nothing empty is sent.
         anna.sends("").await;
         anna.sends("  ").await;
         anna.presses_with(Key::Shift, Key::Enter).await;
@@ -93,7 +93,7 @@ async fn enter_sends_and_nothing_else_does() {
         anna.is_settled().await;
         assert_eq!(anna.texts().await, ["one\ntwo"]);
 
-        // An input method: its Enter takes the word, and the next one sends.
+        // With an input method, the first Enter accepts the word and the next one sends.
         let word = json!({ "text": "にほん", "selectionStart": 3, "selectionEnd": 3 });
         anna.devtools("Input.imeSetComposition", word).await;
         anna.until("document.querySelector('#message-text').value === 'にほん'").await;
@@ -113,7 +113,7 @@ async fn enter_sends_and_nothing_else_does() {
         bob.hears("日本").await;
         anna.is_settled().await;
 
-        // A keypad's Enter, emoji.
+        // Enter on the keypad, and emoji.
         anna.devtools("Input.insertText", json!({ "text": "👩‍👩‍👧 שלום" })).await;
         anna.click("#send").await;
         bob.hears("👩‍👩‍👧 שלום").await;
@@ -228,19 +228,19 @@ async fn the_list_scrolls_along_only_for_readers_at_its_end() {
             "message-text"
         );
 
-        // Scrolling to the end does as well as the button.
+        // Scrolling to the end has the same effect as the button.
         scrolls_to(&anna, 300).await;
         carl.says(["again".to_owned()]).await;
         anna.sees("#new-messages").await;
         scrolls_to(&anna, 1_000_000).await;
         anna.sees_no("#new-messages").await;
 
-        // One's own message always leads there.
+        // One's own message always scrolls to the end.
         scrolls_to(&anna, 300).await;
         anna.says("mine").await;
         is_at_end(&anna).await;
 
-        // A box that grows, a window that shrinks: the end stays in view.
+        // A growing box and a shrinking window keep the end in view.
         anna.writes("1\n2\n3\n4\n5").await;
         is_at_end(&anna).await;
         anna.sized(700, 420).await;
@@ -278,7 +278,7 @@ async fn older_messages_load_while_scrolling_and_the_place_is_kept() {
         )
         .await;
         anna.until(&format!("{TEXTS}.length === 100")).await;
-        // A frame later nothing has moved either.
+        // A frame later nothing has moved.
         anna.run("requestAnimationFrame(() => window.moved = place(kept) - was)").await;
         anna.until("window.moved !== undefined").await;
         let moved: f64 = anna.get("moved").await;
@@ -290,7 +290,7 @@ async fn older_messages_load_while_scrolling_and_the_place_is_kept() {
         assert_eq!(anna.texts().await, all);
         assert_eq!(anna.get::<u32>("document.querySelectorAll('#messages-older').length").await, 1);
 
-        // By the button, without a wheel.
+        // With the button, without a wheel.
         anna.reload().await;
         anna.is_somebody().await;
         anna.run("document.querySelector('.older__more').focus({ preventScroll: true })").await;
@@ -314,7 +314,7 @@ async fn a_tab_left_open_keeps_the_newest_five_hundred_messages() {
         assert_eq!(texts.len(), 500);
         assert_eq!(texts[0], "number 61");
         is_at_end(&anna).await;
-        // What was cut is still to be had.
+        // Removed messages can be loaded again.
         scrolls_to(&anna, 0).await;
         anna.until(&format!("{TEXTS}[0] === 'number 11'")).await;
     })

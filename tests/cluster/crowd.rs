@@ -1,8 +1,7 @@
-//! People who write all the time, whatever happens, and what is held against them in the end.
+//! People who write all the time, whatever happens, and what is checked at the end.
 //!
-//! Their tabs keep no more of a page than order needs. Whoever loses their socket comes back by
-//! themselves, to another node if their own does not answer, as browsers do behind a balancer, and
-//! sends again what is not settled.
+//! Their tabs keep only what order needs. Whoever loses their socket reconnects, to another node if
+//! their own does not answer, like a browser behind a balancer, and sends unsettled messages again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,16 +19,16 @@ use crate::support::postgres::Database;
 use crate::support::wire::{Event, Wire};
 use crate::support::{Door, Tab};
 
-/// How often somebody writes, and looks whether they can come back.
+/// How often somebody writes, and retries to connect.
 const BEAT: Duration = Duration::from_millis(30);
-/// How often somebody sends again what is not settled; browsers wait for longer.
+/// How often somebody sends unsettled messages again; browsers wait for longer.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How long a node may take to answer somebody who comes.
+/// How long a node may take to answer a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// How many of somebody's messages are under way at a time.
+/// How many messages of a person are pending at a time.
 const UNDER_WAY: usize = 3;
-/// How long it may take at most until everything is settled and shown: longer than any deadline of the
-/// server's, one after the other.
+/// The longest time until everything is settled and shown: longer than the server's deadlines one
+/// after another.
 const DEADLINE: Duration = Duration::from_secs(45);
 
 /// A message as it is stored.
@@ -40,7 +39,7 @@ struct Stored {
     made: i64,
 }
 
-/// What is stored of each group, oldest first.
+/// What is stored in each group, oldest first.
 pub(crate) struct Record(HashMap<String, Vec<Stored>>);
 
 impl Record {
@@ -59,7 +58,7 @@ impl Record {
             });
         }
         for stored in rooms.values() {
-            // Nothing in these stories changes a message.
+            // These tests never change a message.
             let made = stored.iter().map(|message| message.made);
             assert!(made.eq(1..=i64::try_from(stored.len()).unwrap()));
         }
@@ -70,13 +69,13 @@ impl Record {
         self.0.get(address).map_or(&[], Vec::as_slice)
     }
 
-    /// How often that is stored.
+    /// How many times that text is stored.
     pub(crate) fn times(&self, text: &str) -> usize {
         let all = self.0.values().flatten();
         all.filter(|message| message.text == text).count()
     }
 
-    /// Waits until a tab shows its group as it is stored; whatever it was shown is stored.
+    /// Waits until a tab shows its group as it is stored. Everything it ever showed must be stored.
     pub(crate) async fn is_shown_to(&self, tab: &mut Tab) {
         let stored = self.room(&tab.location);
         let texts: Vec<&str> = stored.iter().map(|one| one.text.as_str()).collect();
@@ -96,7 +95,7 @@ impl Record {
     }
 }
 
-/// What the crowd is to do.
+/// What the crowd does now.
 #[derive(Clone)]
 enum Phase {
     Write,
@@ -108,7 +107,7 @@ struct Writer {
     number: usize,
     doors: Vec<Door>,
     at: usize,
-    /// Where they write, in turn; where they are if there is nothing.
+    /// Where they write, in turn; in their current room if empty.
     rooms: Vec<String>,
     list: List,
     written: Vec<(Uuid, String)>,
@@ -118,7 +117,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Comes to the node where they were or to the next that answers.
+    /// Connects to the last node, or to the next one that answers.
     async fn arrives(&mut self) -> Wire {
         let mut beats = interval(BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -182,7 +181,7 @@ impl Writer {
                     event = wire.next() => match event {
                         Event::Text(push) => {
                             self.takes(&push);
-                            // What comes before says who they are.
+                            // The push before it says who they are.
                             is_in = is_in || push.contains("#group-name");
                         }
                         Event::Closed(_) => break,
@@ -226,7 +225,7 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// So many in the first group, in turn on each of these nodes, who write in those rooms.
+    /// So many people in the first group, spread over these nodes, who write in these rooms.
     pub(crate) fn of(count: usize, doors: &[Door], rooms: &[String]) -> Self {
         let (phase, orders) = watch::channel(Phase::Write);
         let (settled, quiet) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
@@ -269,7 +268,7 @@ impl Crowd {
         }
     }
 
-    /// Nobody writes any more. Waits until everything is settled.
+    /// Stops writing and waits until everything is settled.
     pub(crate) async fn falls_silent(mut self) -> Self {
         self.phase.send_replace(Phase::Settle);
         let settling = timeout(DEADLINE, async {
@@ -285,8 +284,8 @@ impl Crowd {
         self
     }
 
-    /// Nobody writes any more. Waits until everything is settled and everybody shows what is stored,
-    /// and compares what they wrote and saw with it.
+    /// Stops writing, waits until everything is settled and every tab shows what is stored, and
+    /// compares what they wrote and saw with it.
     pub(crate) async fn ends_as_stored_in(self, database: &Database) -> Arc<Record> {
         let mut crowd = self.falls_silent().await;
         let record = Arc::new(Record::of(database).await);

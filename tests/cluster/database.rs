@@ -1,4 +1,5 @@
-//! PostgreSQL in trouble while two nodes write: what could not be stored is stored afterwards, once.
+//! PostgreSQL in trouble while two nodes write: a message that cannot be stored now is stored
+//! later, once.
 
 use std::time::{Duration, Instant};
 
@@ -77,7 +78,7 @@ async fn all_readers_of_a_node_are_blocked_and_more_wait() {
     crowd.ends_as_stored_in(&database).await;
 }
 
-/// Two nodes, the first of which reaches the database through a proxy, and people who write on each.
+/// Two nodes and people who write on each. The first node reaches the database through a proxy.
 struct OneBehindAProxy {
     database: Database,
     proxy: Proxy,
@@ -105,14 +106,14 @@ impl OneBehindAProxy {
     }
 }
 
-/// Both fall silent before what is stored is read.
+/// Both crowds stop before the stored messages are read.
 async fn both_end_as_stored_in(database: &Database, crowd: Crowd, others: Crowd) {
     let (one, other) = tokio::join!(crowd.falls_silent(), others.falls_silent());
     one.ends_as_stored_in(database).await;
     other.ends_as_stored_in(database).await;
 }
 
-/// A node whose proxy passes nothing on misses its lease too, and its people with it.
+/// If its proxy passes nothing on, a node also misses its lease, and its people leave.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_loses_contact_with_its_database_for_a_while() {
     let OneBehindAProxy {
@@ -147,7 +148,7 @@ async fn an_abandoned_transaction_blocks_others_only_briefly() {
         until("the cut", async || proxy.has_cut()).await;
         let began = Instant::now();
         others.goes_on(50).await;
-        // Less than any deadline of theirs, so that none of them is told of a failure.
+        // Less than any of their deadlines, so that nobody sees a failure.
         assert!(began.elapsed() < Duration::from_secs(10));
         crowd.goes_on(50).await;
     }
@@ -176,8 +177,8 @@ async fn two_nodes_writing_crosswise_survive_deadlocks() {
     let mut crowd = Crowd::of(8, &doors, &names);
     crowd.goes_on(100).await;
     rooms.sort();
-    // Of themselves the nodes wait in one order; so somebody else takes the rooms in the other, and
-    // waits as long as it takes, so that it is a node that finds itself in the ring.
+    // The nodes lock rooms in one order, so another connection locks them in the opposite order. It
+    // never times out, so it is always a node that detects the deadlock.
     let other = database.look().await;
     other
         .batch_execute("set deadlock_timeout = '1h'")
@@ -217,8 +218,8 @@ async fn a_database_is_restored_to_an_earlier_state_under_open_tabs() {
         anna.says(text).await;
     }
     bob.sees("four").await;
-    // As a dump that is put back does: what came after it is gone, all connections are cut, and this is
-    // another life of the database.
+    // Like restoring a dump: later messages are gone, all connections are cut, and the database has
+    // a new identity.
     let db = database.look().await;
     db.batch_execute(
         "begin;

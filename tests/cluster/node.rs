@@ -1,4 +1,4 @@
-//! A node in the test's process.
+//! A node in the process of the test.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// On a database, which is given people if it has none, with a Redis at an address.
+    /// On a database, which gets people if it has none, with a Redis at an address.
     pub(crate) async fn start(database: &str, redis: &str) -> Self {
         let opening = store::open(database, Synchronous::Full, store::Access::Server);
         let store = opening.await.unwrap();
@@ -44,7 +44,7 @@ impl Node {
         Self::two_at([&address, &address], &redis.address()).await
     }
 
-    /// The same, where each reaches the database at an address of its own.
+    /// The same, where each node has its own address for the database.
     pub(crate) async fn two_at(databases: [&str; 2], redis: &str) -> [Self; 2] {
         [
             Self::start(databases[0], redis).await,

@@ -1,4 +1,4 @@
-//! A node that dies or freezes, and people who are known on all of them.
+//! A node that dies or freezes, and people who are known on all nodes.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,13 +15,13 @@ use crate::support::wire::Wire;
 use crate::support::{Device, Door, Program, Tab, until};
 use crate::{Crowd, Node};
 
-/// A lease, until the next look at who has missed theirs, and a bit.
+/// A lease, the time until the next check for missed leases, and a bit.
 const CLEARED: Duration = Duration::from_secs(35);
 /// How long a node is frozen: two leases.
 const FROZEN: Duration = Duration::from_secs(30);
-/// Renewing a lease brings the news, and a bit.
+/// The time in which a renewed lease brings the news, and a bit.
 const RENEWED: Duration = Duration::from_secs(8);
-/// What was announced in vain is made up for, at most every ten seconds.
+/// Missed announcements are made up for at most every ten seconds.
 const MADE_UP: Duration = Duration::from_secs(15);
 
 async fn programs(database: &Database, redis: &Redis) -> [Program; 2] {
@@ -100,7 +100,7 @@ async fn a_node_freezes_for_longer_than_its_lease() {
     moves.writes("left behind");
     let key = repeats.writes("sent twice");
     let room = repeats.room();
-    // Their sockets stay as they are, and what was sent by them waits.
+    // Their sockets stay open, and what they sent waits.
     let (mut old_of_moves, mut old_of_repeats) =
         (moves.leaves_its_socket(), repeats.leaves_its_socket());
     for tab in [&mut moves, &mut repeats] {
@@ -134,7 +134,7 @@ async fn a_node_freezes_for_longer_than_its_lease() {
     stays.says("thawed").await;
     all([&mut watcher, &mut moves, &mut repeats].map(|tab| tab.sees("thawed"))).await;
     assert_eq!([&stays, &moves, &repeats].map(Tab::name), names);
-    // Nothing was read from the sockets that were to be closed.
+    // Nothing was read from the sockets that had to be closed.
     let typing = watcher.pushes_to("room-typing", seen);
     assert!(
         typing.iter().all(|push| !push.html.contains("typing")),
@@ -156,7 +156,7 @@ async fn a_node_freezes_for_longer_than_its_lease() {
     }
 }
 
-/// Whether a tab is told that somebody left.
+/// Whether a tab shows that somebody left.
 fn has_left(tab: &Tab, name: &str) -> bool {
     let lines = tab.page.the("room-moves").all();
     lines.map(Element::text).any(|line| {
@@ -165,8 +165,8 @@ fn has_left(tab: &Tab, name: &str) -> bool {
     })
 }
 
-/// In the midst of a transaction it would hold up whoever needs the same rooms until the database ends
-/// that, which is another story.
+/// A node frozen in a transaction would block everybody who needs the same rooms until the database
+/// ends it, which is another test.
 async fn freezes_between_transactions(node: &Program, database: &Database) {
     let look = database.look().await;
     let held = "select count(*) from pg_stat_activity
@@ -188,7 +188,7 @@ async fn freezes_between_transactions(node: &Program, database: &Database) {
     }
 }
 
-/// What a moderator does, at a node.
+/// A moderator on a node: their tab, and the socket of the admin page.
 async fn desk(node: &Node) -> (Tab, Wire) {
     let mut device = Device::at(node.door);
     let mut tab = node.door.tab().await;
@@ -203,7 +203,7 @@ fn orders(desk: &Wire, action: &str, data: &Value) {
     desk.text(json!({ "action": action, "data": data }).to_string());
 }
 
-/// Somebody who keeps their name, signed in by a device at one node, in a tab at another.
+/// Somebody who keeps their name, signed in on one node, with a tab on another.
 async fn kept(device_at: Door, tab_at: Door) -> (Device, Tab) {
     let mut device = Device::at(device_at);
     let mut tab = device_at.tab().await;
@@ -212,8 +212,8 @@ async fn kept(device_at: Door, tab_at: Door) -> (Device, Tab) {
     (device, tab)
 }
 
-/// Of a ban, a sign-out and a group that is for moderators alone from now on, how long the other node
-/// takes to close the sockets concerned.
+/// How long the other node takes to close the sockets affected by a ban, a sign-out and a group
+/// that is restricted to moderators.
 async fn sockets_close_elsewhere(redis: &Redis, breaks: bool) -> Vec<Duration> {
     let database = Database::fresh().await;
     let nodes = Node::two(&database, redis).await;
@@ -222,7 +222,7 @@ async fn sockets_close_elsewhere(redis: &Redis, breaks: bool) -> Vec<Duration> {
     let mut banned = there.tab().await;
     let mut in_group = there.tab_at("/chat/python/").await;
     let (mut device, mut signed_in) = kept(here, there).await;
-    // The nodes know what they need of each other.
+    // The nodes know what they need from each other.
     for tab in [&mut banned, &mut in_group, &mut signed_in] {
         tab.hears_all().await;
     }
@@ -264,7 +264,7 @@ async fn sockets_close_elsewhere(redis: &Redis, breaks: bool) -> Vec<Duration> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bans_sign_outs_and_closed_groups_reach_the_other_node_at_once() {
     let took = sockets_close_elsewhere(&Redis::start(), false).await;
-    // Each renewal of a lease would have brought one of them at most.
+    // Renewed leases would have brought at most one of them in time.
     assert!(
         took.iter().sum::<Duration>() < Duration::from_secs(5),
         "{took:?}"
@@ -358,6 +358,6 @@ async fn missed_group_changes_are_shown_after_an_outage() {
     assert_eq!(in_group.is_closed().await, Some(1000));
     in_group.connects().await;
     assert_eq!(in_group.title(), "#Feasts");
-    // Whose group is what it was is not disturbed.
+    // People in an unchanged group are not disturbed.
     in_other.says("all is well").await;
 }

@@ -1,8 +1,9 @@
-//! Many writers, several rooms, tabs that come, go and read slowly, on one node and on two whose
-//! news are lost, doubled and shuffled, with a store in common or one each on the same database: in
-//! the end every tab shows what is stored, in its order, and has never been given a version twice.
+//! Many writers, several rooms, and tabs that connect, leave and read slowly, on one node and on
+//! two. News between the nodes is lost, doubled and shuffled; they share a store or have one each
+//! on the same database. At the end every tab shows what is stored, in order, and has never been
+//! given a version twice.
 //!
-//! What the tabs decide follows from the seed; who is faster does not.
+//! The seed decides what the tabs do, but not who is faster.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -31,7 +32,7 @@ const GROUPS: [&str; 3] = ["hi", "python", "events"];
 const EMOJIS: [&str; 3] = ["👍", "❤️", "🎉"];
 const TABS: u64 = 12;
 const STEPS: usize = 70;
-/// Longer than the rooms are compared, by far.
+/// Far longer than the interval at which rooms are compared.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,7 +122,7 @@ async fn each_change_is_announced_to_the_other_nodes_once_and_in_order() {
     }
 }
 
-/// The next change among the news, beside which there is soft news at any time.
+/// The next change in the news. Other news may come at any time.
 async fn next_change(news: &mut mpsc::Receiver<Heard>) -> (u64, Version, Frame) {
     loop {
         let heard = timeout(DEADLINE, news.recv()).await.unwrap().unwrap();
@@ -232,7 +233,7 @@ impl Tab {
         self.chats[self.node].handle(&self.client, action).await;
     }
 
-    /// Reads about so many bytes, and asks for the rest if it fell behind, as a socket does.
+    /// Reads about so many bytes and asks for the rest if it fell behind, like a socket.
     async fn reads(&mut self, bytes: usize) {
         for frame in self.client.outbox.take(bytes).frames {
             for push in frame.payloads() {
@@ -253,7 +254,7 @@ impl Tab {
         self.client = self.chats[self.node].connect(hello).await.unwrap();
         match comes_back {
             true => assert_eq!(self.client.user.name, name),
-            // What somebody else wrote is not sent again; it was stored all the same.
+            // A new person does not send another's messages again; they are stored all the same.
             false => self.list.unsettled.clear(),
         }
         for action in self.list.again() {
@@ -264,7 +265,7 @@ impl Tab {
     async fn step(&mut self, tab: u64, step: usize) {
         match self.rng.random_range(0..100) {
             0..45 => {
-                // Now and then one that fills the outbox of whoever does not read.
+                // Sometimes a long one, which fills the outbox of a slow reader.
                 let length = match self.rng.random_range(0..4) {
                     0 => 3000,
                     _ => 10,
@@ -311,7 +312,7 @@ impl Tab {
         }
     }
 
-    /// Reads until it shows the end of its room and knows what became of all it wrote.
+    /// Reads until it shows the end of its room and all its messages are settled.
     async fn settles(&mut self, stored: &HashMap<String, Vec<Message>>) {
         for action in self.list.again() {
             self.does(&action).await;
@@ -347,7 +348,7 @@ impl Tab {
     }
 }
 
-/// A program that listens when it likes.
+/// A program that reads when it likes.
 struct Program {
     chats: Vec<Arc<Chat>>,
     node: usize,
@@ -415,9 +416,9 @@ impl Program {
         }
     }
 
-    /// Every state it was told of a message: which, and its text.
+    /// Every state it got of a message: the id and the text.
     fn states(&self) -> Vec<(i64, String)> {
-        let told = self.heard.iter().filter_map(|object| match self.objects {
+        let shown = self.heard.iter().filter_map(|object| match self.objects {
             true if object["type"] != "chat_message" => None,
             true => Some((
                 object["id"].as_i64()?,
@@ -425,16 +426,16 @@ impl Program {
             )),
             false => Some((0, object["text"].as_str()?.to_owned())),
         });
-        told.collect()
+        shown.collect()
     }
 
-    /// Reads until it has been told how every message stands, from the first it was told of on.
+    /// Reads until it has the current state of every message since its first.
     async fn settles(&mut self, stored: &[Message]) {
         let deadline = Instant::now() + DEADLINE;
         loop {
             self.reads(usize::MAX).await;
             let states = self.states();
-            let as_told = |message: &Message| {
+            let as_sent = |message: &Message| {
                 let id = if self.objects { message.id.0 } else { 0 };
                 let name = &message.author.name;
                 match message.deleted {
@@ -444,12 +445,12 @@ impl Program {
             };
             let missing = stored
                 .iter()
-                .map(as_told)
+                .map(as_sent)
                 .find(|state| !states.contains(state));
             let Some(missing) = missing else { break };
             assert!(
                 Instant::now() < deadline,
-                "a program in {} was not told {missing:?}",
+                "a program in {} did not get {missing:?}",
                 self.group
             );
             let _ = timeout(Duration::from_millis(100), self.client.outbox.woken()).await;
@@ -457,16 +458,20 @@ impl Program {
         let states = self.states();
         if self.objects {
             let once: BTreeSet<_> = states.iter().collect();
-            assert_eq!(once.len(), states.len(), "nothing is told twice");
+            assert_eq!(once.len(), states.len(), "nothing comes twice");
         }
-        // Those that were never changed come in their order.
+        // Messages that were never changed arrive in order.
         let in_order: Vec<_> = stored
             .iter()
             .filter(|message| message.made == message.worded)
             .map(|message| message.text.as_str())
             .collect();
-        let mut told = states.iter().map(|(_, text)| text.as_str());
-        assert!(in_order.iter().all(|text| told.any(|other| other == *text)));
+        let mut texts = states.iter().map(|(_, text)| text.as_str());
+        assert!(
+            in_order
+                .iter()
+                .all(|text| texts.any(|other| other == *text))
+        );
     }
 }
 
@@ -482,7 +487,7 @@ async fn whole(store: &Store, group: &str) -> Vec<Message> {
     all
 }
 
-/// Nodes, and where what they store is kept.
+/// Nodes, and the folder of their store.
 struct Nodes {
     store: Arc<Store>,
     chats: Vec<Arc<Chat>>,
@@ -504,7 +509,7 @@ async fn on_a_file(nodes: usize, relay: Arc<dyn Relay>) -> Nodes {
     }
 }
 
-/// Nodes that have a store each on one database, and an end of the relay.
+/// Nodes on one database, each with its own store and its own end of the relay.
 async fn on_a_database(database: &Database, relays: [Arc<dyn Relay>; 2]) -> Nodes {
     let mut chats = Vec::new();
     for relay in relays {
@@ -561,7 +566,7 @@ async fn story(seed: u64, nodes: Nodes) {
         let all = whole(store, group).await;
         let made: Vec<u64> = all.iter().map(|message| message.made).collect();
         assert!(made.is_sorted_by(|one, next| one < next));
-        // What was changed is known by what stood there first.
+        // Edits only append, so the beginning identifies the message.
         let texts_there = all.iter().filter(|message| !message.deleted);
         texts.extend(texts_there.map(|message| message.text.trim_end_matches('+').to_owned()));
         count += all.len();

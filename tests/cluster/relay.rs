@@ -1,5 +1,5 @@
-//! Redis in trouble: whoever writes does not wait for it, the other node shows what it finds in the
-//! store, and what is soft is right again afterwards.
+//! Redis in trouble: writers do not wait for it, the other node finds the messages in the store,
+//! and lists and marks are right again afterwards.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,14 +16,14 @@ use crate::support::redis::Redis;
 use crate::support::tab::all;
 use crate::{Crowd, Node};
 
-/// How long a slow Redis takes to hear anything, and to answer it.
+/// How long a slow Redis delays each command and each answer.
 const LATE: Duration = Duration::from_secs(1);
-/// What waits for Redis takes longer than this in each of the stories.
+/// In each of these tests, waiting for Redis would take longer than this.
 const AT_ONCE: Duration = Duration::from_millis(900);
 /// By then every room has been compared with the store.
 const COMPARED: Duration = Duration::from_secs(8);
 
-/// Two nodes with a Redis at an address; it is broken by one act and healed by another.
+/// Two nodes with a Redis at an address; the first closure breaks it, the second repairs it.
 async fn story(redis: &str, breaks: impl AsyncFnOnce(), heals: impl AsyncFnOnce()) {
     let database = Database::fresh().await;
     let address = database.address();
@@ -34,10 +34,10 @@ async fn story(redis: &str, breaks: impl AsyncFnOnce(), heals: impl AsyncFnOnce(
     let mut ada = here.tab_at("/chat/python/").await;
     let mut bob = there.tab_at("/chat/python/").await;
     let eve = there.tab_at("/chat/python/").await;
-    let gone = eve.name();
+    let left = eve.name();
     anna.says("all is well").await;
     all([&mut ada, &mut bob].map(|tab| tab.sees("all is well"))).await;
-    anna.until("eve", |tab| tab.people("room-people").contains(&gone))
+    anna.until("eve", |tab| tab.people("room-people").contains(&left))
         .await;
     crowd.goes_on(50).await;
 
@@ -66,11 +66,11 @@ async fn story(redis: &str, breaks: impl AsyncFnOnce(), heals: impl AsyncFnOnce(
     crowd.goes_on(100).await;
     heals().await;
 
-    let (name, came) = (bob.name(), frank.name());
+    let (name, newcomer) = (bob.name(), frank.name());
     anna.until("who is here and what is unread", |tab| {
         let are_right = ["room-people", "users-online"].iter().all(|list| {
             let people = tab.people(list);
-            people.contains(&came) && !people.contains(&gone)
+            people.contains(&newcomer) && !people.contains(&left)
         });
         are_right && tab.unread_from(&name) == 1
     })
@@ -165,7 +165,7 @@ async fn redis_is_slow() {
     story(&address, breaks, heals).await;
 }
 
-/// An address where a Redis is heard, and answers, later by as much as is said.
+/// An address that delays everything to and from a Redis by the given time.
 async fn slowed(redis: &Redis, late: watch::Receiver<Duration>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("redis://{}", listener.local_addr().unwrap());
@@ -182,7 +182,7 @@ async fn slowed(redis: &Redis, late: watch::Receiver<Duration>) -> String {
     address
 }
 
-/// Passes on what comes, in its order.
+/// Passes bytes on in order, with a delay.
 async fn pass(
     mut from: impl tokio::io::AsyncRead + Unpin + Send + 'static,
     mut to: impl tokio::io::AsyncWrite + Unpin + Send + 'static,

@@ -1,4 +1,4 @@
-//! A chat that is moved from one database to another: all of it comes, or nothing does.
+//! Moving a chat from one database to another: everything arrives, or nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::people::{
 use crate::support::postgres::{Cut, Database, Proxy};
 
 const KEY: Uuid = Uuid::from_u128(0x6f76_6572_7769_7265);
-/// What is the database's own.
+/// What belongs to the database and is not moved.
 const LEFT: [&str; 5] = [
     "clients_active",
     "life",
@@ -37,7 +37,7 @@ async fn move_chat(from: &str, to: &str) -> Result<Moved, MoveError> {
     moving::move_chat(&Address::from(from), &Address::from(to), &mut |_, _| {}).await
 }
 
-/// Files of a test.
+/// The files of a test.
 struct Files(TempDir);
 
 impl Files {
@@ -53,7 +53,7 @@ impl Files {
         self.path(name).to_str().unwrap().to_owned()
     }
 
-    /// A file with the whole story in it.
+    /// A file with the whole chat in it.
     async fn with_a_chat(&self, name: &str) -> (String, Story) {
         let address = self.address(name);
         let store = open(&address).await;
@@ -91,17 +91,17 @@ async fn moderate(store: &Store, by: &Somebody, action: ModeratorAction) {
     assert!(matches!(done, Moderated::Done { .. }), "{done:?}");
 }
 
-/// What happened in a chat in which there is something of everything.
+/// A chat that contains some of everything.
 struct Story {
     people: Vec<Somebody>,
     rooms: Vec<RoomId>,
-    /// A version of the first room, a while ago.
+    /// An earlier version of the first room.
     before: Version,
-    /// What somebody has signed in by.
+    /// The session of somebody who has signed in.
     session: TokenHash,
-    /// An address that nobody has used yet.
+    /// A moderator link that nobody has used yet.
     link: TokenHash,
-    /// The highest ids that were ever given: of a message, a session and a client.
+    /// The highest ids given so far: of a message, a session and a client.
     last: (i64, i64, i64),
 }
 
@@ -141,7 +141,7 @@ impl Story {
             react(store, bob, &first, with, true).await;
         }
         react(store, carla, &first, "👍", true).await;
-        // The last of all is gone again.
+        // The last reaction is taken back.
         react(store, dora, &first, "👍", true).await;
         react(store, dora, &first, "👍", false).await;
 
@@ -177,7 +177,7 @@ impl Story {
         moderate(store, carla, ban_of(mal, true)).await;
         let link = token();
         store.add_admin_link(link).await.unwrap();
-        // One who has gone, one who is here.
+        // One person has left, one is online.
         store.leave(vec![bob.client]).await.unwrap();
         let message = post(store, carla, hi, "last").await;
         let client = people.iter().map(|who| who.client.client.0).max();
@@ -191,11 +191,11 @@ impl Story {
         }
     }
 
-    /// All that the store's acts tell of it.
-    async fn told(&self, store: &Store) -> Vec<String> {
-        let mut told = Vec::new();
+    /// Everything that the store says about it.
+    async fn everything(&self, store: &Store) -> Vec<String> {
+        let mut facts = Vec::new();
         let census = store.census().await.unwrap();
-        told.push(format!("{census:?}"));
+        facts.push(format!("{census:?}"));
         let versions: BTreeMap<_, _> = store
             .versions(self.rooms.clone())
             .await
@@ -203,54 +203,54 @@ impl Story {
             .into_iter()
             .map(|version| (version.room, version.to_string()))
             .collect();
-        told.push(format!("{versions:?}"));
+        facts.push(format!("{versions:?}"));
         for room in &self.rooms {
-            told.push(format!("{:?}", store.newest(*room).await.unwrap()));
-            told.push(format!("{:?}", store.pair(*room).await.unwrap()));
-            told.push(format!("{:?}", store.group_record(*room).await.unwrap()));
+            facts.push(format!("{:?}", store.newest(*room).await.unwrap()));
+            facts.push(format!("{:?}", store.pair(*room).await.unwrap()));
+            facts.push(format!("{:?}", store.group_record(*room).await.unwrap()));
         }
         let since = store.catch_up(self.rooms[0], Some(self.before)).await;
         let since = since.unwrap();
         assert!(matches!(since, CatchUp::Changes { .. }), "{since:?}");
-        told.push(format!("{since:?}"));
+        facts.push(format!("{since:?}"));
         for who in &self.people {
             let id = who.user.id;
-            told.push(format!("{:?}", store.people_of(id, 9).await.unwrap()));
-            told.push(format!("{:?}", store.groups(Some(id), 9).await.unwrap()));
-            told.push(format!("{:?}", store.standing(id).await.unwrap()));
+            facts.push(format!("{:?}", store.people_of(id, 9).await.unwrap()));
+            facts.push(format!("{:?}", store.groups(Some(id), 9).await.unwrap()));
+            facts.push(format!("{:?}", store.standing(id).await.unwrap()));
             let (first, last) = (MessageId(0), MessageId(i64::MAX));
             let mine = store.reactions_of(id, self.rooms[0], first, last, 99);
-            told.push(format!("{:?}", mine.await.unwrap()));
-            told.push(format!(
+            facts.push(format!("{:?}", mine.await.unwrap()));
+            facts.push(format!(
                 "{:?}",
                 store.message_by_key(id, KEY).await.unwrap()
             ));
             let back = store.client_by_token(who.token, None).await.unwrap();
-            told.push(format!("{back:?}"));
-            told.push(format!(
+            facts.push(format!("{back:?}"));
+            facts.push(format!(
                 "{:?}",
                 store.account(&who.user.name).await.unwrap()
             ));
         }
-        told.push(format!("{:?}", store.session(self.session).await.unwrap()));
-        told.push(format!(
+        facts.push(format!("{:?}", store.session(self.session).await.unwrap()));
+        facts.push(format!(
             "{:?}",
             store.is_admin_link(self.link).await.unwrap()
         ));
-        told.push(format!(
+        facts.push(format!(
             "{:?}",
             store.audit_log(i64::MAX, 99).await.unwrap()
         ));
-        told.push(format!(
+        facts.push(format!(
             "{:?}",
             store.person_records("", "", 99).await.unwrap()
         ));
-        told.push(format!("{:?}", store.busiest_groups(99).await.unwrap()));
-        told.push(format!("{:?}", store.people_online(99).await.unwrap()));
-        told
+        facts.push(format!("{:?}", store.busiest_groups(99).await.unwrap()));
+        facts.push(format!("{:?}", store.people_online(99).await.unwrap()));
+        facts
     }
 
-    /// It goes on as if it had always been there.
+    /// It continues as if it had always been in this database.
     async fn goes_on(&self, store: &Store) {
         let (hi, anna) = (self.rooms[0], &self.people[0]);
         let was = store.newest(hi).await.unwrap().version;
@@ -285,8 +285,7 @@ impl Story {
     }
 }
 
-/// All rows of the tables of a file, as SQLite writes them, but for what a move ends: that somebody is
-/// here.
+/// All rows of a file as SQLite writes them, except for presence, which a move ends.
 fn rows(path: &Path) -> BTreeMap<String, Vec<String>> {
     let db = Connection::open(path).unwrap();
     let mut all = BTreeMap::new();
@@ -345,19 +344,19 @@ fn strings(db: &Connection, sql: &str) -> Vec<String> {
     found.map(Result::unwrap).collect()
 }
 
-/// Whether nothing but the default groups is in a database.
+/// Whether a database has only the default groups.
 async fn is_empty(address: &str) -> bool {
     let store = store::open(address, Synchronous::Full, Access::Beside)
         .await
         .unwrap();
     let census = store.census().await.unwrap();
     let groups = store.groups(None, 99).await.unwrap().len();
-    let deeds = store.audit_log(i64::MAX, 9).await.unwrap().len();
+    let log = store.audit_log(i64::MAX, 9).await.unwrap().len();
     store.close().await;
-    (census.users, census.messages, groups, deeds) == (0, 0, 4, 0)
+    (census.users, census.messages, groups, log) == (0, 0, 4, 0)
 }
 
-/// Does something to its end from within what is not asynchronous.
+/// Runs an asynchronous act to its end from synchronous code.
 fn aside<F: Future<Output = ()>>(act: impl FnOnce() -> F + Send) {
     std::thread::scope(|threads| {
         threads.spawn(|| {
@@ -369,7 +368,7 @@ fn aside<F: Future<Output = ()>>(act: impl FnOnce() -> F + Send) {
     });
 }
 
-/// An error and what has led to it.
+/// An error and its causes.
 fn words(error: &MoveError) -> String {
     let mut words = error.to_string();
     let mut error: &dyn std::error::Error = error;
@@ -416,14 +415,14 @@ async fn a_chat_moved_from_file_to_database_and_back_is_unchanged() {
     assert_eq!(strings(&copied, here), [""; 0], "nobody is here");
     drop(copied);
 
-    let mut told = Vec::new();
+    let mut facts = Vec::new();
     for address in &way {
         let store = open(address).await;
-        told.push(story.told(&store).await);
+        facts.push(story.everything(&store).await);
         store.close().await;
     }
-    for other in &told[1..] {
-        for (was, is) in told[0].iter().zip(other) {
+    for other in &facts[1..] {
+        for (was, is) in facts[0].iter().zip(other) {
             assert_eq!(was, is);
         }
     }
@@ -499,7 +498,7 @@ async fn a_database_in_use_by_a_server_is_not_moved_from_or_to() {
             assert!(matches!(refused, MoveError::InUse(_)), "{refused}");
             assert!(words(&refused).contains("stop it first"), "{refused}");
         }
-        // It goes on.
+        // The server goes on.
         server.renew_lease(NODE).await.unwrap();
         server.close().await;
     }
@@ -513,9 +512,9 @@ async fn no_server_opens_either_database_during_a_move() {
     let database = Database::fresh().await;
     let to = database.address();
     let mut waiting = None;
-    let mut told = Vec::new();
+    let mut steps = Vec::new();
     let mut progress = |done, of| {
-        told.push((done, of));
+        steps.push((done, of));
         if waiting.is_none() {
             let db = Connection::open(files.path("from.db")).unwrap();
             assert!(db.execute_batch("delete from messages").is_err());
@@ -523,7 +522,7 @@ async fn no_server_opens_either_database_during_a_move() {
                 let opened = store::open(&from, Synchronous::Full, Access::Server).await;
                 let refused = opened.err();
                 assert!(matches!(refused, Some(StoreError::InUse(_))), "{refused:?}");
-                // Which everybody who opens it waits for.
+                // A lock that everybody waits for who opens the database.
                 let held = "select 1 from pg_locks l join pg_database d on d.oid = l.database
                     where l.locktype = 'advisory' and l.granted and datname = current_database()";
                 let held = database.look().await.query(held, &[]).await.unwrap();
@@ -544,8 +543,8 @@ async fn no_server_opens_either_database_during_a_move() {
         .unwrap();
     let census = waiting.unwrap().await.unwrap();
     assert_eq!((census.users, census.private_rooms), (11, 2));
-    assert!(told.is_sorted() && told.iter().all(|(done, of)| done <= of));
-    assert!(matches!(told.last(), Some((done, of)) if done == of));
+    assert!(steps.is_sorted() && steps.iter().all(|(done, of)| done <= of));
+    assert!(matches!(steps.last(), Some((done, of)) if done == of));
 }
 
 #[tokio::test]

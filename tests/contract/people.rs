@@ -22,7 +22,7 @@ pub(crate) struct Somebody {
 }
 
 impl Somebody {
-    /// The person that an arrival made of whoever has this token.
+    /// The person who arrived with this token.
     #[track_caller]
     pub(crate) fn of(arrived: Arrived, token: TokenHash) -> Self {
         match arrived {

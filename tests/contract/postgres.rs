@@ -1,4 +1,4 @@
-//! What holds where several nodes share one PostgreSQL database, and where it is lost on the way.
+//! Several nodes on one PostgreSQL database, and connections that are lost at the worst moment.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ async fn two_people_choosing_one_name_at_once_do_not_both_get_it() {
         let taken = [first.unwrap(), second.unwrap()];
         assert_eq!(taken.iter().filter(|one| is_taken(one)).count(), 1);
 
-        // Nor is a user made at that moment who would be called so.
+        // Nor is a user added at that moment whose name would be the same.
         let name = DisplayName::new(&format!("Kim{n}")).unwrap();
         let (renamed, made) = tokio::join!(
             here.rename(anna.client, anna.user.id, Some(name), 1),
@@ -128,13 +128,13 @@ async fn versions_grow_by_one_and_ids_with_them_when_two_nodes_write() {
         assert!(ids(&all).is_sorted());
         assert!(all.is_sorted_by_key(|message| message.created_at.0));
     }
-    // Each node is told of what it wrote, in order.
+    // Each node gets the changes it wrote, in order.
     for stream in &mut streams {
-        let mut told: Vec<Change> = Vec::new();
-        stream.recv_many(&mut told, 1000).await;
-        assert_eq!(told.len(), 120);
+        let mut changes: Vec<Change> = Vec::new();
+        stream.recv_many(&mut changes, 1000).await;
+        assert_eq!(changes.len(), 120);
         for room in rooms {
-            let of_it = told.iter().filter(|change| change.version.room == room);
+            let of_it = changes.iter().filter(|change| change.version.room == room);
             assert!(of_it.is_sorted_by_key(|change| change.version.number));
         }
     }
@@ -177,19 +177,19 @@ async fn deadlocks(database: &Database) -> i64 {
     db.query_one(counted, &[]).await.unwrap().get(0)
 }
 
-/// How many wait for a lock.
+/// How many connections wait for a lock.
 async fn waiting(db: &tokio_postgres::Client) -> i64 {
     let waiting = "select count(*) from pg_stat_activity
         where wait_event_type = 'Lock' and datname = current_database()";
     db.query_one(waiting, &[]).await.unwrap().get(0)
 }
 
-/// Waits until somebody waits for a lock.
+/// Waits until a connection waits for a lock.
 async fn somebody_waits(db: &tokio_postgres::Client) {
     while waiting(db).await == 0 {}
 }
 
-/// A batch, or one write of it, waits for somebody who waits for it.
+/// Two transactions wait for each other: a batch or a single write, and another connection.
 #[tokio::test]
 async fn a_deadlocked_write_is_retried() {
     let database = Database::fresh().await;
@@ -207,8 +207,8 @@ async fn a_deadlocked_write_is_retried() {
     ];
     for [first, second] in rings {
         let (other, look) = (database.look().await, database.look().await);
-        // The other never looks for a ring, so it is the store that finds itself in one, after the second
-        // that is PostgreSQL's default.
+        // The other connection never checks for deadlocks, so the store finds it after a second,
+        // the default of PostgreSQL.
         let begin = format!("set deadlock_timeout = '1h'; begin; {first}");
         other.batch_execute(&begin).await.unwrap();
         let (of_anna, of_bob, ()) = tokio::join!(
@@ -247,7 +247,7 @@ async fn a_starting_node_does_not_disturb_another() {
     there.expire(OTHER_NODE, Millis::now()).await.unwrap();
     assert_eq!(online(&there).await, ["anna"]);
     assert_eq!(there.people_in(room, 9).await.unwrap().1, 1);
-    // Nor does the history change that people's versions are of.
+    // The history that versions refer to does not change either.
     let bob = arrive_on(&there, OTHER_NODE, "bob").await;
     there.post(hello(OTHER_NODE, &bob, room)).await.unwrap();
     let rest = here.catch_up(room, Some(before.version)).await.unwrap();
@@ -296,14 +296,14 @@ async fn leases_expire_by_the_clock_of_the_database() {
         );
         database.look().await.batch_execute(&clock).await.unwrap();
     };
-    // A clock that is wrong, and stands still, is the same for all.
+    // A wrong clock that stands still is the same for all.
     let began = 1_000_000_000_000;
     clock_at(began).await;
     here.join(NODE).await.unwrap();
     there.join(OTHER_NODE).await.unwrap();
     let anna = arrive(&here, "anna").await;
     let room = enter_room(&here, &anna, Target::Group("hi".to_owned())).await;
-    // So that there is something to clear up whenever it is asked for.
+    // So that there is always something to clear up.
     there.add_users(vec![new_user("carl")]).await.unwrap();
     let expire = async || {
         let due = "update users set free = false, gone_at = 0 where name = 'carl'";
@@ -320,7 +320,7 @@ async fn leases_expire_by_the_clock_of_the_database() {
     assert_eq!(expire().await.len(), 1);
     assert!(online(&there).await.is_empty());
     assert_eq!(there.people_in(room, 9).await.unwrap().1, 0);
-    // Who is gone is nowhere, though their node does not know it yet.
+    // An expired client is in no room, even before its node knows.
     let target = Target::Group("python".to_owned());
     let entered = here.enter(anna.client, anna.user.id, target).await;
     assert!(matches!(entered, Err(StoreError::Gone)));
@@ -359,7 +359,7 @@ async fn nothing_of_a_banned_author_is_stored_after_the_ban_is_confirmed() {
             whole_room(&bans, room).await.1
         });
         let mut stored = before;
-        // Until it is seen, however long that takes.
+        // Until the ban takes effect, however long that takes.
         loop {
             match here.post(hello(NODE, &bob, room)).await {
                 Ok(Posted::New(_)) => stored += 1,
@@ -396,7 +396,7 @@ async fn nobody_slips_in_during_their_ban() {
         match arrived.unwrap() {
             Arrived::As { user, .. } => assert_eq!(user, bob.user),
             Arrived::Banned => {}
-            // Their session ended on the way: they ask again.
+            // Their session ended on the way; they have to try again.
             Arrived::Overtaken if session.is_some() => {}
             other => panic!("{other:?}"),
         }
@@ -459,11 +459,11 @@ async fn two_nodes_clearing_up_after_a_dead_one_report_each_leave_once() {
                 other.batch_execute("commit").await.unwrap();
             }
         );
-        let told = [first.unwrap(), second.unwrap()].concat();
-        let people: HashSet<UserId> = told.iter().map(|left| left.user.id).collect();
-        assert_eq!((told.len(), people.len()), (10, 10));
+        let left = [first.unwrap(), second.unwrap()].concat();
+        let people: HashSet<UserId> = left.iter().map(|left| left.user.id).collect();
+        assert_eq!((left.len(), people.len()), (10, 10));
         let room = is_in_a_room.then_some(room);
-        assert!(told.iter().all(|left| left.last && left.room == room));
+        assert!(left.iter().all(|left| left.last && left.room == room));
     }
 }
 
@@ -489,7 +489,7 @@ async fn a_person_on_two_nodes_leaves_with_their_last_client() {
             panic!("one has left");
         };
         assert_eq!((left.room, left.last), (None, false));
-        // Of two at once one is the last.
+        // When both leave at once, one of them is the last.
         let (other, look) = (database.look().await, database.look().await);
         let hold = "begin; select 1 from sessions for update";
         other.batch_execute(hold).await.unwrap();
@@ -501,15 +501,15 @@ async fn a_person_on_two_nodes_leaves_with_their_last_client() {
                 other.batch_execute("commit").await.unwrap();
             }
         );
-        let mut told = [first.unwrap(), second.unwrap()].concat();
-        told.sort_by_key(|left| left.last);
-        let told: Vec<_> = told.iter().map(|left| (left.room, left.last)).collect();
+        let mut left = [first.unwrap(), second.unwrap()].concat();
+        left.sort_by_key(|left| left.last);
+        let left: Vec<_> = left.iter().map(|left| (left.room, left.last)).collect();
         let room = is_in_a_room.then_some(room);
-        assert_eq!(told, [(None, false), (room, true)]);
+        assert_eq!(left, [(None, false), (room, true)]);
     }
 }
 
-/// A node behind a proxy, with somebody in a room, and what it is told.
+/// A node behind a proxy, with somebody in a room, and the stream of its changes.
 struct Behind {
     database: Database,
     proxy: Proxy,

@@ -1,5 +1,5 @@
-//! What every relay promises. It may lose, double and delay, but not make things up, and it never
-//! keeps anybody waiting.
+//! What every relay promises. It may lose, double and delay news, but never invents any and never
+//! blocks anybody.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +18,15 @@ const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 const ROOM: RoomId = RoomId(5);
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Nodes that are joined by one relay of a kind, each by an end of its own.
+/// Nodes joined by one kind of relay, each with an end of its own.
 #[async_trait]
 trait Backend: Sync {
     fn end(&self) -> Arc<dyn Relay>;
 
-    /// The end listens, and hears what is said from now on.
+    /// An end listens, and hears everything from now on.
     async fn listen(&self, end: &dyn Relay, node: NodeId) -> Receiver<Heard>;
 
-    /// The end follows that too.
+    /// An end follows one more room or user.
     async fn follow(&self, end: &dyn Relay, node: NodeId, heard: &mut Receiver<Heard>, to: To);
 }
 
@@ -45,7 +45,7 @@ impl Backend for InProcess {
     }
 }
 
-/// Nodes of a store of that identity, by Redis.
+/// Nodes whose store has that identity, joined by Redis.
 struct ByRedis(String);
 
 impl ByRedis {
@@ -62,7 +62,7 @@ impl Backend for ByRedis {
 
     async fn listen(&self, end: &dyn Relay, node: NodeId) -> Receiver<Heard> {
         let mut heard = end.listen(node).await;
-        // Which says that it listens, and that whatever was said before is missed.
+        // It listens now, and everything before may have been missed.
         assert!(matches!(next_heard(&mut heard).await, Heard::Missed));
         heard
     }
@@ -99,8 +99,8 @@ mod redis {
     every_promise!(super::ByRedis::of_some_store());
 }
 
-/// News to everyone, with a number.
-fn told(node: NodeId, number: i64) -> Envelope {
+/// News with a number.
+fn news(node: NodeId, number: i64) -> Envelope {
     let news = News::GroupChanged(RoomId(number));
     Envelope { node, news }
 }
@@ -117,8 +117,8 @@ async fn next(heard: &mut Receiver<Heard>) -> Envelope {
     }
 }
 
-/// Who sent it, and its number.
-async fn next_told(heard: &mut Receiver<Heard>) -> (NodeId, i64) {
+/// The sender, and the number.
+async fn next_number(heard: &mut Receiver<Heard>) -> (NodeId, i64) {
     match next(heard).await {
         Envelope {
             node,
@@ -134,10 +134,10 @@ async fn news_reaches_every_other_node_in_order(backend: &impl Backend) {
     for (end, node) in ends.iter().zip(NODES) {
         heard.push(backend.listen(&**end, node).await);
     }
-    (1..=100).for_each(|number| ends[0].announce(told(NODES[0], number)));
+    (1..=100).for_each(|number| ends[0].announce(news(NODES[0], number)));
     for heard in &mut heard[1..] {
         for number in 1..=100 {
-            assert_eq!(next_told(heard).await, (NODES[0], number));
+            assert_eq!(next_number(heard).await, (NODES[0], number));
         }
     }
 }
@@ -146,9 +146,9 @@ async fn a_node_does_not_hear_its_own_news(backend: &impl Backend) {
     let (one, two) = (backend.end(), backend.end());
     let mut heard = backend.listen(&*one, NODES[0]).await;
     let _listening = backend.listen(&*two, NODES[1]).await;
-    one.announce(told(NODES[0], 1));
-    two.announce(told(NODES[1], 2));
-    assert_eq!(next_told(&mut heard).await, (NODES[1], 2));
+    one.announce(news(NODES[0], 1));
+    two.announce(news(NODES[1], 2));
+    assert_eq!(next_number(&mut heard).await, (NODES[1], 2));
 }
 
 async fn news_arrives_unchanged(backend: &impl Backend) {
@@ -184,10 +184,10 @@ async fn news_arrives_unchanged(backend: &impl Backend) {
     let same = |one: &News, other: &News| format!("{one:?}") == format!("{other:?}");
     let Envelope { node, news: heard } = next(&mut heard).await;
     assert_eq!(node, NODES[0]);
-    // A frame keeps its deflated bytes once it has made them, so the others come first.
+    // A frame keeps its deflated bytes once they are made, so the rest is compared first.
     assert!(same(&heard, &news), "{heard:?}");
     let News::Change { frame, .. } = heard else {
-        panic!("a change was told");
+        panic!("a change was announced");
     };
     assert_eq!(frame.bytes(false), sent.bytes(false));
     assert_eq!(frame.bytes(true), sent.bytes(true));
@@ -244,7 +244,7 @@ async fn news_goes_only_where_it_is_needed(backend: &impl Backend) {
         }
         got.push(news);
     }
-    // Of different channels the order is that of one sender.
+    // Even across channels, the order of one sender holds.
     assert_eq!(got[0], ["presence 5", "mine 8", "Änna in 1"]);
     assert_eq!(got[1], ["Änna in 1", "probe at 3"]);
 }
@@ -257,7 +257,7 @@ async fn what_is_no_longer_followed_is_no_longer_heard(backend: &impl Backend) {
         backend.follow(&*two, NODES[1], &mut heard, to).await;
     }
     two.keep(NODES[1], &|to| to == To::User(UserId(8)));
-    // What is done in turn is done once something that came after it is.
+    // Requests are handled in turn, so once these are confirmed, the earlier one has been handled.
     backend
         .follow(&*two, NODES[1], &mut heard, To::User(UserId(9)))
         .await;
@@ -286,11 +286,11 @@ async fn a_node_that_does_not_listen_delays_nobody(backend: &impl Backend) {
     let _listening = backend.listen(&*ends[0], NODES[0]).await;
     let deaf = backend.listen(&*ends[1], NODES[1]).await;
     let mut heard = backend.listen(&*ends[2], NODES[2]).await;
-    // More than may wait for the deaf one; the third hears each as it comes.
+    // More than the queue of the deaf node holds; the third node hears each of them.
     for number in 1..=10_000 {
-        ends[0].announce(told(NODES[0], number));
+        ends[0].announce(news(NODES[0], number));
         if ends[0].has_others(NODES[0]) && number % 100 == 0 {
-            while next_told(&mut heard).await.1 < number {}
+            while next_number(&mut heard).await.1 < number {}
         }
     }
     drop(deaf);
@@ -301,21 +301,21 @@ async fn a_node_that_has_left_disturbs_nobody(backend: &impl Backend) {
     drop(backend.listen(&*ends[1], NODES[1]).await);
     let mut heard = backend.listen(&*ends[2], NODES[2]).await;
     let _listening = backend.listen(&*ends[0], NODES[0]).await;
-    ends[0].announce(told(NODES[0], 1));
-    assert_eq!(next_told(&mut heard).await.1, 1);
-    // It comes back as another.
+    ends[0].announce(news(NODES[0], 1));
+    assert_eq!(next_number(&mut heard).await.1, 1);
+    // It comes back with a new end.
     let again = backend.end();
     let mut heard_again = backend.listen(&*again, NODES[1]).await;
-    ends[0].announce(told(NODES[0], 2));
-    assert_eq!(next_told(&mut heard_again).await.1, 2);
-    assert_eq!(next_told(&mut heard).await.1, 2);
+    ends[0].announce(news(NODES[0], 2));
+    assert_eq!(next_number(&mut heard_again).await.1, 2);
+    assert_eq!(next_number(&mut heard).await.1, 2);
 }
 
 async fn a_lone_node_may_announce(backend: &impl Backend) {
     let alone = backend.end();
-    alone.announce(told(NODES[0], 1));
+    alone.announce(news(NODES[0], 1));
     let mut heard = backend.listen(&*alone, NODES[0]).await;
-    alone.announce(told(NODES[0], 2));
+    alone.announce(news(NODES[0], 2));
     assert!(heard.try_recv().is_err());
 }
 
@@ -323,12 +323,12 @@ async fn news_announced_before_closing_is_heard(backend: &impl Backend) {
     let (one, two) = (backend.end(), backend.end());
     let _listening = backend.listen(&*one, NODES[0]).await;
     let mut heard = backend.listen(&*two, NODES[1]).await;
-    (1..=1000).for_each(|number| one.announce(told(NODES[0], number)));
+    (1..=1000).for_each(|number| one.announce(news(NODES[0], number)));
     one.close().await;
-    one.announce(told(NODES[0], 1001));
+    one.announce(news(NODES[0], 1001));
     drop(one);
     for number in 1..=1000 {
-        assert_eq!(next_told(&mut heard).await.1, number);
+        assert_eq!(next_number(&mut heard).await.1, number);
     }
 }
 
@@ -351,10 +351,10 @@ async fn two_chats_may_share_a_redis() {
     let mut heard = other.listen(&*end_of_other, NODES[1]).await;
     let third = other.end();
     let _also_listening = other.listen(&*third, NODES[2]).await;
-    end.announce(told(NODES[0], 1));
+    end.announce(news(NODES[0], 1));
     end.close().await;
-    third.announce(told(NODES[2], 2));
-    assert_eq!(next_told(&mut heard).await, (NODES[2], 2));
+    third.announce(news(NODES[2], 2));
+    assert_eq!(next_number(&mut heard).await, (NODES[2], 2));
 }
 
 #[tokio::test]

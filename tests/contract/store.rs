@@ -1,4 +1,4 @@
-//! What every store promises. A new act gets its promises here, and with them every store.
+//! What every store promises. A new act gets its promises here, and every driver has to keep them.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -29,17 +29,17 @@ use crate::support::postgres::Database;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A place where a store is kept, and what no act of the store does.
+/// A place for a store, and what no act of the store does.
 #[async_trait]
 trait Backend: Send + Sync {
-    /// Opens the store that is kept here.
+    /// Opens the store in this place.
     async fn open(&self) -> Arc<Store>;
 
-    /// Another place with what is kept here, while the store is closed.
+    /// A copy of this place, while the store is closed.
     async fn copy(&self) -> Self;
 
-    /// Changes a message as an edit will: a new version of its room, which is the last change of
-    /// the message.
+    /// Changes a message like an edit: a new version of its room, which becomes the message's last
+    /// change.
     async fn change(&self, message: MessageId, text: &str);
 }
 
@@ -241,7 +241,7 @@ mod postgres {
     every_promise!(super::Postgres::fresh().await);
 }
 
-/// Keeps these promises one after the other, and finds whatever looks through a whole table.
+/// Runs these promises one after the other and collects the plans that scan a whole table.
 macro_rules! plans {
     ($($promise:ident)*) => {{
         let mut plans = Vec::new();
@@ -294,7 +294,7 @@ async fn no_everyday_query_scans_a_whole_table_of_postgres() {
         messages_are_searched_by_author_words_and_time
         groups_and_people_are_listed_page_by_page
     };
-    // What has a row per node, or one at all, and what is asked for by hand.
+    // Tables with one row, or one per node, and what is asked for by hand.
     let seldom = [
         "Seq Scan on nodes",
         "Seq Scan on writers",
@@ -317,7 +317,7 @@ async fn a_query_that_scans_a_whole_table_of_postgres_is_noticed() {
     assert!(matches!(&plans[..], [plan] if plan.contains("Seq Scan on messages")));
 }
 
-/// A store with users of these names, who have not been here.
+/// A store with unused users of these names.
 async fn seeded(backend: &impl Backend, names: &[&str]) -> Arc<Store> {
     let store = backend.open().await;
     let users = names.iter().map(|name| new_user(name)).collect();
@@ -339,7 +339,7 @@ async fn try_to_arrive(store: &Store, spare: Option<&str>) -> (Arrived, TokenHas
     (store.arrive(arrival).await.unwrap(), token)
 }
 
-/// Somebody new arrives; nobody is made for them.
+/// Somebody new arrives, and no user is made for them.
 async fn nobody_is_free(store: &Store) -> bool {
     match try_to_arrive(store, None).await.0 {
         Arrived::As { .. } => false,
@@ -380,7 +380,7 @@ pub(crate) fn names(people: &[Person]) -> Vec<&str> {
         .collect()
 }
 
-/// As if so much time had passed.
+/// Clears up as if so much time had passed.
 async fn expire_after(store: &Store, passed: Duration) -> Vec<Left> {
     store
         .expire(NODE, Millis::now().after(passed))
@@ -388,7 +388,7 @@ async fn expire_after(store: &Store, passed: Duration) -> Vec<Left> {
         .unwrap()
 }
 
-/// What is told of somebody who has gone.
+/// What the store reports about somebody who has left.
 fn gone(who: &Somebody, room: Option<RoomId>, last: bool) -> Left {
     Left {
         user: who.user.clone(),
@@ -397,7 +397,7 @@ fn gone(who: &Somebody, room: Option<RoomId>, last: bool) -> Left {
     }
 }
 
-/// Whatever is to be done for somebody is refused, as they do not stand, and changes nothing.
+/// Everything this client tries is refused because it has ended, and changes nothing.
 async fn can_do_nothing(store: &Store, who: &Somebody) {
     let (client, user, hi) = (who.client, who.user.id, hi(store).await);
     let before = (
@@ -426,7 +426,7 @@ async fn can_do_nothing(store: &Store, who: &Somebody) {
         store.enter(client, user, Target::Room(hi)).await.err(),
         store.leave_room(client).await.err(),
     ];
-    // That it leaves its room is said by the client, which need not be its user's.
+    // Leaving its room depends on the client only, which may still be valid.
     let refused = match store.stale_clients(vec![client]).await.unwrap()[..] {
         [] => &refused[..refused.len() - 1],
         _ => &refused[..],
@@ -448,16 +448,16 @@ async fn a_client_that_has_ended_can_do_nothing(backend: &impl Backend) {
     let room = private(&store, &anna, &bob).await;
     post(&store, &bob, room, "one").await;
     post(&store, &anna, hi(&store).await, "hello").await;
-    // Another's, as whom nobody writes.
+    // A client of somebody else, used with the wrong user.
     let borrowed = Somebody {
         client: bob.client,
         ..anna.clone()
     };
     can_do_nothing(&store, &borrowed).await;
-    // One that has been taken over.
+    // A client that was taken over.
     let again = back(&store, &anna).await;
     can_do_nothing(&store, &anna).await;
-    // One that has left, and has seen nothing.
+    // A client that has left without reading anything.
     store.leave(vec![again.client]).await.unwrap();
     can_do_nothing(&store, &again).await;
     let read = |who: &Somebody| vec![(who.client, anna.user.id, room, MessageId(i64::MAX))];
@@ -471,7 +471,7 @@ async fn a_client_that_has_ended_can_do_nothing(backend: &impl Backend) {
         .await
         .unwrap();
     assert_eq!(unread(&store, &anna).await, [0]);
-    // One whose session has ended.
+    // A client whose session has ended.
     let session = keep(&store, &bob).await;
     let tab = another(&store, session).await;
     store.sign_out(session).await.unwrap().unwrap();
@@ -503,7 +503,7 @@ async fn a_person_with_several_tabs_joins_and_leaves_a_room_once(backend: &impl 
     );
     assert_eq!(moves(&anna, to_bob.clone()).await, (true, None));
     let room = private(&store, &anna, &bob).await;
-    // Back where they were, while that still stands, is no news.
+    // Returning to the room that it is still in is no join.
     let (again, token) = arrive_by(&store, session, Some((tab.client, tab.token))).await;
     let tab = Somebody::of(again, token);
     assert_eq!(moves(&tab, python()).await, (false, None));
@@ -539,10 +539,11 @@ async fn leaving_reports_which_room_was_left(backend: &impl Backend) {
         store.leave(clients).await.unwrap()
     };
     assert_eq!(leaves(&[&tabs[1]]).await, [gone(&anna, None, false)]);
-    // Of several at once the last is told as such; who has gone already is not told again.
-    let told = leaves(&[&anna, &tabs[0], &tabs[1]]).await;
+    // If several leave at once, only the last one counts as leaving; leaving twice is reported
+    // once.
+    let left = leaves(&[&anna, &tabs[0], &tabs[1]]).await;
     let last = gone(&anna, Some(hi), true);
-    assert_eq!(told, [gone(&anna, None, false), last]);
+    assert_eq!(left, [gone(&anna, None, false), last]);
     assert_eq!(leaves(&[&anna, &tabs[0]]).await, []);
     let former = bob.client;
     let bob = back(&store, &bob).await;
@@ -559,7 +560,7 @@ async fn a_node_that_ends_disconnects_its_people_and_they_may_return(backend: &i
     for who in [&anna, &bob] {
         enter(&store, who, Target::Room(hi)).await;
     }
-    // Who has gone to another node is not on this one any more.
+    // Whoever moved to another node is no longer on this one.
     let moved = store.arrive(returning(OTHER_NODE, bob.client, bob.token));
     assert!(matches!(moved.await.unwrap(), Arrived::As { .. }));
     assert_eq!(
@@ -582,23 +583,23 @@ async fn clients_that_have_ended_are_reported_as_stale(backend: &impl Backend) {
     let [bob, carl, dora, emil, fay] = &others[..] else {
         panic!("five have come");
     };
-    let strays = async |of: &[&Somebody]| {
+    let stale = async |of: &[&Somebody]| {
         let clients = of.iter().map(|who| who.client).collect();
-        let mut strays = store.stale_clients(clients).await.unwrap();
-        strays.sort();
-        strays
+        let mut stale = store.stale_clients(clients).await.unwrap();
+        stale.sort();
+        stale
     };
     let all = [&anna, bob, carl, dora, emil, fay];
-    assert_eq!(strays(&all).await, []);
+    assert_eq!(stale(&all).await, []);
     store.leave(vec![bob.client]).await.unwrap();
     let again = back(&store, carl).await;
     moderate(&store, &anna, ban_of(dora, true)).await;
     let session = keep(&store, emil).await;
-    assert_eq!(strays(&[emil, &again]).await, []);
+    assert_eq!(stale(&[emil, &again]).await, []);
     store.sign_out(session).await.unwrap();
     let [of_bob, of_carl, of_dora, of_emil] = [bob, carl, dora, emil].map(|who| who.client.client);
-    assert_eq!(strays(&all).await, [of_bob, of_carl, of_dora, of_emil]);
-    assert_eq!(strays(&[&again, fay]).await, []);
+    assert_eq!(stale(&all).await, [of_bob, of_carl, of_dora, of_emil]);
+    assert_eq!(stale(&[&again, fay]).await, []);
     let users = all.iter().map(|who| who.user.id).collect();
     assert_eq!(store.banned(users).await.unwrap(), [dora.user.id]);
     assert_eq!(store.stale_clients(Vec::new()).await.unwrap(), []);
@@ -649,7 +650,7 @@ async fn a_newcomer_is_given_a_random_user(backend: &impl Backend) {
     let mut sorted = given.clone();
     sorted.sort();
     assert_ne!(given, sorted);
-    // Half of them at random are not the first half.
+    // A random half is not the first half.
     assert_ne!(sorted, seeds[..30]);
 }
 
@@ -690,7 +691,7 @@ async fn a_returning_person_keeps_their_user(backend: &impl Backend) {
         names(&store.people_online(9).await.unwrap().0),
         [user.name.as_str()]
     );
-    // The token is the one they had.
+    // The token is still the old one.
     assert_eq!(
         store.client_by_token(somebody.token, None).await.unwrap(),
         Some((client, Some(NODE)))
@@ -769,7 +770,7 @@ async fn giving_a_user_to_somebody_else_ends_the_old_token(backend: &impl Backen
         store.client_by_token(former.token, None).await.unwrap(),
         None
     );
-    // Whoever looked just before comes too late, and does not become the newcomer.
+    // A lookup from just before comes too late and does not become the newcomer.
     let arrived = come_back(&store, former.client, former.token).await;
     assert_eq!(arrived, Arrived::Overtaken);
     assert!(
@@ -842,7 +843,7 @@ async fn an_author_is_never_given_to_somebody_else(backend: &impl Backend) {
 async fn a_recipient_is_never_given_to_somebody_else(backend: &impl Backend) {
     let store = backend.open().await;
     let (author, reader) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
-    // Even if they had been free again by then.
+    // Even though they would have been free by then.
     store.leave(vec![reader.client]).await.unwrap();
     expire_after(&store, FREE_AFTER + MINUTE).await;
     let room = private(&store, &author, &reader).await;
@@ -867,7 +868,7 @@ async fn a_user_is_not_given_away_while_a_private_room_with_them_is_open(backend
     expire_after(&store, 5 * FREE_AFTER).await;
     let newcomer = arrive(&store, "spare").await;
     assert_eq!(newcomer.user, bob.user);
-    // What anna had open with whoever was bob before is not the newcomer's.
+    // The newcomer does not inherit the room that anna had with the former bob.
     let known = enter(&store, &newcomer, Target::Room(room)).await;
     assert_eq!(known, Entered::NoSuchRoom);
     assert_ne!(private(&store, &anna, &newcomer).await, room);
@@ -898,15 +899,15 @@ async fn the_clients_of_a_dead_node_leave_when_its_lease_expires(backend: &impl 
     );
     let online = store.people_online(9).await.unwrap().0;
     assert_eq!(names(&online), ["anna", "bob"]);
-    let told = expire_after(&store, LEASE + Duration::from_secs(5)).await;
-    assert_eq!(told, [gone(&bob, Some(room), true)]);
+    let left = expire_after(&store, LEASE + Duration::from_secs(5)).await;
+    assert_eq!(left, [gone(&bob, Some(room), true)]);
     can_do_nothing(&store, &bob).await;
     assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
-    // Bob has a new socket here by his token; only then the other node's goes.
+    // Bob has a new socket here; the client of the other node ends only now.
     let arrived = come_back(&store, bob.client, bob.token).await;
     assert!(matches!(arrived, Arrived::As { user, .. } if user.name == "bob"));
-    let told = store.leave(vec![anna.client, bob.client]).await.unwrap();
-    assert_eq!(told, [gone(&anna, None, true)]);
+    let left = store.leave(vec![anna.client, bob.client]).await.unwrap();
+    assert_eq!(left, [gone(&anna, None, true)]);
     assert_eq!(names(&store.people_online(9).await.unwrap().0), ["bob"]);
 }
 
@@ -924,7 +925,7 @@ async fn a_restart_disconnects_everybody_and_they_may_return(backend: &impl Back
     let arrived = come_back(&store, returning, anna.token).await;
     assert!(matches!(arrived, Arrived::As { user, .. } if user == anna.user));
     store.close().await;
-    // Untouched and gone since the restart at the latest.
+    // Untouched, and gone since the restart at the latest.
     let store = backend.open().await;
     expire_after(&store, FREE_AFTER + MINUTE).await;
     assert!(!nobody_is_free(&store).await);
@@ -977,7 +978,7 @@ async fn a_pair_has_one_private_room_whoever_asks_first(backend: &impl Backend) 
     let rooms: HashSet<RoomId> = entering.join_all().await.into_iter().collect();
     assert_eq!(rooms.len(), 1);
     assert_eq!(store.census().await.unwrap().private_rooms, 1);
-    // The same before and after the first message.
+    // The same room before and after the first message.
     let room = private(&store, &anna, &bob).await;
     post(&store, &bob, room, "hello").await;
     assert_eq!(private(&store, &bob, &anna).await, room);
@@ -995,7 +996,7 @@ async fn a_private_room_does_not_exist_for_outsiders(backend: &impl Backend) {
     assert_eq!(enter(&store, &carl, by_id()).await, Entered::NoSuchRoom);
     let refused = try_to_post(&store, &carl, room, "hello", None).await;
     assert_eq!(refused, Posted::NoSuchRoom);
-    // Those two may.
+    // The two of them may.
     for insider in [&anna, &bob] {
         let entered = enter(&store, insider, by_id()).await;
         assert!(matches!(entered, Entered::Room(Room { id, .. }) if id == room));
@@ -1086,7 +1087,7 @@ async fn versions_grow_by_one_and_ids_with_them_when_many_write(backend: &impl B
     assert_eq!(total, 200);
 }
 
-/// All messages of a room by its pages, oldest first, and its version.
+/// All messages of a room, read page by page, oldest first, and its version.
 pub(crate) async fn whole_room(store: &Store, room: RoomId) -> (Vec<Message>, u64) {
     let mut page = store.newest(room).await.unwrap();
     let version = page.version.number;
@@ -1120,21 +1121,21 @@ async fn each_node_gets_its_changes_in_the_order_of_their_commits(backend: &impl
     }
     writing.join_all().await;
     store.close().await;
-    let mut told = [Vec::new(), Vec::new()];
-    for (stream, told) in streams.iter_mut().zip(&mut told) {
+    let mut received = [Vec::new(), Vec::new()];
+    for (stream, received) in streams.iter_mut().zip(&mut received) {
         // A closed store ends its streams.
         while let Some(change) = stream.recv().await {
             assert_eq!(change.version.number, change.message.made);
             assert_eq!(change.version.room, change.message.room);
-            told.push(change.message);
+            received.push(change.message);
         }
-        assert_eq!(told.len(), 60);
-        assert!(ids(told).is_sorted());
+        assert_eq!(received.len(), 60);
+        assert!(ids(received).is_sorted());
     }
     let store = backend.open().await;
     for room in rooms {
         let (all, _) = whole_room(&store, room).await;
-        let mut of_both: Vec<Message> = told.concat();
+        let mut of_both: Vec<Message> = received.concat();
         of_both.retain(|message| message.room == room);
         of_both.sort_by_key(|message| message.made);
         assert_eq!(all, of_both);
@@ -1218,7 +1219,7 @@ async fn a_refused_message_leaves_nothing_behind(backend: &impl Backend) {
     let store = backend.open().await;
     let mut changes = store.join(NODE).await.unwrap();
     let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
-    // An author there is not cannot have messages; those who write at the same moment can.
+    // An unknown author cannot have messages, but others in the same batch can.
     let mut posting = tokio::task::JoinSet::new();
     for n in 0..30 {
         let store = Arc::clone(&store);
@@ -1319,7 +1320,7 @@ async fn the_versions_of_several_rooms_are_read_at_once(backend: &impl Backend) 
     assert_eq!(store.versions(Vec::new()).await.unwrap(), []);
 }
 
-/// Somebody who wrote `count` messages into a group, and the group's page then.
+/// Somebody who wrote `count` messages into a group, and the newest page.
 async fn written(store: &Store, count: usize) -> (Somebody, RoomId, Page) {
     let (anna, room) = (arrive(store, "anna").await, hi(store).await);
     post_many(store, &anna, room, count).await;
@@ -1409,7 +1410,7 @@ async fn catch_up_from_another_history_brings_the_newest_page(backend: &impl Bac
     store.close().await;
     let copy = backend.copy().await;
 
-    // One life goes on to versions 4 and 5.
+    // The first history goes on to versions 4 and 5.
     let store = backend.open().await;
     post_many(&store, &back(&store, &anna).await, room, 2).await;
     let lost = store.newest(room).await.unwrap();
@@ -1417,7 +1418,7 @@ async fn catch_up_from_another_history_brings_the_newest_page(backend: &impl Bac
     assert!(matches!(same_life, CatchUp::Changes { .. }));
     store.close().await;
 
-    // The copy is at 3, and then goes its own way to 4, 5 and 6.
+    // The copy is at 3 and goes on to 4, 5 and 6 in its own way.
     let store = copy.open().await;
     let newest = || async { CatchUp::Newest(store.newest(room).await.unwrap()) };
     let rest = store.catch_up(room, Some(lost.version)).await.unwrap();
@@ -1461,7 +1462,7 @@ async fn catch_up_includes_changed_messages(backend: &impl Backend) {
     assert_eq!(texts(&messages), ["changed", "new"]);
     let steps: Vec<_> = messages.iter().map(|m| (m.made, m.changed)).collect();
     assert_eq!(steps, [(2, 4), (5, 5)]);
-    // Whoever had the change gets the new one alone.
+    // A tab that has the change gets only the new message.
     let after = Version {
         number: 4,
         ..page.version
@@ -1538,15 +1539,15 @@ async fn only_its_author_edits_and_deletes_a_message(backend: &impl Backend) {
     };
     assert_eq!(deleted, Amended::Done(gone.clone()));
     assert_eq!(store.newest(room).await.unwrap().messages[0], gone);
-    // Both go out in their order, for the same two as the message.
-    let mut told = Vec::new();
+    // Both changes arrive in order, for the same pair as the message.
+    let mut received = Vec::new();
     for _ in 0..4 {
-        told.push(changes.recv().await.unwrap());
+        received.push(changes.recv().await.unwrap());
     }
-    assert_eq!(told[2].message, expected);
-    assert_eq!(told[3].message, gone);
-    assert_eq!(told[3].version.number, 4);
-    assert_eq!(told[3].between, told[0].between);
+    assert_eq!(received[2].message, expected);
+    assert_eq!(received[3].message, gone);
+    assert_eq!(received[3].version.number, 4);
+    assert_eq!(received[3].between, received[0].between);
 }
 
 async fn amending_without_a_difference_changes_nothing(backend: &impl Backend) {
@@ -1585,7 +1586,7 @@ async fn a_deleted_message_is_no_longer_unread(backend: &impl Backend) {
     assert_eq!(unread(&store, &anna).await, [0]);
     seen(all[1]).await;
     assert_eq!(unread(&store, &bob).await, [1]);
-    // Though more than are counted were unread.
+    // Even though more than the maximum were unread.
     let many: Vec<_> = {
         post_many(&store, &anna, room, 150).await;
         let (all, _) = whole_room(&store, room).await;
@@ -1680,7 +1681,7 @@ async fn all_reactions_are_counted_and_the_first_people_named(backend: &impl Bac
     let names = ["a", "b", "d", "e", "f", "g", "h", "i", "j", "k"];
     assert_eq!(shown().await, [reaction("👍", 14, &names)]);
 
-    // Whoever asks is told of more, under the names they had.
+    // The full list is longer, with the names of that time.
     let called = DisplayName::new("Ada").unwrap();
     store
         .rename(all[0].client, all[0].user.id, Some(called), 1)
@@ -1725,7 +1726,7 @@ async fn outsiders_cannot_react_to_a_message(backend: &impl Backend) {
         .await
         .unwrap();
     assert_eq!(opened, Some((one.clone(), vec![])));
-    // What is deleted is not reacted to any more, and shows nothing.
+    // A deleted message takes no reactions and shows none.
     react(&store, &bob, &one, "👍", true).await;
     amend(&store, &anna, room, one.id, None).await;
     assert_eq!(
@@ -1831,13 +1832,13 @@ async fn unread_messages_are_counted_until_they_are_read(backend: &impl Backend)
     assert_eq!(unread(&store, &bob).await, [2]);
     assert_eq!(unread(&store, &anna).await, [0]);
     let seen = |who: &Somebody, upto| store.mark_read(vec![(who.client, who.user.id, room, upto)]);
-    // What somebody else says changes nothing.
+    // Other people's messages change nothing.
     let carl = arrive(&store, "carl").await;
     seen(&carl, second.id).await.unwrap();
     assert_eq!(unread(&store, &bob).await, [2]);
     seen(&bob, first.id).await.unwrap();
     assert_eq!(unread(&store, &bob).await, [1]);
-    // Whoever answers may not have read, such as by a command from elsewhere.
+    // Answering is not reading: it may be a command from another room.
     post(&store, &bob, room, "3").await;
     assert_eq!(unread(&store, &bob).await, [1]);
     assert_eq!(unread(&store, &anna).await, [1]);
@@ -1857,7 +1858,7 @@ async fn a_read_message_never_becomes_unread_again(backend: &impl Backend) {
     assert_eq!(unread(&store, &bob).await, [0]);
     seen(first.id).await.unwrap();
     assert_eq!(unread(&store, &bob).await, [0]);
-    // Nobody has seen what is not written yet.
+    // A message that does not exist yet cannot be read.
     seen(MessageId(i64::MAX)).await.unwrap();
     post(&store, &anna, room, "3").await;
     assert_eq!(unread(&store, &bob).await, [1]);
@@ -1883,7 +1884,7 @@ async fn people_in_a_group_are_listed_and_counted(backend: &impl Backend) {
     let (two, count) = store.people_in(hi, 2).await.unwrap();
     assert_eq!((names(&two), count), (vec!["dora", "anna"], 3));
 
-    // Again into the same changes nothing; elsewhere is elsewhere, and back is at the end.
+    // Entering the same room again changes nothing. Whoever leaves and returns is at the end.
     enter(&store, &all[0], Target::Room(hi)).await;
     check(people_in(hi).await, &["dora", "anna", "carl"]);
     enter(&store, &all[0], Target::Room(python)).await;
@@ -1894,7 +1895,7 @@ async fn people_in_a_group_are_listed_and_counted(backend: &impl Backend) {
     check(people_in(hi).await, &["anna", "carl", "dora"]);
     check(people_in(python).await, &[]);
 
-    // Of a private room nobody is told.
+    // Private rooms list nobody.
     let room = private(&store, &all[1], &all[2]).await;
     check(people_in(room).await, &[]);
     check(people_in(hi).await, &["carl", "dora"]);
@@ -1928,7 +1929,7 @@ async fn groups_are_listed_busiest_first_and_found_by_name(backend: &impl Backen
         listed(&all),
         [named("Zoo", 2), named("events", 0), named("hi", 0)]
     );
-    // The one goes to the lobby, the other into a private room.
+    // One goes to the lobby, the other into a private room.
     store.leave_room(anna.client).await.unwrap();
     store.leave_room(anna.client).await.unwrap();
     let all = store.busiest_groups(9).await.unwrap();
@@ -1958,7 +1959,7 @@ async fn people_online_are_listed_longest_first(backend: &impl Backend) {
     assert_eq!(names(&online), ["dora", "anna", "carl"]);
     assert_eq!(count, 4);
     assert!(online.iter().all(|person| person.online));
-    // Somebody whose socket is taken over has been here all the time; somebody who left has not.
+    // A person whose socket is taken over has been online all the time; a person who left has not.
     let taken_over = come_back(&store, all[0].client, all[0].token).await;
     assert!(matches!(taken_over, Arrived::As { .. }));
     store.leave(vec![all[1].client]).await.unwrap();
@@ -1994,7 +1995,7 @@ async fn conversations_are_listed_unread_first_and_then_latest_first(backend: &i
     assert_eq!(marks, [(1, false), (1, true), (0, true), (0, true)]);
     let mine = store.people_of(me.user.id, 3).await.unwrap();
     assert_eq!(names(&mine), ["bob", "anna", "dora"]);
-    // Groups bring nobody together.
+    // Being in the same group is not a conversation.
     post(&store, &rooms[0].0, hi(&store).await, "all").await;
     assert_eq!(unread(&store, &rooms[0].0).await, [0]);
 }
@@ -2085,7 +2086,7 @@ async fn the_census_counts_users_rooms_and_messages(backend: &impl Backend) {
     assert_eq!(count().await, (2, 1, 2));
 }
 
-/// Somebody arrives by a session, and by a client if they come back to one.
+/// Somebody arrives with a session, and as a former client if they come back to one.
 async fn arrive_by(
     store: &Store,
     session: TokenHash,
@@ -2101,7 +2102,7 @@ async fn arrive_by(
     (store.arrive(arrival).await.unwrap(), token)
 }
 
-/// Another client of whoever has signed in.
+/// Another client of somebody who has signed in.
 pub(crate) async fn another(store: &Store, session: TokenHash) -> Somebody {
     let (arrived, token) = arrive_by(store, session, None).await;
     Somebody::of(arrived, token)
@@ -2114,14 +2115,14 @@ async fn a_registered_person_is_recognized_by_their_session_only(backend: &impl 
     assert_eq!(store.client_by_token(anna.token, None).await.unwrap(), None);
     let by_session = store.client_by_token(anna.token, Some(session)).await;
     assert_eq!(by_session.unwrap(), None);
-    // The guest's socket is there still, so nobody has gone.
+    // The guest's socket is still open, so nobody has left.
     assert_eq!(names(&store.people_online(9).await.unwrap().0), ["anna"]);
     let overtaken = come_back(&store, anna.client, anna.token).await;
     assert_eq!(overtaken, Arrived::Overtaken);
 
     let tab = another(&store, session).await;
     assert_eq!(tab.user, anna.user);
-    // A tab comes back by the session and its token, and by nothing less.
+    // A tab comes back with the session and its token, not with less.
     assert_eq!(store.client_by_token(tab.token, None).await.unwrap(), None);
     let returning = store
         .client_by_token(tab.token, Some(session))
@@ -2138,7 +2139,7 @@ async fn a_registered_person_is_recognized_by_their_session_only(backend: &impl 
         panic!("the token is good");
     };
     assert_eq!((client.client, user), (tab.client.client, anna.user));
-    // A session that nobody has is as none.
+    // An unknown session counts as none.
     let guest = arrive_by(&store, token(), None).await.0;
     assert!(matches!(guest, Arrived::As { session: None, user, .. } if user.name == "spare"));
 }
@@ -2165,7 +2166,7 @@ async fn a_name_is_registered_once_and_by_its_guest_only(backend: &impl Backend)
     let (user, hash) = store.account("anna").await.unwrap().unwrap();
     assert_eq!((user, hash), (anna.user, password("hers")));
     assert_eq!(store.account("bob").await.unwrap(), None);
-    // A guest whose socket has gone for a moment keeps it as well.
+    // A guest whose socket is lost for a moment can register too.
     store.leave(vec![bob.client]).await.unwrap();
     assert!(try_to_keep(bob.token).await);
 }
@@ -2216,7 +2217,7 @@ async fn a_session_starts_with_the_password_and_ends_with_its_clients(backend: &
     assert_eq!(by_other.unwrap(), None);
     let (people, count) = store.people_in(hi(&store).await, 9).await.unwrap();
     assert_eq!((names(&people), count), (vec!["anna"], 1));
-    // Its sockets notice later, and change nothing any more.
+    // Its sockets notice later and change nothing any more.
     can_do_nothing(&store, &at_home).await;
     assert_eq!(store.leave(vec![at_home.client]).await.unwrap(), []);
     let busy = store.busiest_groups(9).await.unwrap();
@@ -2238,7 +2239,7 @@ async fn a_new_session_replaces_the_former(backend: &impl Backend) {
     assert_eq!(begun.session.user, bob.user);
     assert_eq!(begun.former.unwrap().user, anna.user);
     assert_eq!(store.session(former).await.unwrap(), None);
-    // One that has ended already is no hindrance.
+    // A session that has already ended does not matter.
     let session = new_session(Some(former));
     let begun = store.sign_in(anna.user.id, password("hers"), session);
     assert_eq!(begun.await.unwrap().unwrap().former, None);
@@ -2249,7 +2250,7 @@ async fn a_session_expires_thirty_days_after_its_last_use(backend: &impl Backend
     let store = backend.open().await;
     let anna = arrive(&store, "anna").await;
     let session = keep(&store, &anna).await;
-    // Her guest's client is one of the session, and here.
+    // Her guest's client belongs to the session and is online.
     expire_after(&store, SESSION_GOOD_FOR + DAY).await;
     assert!(store.session(session).await.unwrap().is_some());
     store.leave(vec![anna.client]).await.unwrap();
@@ -2257,7 +2258,7 @@ async fn a_session_expires_thirty_days_after_its_last_use(backend: &impl Backend
     assert!(store.session(session).await.unwrap().is_some());
     expire_after(&store, SESSION_GOOD_FOR + DAY).await;
     assert_eq!(store.session(session).await.unwrap(), None);
-    // The name is kept all the same.
+    // The name stays registered.
     assert!(store.account("anna").await.unwrap().is_some());
     sign_in(&store, &anna.user).await;
 }
@@ -2276,7 +2277,7 @@ async fn changing_the_password_ends_the_other_sessions(backend: &impl Backend) {
     assert!(change(home, "hers").await);
     assert_eq!(store.session(phone).await.unwrap(), None);
     assert!(store.session(home).await.unwrap().is_some());
-    // Whoever was signing in by the former one is too late.
+    // A sign-in with the former password comes too late.
     let late = store.sign_in(anna.user.id, password("hers"), new_session(None));
     assert_eq!(late.await.unwrap(), None);
 }
@@ -2314,7 +2315,7 @@ async fn a_person_with_several_clients_is_listed_and_counted_once(backend: &impl
     let busy = store.find_groups("python", 1).await.unwrap();
     assert_eq!(busy[0].people, 1);
     enter(&store, &tabs[1], Target::Room(room)).await;
-    // The first has gone; who is there now came after bob.
+    // The first client is gone; the others entered after bob.
     store.leave(vec![anna.client]).await.unwrap();
     check(&["bob", "anna"], &["bob", "anna"]).await;
     store.leave_room(tabs[0].client).await.unwrap();
@@ -2343,7 +2344,7 @@ async fn a_reset_leaves_the_default_groups_and_nothing_else(backend: &impl Backe
     assert!(store.people_online(9).await.unwrap().0.is_empty());
     let groups = store.groups(None, 50).await.unwrap();
     assert_eq!(groups.len(), 4);
-    // A room of before is not one of now, so nobody's version can be mistaken.
+    // Rooms get new ids, so an old version cannot be mistaken for a new one.
     assert!(groups.iter().all(|group| group.id != room));
     let new_hi = hi(&store).await;
     let rest = store.catch_up(new_hi, Some(page.version)).await.unwrap();
@@ -2357,7 +2358,7 @@ async fn a_closed_store_refuses_everything(backend: &impl Backend) {
     store.check().await.unwrap();
     let mut changes = store.join(NODE).await.unwrap();
     let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
-    // What was begun before is finished.
+    // What had been started is finished.
     let mut posting = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let (store, anna) = (Arc::clone(&store), anna.clone());
@@ -2386,7 +2387,7 @@ async fn messages_since_a_version_are_read_page_by_page(backend: &impl Backend) 
     amend(&store, &anna, room, first.id, Some("edited")).await;
     let second = whole_room(&store, room).await.0.remove(1);
     react(&store, &anna, &second, "👍", true).await;
-    let (mut after, mut told, mut pages) = (0, Vec::new(), Vec::new());
+    let (mut after, mut found, mut pages) = (0, Vec::new(), Vec::new());
     loop {
         let (messages, version) = store.worded_since(room, after).await.unwrap();
         if messages.is_empty() {
@@ -2394,15 +2395,15 @@ async fn messages_since_a_version_are_read_page_by_page(backend: &impl Backend) 
         }
         pages.push(messages.len());
         after = version.number;
-        told.extend(messages);
+        found.extend(messages);
     }
-    // The one that was edited comes once, where it was changed last.
+    // The edited message is read once, at its last change.
     assert_eq!(pages, [PAGE_MESSAGES, PAGE_MESSAGES, 1]);
     assert_eq!(after, 2 * PAGE_MESSAGES as u64 + 3);
-    assert!(told.is_sorted_by_key(|message| message.worded));
-    let ids: HashSet<_> = told.iter().map(|message| message.id).collect();
-    assert_eq!(ids.len(), told.len());
-    assert_eq!(told.last().unwrap().text, "edited");
+    assert!(found.is_sorted_by_key(|message| message.worded));
+    let ids: HashSet<_> = found.iter().map(|message| message.id).collect();
+    assert_eq!(ids.len(), found.len());
+    assert_eq!(found.last().unwrap().text, "edited");
 }
 
 async fn rename(store: &Store, who: &Somebody, name: &str) -> Renamed {
@@ -2432,7 +2433,7 @@ async fn a_display_name_belongs_to_one_person_online(backend: &impl Backend) {
     let pair = store.pair(room).await.unwrap().unwrap();
     assert!(pair.contains(&user) && pair.contains(&bob.user));
     assert_eq!(store.pair(hi(&store).await).await.unwrap(), None);
-    // Neither that one, nor a user name, be they somebody's or nobody's yet.
+    // Neither that name nor any user name, used or not.
     let begun = format!("{} hello", anna.user.name);
     for name in [
         "lee",
@@ -2445,7 +2446,7 @@ async fn a_display_name_belongs_to_one_person_online(backend: &impl Backend) {
     ] {
         assert_eq!(rename(&store, &bob, name).await, Renamed::Taken, "{name}");
     }
-    // Nobody is made who would be called like somebody.
+    // No user is added whose name would be the same.
     assert_eq!(
         store
             .add_users(vec![new_user("lee"), new_user("lee1")])
@@ -2469,7 +2470,7 @@ async fn a_display_name_belongs_to_one_person_online(backend: &impl Backend) {
     let page = store.newest(message.room).await.unwrap();
     assert_eq!(page.messages[0].author.name, "Lee");
 
-    // To one's own user name and back is to have none.
+    // Choosing one's own user name removes the display name.
     let Renamed::As { user, .. } = rename(&store, &bob, &bob.user.name).await else {
         panic!("it is one's own");
     };
@@ -2483,7 +2484,7 @@ async fn a_display_name_belongs_to_one_person_online(backend: &impl Backend) {
         panic!("nobody else has it");
     };
     assert_eq!(user, anna.user);
-    // Whoever has chosen a name is nobody else any more.
+    // A user who has chosen a name is not given to anybody else.
     store.leave(vec![anna.client, bob.client]).await.unwrap();
     expire_after(&store, FREE_AFTER + Duration::from_secs(60)).await;
     for _ in 0..3 {
@@ -2522,7 +2523,7 @@ async fn people_are_found_by_their_display_names(backend: &impl Backend) {
     assert_eq!(called(&["bo", ""]).await, None);
 }
 
-/// Somebody of that name, who is a moderator.
+/// A new moderator.
 pub(crate) async fn moderator(store: &Store, name: &str) -> Somebody {
     let somebody = arrive(store, name).await;
     promote(store, &somebody).await;
@@ -2536,10 +2537,10 @@ fn was_done(words: &str, user: Option<&Somebody>) -> Moderated {
     }
 }
 
-async fn deeds(store: &Store) -> Vec<String> {
-    let deeds = store.audit_log(i64::MAX, 99).await.unwrap().into_iter();
-    deeds
-        .map(|deed| format!("{} {}", deed.moderator, deed.words))
+async fn audit_log(store: &Store) -> Vec<String> {
+    let entries = store.audit_log(i64::MAX, 99).await.unwrap().into_iter();
+    entries
+        .map(|entry| format!("{} {}", entry.moderator, entry.words))
         .collect()
 }
 
@@ -2565,7 +2566,7 @@ async fn a_link_makes_one_moderator_once(backend: &impl Backend) {
     assert!(!store.end_moderator("anna").await.unwrap());
     assert_eq!(standing(&anna).await, Standing::default());
     assert_eq!(
-        deeds(&store).await,
+        audit_log(&store).await,
         [
             "the command line removed anna as a moderator",
             "anna became a moderator"
@@ -2619,15 +2620,15 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
         room: python,
         on: true,
     };
-    for deed in [
+    for action in [
         name("anna", true),
         name("bob", true),
         restricts.clone(),
         ModeratorAction::RemoveGroup { room: python },
     ] {
-        assert_eq!(moderate(&store, &bob, deed).await, Moderated::NotAllowed);
+        assert_eq!(moderate(&store, &bob, action).await, Moderated::NotAllowed);
     }
-    for (deed, expected) in [
+    for (action, expected) in [
         (name("nobody", true), Moderated::Nothing),
         (name("carl", true), Moderated::Protected),
         (name("anna", true), Moderated::Protected),
@@ -2654,15 +2655,15 @@ async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Ba
             was_done("restricted #python to moderators", None),
         ),
     ] {
-        let went = moderate(&store, &anna, deed.clone()).await;
-        assert_eq!(went, expected, "{deed:?}");
+        let went = moderate(&store, &anna, action.clone()).await;
+        assert_eq!(went, expected, "{action:?}");
     }
     assert!(store.end_moderator("carl").await.unwrap());
     can_do_nothing(&store, &carl).await;
     let carl = back_by_token(&store, carl.token).await;
     let went = moderate(&store, &carl, name("bob", true)).await;
     assert_eq!(went, Moderated::NotAllowed);
-    let recorded = deeds(&store).await;
+    let recorded = audit_log(&store).await;
     assert_eq!(
         recorded[1..4],
         [
@@ -2694,7 +2695,7 @@ async fn a_muted_person_can_write_and_change_nothing(backend: &impl Backend) {
         let posted = try_to_post(&store, &bob, room, "two", None).await;
         assert_eq!(posted, Posted::Muted);
     }
-    // What was stored before is settled.
+    // A message stored earlier settles.
     let again = try_to_post(&store, &bob, hi, "known", key).await;
     assert!(matches!((known, again), (Posted::New(one), Posted::Known(two)) if one == two));
     for text in [Some("edited"), None] {
@@ -2760,7 +2761,7 @@ async fn ban(store: &Store, by: &Somebody, whom: &Somebody, on: bool) {
     assert_eq!(went, was_done(&words, Some(whom)));
 }
 
-/// Somebody comes back with a token to whatever it is known for, and by a session if they have one.
+/// Somebody comes back with a token as the client it belongs to, with a session if they have one.
 async fn show(store: &Store, token: TokenHash, session: Option<TokenHash>) -> Option<Arrived> {
     let (returning, node) = store.client_by_token(token, session).await.unwrap()?;
     assert_eq!(node, None, "it is nowhere");
@@ -2789,12 +2790,12 @@ async fn the_token_of_a_banned_person_lets_nobody_in(backend: &impl Backend) {
     let count = store.census().await.unwrap();
     for who in [&bob, &carl] {
         ban(&store, &anna, who, true).await;
-        // Whoever looked just before comes too late.
+        // A lookup from just before the ban comes too late.
         let arrived = come_back(&store, who.client, who.token).await;
         assert_eq!(arrived, Arrived::Banned);
         can_do_nothing(&store, who).await;
     }
-    // However often, with the session that has ended or without it.
+    // However often they try, with or without the ended session.
     for (token, session) in [
         (bob.token, None),
         (bob.token, None),
@@ -2807,7 +2808,7 @@ async fn the_token_of_a_banned_person_lets_nobody_in(backend: &impl Backend) {
     let kept = store.register(bob.token, password("his"), new_session(None));
     assert_eq!(kept.await.unwrap(), None, "no more than before");
 
-    // Nobody has come by it, and nobody else is concerned.
+    // No client was made, and nobody else is affected.
     assert_eq!(store.census().await.unwrap(), count);
     let mut here = [&*anna.user.name, &dora.user.name];
     here.sort_unstable();
@@ -2825,11 +2826,11 @@ async fn the_token_of_a_banned_person_lets_nobody_in(backend: &impl Backend) {
     );
     let dora = back(&store, &dora).await;
     post(&store, &dora, hi, "here").await;
-    // One user was free, whom a newcomer is; those who are banned are not.
+    // A newcomer gets the one free user, but never a banned one.
     expire_after(&store, 2 * FREE_AFTER).await;
     assert!(!nobody_is_free(&store).await);
     assert!(nobody_is_free(&store).await);
-    // Whoever has signed in as somebody else is that.
+    // Signing in as somebody else works.
     let hers = keep(&store, &dora).await;
     assert_eq!(show(&store, bob.token, Some(hers)).await, None);
     assert_eq!(another(&store, hers).await.user, dora.user);
@@ -2858,7 +2859,7 @@ async fn an_unbanned_person_gets_their_user_back(backend: &impl Backend) {
     assert_eq!((client.client, &user), (bob.client.client, &bob.user));
     let again = Somebody { client, ..bob };
     post(&store, &again, hi(&store).await, "back").await;
-    // A kept name is not to be had by a token alone, nor by a session that has ended.
+    // A registered name cannot be had with a token alone, nor with an ended session.
     for session in [None, Some(session)] {
         assert_eq!(show(&store, carl.token, session).await, None);
     }
@@ -2911,7 +2912,7 @@ async fn a_moderators_group_does_not_exist_for_others(backend: &impl Backend) {
         assert!(found.iter().all(|busy| busy.group.id != room));
     }
 
-    // Others may have a group of that name; moderators know the two apart.
+    // Others may have a group of that name; moderators can tell the two apart.
     let public = make_group(&store, &bob, "secrets").await;
     assert_ne!(public, room);
     let entered =
@@ -2952,22 +2953,22 @@ async fn people_left_in_a_closed_group_are_known_and_learn_nothing_of_it(backend
     let key = Uuid::new_v4();
     let again = async || try_to_post(&store, &bob, room, "hello", Some(key)).await;
     assert!(matches!(again().await, Posted::New(_)));
-    let strays = async || {
+    let stale = async || {
         let clients = vec![anna.client, bob.client];
         store.stale_clients(clients).await.unwrap()
     };
-    assert_eq!(strays().await, []);
+    assert_eq!(stale().await, []);
     let restrict = |on| ModeratorAction::RestrictGroup { room, on };
     moderate(&store, &anna, restrict(true)).await;
-    assert_eq!(strays().await, [bob.client.client]);
+    assert_eq!(stale().await, [bob.client.client]);
     assert_eq!(again().await, Posted::Settled);
     moderate(&store, &anna, restrict(false)).await;
-    assert_eq!(strays().await, []);
+    assert_eq!(stale().await, []);
     assert!(matches!(again().await, Posted::Known(_)));
     moderate(&store, &anna, ModeratorAction::RemoveGroup { room }).await;
-    let strays = strays().await;
-    assert_eq!(strays.len(), 2);
-    assert!(strays.contains(&anna.client.client) && strays.contains(&bob.client.client));
+    let stale = stale().await;
+    assert_eq!(stale.len(), 2);
+    assert!(stale.contains(&anna.client.client) && stale.contains(&bob.client.client));
 }
 
 async fn a_removed_group_frees_its_name(backend: &impl Backend) {
@@ -3026,7 +3027,7 @@ async fn a_moderator_deletes_and_restores_messages_of_others_in_groups(backend: 
     let store = backend.open().await;
     let mut changes = store.join(NODE).await.unwrap();
     let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
-    // On record they are by a name that stays theirs.
+    // The log names people by their user name.
     rename(&store, &bob, "Bobby").await;
     let (hi, room) = (hi(&store).await, private(&store, &bob, &anna).await);
     let one = post(&store, &bob, hi, "one").await;
@@ -3053,8 +3054,8 @@ async fn a_moderator_deletes_and_restores_messages_of_others_in_groups(backend: 
     };
     let went = moderate(&store, &anna, restores(hi, &own)).await;
     assert_eq!(went, Moderated::Already, "the author's to delete");
-    for deed in [restores(room, &between), restores(room, &one)] {
-        assert_eq!(moderate(&store, &anna, deed).await, Moderated::Nothing);
+    for action in [restores(room, &between), restores(room, &one)] {
+        assert_eq!(moderate(&store, &anna, action).await, Moderated::Nothing);
     }
     let went = moderate(&store, &anna, restores(hi, &one)).await;
     let words = format!("restored message {} of bob in #hi", one.id);
@@ -3067,13 +3068,13 @@ async fn a_moderator_deletes_and_restores_messages_of_others_in_groups(backend: 
     };
     assert_eq!(page.messages[0], expected);
     assert!(page.messages[1].deleted && !page.messages[1].by_moderator);
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..6 {
-        told.push(changes.recv().await.unwrap());
+        received.push(changes.recv().await.unwrap());
     }
-    assert_eq!(told[5].message, expected);
+    assert_eq!(received[5].message, expected);
     assert_eq!(
-        deeds(&store).await[..2],
+        audit_log(&store).await[..2],
         [
             format!("anna {words}"),
             format!("anna deleted message {} of bob in #hi", one.id)
@@ -3110,7 +3111,7 @@ async fn messages_are_searched_by_author_words_and_time(backend: &impl Backend) 
         let texts = messages.into_iter().map(|record| record.message.text);
         texts.collect::<Vec<_>>()
     };
-    // What was deleted is there to be read.
+    // Deleted messages can be read.
     let everything = ["gone", "no", "pizza? On thursday", "Pizza on Thursday"];
     assert_eq!(found(search.clone()).await, everything);
     for (words, author, expected) in [

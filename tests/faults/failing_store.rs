@@ -1,5 +1,5 @@
-//! A store that fails while it is told to: nothing is shown that is not stored, everybody who asks
-//! for something is told, and afterwards all goes on where it was.
+//! A store that fails on request: nothing is shown that is not stored, every failed action gets a
+//! notice, and afterwards everything continues.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -22,17 +22,17 @@ use crate::support::soon;
 const FINE: u8 = 0;
 /// Nothing is done.
 const BROKEN: u8 = 1;
-/// It is done, but nobody is told so.
+/// It is done, but the answer is lost.
 const MUTE: u8 = 2;
-/// All is well but the reading of messages.
+/// Everything works except reading messages.
 const UNREADABLE: u8 = 3;
-/// Whoever arrives has to wait for the answer.
+/// An arrival has to wait for its answer.
 const SLOW: u8 = 4;
-/// Nobody learns at which versions the rooms are until somebody lets them.
+/// Reading the versions of rooms waits for the test.
 const STUCK: u8 = 5;
-/// Both the reading of a room's changes and the answer to it wait until somebody lets them.
+/// Both reading the changes of a room and the answer to it wait for the test.
 const LATE: u8 = 6;
-/// All is well but the reading of groups.
+/// Everything works except reading groups.
 const NO_GROUPS: u8 = 7;
 
 #[derive(Default)]
@@ -147,7 +147,7 @@ impl Tab {
         self.does(&action).await;
     }
 
-    /// Reads, and catches up as its socket would, until it shows so many messages.
+    /// Reads, and catches up like a socket, until it shows so many messages.
     async fn shows(&mut self, messages: usize) {
         soon("the messages", async {
             loop {
@@ -179,9 +179,9 @@ async fn a_message_that_failed_to_store_is_shown_to_nobody_until_sent_again() {
     place.faults.is(BROKEN);
     anna.writes("meanwhile").await;
     assert_eq!(anna.list.unsettled.len(), 1, "a failure settles nothing");
-    let told = anna.list.notices.last().unwrap();
-    assert!(told.contains("not saved") && !told.contains("data-key"));
-    // Whatever had been pushed would stand before this.
+    let notice = anna.list.notices.last().unwrap();
+    assert!(notice.contains("not saved") && !notice.contains("data-key"));
+    // Anything pushed before would be read before this.
     bob.does(r#"{"action":"Ping"}"#).await;
     assert_eq!((anna.list.ids.len(), bob.list.ids.len()), (1, 1));
 
@@ -253,8 +253,8 @@ async fn messages_read_from_the_store_are_not_shown_again_with_the_following() {
     let place = place_in(former.folder).await;
     let mut anna = Tab::open(&place, Dialect::V1).await;
     let mut bob = Tab::open(&place, Dialect::V1).await;
-    // The first change after a restart is looked up. What is written meanwhile is brought with it, and
-    // waits beside that for its turn, together with what is written after.
+    // The first change after a restart is looked up in the store. What is written in the meantime
+    // is read along with it, and also waits for its turn together with what is written after.
     place.faults.is(LATE);
     anna.writes("looked up").await;
     for text in ["brought with it", "after"] {
@@ -319,7 +319,7 @@ async fn a_tab_that_fell_behind_during_a_failure_catches_up_afterwards() {
     assert!(!bob.list.notices.is_empty());
     assert!(bob.client.outbox.wants_rest(), "it is tried again");
     assert_eq!(bob.list.ids.len(), had);
-    // The messages come first, whatever becomes of the groups.
+    // Messages come first, even if reading the groups fails.
     bob.client.outbox.outdate_groups();
     place.faults.is(NO_GROUPS);
     assert!(!bob.chat.catch_up(&bob.client).await);

@@ -1,5 +1,5 @@
-//! Readers that do not read, sockets that are only half open, and noise: whoever is at the other
-//! tabs notices none of it.
+//! Clients that stop reading, half-open sockets, and rubbish: people at other tabs notice none of
+//! it.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn a_reader_that_stops_reading_is_dropped_without_delaying_others() {
     server.has_noticed_leaving(&[name]).await;
     anna.says("after").await;
     bob.sees("after").await;
-    // Nobody can stop reading and still be told; but what it gets ends cleanly.
+    // A client that does not read cannot be told, but what it gets ends cleanly.
     deaf.goes_deaf(false);
     deaf.is_closed().await;
     deaf.connects().await;
@@ -40,7 +40,7 @@ async fn a_reader_that_stops_reading_is_dropped_without_delaying_others() {
 #[tokio::test]
 async fn a_half_open_socket_is_dropped_in_time_and_a_quiet_one_stays() {
     let server = Server::with(|setup| {
-        // In the proportion they always have, so that an answer has half of it.
+        // In the usual proportion, so that an answer has half of the time.
         setup.socket.ping_after = Duration::from_millis(1200);
         setup.socket.drop_after = Duration::from_millis(2400);
     })
@@ -49,7 +49,7 @@ async fn a_half_open_socket_is_dropped_in_time_and_a_quiet_one_stays() {
     let silent = server.tab().await;
     silent.goes_deaf(true);
     server.has_noticed_leaving(&[silent.name()]).await;
-    // Many deadlines have passed for this one too, but it answered.
+    // This tab has had many deadlines too, but it answered.
     assert!(server.people_here().contains(&quiet.name()));
     quiet.says("still here").await;
 }
@@ -64,7 +64,7 @@ async fn countless_read_marks_do_not_hold_others_up() {
         noisy.sends("Read", json!({ "message": 1, "room": room }));
     }
     noisy.sends("Ping", json!({}));
-    // Whatever is written of it is written before the server has ended.
+    // The read marks are written before the server stops.
     anna.says("still here").await;
     noisy
         .until("its answer", |tab| {
@@ -94,7 +94,7 @@ async fn rubbish_at_full_speed_does_not_hold_others_up() {
         anna.says(&text).await;
         bob.sees(&text).await;
     }
-    noisy.is_told_since(0).await;
+    noisy.gets_notice_since(0).await;
     all([&mut anna, &mut bob].map(|tab| tab.hears_all())).await;
     assert_eq!(
         (anna.notice(), bob.notice()),

@@ -1,5 +1,5 @@
-//! `kill -9` while many write, again and again: what anybody saw is stored, once, and everybody
-//! who comes back ends with the same list.
+//! `kill -9` while many write, again and again: what anybody saw is stored once, and everybody who
+//! comes back ends with the same list.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::support::{DEADLINE, Door, Program, soon, until};
 
 const TABS: usize = 8;
 const ROUNDS: usize = 4;
-/// How many messages the tabs have to see in the first round before the server dies, all together;
-/// later rounds last longer.
+/// How many messages all tabs together see in the first round before the server dies; later rounds
+/// last longer.
 const SEEN: usize = 400;
 
 struct Tab {
@@ -25,7 +25,7 @@ struct Tab {
 }
 
 impl Tab {
-    /// Comes back and sends again what is not settled.
+    /// Comes back and sends unsettled messages again.
     async fn comes_back(&self, door: Door) -> Wire {
         let wire = door.socket(&self.list.socket_handshake()).await.unwrap();
         let again = self.list.again();
@@ -33,7 +33,7 @@ impl Tab {
         wire
     }
 
-    /// Comes back, sends again what is not settled, and writes until the server is gone.
+    /// Comes back and writes until the server is gone.
     async fn writes_until_the_end(&mut self, door: Door, seen: &AtomicUsize) {
         let mut wire = self.comes_back(door).await;
         loop {
@@ -46,7 +46,7 @@ impl Tab {
                 Event::Closed(_) => return,
                 Event::Other(other) => panic!("{other}"),
             }
-            // A few at a time are under way, so that there always is something to lose.
+            // A few at a time are pending, so that there is always something to lose.
             while self.list.room.is_some() && self.list.unsettled.len() < 3 {
                 self.written += 1;
                 let text = format!("{}-{}", self.number, self.written);
@@ -55,7 +55,7 @@ impl Tab {
         }
     }
 
-    /// Comes back to stay: until all it wrote is settled and it shows what is stored.
+    /// Comes back to stay, until all its messages are settled and it shows what is stored.
     async fn converges(&mut self, door: Door) -> Wire {
         let mut wire = self.comes_back(door).await;
         while !self.list.unsettled.is_empty() || self.list.room.is_none() {

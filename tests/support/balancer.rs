@@ -1,4 +1,4 @@
-//! What stands before several nodes: it hands connections on to them in turn.
+//! A balancer in front of several nodes.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use tokio::task::JoinHandle;
 /// How it chooses a node for a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// By the token or the session that comes with it, so that a person stays on their node, though
-    /// others are on another.
+    /// By the token or session in the request, so that a person stays on their node while others
+    /// are on another.
     ByPerson,
-    /// The other one than the last time, whoever comes.
+    /// Always the next node, whoever connects.
     InTurn,
 }
 
@@ -48,7 +48,7 @@ impl Balancer {
         }
     }
 
-    /// From now on these are behind it; whoever comes while there are none is turned away.
+    /// From now on these nodes are behind it; without any, connections are closed.
     pub(crate) fn leads_to(&self, nodes: Vec<SocketAddr>) {
         *self.nodes.lock().unwrap() = nodes;
     }
@@ -67,7 +67,7 @@ async fn pass(
     turn: Arc<AtomicUsize>,
 ) {
     let mut first = [0; 4096];
-    // Whoever says nothing yet may be led anywhere.
+    // A client without a request yet may go anywhere.
     let Ok(count) = visitor.peek(&mut first).await else {
         return;
     };
@@ -79,7 +79,7 @@ async fn pass(
         Choice::ByPerson => shown(&said),
         Choice::InTurn => None,
     };
-    // Pages have no part in it, or of a page and its socket one would always be on the same node.
+    // Pages do not count, or all pages would go to one node and all sockets to the other.
     let number = match who {
         Some(who) => {
             let mut hasher = DefaultHasher::new();

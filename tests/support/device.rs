@@ -8,7 +8,7 @@ use super::{Answer, Door, Server, Tab};
 
 pub(crate) const PASSWORD: &str = "my tongue is green";
 
-/// What a browser keeps of a server, beside its tabs.
+/// What a browser keeps of a server, apart from its tabs.
 pub(crate) struct Device {
     pub(crate) door: Door,
     pub(crate) cookie: Option<String>,
@@ -40,7 +40,7 @@ impl Device {
         answer
     }
 
-    /// The person in a tab keeps their name; the page is loaded anew.
+    /// The person in a tab keeps their name; the page is loaded again.
     pub(crate) async fn keeps(&mut self, tab: &mut Tab) {
         let resume = tab.resume.clone().unwrap();
         let fields = [("resume", &*resume), ("password", PASSWORD)];
@@ -50,7 +50,7 @@ impl Device {
         tab.reloads().await;
     }
 
-    /// The person of this browser becomes a moderator, by a link as the command line makes it.
+    /// The person of this browser becomes a moderator, by a link like those of the command line.
     pub(crate) async fn becomes_moderator(&mut self, store: &Store) {
         let link = admin_link(store).await;
         let answer = self.sends("/admin/link/", &[("link", &link)]).await;
@@ -60,7 +60,7 @@ impl Device {
         );
     }
 
-    /// How the page for moderators asks for its socket.
+    /// How the admin page asks for its socket.
     pub(crate) fn admin_handshake(&self) -> Handshake {
         let mut handshake = Handshake {
             path: Some("/admin/ws/".to_owned()),

@@ -1,4 +1,4 @@
-//! Where a server is found, and what can be asked for there.
+//! The address of a server, and what can be requested there.
 
 use std::net::SocketAddr;
 
@@ -10,11 +10,11 @@ use super::soon;
 use super::tab::Tab;
 use super::wire::{Handshake, Wire};
 
-/// Where a server is found.
+/// The address of a server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Door(pub(crate) SocketAddr);
 
-/// What a server answered to a request.
+/// The answer to a request.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     headers: Vec<(String, String)>,
@@ -47,7 +47,7 @@ impl Door {
         soon("an answer", self.ask(&request)).await
     }
 
-    /// Sends a form as a page of this server does.
+    /// Sends a form like a page of this server.
     pub(crate) async fn post(
         self,
         path: &str,
@@ -93,7 +93,7 @@ impl Door {
         self.tab_at("/chat/hi/").await
     }
 
-    /// New tabs, one after the other: as many people, in the first group.
+    /// New tabs, one after the other: one person each, in the first group.
     pub(crate) async fn tabs<const N: usize>(self) -> [Tab; N] {
         let mut tabs = Vec::new();
         for _ in 0..N {
@@ -109,14 +109,14 @@ impl Door {
         tab
     }
 
-    /// A new tab of the original design: no subprotocol, inner HTML only.
+    /// A new tab of the original design: no subprotocol, only inner HTML.
     pub(crate) async fn plain_tab(self) -> Tab {
         let mut tab = Tab::plain(self);
         tab.connects().await;
         tab
     }
 
-    /// A socket and no page.
+    /// A socket without a page.
     pub(crate) async fn socket(self, handshake: &Handshake) -> Result<Wire, u16> {
         Wire::open(self.0, handshake).await
     }

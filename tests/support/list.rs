@@ -1,4 +1,4 @@
-//! What a tab has on show of its room, and what it has sent: no more of a page than order needs.
+//! What a tab shows of its room and what it has sent: only as much of a page as order needs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::wire::Handshake;
 
-/// A message that is not settled yet: where it belongs, and its text.
+/// A message that is not settled yet: its room, and its text.
 type Sent = (Option<String>, String);
 
-/// A tab's list of messages, its place and its memory.
+/// A tab's list of messages, its room and its memory.
 pub(crate) struct List {
     pub(crate) name: String,
     pub(crate) title: String,
@@ -20,15 +20,15 @@ pub(crate) struct List {
     pub(crate) resume: Option<String>,
     pub(crate) ids: Vec<i64>,
     pub(crate) notices: Vec<String>,
-    /// Every message it was ever shown, with its fragment as it was last.
+    /// Every message it was ever shown, with its last fragment.
     pub(crate) saw: HashMap<i64, String>,
     pub(crate) unsettled: BTreeMap<Uuid, Sent>,
-    /// What came of a catch-up whose end, with its version, has not come: only that may come again.
+    /// What arrived of a catch-up whose end, with the version, has not: only these may come again.
     unfinished: BTreeSet<i64>,
     plain: bool,
 }
 
-/// What stands between `before` and the next quotation mark, at each place.
+/// The text between `before` and the next quotation mark, at each place.
 fn quoted<'a>(html: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
     html.split(before)
         .skip(1)
@@ -61,7 +61,7 @@ impl List {
         }
     }
 
-    /// The query and the subprotocols by which it says what it has.
+    /// The query and the subprotocols that say what it has.
     pub(crate) fn handshake(&self) -> (String, String) {
         let query = match (&self.room, &self.version) {
             (Some(room), Some(version)) => format!("room={room}&after={version}"),
@@ -92,7 +92,7 @@ impl List {
         }
     }
 
-    /// A new message for the room on show.
+    /// A new message for the current room.
     pub(crate) fn write(&mut self, text: String) -> String {
         if self.plain {
             return json!({ "action": "New message", "data": { "message": text } }).to_string();
@@ -109,7 +109,7 @@ impl List {
         action
     }
 
-    /// Everything that is not settled, once more.
+    /// All unsettled messages once more.
     pub(crate) fn again(&self) -> Vec<String> {
         let unsettled = self.unsettled.iter();
         unsettled
@@ -127,7 +127,7 @@ impl List {
         json!({ "action": "Change group", "data": data }).to_string()
     }
 
-    /// Puts a push in place, as far as it is about the list, and holds it against the contract.
+    /// Applies a push as far as it concerns the list, and checks it against the contract.
     pub(crate) fn take(&mut self, push: &str) {
         let push: Value = serde_json::from_str(push).unwrap();
         let text = |key: &str| push.get(key).and_then(Value::as_str);
@@ -153,7 +153,7 @@ impl List {
         }
         let changed = selector.strip_prefix("#message-");
         let changed = changed.and_then(|id| id.parse::<i64>().ok());
-        // What belongs to another room matches nothing.
+        // A push for another room matches nothing.
         if changed.is_some_and(|id| self.ids.contains(&id)) || selector == "#messages-list" {
             let ids = quoted(html, "id=\"message-").map(|id| id.parse().unwrap());
             for (id, article) in ids.zip(html.split("<article").skip(1)) {
@@ -171,11 +171,11 @@ impl List {
         if selector != "#messages-list" {
             return;
         }
-        let came: Vec<i64> = quoted(html, "id=\"message-")
+        let listed: Vec<i64> = quoted(html, "id=\"message-")
             .map(|id| id.parse().unwrap())
             .collect();
         match swap {
-            // A newest page, whole.
+            // The whole newest page.
             Some("outer") => {
                 let room = quoted(html, "data-room=\"").next().unwrap();
                 let version = quoted(html, "data-version=\"").next().unwrap();
@@ -188,18 +188,18 @@ impl List {
                 self.unfinished.clear();
                 self.room = Some(room.to_owned());
                 self.version = Some(version.to_owned());
-                self.ids = came;
+                self.ids = listed;
             }
             None => {
                 assert!(
                     self.plain,
                     "only a plain tab's list has its inside replaced"
                 );
-                self.ids = came;
+                self.ids = listed;
             }
             Some("append") => {
-                let [id] = came[..] else {
-                    panic!("one message at a time: {came:?}");
+                let [id] = listed[..] else {
+                    panic!("one message at a time: {listed:?}");
                 };
                 if !self.unfinished.contains(&id) {
                     let goes_on = self.ids.last().is_none_or(|last| *last < id);
@@ -214,8 +214,8 @@ impl List {
                 }
             }
             Some("prepend") => {
-                assert!(came.last() < self.ids.first() || self.ids.is_empty());
-                self.ids.splice(0..0, came);
+                assert!(listed.last() < self.ids.first() || self.ids.is_empty());
+                self.ids.splice(0..0, listed);
             }
             other => panic!("{other:?}"),
         }
@@ -227,7 +227,7 @@ impl List {
         self.unfinished.clear();
     }
 
-    /// The messages of this person's own that it shows and that can be changed, with their texts.
+    /// One's own messages that are on show and can be changed, with their texts.
     pub(crate) fn own(&self) -> Vec<(i64, &str)> {
         let mine = format!("data-user=\"{}\"", self.name);
         let shown = self.ids.iter().map(|id| (*id, self.saw[id].as_str()));
@@ -237,7 +237,7 @@ impl List {
             .collect()
     }
 
-    /// Whether it shows that message so, or says that it was deleted where there is no text.
+    /// Whether it shows that text for a message, or that it was deleted if there is none.
     pub(crate) fn shows(&self, id: i64, text: Option<&str>) -> bool {
         let shown = text_of(&self.saw[&id]);
         match text {
@@ -246,7 +246,7 @@ impl List {
         }
     }
 
-    /// The reactions it shows to a message: the code points of each emoji, and how many there are.
+    /// The reactions it shows for a message: the code points of each emoji, and the count.
     pub(crate) fn reactions(&self, id: i64) -> Vec<(String, u64)> {
         let chips = self.saw[&id].split("id=\"reaction-").skip(1);
         let chips = chips.map(|chip| {
@@ -259,7 +259,7 @@ impl List {
         chips.collect()
     }
 
-    /// Whether it shows the end of that room, without a gap.
+    /// Whether it shows the end of that room without a gap.
     pub(crate) fn is_end_of(&self, room: &[i64]) -> bool {
         room.ends_with(&self.ids) && self.ids.is_empty() == room.is_empty()
     }

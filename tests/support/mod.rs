@@ -1,7 +1,7 @@
-//! What the stories are told with: a server, the real program, and browser tabs without a window.
+//! What all tests are written with: a server, the real program, and browser tabs without a window.
 //!
-//! Whoever waits here waits for something to be so, never for time to pass; [`DEADLINE`] only
-//! ends a story that has gone wrong.
+//! Tests wait for a condition, never for time to pass; [`DEADLINE`] only ends a test that has
+//! failed.
 
 #![allow(
     dead_code,
@@ -32,10 +32,10 @@ pub(crate) use program::Program;
 pub(crate) use server::Server;
 pub(crate) use tab::Tab;
 
-/// How long anything may take that is expected to happen.
+/// How long anything expected may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Waits for what is expected, at most until the deadline.
+/// Waits for something expected, at most until the deadline.
 pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
     match tokio::time::timeout(DEADLINE, happens).await {
         Ok(done) => done,
@@ -43,11 +43,11 @@ pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
     }
 }
 
-/// Waits until something is so that nobody tells of.
+/// Waits for a condition that has to be polled.
 pub(crate) async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
     soon(what, async {
         let mut looks = tokio::time::interval(Duration::from_millis(10));
-        // Looking takes time too, in which the server is to have its turn.
+        // Checking takes time too, and the server needs its turn.
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !is_so().await {
             looks.tick().await;

@@ -1,4 +1,4 @@
-//! A page as a small tree: what is needed to put fragments in place and to look at the result.
+//! A page as a small tree: enough to put fragments in place and look at the result.
 
 use scraper::{Html, Node as Parsed};
 
@@ -52,7 +52,7 @@ impl Page {
         self.0.all().find(|element| element.id() == Some(id))
     }
 
-    /// The element of that id, which the page promises to have.
+    /// The element of that id, which the page has to have.
     #[track_caller]
     pub(crate) fn the(&self, id: &str) -> &Element {
         self.get(id)
@@ -69,7 +69,7 @@ impl Page {
             .collect()
     }
 
-    /// Ids that stand more than once.
+    /// Ids that are in the page more than once.
     pub(crate) fn doubled_ids(&self) -> Vec<String> {
         let mut ids: Vec<_> = self.0.all().filter_map(Element::id).collect();
         ids.sort_unstable();
@@ -195,7 +195,7 @@ impl Element {
             .position(|child| matches!(child, Node::Element(element) if element.id() == Some(id)))
     }
 
-    /// Goes in after the last or before the first child; an equal id is replaced where it stands.
+    /// Adds children at the end or at the beginning; an equal id is replaced in place.
     fn add(&mut self, fragment: Vec<Node>, at_the_end: bool) {
         let mut fresh = Vec::new();
         for node in fragment {

@@ -1,4 +1,4 @@
-//! Parts of a server by themselves, for tests that put them together in their own way.
+//! Parts of a server, for tests that assemble one in their own way.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use overwire::relay::Relay;
 use overwire::store::Store;
 use overwire::views::Views;
 
-/// Gives a store that has no users so many fake ones.
+/// Gives a store without users so many fake ones.
 pub(crate) async fn populate(store: &Store, users: usize) {
     if store.census().await.unwrap().users == 0 {
         let users = FakeUsers::from_seed(7).take(users).collect();
@@ -16,7 +16,7 @@ pub(crate) async fn populate(store: &Store, users: usize) {
     }
 }
 
-/// A chat that slows nobody down.
+/// A chat without rate limits.
 pub(crate) async fn start_chat(store: &Arc<Store>, relay: Arc<dyn Relay>) -> Arc<Chat> {
     let limits = Limits {
         pace_per_second: None,

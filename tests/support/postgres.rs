@@ -1,4 +1,5 @@
-//! A PostgreSQL of the tests' own: started once, a database for each test, gone with the tests.
+//! A PostgreSQL for the tests: started once, with a database for each test, and gone when the tests
+//! end.
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
@@ -13,7 +14,8 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
-/// Starts it, says so, and waits for its input to end, which it does however the tests end.
+/// Starts it, prints `ready`, and waits for the end of its input, which comes however the tests
+/// end.
 const SCRIPT: &str = r#"
     bin=$1 folder=$2 fsync=$3
     trap '' HUP INT TERM
@@ -27,10 +29,10 @@ const SCRIPT: &str = r#"
     rm -rf "$folder"
 "#;
 
-/// Whether commits wait for the disk, which tests need not.
+/// Whether commits wait for the disk, which tests do not need.
 static DURABLE: AtomicBool = AtomicBool::new(false);
 
-/// Commits wait for the disk. To be said before the first database.
+/// Makes commits wait for the disk. To be called before the first database.
 pub(crate) fn is_durable() {
     DURABLE.store(true, Ordering::SeqCst);
 }
@@ -41,7 +43,7 @@ struct Server {
     _running: Child,
 }
 
-/// A folder is removed by its owner, who is the one that the server runs as.
+/// The server runs as the owner of its folder, who also removes it.
 fn start() -> Server {
     let folder = tempfile::Builder::new()
         .prefix("overwire-postgres")
@@ -78,8 +80,8 @@ fn start() -> Server {
     }
 }
 
-/// Where POSTGRESQL says, which is how another version is tried, or where Debian keeps them, or else where
-/// they are found.
+/// The folder in POSTGRESQL, which selects another version; or where Debian keeps the programs; or
+/// where the path finds them.
 fn programs() -> PathBuf {
     if let Some(folder) = std::env::var_os("POSTGRESQL") {
         return folder.into();
@@ -102,7 +104,7 @@ fn server() -> &'static Server {
     SERVER.get_or_init(start)
 }
 
-/// Whoever it is started as, which is not root.
+/// Runs a program as the owner of the server, which cannot be root.
 fn as_its_owner(program: impl AsRef<OsStr>) -> Command {
     let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| {
         use std::os::unix::fs::MetadataExt as _;
@@ -143,13 +145,13 @@ impl Database {
         Self::made_from(server(), "template0").await
     }
 
-    /// An empty one on a server that no other test uses.
+    /// An empty one, on a server that no other test uses.
     pub(crate) async fn on_a_server_of_its_own() -> Self {
         let server = tokio::task::spawn_blocking(|| Box::leak(Box::new(start())));
         Self::made_from(server.await.unwrap(), "template0").await
     }
 
-    /// Its server stops, in one of the modes of `pg_ctl`, and starts again.
+    /// Stops its server, in one of the modes of `pg_ctl`, and starts it again.
     pub(crate) async fn restarts(&self, mode: &str) {
         let mut restart = as_its_owner(programs().join("pg_ctl"));
         let folder = &self.server.folder;
@@ -165,7 +167,7 @@ impl Database {
         assert!(done.await.unwrap().success());
     }
 
-    /// Another with what is in this one, which nobody has open.
+    /// A copy of this database, while nobody has it open.
     pub(crate) async fn copy(&self) -> Self {
         Self::made_from(self.server, &self.name).await
     }
@@ -183,15 +185,15 @@ impl Database {
         }
     }
 
-    /// From now on the plan of everything that is done here is written to the log, and a table is read
-    /// as a whole only where there is no other way.
+    /// From now on the plans of all queries are logged, and a whole table is scanned only where
+    /// there is no other way.
     pub(crate) async fn explain(&self) {
         for setting in [
             "session_preload_libraries = 'auto_explain'",
             "auto_explain.log_min_duration = 0",
             "auto_explain.log_nested_statements = on",
             "enable_seqscan = off",
-            // Which makes plans look costly enough to be compiled.
+            // It makes plans look costly enough to be compiled.
             "jit = off",
         ] {
             let setting = format!("alter database {} set {setting}", self.name);
@@ -203,7 +205,7 @@ impl Database {
         }
     }
 
-    /// Nobody has it open any more.
+    /// Ends all connections to it.
     pub(crate) async fn is_closed(&self) {
         let db = look(self.server, "postgres").await;
         let ending = "select pg_terminate_backend(pid, 10000) from pg_stat_activity
@@ -211,7 +213,7 @@ impl Database {
         db.query(ending, &[&self.name]).await.unwrap();
     }
 
-    /// The plans that read a whole table, once nobody has the database open.
+    /// The plans that scan a whole table, after ending all connections.
     pub(crate) async fn whole_tables_read(&self) -> Vec<String> {
         self.is_closed().await;
         let log = std::fs::read_to_string(self.server.folder.join("log")).unwrap();
@@ -242,12 +244,12 @@ impl Database {
         format!("postgres://postgres@{folder}/{}", self.name)
     }
 
-    /// The same at a port of this machine.
+    /// The address of the same database, at a port of this machine.
     pub(crate) fn address_at(&self, port: u16) -> String {
         format!("postgres://postgres:secret@127.0.0.1:{port}/{}", self.name)
     }
 
-    /// Of each row that a query finds the first column, for whoever cannot wait.
+    /// The first column of each row of a query, for synchronous code.
     pub(crate) fn look_at_once(&self, query: String) -> Vec<String> {
         let looker = self
             .looker
@@ -257,7 +259,7 @@ impl Database {
         answer.recv().expect("a query that can be answered")
     }
 
-    /// A look past the store.
+    /// A connection past the store.
     pub(crate) async fn look(&self) -> Client {
         look(self.server, &self.name).await
     }
@@ -265,7 +267,7 @@ impl Database {
 
 type Look = (String, std::sync::mpsc::Sender<Vec<String>>);
 
-/// Looks on a thread of its own, by one connection.
+/// Queries on a thread of its own, over one connection.
 fn looker(server: &'static Server, database: String) -> std::sync::mpsc::Sender<Look> {
     let (sender, looks) = std::sync::mpsc::channel::<Look>();
     std::thread::spawn(move || {
@@ -282,14 +284,14 @@ fn looker(server: &'static Server, database: String) -> std::sync::mpsc::Sender<
     sender
 }
 
-/// The number of the server's first process, whose children do its work.
+/// The id of the server's first process, whose children do its work.
 pub(crate) fn process() -> u32 {
     let file = server().folder.join("data/postmaster.pid");
     let words = std::fs::read_to_string(file).unwrap();
     words.lines().next().unwrap().parse().unwrap()
 }
 
-/// Where the socket of the server is that tests share.
+/// The folder with the socket of the shared server.
 pub(crate) fn socket_folder() -> &'static Path {
     &server().folder
 }
@@ -308,15 +310,15 @@ async fn look(server: &Server, database: &str) -> Client {
 /// When a proxy cuts a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// The server is not told to commit.
+    /// The server does not get the commit.
     BeforeCommit,
-    /// It is, and has; its answer does not arrive.
+    /// The server has committed, but its answer is lost.
     AfterCommit,
-    /// The server is told nothing, not even that there is nobody any more.
+    /// The server hears nothing any more, not even that the connection has ended.
     InSilence,
 }
 
-/// What stands between a store and the server.
+/// A proxy between a store and the server.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     state: Arc<State>,
@@ -325,7 +327,7 @@ pub(crate) struct Proxy {
 #[derive(Default)]
 struct State {
     cut: Mutex<Option<Cut>>,
-    /// Nobody is let through any more.
+    /// New connections are refused.
     closed: AtomicBool,
     /// Nothing is passed on any more.
     stalled: AtomicBool,
@@ -349,28 +351,28 @@ impl Proxy {
         Self { port, state }
     }
 
-    /// The connection that commits next is cut.
+    /// Cuts the connection that commits next.
     pub(crate) fn cut(&self, cut: Cut) {
         *self.state.cut.lock().unwrap() = Some(cut);
     }
 
-    /// Whether what was to be cut has been.
+    /// Whether the cut has happened.
     pub(crate) fn has_cut(&self) -> bool {
         self.state.cut.lock().unwrap().is_none()
     }
 
-    /// From the next cut on nobody gets through.
+    /// Cuts the connection that commits next, and lets no new one through.
     pub(crate) fn close_with_the_cut(&self, cut: Cut) {
         self.cut(cut);
         self.state.closed.store(true, Ordering::SeqCst);
     }
 
-    /// From now on everything that is said is swallowed.
+    /// From now on everything that is sent is swallowed.
     pub(crate) fn stall(&self) {
         self.state.stalled.store(true, Ordering::SeqCst);
     }
 
-    /// Whoever comes from now on gets through.
+    /// New connections get through again.
     pub(crate) fn open(&self) {
         self.state.stalled.store(false, Ordering::SeqCst);
         self.state.closed.store(false, Ordering::SeqCst);

@@ -7,13 +7,13 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use super::{DEADLINE, Door, soon};
 
-/// The program, serving.
+/// The running program.
 pub(crate) struct Program {
     pub(crate) door: Door,
     child: Child,
 }
 
-/// The program's command, with nothing of this process's settings.
+/// The program's command, without the settings of this process.
 pub(crate) fn command() -> Command {
     unset(Command::new(env!("CARGO_BIN_EXE_overwire")))
 }
@@ -52,7 +52,7 @@ pub(crate) async fn ending(mut command: Command) -> Output {
 }
 
 impl Program {
-    /// Serves a database, at any free port unless told otherwise.
+    /// Serves a database, at any free port unless the arguments say otherwise.
     pub(crate) async fn start(database: &Path, arguments: &[&str]) -> Self {
         let mut command = command();
         command
@@ -64,7 +64,7 @@ impl Program {
         Self::serves(command).await
     }
 
-    /// Serves by that command.
+    /// Serves with that command.
     pub(crate) async fn serves(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
@@ -91,17 +91,17 @@ impl Program {
         }
     }
 
-    /// Asks it to end, by a signal's name.
+    /// Sends it a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         signal(self.child.id(), name);
     }
 
-    /// Whatever took its log is gone.
+    /// Whatever read its log is gone.
     pub(crate) fn loses_its_log(&mut self) {
         self.child.stderr = None;
     }
 
-    /// Waits until it has ended. Answers how, and what it said.
+    /// Waits until it has ended. Answers with its status and its log.
     pub(crate) async fn ends(mut self) -> (ExitStatus, String) {
         let ending = tokio::task::spawn_blocking(move || {
             let mut words = String::new();

@@ -1,12 +1,12 @@
-//! A Redis of the tests' own: started once, gone with the tests.
+//! A Redis for the tests: started once, and gone when the tests end.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
-/// Starts it, says so once it answers, and waits for its input to end, which it does however the tests
-/// end.
+/// Starts it, prints `ready` once it answers, and waits for the end of its input, which comes
+/// however the tests end.
 const SCRIPT: &str = r#"
     folder=$1
     trap '' HUP INT TERM
@@ -60,7 +60,7 @@ impl Redis {
         child
     }
 
-    /// It is killed.
+    /// Kills it.
     pub(crate) fn dies(&self) {
         let running = self.running.lock().unwrap().take();
         let mut running = running.expect("it runs");
@@ -68,13 +68,13 @@ impl Redis {
         running.wait().unwrap();
     }
 
-    /// It is there again, at the same address.
+    /// Starts it again, at the same address.
     pub(crate) fn starts_again(&self) {
         std::fs::create_dir(&self.folder).unwrap();
         *self.running.lock().unwrap() = Some(Self::run(&self.folder));
     }
 
-    /// The number of its process.
+    /// The id of its process.
     pub(crate) fn process(&self) -> u32 {
         let about = self.does(&["info", "server"]);
         let mut lines = about.lines();
@@ -82,7 +82,7 @@ impl Redis {
         number.expect("a number").trim().parse().unwrap()
     }
 
-    /// One for all tests that do not harm it: what belongs to different stores does not meet there.
+    /// One for all tests that do not harm it: different stores do not meet there.
     pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Redis> = OnceLock::new();
         SHARED.get_or_init(Self::start)
@@ -96,7 +96,7 @@ impl Redis {
         format!("unix://{}", self.socket().display())
     }
 
-    /// Does something by its own client program.
+    /// Runs a command with its own client program.
     pub(crate) fn does(&self, words: &[&str]) -> String {
         does(&self.socket(), words)
     }

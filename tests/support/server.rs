@@ -1,5 +1,5 @@
-//! A server in this process, on a port and a database of its own: one node on a file, or in the other
-//! forms that OVERWIRE_TEST_FORM names.
+//! A server in this process, with its own port and database: one node on a file, or another form
+//! that OVERWIRE_TEST_FORM names.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -35,7 +35,7 @@ pub(crate) enum Form {
     Postgres,
     /// Two nodes on PostgreSQL with Redis between them; people stay on theirs.
     TwoNodes,
-    /// The same, where every connection goes to the other node than the one before.
+    /// The same, where each connection goes to the other node than the last.
     Scattered,
 }
 
@@ -51,10 +51,10 @@ impl Form {
     }
 }
 
-/// How a server is to be.
+/// The settings of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
-    /// How many fake users a new database is given.
+    /// How many fake users a new database gets.
     pub(crate) users: usize,
     pub(crate) chat: chat::Limits,
     pub(crate) welcome: chat::Welcome,
@@ -63,12 +63,12 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Nobody is slowed down, as with `--unlimited`.
+    /// Removes the rate limits, like `--unlimited`.
     pub(crate) fn unlimited(&mut self) {
         self.chat.pace_per_second = None;
     }
 
-    /// Whatever connects from this machine is a proxy, which says whose connection it is.
+    /// Trusts this machine as a proxy, which says whose connection it is.
     pub(crate) fn trusts_its_proxy(&mut self) {
         self.access.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     }
@@ -85,7 +85,7 @@ pub(crate) struct Server {
     running: Vec<Running>,
 }
 
-/// Where everything is.
+/// Where the database is.
 enum Kept {
     InFile(TempDir),
     InDatabase(Database),
@@ -99,18 +99,18 @@ struct Running {
 }
 
 impl Server {
-    /// A server as it comes, with 30 fake users.
+    /// A server with the default settings and 30 fake users.
     pub(crate) async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
-    /// A server that differs in something.
+    /// A server with other settings.
     pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
         Self::of(Form::chosen(), change).await
     }
 
-    /// A server of one node, whatever the form of the others, which is reached without anything
-    /// between: for what each node looks after by itself.
+    /// A server of one node, whatever the form of the others, reached directly: for what each node
+    /// does by itself.
     pub(crate) async fn alone(change: impl FnOnce(&mut Setup)) -> Self {
         let form = match Form::chosen() {
             Form::File => Form::File,
@@ -119,7 +119,7 @@ impl Server {
         Self::of(form, change).await
     }
 
-    /// A server of one node on a file, whatever the form of the others: for what is about files.
+    /// A server of one node on a file, whatever the form of the others: for what concerns files.
     pub(crate) async fn on_a_file() -> Self {
         Self::of(Form::File, |_| {}).await
     }
@@ -162,7 +162,7 @@ impl Server {
         server
     }
 
-    /// Where the database is, of a server [on a file](Self::on_a_file).
+    /// The database of a server [on a file](Self::on_a_file).
     #[track_caller]
     pub(crate) fn file(&self) -> PathBuf {
         match &self.kept {
@@ -182,7 +182,7 @@ impl Server {
         &self.running.first().expect("it runs").store
     }
 
-    /// Stops as on SIGTERM: what was sent is stored, every socket is closed.
+    /// Stops like on SIGTERM: everything sent is stored, and every socket is closed.
     pub(crate) async fn stop(&mut self) {
         assert!(!self.running.is_empty(), "it runs");
         if let Some(balancer) = &self.balancer {
@@ -213,14 +213,14 @@ impl Server {
         self.start_again().await;
     }
 
-    /// What a query finds, which is to be understood by every kind of database: of each row the first
-    /// column, as text.
+    /// The first column of each row of a query, as text. The query has to work in every kind of
+    /// database.
     #[track_caller]
     pub(crate) fn look(&self, query: &str) -> Vec<String> {
         let query = format!("select cast(it as text) from ({query}) found (it)");
         match &self.kept {
             Kept::InFile(_) => {
-                // It has no names for the columns of a query.
+                // SQLite cannot name the columns of a subquery.
                 let query = query.replace(" found (it)", "").replacen(
                     "select cast(it as text) from (",
                     "with found (it) as (",
@@ -246,29 +246,29 @@ impl Server {
                 database.execute_batch(sql).unwrap();
             }
             Kept::InDatabase(database) => {
-                // As a query with no rows it is the same road.
+                // A statement is a query without rows.
                 database.look_at_once(sql.to_owned());
             }
         }
     }
 
-    /// How many a query counts.
+    /// The number of rows that a query finds.
     #[track_caller]
     pub(crate) fn count(&self, query: &str) -> u64 {
         let count = self.look(&format!("select count(*) from {query}"));
         count[0].parse().unwrap()
     }
 
-    /// What is stored of a text.
+    /// How many times a text is stored.
     #[track_caller]
     pub(crate) fn stored(&self, text: &str) -> u64 {
         let text = text.replace('\'', "''");
         self.count(&format!("messages where text = '{text}'"))
     }
 
-    /// Clears up as if it were so much later.
+    /// Clears up as if so much time had passed.
     pub(crate) async fn later(&self, by: Duration) {
-        // The nodes are alive at that time too.
+        // The nodes are still alive at that time.
         self.change(&format!(
             "update nodes set lease_until = lease_until + {}",
             by.as_millis()
@@ -278,7 +278,7 @@ impl Server {
         self.store().expire(NodeId(node), now).await.unwrap();
     }
 
-    /// Waits until the server has noticed that these people's sockets have gone.
+    /// Waits until the server has noticed that these people are disconnected.
     pub(crate) async fn has_noticed_leaving(&self, names: &[impl AsRef<str>]) {
         until("the server to notice who left", async || {
             let here = self.people_here();
@@ -289,7 +289,7 @@ impl Server {
         .await;
     }
 
-    /// The names of those who are here, by the database.
+    /// The names of the people online, according to the database.
     pub(crate) fn people_here(&self) -> Vec<String> {
         self.look(
             "select u.name from clients c join users u on u.id = c.user_id
@@ -311,7 +311,7 @@ impl Running {
         served.unwrap();
         store.close().await;
         drop(chat);
-        // The lock beside the database is let go with the last hold on the store.
+        // The lock beside the database is released with the last reference to the store.
         until("the store to be let go", async || {
             Arc::strong_count(&store) == 1
         })

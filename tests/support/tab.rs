@@ -1,7 +1,7 @@
 //! A browser tab without a window: it speaks the wire and keeps a small page.
 //!
-//! Whatever is pushed to it is held against the contract: the shape of a push, the places it may
-//! go to, versions that only grow, messages in the order of their ids, no id twice.
+//! Every push is checked against the contract: its shape, the places it may go to, versions that
+//! only grow, messages in the order of their ids, and no id twice.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use super::page::{Element, Page, Shown};
 use super::wire::{Event, Handshake, Wire};
 use super::{Door, soon};
 
-/// Where pushes may go, beside `#message-<id>`, `#form-<id>` and `#my-reaction-<id>-<code>`.
+/// The places that pushes may go to, apart from `#message-<id>`, `#form-<id>` and
+/// `#my-reaction-<id>-<code>`.
 const PLACES: [&str; 29] = [
     "logged-user",
     "group-name",
@@ -48,7 +49,7 @@ const PLACES: [&str; 29] = [
 /// The same for a client of the original design.
 const PLAIN_PLACES: [&str; 4] = ["logged-user", "group-name", "messages-list", "notice"];
 
-/// What was pushed.
+/// A push.
 #[derive(Clone, Debug)]
 pub(crate) struct Push {
     /// Without the `#`.
@@ -56,7 +57,7 @@ pub(crate) struct Push {
     pub(crate) html: String,
     pub(crate) swap: Option<String>,
     pub(crate) version: Option<String>,
-    /// As it came.
+    /// As it arrived.
     pub(crate) frame: String,
 }
 
@@ -65,23 +66,23 @@ pub(crate) struct Tab {
     door: Door,
     plain: bool,
     pub(crate) page: Page,
-    /// What the address bar says.
+    /// The address in the address bar.
     pub(crate) location: String,
-    /// By which it is known again.
+    /// The token by which it is recognized.
     pub(crate) resume: Option<String>,
-    /// What its browser keeps of the server, as it sends it.
+    /// The cookie that its browser keeps of the server.
     pub(crate) cookie: Option<String>,
     wire: Option<Wire>,
-    /// Everything that was pushed to it, by whatever socket.
+    /// Everything that was pushed to it, over all sockets.
     pub(crate) pushes: Vec<Push>,
-    /// Where the pushes of this socket, or of the room entered last, begin.
+    /// Where the pushes of this socket, or of the current room, begin.
     versions_from: usize,
     closed: Option<Option<u16>>,
     pub(crate) receive_buffer: Option<u32>,
 }
 
 impl Tab {
-    /// Loads the page; the socket is opened by [`Tab::connects`].
+    /// Loads the page; [`Tab::connects`] opens the socket.
     pub(crate) async fn load(door: Door, path: &str) -> Self {
         let answer = door.get(path).await;
         Self::new(door, false, Page::parse(&answer.body), path)
@@ -140,28 +141,28 @@ impl Tab {
         handshake
     }
 
-    /// Opens the socket and waits until it knows who and where it is.
+    /// Opens the socket and waits until it knows its person and its room.
     pub(crate) async fn connects(&mut self) {
         let before = self.pushes.len();
         self.opens_socket().await;
         self.until("who and where I am", |tab| {
             let fresh = &tab.pushes[before..];
-            let told = |place: &str| fresh.iter().any(|push| push.place == place);
+            let pushed = |place: &str| fresh.iter().any(|push| push.place == place);
             let shown = match tab.plain {
-                true => told("messages-list"),
+                true => pushed("messages-list"),
                 false => tab.room().is_some() || tab.location == "/chat/",
             };
-            told("logged-user") && told("group-name") && shown
+            pushed("logged-user") && pushed("group-name") && shown
         })
         .await;
     }
 
-    /// Opens the socket and waits for nothing.
+    /// Opens the socket without waiting.
     pub(crate) async fn opens_socket(&mut self) {
         self.opens_socket_with(&self.handshake()).await;
     }
 
-    /// Opens the socket in a way of its own.
+    /// Opens the socket with another handshake.
     pub(crate) async fn opens_socket_with(&mut self, handshake: &Handshake) {
         let wire = self.door.socket(handshake).await;
         let wire = wire.unwrap_or_else(|status| panic!("the upgrade was answered {status}"));
@@ -172,29 +173,29 @@ impl Tab {
         self.wire = Some(wire);
     }
 
-    /// The line is cut without a word.
+    /// The connection is cut without a word.
     pub(crate) fn loses_the_network(&mut self) {
         self.wire = None;
     }
 
-    /// The line is cut, and it comes back with what it has.
+    /// The connection is cut, and it comes back with what it has.
     pub(crate) async fn reconnects(&mut self) {
         self.loses_the_network();
         self.connects().await;
     }
 
-    /// The line is cut, and it comes back to another node.
+    /// The connection is cut, and it comes back to another node.
     pub(crate) async fn moves_to(&mut self, door: Door) {
         self.door = door;
         self.reconnects().await;
     }
 
-    /// It has lost its socket without the other end's knowing: that stays open.
+    /// It leaves its socket, which stays open without the server's noticing.
     pub(crate) fn leaves_its_socket(&mut self) -> Wire {
         self.wire.take().expect("a socket")
     }
 
-    /// The page is loaded anew, at the address it stands at.
+    /// Loads the page again, at its current address.
     pub(crate) async fn reloads(&mut self) {
         self.loses_the_network();
         let answer = self.door.get(&self.location).await;
@@ -202,18 +203,19 @@ impl Tab {
         self.connects().await;
     }
 
-    /// The tab is closed.
+    /// Closes the tab.
     pub(crate) async fn closes(mut self) {
         self.wire().close();
         self.is_closed().await;
     }
 
-    /// It stops reading, and so answers no pings, until it does it again.
+    /// It stops reading, and so answers no pings, until it starts again.
     pub(crate) fn goes_deaf(&self, deaf: bool) {
         self.wire.as_ref().expect("a socket").deaf(deaf);
     }
 
-    /// It comes back to a small receive buffer and stops reading, so that the server soon cannot send.
+    /// Reconnects with a small receive buffer and stops reading, so that the server soon cannot
+    /// send.
     pub(crate) async fn stops_reading(&mut self) {
         self.loses_the_network();
         self.receive_buffer = Some(4_096);
@@ -221,14 +223,14 @@ impl Tab {
         self.goes_deaf(true);
     }
 
-    /// Waits until the server has ended the socket. Answers the close code.
+    /// Waits until the server has closed the socket. Answers with the close code.
     pub(crate) async fn is_closed(&mut self) -> Option<u16> {
         self.until("the end of the socket", |tab| tab.closed.is_some())
             .await;
         self.closed.flatten()
     }
 
-    /// Whether the server has ended the socket.
+    /// Whether the server has closed the socket.
     pub(crate) fn is_cut_off(&self) -> bool {
         self.closed.is_some()
     }
@@ -253,7 +255,7 @@ impl Tab {
         }
         let (key, room) = (self.writes(text), self.room());
         self.is_settled(&key).await;
-        // The key may be settled before the list has come as far.
+        // The key may be settled before the list shows the message.
         if !text.starts_with('/') {
             self.until("one's own message in the list", |tab| {
                 let list = tab.page.get("messages-list").into_iter();
@@ -264,7 +266,7 @@ impl Tab {
         }
     }
 
-    /// Writes a message in the room on show and waits for nothing. Answers its key.
+    /// Writes a message in the current room, without waiting. Answers with its key.
     pub(crate) fn writes(&mut self, text: &str) -> String {
         let key = Uuid::new_v4().to_string();
         let room = self.room();
@@ -273,7 +275,7 @@ impl Tab {
         key
     }
 
-    /// Waits until a push says what became of a keyed message.
+    /// Waits until a push settles that key.
     pub(crate) async fn is_settled(&mut self, key: &str) {
         let mark = format!("data-key=\"{key}\"");
         self.until(&format!("the fate of {key}"), |tab| {
@@ -289,7 +291,7 @@ impl Tab {
         assert_eq!(self.title(), format!("#{name}"));
     }
 
-    /// The names of the groups that a list has.
+    /// The names of the groups in a list.
     pub(crate) fn groups_in(&self, place: &str) -> Vec<String> {
         let links = self.page.the(place).with("data-group-name");
         let names = links.filter_map(|link| link.attribute("data-group-name"));
@@ -314,7 +316,7 @@ impl Tab {
         .await;
     }
 
-    /// Scrolls up to the beginning of what it has. Answers how many messages came.
+    /// Scrolls up to the first message. Answers with the number of messages loaded.
     pub(crate) async fn asks_for_older(&mut self) -> usize {
         let before = self.messages();
         let mark = self.pushes.len();
@@ -329,21 +331,21 @@ impl Tab {
         self.messages().len() - before.len()
     }
 
-    /// Does something and is refused. Answers in which words.
+    /// Does something and is refused. Answers with the reason.
     pub(crate) async fn is_refused(&mut self, action: &str, data: Value) -> String {
         self.is_refused_frame(&json!({ "action": action, "data": data }).to_string())
             .await
     }
 
-    /// Sends a frame and is refused. Answers in which words.
+    /// Sends a frame and is refused. Answers with the reason.
     pub(crate) async fn is_refused_frame(&mut self, frame: &str) -> String {
         let before = self.pushes.len();
         self.wire().text(frame);
-        self.is_told_since(before).await
+        self.gets_notice_since(before).await
     }
 
     /// Waits for a notice among the pushes from that one on.
-    pub(crate) async fn is_told_since(&mut self, before: usize) -> String {
+    pub(crate) async fn gets_notice_since(&mut self, before: usize) -> String {
         self.until("a notice", |tab| {
             let fresh = &tab.pushes[before..];
             fresh.iter().any(|push| push.place == "notice")
@@ -352,10 +354,10 @@ impl Tab {
         self.notice()
     }
 
-    /// Everything that was on its way when this was asked has arrived.
+    /// Waits until everything that was on its way has arrived.
     pub(crate) async fn hears_all(&mut self) {
         let before = self.pushes.len();
-        // A plain tab's `Ping` is not answered; its refusals are.
+        // A plain tab gets no answer to `Ping`, but it gets refusals.
         let (action, place) = match self.plain {
             true => ("Is anybody there?", "notice"),
             false => ("Ping", "connection"),
@@ -369,7 +371,7 @@ impl Tab {
 
     // ---- what it sees ----
 
-    /// Waits until a message of that text is on show.
+    /// Waits until a message with that text is on show.
     pub(crate) async fn sees(&mut self, text: &str) {
         self.until(&format!("“{text}”"), |tab| {
             tab.messages().iter().any(|message| message.text == text)
@@ -377,7 +379,7 @@ impl Tab {
         .await;
     }
 
-    /// Waits until these are the texts on show.
+    /// Waits until exactly these texts are on show.
     pub(crate) async fn sees_exactly(&mut self, texts: &[&str]) {
         self.until(&format!("{texts:?} and nothing else"), |tab| {
             tab.texts() == texts
@@ -385,12 +387,12 @@ impl Tab {
         .await;
     }
 
-    /// Waits until something is so.
+    /// Waits until a condition holds.
     pub(crate) async fn until(&mut self, what: &str, is_so: impl FnMut(&Self) -> bool) {
         self.until_within(super::DEADLINE, what, is_so).await;
     }
 
-    /// The same for what may take longer, or may not take so long.
+    /// The same with a deadline of its own.
     pub(crate) async fn until_within(
         &mut self,
         deadline: Duration,
@@ -417,14 +419,14 @@ impl Tab {
         }
     }
 
-    /// Takes what has come already.
+    /// Takes what has already arrived.
     pub(crate) fn catches_up(&mut self) {
         while let Some(event) = self.wire.as_mut().and_then(Wire::already) {
             self.take(event);
         }
     }
 
-    /// My name.
+    /// My user name.
     pub(crate) fn name(&self) -> String {
         let place = self.page.the("logged-user");
         let name = place.with("data-user").next();
@@ -438,19 +440,19 @@ impl Tab {
         self.page.the("group-name").text().trim().to_owned()
     }
 
-    /// What the notice says, if there is one.
+    /// The text of the notice, if there is one.
     pub(crate) fn notice(&self) -> String {
         let place = self.page.the("notice");
         let mut texts = place.all().filter(|part| part.has_class("notice__text"));
         texts.next().map(Element::text).unwrap_or_default()
     }
 
-    /// The room on show.
+    /// The id of the room on show.
     pub(crate) fn room(&self) -> Option<String> {
         self.of_list("data-room")
     }
 
-    /// What is on show of it.
+    /// The version on show.
     pub(crate) fn version(&self) -> Option<String> {
         self.of_list("data-version")
     }
@@ -469,7 +471,7 @@ impl Tab {
         messages.map(|message| message.text).collect()
     }
 
-    /// The people of a list (`users-mine`, `users-online`, `users-found`), from the top.
+    /// The people in a list (`users-mine`, `users-online`, `users-found`), from the top.
     pub(crate) fn people(&self, list: &str) -> Vec<String> {
         self.persons(list)
             .filter_map(|person| person.attribute("data-user"))
@@ -483,7 +485,7 @@ impl Tab {
             .filter(|element| element.name == "li")
     }
 
-    /// How much of that person's is unread, by the aside.
+    /// How many messages of that person are unread, according to the sidebar.
     pub(crate) fn unread_from(&self, name: &str) -> u32 {
         let mut mine = self.persons("users-mine");
         mine.find(|person| person.attribute("data-user") == Some(name))
@@ -491,14 +493,14 @@ impl Tab {
             .map_or(0, |unread| unread.parse().unwrap())
     }
 
-    /// Whether the aside marks that person of mine as here.
+    /// Whether the sidebar shows that person as online.
     pub(crate) fn is_here(&self, name: &str) -> bool {
         let mut mine = self.persons("users-mine");
         mine.find(|person| person.attribute("data-user") == Some(name))
             .is_some_and(|person| person.all().any(|part| part.has_class("here")))
     }
 
-    /// The pushes from that one on that went to a place.
+    /// The pushes to a place, from that one on.
     pub(crate) fn pushes_to(&self, place: &str, from: usize) -> Vec<&Push> {
         let pushes = self.pushes[from..].iter();
         pushes.filter(|push| push.place == place).collect()
@@ -596,7 +598,7 @@ impl Tab {
         assert_eq!(self.page.doubled_ids(), [""; 0], "{}", self.sight());
     }
 
-    /// Versions belong to the room on show and only grow, unless a whole page is of another history.
+    /// Versions belong to the room on show and only grow, unless a whole page has another history.
     fn goes_on(&self, version: &str, is_whole: bool) {
         let split = |version: &str| {
             let (room, number) = (version.split('.').next(), version.rsplit('.').next());
@@ -616,7 +618,7 @@ impl Tab {
     }
 }
 
-/// Waits until each of these is so, whoever is first.
+/// Waits until all of these are done, in any order.
 pub(crate) async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
     soon("all of them", futures_util::future::join_all(futures)).await
 }

@@ -1,4 +1,4 @@
-//! One open socket, read and answered in the background as a browser does it.
+//! One open socket, read and answered in the background like in a browser.
 
 use std::net::SocketAddr;
 
@@ -13,23 +13,23 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::soon;
 
-/// How a socket is asked for.
+/// How a socket is requested.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Handshake {
-    /// Of the socket; the page's where it is `None`.
+    /// The path of the socket; the page's where it is `None`.
     pub(crate) path: Option<String>,
-    /// With the question mark, or nothing.
+    /// With the question mark, or empty.
     pub(crate) query: String,
     pub(crate) headers: Vec<(String, String)>,
-    /// In bytes; the system's own choice where it is `None`.
+    /// In bytes; the system's default where it is `None`.
     pub(crate) receive_buffer: Option<u32>,
 }
 
-/// What came.
+/// What arrived.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Event {
     Text(String),
-    /// What the contract knows nothing of.
+    /// Something that is not in the contract.
     Other(String),
     /// The end, with the close code if the server gave one.
     Closed(Option<u16>),
@@ -37,13 +37,13 @@ pub(crate) enum Event {
 
 enum Order {
     Send(Message),
-    /// Bytes as they are, below the frames.
+    /// Raw bytes, below the frames.
     Raw(Vec<u8>),
-    /// Neither reads nor answers pings while this holds.
+    /// While this holds, it neither reads nor answers pings.
     Deaf(bool),
 }
 
-/// One open socket. Dropping it cuts the line without a word.
+/// One open socket. Dropping it cuts the connection without a word.
 pub(crate) struct Wire {
     orders: UnboundedSender<Order>,
     events: UnboundedReceiver<Event>,
@@ -61,7 +61,7 @@ impl Wire {
         }
     }
 
-    /// The same where there may be nobody to answer.
+    /// The same where the server may be away.
     pub(crate) async fn attempt(address: SocketAddr, handshake: &Handshake) -> Result<Self, Error> {
         let path = handshake.path.as_deref().unwrap_or("/ws/chat/");
         let url = format!("ws://{address}{path}{}", handshake.query);
@@ -110,11 +110,11 @@ impl Wire {
     }
 
     fn order(&self, order: Order) {
-        // A socket that the server has closed takes nothing; what it said of it can still be read.
+        // A socket closed by the server takes nothing, but what arrived on it can still be read.
         let _ = self.orders.send(order);
     }
 
-    /// What comes next.
+    /// Waits for the next event.
     pub(crate) async fn next(&mut self) -> Event {
         self.events.recv().await.unwrap_or(Event::Closed(None))
     }
@@ -127,7 +127,7 @@ impl Wire {
         .await;
     }
 
-    /// What has come already.
+    /// The next event that has already arrived.
     pub(crate) fn already(&mut self) -> Option<Event> {
         self.events.try_recv().ok()
     }
@@ -149,7 +149,7 @@ async fn live(
                     Some(Order::Raw(bytes)) => socket.get_mut().write_all(&bytes).await.is_ok(),
                     Some(Order::Deaf(now)) => { deaf = now; true }
                 };
-                // Whether it is really over is for the reading side to say.
+                // The reading side decides whether the socket is really closed.
                 let _ = done;
             }
             message = socket.next(), if !deaf => {
