@@ -11,11 +11,11 @@ mod fan_out;
 mod history;
 mod machine;
 #[allow(dead_code, clippy::unwrap_used, reason = "it serves the tests too")]
-#[path = "../../tests/it/support/postgres.rs"]
+#[path = "../../tests/support/postgres.rs"]
 mod postgres;
 mod posts;
 #[allow(dead_code, clippy::unwrap_used, reason = "it serves the tests too")]
-#[path = "../../tests/it/support/redis.rs"]
+#[path = "../../tests/support/redis.rs"]
 mod redis;
 mod server;
 mod table;

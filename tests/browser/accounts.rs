@@ -8,7 +8,7 @@ use crate::server::Server;
 
 const PASSWORD: &str = "my tongue is green";
 
-/// Opens what a quiet button hides, and fills in one field after the other.
+/// Opens the form behind a quiet button and fills in its fields.
 async fn fills_in(tab: &Tab<'_>, form: &str, fields: &[(&str, &str)]) {
     tab.click("#account .me__change").await;
     for (name, text) in fields {
@@ -18,7 +18,7 @@ async fn fills_in(tab: &Tab<'_>, form: &str, fields: &[(&str, &str)]) {
     tab.presses(Key::Enter).await;
 }
 
-/// Waits until the page that a form leads to shows who this is.
+/// Waits until the page after a form shows this person.
 async fn becomes(tab: &Tab<'_>, name: &str, form: &str) {
     let me = format!(
         "document.documentElement.dataset.connected === 'true' \
@@ -30,7 +30,7 @@ async fn becomes(tab: &Tab<'_>, name: &str, form: &str) {
 }
 
 #[tokio::test]
-async fn a_name_is_kept_and_signed_in_to_from_a_second_window() {
+async fn a_person_registers_and_signs_in_from_a_second_window() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -38,14 +38,15 @@ async fn a_name_is_kept_and_signed_in_to_from_a_second_window() {
         anna.says("as a guest").await;
         anna.enters("python").await;
         anna.says("in another group").await;
-        // Nothing is in the way of whoever does not want it.
+        // The form is hidden from people who do not want it.
         assert!(!anna.shows("#account form").await);
 
         fills_in(&anna, "#keep-form", &[("password", PASSWORD)]).await;
         becomes(&anna, &a, "#sign-out-form").await;
         anna.is_in("#python", "/chat/python/").await;
         anna.hears("in another group").await;
-        // Each tab is that person now, so the page promises nobody else.
+        // New tabs are the same person now, so the page does not offer a second person in a new
+        // tab.
         let beside = browser.person(&server.url("/")).await;
         assert_eq!(beside.name().await, a);
         anna.enters("hi").await;
@@ -60,7 +61,7 @@ async fn a_name_is_kept_and_signed_in_to_from_a_second_window() {
         beside.says("from the other").await;
         anna.hears("from the other").await;
 
-        // By another host name the browser has no cookie, as another device has none.
+        // Under another host name the browser has no cookie, like another device.
         let elsewhere = server
             .url("/chat/off-topic/")
             .replace("127.0.0.1", "localhost");
@@ -86,7 +87,7 @@ async fn a_name_is_kept_and_signed_in_to_from_a_second_window() {
         becomes(&away, &a, "#sign-out-form").await;
         away.is_in("#off-topic", "/chat/off-topic/").await;
 
-        // Signing out is that of one device, with all its tabs.
+        // Signing out affects one device with all its tabs.
         anna.click("#account .me__change").await;
         anna.click("#sign-out-form button").await;
         anna.until("document.querySelector('#account #keep-form')")

@@ -1,4 +1,4 @@
-//! Opening the page: what is there at once, and who one is.
+//! Opening the page: what is there at once, and who somebody is.
 
 use serde_json::json;
 
@@ -7,9 +7,9 @@ use crate::server::Server;
 use crate::wire::Wire;
 
 #[tokio::test]
-async fn errors_that_nobody_caught_and_policy_reports_are_noticed() {
+async fn uncaught_errors_and_policy_violations_fail_a_test() {
     let server = Server::start(&[]);
-    let (reports, told) = watched(&[], async |browser| {
+    let (reports, outcome) = watched(&[], async |browser| {
         let anna = browser.person(&server.url("/")).await;
         anna.run("setTimeout(() => { throw new Error('nobody caught this') })")
             .await;
@@ -22,7 +22,7 @@ async fn errors_that_nobody_caught_and_policy_reports_are_noticed() {
         anna.reload().await;
     })
     .await;
-    told.unwrap();
+    outcome.unwrap();
     for words in [
         "nobody caught this",
         "nor this",
@@ -37,7 +37,7 @@ async fn errors_that_nobody_caught_and_policy_reports_are_noticed() {
 }
 
 #[tokio::test]
-async fn the_newest_messages_are_there_before_any_script() {
+async fn the_newest_messages_are_in_the_page_before_scripts_run() {
     let server = Server::start(&["--unlimited"]);
     let mut carl = Wire::connect(&server, "/chat/python/").await;
     carl.says((1..=60).map(|number| format!("number {number}")))
@@ -63,7 +63,7 @@ async fn the_newest_messages_are_there_before_any_script() {
         );
         anna.sees("noscript .notice").await;
 
-        // With scripts, the same nodes stay when the socket comes.
+        // With scripts, the same nodes stay when the socket connects.
         anna.devtools(
             "Emulation.setScriptExecutionDisabled",
             json!({ "value": false }),
@@ -90,7 +90,7 @@ async fn the_newest_messages_are_there_before_any_script() {
 }
 
 #[tokio::test]
-async fn the_first_visit_makes_me_somebody_in_hi_and_a_reload_keeps_me() {
+async fn the_first_visit_makes_a_person_and_a_reload_keeps_them() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -113,7 +113,7 @@ async fn the_first_visit_makes_me_somebody_in_hi_and_a_reload_keeps_me() {
         assert_eq!(anna.name().await, name);
         assert_eq!(anna.texts().await, ["and in another room"]);
 
-        // A second tab is a second person; so is a tab that the browser made as a copy.
+        // A second tab is a second person, even if the browser copied it.
         let bob = browser.person(&server.url("/")).await;
         assert_ne!(bob.name().await, name);
         assert_eq!(bob.texts().await, ["before the reload"]);
@@ -129,7 +129,7 @@ async fn the_first_visit_makes_me_somebody_in_hi_and_a_reload_keeps_me() {
 }
 
 #[tokio::test]
-async fn nothing_is_fetched_from_elsewhere() {
+async fn nothing_is_fetched_from_other_sites() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -156,7 +156,7 @@ async fn nothing_is_fetched_from_elsewhere() {
 }
 
 #[tokio::test]
-async fn an_address_of_no_room_leads_to_hi_and_says_so() {
+async fn the_address_of_a_missing_room_leads_to_hi_with_a_notice() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/chat/nowhere/")).await;

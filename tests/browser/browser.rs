@@ -1,7 +1,7 @@
-//! A headless Chromium of the test's own, and its tabs.
+//! A headless Chromium for one test, and its tabs.
 //!
-//! Whatever a story waits for is a condition of the page. A story in which a page reports an error
-//! that nobody caught, or something its Content-Security-Policy forbade, has failed.
+//! Tests wait for conditions of the page. A test fails if a page reports an uncaught error or a
+//! violation of its Content-Security-Policy.
 
 use std::io::{BufRead as _, BufReader};
 use std::panic::{AssertUnwindSafe, resume_unwind};
@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 use thirtyfour::prelude::*;
 use thirtyfour::{BrowserLogEntry, ChromeCapabilities, LoggingPrefsLogLevel, WindowHandle};
 
-/// Far more than anything ever takes; a test that waits this long has failed.
+/// Far more than anything takes; a test that waits this long has failed.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// How often a page is looked at.
+/// How often a condition is checked.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A browser with nothing of any other's.
+/// A browser with a profile of its own.
 pub(crate) struct Browser {
     driver: WebDriver,
     first: std::sync::Mutex<Option<WindowHandle>>,
@@ -43,15 +43,15 @@ impl Drop for Chromedriver {
     }
 }
 
-/// Tells a story in a browser, then looks for errors that nobody caught.
+/// Runs a test in a browser, then fails it if a page reported an error.
 pub(crate) async fn story(telling: impl AsyncFnOnce(&Browser)) {
     story_with(&[], telling).await;
 }
 
-/// A story in a browser started with more flags.
+/// The same in a browser with more flags.
 pub(crate) async fn story_with(flags: &[&str], telling: impl AsyncFnOnce(&Browser)) {
-    let (reports, told) = watched(flags, telling).await;
-    if let Err(panic) = told {
+    let (reports, outcome) = watched(flags, telling).await;
+    if let Err(panic) = outcome {
         println!("what the pages reported: {reports:#?}");
         resume_unwind(panic);
     }
@@ -60,12 +60,12 @@ pub(crate) async fn story_with(flags: &[&str], telling: impl AsyncFnOnce(&Browse
 
 type Told = Result<(), Box<dyn std::any::Any + Send>>;
 
-/// Tells a story; answers what the pages reported, and how it ended.
+/// Runs a test in a browser. Answers with the reports of its pages and how it ended.
 pub(crate) async fn watched(
     flags: &[&str],
     telling: impl AsyncFnOnce(&Browser),
 ) -> (Vec<String>, Told) {
-    // More browsers than that at once get in each other's way.
+    // More browsers at once get in each other's way.
     static BROWSERS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(3);
     let _one = BROWSERS.acquire().await.unwrap();
     let (_chromedriver, address) = chromedriver();
@@ -78,21 +78,21 @@ pub(crate) async fn watched(
         driver,
         turn: tokio::sync::Mutex::default(),
     };
-    let told = AssertUnwindSafe(telling(&browser)).catch_unwind().await;
+    let outcome = AssertUnwindSafe(telling(&browser)).catch_unwind().await;
     let log = browser.driver.browser_log().await;
     let reports = log.into_iter().flatten().filter(is_report);
     let reports = reports.map(|entry| entry.message).collect();
     browser.driver.quit().await.unwrap();
-    (reports, told)
+    (reports, outcome)
 }
 
-/// Errors are of scripts or of a policy; that a server cannot be reached, or answers 404, is none.
+/// Only errors of scripts and policies count; an unreachable server or a 404 does not.
 fn is_report(entry: &BrowserLogEntry) -> bool {
     entry.level == "SEVERE" && entry.source.as_deref() != Some("network")
 }
 
-/// Chromedriver takes a port that is free on IPv4 or IPv6, and gives up if somebody else has the same
-/// one on the other; then it takes another.
+/// Chromedriver picks a port that is free on IPv4 or IPv6, and gives up if the other is taken; then
+/// it tries again.
 fn chromedriver() -> (Chromedriver, String) {
     let program = std::env::var("CHROMEDRIVER").unwrap_or_else(|_| "chromedriver".to_owned());
     loop {
@@ -136,9 +136,10 @@ fn capabilities(flags: &[&str], profile: &std::path::Path) -> ChromeCapabilities
         "--disable-sync",
         "--force-color-profile=srgb",
         "--lang=en-US",
-        // What slides is not where it was looked for.
+        // A moving element would not be where the pointer looks for it.
         "--force-prefers-reduced-motion",
-        // A mouse: without, the box is not given the focus after a click, so that no keyboard pops up.
+        // Pretends to have a mouse. Without one the box does not take the focus after a click, so
+        // that no keyboard pops up.
         "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
         "--window-size=1280,800",
         &profile,
@@ -153,7 +154,7 @@ fn capabilities(flags: &[&str], profile: &std::path::Path) -> ChromeCapabilities
 }
 
 impl Browser {
-    /// A new window, still empty.
+    /// A new, empty window.
     pub(crate) async fn window(&self) -> Tab<'_> {
         let _turn = self.turn.lock().await;
         let first = self.first.lock().unwrap().take();
@@ -174,14 +175,23 @@ impl Browser {
         tab
     }
 
-    /// A new window in the chat, with somebody there.
+    /// A new window in the chat, once it is somebody.
     pub(crate) async fn person(&self, url: &str) -> Tab<'_> {
         let tab = self.open(url).await;
         tab.is_somebody().await;
         tab
     }
 
-    /// The window that a page of this browser has opened by itself.
+    /// New windows in the chat, one after the other: one person each.
+    pub(crate) async fn people<const N: usize>(&self, url: &str) -> [Tab<'_>; N] {
+        let mut tabs = Vec::new();
+        for _ in 0..N {
+            tabs.push(self.person(url).await);
+        }
+        tabs.try_into().unwrap_or_else(|_| unreachable!())
+    }
+
+    /// The window that a page of this browser has opened itself.
     pub(crate) async fn opened_beside(&self, known: &[&Tab<'_>]) -> Tab<'_> {
         let began = Instant::now();
         loop {
@@ -200,7 +210,7 @@ impl Browser {
 }
 
 impl Tab<'_> {
-    /// The driver, talking to this window for as long as the guard is held.
+    /// The driver, switched to this window while the guard is held.
     async fn turn(&self) -> (&WebDriver, tokio::sync::MutexGuard<'_, ()>) {
         let guard = self.browser.turn.lock().await;
         let driver = &self.browser.driver;
@@ -233,13 +243,13 @@ impl Tab<'_> {
         driver.close_window().await.unwrap();
     }
 
-    /// A command of the browser's own protocol.
+    /// A command of the DevTools protocol.
     pub(crate) async fn devtools(&self, method: &str, parameters: Value) -> Value {
         let (driver, _turn) = self.turn().await;
         driver.cdp().send_raw(method, parameters).await.unwrap()
     }
 
-    /// What an expression comes to in the page.
+    /// The value of an expression in the page.
     pub(crate) async fn get<T: DeserializeOwned>(&self, expression: &str) -> T {
         let (driver, _turn) = self.turn().await;
         let answer = driver
@@ -250,7 +260,7 @@ impl Tab<'_> {
             .unwrap_or_else(|error| panic!("{expression}: {error}"))
     }
 
-    /// Does something in the page, by script.
+    /// Runs a script in the page.
     pub(crate) async fn run(&self, script: &str) {
         let (driver, _turn) = self.turn().await;
         let done = driver.execute(script.to_owned(), vec![]).await;
@@ -269,17 +279,17 @@ impl Tab<'_> {
         }
     }
 
-    /// Waits until there is such an element and it can be seen.
+    /// Waits until such an element is visible.
     pub(crate) async fn sees(&self, selector: &str) {
         self.until(&visible(selector)).await;
     }
 
-    /// Waits until there is no such element, or none that can be seen.
+    /// Waits until no such element is visible.
     pub(crate) async fn sees_no(&self, selector: &str) {
         self.until(&format!("!({})", visible(selector))).await;
     }
 
-    /// Whether there is such an element and it can be seen.
+    /// Whether such an element is visible.
     pub(crate) async fn shows(&self, selector: &str) -> bool {
         self.get(&visible(selector)).await
     }
@@ -293,7 +303,7 @@ impl Tab<'_> {
         self.get(&expression).await
     }
 
-    /// Clicks in the middle of an element, as a hand does.
+    /// Clicks in the middle of an element, like a hand.
     pub(crate) async fn click(&self, selector: &str) {
         self.sees(selector).await;
         let (driver, _turn) = self.turn().await;
@@ -302,7 +312,7 @@ impl Tab<'_> {
         clicked.unwrap_or_else(|error| panic!("{selector}: {error}"));
     }
 
-    /// Puts the pointer in the middle of an element.
+    /// Moves the pointer to the middle of an element.
     pub(crate) async fn hovers(&self, selector: &str) {
         let (driver, _turn) = self.turn().await;
         let element = driver.find(By::Css(selector)).await.unwrap();
@@ -310,7 +320,7 @@ impl Tab<'_> {
         moved.perform().await.unwrap();
     }
 
-    /// Clicks twice in a row in the middle of an element.
+    /// Double-clicks in the middle of an element.
     pub(crate) async fn double_clicks(&self, selector: &str) {
         self.sees(selector).await;
         let (driver, _turn) = self.turn().await;
@@ -319,7 +329,7 @@ impl Tab<'_> {
         clicked.perform().await.unwrap();
     }
 
-    /// Clicks with a key held.
+    /// Clicks while a key is held.
     pub(crate) async fn click_with(&self, key: Key, selector: &str) {
         let (driver, _turn) = self.turn().await;
         let element = driver.find(By::Css(selector)).await.unwrap();
@@ -331,7 +341,7 @@ impl Tab<'_> {
             .unwrap();
     }
 
-    /// Presses keys wherever the focus is.
+    /// Types into whatever has the focus.
     pub(crate) async fn types(&self, keys: &str) {
         let (driver, _turn) = self.turn().await;
         let keys = driver
@@ -359,7 +369,7 @@ impl Tab<'_> {
         driver.screenshot(path).await.unwrap();
     }
 
-    /// As wide and high as that, whatever the window.
+    /// Gives the page this size, whatever the size of the window.
     pub(crate) async fn sized(&self, width: u32, height: u32) {
         let metrics = json!({
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false,
@@ -377,19 +387,19 @@ impl Tab<'_> {
         self.until(me).await;
     }
 
-    /// Who this is.
+    /// My user name.
     pub(crate) async fn name(&self) -> String {
         self.is_somebody().await;
         self.get("document.querySelector('#logged-user [data-user]').dataset.user")
             .await
     }
 
-    /// Where the address bar says this is.
+    /// The path in the address bar.
     pub(crate) async fn path(&self) -> String {
         self.get("location.pathname").await
     }
 
-    /// Writes into the box, by keys; a line break is Shift+Enter.
+    /// Types into the box; a line break is Shift+Enter.
     pub(crate) async fn writes(&self, text: &str) {
         self.run("document.querySelector('#message-text').focus()")
             .await;
@@ -403,26 +413,26 @@ impl Tab<'_> {
         }
     }
 
-    /// Writes and sends, and does not wait.
+    /// Writes and sends, without waiting.
     pub(crate) async fn sends(&self, text: &str) {
         self.writes(text).await;
         self.presses(Key::Enter).await;
     }
 
-    /// Writes, sends, and waits until that is settled.
+    /// Writes, sends, and waits until the message is settled.
     pub(crate) async fn says(&self, text: &str) {
         self.sends(text).await;
         self.hears(text).await;
         self.is_settled().await;
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until nothing is pending.
     pub(crate) async fn is_settled(&self) {
         self.until("document.documentElement.dataset.pending === '0'")
             .await;
     }
 
-    /// What stands in the box.
+    /// The text in the box.
     pub(crate) async fn written(&self) -> String {
         self.get("document.querySelector('#message-text').value")
             .await
@@ -461,7 +471,7 @@ impl Tab<'_> {
             .await;
     }
 
-    /// Enters the private room with somebody who is listed.
+    /// Enters the private room with a listed person.
     pub(crate) async fn meets(&self, name: &str) {
         let lists = ["mine", "online"].map(|list| format!("#users-{list} [data-user='{name}'] a"));
         let [mine, online] = &lists;
@@ -477,7 +487,7 @@ impl Tab<'_> {
 pub(crate) const TEXTS: &str =
     "[...document.querySelectorAll('#messages-list .message__text')].map((p) => p.textContent)";
 
-/// Whether there is such an element and it can be seen, as an expression.
+/// Whether such an element is visible, as an expression.
 pub(crate) fn visible(selector: &str) -> String {
     format!(
         "[...document.querySelectorAll({})].some((one) => \

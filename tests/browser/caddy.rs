@@ -1,4 +1,4 @@
-//! A real Caddy with the repository's own `Caddyfile`, in front of a server or of several.
+//! A real Caddy with the `Caddyfile` of this repository, in front of one or more servers.
 
 use std::env;
 use std::io::{BufRead as _, BufReader};
@@ -15,9 +15,9 @@ use tokio::time::timeout;
 /// Far more than it ever takes; a test that waits this long has failed.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A running Caddy. It is gone when this is dropped.
+/// A running Caddy, which ends when this is dropped.
 pub(crate) struct Caddy {
-    /// Where to connect. The name in [`Caddy::host`] need not be known to this machine.
+    /// Where to connect. This machine need not know the name in [`Caddy::host`].
     pub(crate) address: SocketAddr,
     log: watch::Receiver<String>,
     child: Child,
@@ -25,10 +25,10 @@ pub(crate) struct Caddy {
 }
 
 impl Caddy {
-    /// Starts a Caddy that passes everything on to one of these, and waits until it serves.
+    /// Starts a Caddy in front of these servers and waits until it serves.
     pub(crate) async fn in_front_of(upstreams: &[SocketAddr]) -> Self {
         let upstreams: Vec<_> = upstreams.iter().map(SocketAddr::to_string).collect();
-        // Between our finding a free port and Caddy's taking it, somebody else may.
+        // Somebody else may take the port between our finding it and Caddy's using it.
         for _ in 0..3 {
             let mut caddy = Self::start(&upstreams.join(" "));
             let served = |log: &String| log.contains("serving initial configuration");
@@ -68,7 +68,8 @@ impl Caddy {
             .unwrap_or_else(|error| panic!("{program} does not start: {error}"));
         let stderr = child.stderr.take().unwrap();
         let (writer, log) = watch::channel(String::new());
-        // Ends with Caddy; `writer` with it, which is how a waiter learns that no more will come.
+        // Ends with Caddy, and drops `writer`, so that whoever waits learns that no more lines will
+        // follow.
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 writer.send_modify(|log| {
@@ -85,23 +86,23 @@ impl Caddy {
         }
     }
 
-    /// What stands in the `Host` header of a request; Caddy answers to no other.
+    /// The `Host` header that Caddy answers to.
     pub(crate) fn host(&self) -> String {
         format!("chat.localhost:{}", self.address.port())
     }
 
-    /// The origin of a page that came through this Caddy.
+    /// The origin of a page behind this Caddy.
     pub(crate) fn origin(&self) -> String {
         format!("http://{}", self.host())
     }
 
-    /// All it has logged so far, a JSON object to a line.
+    /// Everything it has logged so far, one JSON object per line.
     pub(crate) fn log(&self) -> String {
         self.log.borrow().clone()
     }
 
-    /// Waits for a line with all these words. The line about a request comes when it is over; a
-    /// socket's when it has closed.
+    /// Waits for a line with all these words. A request is logged when it is over, a socket when it
+    /// closes.
     pub(crate) async fn logged(&self, words: &[&str]) {
         let mut log = self.log.clone();
         let wanted = |line: &str| words.iter().all(|words| line.contains(words));

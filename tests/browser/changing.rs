@@ -7,7 +7,7 @@ use crate::server::Server;
 
 const FORM: &str = "#message-form textarea";
 
-/// Whether the focus is there.
+/// Whether such an element has the focus.
 async fn is_focused(tab: &Tab<'_>, selector: &str) {
     tab.until(&format!("document.activeElement.matches('{selector}')"))
         .await;
@@ -17,10 +17,7 @@ async fn is_focused(tab: &Tab<'_>, selector: &str) {
 async fn arrow_up_edits_my_last_message_and_everybody_sees_it() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         anna.says("my first").await;
         anna.says("my lsat").await;
         bob.says("not hers").await;
@@ -37,7 +34,7 @@ async fn arrow_up_edits_my_last_message_and_everybody_sees_it() {
         is_focused(&anna, FORM).await;
         let text = format!("document.querySelector('{FORM}').value");
         assert_eq!(anna.get::<String>(&text).await, "my lsat");
-        // Escape leaves it as it is.
+        // Escape changes nothing.
         anna.types(" that I do not want").await;
         anna.presses(Key::Escape).await;
         anna.sees_no(FORM).await;
@@ -50,7 +47,7 @@ async fn arrow_up_edits_my_last_message_and_everybody_sees_it() {
         anna.types("my last").await;
         anna.presses_with(Key::Shift, Key::Enter).await;
         anna.types("in two lines").await;
-        // What comes meanwhile disturbs nothing.
+        // Messages that arrive in the meantime do not disturb it.
         bob.says("meanwhile").await;
         anna.hears("meanwhile").await;
         is_focused(&anna, FORM).await;
@@ -69,13 +66,10 @@ async fn arrow_up_edits_my_last_message_and_everybody_sees_it() {
 }
 
 #[tokio::test]
-async fn my_own_messages_and_no_others_can_be_deleted() {
+async fn only_my_own_messages_can_be_deleted() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let a = anna.name().await;
         anna.says("regretted").await;
         bob.says("kept").await;
@@ -103,7 +97,7 @@ async fn my_own_messages_and_no_others_can_be_deleted() {
         anna.sees_no(FORM).await;
         assert!(!anna.shows(".message--deleted button").await);
 
-        // A form that is open goes when I go elsewhere.
+        // An open form closes when I enter another room.
         bob.run("document.querySelector('#message-text').focus()")
             .await;
         bob.presses(Key::Up).await;

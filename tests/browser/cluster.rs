@@ -1,4 +1,4 @@
-//! Two nodes that share PostgreSQL and Redis, behind a real Caddy that leads anybody to either.
+//! Two nodes that share PostgreSQL and Redis, behind a real Caddy that sends people to either.
 
 use std::time::{Duration, Instant};
 
@@ -7,17 +7,17 @@ use tokio::time::timeout;
 
 use crate::browser::{Tab, story_with};
 use crate::caddy::Caddy;
-use crate::postgres::Database;
 use crate::proxy::{ask, knock};
-use crate::redis::Redis;
 use crate::server::Server;
+use crate::support::postgres::Database;
+use crate::support::redis::Redis;
 
-/// Far more than it ever takes.
+/// Far more than anything takes.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// The longest that a tab may be without a socket when its node is restarted, in milliseconds: it waits for up
-/// to four seconds if it had lost one shortly before, and looks at its clock once a second.
+/// The longest time that a tab may be offline when its node restarts, in milliseconds: it waits for
+/// up to four seconds if it lost a socket shortly before, and checks its clock once a second.
 const RECONNECT: u64 = 8_000;
-/// Lets the browser find the site's name.
+/// Lets the browser resolve the name of the site.
 const RESOLVE: &str = "--host-resolver-rules=MAP chat.localhost 127.0.0.1";
 
 struct Cluster {
@@ -28,7 +28,7 @@ struct Cluster {
 
 struct Node {
     server: Server,
-    /// What the database knows it by, since its last start.
+    /// Its id in the database since its last start.
     id: i64,
 }
 
@@ -51,7 +51,7 @@ impl Cluster {
         }
     }
 
-    /// Which node's socket somebody is at; `None` while they are at none.
+    /// The node that somebody is connected to; `None` while they are offline.
     async fn node_of(&self, name: &str) -> Option<usize> {
         let at = "select c.node_id from clients c join users u on u.id = c.user_id
             where u.name = $1 and c.left_at is null";
@@ -66,7 +66,7 @@ impl Cluster {
         self.nodes.iter().position(|node| node.id == id)
     }
 
-    /// Two people are on different nodes, if it takes reloads.
+    /// Reloads until two people are on different nodes.
     async fn parts(&self, one: &Tab<'_>, other: &Tab<'_>) -> usize {
         let began = Instant::now();
         loop {
@@ -98,7 +98,7 @@ impl Cluster {
     }
 }
 
-/// The node that has just begun to serve.
+/// The id of the node that started last.
 async fn newest_node(database: &Database, known: &[Node]) -> i64 {
     let known: Vec<_> = known.iter().map(|node| node.id).collect();
     let others = "select id from nodes where id <> all($1)";
@@ -108,7 +108,7 @@ async fn newest_node(database: &Database, known: &[Node]) -> i64 {
     found[0].get(0)
 }
 
-/// Notes each time a tab loses its socket, fails to open one, or has one again.
+/// Records each time a tab loses its socket, fails to open one, or gets one again.
 async fn watch(tab: &Tab<'_>) {
     tab.run(
         "window.noted = []; const { dataset } = document.documentElement; \
@@ -118,7 +118,7 @@ async fn watch(tab: &Tab<'_>) {
     .await;
 }
 
-/// How often it lost its socket since then. Each time the first attempt led to a node, and soon.
+/// How often it lost its socket since then. Each time the first attempt succeeded, and quickly.
 async fn losses(tab: &Tab<'_>) -> usize {
     let noted: Vec<(bool, u64)> = tab.get("noted").await;
     for pair in noted.chunks(2) {
@@ -130,7 +130,7 @@ async fn losses(tab: &Tab<'_>) -> usize {
     noted.len() / 2
 }
 
-/// Waits until a tab shows just these texts, and nothing of its own is under way.
+/// Waits until a tab shows exactly these texts and nothing of its own is pending.
 async fn shows_all(tab: &Tab<'_>, texts: &[String]) {
     tab.is_settled().await;
     let count = "document.querySelectorAll('#messages-list .message__text').length";
@@ -143,18 +143,17 @@ async fn shows_all(tab: &Tab<'_>, texts: &[String]) {
 }
 
 #[tokio::test]
-async fn two_talk_from_node_to_node_and_one_node_dies() {
+async fn two_people_talk_across_nodes_and_one_node_dies() {
     let mut cluster = Cluster::start().await;
     story_with(&[RESOLVE], async |browser| {
         let page = cluster.caddy.origin();
-        let anna = browser.person(&format!("{page}/chat/python/")).await;
-        let bob = browser.person(&format!("{page}/chat/python/")).await;
+        let [anna, bob] = browser.people(&format!("{page}/chat/python/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         cluster.parts(&anna, &bob).await;
-        // Reloads made nobody else of him.
+        // Reloading kept him the same person.
         assert_eq!(bob.name().await, b);
 
-        // Who is here, who types, and what they say.
+        // Who is online, who types, and what they say.
         let both_are_here = "document.querySelector('#room-count').textContent.trim() === '2'";
         for (tab, other) in [(&anna, &b), (&bob, &a)] {
             tab.sees(&format!("#users-online [data-user='{other}']"))
@@ -176,7 +175,7 @@ async fn two_talk_from_node_to_node_and_one_node_dies() {
         bob.is_settled().await;
         bob.sees_no("#room-typing p").await;
 
-        // Between the two of them; a mark tells who is elsewhere.
+        // A private room between the two; a mark shows where something is unread.
         bob.meets(&a).await;
         bob.says("between us").await;
         anna.sees(&format!("#users-mine [data-user='{b}'][data-unread='1']"))
@@ -193,7 +192,7 @@ async fn two_talk_from_node_to_node_and_one_node_dies() {
         assert_eq!(anna.texts().await, ["between us", "and from me"]);
         let at = cluster.parts(&anna, &bob).await;
 
-        // Her node is no more. Both write on at once.
+        // Her node dies. Both keep writing.
         cluster.nodes[at].server.dies();
         anna.sends("is anybody there").await;
         bob.hears("is anybody there").await;
@@ -220,7 +219,7 @@ async fn two_talk_from_node_to_node_and_one_node_dies() {
     for text in ["between us", "and from me", "is anybody there", "I am"] {
         assert_eq!(cluster.stored(text).await, 1, "{text}");
     }
-    // Requests that failed at a node are logged too, and not who sent them.
+    // Failed requests are logged too, without tokens.
     let log = cluster.caddy.log();
     assert!(
         log.contains("/ws/chat/…") && !log.contains("resume."),
@@ -229,12 +228,11 @@ async fn two_talk_from_node_to_node_and_one_node_dies() {
 }
 
 #[tokio::test]
-async fn nodes_are_restarted_one_after_the_other_and_nobody_minds() {
+async fn a_rolling_restart_disturbs_nobody() {
     let mut cluster = Cluster::start().await;
     story_with(&[RESOLVE], async |browser| {
         let page = cluster.caddy.origin();
-        let anna = browser.person(&format!("{page}/chat/python/")).await;
-        let bob = browser.person(&format!("{page}/chat/python/")).await;
+        let [anna, bob] = browser.people(&format!("{page}/chat/python/")).await;
         let names = [anna.name().await, bob.name().await];
         let first = cluster.parts(&anna, &bob).await;
         watch(&anna).await;
@@ -265,7 +263,7 @@ async fn nodes_are_restarted_one_after_the_other_and_nobody_minds() {
         }
         assert_eq!(anna.texts().await, bob.texts().await);
         assert_eq!([anna.name().await, bob.name().await], names);
-        // Hers was restarted first, and then the one that she had come to; his only once.
+        // Her node restarted first, then the one she had moved to; his restarted only once.
         assert_eq!([losses(&anna).await, losses(&bob).await], [2, 1]);
         for text in &said {
             assert_eq!(cluster.stored(text).await, 1, "{text}");
@@ -275,10 +273,11 @@ async fn nodes_are_restarted_one_after_the_other_and_nobody_minds() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_build_has_its_files_from_any_node() {
+async fn a_page_of_another_build_gets_its_files_from_any_node() {
     let cluster = Cluster::start().await;
     story_with(&[RESOLVE], async |browser| {
-        // An address of the same origin without scripts, which becomes the page that another build would draw.
+        // An address of the same origin without scripts; it becomes a page as another build would
+        // draw it.
         let anna = browser
             .open(&format!("{}/health", cluster.caddy.origin()))
             .await;
@@ -314,7 +313,7 @@ async fn a_page_of_another_build_has_its_files_from_any_node() {
 }
 
 #[tokio::test]
-async fn a_node_that_hangs_is_passed_over_until_it_goes_on() {
+async fn a_frozen_node_is_skipped_until_it_recovers() {
     let cluster = Cluster::start().await;
     let server = &cluster.nodes[0].server;
     let address = server.address.to_string();
@@ -332,7 +331,7 @@ async fn a_node_that_hangs_is_passed_over_until_it_goes_on() {
 }
 
 #[tokio::test]
-async fn whoever_comes_is_led_to_the_node_with_the_fewest() {
+async fn new_connections_go_to_the_node_with_the_fewest() {
     let cluster = Cluster::start().await;
     let count = "select count(*) from clients where left_at is null group by node_id";
     let db = cluster.database.look().await;

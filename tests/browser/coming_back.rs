@@ -1,4 +1,4 @@
-//! Losing the server and having it again; texts that were not taken.
+//! Losing the server and getting it back; texts that were refused.
 
 use serde_json::json;
 
@@ -9,8 +9,7 @@ use crate::server::Server;
 async fn the_server_dies_and_comes_back_and_nothing_is_lost() {
     let mut server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/chat/python/")).await;
-        let bob = browser.person(&server.url("/chat/python/")).await;
+        let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         anna.says("before").await;
         bob.hears("before").await;
@@ -51,8 +50,7 @@ async fn the_server_dies_and_comes_back_and_nothing_is_lost() {
 async fn a_message_goes_to_the_room_it_was_written_for() {
     let mut server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/chat/python/")).await;
-        let bob = browser.person(&server.url("/chat/python/")).await;
+        let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
         let carl = browser.person(&server.url("/chat/events/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         anna.meets(&b).await;
@@ -78,7 +76,7 @@ async fn a_message_goes_to_the_room_it_was_written_for() {
 }
 
 #[tokio::test]
-async fn what_waits_survives_a_reload() {
+async fn unsent_messages_survive_a_reload() {
     let mut server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -98,7 +96,7 @@ async fn what_waits_survives_a_reload() {
 }
 
 #[tokio::test]
-async fn a_server_that_only_hangs_is_noticed_and_forgiven() {
+async fn a_frozen_server_is_noticed_and_recovers() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -134,14 +132,14 @@ async fn a_refused_text_comes_back_with_the_reason() {
         assert_eq!(anna.written().await, long);
         assert!(!anna.shows(".waiting").await);
 
-        // It is put right and sent, and the reason goes.
+        // It is corrected and sent, and the reason disappears.
         anna.run("document.querySelector('#message-text').select()")
             .await;
         anna.sends("short").await;
         anna.hears("short").await;
         anna.sees_no("#notice .notice").await;
 
-        // While something else is being written, the refused text waits beside it.
+        // While another text is being written, the refused one waits beside it.
         anna.run(&format!(
             "const box = document.querySelector('#message-text');
              box.value = {};
@@ -164,13 +162,13 @@ async fn a_refused_text_comes_back_with_the_reason() {
 }
 
 #[tokio::test]
-async fn somebody_else_gets_the_text_back_instead_of_sending_it() {
+async fn a_waiting_text_goes_back_to_the_box_if_the_tab_becomes_somebody_else() {
     let mut server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
         let name = anna.name().await;
         anna.says("before").await;
-        // The one may have arrived before the server died, the other cannot.
+        // The first may have arrived before the server died, the second cannot have.
         server.signal("STOP");
         anna.sends("as myself").await;
         server.dies();
@@ -218,12 +216,12 @@ async fn a_socket_that_is_turned_away_shows_as_offline() {
 }
 
 #[tokio::test]
-async fn a_server_that_lets_in_and_cuts_off_again_is_asked_ever_later() {
+async fn a_server_that_keeps_cutting_off_is_asked_less_and_less_often() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
-        // From here on time passes by hand, every wait is the longest, and a socket opens, brings a
-        // push and closes at once.
+        // From here on the test moves the clock, every wait is the longest possible, and each
+        // socket opens, gets one push and closes.
         anna.run(
             "import(document.querySelector('[rel=modulepreload]').href).then(({ hooks }) => {
                const { tick } = hooks;
@@ -279,7 +277,7 @@ async fn many_texts_written_offline_are_all_sent() {
         let typed = anna.get::<String>(field).await;
         server.dies();
         anna.sees(".state__lost").await;
-        // More than the server takes at once.
+        // More than the server accepts at once.
         anna.run(
             "const box = document.querySelector('#message-text');
              for (let n = 0; n < 180; n++) { box.value = `text ${n}`; box.form.requestSubmit() }
@@ -295,7 +293,7 @@ async fn many_texts_written_offline_are_all_sent() {
         let texts: Vec<String> = (130..180).map(|n| format!("text {n}")).collect();
         let shown = anna.texts().await;
         assert_eq!(shown[shown.len() - 50..], texts[..]);
-        // What is being typed elsewhere has stayed.
+        // What was being typed in another field is still there.
         assert!(anna.shows("#name-form input").await);
         assert_eq!(
             anna.get::<String>("document.querySelector('#name-form input').value")

@@ -1,4 +1,4 @@
-//! By keyboard alone, on a small screen, with a screen reader, in either colour scheme.
+//! By keyboard only, on a small screen, with a screen reader, and in both colour schemes.
 
 use serde_json::{Value, json};
 use thirtyfour::prelude::Key;
@@ -6,7 +6,7 @@ use thirtyfour::prelude::Key;
 use crate::browser::{Browser, Tab, story};
 use crate::server::Server;
 
-/// What has the focus, in words: an id, or the text.
+/// The element with the focus: its id, or its text.
 const FOCUSED: &str = "document.activeElement.id || document.activeElement.textContent.trim()";
 
 async fn focused(tab: &Tab<'_>) -> String {
@@ -14,18 +14,17 @@ async fn focused(tab: &Tab<'_>) -> String {
 }
 
 #[tokio::test]
-async fn everything_is_done_by_keyboard() {
+async fn everything_works_by_keyboard() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         anna.sees(&format!("#users-online [data-user='{b}']")).await;
         anna.until("document.querySelector('#room-count').textContent.trim() === '2'")
             .await;
         anna.run("document.querySelector('.skip').focus()").await;
 
-        // Through the page in the order in which it is read, every stop visible.
+        // Through the page in reading order, every stop visible.
         let mut stops = Vec::new();
         loop {
             let stop: String = anna
@@ -66,7 +65,7 @@ async fn everything_is_done_by_keyboard() {
         ];
         assert_eq!(stops, order);
 
-        // The way past the lists, a room, a person, the search, a message.
+        // The skip link, a room, a person, the search, a message.
         anna.run("document.querySelector('.skip').focus()").await;
         anna.sees(".skip").await;
         anna.presses(Key::Enter).await;
@@ -103,7 +102,7 @@ async fn everything_is_done_by_keyboard() {
 }
 
 #[tokio::test]
-async fn on_a_small_screen_the_aside_is_a_drawer() {
+async fn on_a_small_screen_the_sidebar_is_a_drawer() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.window().await;
@@ -134,7 +133,7 @@ async fn on_a_small_screen_the_aside_is_a_drawer() {
         anna.says("W".repeat(200).as_str()).await;
         assert!(anna.get::<bool>(fits).await);
 
-        // A private mark can be seen with the drawer shut.
+        // An unread mark is visible while the drawer is closed.
         let bob = browser.person(&server.url("/")).await;
         bob.meets(&anna.name().await).await;
         bob.says("hello").await;
@@ -151,8 +150,7 @@ async fn on_a_small_screen_the_aside_is_a_drawer() {
 async fn controls_have_names_and_the_list_is_a_polite_log() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         bob.says("hello").await;
         anna.hears("hello").await;
         anna.meets(&bob.name().await).await;
@@ -181,7 +179,7 @@ async fn controls_have_names_and_the_list_is_a_polite_log() {
             "zoom"
         );
 
-        // As a screen reader is told: nothing that can be operated is without a name.
+        // For a screen reader: every control has a name.
         anna.devtools("Accessibility.enable", json!({})).await;
         let tree = anna
             .devtools("Accessibility.getFullAXTree", json!({}))
@@ -221,7 +219,7 @@ async fn controls_have_names_and_the_list_is_a_polite_log() {
     .await;
 }
 
-/// The contrast of every text that can be seen with what lies behind it, below what is asked for.
+/// The visible texts whose contrast with their background is too low.
 const FAINT: &str = r"(() => {
   const canvas = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
   const paint = (colours) => {
@@ -268,7 +266,7 @@ async fn in_colours(browser: &Browser, server: &mut Server, scheme: &str) {
     bob.meets(&anna.name().await).await;
     bob.says("psst").await;
     anna.sees("#users-mine .badge").await;
-    // A notice, a text that waits, one that is refused, a lost connection.
+    // A notice, a waiting text, a refused one, a lost connection.
     anna.sends(&"far too long ".repeat(5)).await;
     anna.sees("#notice [data-tone=refusal]").await;
     assert_eq!(
@@ -301,7 +299,7 @@ async fn in_colours(browser: &Browser, server: &mut Server, scheme: &str) {
 }
 
 #[tokio::test]
-async fn every_text_stands_out_in_both_colour_schemes() {
+async fn every_text_has_enough_contrast_in_both_colour_schemes() {
     let mut server = Server::start(&["--message-characters", "60"]);
     story(async |browser| {
         in_colours(browser, &mut server, "light").await;

@@ -1,4 +1,4 @@
-//! The lobby: all groups, and the way into them.
+//! The lobby: all groups, and how to enter them.
 
 use thirtyfour::Key;
 
@@ -6,7 +6,7 @@ use crate::browser::story;
 use crate::server::Server;
 
 #[tokio::test]
-async fn the_lobby_begins_at_its_top_though_it_does_not_fit() {
+async fn a_long_lobby_starts_at_its_top() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.window().await;
@@ -16,7 +16,7 @@ async fn the_lobby_begins_at_its_top_though_it_does_not_fit() {
         let box_of = "document.querySelector('#groups-search').getBoundingClientRect()";
         let top: f64 = anna.get(&format!("{box_of}.top")).await;
         assert!((0.0..200.0).contains(&top), "{top}");
-        // All of it can be reached.
+        // All of it can be scrolled to.
         anna.click("#lobby-group").await;
         anna.types("Chess").await;
         anna.presses(thirtyfour::Key::Enter).await;
@@ -26,11 +26,10 @@ async fn the_lobby_begins_at_its_top_though_it_does_not_fit() {
 }
 
 #[tokio::test]
-async fn all_groups_are_one_click_away_and_back_leads_there_again() {
+async fn all_groups_are_one_click_away_and_back_returns_to_the_lobby() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let a = anna.name().await;
         anna.says("hello").await;
         anna.writes("a draft").await;
@@ -39,7 +38,7 @@ async fn all_groups_are_one_click_away_and_back_leads_there_again() {
         anna.presses(Key::Enter).await;
         anna.is_in("#Quick one", "/chat/Quick%20one/").await;
 
-        // Others find it in the lobby, live.
+        // Others see it in the lobby, live.
         bob.click(".aside__more").await;
         bob.until("location.pathname === '/chat/' && document.title === 'Lobby · Overwire'")
             .await;

@@ -1,14 +1,10 @@
-//! The chat in a real browser, in the words of the people who use it.
-#![allow(clippy::unwrap_used)]
+//! The chat in a real browser, as the people who use it see it: clicks, keys, focus, history, colours.
+//! A test belongs here if it needs scripts, layout or a proxy; everything else is in `tests/behaviour`.
+
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 mod browser;
 mod caddy;
-#[allow(dead_code, reason = "it serves the stories of the other binaries too")]
-#[path = "../it/support/postgres.rs"]
-mod postgres;
-#[allow(dead_code, reason = "it serves the stories of the other binaries too")]
-#[path = "../it/support/redis.rs"]
-mod redis;
 mod server;
 mod wire;
 
@@ -29,3 +25,6 @@ mod proxy;
 mod reactions;
 mod rooms;
 mod talking;
+
+#[path = "../support/mod.rs"]
+mod support;

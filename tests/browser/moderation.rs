@@ -1,11 +1,11 @@
-//! The page at which moderators look after the chat.
+//! The page where moderators look after the chat.
 
 use thirtyfour::Key;
 
 use crate::browser::{Tab, story};
 use crate::server::Server;
 
-/// Becomes a moderator by an address that the server's command line prints.
+/// Becomes a moderator by a link that the command line prints.
 pub(crate) async fn becomes_moderator(tab: &Tab<'_>, server: &Server) {
     tab.goto(&server.admin_link()).await;
     tab.run("document.querySelector('#new-password').focus()")
@@ -20,10 +20,11 @@ pub(crate) async fn becomes_moderator(tab: &Tab<'_>, server: &Server) {
 async fn a_moderator_looks_after_groups_people_and_messages() {
     let server = Server::start(&[]);
     story(async |browser| {
-        // He is there before the browser knows the moderator, whom it would take him for.
+        // Bob arrives before the browser has the moderator's cookie, which would make him the
+        // moderator.
         let bob = browser.person(&server.url("/")).await;
         let b = bob.name().await;
-        // By another host name the browser has no cookie of hers.
+        // Under another host name the browser does not send her cookie.
         let elsewhere = server
             .url("/chat/python/")
             .replace("127.0.0.1", "localhost");
@@ -48,7 +49,7 @@ async fn a_moderator_looks_after_groups_people_and_messages() {
             .await;
         bob.hears("rude words").await;
 
-        // What is being written in a group that is renamed stays.
+        // A draft in a group that is renamed stays.
         carl.writes("a long draft").await;
         let rename = "#admin-groups .record:nth-child(4)";
         desk.click(&format!("{rename} summary")).await;
@@ -63,8 +64,8 @@ async fn a_moderator_looks_after_groups_people_and_messages() {
         bob.sees("#groups-list [data-group-name='Snakes']").await;
         bob.sees_no("#groups-list [data-group-name='python']").await;
 
-        // What is being written in a group that closes is not brought to another, and is there again
-        // when the group is.
+        // A draft in a group that closes does not move to another group, and returns with the
+        // group.
         let restrict = format!("{rename} [data-action='Restrict group']");
         desk.click(&restrict).await;
         carl.is_in("#hi", "/chat/hi/").await;
@@ -98,7 +99,7 @@ async fn a_moderator_looks_after_groups_people_and_messages() {
         ))
         .await;
 
-        // A guest's tab is turned away though it is loaded anew.
+        // A banned guest's tab is turned away even after a reload.
         let c = carl.name().await;
         desk.run("document.querySelector('#person-search').select()")
             .await;
@@ -109,14 +110,14 @@ async fn a_moderator_looks_after_groups_people_and_messages() {
         ))
         .await;
         desk.click("#admin-people [data-action=Ban]").await;
-        let is_told = "document.querySelector('#notice').textContent.includes('banned you') \
+        let is_banned = "document.querySelector('#notice').textContent.includes('banned you') \
             && document.documentElement.dataset.connected === 'false'";
-        carl.until(is_told).await;
+        carl.until(is_banned).await;
         carl.reload().await;
-        carl.until(is_told).await;
+        carl.until(is_banned).await;
         carl.sees_no("#logged-user [data-user]").await;
 
-        // The chat knows the moderator, who finds the way back.
+        // The chat recognizes the moderator and links to the admin page.
         desk.goto(&server.url("/")).await;
         desk.is_somebody().await;
         assert_eq!(desk.name().await, mod_name);

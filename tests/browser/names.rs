@@ -1,4 +1,4 @@
-//! Choosing what to be called.
+//! Choosing a display name.
 
 use serde_json::json;
 use thirtyfour::Key;
@@ -18,13 +18,10 @@ async fn asks_to_be_called(tab: &Tab<'_>, name: &str) {
 }
 
 #[tokio::test]
-async fn a_name_is_chosen_and_shown_with_the_one_that_never_changes() {
+async fn a_display_name_is_shown_beside_the_user_name() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         bob.click(&format!("#users-online [data-user='{a}'] a"))
             .await;
@@ -35,7 +32,7 @@ async fn a_name_is_chosen_and_shown_with_the_one_that_never_changes() {
         anna.sees_no("#name-form input").await;
         anna.sees("#name-form .me__name").await;
         assert_eq!(anna.text("#name-form .me__name").await, "as Anna <i>");
-        // The focus is where it was before.
+        // The focus returns to where it was.
         anna.until("document.activeElement.matches('.me__change')")
             .await;
         assert_eq!(anna.name().await, a);
@@ -46,7 +43,7 @@ async fn a_name_is_chosen_and_shown_with_the_one_that_never_changes() {
         bob.until(&format!("{listed}.textContent === {}", json!(called)))
             .await;
 
-        // What follows at once is not taken for a message of the name before.
+        // The next message is not grouped with those under the former name.
         anna.says("by my display name").await;
         let shown = "[...document.querySelectorAll('.message')].map(one => \
             (one.hasAttribute('data-joined') ? '+' : '') + one.querySelector('b').firstChild.data.trim())";
@@ -60,7 +57,7 @@ async fn a_name_is_chosen_and_shown_with_the_one_that_never_changes() {
             [a.as_str(), "Anna <i>", "+Anna <i>"]
         );
 
-        // What somebody else is called is refused, and one's own name stays.
+        // A name that somebody else has is refused, and the own name stays.
         asks_to_be_called(&bob, "ANNA <i>").await;
         bob.sees("#notice .notice").await;
         assert!(bob.text("#notice .notice__text").await.contains("confused"));
@@ -69,7 +66,7 @@ async fn a_name_is_chosen_and_shown_with_the_one_that_never_changes() {
         assert_eq!(bob.name().await, b);
         assert!(!bob.shows("#name-form .me__name").await);
 
-        // It is there again after a reload, in the field as well.
+        // It is still there after a reload, in the field too.
         anna.reload().await;
         anna.is_somebody().await;
         anna.sees("#name-form .me__name").await;
@@ -97,7 +94,7 @@ async fn the_lobby_asks_for_a_name_and_a_group() {
         anna.presses(Key::Enter).await;
         anna.is_in("#Chess", "/chat/Chess/").await;
         assert_eq!(anna.text("#name-form .me__name").await, "as Anna");
-        // In the drawer of a small screen as well.
+        // In the drawer of a small screen too.
         anna.sized(360, 640).await;
         anna.click("#aside-open").await;
         asks_to_be_called(&anna, "Anna Lee").await;

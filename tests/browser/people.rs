@@ -1,4 +1,4 @@
-//! Who is here: the lists in the aside, and the search.
+//! Who is online: the lists in the sidebar, and the search.
 
 use thirtyfour::Key;
 
@@ -6,7 +6,7 @@ use crate::browser::story;
 use crate::server::Server;
 
 #[tokio::test]
-async fn alone_one_is_told_of_the_second_tab_and_sees_people_come_and_go() {
+async fn a_lone_person_is_pointed_to_a_second_tab_and_sees_people_join_and_leave() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -29,7 +29,7 @@ async fn alone_one_is_told_of_the_second_tab_and_sees_people_come_and_go() {
         );
         bob.sees(&format!("#users-online [data-user='{a}']")).await;
 
-        // Whoever I have talked with is mine, and listed once.
+        // People I have talked with are listed once, under my conversations.
         anna.meets(&b).await;
         anna.says("hello").await;
         anna.sees(&format!("#users-mine [data-user='{b}'] .here"))
@@ -40,7 +40,7 @@ async fn alone_one_is_told_of_the_second_tab_and_sees_people_come_and_go() {
         bob.sees_no(&format!("#users-online [data-user='{a}']"))
             .await;
 
-        // The focus stays in a list that is drawn anew.
+        // The focus stays in a redrawn list.
         anna.run(&format!(
             "document.querySelector('#users-mine [data-user=\"{b}\"] a').focus()"
         ))
@@ -73,8 +73,7 @@ async fn alone_one_is_told_of_the_second_tab_and_sees_people_come_and_go() {
 async fn everybody_who_has_been_here_is_found_by_name() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let b = bob.name().await;
         bob.says("I was here").await;
         bob.close().await;
@@ -115,7 +114,7 @@ async fn everybody_who_has_been_here_is_found_by_name() {
 }
 
 #[tokio::test]
-async fn who_is_in_the_room_is_listed_and_one_click_away() {
+async fn people_in_the_room_are_listed_and_one_click_away() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -130,7 +129,7 @@ async fn who_is_in_the_room_is_listed_and_one_click_away() {
         let joined = format!("document.querySelector('#room-moves').textContent.includes('{b}')");
         anna.until(&joined).await;
 
-        // The list opens by keyboard, stays open while people come, and closes by Escape.
+        // The list opens by keyboard, stays open while people join, and closes with Escape.
         anna.run("document.querySelector('#room-count button').focus()")
             .await;
         anna.presses(Key::Enter).await;
@@ -143,7 +142,7 @@ async fn who_is_in_the_room_is_listed_and_one_click_away() {
         anna.presses(Key::Escape).await;
         anna.sees_no("#room-people li").await;
 
-        // It leads to the private room, in which there is nobody to list.
+        // It leads to the private room, which lists nobody.
         anna.click("#room-count button").await;
         anna.click(&format!("#room-people [data-user='{b}'] a"))
             .await;
@@ -154,7 +153,7 @@ async fn who_is_in_the_room_is_listed_and_one_click_away() {
         anna.sees("#room-count button").await;
         anna.sees_no("#room-people li").await;
 
-        // Nothing of it is a message.
+        // None of it is a message.
         assert_eq!(anna.texts().await, ["first"]);
         bob.close().await;
         let left =

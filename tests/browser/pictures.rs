@@ -1,6 +1,6 @@
-//! What the page looks like, in the sizes and colours that people have, for people to look at:
-//! OVERWIRE_TEST_PICTURES names the folder that gets the pictures, which is how those in `docs/`
-//! were made. Without it the same is told with a few of them, so that it cannot rot.
+//! What the page looks like in common sizes and colours, for people to look at.
+//! OVERWIRE_TEST_PICTURES names the folder for the pictures; those in `docs/` were made this way.
+//! Without it the test runs with a few of them, so that it keeps working.
 
 use std::path::{Path, PathBuf};
 
@@ -71,7 +71,7 @@ async fn in_colours(tab: &Tab<'_>, scheme: &str) {
     tab.devtools("Emulation.setEmulatedMedia", media).await;
 }
 
-/// Waits until what was changed has been drawn.
+/// Waits until changes have been drawn.
 async fn settled(tab: &Tab<'_>) {
     tab.run(
         "window.framed = false;
@@ -81,7 +81,7 @@ async fn settled(tab: &Tab<'_>) {
     tab.until("window.framed").await;
 }
 
-/// One state of the page in three sizes and two schemes.
+/// One state of the page in three sizes and two colour schemes.
 async fn pictures(tab: &Tab<'_>, folder: &Path, name: &str) {
     let wanted = std::env::var_os("OVERWIRE_TEST_PICTURES").is_some();
     let sizes: &[_] = match wanted {
@@ -100,7 +100,7 @@ async fn pictures(tab: &Tab<'_>, folder: &Path, name: &str) {
 }
 
 #[tokio::test]
-async fn the_page_is_worth_a_picture() {
+async fn the_page_is_drawn_for_the_pictures_in_the_docs() {
     let kept = std::env::var_os("OVERWIRE_TEST_PICTURES").map(PathBuf::from);
     let scratch = tempfile::tempdir().unwrap();
     let folder = kept.unwrap_or_else(|| scratch.path().to_owned());
@@ -137,8 +137,7 @@ async fn the_page_is_worth_a_picture() {
         anna.devtools("Emulation.setTimezoneOverride", json!({ "timezoneId": "Europe/Berlin" })).await;
         anna.goto(&server.url("/chat/python/")).await;
         anna.is_somebody().await;
-        let bob = browser.person(&server.url("/chat/python/")).await;
-        let carl = browser.person(&server.url("/chat/python/")).await;
+        let [bob, carl] = browser.people(&server.url("/chat/python/")).await;
         let (a, b, c) = (anna.name().await, bob.name().await, carl.name().await);
         bob.meets(&a).await;
         for text in ["Hi! Are you the one who gave the talk last month?", "I'd love to have the slides", "If you don't mind of course"] {
@@ -175,7 +174,7 @@ async fn the_page_is_worth_a_picture() {
             in_colours(&anna, scheme).await;
             anna.sized(1280, 800).await;
             settled(&anna).await;
-            // As high as what was said today.
+            // As high as today's messages.
             let above = "document.querySelectorAll('.message:not([data-day=\"\"])[data-day]')[1]\
                          .getBoundingClientRect().top - scroller.getBoundingClientRect().top";
             let above: f64 = anna.get(above).await;
@@ -292,9 +291,9 @@ async fn the_page_is_worth_a_picture() {
 
         let desk = browser.window().await;
         becomes_moderator(&desk, &server).await;
-        for (place, deed) in [("#admin-people", "Mute"), ("#admin-groups", "Restrict group")] {
-            // The moderator is among the people, in whatever place her name has, and has no such button.
-            desk.click(&format!("{place} :nth-child(3 of :has([data-action='{deed}'])) [data-action='{deed}']")).await;
+        for (place, action) in [("#admin-people", "Mute"), ("#admin-groups", "Restrict group")] {
+            // The moderator is in the list too, somewhere, without these buttons.
+            desk.click(&format!("{place} :nth-child(3 of :has([data-action='{action}'])) [data-action='{action}']")).await;
             desk.sees(&format!("{place} .record__mark")).await;
         }
         desk.sized(1280, 800).await;

@@ -1,5 +1,5 @@
-//! A client of the original design, which knows nothing but `innerHTML`: `plain.html`, from a
-//! server of its own.
+//! A client of the original design, which knows only `innerHTML`: `plain.html`, from a server of
+//! its own.
 
 use axum::Router;
 use axum::response::Html;
@@ -10,7 +10,7 @@ use crate::server::Server;
 
 const PAGE: &str = include_str!("plain.html");
 
-/// Serves the plain client; answers its origin.
+/// Serves the plain client. Answers with its origin.
 async fn elsewhere() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
@@ -80,7 +80,7 @@ async fn twenty_lines_of_script_are_enough_to_talk_in_groups_and_private_rooms()
         let (a, b) = (name(&anna).await, name(&bob).await);
         assert_ne!(a, b);
 
-        // In a group, with somebody whose client knows more.
+        // In a group, with somebody who has the full client.
         says(&anna, "hello").await;
         bob.hears("hello").await;
         carl.hears("hello").await;
@@ -97,7 +97,7 @@ async fn twenty_lines_of_script_are_enough_to_talk_in_groups_and_private_rooms()
         enters(&anna, "python", true).await;
         assert_eq!(anna.texts().await, ["import this"]);
 
-        // Alone with each other.
+        // In private, with each other.
         enters(&anna, &b, false).await;
         enters(&bob, &a, false).await;
         says(&anna, "between us").await;
@@ -110,7 +110,7 @@ async fn twenty_lines_of_script_are_enough_to_talk_in_groups_and_private_rooms()
                 .await
         );
 
-        // And with somebody whose client knows more.
+        // And in private with somebody who has the full client.
         carl.meets(&a).await;
         carl.says("may I join?").await;
         enters(&anna, &carl.name().await, false).await;
@@ -119,13 +119,13 @@ async fn twenty_lines_of_script_are_enough_to_talk_in_groups_and_private_rooms()
         carl.hears("here you may").await;
         assert_eq!(bob.texts().await, ["between us", "of course"]);
 
-        // A refusal is said.
+        // A refusal is shown.
         enters(&anna, "hi", true).await;
         anna.run("act('Change group', { groupName: 'nowhere', isGroup: true })")
             .await;
         anna.until("document.querySelector('#notice').textContent.includes('no group #nowhere')")
             .await;
-        // Only what such a client can place is sent to it: anything else is an error of its page.
+        // It is sent only what such a client can place; anything else is an error in its page.
     })
     .await;
 }

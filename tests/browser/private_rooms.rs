@@ -1,14 +1,13 @@
-//! Rooms of two: what the other sees of them, and what nobody else does.
+//! Private rooms: what the other person sees of them, and what nobody else does.
 
 use crate::browser::story;
 use crate::server::Server;
 
 #[tokio::test]
-async fn two_have_a_room_of_their_own_and_an_outsider_learns_nothing() {
+async fn two_people_have_a_private_room_and_an_outsider_learns_nothing() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let eve = browser.person(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
 
@@ -18,7 +17,7 @@ async fn two_have_a_room_of_their_own_and_an_outsider_learns_nothing() {
         assert!(!bob.shows("#users-mine li").await, "an opened room shows the other nothing");
         anna.says("between us").await;
 
-        // Bob is in another room: marked at once, in the list and the title, until he has seen it.
+        // Bob is in another room, so the list and the title are marked until he has seen it.
         bob.sees(&format!("#users-mine [data-user='{a}'][data-unread='1'] .badge")).await;
         bob.until("document.title === '(1) #hi · Overwire'").await;
         anna.says("twice").await;
@@ -34,7 +33,7 @@ async fn two_have_a_room_of_their_own_and_an_outsider_learns_nothing() {
         anna.sees(&format!("#users-mine [data-user='{b}']")).await;
         assert!(!anna.shows("#users-mine [data-unread]").await, "what one looks at is read");
 
-        // Eve was here all the time: in the same group, she hears what is said there.
+        // Eve has been there all the time: in the same group, she sees its messages.
         assert!(!eve.shows("#users-mine li").await);
         eve.goto(&server.url(&format!("/chat/@{b}/"))).await;
         eve.is_in(&b, &format!("/chat/@{b}/")).await;
@@ -55,11 +54,10 @@ async fn two_have_a_room_of_their_own_and_an_outsider_learns_nothing() {
 }
 
 #[tokio::test]
-async fn both_open_their_room_at_the_same_moment_and_it_is_one() {
+async fn two_people_opening_their_room_at_the_same_time_get_one_room() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         tokio::join!(anna.meets(&b), bob.meets(&a));
         anna.says("one").await;
@@ -71,11 +69,10 @@ async fn both_open_their_room_at_the_same_moment_and_it_is_one() {
 }
 
 #[tokio::test]
-async fn a_message_waits_for_somebody_who_has_gone() {
+async fn a_private_message_waits_for_somebody_offline() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         anna.meets(&b).await;
         bob.goto("about:blank").await;
@@ -103,7 +100,7 @@ async fn a_message_waits_for_somebody_who_has_gone() {
 }
 
 #[tokio::test]
-async fn a_room_with_oneself_is_refused_kindly() {
+async fn a_private_room_with_oneself_is_refused_kindly() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -121,11 +118,10 @@ async fn a_room_with_oneself_is_refused_kindly() {
 }
 
 #[tokio::test]
-async fn what_was_seen_is_read_even_if_one_leaves_at_once() {
+async fn a_seen_message_counts_as_read_even_after_leaving_at_once() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let carl = browser.person(&server.url("/")).await;
         let (a, b, c) = (anna.name().await, bob.name().await, carl.name().await);
         bob.meets(&a).await;
@@ -155,13 +151,10 @@ async fn what_was_seen_is_read_even_if_one_leaves_at_once() {
 }
 
 #[tokio::test]
-async fn a_private_text_is_sent_from_any_room_by_a_command() {
+async fn a_private_message_is_sent_from_any_room_by_command() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         anna.sends(&format!("/pm {b} between us")).await;
         anna.sees("#notice [data-tone=done]").await;
@@ -176,7 +169,7 @@ async fn a_private_text_is_sent_from_any_room_by_a_command() {
         bob.meets(&a).await;
         assert_eq!(bob.texts().await, ["between us"]);
 
-        // A typing error says nothing aloud: the text comes back.
+        // A mistyped command is not posted: the text comes back.
         anna.sends(&format!("/pn {b} secret")).await;
         anna.sees("#notice [data-tone=refusal]").await;
         anna.is_settled().await;

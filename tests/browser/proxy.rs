@@ -13,7 +13,7 @@ async fn behind_caddy(arguments: &[&str]) -> (Server, Caddy) {
     (server, caddy)
 }
 
-/// A request whose answer ends with the connection.
+/// A request and its answer, after which the connection closes.
 pub(crate) async fn ask(caddy: &Caddy, path: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(caddy.address).await.unwrap();
     let host = caddy.host();
@@ -25,7 +25,7 @@ pub(crate) async fn ask(caddy: &Caddy, path: &str, headers: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// A handshake, and what comes on the socket at first. The socket stays open.
+/// A handshake and the first pushes. The socket stays open.
 pub(crate) async fn knock(caddy: &Caddy, query: &str, headers: &str) -> (String, TcpStream) {
     let mut stream = TcpStream::connect(caddy.address).await.unwrap();
     let host = caddy.host();
@@ -56,7 +56,7 @@ fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
 }
 
 #[tokio::test]
-async fn the_page_and_its_files_come_compressed_and_are_kept_by_validator() {
+async fn the_page_and_its_files_are_compressed_and_cached_by_etag() {
     let (_server, caddy) = behind_caddy(&[]).await;
     let page = ask(&caddy, "/chat/hi/", "").await;
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
@@ -80,7 +80,7 @@ async fn the_page_and_its_files_come_compressed_and_are_kept_by_validator() {
     for url in urls {
         let file = ask(&caddy, url, "Accept-Encoding: gzip\r\n").await;
         assert!(file.starts_with("HTTP/1.1 200"), "{url}: {file}");
-        // In a debug build a file may change under its address; a release says `immutable`.
+        // In a debug build a file may change under its address; in a release it is `immutable`.
         let kept = if cfg!(debug_assertions) {
             "no-cache"
         } else {
@@ -100,12 +100,12 @@ async fn the_page_and_its_files_come_compressed_and_are_kept_by_validator() {
 }
 
 #[tokio::test]
-async fn a_socket_passes_with_its_origin_and_its_address_and_no_token_is_logged() {
+async fn a_socket_keeps_its_origin_and_address_and_no_token_is_logged() {
     let (server, caddy) = behind_caddy(&["--connections-per-address", "1"]).await;
     let foreign = "Origin: http://elsewhere.example\r\n";
     let (answer, _) = knock(&caddy, "", foreign).await;
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
-    // What a client claims of itself is not believed.
+    // What a client claims about itself is ignored.
     let (answer, _) = knock(
         &caddy,
         "",
@@ -130,7 +130,7 @@ async fn a_socket_passes_with_its_origin_and_its_address_and_no_token_is_logged(
         "{answer}"
     );
 
-    // One connection per address: this one is taken, whatever a header says; another is not.
+    // One connection per address: this address is in use whatever a header says; another is free.
     let lie = format!("{own}X-Forwarded-For: 203.0.113.7\r\n");
     let (answer, _) = knock(&caddy, "", &lie).await;
     assert!(answer.contains("too many connections"), "{answer}");
@@ -162,7 +162,7 @@ async fn a_socket_passes_with_its_origin_and_its_address_and_no_token_is_logged(
 }
 
 #[tokio::test]
-async fn two_talk_through_caddy_and_survive_a_restart_behind_it() {
+async fn two_people_talk_through_caddy_and_a_restart_behind_it() {
     let (mut server, caddy) = behind_caddy(&[]).await;
     let resolve = "--host-resolver-rules=MAP chat.localhost 127.0.0.1";
     story_with(&[resolve], async |browser| {

@@ -1,4 +1,4 @@
-//! Reacting to messages, and names that complete themselves.
+//! Reacting to messages, and completing names.
 
 use serde_json::json;
 use thirtyfour::Key;
@@ -6,7 +6,7 @@ use thirtyfour::Key;
 use crate::browser::{Tab, story};
 use crate::server::Server;
 
-/// Waits until the reactions are these: each with its count, `*` before those that are mine.
+/// Waits until the reactions are these: each with its count, with `*` before my own.
 async fn reactions(tab: &Tab<'_>, expected: &[&str]) {
     let shown = "[...document.querySelectorAll('.reactions .chip')].map((one) => \
                  (one.getAttribute('aria-pressed') === 'true' ? '*' : '') + one.textContent)";
@@ -15,7 +15,7 @@ async fn reactions(tab: &Tab<'_>, expected: &[&str]) {
         .await;
 }
 
-/// Puts the pointer on a message, and follows it there if a line about who came moves it away.
+/// Puts the pointer on a message, and follows it if a line about a join moves it.
 async fn points_at(tab: &Tab<'_>, message: &str) {
     let bar = format!("{message} #quick");
     for _ in 0..20 {
@@ -31,17 +31,14 @@ async fn points_at(tab: &Tab<'_>, message: &str) {
 async fn one_click_reacts_and_another_takes_it_back() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         anna.says("lunch?").await;
         bob.hears("lunch?").await;
         points_at(&bob, ".message").await;
         bob.click("#quick button:first-child").await;
         reactions(&bob, &["*👍 1"]).await;
         reactions(&anna, &["👍 1"]).await;
-        // What one is about to click stays, whatever others do to the message meanwhile.
+        // The buttons under the pointer stay, whatever others do to the message.
         points_at(&anna, ".message").await;
         bob.click("#quick button:nth-child(2)").await;
         reactions(&anna, &["👍 1", "❤️ 1"]).await;
@@ -55,7 +52,7 @@ async fn one_click_reacts_and_another_takes_it_back() {
         bob.click(".chip").await;
         reactions(&bob, &["👍 1"]).await;
         reactions(&anna, &["*👍 1"]).await;
-        // What is mine is still mine after a reload, and in another room nothing is.
+        // My reactions are still mine after a reload, and none are shown in another room.
         anna.reload().await;
         anna.is_somebody().await;
         reactions(&anna, &["*👍 1"]).await;
@@ -68,13 +65,10 @@ async fn one_click_reacts_and_another_takes_it_back() {
 }
 
 #[tokio::test]
-async fn a_double_click_is_one_and_the_box_has_the_focus_after() {
+async fn a_double_click_reacts_once_and_the_box_keeps_the_focus() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         anna.says("lunch?").await;
         bob.hears("lunch?").await;
         points_at(&anna, ".message").await;
@@ -83,10 +77,10 @@ async fn a_double_click_is_one_and_the_box_has_the_focus_after() {
         points_at(&bob, ".message").await;
         bob.click("#quick button:nth-child(2)").await;
         reactions(&anna, &["*👍 1", "❤️ 1"]).await;
-        // Both clicks come before the answer to the first.
-        server.freezes(true);
+        // Both clicks happen before the answer to the first.
+        server.signal("STOP");
         anna.double_clicks(".chip").await;
-        server.freezes(false);
+        server.signal("CONT");
         reactions(&anna, &["❤️ 1"]).await;
         reactions(&bob, &["*❤️ 1"]).await;
         anna.until("document.activeElement.matches('#message-text')")
@@ -94,7 +88,8 @@ async fn a_double_click_is_one_and_the_box_has_the_focus_after() {
         anna.says("and go on").await;
         reactions(&anna, &["❤️ 1"]).await;
 
-        // The answer comes between them: what was taken back makes room for the next, which is not meant.
+        // The answer arrives between the clicks: the removed reaction makes room for its neighbour,
+        // which must not be clicked.
         points_at(&anna, ".message").await;
         anna.click("#quick button:first-child").await;
         reactions(&bob, &["*❤️ 1", "👍 1"]).await;
@@ -119,13 +114,10 @@ async fn a_double_click_is_one_and_the_box_has_the_focus_after() {
 }
 
 #[tokio::test]
-async fn any_other_emoji_is_given_by_keys_and_who_reacted_is_listed() {
+async fn any_emoji_can_be_given_by_keyboard_and_lists_who_reacted() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let a = anna.name().await;
         anna.says("done!").await;
         bob.hears("done!").await;
@@ -147,7 +139,7 @@ async fn any_other_emoji_is_given_by_keys_and_who_reacted_is_listed() {
             "document.querySelector('.edit__reactors').textContent === '👍 {a}'"
         ))
         .await;
-        // The keys lead over the quick ones into the field.
+        // The focus moves through the quick reactions into the field.
         bob.until("document.activeElement.matches('#message-form .chip')")
             .await;
         bob.run("document.querySelector('#message-form input').focus()")
@@ -169,13 +161,10 @@ async fn any_other_emoji_is_given_by_keys_and_who_reacted_is_listed() {
 }
 
 #[tokio::test]
-async fn names_complete_themselves_after_pm_and_after_an_at_sign() {
+async fn names_are_completed_after_pm_and_after_an_at_sign() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         let chip = format!("#completions [value='{b}']");
         anna.writes(&format!("/pm {}", &b[..2])).await;
@@ -190,7 +179,7 @@ async fn names_complete_themselves_after_pm_and_after_an_at_sign() {
         bob.sees(&format!("#users-mine [data-user='{a}'][data-unread='1']"))
             .await;
 
-        // By keys, in the middle of a text; not within a word.
+        // By keyboard, in the middle of a text; not within a word.
         anna.writes(&format!("me@{}", &b[..2])).await;
         anna.presses_with(Key::Shift, Key::Enter).await;
         anna.types(&format!("ask @{}", &b[..2])).await;
@@ -207,7 +196,7 @@ async fn names_complete_themselves_after_pm_and_after_an_at_sign() {
         let text = format!("me@{}\nask @{b} about it", &b[..2]);
         bob.hears(&text).await;
 
-        // What is not to be completed any more is not proposed any more.
+        // When the text is no longer a beginning, nothing is proposed any more.
         anna.writes(&format!("@{}", &b[..2])).await;
         anna.sees(&chip).await;
         anna.presses(Key::Space).await;
@@ -215,7 +204,7 @@ async fn names_complete_themselves_after_pm_and_after_an_at_sign() {
         anna.run("document.querySelector('#message-text').select()")
             .await;
         anna.presses(Key::Delete).await;
-        // Nor when one goes elsewhere in the text; the whole word is completed.
+        // The same when the cursor leaves the word. Accepting replaces the whole word.
         anna.writes(&format!("@{}", &b[..2])).await;
         anna.sees(&chip).await;
         anna.presses(Key::Home).await;
@@ -229,7 +218,7 @@ async fn names_complete_themselves_after_pm_and_after_an_at_sign() {
         anna.sees(&chip).await;
         anna.click(&chip).await;
         assert_eq!(anna.written().await, format!("@{b} "));
-        // Escape leaves the text as it is.
+        // Escape leaves the text unchanged.
         anna.types(&format!("and @{}", &b[..2])).await;
         anna.sees(&chip).await;
         anna.presses(Key::Tab).await;

@@ -8,11 +8,10 @@ use crate::server::Server;
 use crate::wire::Wire;
 
 #[tokio::test]
-async fn what_is_sent_while_a_room_is_on_its_way_goes_to_that_room() {
+async fn a_message_sent_while_a_room_loads_goes_to_that_room() {
     let server = Server::start(&["--unlimited"]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let name = bob.name().await;
         let link = format!("#users-online [data-user='{name}'] a");
         anna.sees(&link).await;
@@ -37,7 +36,7 @@ async fn what_is_sent_while_a_room_is_on_its_way_goes_to_that_room() {
 }
 
 #[tokio::test]
-async fn a_draft_stays_with_its_room_however_slow_the_next_is() {
+async fn a_draft_stays_with_its_room_even_if_the_next_is_slow() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -59,7 +58,7 @@ async fn a_draft_stays_with_its_room_however_slow_the_next_is() {
 }
 
 #[tokio::test]
-async fn what_is_sent_to_a_room_clicked_while_the_server_is_away_arrives_there_once() {
+async fn a_message_for_a_room_clicked_while_offline_arrives_there_once() {
     let mut server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -88,7 +87,7 @@ async fn what_is_sent_to_a_room_clicked_while_the_server_is_away_arrives_there_o
 }
 
 #[tokio::test]
-async fn what_was_meant_for_a_room_that_there_is_not_comes_back() {
+async fn a_message_for_a_missing_room_goes_back_to_the_box() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -114,7 +113,7 @@ async fn what_was_meant_for_a_room_that_there_is_not_comes_back() {
 }
 
 #[tokio::test]
-async fn going_back_to_an_address_that_cannot_be_read_changes_nothing() {
+async fn going_back_to_a_malformed_address_changes_nothing() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/chat/%ff/")).await;
@@ -127,7 +126,7 @@ async fn going_back_to_an_address_that_cannot_be_read_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_no_frame_holds_is_refused_with_the_reason_and_sent_once() {
+async fn a_text_too_long_for_a_frame_is_refused_with_a_reason() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -148,7 +147,7 @@ async fn what_no_frame_holds_is_refused_with_the_reason_and_sent_once() {
 }
 
 #[tokio::test]
-async fn a_group_of_ones_own_is_made_in_the_aside_or_where_an_address_has_none() {
+async fn a_group_is_made_in_the_sidebar_or_at_the_address_of_a_missing_one() {
     let server = Server::start(&["--unlimited"]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -183,7 +182,7 @@ async fn a_group_of_ones_own_is_made_in_the_aside_or_where_an_address_has_none()
 }
 
 #[tokio::test]
-async fn a_group_is_entered_by_a_click_and_history_does_what_it_does() {
+async fn a_click_enters_a_group_and_browser_history_works() {
     let server = Server::start(&["--unlimited"]);
     let mut carl = Wire::connect(&server, "/chat/python/").await;
     carl.says((1..=60).map(|number| format!("number {number}")))
@@ -235,7 +234,7 @@ async fn a_group_is_entered_by_a_click_and_history_does_what_it_does() {
 }
 
 #[tokio::test]
-async fn a_link_opens_in_a_new_tab_and_a_pasted_one_leads_where_it_says() {
+async fn links_open_in_a_new_tab_and_pasted_links_work() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -255,9 +254,9 @@ async fn a_link_opens_in_a_new_tab_and_a_pasted_one_leads_where_it_says() {
     .await;
 }
 
-/// A tab opened in the background is looked at while its scripts are still being run.
+/// A tab opened in the background becomes visible while its scripts still run.
 #[tokio::test]
-async fn a_tab_looked_at_while_it_loads_shows_its_own_room() {
+async fn a_tab_shown_while_it_loads_shows_its_own_room() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.window().await;

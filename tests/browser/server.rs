@@ -1,18 +1,20 @@
-//! The real program in a process of its own, which may be killed and started again where it was.
+//! The real program in a process of its own, which can be killed and restarted in place.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use tempfile::TempDir;
 
+use crate::support::program;
+
 /// A server, with a database that outlives it.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    /// As the program takes it.
+    /// As the program's argument.
     database: String,
     arguments: Vec<String>,
     child: Child,
@@ -28,7 +30,7 @@ impl Server {
         Self::starts(file.to_str().unwrap(), arguments, Some(folder))
     }
 
-    /// On a database that others may use too.
+    /// On a database that it may share.
     pub(crate) fn on(database: &str, arguments: &[&str]) -> Self {
         Self::starts(database, arguments, None)
     }
@@ -52,12 +54,12 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    /// The file it is on.
+    /// The file of its database.
     pub(crate) fn database(&self) -> PathBuf {
         self.database.clone().into()
     }
 
-    /// What all of its processes have logged so far.
+    /// Everything that all of its processes have logged.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -68,36 +70,25 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// It does nothing from now on, or goes on where it was.
-    pub(crate) fn freezes(&self, on: bool) {
-        let signal = if on { "STOP" } else { "CONT" };
-        let process = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &process]).status();
-        assert!(sent.unwrap().success());
-    }
-
-    /// Waits until it has ended by itself.
+    /// Waits until it has stopped by itself.
     pub(crate) fn ends(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 
-    /// The same again: port, database, arguments.
+    /// Restarts with the same port, database and arguments.
     pub(crate) fn starts_again(&mut self) {
         let listen = self.address.to_string();
         (self.child, _) = spawn(&listen, &self.database, &self.arguments, &self.log);
     }
 
-    /// A signal by its name, such as `STOP`.
+    /// Sends it a signal by name, such as `STOP`.
     pub(crate) fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &id]).status();
-        assert!(sent.unwrap().success());
+        program::signal(self.child.id(), name);
     }
 
-    /// An address that makes a moderator, as the command line prints it beside the server.
+    /// A moderator link, as the command line prints it.
     pub(crate) fn admin_link(&self) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_overwire"));
-        command.env_remove("OVERWIRE_ADDRESS");
+        let mut command = program::command();
         let listen = self.address.to_string();
         command.args(["admin", "link", "--listen", &listen, "--database"]);
         let said = command.arg(&self.database).output().unwrap();
@@ -127,15 +118,10 @@ fn spawn(
     arguments: &[String],
     log: &Arc<Mutex<String>>,
 ) -> (Child, SocketAddr) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_overwire"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OVERWIRE_")) {
-        command.env_remove(name);
-    }
-    let mut child = command
+    let mut child = program::command()
         .args(["--log", "debug", "--listen", listen, "--database"])
         .arg(database)
         .args(arguments)
-        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

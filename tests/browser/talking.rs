@@ -16,7 +16,7 @@ async fn is_at_end(tab: &Tab<'_>) {
 }
 
 async fn scrolls_to(tab: &Tab<'_>, top: u32) {
-    // The place is taken at once, and heard of a frame later.
+    // The position changes at once; the page hears of it a frame later.
     tab.run(&format!(
         "document.querySelector('#scroller').scrollTop = {top}"
     ))
@@ -57,7 +57,7 @@ async fn a_message_appears_for_everyone_with_its_author_and_local_time() {
             let height = "document.querySelector('.message__text').clientHeight >= 40";
             assert!(tab.get::<bool>(height).await, "two lines");
         }
-        // And in the page as it is drawn anew.
+        // The same in the page as it is drawn after a reload.
         bob.reload().await;
         bob.is_somebody().await;
         let utc: String = bob
@@ -72,10 +72,9 @@ async fn a_message_appears_for_everyone_with_its_author_and_local_time() {
 async fn enter_sends_and_nothing_else_does() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
 
-        // Nothing empty.
+        // Nothing empty is sent.
         anna.sends("").await;
         anna.sends("  ").await;
         anna.presses_with(Key::Shift, Key::Enter).await;
@@ -94,7 +93,7 @@ async fn enter_sends_and_nothing_else_does() {
         anna.is_settled().await;
         assert_eq!(anna.texts().await, ["one\ntwo"]);
 
-        // An input method: its Enter takes the word, and the next one sends.
+        // With an input method, the first Enter accepts the word and the next one sends.
         let word = json!({ "text": "にほん", "selectionStart": 3, "selectionEnd": 3 });
         anna.devtools("Input.imeSetComposition", word).await;
         anna.until("document.querySelector('#message-text').value === 'にほん'").await;
@@ -114,7 +113,7 @@ async fn enter_sends_and_nothing_else_does() {
         bob.hears("日本").await;
         anna.is_settled().await;
 
-        // A keypad's Enter, emoji.
+        // Enter on the keypad, and emoji.
         anna.devtools("Input.insertText", json!({ "text": "👩‍👩‍👧 שלום" })).await;
         anna.click("#send").await;
         bob.hears("👩‍👩‍👧 שלום").await;
@@ -128,8 +127,7 @@ async fn enter_sends_and_nothing_else_does() {
 async fn markup_stays_text() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let evil = "<script>window.evil = 1</script><img src=x onerror='evil = 2'>\
                     </p></article><h1 id=main>&lt;b&gt; \"'</h1> {{ 7 * 7 }}";
         anna.says(evil).await;
@@ -159,11 +157,10 @@ async fn markup_stays_text() {
 }
 
 #[tokio::test]
-async fn what_one_types_selects_and_looks_at_survives_what_others_say() {
+async fn typing_selection_and_place_survive_new_messages() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        let bob = browser.person(&server.url("/")).await;
+        let [anna, bob] = browser.people(&server.url("/")).await;
         bob.says("something to select").await;
         anna.hears("something to select").await;
         anna.writes("half a thought").await;
@@ -202,7 +199,7 @@ async fn what_one_types_selects_and_looks_at_survives_what_others_say() {
 }
 
 #[tokio::test]
-async fn the_list_follows_only_whoever_is_at_its_end() {
+async fn the_list_scrolls_along_only_for_readers_at_its_end() {
     let server = Server::start(&["--unlimited"]);
     let mut carl = Wire::connect(&server, "/chat/hi/").await;
     carl.says((1..=40).map(|number| format!("number {number}")))
@@ -231,19 +228,19 @@ async fn the_list_follows_only_whoever_is_at_its_end() {
             "message-text"
         );
 
-        // Scrolling to the end does as well as the button.
+        // Scrolling to the end has the same effect as the button.
         scrolls_to(&anna, 300).await;
         carl.says(["again".to_owned()]).await;
         anna.sees("#new-messages").await;
         scrolls_to(&anna, 1_000_000).await;
         anna.sees_no("#new-messages").await;
 
-        // One's own message always leads there.
+        // One's own message always scrolls to the end.
         scrolls_to(&anna, 300).await;
         anna.says("mine").await;
         is_at_end(&anna).await;
 
-        // A box that grows, a window that shrinks: the end stays in view.
+        // A growing box and a shrinking window keep the end in view.
         anna.writes("1\n2\n3\n4\n5").await;
         is_at_end(&anna).await;
         anna.sized(700, 420).await;
@@ -263,7 +260,7 @@ async fn the_list_follows_only_whoever_is_at_its_end() {
 }
 
 #[tokio::test]
-async fn older_messages_come_while_scrolling_and_the_place_is_kept() {
+async fn older_messages_load_while_scrolling_and_the_place_is_kept() {
     let server = Server::start(&["--unlimited"]);
     let mut carl = Wire::connect(&server, "/chat/hi/").await;
     carl.says((1..=120).map(|number| format!("number {number}")))
@@ -281,7 +278,7 @@ async fn older_messages_come_while_scrolling_and_the_place_is_kept() {
         )
         .await;
         anna.until(&format!("{TEXTS}.length === 100")).await;
-        // A frame later nothing has moved either.
+        // A frame later nothing has moved.
         anna.run("requestAnimationFrame(() => window.moved = place(kept) - was)").await;
         anna.until("window.moved !== undefined").await;
         let moved: f64 = anna.get("moved").await;
@@ -293,7 +290,7 @@ async fn older_messages_come_while_scrolling_and_the_place_is_kept() {
         assert_eq!(anna.texts().await, all);
         assert_eq!(anna.get::<u32>("document.querySelectorAll('#messages-older').length").await, 1);
 
-        // By the button, without a wheel.
+        // With the button, without a wheel.
         anna.reload().await;
         anna.is_somebody().await;
         anna.run("document.querySelector('.older__more').focus({ preventScroll: true })").await;
@@ -304,7 +301,7 @@ async fn older_messages_come_while_scrolling_and_the_place_is_kept() {
 }
 
 #[tokio::test]
-async fn a_tab_left_open_keeps_its_newest_five_hundred() {
+async fn a_tab_left_open_keeps_the_newest_five_hundred_messages() {
     let server = Server::start(&["--unlimited", "--synchronous", "normal"]);
     let mut carl = Wire::connect(&server, "/chat/hi/").await;
     story(async |browser| {
@@ -317,7 +314,7 @@ async fn a_tab_left_open_keeps_its_newest_five_hundred() {
         assert_eq!(texts.len(), 500);
         assert_eq!(texts[0], "number 61");
         is_at_end(&anna).await;
-        // What was cut is still to be had.
+        // Removed messages can be loaded again.
         scrolls_to(&anna, 0).await;
         anna.until(&format!("{TEXTS}[0] === 'number 11'")).await;
     })
@@ -328,10 +325,7 @@ async fn a_tab_left_open_keeps_its_newest_five_hundred() {
 async fn others_see_that_i_am_typing_until_it_is_sent() {
     let server = Server::start(&[]);
     story(async |browser| {
-        let (anna, bob) = (
-            browser.person(&server.url("/")).await,
-            browser.person(&server.url("/")).await,
-        );
+        let [anna, bob] = browser.people(&server.url("/")).await;
         let words = format!("{} is typing", anna.name().await);
         anna.writes("hel").await;
         bob.until(&format!(

@@ -1,75 +1,51 @@
-//! Somebody without a window, for what would take hands too long.
+//! Somebody at a socket without a browser, for what would take too long by hand.
 
-use std::time::Duration;
-
-use futures_util::{SinkExt as _, StreamExt as _};
-use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use overwire::protocol::Dialect;
 
 use crate::server::Server;
-
-/// Far more than it ever takes.
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::support::list::List;
+use crate::support::wire::{self, Event, Handshake};
+use crate::support::{Door, soon};
 
 pub(crate) struct Wire {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    pub(crate) name: String,
+    socket: wire::Wire,
+    list: List,
 }
 
 impl Wire {
     /// Somebody new, in a room.
     pub(crate) async fn connect(server: &Server, path: &str) -> Self {
-        let url = format!("ws://{}/ws/chat/?at={path}", server.address);
-        let mut request = url.into_client_request().unwrap();
-        let protocol = "overwire.v1".parse().unwrap();
-        request
-            .headers_mut()
-            .insert("sec-websocket-protocol", protocol);
-        let (socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
-        let mut wire = Self {
-            socket,
-            name: String::new(),
+        let list = List::new(Dialect::V1);
+        let handshake = Handshake {
+            query: format!("?at={path}"),
+            ..list.socket_handshake()
         };
-        let push = wire.heard(|push| push["selector"] == "#logged-user").await;
-        let html = push["html"].as_str().unwrap();
-        let name = html.split("data-user=\"").nth(1).unwrap();
-        wire.name = name.split('"').next().unwrap().to_owned();
-        wire.heard(|push| push["selector"] == "#messages-list")
-            .await;
+        let socket = Door(server.address).socket(&handshake).await.unwrap();
+        let mut wire = Self { socket, list };
+        wire.until("the room", |list| list.room.is_some()).await;
         wire
     }
 
     /// Says all of these, in this order, and waits until all are stored.
     pub(crate) async fn says(&mut self, texts: impl IntoIterator<Item = String>) {
-        let mut waiting = 0;
         for text in texts {
-            let action = json!({ "action": "New message", "data": { "message": text } });
-            let frame = Message::text(action.to_string());
-            self.socket.feed(frame).await.unwrap();
-            waiting += 1;
+            self.socket.text(self.list.write(text));
         }
-        self.socket.flush().await.unwrap();
-        let mine = format!("data-user=\"{}\"", self.name);
-        while waiting > 0 {
-            let push = self.heard(|push| push["swap"] == "append").await;
-            // What comes together after a while away is drawn in one.
-            waiting -= push["html"].as_str().unwrap().matches(&mine).count();
-        }
+        self.until("what is said to be stored", |list| {
+            list.unsettled.is_empty()
+        })
+        .await;
     }
 
-    async fn heard(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
-        loop {
-            let frame = timeout(DEADLINE, self.socket.next()).await;
-            let frame = frame.expect("a push").expect("an open socket").unwrap();
-            let Message::Text(text) = frame else { continue };
-            let push: Value = serde_json::from_str(&text).unwrap();
-            if wanted(&push) {
-                return push;
+    async fn until(&mut self, what: &str, is_so: impl Fn(&List) -> bool) {
+        soon(what, async {
+            while !is_so(&self.list) {
+                match self.socket.next().await {
+                    Event::Text(push) => self.list.take(&push),
+                    other => panic!("{other:?}"),
+                }
             }
-        }
+        })
+        .await;
     }
 }

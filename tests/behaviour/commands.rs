@@ -1,0 +1,197 @@
+//! Messages that begin with a slash: private messages from any room, and help.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::support::{Server, Tab};
+
+async fn reply_to(tab: &mut Tab, text: &str) -> String {
+    let mark = tab.pushes.len();
+    tab.writes(text);
+    tab.gets_notice_since(mark).await
+}
+
+#[tokio::test]
+async fn a_private_message_by_command_reaches_only_that_person_from_any_room() {
+    let server = Server::start().await;
+    let [mut anna, mut bob, mut carl] = server.tabs().await;
+    let (a, b) = (anna.name(), bob.name());
+    let key = anna.writes(&format!("/pm {b} for you\nalone"));
+    anna.is_settled(&key).await;
+    let words = format!("Sent to {b} alone.");
+    anna.until("the notice", |tab| tab.notice() == words).await;
+    bob.until("to have something unread", |tab| tab.unread_from(&a) == 1)
+        .await;
+    for tab in [&mut anna, &mut bob, &mut carl] {
+        tab.says("to all").await;
+    }
+    carl.sees_exactly(&["to all", "to all", "to all"]).await;
+    assert!(
+        carl.pushes
+            .iter()
+            .all(|push| !push.html.contains("for you"))
+    );
+    bob.opens_private(&a).await;
+    bob.sees_exactly(&["for you\nalone"]).await;
+    // A click leads to the same room, and the command works there too.
+    anna.opens_private(&b).await;
+    anna.sees_exactly(&["for you\nalone"]).await;
+    let key = anna.writes(&format!("/pm @{}: more", b.to_uppercase()));
+    anna.is_settled(&key).await;
+    for tab in [&mut anna, &mut bob] {
+        tab.sees_exactly(&["for you\nalone", "more"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_be_done_says_why_and_stores_nothing() {
+    let server = Server::start().await;
+    let [mut anna, bob] = server.tabs().await;
+    let (a, b) = (anna.name(), bob.name());
+    let usage = "Nothing was sent: write /pm, a name and a message, such as /pm brenda82 hello.";
+    let long = format!("/pm {b} {}", "x".repeat(4001));
+    for (text, expected) in [
+        ("/pm", usage),
+        ("/pm ", usage),
+        (&format!("/pm {b}"), usage),
+        (&format!("/pm \"{b}\"  "), usage),
+        (
+            "/pm nobody0 hello",
+            "Nobody called “nobody0” has been here.",
+        ),
+        (
+            &format!("/pm {a} hello"),
+            "That is you. Open a second tab to have somebody to talk with.",
+        ),
+        (&long, "That message has 4001 characters; 4000 is the most."),
+        (
+            "/pn bob secret",
+            "There is no command /pn; /help lists them. Nothing was sent.",
+        ),
+    ] {
+        let words = reply_to(&mut anna, text).await;
+        assert_eq!(words, expected, "{text}");
+        assert!(!words.contains("delivered"));
+        let notice = anna.pushes_to("notice", 0);
+        assert!(notice.last().unwrap().html.contains("data-key"), "{text}");
+    }
+    assert_eq!(server.count("messages"), 0);
+    anna.says(" /pm is a command").await;
+    anna.says("/etc/hosts").await;
+}
+
+#[tokio::test]
+async fn a_private_message_sent_again_is_stored_once() {
+    let server = Server::start().await;
+    let [mut anna, bob] = server.tabs().await;
+    let message = format!("/pm {} hello", bob.name());
+    let key = Uuid::new_v4().to_string();
+    for _ in 0..3 {
+        let mark = anna.pushes.len();
+        let data = json!({ "message": message, "key": key, "room": anna.room() });
+        anna.sends("New message", data);
+        anna.gets_notice_since(mark).await;
+    }
+    assert_eq!(server.count("messages"), 1);
+}
+
+#[tokio::test]
+async fn help_lists_the_commands_and_settles_its_own_message() {
+    let server = Server::start().await;
+    let [mut anna, mut bob] = server.tabs().await;
+    let key = anna.writes("/help");
+    anna.is_settled(&key).await;
+    anna.until("help", |tab| {
+        ["/pm", "/help"]
+            .iter()
+            .all(|command| tab.notice().contains(command))
+    })
+    .await;
+    bob.says("hello").await;
+    bob.sees_exactly(&["hello"]).await;
+    // A client of the original design gets it too.
+    let mut plain = server.plain_tab().await;
+    let words = reply_to(&mut plain, "/help").await;
+    assert!(words.contains("/pm"), "{words}");
+}
+
+#[tokio::test]
+async fn a_private_message_sent_again_stays_with_its_first_recipient() {
+    let server = Server::start().await;
+    let [mut anna, mut bob, mut carl] = server.tabs().await;
+    let (a, b) = (anna.name(), bob.name());
+    let called = async |tab: &mut Tab, name: &str| {
+        tab.sends("Change name", json!({ "name": name }));
+        tab.until(name, |tab| tab.page.the("name-form").text().contains(name))
+            .await;
+    };
+    called(&mut bob, "Bob Kay").await;
+    let key = anna.writes("/pm \"Bob Kay\" secret");
+    anna.until("the receipt", |tab| tab.notice().contains("Bob Kay"))
+        .await;
+    called(&mut bob, "Robert").await;
+    for name in ["", "Bob Kay"] {
+        if !name.is_empty() {
+            called(&mut carl, name).await;
+        }
+        let mark = anna.pushes.len();
+        let again = json!({ "message": "/pm \"Bob Kay\" secret", "key": key });
+        anna.sends("New message", again);
+        let words = anna.gets_notice_since(mark).await;
+        assert_eq!(words, format!("Sent to Robert ({b}) alone."));
+    }
+    bob.opens_private(&a).await;
+    bob.sees_exactly(&["secret"]).await;
+    assert_eq!(server.count("messages"), 1);
+}
+
+#[tokio::test]
+async fn a_private_message_by_command_leaves_other_unread_marks_alone() {
+    let server = Server::start().await;
+    let [mut anna, mut bob] = server.tabs().await;
+    let (a, b) = (anna.name(), bob.name());
+    bob.opens_private(&a).await;
+    bob.says("look at this").await;
+    anna.until("the mark", |tab| tab.unread_from(&b) == 1).await;
+    let key = anna.writes(&format!("/pm {b} by the way"));
+    anna.is_settled(&key).await;
+    bob.sees("by the way").await;
+    bob.says("and this").await;
+    anna.until("both of them marked", |tab| tab.unread_from(&b) == 2)
+        .await;
+}
+
+#[tokio::test]
+async fn names_are_completed_from_their_first_letters() {
+    let server = Server::start().await;
+    let [mut anna, bob] = server.tabs().await;
+    let (a, b) = (anna.name(), bob.name());
+    let proposed = |tab: &Tab| {
+        let place = tab.page.the("completions");
+        let names = place.with("value").filter_map(|it| it.attribute("value"));
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let begins = b.chars().next().unwrap().to_uppercase().to_string();
+    anna.sends("Complete", json!({ "text": begins }));
+    anna.until("the name", |tab| proposed(tab).contains(&b))
+        .await;
+    // Not oneself, no unused fake user, and nobody at all for an empty text.
+    anna.sends("Complete", json!({ "text": a }));
+    anna.hears_all().await;
+    assert_eq!(proposed(&anna), [""; 0]);
+    anna.sends("Complete", json!({ "text": b }));
+    anna.until("the name", |tab| proposed(tab) == [b.clone()])
+        .await;
+    for nothing in ["", " ", "%", "_"] {
+        anna.sends("Complete", json!({ "text": nothing }));
+        anna.hears_all().await;
+        assert_eq!(proposed(&anna), [""; 0]);
+    }
+    assert_eq!(
+        anna.is_refused("Complete", json!({})).await,
+        "“text” is missing."
+    );
+    let mut plain = server.plain_tab().await;
+    plain.sends("Complete", json!({ "text": a }));
+    plain.hears_all().await;
+}

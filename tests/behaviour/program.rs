@@ -1,0 +1,511 @@
+//! The program itself: how it starts, what it says when it cannot, and how it ends.
+
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::program::{command, ending, make_fake_users, run};
+use crate::support::tab::all;
+use crate::support::{Program, Tab};
+
+const FLAGS: [&str; 17] = [
+    "listen",
+    "database",
+    "relay",
+    "synchronous",
+    "allow-origin",
+    "trusted-proxy",
+    "welcome",
+    "welcome-to",
+    "unlimited",
+    "message-characters",
+    "frame-bytes",
+    "pace-burst",
+    "pace-per-second",
+    "connections-per-address",
+    "silence",
+    "log-format",
+    "log",
+];
+
+fn variable(flag: &str) -> String {
+    format!("OVERWIRE_{}", flag.to_uppercase().replace('-', "_"))
+}
+
+/// The names of the files in a folder, sorted.
+fn files(folder: &TempDir) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_database_refuses_to_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let first = Program::start(&file, &[]).await;
+    let mut anna = first.tab().await;
+    let file = file.to_str().unwrap();
+    let second = run(&["--listen", "127.0.0.1:0", "--database", file]).await;
+    assert_eq!(second.status.code(), Some(1));
+    let words = String::from_utf8(second.stderr).unwrap();
+    assert!(words.contains("another server is running on"), "{words}");
+    assert!(words.contains(file), "{words}");
+    assert_eq!(second.stdout, b"");
+    let listen = first.door.0.to_string();
+    let second = run(&["--listen", &listen, "--database", file]).await;
+    assert_eq!(second.status.code(), Some(1));
+    let words = String::from_utf8(second.stderr).unwrap();
+    assert!(
+        words.contains("is Overwire running there already?"),
+        "{words}"
+    );
+    assert!(words.contains(&listen), "{words}");
+    anna.says("not disturbed").await;
+}
+
+#[tokio::test]
+async fn a_database_in_use_is_recognized_through_a_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let link = folder.path().join("link.db");
+    symlink(&file, &link).unwrap();
+    let first = Program::start(&file, &[]).await;
+    let mut anna = first.tab().await;
+    anna.says("before").await;
+    let link = link.to_str().unwrap();
+    let second = run(&["--listen", "127.0.0.1:0", "--database", link]).await;
+    assert_eq!(second.status.code(), Some(1));
+    let words = String::from_utf8(second.stderr).unwrap();
+    assert!(words.contains("another server is running on"), "{words}");
+    let mut deleting = make_fake_users();
+    deleting.args(["--reset", "--yes", "--database", link]);
+    let refused = ending(deleting).await;
+    assert_eq!(refused.status.code(), Some(1));
+    let words = String::from_utf8(refused.stderr).unwrap();
+    assert!(words.contains("a server is running on"), "{words}");
+    let mut adding = make_fake_users();
+    adding.args(["--count", "1", "--database", link]);
+    assert!(ending(adding).await.status.success());
+    anna.says("not disturbed").await;
+    assert_eq!(
+        files(&folder),
+        [
+            "link.db",
+            "overwire.db",
+            "overwire.db-shm",
+            "overwire.db-wal",
+            "overwire.db.lock",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_unusable_address_is_named_and_leaves_nothing_behind() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let could_not = format!("could not listen on {taken}");
+    for (listen, expected) in [
+        (&*taken, &*could_not),
+        (
+            "nowhere.invalid:80",
+            "there is no host of that name in nowhere.invalid:80",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("overwire.db");
+        let output = run(&["--listen", listen, "--database", file.to_str().unwrap()]).await;
+        assert_eq!(output.status.code(), Some(1));
+        let words = String::from_utf8(output.stderr).unwrap();
+        assert!(words.contains(expected), "{words}");
+        assert!(words.contains("--listen"), "{words}");
+        assert_eq!(files(&folder), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_database_is_named() {
+    for (database, expected) in [
+        ("/nowhere/at/all/overwire.db", "/nowhere/at/all/overwire.db"),
+        (
+            "mysql://localhost/chat",
+            "is not a kind of database known here",
+        ),
+        (":memory:", "cannot be kept in memory"),
+        ("sqlite::memory:", "cannot be kept in memory"),
+    ] {
+        let output = run(&["--listen", "127.0.0.1:0", "--database", database]).await;
+        assert_eq!(output.status.code(), Some(1));
+        let words = String::from_utf8(output.stderr).unwrap();
+        assert!(words.contains(expected), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn the_help_names_every_setting_with_its_variable() {
+    let output = run(&["--help"]).await;
+    assert!(output.status.success());
+    let words = String::from_utf8(output.stdout).unwrap();
+    for flag in FLAGS {
+        assert!(words.contains(&format!("--{flag}")), "{flag}");
+        let variable = variable(flag);
+        assert!(words.contains(&variable), "{variable}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_variable_counts_as_none() {
+    let empty = |mut command: Command| {
+        command.envs(FLAGS.map(|flag| (variable(flag), "")));
+        command
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut command_here = empty(command());
+    command_here.current_dir(&folder);
+    command_here.args(["--listen", "127.0.0.1:0"]);
+    let server = Program::serves(command_here).await;
+    server.tab().await.says("as usual").await;
+    assert!(folder.path().join("overwire.db").exists());
+    // There may or may not be a server at the usual address, but the address is valid.
+    let mut asking = empty(command());
+    asking.arg("healthcheck");
+    let output = ending(asking).await;
+    assert_ne!(output.status.code(), Some(2), "{output:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut making = empty(make_fake_users());
+    making.current_dir(&folder);
+    let output = ending(making).await;
+    assert!(output.status.success(), "{output:?}");
+    assert!(folder.path().join("overwire.db").exists());
+}
+
+#[tokio::test]
+async fn a_wrong_setting_is_explained() {
+    let output = run(&["--listen", "somewhere"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(words.contains("a port is missing"), "{words}");
+}
+
+#[tokio::test]
+async fn it_serves_and_stops_after_its_log_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let mut server = Program::start(&file, &["--log", "debug"]).await;
+    server.loses_its_log();
+    let mut anna = server.tab().await;
+    anna.says("hello").await;
+    server.signal("TERM");
+    assert_eq!(anna.is_closed().await, Some(1012));
+    let (status, _) = server.ends().await;
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn on_sigterm_it_stores_what_was_sent_and_closes_every_socket() {
+    for signal in ["TERM", "INT"] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("overwire.db");
+        let server = Program::start(&file, &["--unlimited"]).await;
+        let door = server.door;
+        let mut tabs = all((0..20).map(|_| door.tab())).await;
+        let mut anna = tabs.pop().unwrap();
+        let keys: Vec<_> = (0..100)
+            .map(|number| anna.writes(&number.to_string()))
+            .collect();
+        anna.is_settled(&keys[0]).await;
+        // A tab that reads nothing delays nobody.
+        tabs[0].goes_deaf(true);
+        server.signal(signal);
+        assert_eq!(anna.is_closed().await, Some(1012));
+        for tab in &mut tabs[1..] {
+            assert_eq!(tab.is_closed().await, Some(1012));
+        }
+        let (status, words) = server.ends().await;
+        assert!(status.success(), "{status}: {words}");
+        assert_eq!(words, "", "nothing was wrong");
+
+        // The lock file stays, since a waiting server may have it open.
+        assert_eq!(files(&folder), ["overwire.db", "overwire.db.lock"]);
+
+        let seen = anna.texts();
+        assert!(!seen.is_empty());
+        let database = rusqlite::Connection::open(&file).unwrap();
+        let mut query = database
+            .prepare("select text from messages order by id")
+            .unwrap();
+        let stored: Vec<String> = query
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert!(stored.starts_with(&seen), "{seen:?} of {stored:?}");
+        let here: i64 = database
+            .query_row(
+                "select count(*) from clients where left_at is null",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(here, 0, "nobody lingers");
+    }
+}
+
+#[tokio::test]
+async fn on_sigterm_it_stops_even_if_the_database_is_locked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let server = Program::start(&file, &[]).await;
+    let mut anna = server.tab().await;
+    anna.says("hello").await;
+    let other = rusqlite::Connection::open(&file).unwrap();
+    other.execute_batch("begin immediate").unwrap();
+    // Her leaving has to be stored, but cannot be.
+    server.signal("TERM");
+    let asked = Instant::now();
+    assert_eq!(anna.is_closed().await, Some(1012));
+    let (status, words) = server.ends().await;
+    // Waiting for the other transaction would take ten seconds.
+    assert!(asked.elapsed() < Duration::from_secs(8));
+    assert!(status.success(), "{status}: {words}");
+    assert!(
+        words.contains("the database did not finish in time"),
+        "{words}"
+    );
+}
+
+#[tokio::test]
+async fn after_kill_every_message_that_was_seen_is_there_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let server = Program::start(&file, &["--unlimited"]).await;
+    let door = server.door;
+    let mut tabs = all((0..4).map(|_| door.tab())).await;
+    let mut gone = server.tab().await;
+    let ghost = gone.name();
+    gone.says("I was here").await;
+    let mut written = Vec::new();
+    for (who, tab) in tabs.iter_mut().enumerate() {
+        for number in 0..50 {
+            let text = format!("{who}.{number}");
+            written.push((who, tab.writes(&text), text));
+        }
+    }
+    tabs[0]
+        .until("a part of it", |tab| tab.messages().len() > 20)
+        .await;
+    server.dies().await;
+    for tab in &mut tabs {
+        tab.is_closed().await;
+    }
+    let seen: Vec<_> = tabs.iter().map(Tab::messages).collect();
+    let names: Vec<_> = tabs.iter().map(Tab::name).collect();
+
+    let listen = door.0.to_string();
+    let server = Program::start(&file, &["--unlimited", "--listen", &listen]).await;
+    assert_eq!(server.door.0, door.0);
+    for tab in &mut tabs {
+        tab.connects().await;
+    }
+    let back: Vec<_> = tabs.iter().map(Tab::name).collect();
+    assert_eq!(back, names);
+    // What is not settled is sent again with the same key.
+    for (who, key, text) in &written {
+        let tab = &mut tabs[*who];
+        let data = json!({ "message": text, "room": tab.room(), "key": key });
+        tab.sends("New message", data);
+    }
+    for tab in &mut tabs {
+        tab.until("everything", |tab| tab.messages().len() == 201)
+            .await;
+    }
+    let all = tabs[0].messages();
+    for (tab, seen) in tabs.iter().zip(seen) {
+        assert_eq!(tab.messages(), all);
+        assert!(all.starts_with(&seen), "what was seen stays as it was");
+    }
+    let mut texts: Vec<_> = all.into_iter().map(|message| message.text).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    assert_eq!(texts.len(), 201);
+    tabs[0]
+        .until("no ghost", |tab| {
+            let here = tab.people("users-online");
+            here.len() == 4 && !here.contains(&ghost)
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn the_health_command_answers_by_its_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Program::start(&folder.path().join("overwire.db"), &[]).await;
+    let listen = server.door.0.to_string();
+    let output = run(&["--listen", &listen, "healthcheck"]).await;
+    assert!(output.status.success(), "{output:?}");
+    let port = server.door.0.port();
+    let output = run(&["healthcheck", "--listen", &format!("0.0.0.0:{port}")]).await;
+    assert!(output.status.success(), "{output:?}");
+    server.signal("TERM");
+    server.ends().await;
+    let output = run(&["--listen", &listen, "healthcheck"]).await;
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn it_is_unhealthy_once_its_database_is_deleted_or_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let server = Program::start(&file, &[]).await;
+    let is_lost = async || {
+        let answer = server.get("/health").await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.body, "the database's file was deleted or replaced\n");
+    };
+    assert_eq!(server.get("/health").await.status, 200);
+    let away = folder.path().join("away.db");
+    std::fs::rename(&file, &away).unwrap();
+    is_lost().await;
+    std::fs::copy(&away, &file).unwrap();
+    is_lost().await;
+    std::fs::rename(&away, &file).unwrap();
+    assert_eq!(server.get("/health").await.status, 200);
+    std::fs::remove_file(&file).unwrap();
+    is_lost().await;
+
+    server.signal("TERM");
+    let (_, words) = server.ends().await;
+    let times = words.matches("the database is lost").count();
+    assert_eq!(times, 3, "once for each time it was asked: {words}");
+    assert!(words.contains(file.to_str().unwrap()), "{words}");
+}
+
+#[tokio::test]
+async fn a_new_database_gets_thirty_users_and_an_old_one_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    for _ in 0..2 {
+        let server = Program::start(&file, &[]).await;
+        server.signal("TERM");
+        server.ends().await;
+        let database = rusqlite::Connection::open(&file).unwrap();
+        let users: i64 = database
+            .query_row("select count(*) from users", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(users, 30);
+    }
+}
+
+#[tokio::test]
+async fn a_moderator_is_added_and_removed_on_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut serving = command();
+    serving.current_dir(&folder);
+    serving.args(["--listen", "127.0.0.1:0"]);
+    let server = Program::serves(serving).await;
+    let admin = async |arguments: &[&str]| {
+        let mut admin = command();
+        admin.current_dir(&folder).arg("admin").args(arguments);
+        let output = ending(admin).await;
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    };
+    let listen = server.door.0.to_string();
+    let (done, address) = admin(&["link", "--listen", &listen]).await;
+    assert!(done, "{address}");
+    let begins = format!("http://{listen}/admin/link/?");
+    let query = address.trim().strip_prefix(&begins).expect(&address);
+    let page = server.get(&format!("/admin/link/?{query}")).await;
+    assert_eq!(page.status, 200);
+    let fields = [("link", query), ("password", "my tongue is green")];
+    let answer = server.post("/admin/link/", &fields, &[]).await;
+    assert_eq!(answer.status, 303, "{}", answer.body);
+    let again = server.post("/admin/link/", &fields, &[]).await;
+    assert_eq!(again.status, 404);
+
+    // Without an existing database there is nothing to moderate.
+    let (done, said) = admin(&["link", "--database", "mistyped.db"]).await;
+    assert!(
+        !done && said.contains("there is no database mistyped.db"),
+        "{said}"
+    );
+    assert!(!folder.path().join("mistyped.db").exists());
+
+    let (done, address) = admin(&["link", "--address", "https://chat.example/"]).await;
+    assert!(done && address.starts_with("https://chat.example/admin/link/?"));
+    let database = rusqlite::Connection::open(folder.path().join("overwire.db")).unwrap();
+    let name: String = database
+        .query_one("select name from users where moderator_at > 0", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    let (done, said) = admin(&["revoke", &name]).await;
+    assert!(done && said.contains("a moderator no more"), "{said}");
+    let (done, said) = admin(&["revoke", &name]).await;
+    assert!(!done && said.contains("is no moderator"), "{said}");
+    // The log contains none of the links.
+    server.signal("TERM");
+    let (_, log) = server.ends().await;
+    assert!(!log.contains(query), "{log}");
+}
+
+#[tokio::test]
+async fn a_chat_moves_to_another_database_and_continues_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let [old, new, back] = ["old.db", "new.db", "back.db"].map(|name| folder.path().join(name));
+    let server = Program::start(&old, &[]).await;
+    let listen = server.door.0.to_string();
+    let mut anna = server.tab().await;
+    anna.says("hello").await;
+    let migrate = async |from: &std::path::Path, to: &std::path::Path| {
+        let [from, to] = [from, to].map(|path| path.to_str().unwrap());
+        let output = run(&["migrate-store", from, to]).await;
+        let [said, complained] =
+            [output.stdout, output.stderr].map(|words| String::from_utf8(words).unwrap());
+        (output.status.code(), said, complained)
+    };
+    let (code, said, complained) = migrate(&old, &new).await;
+    assert_eq!((code, &*said), (Some(1), ""), "a server runs on it");
+    assert!(complained.contains("stop it first"), "{complained}");
+    let name = anna.name();
+    server.signal("TERM");
+    assert_eq!(anna.is_closed().await, Some(1012));
+    server.ends().await;
+
+    let (code, said, complained) = migrate(&old, &new).await;
+    assert_eq!((code, &*complained), (Some(0), ""));
+    assert!(said.contains("30 users\n"), "{said}");
+    assert!(said.contains("1 messages\n"), "{said}");
+    assert!(
+        said.contains("--database") && said.contains("new.db"),
+        "{said}"
+    );
+    let (code, _, complained) = migrate(&old, &new).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        complained.contains("already holds 30 users"),
+        "{complained}"
+    );
+    let (code, ..) = migrate(&new, &back).await;
+    assert_eq!(code, Some(0));
+    let (code, _, complained) = migrate(&folder.path().join("mistyped.db"), &back).await;
+    assert_eq!(code, Some(1));
+    assert!(complained.contains("there is no chat in"), "{complained}");
+    let output = run(&["migrate-store", old.to_str().unwrap()]).await;
+    assert_eq!(output.status.code(), Some(2));
+
+    // The tab never notices the other database.
+    let _server = Program::start(&back, &["--listen", &listen]).await;
+    anna.connects().await;
+    assert_eq!(anna.name(), name);
+    anna.says("here again").await;
+    assert_eq!(anna.texts(), ["hello", "here again"]);
+}

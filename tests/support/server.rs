@@ -1,0 +1,375 @@
+//! A server in this process, with its own port and database: one node on a file, or another form
+//! that OVERWIRE_TEST_FORM names.
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use overwire::chat::{self, Chat};
+use overwire::model::{Millis, NodeId};
+use overwire::relay::redis::RedisRelay;
+use overwire::relay::{InProcess, Relay};
+use overwire::socket;
+use overwire::store::{self, Store, Synchronous};
+use overwire::views::Views;
+use overwire::web::{self, Access, Web};
+use rusqlite::{Connection, OpenFlags};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::balancer::{Balancer, Choice};
+use super::parts::populate;
+use super::postgres::Database;
+use super::redis::Redis;
+use super::{Door, until};
+
+/// What a server consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One node on an SQLite file.
+    File,
+    /// One node on PostgreSQL.
+    Postgres,
+    /// Two nodes on PostgreSQL with Redis between them; people stay on theirs.
+    TwoNodes,
+    /// The same, where each connection goes to the other node than the last.
+    Scattered,
+}
+
+impl Form {
+    fn chosen() -> Self {
+        match std::env::var("OVERWIRE_TEST_FORM").as_deref() {
+            Err(_) | Ok("file") => Self::File,
+            Ok("postgres") => Self::Postgres,
+            Ok("two-nodes") => Self::TwoNodes,
+            Ok("scattered") => Self::Scattered,
+            Ok(other) => panic!("OVERWIRE_TEST_FORM={other}"),
+        }
+    }
+}
+
+/// The settings of a server.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    /// How many fake users a new database gets.
+    pub(crate) users: usize,
+    pub(crate) chat: chat::Limits,
+    pub(crate) welcome: chat::Welcome,
+    pub(crate) socket: socket::Limits,
+    pub(crate) access: Access,
+}
+
+impl Setup {
+    /// Removes the rate limits, like `--unlimited`.
+    pub(crate) fn unlimited(&mut self) {
+        self.chat.pace_per_second = None;
+    }
+
+    /// Trusts this machine as a proxy, which says whose connection it is.
+    pub(crate) fn trusts_its_proxy(&mut self) {
+        self.access.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    }
+}
+
+/// A server in this process.
+pub(crate) struct Server {
+    pub(crate) door: Door,
+    setup: Setup,
+    kept: Kept,
+    /// Where each node listens.
+    nodes: Vec<SocketAddr>,
+    balancer: Option<Balancer>,
+    running: Vec<Running>,
+}
+
+/// Where the database is.
+enum Kept {
+    InFile(TempDir),
+    InDatabase(Database),
+}
+
+struct Running {
+    chat: Arc<Chat>,
+    store: Arc<Store>,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+impl Server {
+    /// A server with the default settings and 30 fake users.
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A server with other settings.
+    pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        Self::of(Form::chosen(), change).await
+    }
+
+    /// A server of one node, whatever the form of the others, reached directly: for what each node
+    /// does by itself.
+    pub(crate) async fn alone(change: impl FnOnce(&mut Setup)) -> Self {
+        let form = match Form::chosen() {
+            Form::File => Form::File,
+            Form::Postgres | Form::TwoNodes | Form::Scattered => Form::Postgres,
+        };
+        Self::of(form, change).await
+    }
+
+    /// A server of one node on a file, whatever the form of the others: for what concerns files.
+    pub(crate) async fn on_a_file() -> Self {
+        Self::of(Form::File, |_| {}).await
+    }
+
+    async fn of(form: Form, change: impl FnOnce(&mut Setup)) -> Self {
+        let mut setup = Setup {
+            users: 30,
+            chat: chat::Limits::default(),
+            welcome: chat::Welcome::default(),
+            socket: socket::Limits::default(),
+            access: Access {
+                connections_per_address: Some(500),
+                ..Access::default()
+            },
+        };
+        change(&mut setup);
+        let kept = match form {
+            Form::File => Kept::InFile(tempfile::tempdir().unwrap()),
+            _ => Kept::InDatabase(Database::fresh().await),
+        };
+        let balancer = match form {
+            Form::File | Form::Postgres => None,
+            Form::TwoNodes => Some(Balancer::start(Choice::ByPerson).await),
+            Form::Scattered => Some(Balancer::start(Choice::InTurn).await),
+        };
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self {
+            door: Door(anywhere),
+            setup,
+            kept,
+            nodes: vec![anywhere; if balancer.is_some() { 2 } else { 1 }],
+            balancer,
+            running: Vec::new(),
+        };
+        server.start_again().await;
+        server.door = Door(match &server.balancer {
+            Some(balancer) => balancer.address,
+            None => server.nodes[0],
+        });
+        server
+    }
+
+    /// The database of a server [on a file](Self::on_a_file).
+    #[track_caller]
+    pub(crate) fn file(&self) -> PathBuf {
+        match &self.kept {
+            Kept::InFile(folder) => folder.path().join("overwire.db"),
+            Kept::InDatabase(_) => panic!("it is in no file"),
+        }
+    }
+
+    fn address(&self) -> String {
+        match &self.kept {
+            Kept::InFile(_) => self.file().to_str().unwrap().to_owned(),
+            Kept::InDatabase(database) => database.address(),
+        }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.running.first().expect("it runs").store
+    }
+
+    /// Stops like on SIGTERM: everything sent is stored, and every socket is closed.
+    pub(crate) async fn stop(&mut self) {
+        assert!(!self.running.is_empty(), "it runs");
+        if let Some(balancer) = &self.balancer {
+            balancer.leads_to(Vec::new());
+        }
+        for running in self.running.drain(..) {
+            running.stop().await;
+        }
+    }
+
+    /// Starts again on the same database and the same port.
+    pub(crate) async fn start_again(&mut self) {
+        assert!(self.running.is_empty(), "it runs already");
+        let address = self.address();
+        let relayed = self.balancer.is_some();
+        for node in &mut self.nodes {
+            let (listens, running) = run(&address, relayed, &self.setup, *node).await;
+            *node = listens;
+            self.running.push(running);
+        }
+        if let Some(balancer) = &self.balancer {
+            balancer.leads_to(self.nodes.clone());
+        }
+    }
+
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.start_again().await;
+    }
+
+    /// The first column of each row of a query, as text. The query has to work in every kind of
+    /// database.
+    #[track_caller]
+    pub(crate) fn look(&self, query: &str) -> Vec<String> {
+        let query = format!("select cast(it as text) from ({query}) found (it)");
+        match &self.kept {
+            Kept::InFile(_) => {
+                // SQLite cannot name the columns of a subquery.
+                let query = query.replace(" found (it)", "").replacen(
+                    "select cast(it as text) from (",
+                    "with found (it) as (",
+                    1,
+                ) + " select cast(it as text) from found";
+                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+                let database = Connection::open_with_flags(self.file(), flags).unwrap();
+                let mut query = database.prepare(&query).unwrap();
+                let rows = query.query_map([], |row| row.get::<_, Option<String>>(0));
+                rows.unwrap()
+                    .map(|it| it.unwrap().unwrap_or_default())
+                    .collect()
+            }
+            Kept::InDatabase(database) => database.look_at_once(query),
+        }
+    }
+
+    /// Changes something past the server.
+    pub(crate) fn change(&self, sql: &str) {
+        match &self.kept {
+            Kept::InFile(_) => {
+                let database = Connection::open(self.file()).unwrap();
+                database.execute_batch(sql).unwrap();
+            }
+            Kept::InDatabase(database) => {
+                // A statement is a query without rows.
+                database.look_at_once(sql.to_owned());
+            }
+        }
+    }
+
+    /// The number of rows that a query finds.
+    #[track_caller]
+    pub(crate) fn count(&self, query: &str) -> u64 {
+        let count = self.look(&format!("select count(*) from {query}"));
+        count[0].parse().unwrap()
+    }
+
+    /// How many times a text is stored.
+    #[track_caller]
+    pub(crate) fn stored(&self, text: &str) -> u64 {
+        let text = text.replace('\'', "''");
+        self.count(&format!("messages where text = '{text}'"))
+    }
+
+    /// Clears up as if so much time had passed.
+    pub(crate) async fn later(&self, by: Duration) {
+        // The nodes are still alive at that time.
+        self.change(&format!(
+            "update nodes set lease_until = lease_until + {}",
+            by.as_millis()
+        ));
+        let now = Millis::now().after(by);
+        let node: i64 = self.look("select id from nodes")[0].parse().unwrap();
+        self.store().expire(NodeId(node), now).await.unwrap();
+    }
+
+    /// Waits until the server has noticed that these people are disconnected.
+    pub(crate) async fn has_noticed_leaving(&self, names: &[impl AsRef<str>]) {
+        until("the server to notice who left", async || {
+            let here = self.people_here();
+            !names
+                .iter()
+                .any(|name| here.iter().any(|other| other == name.as_ref()))
+        })
+        .await;
+    }
+
+    /// The names of the people online, according to the database.
+    pub(crate) fn people_here(&self) -> Vec<String> {
+        self.look(
+            "select u.name from clients c join users u on u.id = c.user_id
+             where c.left_at is null",
+        )
+    }
+}
+
+impl Running {
+    async fn stop(self) {
+        let Self {
+            chat,
+            store,
+            stop,
+            serving,
+        } = self;
+        let _ = stop.send(());
+        let (served, ()) = tokio::join!(serving, chat.stop(Duration::from_secs(3)));
+        served.unwrap();
+        store.close().await;
+        drop(chat);
+        // The lock beside the database is released with the last reference to the store.
+        until("the store to be let go", async || {
+            Arc::strong_count(&store) == 1
+        })
+        .await;
+    }
+}
+
+impl Deref for Server {
+    type Target = Door;
+
+    fn deref(&self) -> &Door {
+        &self.door
+    }
+}
+
+async fn run(
+    database: &str,
+    relayed: bool,
+    setup: &Setup,
+    address: SocketAddr,
+) -> (SocketAddr, Running) {
+    let store = store::open(database, Synchronous::Normal, store::Access::Server)
+        .await
+        .unwrap();
+    populate(&store, setup.users).await;
+    let views = Arc::new(Views::new().unwrap());
+    let relay: Arc<dyn Relay> = match relayed {
+        true => {
+            let identity = store.identity().await.unwrap();
+            Arc::new(RedisRelay::new(&Redis::shared().address(), &identity).unwrap())
+        }
+        false => Arc::new(InProcess::default()),
+    };
+    let chat = Chat::start(
+        Arc::clone(&store),
+        relay,
+        views,
+        setup.chat,
+        setup.welcome.clone(),
+    )
+    .await
+    .unwrap();
+    let web = Web::new(Arc::clone(&chat), setup.access.clone(), setup.socket);
+    let listener = web::listen(address).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let serving = tokio::spawn(async move {
+        // Without its server object nobody needs the server either.
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        web::serve(listener, &web, stopped, Duration::from_secs(1)).await;
+    });
+    let running = Running {
+        chat,
+        store,
+        stop,
+        serving,
+    };
+    (address, running)
+}
