@@ -125,6 +125,15 @@ async fn on_the_store(
     let store = store::open(&address, Synchronous::Full, Access::Server).await?;
     post(&store, node, room, rounds, &mut acts[4]).await?;
     store.close().await;
+    let stored: usize = Connection::open(database)?.query_one(
+        "select count(*) from messages where room_id = ?",
+        [room.0],
+        |row| row.get(0),
+    )?;
+    ensure!(
+        stored == length as usize + 2 * rounds,
+        "what was posted is not what is stored"
+    );
     Ok(())
 }
 
