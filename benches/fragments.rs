@@ -12,7 +12,7 @@ use overwire::model::{
     ResumeToken, RoomId, UserId, Version,
 };
 use overwire::protocol::{Action, Dialect, Frame};
-use overwire::store::{self, Access, Arrival, Arrived, Post, Store, Synchronous};
+use overwire::store::{self, Access, Arrival, Arrived, Post, Posted, Store, Synchronous};
 use overwire::views::Views;
 use overwire::websocket::{self, Decoder};
 use uuid::Uuid;
@@ -93,6 +93,8 @@ fn frames(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("frame");
     for (name, frame) in [("a message", &one), ("a page", &many)] {
         let payload = frame.payloads().next().unwrap_or_default();
+        // What cannot be drawn becomes a placeholder.
+        assert!(String::from_utf8_lossy(payload).contains(TEXT));
         group.throughput(Throughput::Bytes(payload.len() as u64));
         group.bench_function(BenchmarkId::new("plain", name), |bench| {
             bench.iter(|| websocket::text(black_box(payload)));
@@ -102,7 +104,7 @@ fn frames(criterion: &mut Criterion) {
         });
     }
     let action = format!(
-        r#"{{"action":"New message","data":{{"message":"{TEXT}","room":"7","key":"{}"}}}}"#,
+        r#"{{"action":"New message","data":{{"message":"{TEXT}","room":"{ROOM}","key":"{}"}}}}"#,
         Uuid::from_u128(1)
     );
     let sent = masked(&action);
@@ -111,11 +113,12 @@ fn frames(criterion: &mut Criterion) {
         let mut decoder = Decoder::new(64 * 1024, false);
         bench.iter(|| {
             decoder.feed(black_box(&sent));
-            decoder.next_incoming()
+            let incoming = decoder.next_incoming().expect("it is a frame");
+            incoming.expect("it is whole")
         });
     });
     group.bench_function("parse an action", |bench| {
-        bench.iter(|| Action::parse(black_box(&action)));
+        bench.iter(|| Action::parse(black_box(&action)).expect("it is an action"));
     });
     group.finish();
 }
@@ -212,17 +215,21 @@ fn keep(criterion: &mut Criterion) {
         };
         for _ in 0..50 {
             let posted = runtime.block_on(store.post(post()));
-            posted.expect("it is stored");
+            posted.expect("the store works");
         }
         group.bench_function(BenchmarkId::new("post", name), |bench| {
-            bench.to_async(&runtime).iter_batched(
-                post,
-                |post| store.post(post),
-                BatchSize::SmallInput,
-            );
+            let stored = async |post| {
+                let posted = store.post(post).await.expect("the store works");
+                assert!(matches!(posted, Posted::New(_)), "{posted:?}");
+            };
+            let mut bench = bench.to_async(&runtime);
+            bench.iter_batched(post, stored, BatchSize::SmallInput);
         });
         group.bench_function(BenchmarkId::new("newest page of 50", name), |bench| {
-            bench.to_async(&runtime).iter(|| store.newest(room));
+            bench.to_async(&runtime).iter(async || {
+                let page = store.newest(room).await.expect("the store works");
+                assert_eq!(page.messages.len(), 50);
+            });
         });
         runtime.block_on(store.close());
     }

@@ -26,10 +26,6 @@ use crate::table::{self, Figure, milliseconds, quantile};
 use crate::wire::Wire;
 
 const WARM_UP: Duration = Duration::from_millis(500);
-/// Longer than anything that the server does by the clock after people have come or gone.
-const SILENCE: Duration = Duration::from_secs(4);
-/// The least number of posts that makes a figure.
-const LEAST: usize = 100;
 
 /// Measures and prints.
 pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()> {
@@ -39,10 +35,10 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
     let runtime = tokio::runtime::Runtime::new()?;
     let (mut posts, mut parts, mut deliveries) =
         (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let crowd = if options.quick { 100 } else { 1_000 };
+    let crowd = options.size().crowd;
     for run in 1..=options.runs() {
         for nodes in [1, 2] {
-            for &writers in &options.writers {
+            for &writers in options.writers() {
                 for rooms in 1..=nodes {
                     eprintln!("run {run}: {writers} writers, {nodes} nodes, {rooms} rooms");
                     let figures: &mut [Figure; 3] =
@@ -53,7 +49,7 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
             eprintln!("run {run}: two tabs on {nodes} nodes");
             let figures = parts.entry(nodes).or_default();
             runtime.block_on(two_tabs(options, nodes, figures))?;
-            for &under_way in &options.under_way {
+            for &under_way in options.under_way() {
                 eprintln!("run {run}: {crowd} tabs on {nodes} nodes, {under_way} under way");
                 let figures = deliveries.entry((nodes, under_way)).or_default();
                 runtime.block_on(deliver(options, nodes, crowd, under_way, figures))?;
@@ -174,12 +170,12 @@ impl Cluster {
     }
 
     /// So many tabs in a room, the first half of them on the first node.
-    fn crowd(&self, tabs: usize) -> anyhow::Result<Crowd> {
+    fn crowd(&self, options: &Options, tabs: usize) -> anyhow::Result<Crowd> {
         let mut crowd = Crowd::new()?;
         for node in &self.nodes {
             crowd.arrive(node.address, tabs / self.nodes.len(), "/chat/hi/", "")?;
         }
-        crowd.settle(SILENCE)?;
+        crowd.settle(options.size().silence)?;
         Ok(crowd)
     }
 
@@ -208,14 +204,14 @@ impl Cluster {
 
 async fn two_tabs(options: &Options, nodes: usize, figures: &mut Parts) -> anyhow::Result<()> {
     let mut cluster = Cluster::start(options, nodes).await?;
-    let mut crowd = cluster.crowd(2)?;
+    let mut crowd = cluster.crowd(options, 2)?;
     let post = |wire: &mut Wire, room: &str, numbers: &[usize]| {
         let numbers = numbers.iter();
         numbers
             .copied()
             .try_for_each(|number| wire.send(0, &new_message(room, number)))
     };
-    crowd.load(1, WARM_UP, false, post)?;
+    crowd.load(1, WARM_UP.min(options.each()), false, post)?;
     let before = (
         cluster.processor_times()?,
         postgres_time()?,
@@ -253,7 +249,7 @@ async fn deliver(
     figures: &mut [Figure; 4],
 ) -> anyhow::Result<()> {
     let mut cluster = Cluster::start(options, nodes).await?;
-    let mut crowd = cluster.crowd(tabs)?;
+    let mut crowd = cluster.crowd(options, tabs)?;
     // Authors are spread over the tabs, and so over the nodes.
     let post = |wire: &mut Wire, room: &str, numbers: &[usize]| {
         numbers.iter().try_for_each(|number| {
@@ -261,7 +257,7 @@ async fn deliver(
             wire.send(author, &new_message(room, *number))
         })
     };
-    crowd.load(under_way, WARM_UP, false, post)?;
+    crowd.load(under_way, WARM_UP.min(options.each()), false, post)?;
     let before: Duration = cluster.processor_times()?.iter().sum();
     let load = crowd.load(under_way, options.each(), false, post)?;
     let after: Duration = cluster.processor_times()?.iter().sum();
@@ -299,7 +295,8 @@ async fn post_all(
         let author = arrives(store, *node).await?;
         authors.push((Arc::clone(store), *node, *room, author));
     }
-    let (began, each, least) = (Instant::now(), options.each(), LEAST.div_ceil(writers));
+    let (began, each) = (Instant::now(), options.each());
+    let least = options.size().least_posts.div_ceil(writers);
     let writing: Vec<_> = authors
         .into_iter()
         .map(|(store, node, room, author)| {

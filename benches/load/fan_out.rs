@@ -16,8 +16,6 @@ use crate::wire::Wire;
 use crate::{Options, posts};
 
 const WARM_UP: Duration = Duration::from_millis(300);
-/// Longer than anything that the server does by the clock after people have come or gone.
-const SILENCE: Duration = Duration::from_secs(4);
 
 /// What is compared.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +47,7 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
     machine.step_aside();
     let mut figures = Figures::default();
     for run in 1..=options.runs() {
-        for tabs in options.tabs() {
+        for &tabs in options.tabs() {
             let mut frame_bytes = 0;
             for subject in [Subject::Plain, Subject::Deflate] {
                 eprintln!(
@@ -95,19 +93,19 @@ impl Figures {
             let mut first = Crowd::new()?;
             first.arrive(server.address, 20, "/chat/python/", headers)?;
             drop(first);
-            std::thread::sleep(SILENCE);
+            std::thread::sleep(options.size().silence);
             let before = (server.resident_kib(), machine::kernel_kib());
             crowd.arrive(server.address, tabs, "/chat/hi/", headers)?;
-            crowd.settle(SILENCE)?;
+            crowd.settle(options.size().silence)?;
             let each = |kib: f64, before: f64| (kib - before) / tabs as f64;
             let memory = self.memory.entry(tabs).or_default();
             memory[0].add(each(server.resident_kib(), before.0));
             memory[1].add(each(machine::kernel_kib(), before.1));
         } else {
             crowd.arrive(server.address, tabs, "/chat/hi/", headers)?;
-            crowd.settle(SILENCE)?;
+            crowd.settle(options.size().silence)?;
         }
-        for &under_way in &options.under_way {
+        for &under_way in options.under_way() {
             ensure!(under_way <= tabs, "more authors than tabs");
             // Each message has an author of its own, spread over the tabs.
             let post = |wire: &mut Wire, room: &str, numbers: &[usize]| {
@@ -116,14 +114,14 @@ impl Figures {
                     wire.send(author, &new_message(room, *number))
                 })
             };
-            crowd.load(under_way, WARM_UP, false, post)?;
+            crowd.load(under_way, WARM_UP.min(options.each()), false, post)?;
             let before = server.processor_time()?;
             let load = crowd.load(under_way, options.each(), false, post)?;
             let spent = server.processor_time()? - before;
             self.add((tabs, under_way), subject, &load, spent);
         }
         if subject == Subject::Plain {
-            crowd.settle(SILENCE)?;
+            crowd.settle(options.size().silence)?;
             let memory = self.memory.entry(tabs).or_default();
             memory[2].add(server.resident_kib() / tabs as f64);
         }
@@ -146,7 +144,7 @@ impl Figures {
         order(&mut orders, tabs)?;
         let mut crowd = Crowd::new()?;
         crowd.connect(process.address, tabs)?;
-        for &under_way in &options.under_way {
+        for &under_way in options.under_way() {
             let mut post = |_: &mut Wire, _: &str, numbers: &[usize]| {
                 let frames: Vec<_> = numbers
                     .iter()
@@ -155,7 +153,7 @@ impl Figures {
                 order(&mut orders, frames.len())?;
                 Ok(std::io::Write::write_all(&mut orders, &frames)?)
             };
-            crowd.load(under_way, WARM_UP, true, &mut post)?;
+            crowd.load(under_way, WARM_UP.min(options.each()), true, &mut post)?;
             let before = process.processor_time()?;
             let load = crowd.load(under_way, options.each(), true, &mut post)?;
             let spent = process.processor_time()? - before;
@@ -192,7 +190,7 @@ impl Figures {
 
     /// Divides what was measured one after the other.
     fn compare(&mut self, options: &Options, tabs: usize) {
-        for under_way in &options.under_way {
+        for under_way in options.under_way() {
             let place = (tabs, *under_way);
             let last = |subject| {
                 self.microseconds
@@ -210,12 +208,9 @@ impl Figures {
     fn print(&self, options: &Options) {
         use Subject::{Bare, Deflate, Plain};
         let places = || {
-            let tabs = options.tabs();
-            tabs.into_iter().flat_map(|tabs| {
-                options
-                    .under_way
-                    .iter()
-                    .map(move |under_way| (tabs, *under_way))
+            options.tabs().iter().flat_map(|tabs| {
+                let under_way = options.under_way().iter();
+                under_way.map(|under_way| (*tabs, *under_way))
             })
         };
         let row = |place: Place, rest: Vec<String>| {

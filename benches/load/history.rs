@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use overwire::model::{ClientRef, Emoji, MessageId, NodeId, RoomId, Target, Version};
+use overwire::model::{Emoji, MessageId, NodeId, RoomId, Target, Version};
 use overwire::store::{self, Access, Entered, Posted, React, Reacted, Store, Synchronous};
 use rusqlite::{Connection, named_params};
 use uuid::Uuid;
@@ -30,9 +30,6 @@ const ACTS: [&str; 10] = [
     "may whoever types write, from the store",
     "the names that begin so, from the store",
 ];
-/// How many users and groups the large chat has.
-const USERS: u32 = 100_000;
-const GROUPS: u32 = 10_000;
 
 /// Measures and prints.
 pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()> {
@@ -44,11 +41,10 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
             eprintln!("run {run}: a room with {length} messages");
             let folder = tempfile::tempdir_in(&options.folder)?;
             let database = folder.path().join("history.db");
-            let rounds = if options.quick { 200 } else { 2_000 };
             let mut acts = vec![Vec::new(); ACTS.len()];
             let runtime = tokio::runtime::Runtime::new()?;
-            runtime.block_on(on_the_store(&database, length, rounds, &mut acts))?;
-            over_http(options, &database, rounds, &mut acts[5])?;
+            runtime.block_on(on_the_store(options, &database, length, &mut acts))?;
+            over_http(options, &database, &mut acts[5])?;
             for (act, times) in acts.iter_mut().enumerate() {
                 let [half, most] = &mut figures[act * lengths.len() + i];
                 half.add(quantile(times, 0.5) * 1e3);
@@ -68,8 +64,8 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
         .collect();
     let length = table::counted(options.messages() as usize);
     let (users, groups) = (
-        table::counted(USERS as usize),
-        table::counted(GROUPS as usize),
+        table::counted(options.size().users as usize),
+        table::counted(options.size().groups as usize),
     );
     table::print(
         "A small and a large chat, in microseconds",
@@ -86,21 +82,22 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
 }
 
 async fn on_the_store(
+    options: &Options,
     database: &Path,
     length: u32,
-    rounds: usize,
     acts: &mut [Vec<f64>],
 ) -> anyhow::Result<()> {
+    let rounds = options.size().rounds;
     let address = database.to_string_lossy();
     let node = NodeId::random();
     let store = store::open(&address, Synchronous::Normal, Access::Server).await?;
-    let author = posts::arrives(&store, node).await?;
+    let (_, author) = posts::arrives(&store, node).await?;
     let room = store.group("hi", None).await?.context("no room")?.id;
     store.close().await;
     drop(store);
-    let middle = MessageId(fill(database, room, author.1.0, length)?);
+    let middle = MessageId(fill(database, room, author.0, length)?);
     if length > 50 {
-        crowd(database)?;
+        crowd(options, database)?;
     }
 
     let store = store::open(&address, Synchronous::Normal, Access::Server).await?;
@@ -121,24 +118,34 @@ async fn on_the_store(
         store.catch_up(room, Some(after)).await?;
         acts[2].push(milliseconds(began.elapsed()));
     }
-    post(&store, node, author, room, rounds, &mut acts[3]).await?;
+    post(&store, node, room, rounds, &mut acts[3]).await?;
     people(&store, node, room, middle, rounds, acts).await?;
     store.close().await;
     drop(store);
     let store = store::open(&address, Synchronous::Full, Access::Server).await?;
-    post(&store, node, author, room, rounds, &mut acts[4]).await?;
+    post(&store, node, room, rounds, &mut acts[4]).await?;
     store.close().await;
+    let stored: usize = Connection::open(database)?.query_one(
+        "select count(*) from messages where room_id = ?",
+        [room.0],
+        |row| row.get(0),
+    )?;
+    ensure!(
+        stored == length as usize + 2 * rounds,
+        "what was posted is not what is stored"
+    );
     Ok(())
 }
 
 async fn post(
     store: &Store,
     node: NodeId,
-    author: (ClientRef, overwire::model::UserId),
     room: RoomId,
     rounds: usize,
     times: &mut Vec<f64>,
 ) -> anyhow::Result<()> {
+    // A store that starts ends all clients, so nobody who was here before can post.
+    let author = posts::arrives(store, node).await?;
     for _ in 0..rounds {
         let post = posts::post(node, author, room, Some(Uuid::new_v4()))?;
         let began = Instant::now();
@@ -188,7 +195,7 @@ async fn people(
 }
 
 /// Puts users and groups into the chat, who have been there and are there.
-fn crowd(database: &Path) -> anyhow::Result<()> {
+fn crowd(options: &Options, database: &Path) -> anyhow::Result<()> {
     let db = Connection::open(database)?;
     db.execute_batch("begin")?;
     db.execute(
@@ -197,14 +204,14 @@ fn crowd(database: &Path) -> anyhow::Result<()> {
          select 'crowd' || i, 'crowd' || i || '@example.com', 1700000000000 + i,
             case when i % 2 then 1700000000000 + i end, i % 2 = 0, random()
          from n",
-        [USERS],
+        [options.size().users],
     )?;
     db.execute(
         "with recursive n (i) as (select 1 union all select i + 1 from n where i < ?)
          insert into rooms (id, kind, name, name_key, created_at)
          select random() & 9223372036854775807, 'group', 'group' || i, 'group' || i, 1700000000000
          from n",
-        [GROUPS],
+        [options.size().groups],
     )?;
     db.execute_batch("commit")?;
     Ok(())
@@ -239,19 +246,14 @@ fn fill(database: &Path, room: RoomId, author: i64, length: u32) -> anyhow::Resu
     )?)
 }
 
-fn over_http(
-    options: &Options,
-    database: &Path,
-    rounds: usize,
-    times: &mut Vec<f64>,
-) -> anyhow::Result<()> {
+fn over_http(options: &Options, database: &Path, times: &mut Vec<f64>) -> anyhow::Result<()> {
     let command = std::process::Command::new(&options.server);
     let server = Process::server(command, database, "full")?;
     let mut stream = TcpStream::connect(server.address)?;
     stream.set_nodelay(true)?;
     let request = format!("GET /chat/hi/ HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
     let mut buffer = vec![0; 256 * 1024];
-    for _ in 0..rounds.min(500) {
+    for _ in 0..options.size().rounds.min(500) {
         let began = Instant::now();
         stream.write_all(request.as_bytes())?;
         let mut read = 0;

@@ -33,9 +33,13 @@ use clap::{Parser, ValueEnum};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "scripts/bench", max_term_width = 100)]
 struct Options {
-    /// A first impression within a minute or two; not for publishing
+    /// A first impression within a few minutes; not for publishing
     #[arg(long)]
     quick: bool,
+
+    /// Whether everything still works: all parts and all checks, with tiny numbers
+    #[arg(long, conflicts_with = "quick")]
+    smoke: bool,
 
     /// What is measured
     #[arg(
@@ -49,27 +53,17 @@ struct Options {
     #[arg(long, value_name = "N")]
     runs: Option<usize>,
 
-    /// Tabs in the room
+    /// Tabs in the room [default: 100,1000,10000]
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
     tabs: Option<Vec<usize>>,
 
-    /// Messages under way at a time
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "N,…",
-        default_value = "1,8,32"
-    )]
-    under_way: Vec<usize>,
+    /// Messages under way at a time [default: 1,8,32]
+    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    under_way: Option<Vec<usize>>,
 
-    /// Writers that post at a time
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "N,…",
-        default_value = "1,16,256"
-    )]
-    writers: Vec<usize>,
+    /// Writers that post at a time [default: 1,16,256]
+    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    writers: Option<Vec<usize>>,
 
     /// How long each figure is measured, in seconds
     #[arg(long, value_name = "SECONDS")]
@@ -91,7 +85,7 @@ struct Options {
     #[arg(long, hide = true)]
     bare_loop: bool,
 
-    /// Given by cargo
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -109,24 +103,101 @@ enum Part {
     Cluster,
 }
 
+/// How much is measured where no option says otherwise.
+struct Size {
+    runs: usize,
+    tabs: &'static [usize],
+    under_way: &'static [usize],
+    writers: &'static [usize],
+    seconds: f64,
+    /// In the long history.
+    messages: u32,
+    /// Of the chat that has it.
+    users: u32,
+    /// The same.
+    groups: u32,
+    /// How often each act is done on a history.
+    rounds: usize,
+    /// Tabs in the room of one node or two.
+    crowd: usize,
+    /// At least so many posts make a figure, however slow the disk is.
+    least_posts: usize,
+    /// Longer than anything that the server does by the clock after people have come or gone.
+    silence: Duration,
+}
+
+const FULL: Size = Size {
+    runs: 5,
+    tabs: &[100, 1_000, 10_000],
+    under_way: &[1, 8, 32],
+    writers: &[1, 16, 256],
+    seconds: 4.0,
+    messages: 1_000_000,
+    users: 100_000,
+    groups: 10_000,
+    rounds: 2_000,
+    crowd: 1_000,
+    least_posts: 100,
+    silence: Duration::from_secs(4),
+};
+
+const QUICK: Size = Size {
+    runs: 1,
+    tabs: &[100, 1_000],
+    seconds: 0.5,
+    messages: 100_000,
+    rounds: 200,
+    crowd: 100,
+    ..FULL
+};
+
+/// Nothing is learned from its figures, so nothing waits for the server to be quiet.
+const SMOKE: Size = Size {
+    runs: 1,
+    tabs: &[8],
+    under_way: &[1, 4],
+    writers: &[1, 4],
+    seconds: 0.1,
+    messages: 200,
+    users: 100,
+    groups: 10,
+    rounds: 20,
+    crowd: 8,
+    least_posts: 20,
+    silence: Duration::ZERO,
+};
+
 impl Options {
-    fn runs(&self) -> usize {
-        self.runs.unwrap_or(if self.quick { 1 } else { 5 })
+    fn size(&self) -> &'static Size {
+        match self {
+            Self { smoke: true, .. } => &SMOKE,
+            Self { quick: true, .. } => &QUICK,
+            _ => &FULL,
+        }
     }
 
-    fn tabs(&self) -> Vec<usize> {
-        let all = [100, 1_000, 10_000];
-        let usual = if self.quick { &all[..2] } else { &all };
-        self.tabs.clone().unwrap_or_else(|| usual.to_vec())
+    fn runs(&self) -> usize {
+        self.runs.unwrap_or(self.size().runs)
+    }
+
+    fn tabs(&self) -> &[usize] {
+        self.tabs.as_deref().unwrap_or(self.size().tabs)
+    }
+
+    fn under_way(&self) -> &[usize] {
+        self.under_way.as_deref().unwrap_or(self.size().under_way)
+    }
+
+    fn writers(&self) -> &[usize] {
+        self.writers.as_deref().unwrap_or(self.size().writers)
     }
 
     fn each(&self) -> Duration {
-        Duration::from_secs_f64(self.seconds.unwrap_or(if self.quick { 0.5 } else { 4.0 }))
+        Duration::from_secs_f64(self.seconds.unwrap_or(self.size().seconds))
     }
 
     fn messages(&self) -> u32 {
-        self.messages
-            .unwrap_or(if self.quick { 100_000 } else { 1_000_000 })
+        self.messages.unwrap_or(self.size().messages)
     }
 }
 

@@ -20,8 +20,6 @@ use crate::table::{self, Figure, milliseconds, quantile};
 use crate::wire::{self, Wire};
 
 const TEXT: &str = "Shall we meet at the station at eight, or is that too early?";
-/// At least so many posts make a figure, however slow the disk is.
-const LEAST: usize = 100;
 
 /// Acknowledged posts, and how long each took.
 #[derive(Default)]
@@ -38,7 +36,7 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
     let mut audited = 0;
     for run in 1..=options.runs() {
         for synchronous in ["full", "normal"] {
-            for &writers in &options.writers {
+            for &writers in options.writers() {
                 for by_sockets in [true, false] {
                     let way = if by_sockets {
                         "by sockets"
@@ -126,7 +124,8 @@ fn by_socket(
     let mut due: Vec<usize> = (0..writers).collect();
     let began = Instant::now();
     loop {
-        let more = began.elapsed() < options.each() || acknowledged.keys.len() < LEAST;
+        let more = began.elapsed() < options.each()
+            || acknowledged.keys.len() < options.size().least_posts;
         for writer in std::mem::take(&mut due) {
             let key = Uuid::new_v4();
             under_way[writer] = more.then(|| (key, Instant::now()));
@@ -189,7 +188,7 @@ fn on_the_store(
         }
         let began = Instant::now();
         let each = options.each();
-        let least = LEAST.div_ceil(writers);
+        let least = options.size().least_posts.div_ceil(writers);
         let writing: Vec<_> = authors
             .into_iter()
             .map(|author| {
