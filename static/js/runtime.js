@@ -1,145 +1,302 @@
-/** One socket, no chat: actions out, fragments in. */
+/** One socket, no chat: actions go out, fragments come in and are put in place. */
 
-export const root = document.documentElement;
+/**
+ * What the server sends: HTML and where it goes.
+ * @typedef {object} Push
+ * @property {string} selector
+ * @property {string} html
+ * @property {keyof typeof swaps} [swap] how it gets there; `inner` unless said
+ * @property {number} [version] what the page has seen once this is in place
+ * @property {DocumentFragment} fragment the HTML, parsed here
+ */
 
-let socket = null, heard = 0, asked = 0, patience = 5000, since = 0, tries = 0, retryAt = 0, barred = 0, typing = 0;
+/**
+ * What a page adds.
+ * @typedef {object} Hooks
+ * @property {(query: Record<string, string>, protocols: string[]) => void} [opening]
+ *   fills in what a new socket is opened with
+ * @property {() => void} [closed] the socket is gone
+ * @property {() => void} [tick] comes every second, four times as often without a socket
+ * @property {(action: string, data: Record<string, any>, control: HTMLElement) => boolean} [action]
+ *   may change the data; true if nothing is to be sent
+ * @property {(push: Push) => void} [before] may change the fragment
+ * @property {(push: Push) => void} [after] the fragment is in place
+ */
 
-/** What a page adds. */
+/** @type {Hooks} */
 export const hooks = {};
 
-export const on = (name, hear, target = document) => target.addEventListener(name, hear);
+/** Bears what styles and tests look at, such as `data-connected`. */
+export const root = document.documentElement;
 
-function connect() {
-  if (socket || Date.now() < barred) return;
-  const query = {}, protocols = ["overwire.v1"];
-  hooks.opening?.(query, protocols);
-  socket = new WebSocket(`${document.body.dataset.socket}?${new URLSearchParams(query)}`, protocols);
-  asked = since = Date.now();
-  heard = 0;
-  socket.onopen = () => (root.dataset.connected = true);
-  socket.onmessage = ({ data }) => {
-    heard = Date.now();
-    asked = 0;
-    tries = Math.min(tries, 1);
-    patience = 5000;
-    receive(data);
-  };
-  socket.onclose = ({ code }) => lose(code);
+const SHORTEST_PATIENCE = 5000;
+const LONGEST_PATIENCE = 60_000;
+const LONGEST_SILENCE = 20_000;
+const LONGEST_RETRY = 30_000;
+const SHORT_LIFE = 10_000;
+const CLOSED_BY_POLICY = 1008;
+const { OPEN } = WebSocket;
+
+/** @type {WebSocket | null} */
+let socket = null;
+let openedAt = 0;
+/** When the socket last said something; 0 before it ever did. */
+let heardAt = 0;
+/** When it was asked for something that has not come; 0 if nothing is owed. */
+let askedAt = 0;
+/** How long an answer may take. */
+let patience = SHORTEST_PATIENCE;
+/** How many sockets in a row did not last. */
+let failures = 0;
+let retryAt = 0;
+/** Nothing opens a socket before. */
+let barredUntil = 0;
+/** @type {number | undefined} */
+let debounceTimer;
+
+/**
+ * @param {string} type
+ * @param {(event: any) => void} listener
+ * @param {EventTarget} [target]
+ * @returns {void}
+ */
+export function on(type, listener, target = document) {
+  target.addEventListener(type, listener);
 }
 
-function lose(code) {
-  if (!socket) return;
-  socket.onopen = socket.onmessage = socket.onclose = null;
-  socket.close();
-  socket = null;
-  root.dataset.connected = false;
-  const now = Date.now();
-  tries = now - since < 10_000 ? tries + 1 : 0;
-  retryAt = now + Math.random() * Math.min(30_000, 1000 * 2 ** tries);
-  if (code === 1008) retryAt = barred = now + 30_000 * (1 + Math.random());
-  hooks.closed?.();
-}
-
+/**
+ * @param {string} action
+ * @param {object} [data]
+ * @returns {boolean} whether there was a socket to send it on
+ */
 export function send(action, data = {}) {
-  if (socket?.readyState !== 1) return false;
+  if (socket?.readyState !== OPEN) return false;
   socket.send(JSON.stringify({ action, data }));
   return true;
 }
 
-function ping() {
-  if (send("Ping")) asked = Date.now();
+/** @returns {void} */
+function connect() {
+  if (socket || Date.now() < barredUntil) return;
+  /** @type {Record<string, string>} */
+  const query = {};
+  const protocols = ["overwire.v1"];
+  hooks.opening?.(query, protocols);
+  socket = new WebSocket(`${document.body.dataset.socket}?${new URLSearchParams(query)}`, protocols);
+  openedAt = Date.now();
+  askedAt = openedAt;
+  heardAt = 0;
+  socket.onopen = () => {
+    root.dataset.connected = "true";
+  };
+  socket.onmessage = ({ data }) => {
+    heardAt = Date.now();
+    askedAt = 0;
+    failures = Math.min(failures, 1);
+    patience = SHORTEST_PATIENCE;
+    receive(data);
+  };
+  socket.onclose = ({ code }) => disconnect(code);
 }
 
+/**
+ * @param {number} [code] why the server closed the socket, if it was the server
+ * @returns {void}
+ */
+function disconnect(code) {
+  if (!socket) return;
+  socket.onopen = null;
+  socket.onmessage = null;
+  socket.onclose = null;
+  socket.close();
+  socket = null;
+  root.dataset.connected = "false";
+  const now = Date.now();
+  failures = now - openedAt < SHORT_LIFE ? failures + 1 : 0;
+  // At random, so that the tabs of a server that restarts do not all come at once.
+  retryAt = now + Math.random() * Math.min(LONGEST_RETRY, 1000 * 2 ** failures);
+  if (code === CLOSED_BY_POLICY) {
+    barredUntil = now + LONGEST_RETRY * (1 + Math.random());
+    retryAt = barredUntil;
+  }
+  hooks.closed?.();
+}
+
+/** @returns {void} */
+function ping() {
+  if (send("Ping")) askedAt = Date.now();
+}
+
+/**
+ * The tab is looked at or the network is back: the socket may be gone without having said so.
+ * @returns {void}
+ */
 function wake() {
   if (document.hidden) return;
   connect();
   ping();
 }
 
+/** @returns {void} */
 function tick() {
   const now = Date.now();
   if (!socket) {
     if (now >= retryAt) connect();
-  } else if (asked && now - asked >= patience) {
-    if (!heard) patience = Math.min(60_000, patience * 2);
-    lose();
-  } else if (!asked && now - heard >= 20_000) ping();
+  } else if (askedAt) {
+    if (now - askedAt >= patience) giveUp();
+  } else if (now - heardAt >= LONGEST_SILENCE) {
+    ping();
+  }
   hooks.tick?.();
   setTimeout(tick, socket ? 1000 : 250);
 }
 
+/** @returns {void} */
+function giveUp() {
+  // A line on which nothing ever came may just be slow.
+  if (!heardAt) patience = Math.min(LONGEST_PATIENCE, patience * 2);
+  disconnect();
+}
+
+/**
+ * @param {string} text
+ * @returns {void}
+ */
 function receive(text) {
   try {
-    const push = JSON.parse(text), template = document.createElement("template");
+    const push = JSON.parse(text);
+    const template = document.createElement("template");
     template.innerHTML = push.html;
     push.fragment = template.content;
     hooks.before?.(push);
-    place(push);
-    if (push.version != null) document.querySelector("#messages-list").dataset.version = push.version;
+    putInPlace(push);
     hooks.after?.(push);
   } catch (error) {
+    // One push that fails must not cost those that follow.
     console.warn(error);
   }
 }
 
-function place({ selector, swap = "inner", fragment }) {
-  const focus = document.activeElement;
-  for (const target of document.querySelectorAll(selector)) swaps[swap](target, document.importNode(fragment, true));
-  if (focus !== document.activeElement) focus.focus({ preventScroll: true });
+/**
+ * @param {Push} push
+ * @returns {void}
+ */
+function putInPlace({ selector, swap = "inner", fragment }) {
+  const focused = /** @type {HTMLElement} */ (document.activeElement);
+  for (const target of document.querySelectorAll(selector)) {
+    swaps[swap](target, document.importNode(fragment, true));
+  }
+  // An element that is moved loses the focus.
+  if (focused !== document.activeElement) focused.focus({ preventScroll: true });
 }
 
+/** @satisfies {Record<string, (target: Element, fragment: DocumentFragment) => void>} */
 const swaps = {
-  inner: fill,
-  append: add,
-  prepend: (target, fragment) => add(target, fragment, target.firstChild),
-  outer: (target, fragment) => become(target, fragment.firstElementChild ?? fragment),
+  inner: updateChildren,
+  append: insert,
+  prepend: (target, fragment) => insert(target, fragment, target.firstChild),
+  outer: (target, fragment) => update(target, fragment.firstElementChild ?? fragment),
   remove: (target) => target.remove(),
 };
 
-const find = (parent, id) => [...parent.children].find((child) => id && child.id === id);
-
-function add(target, fragment, next = null) {
+/**
+ * Puts in what is new; what is there already is updated where it stands.
+ * @param {Element} target
+ * @param {DocumentFragment} fragment
+ * @param {Node | null} [next]
+ * @returns {void}
+ */
+function insert(target, fragment, next = null) {
   for (const node of [...fragment.children]) {
-    const old = find(target, node.id);
-    if (old) become(old, node);
+    const old = childWithId(target, node.id);
+    if (old) update(old, node);
     else target.insertBefore(node, next);
   }
 }
 
-// Another room's list is another thing.
-const same = (a, b) => a?.nodeName === b.nodeName && a.id === b.id && a.dataset?.room === b.dataset?.room;
-
-/** Redraws, keeping what did not change. */
-function become(old, node) {
+/**
+ * Makes `old` what `node` is. What does not change stays the node it was, with its focus and selection.
+ * @param {any} old
+ * @param {any} node
+ * @returns {void}
+ */
+function update(old, node) {
   if (old.isEqualNode(node)) return;
-  if (!same(old, node)) return old.replaceWith(node);
-  if (!old.attributes) return void (old.data = node.data);
-  for (const { name } of [...old.attributes]) if (!node.hasAttribute(name)) old.removeAttribute(name);
-  for (const { name, value } of node.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-  fill(old, node);
-}
-
-function fill(target, fragment) {
-  for (const child of [...target.children]) if (child.id && !find(fragment, child.id)) child.remove();
-  let at = target.firstChild;
-  for (const node of [...fragment.childNodes]) {
-    const old = node.id ? find(target, node.id) : at;
-    if (!same(old, node)) target.insertBefore(node, at);
-    else {
-      if (old === at) at = at.nextSibling;
-      else target.insertBefore(old, at);
-      become(old, node);
-    }
+  if (!isSame(old, node)) {
+    old.replaceWith(node);
+    return;
   }
-  while (at?.nextSibling) at.nextSibling.remove();
-  at?.remove();
+  if (!old.attributes) {
+    // A text or a comment.
+    old.data = node.data;
+    return;
+  }
+  for (const { name } of [...old.attributes]) {
+    if (!node.hasAttribute(name)) old.removeAttribute(name);
+  }
+  for (const { name, value } of node.attributes) {
+    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+  updateChildren(old, node);
 }
 
+/**
+ * @param {Element} target
+ * @param {Element | DocumentFragment} wanted
+ * @returns {void}
+ */
+function updateChildren(target, wanted) {
+  for (const child of [...target.children]) {
+    if (child.id && !childWithId(wanted, child.id)) child.remove();
+  }
+  /** The first child that has not been dealt with. */
+  let current = target.firstChild;
+  for (const node of /** @type {any[]} */ ([...wanted.childNodes])) {
+    const old = node.id ? childWithId(target, node.id) : current;
+    if (!isSame(old, node)) {
+      target.insertBefore(node, current);
+      continue;
+    }
+    if (old === current) current = current.nextSibling;
+    else target.insertBefore(old, current);
+    update(old, node);
+  }
+  while (current) {
+    const next = current.nextSibling;
+    current.remove();
+    current = next;
+  }
+}
+
+/**
+ * @param {Element | DocumentFragment} parent
+ * @param {string} id
+ * @returns {Element | undefined}
+ */
+function childWithId(parent, id) {
+  return [...parent.children].find((child) => id && child.id === id);
+}
+
+/**
+ * Whether one becomes the other by changing what differs. Another room's list is another thing.
+ * @param {any} old
+ * @param {any} node
+ * @returns {boolean}
+ */
+function isSame(old, node) {
+  return old?.nodeName === node.nodeName && old.id === node.id && old.dataset?.room === node.dataset?.room;
+}
+
+/**
+ * Does what a control says in `data-action`.
+ * @param {HTMLElement} control
+ * @returns {void}
+ */
 function act(control) {
-  clearTimeout(typing);
+  clearTimeout(debounceTimer);
   const { action, payload = "{}" } = control.dataset;
   const data = JSON.parse(payload);
-  if (control.matches("form")) Object.assign(data, Object.fromEntries(new FormData(control)));
+  if (control instanceof HTMLFormElement) Object.assign(data, Object.fromEntries(new FormData(control)));
   if (!hooks.action?.(action, data, control)) send(action, data);
 }
 
@@ -148,17 +305,28 @@ on("submit", (event) => {
   event.preventDefault();
   act(event.target);
 });
+
 on("click", ({ target, detail }) => {
   const control = target.closest("[data-action]:not(form)");
   // Once of a double click.
   if (control && detail < 2) act(control);
 });
+
 on("input", ({ target: { form } }) => {
-  clearTimeout(typing);
-  if (form?.dataset.debounce) typing = setTimeout(act, form.dataset.debounce, form);
+  clearTimeout(debounceTimer);
+  if (form?.dataset.debounce) debounceTimer = setTimeout(act, form.dataset.debounce, form);
 });
+
 on("visibilitychange", wake);
 on("online", wake, window);
 on("offline", ping, window);
-on("pageshow", ({ persisted }) => persisted && (lose(), connect()), window);
+
+on("pageshow", ({ persisted }) => {
+  if (!persisted) return;
+  // A page that comes back by the browser's memory has a socket that has been dead since.
+  disconnect();
+  connect();
+}, window);
+
+// By then, the scripts of the page have added their hooks.
 on("DOMContentLoaded", tick);

@@ -1,9 +1,11 @@
 //! Writing and reading in a room.
 
+use std::panic::resume_unwind;
+
 use serde_json::{Value, json};
 use thirtyfour::prelude::Key;
 
-use crate::browser::{TEXTS, Tab, story};
+use crate::browser::{TEXTS, Tab, story, watched};
 use crate::server::Server;
 use crate::wire::Wire;
 
@@ -66,6 +68,33 @@ async fn a_message_appears_for_everyone_with_its_author_and_local_time() {
         assert_ne!(anna.text(".message time").await, utc);
     })
     .await;
+}
+
+/// Browsers keep some of what they can do, such as `crypto.randomUUID`, for https.
+#[tokio::test]
+async fn a_chat_at_home_does_without_https() {
+    let server = Server::start(&[]);
+    let resolve = "--host-resolver-rules=MAP chat.lan 127.0.0.1";
+    let (reports, told) = watched(&[resolve], async |browser| {
+        let url = format!("http://chat.lan:{}/", server.address.port());
+        let anna = browser.person(&url).await;
+        let bob = browser.person(&url).await;
+        assert!(!anna.get::<bool>("window.isSecureContext").await);
+        anna.says("hello").await;
+        anna.says("hello").await;
+        bob.says("hi").await;
+        anna.hears("hi").await;
+        assert_eq!(anna.texts().await, ["hello", "hello", "hi"]);
+    })
+    .await;
+    told.unwrap_or_else(|panic| resume_unwind(panic));
+    // Chromium says of each page that it passes over a header which is for https.
+    let header = "The Cross-Origin-Opener-Policy header has been ignored";
+    let errors: Vec<_> = reports
+        .iter()
+        .filter(|report| !report.contains(header))
+        .collect();
+    assert!(errors.is_empty(), "{errors:#?}");
 }
 
 #[tokio::test]

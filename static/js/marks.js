@@ -1,0 +1,25 @@
+/** What differs from one person to the next in what is sent to all: it is marked here. */
+
+import { findAll } from "./page.js";
+import { me, place } from "./session.js";
+
+/**
+ * @param {ParentNode} parent
+ * @returns {void}
+ */
+export function mark(parent) {
+  for (const link of findAll(parent, "a[data-group-name]")) {
+    link.ariaCurrent = link.getAttribute("href") === place() ? "page" : null;
+  }
+  for (const reaction of findAll(parent, ".reactions .chip")) {
+    reaction.ariaPressed = String(document.getElementById(`my-${reaction.id}`) !== null);
+  }
+  for (const message of findAll(parent, ".message")) {
+    message.toggleAttribute("data-mine", message.dataset.user === me);
+  }
+  // I am not listed, nor is anybody twice.
+  for (const person of findAll(parent, "[id^=online]")) {
+    const { user } = person.dataset;
+    person.hidden = user === me || document.getElementById(`mine-${user}`) !== null;
+  }
+}

@@ -1,0 +1,62 @@
+/** The parts of the page that several topics share, and what the page says of the room that is shown. */
+
+/**
+ * @param {string} selector
+ * @returns {HTMLElement | null}
+ */
+export function find(selector) {
+  return document.querySelector(selector);
+}
+
+/**
+ * @param {ParentNode} parent
+ * @param {string} selector
+ * @returns {HTMLElement[]}
+ */
+export function findAll(parent, selector) {
+  return [.../** @type {NodeListOf<HTMLElement>} */ (parent.querySelectorAll(selector))];
+}
+
+export const messageBox = /** @type {HTMLTextAreaElement} */ (find("#message-text"));
+
+/** Where a message is edited, or reacted to. */
+export const messageForm = find("#message-form");
+
+export const scroller = find("#scroller");
+
+/**
+ * Another element after each change of room.
+ * @returns {HTMLElement}
+ */
+export function messageList() {
+  return find("#messages-list");
+}
+
+/**
+ * @returns {string} empty where no room is shown
+ */
+export function roomId() {
+  return messageList().dataset.room;
+}
+
+/** @returns {string} */
+export function roomTitle() {
+  return find("#group-name").textContent.trim();
+}
+
+/**
+ * @returns {string | undefined} the path of the room
+ */
+export function roomAddress() {
+  return find("#group-name [data-address]")?.dataset.address;
+}
+
+/** @returns {void} */
+export function closePopover() {
+  find(":popover-open")?.hidePopover();
+}
+
+/** @returns {void} */
+export function clearNotice() {
+  find("#notice").replaceChildren();
+}
