@@ -11,7 +11,7 @@ use cookie::{Cookie, SameSite};
 
 use crate::chat::{Chat, Denied, Visitor};
 use crate::model::{ResumeToken, SessionToken};
-use crate::protocol::{self, ADMIN_LINK_PATH, ADMIN_PATH, LOBBY_PATH};
+use crate::protocol::{self, LOBBY_PATH, MODERATION_LINK_PATH, MODERATION_PATH};
 use crate::store::SESSION_GOOD_FOR;
 use crate::views::{AccountPage, Form, ViewError};
 
@@ -24,7 +24,7 @@ pub(crate) const PATHS: [&str; 5] = [
     "/sign-in/",
     "/change-password/",
     SIGN_OUT,
-    ADMIN_LINK_PATH,
+    MODERATION_LINK_PATH,
 ];
 const SIGN_OUT: &str = "/sign-out/";
 
@@ -51,7 +51,7 @@ pub(crate) async fn answer(chat: &Chat, sent: &Sent<'_>) -> Response {
         None => way_back(&path_of_referer(sent.headers)),
     };
     let (password, visitor) = (field("password"), &sent.visitor);
-    if sent.path == ADMIN_LINK_PATH {
+    if sent.path == MODERATION_LINK_PATH {
         return become_moderator(chat, sent, field("link"), password).await;
     }
     let signed_in = |token| Some(cookie(Some(&token), sent.secure));
@@ -106,7 +106,7 @@ pub(crate) async fn blank(
     headers: &HeaderMap,
     visitor: &Visitor,
 ) -> Response {
-    if uri.path() == ADMIN_LINK_PATH {
+    if uri.path() == MODERATION_LINK_PATH {
         return admin_link(chat, uri.query().unwrap_or_default(), visitor, None).await;
     }
     let at = way_back(&path_of_referer(headers));
@@ -157,7 +157,7 @@ async fn admin_link(
     let link = link.as_ref().filter(|_| good);
     let html = chat
         .views()
-        .admin_link_page(link, user.as_ref(), reason.as_deref());
+        .moderator_link_page(link, user.as_ref(), reason.as_deref());
     drawn(html, status, reason.as_deref().unwrap_or_default())
 }
 
@@ -175,7 +175,7 @@ async fn become_moderator(chat: &Chat, sent: &Sent<'_>, link: &str, password: &s
         Ok(Some(cookie(Some(&session), sent.secure)))
     };
     match becoming.await {
-        Ok(cookie) => see_other(ADMIN_PATH, cookie),
+        Ok(cookie) => see_other(MODERATION_PATH, cookie),
         Err(denied) => admin_link(chat, link, visitor, Some(&denied)).await,
     }
 }
@@ -183,13 +183,17 @@ async fn become_moderator(chat: &Chat, sent: &Sent<'_>, link: &str, password: &s
 /// The page at which moderators look after the chat; to anybody else the way to sign in.
 pub(crate) async fn admin(chat: &Chat, scheme: &str, host: &str, visitor: &Visitor) -> Response {
     match chat.moderator(visitor.session.as_ref()).await {
-        Ok(Some(_)) => drawn(chat.views().admin_page(scheme, host), StatusCode::OK, ""),
+        Ok(Some(_)) => drawn(
+            chat.views().moderation_page(scheme, host),
+            StatusCode::OK,
+            "",
+        ),
         Ok(None) => {
             let page = AccountPage {
                 form: Form::SignIn,
                 user: None,
                 resume: None,
-                at: ADMIN_PATH,
+                at: MODERATION_PATH,
                 reason: Some("Only moderators see that page. Sign in as one."),
             };
             page_of(chat, &page, StatusCode::FORBIDDEN)
@@ -260,7 +264,7 @@ fn cookie(session: Option<&SessionToken>, secure: bool) -> HeaderValue {
 
 /// An address of this chat, whatever is asked for.
 fn way_back(path: &str) -> String {
-    if [LOBBY_PATH, ADMIN_PATH].contains(&path) {
+    if [LOBBY_PATH, MODERATION_PATH].contains(&path) {
         return path.to_owned();
     }
     let target = protocol::read_address(path);

@@ -78,7 +78,7 @@ pub fn message(dialect: Dialect, message: &Message) -> Option<Frame> {
             true => line(&text, ""),
             false => line(&text, name),
         },
-        Dialect::V1 | Dialect::Plain | Dialect::Admin => return None,
+        Dialect::V1 | Dialect::Plain | Dialect::Moderation => return None,
     })
 }
 
@@ -96,7 +96,7 @@ pub fn notice(dialect: Dialect, words: &str, done: bool) -> Option<Frame> {
             Some(Frame::json(&json!({ "type": kind, "message": words })))
         }
         Dialect::Lines => Some(line(words, "")),
-        Dialect::V1 | Dialect::Plain | Dialect::Admin => None,
+        Dialect::V1 | Dialect::Plain | Dialect::Moderation => None,
     }
 }
 

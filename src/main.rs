@@ -11,7 +11,7 @@ use overwire::chat::Chat;
 use overwire::config::{self, AdminCommand, Command, Config, LogFormat};
 use overwire::fake::FakeUsers;
 use overwire::model::ResumeToken;
-use overwire::protocol::ADMIN_LINK_PATH;
+use overwire::protocol::MODERATION_LINK_PATH;
 use overwire::relay::redis::RedisRelay;
 use overwire::relay::{InProcess, Relay};
 use overwire::store::{self, Store, moving};
@@ -222,7 +222,7 @@ async fn admin(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
                     Some(address) => address.trim_end_matches('/').to_owned(),
                     None => format!("http://{}", config.listen),
                 };
-                println!("{address}{ADMIN_LINK_PATH}?{token}");
+                println!("{address}{MODERATION_LINK_PATH}?{token}");
             }
             AdminCommand::Revoke { name } => {
                 let ended = store.end_moderator(name).await?;

@@ -35,7 +35,7 @@ use crate::forms;
 use crate::hub::Close;
 use crate::model::{BadName, GroupName, Target};
 use crate::protocol::{
-    ADMIN_PATH, ADMIN_SOCKET_PATH, Dialect, FIRST_GROUP, Hello, SOCKET_PATH, address,
+    Dialect, FIRST_GROUP, Hello, MODERATION_PATH, MODERATION_SOCKET_PATH, SOCKET_PATH, address,
 };
 use crate::socket;
 use crate::store::StoreError;
@@ -142,10 +142,10 @@ impl Web {
             .route("/chat/{name}/", get(page))
             .route("/static/{build}/{*path}", get(static_file))
             .layer(CompressionLayer::new().quality(CompressionLevel::Best))
-            .route(ADMIN_PATH, get(admin))
+            .route(MODERATION_PATH, get(admin))
             .route("/admin", get(with_slash))
             .route(SOCKET_PATH, get(page_socket))
-            .route(ADMIN_SOCKET_PATH, get(admin_socket))
+            .route(MODERATION_SOCKET_PATH, get(admin_socket))
             .route("/ws/chat/{group}/", get(objects_socket))
             .route("/ws/{group}/", get(lines_socket))
             .route("/health", get(health))

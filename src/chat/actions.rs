@@ -31,7 +31,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         action,
         Action::Moderate(_) | Action::DeleteMessage { .. } | Action::Ping {}
     );
-    if client.outbox.dialect == Dialect::Admin && !at_the_desk {
+    if client.outbox.dialect == Dialect::Moderation && !at_the_desk {
         let key = match action {
             Action::NewMessage { key, .. } => key,
             _ => None,

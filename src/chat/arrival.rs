@@ -223,7 +223,7 @@ impl Chat {
             self.push(client, [account]);
         }
         if dialect.feed() == Feed::Nothing {
-            return self.show_admin(client).await;
+            return self.show_moderation(client).await;
         }
         let to_lobby = room.is_none() && at.as_deref() == Some(LOBBY_PATH);
         if to_lobby && dialect.has(&Selector::LOBBY) {

@@ -17,7 +17,7 @@ use crate::relay::News;
 use crate::store::{Entered, RESTRICTED};
 use crate::views::Tone;
 
-/// How many groups, people or deeds are shown at once.
+/// How many groups, people or entries of the audit log are shown at once.
 const RECORDS: usize = 25;
 /// The longest words that are looked for, in characters.
 const SEARCH_CHARACTERS: usize = 200;
@@ -62,8 +62,8 @@ impl Changed {
 }
 
 pub(super) async fn act(chat: &Chat, client: &Client, action: Moderate) -> Result<()> {
-    // Whoever is a moderator no more finds nothing, and a deed looks again in its transaction.
-    if client.outbox.dialect != Dialect::Admin || !is_moderator(chat, client).await? {
+    // Whoever is a moderator no more finds nothing, and an action looks again in its transaction.
+    if client.outbox.dialect != Dialect::Moderation || !is_moderator(chat, client).await? {
         return Err(not_allowed().into());
     }
     match action {
@@ -96,7 +96,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Moderate) -> Resul
             Ok(())
         }
         Moderate::ShowAuditLog { before } => {
-            chat.push(client, [deeds(chat, before).await?]);
+            chat.push(client, [log(chat, before).await?]);
             Ok(())
         }
         Moderate::Do(action) => moderate(chat, client, action).await,
@@ -116,7 +116,7 @@ async fn moderate(chat: &Chat, client: &Client, action: ModeratorAction) -> Resu
                 chat.spread(News::Presence(RoomId::LOBBY));
             }
             let group = chat.store.group_record(room).await?;
-            chat.push(client, [chat.views.admin_group(room, group.as_ref())?]);
+            chat.push(client, [chat.views.moderation_group(room, group.as_ref())?]);
             Ok(())
         }
         ModeratorAction::RestoreMessage { message, room } => {
@@ -169,7 +169,7 @@ async fn look_for_groups(chat: &Chat, client: &Client, text: &str, after: &str) 
         client,
         [chat
             .views
-            .admin_groups(text, after.is_empty(), &groups, more)?],
+            .moderation_groups(text, after.is_empty(), &groups, more)?],
     );
     Ok(())
 }
@@ -183,7 +183,7 @@ async fn look_for_people(chat: &Chat, client: &Client, text: &str, after: &str) 
         client,
         [chat
             .views
-            .admin_people(text, after.is_empty(), &people, more)?],
+            .moderation_people(text, after.is_empty(), &people, more)?],
     );
     Ok(())
 }
@@ -193,7 +193,7 @@ async fn open_group(chat: &Chat, client: &Client, room: RoomId) -> Result<()> {
         return Err(nothing().into());
     };
     let found = chat.store.message_records(newest(room)).await?;
-    chat.push(client, [chat.views.admin_messages(&group, &found)?]);
+    chat.push(client, [chat.views.moderation_messages(&group, &found)?]);
     Ok(())
 }
 
@@ -210,22 +210,22 @@ fn newest(room: RoomId) -> Search {
 
 async fn look_for_messages(chat: &Chat, search: Search, from: &str, until: &str) -> Result<Push> {
     let found = chat.store.message_records(search.clone()).await?;
-    Ok(chat.views.admin_found(&search, from, until, &found)?)
+    Ok(chat.views.moderation_found(&search, from, until, &found)?)
 }
 
-async fn deeds(chat: &Chat, before: Option<i64>) -> Result<Push> {
+async fn log(chat: &Chat, before: Option<i64>) -> Result<Push> {
     let before = before.unwrap_or(i64::MAX);
-    let mut deeds = chat.store.audit_log(before, RECORDS + 1).await?;
-    let more = deeds.len() > RECORDS;
-    deeds.truncate(RECORDS);
-    Ok(chat.views.admin_deeds(&deeds, more)?)
+    let mut entries = chat.store.audit_log(before, RECORDS + 1).await?;
+    let more = entries.len() > RECORDS;
+    entries.truncate(RECORDS);
+    Ok(chat.views.moderation_log(&entries, more)?)
 }
 
 fn nothing() -> Refusal {
     Refusal::new("There is nothing of that name, or not any more.")
 }
 
-/// Does something, says so and shows it among the deeds. Answers whom it was about, if it was not so
+/// Does something, says so and shows it among the entries. Answers whom it was about, if it was not so
 /// before.
 async fn done(
     chat: &Chat,
@@ -260,7 +260,7 @@ async fn done(
     // Words that are said again are shown again.
     chat.push(client, [chat.views.no_notice()]);
     chat.say(client, &Refusal::new(format!("You {words}.")), Tone::Done)?;
-    chat.push(client, [deeds(chat, None).await?]);
+    chat.push(client, [log(chat, None).await?]);
     Ok(Some(user))
 }
 
@@ -272,8 +272,8 @@ pub(super) async fn deleted(
     room: Option<RoomId>,
 ) -> Result<()> {
     match (client.outbox.dialect, room) {
-        (Dialect::Admin, Some(room)) if is_moderator(chat, client).await? => {
-            chat.push(client, [deeds(chat, None).await?]);
+        (Dialect::Moderation, Some(room)) if is_moderator(chat, client).await? => {
+            chat.push(client, [log(chat, None).await?]);
             show_message(chat, client, message, room).await
         }
         _ => Ok(()),
@@ -292,7 +292,7 @@ async fn show_message(
     };
     let FoundMessages { messages, .. } = chat.store.message_records(search).await?;
     if let Some(record) = messages.first().filter(|one| one.message.id == message) {
-        chat.push(client, [chat.views.admin_message(record)?]);
+        chat.push(client, [chat.views.moderation_message(record)?]);
     }
     Ok(())
 }
@@ -301,7 +301,7 @@ async fn show_person(chat: &Chat, client: &Client, name: &str) -> Result<()> {
     let name = name.to_lowercase();
     let people = chat.store.person_records(&name, "", 1).await?;
     if let Some(person) = people.first().filter(|one| one.user.name == name) {
-        chat.push(client, [chat.views.admin_person(person)?]);
+        chat.push(client, [chat.views.moderation_person(person)?]);
     }
     Ok(())
 }
@@ -330,13 +330,13 @@ pub(super) async fn outdate_groups(chat: Weak<Chat>, mut changed: mpsc::Receiver
 
 impl Chat {
     /// What a moderator is shown first.
-    pub(super) async fn show_admin(&self, client: &Client) -> Result<()> {
+    pub(super) async fn show_moderation(&self, client: &Client) -> Result<()> {
         if !is_moderator(self, client).await? {
             return Err(not_allowed().into());
         }
         look_for_groups(self, client, "", "").await?;
         look_for_people(self, client, "", "").await?;
-        self.push(client, [deeds(self, None).await?]);
+        self.push(client, [log(self, None).await?]);
         Ok(())
     }
 

@@ -164,7 +164,7 @@ actions! {
 
 actions! {
     data,
-    /// What a moderator looks through or does, at [`ADMIN_PATH`](super::ADMIN_PATH).
+    /// What a moderator looks through or does, at [`MODERATION_PATH`](super::MODERATION_PATH).
     Moderate {
         /// `Look for groups` whose names begin with a text.
         "Look for groups" LookForGroups {

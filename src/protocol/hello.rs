@@ -20,8 +20,8 @@ pub enum Dialect {
     Objects,
     /// Of the other JSON door: texts with their senders.
     Lines,
-    /// Of the page at [`ADMIN_PATH`], which is in no room.
-    Admin,
+    /// Of the page at [`MODERATION_PATH`], which is in no room.
+    Moderation,
 }
 
 impl Dialect {
@@ -31,7 +31,7 @@ impl Dialect {
         Self::Plain,
         Self::Objects,
         Self::Lines,
-        Self::Admin,
+        Self::Moderation,
     ];
 
     /// How it is told what happens in its room.
@@ -41,7 +41,7 @@ impl Dialect {
             Self::V1 => Feed::Changes,
             Self::Plain => Feed::Pages,
             Self::Objects | Self::Lines => Feed::Json,
-            Self::Admin => Feed::Nothing,
+            Self::Moderation => Feed::Nothing,
         }
     }
 
@@ -57,7 +57,7 @@ impl Dialect {
         match self {
             Self::V1 => !place.is_of_moderators(),
             Self::Plain => PLAIN.contains(place),
-            Self::Admin => {
+            Self::Moderation => {
                 let shared = [
                     Selector::LOGGED_USER,
                     Selector::NOTICE,
@@ -72,7 +72,7 @@ impl Dialect {
     /// The subprotocol that its socket agrees on.
     #[must_use]
     pub fn subprotocol(self) -> Option<&'static str> {
-        matches!(self, Self::V1 | Self::Admin).then_some(SUBPROTOCOL)
+        matches!(self, Self::V1 | Self::Moderation).then_some(SUBPROTOCOL)
     }
 }
 
@@ -142,11 +142,11 @@ impl Hello {
         hello
     }
 
-    /// Somebody comes from the page at [`ADMIN_PATH`].
+    /// Somebody comes from the page at [`MODERATION_PATH`].
     #[must_use]
     pub fn of_moderator() -> Self {
         Self {
-            dialect: Dialect::Admin,
+            dialect: Dialect::Moderation,
             ..Self::read(std::iter::empty(), "")
         }
     }

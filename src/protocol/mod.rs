@@ -24,11 +24,11 @@ pub const SUBPROTOCOL: &str = "overwire.v1";
 /// Where the lobby is.
 pub const LOBBY_PATH: &str = "/chat/";
 /// Where moderators look after the chat, and where that page's socket is opened.
-pub const ADMIN_PATH: &str = "/admin/";
+pub const MODERATION_PATH: &str = "/admin/";
 /// Where a visitor becomes a moderator; the link's token is the query, which no log has.
-pub const ADMIN_LINK_PATH: &str = "/admin/link/";
-/// See [`ADMIN_PATH`].
-pub const ADMIN_SOCKET_PATH: &str = "/admin/ws/";
+pub const MODERATION_LINK_PATH: &str = "/admin/link/";
+/// See [`MODERATION_PATH`].
+pub const MODERATION_SOCKET_PATH: &str = "/admin/ws/";
 /// The group a person starts in.
 pub const FIRST_GROUP: &str = "hi";
 

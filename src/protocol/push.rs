@@ -74,15 +74,15 @@ selectors! {
     /// What a search for people found.
     USERS_FOUND = "#users-found",
     /// The groups that a moderator looks through.
-    ADMIN_GROUPS = "#admin-groups",
+    MODERATION_GROUPS = "#moderation-groups",
     /// The people that a moderator looks through.
-    ADMIN_PEOPLE = "#admin-people",
+    MODERATION_PEOPLE = "#moderation-people",
     /// The group whose messages a moderator looks through.
-    ADMIN_MESSAGES = "#admin-messages",
+    MODERATION_MESSAGES = "#moderation-messages",
     /// What was found among them.
-    ADMIN_FOUND = "#admin-found",
+    MODERATION_FOUND = "#moderation-found",
     /// What moderators did.
-    ADMIN_DEEDS = "#admin-deeds",
+    MODERATION_LOG = "#moderation-log",
 }
 
 impl Selector {
@@ -104,20 +104,20 @@ impl Selector {
 
     /// One of the groups that a moderator looks through.
     #[must_use]
-    pub fn admin_group(id: RoomId) -> Self {
-        Self(Cow::Owned(format!("#admin-group-{id}")))
+    pub fn moderation_group(id: RoomId) -> Self {
+        Self(Cow::Owned(format!("#moderation-group-{id}")))
     }
 
     /// One of the people that a moderator looks through.
     #[must_use]
-    pub fn admin_person(id: UserId) -> Self {
-        Self(Cow::Owned(format!("#admin-person-{id}")))
+    pub fn moderation_person(id: UserId) -> Self {
+        Self(Cow::Owned(format!("#moderation-person-{id}")))
     }
 
     /// One of the messages that a moderator looks through.
     #[must_use]
-    pub fn admin_message(id: MessageId) -> Self {
-        Self(Cow::Owned(format!("#admin-message-{id}")))
+    pub fn moderation_message(id: MessageId) -> Self {
+        Self(Cow::Owned(format!("#moderation-message-{id}")))
     }
 
     /// What says that a reaction to a message is mine. An emoji is one of a fixed set, and goes by
@@ -130,7 +130,7 @@ impl Selector {
     /// Whether it is a place of the page for moderators.
     #[must_use]
     pub fn is_of_moderators(&self) -> bool {
-        self.0.starts_with("#admin-")
+        self.0.starts_with("#moderation-")
     }
 
     /// The selector as it is written.

@@ -764,7 +764,7 @@ mod tests {
         store.make_group(by.0, by.1.id, name).await.unwrap();
         let room = store.group("bees", None).await.unwrap().unwrap().id;
         let (name, on) = (GroupName::new("cats").unwrap(), true);
-        for deed in [
+        for action in [
             ModeratorAction::RenameGroup { room, name },
             ModeratorAction::RestrictGroup { room, on },
             ModeratorAction::RemoveGroup { room },
@@ -785,7 +785,7 @@ mod tests {
                 node: NODE,
                 client: by.0,
                 by: by.1.id,
-                action: deed,
+                action,
             };
             store.moderate(moderation).await.unwrap();
         }

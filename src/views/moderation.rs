@@ -8,32 +8,32 @@ use crate::model::{Millis, ResumeToken, RoomId, User};
 use crate::moderation::{
     AuditEntry, FoundMessages, GroupRecord, MessageRecord, PersonRecord, Search, Standing,
 };
-use crate::protocol::{ADMIN_SOCKET_PATH, FIRST_GROUP, Push, Selector, Swap};
+use crate::protocol::{FIRST_GROUP, MODERATION_SOCKET_PATH, Push, Selector, Swap};
 
 impl Views {
     /// The page at which moderators look after the chat.
-    pub fn admin_page(&self, scheme: &str, host: &str) -> Result<String> {
+    pub fn moderation_page(&self, scheme: &str, host: &str) -> Result<String> {
         self.draw(
-            "admin.html",
-            context! { scheme, host, socket => ADMIN_SOCKET_PATH },
+            "moderation.html",
+            context! { scheme, host, socket => MODERATION_SOCKET_PATH },
         )
     }
 
     /// The page at which a visitor becomes a moderator by a `link`: the `user` who has signed in, else
     /// somebody who has to keep a name by a password first. Without a link it only says the reason.
-    pub fn admin_link_page(
+    pub fn moderator_link_page(
         &self,
         link: Option<&ResumeToken>,
         user: Option<&User>,
         reason: Option<&str>,
     ) -> Result<String> {
         let (link, user) = (link.map(ToString::to_string), user.map(user_context));
-        self.draw("admin_link.html", context! { link, user, reason })
+        self.draw("moderator_link.html", context! { link, user, reason })
     }
 
     /// The groups that a moderator looks through, of those whose names begin so, whether they are the
     /// first of them, and whether there are `more`.
-    pub fn admin_groups(
+    pub fn moderation_groups(
         &self,
         text: &str,
         is_first: bool,
@@ -44,25 +44,28 @@ impl Views {
         let last = groups.last().filter(|_| more);
         let more = last.map(|last| json!({ "text": text, "after": last.key }).to_string());
         let groups: Vec<_> = groups.iter().map(group_record_context).collect();
-        self.fragment(Selector::ADMIN_GROUPS, context! { groups, first, more })
+        self.fragment(
+            Selector::MODERATION_GROUPS,
+            context! { groups, first, more },
+        )
     }
 
     /// One of them as it is now; `None` if it has been removed.
-    pub fn admin_group(&self, room: RoomId, group: Option<&GroupRecord>) -> Result<Push> {
+    pub fn moderation_group(&self, room: RoomId, group: Option<&GroupRecord>) -> Result<Push> {
         let (html, swap) = match group {
             Some(group) => {
                 let group = group_record_context(group);
-                let html = self.draw("_admin_group.html", context! { group })?;
+                let html = self.draw("_moderation_group.html", context! { group })?;
                 (html, Swap::Outer)
             }
             None => (String::new(), Swap::Remove),
         };
-        Ok(Push::inner(Selector::admin_group(room), html).swapped(swap))
+        Ok(Push::inner(Selector::moderation_group(room), html).swapped(swap))
     }
 
     /// The people that a moderator looks through, of those whose user names begin so, whether they are
     /// the first of them, and whether there are `more`.
-    pub fn admin_people(
+    pub fn moderation_people(
         &self,
         text: &str,
         is_first: bool,
@@ -73,18 +76,21 @@ impl Views {
         let last = people.last().filter(|_| more);
         let more = last.map(|last| json!({ "text": text, "after": last.user.name }).to_string());
         let people: Vec<_> = people.iter().map(person_record_context).collect();
-        self.fragment(Selector::ADMIN_PEOPLE, context! { people, first, more })
+        self.fragment(
+            Selector::MODERATION_PEOPLE,
+            context! { people, first, more },
+        )
     }
 
     /// One of them as they are now.
-    pub fn admin_person(&self, person: &PersonRecord) -> Result<Push> {
+    pub fn moderation_person(&self, person: &PersonRecord) -> Result<Push> {
         let context = context! { person => person_record_context(person) };
-        let html = self.draw("_admin_person.html", context)?;
-        Ok(Push::inner(Selector::admin_person(person.user.id), html).swapped(Swap::Outer))
+        let html = self.draw("_moderation_person.html", context)?;
+        Ok(Push::inner(Selector::moderation_person(person.user.id), html).swapped(Swap::Outer))
     }
 
     /// A group's newest messages, and the ways to look for others.
-    pub fn admin_messages(&self, group: &GroupRecord, found: &FoundMessages) -> Result<Push> {
+    pub fn moderation_messages(&self, group: &GroupRecord, found: &FoundMessages) -> Result<Push> {
         let room = group.id.to_string();
         let more = found.before;
         let more = more.map(|before| json!({ "room": room, "before": before.0 }).to_string());
@@ -92,11 +98,11 @@ impl Views {
             group => group_record_context(group), more,
             messages => message_record_contexts(found),
         };
-        self.fragment(Selector::ADMIN_MESSAGES, context)
+        self.fragment(Selector::MODERATION_MESSAGES, context)
     }
 
     /// What a search among them found; `from` and `until` as they were asked for.
-    pub fn admin_found(
+    pub fn moderation_found(
         &self,
         search: &Search,
         from: &str,
@@ -111,27 +117,27 @@ impl Views {
             .to_string()
         });
         let context = context! { more, messages => message_record_contexts(found) };
-        self.fragment(Selector::ADMIN_FOUND, context)
+        self.fragment(Selector::MODERATION_FOUND, context)
     }
 
     /// One of them as it is now.
-    pub fn admin_message(&self, record: &MessageRecord) -> Result<Push> {
+    pub fn moderation_message(&self, record: &MessageRecord) -> Result<Push> {
         let context = context! { message => message_record_context(record) };
-        let html = self.draw("_admin_message.html", context)?;
-        Ok(Push::inner(Selector::admin_message(record.message.id), html).swapped(Swap::Outer))
+        let html = self.draw("_moderation_message.html", context)?;
+        Ok(Push::inner(Selector::moderation_message(record.message.id), html).swapped(Swap::Outer))
     }
 
     /// What moderators did, the latest first, and whether there is `more`.
-    pub fn admin_deeds(&self, deeds: &[AuditEntry], more: bool) -> Result<Push> {
-        let last = deeds.last().filter(|_| more);
+    pub fn moderation_log(&self, entries: &[AuditEntry], more: bool) -> Result<Push> {
+        let last = entries.last().filter(|_| more);
         let more = last.map(|last| json!({ "before": last.id }).to_string());
-        let deed = |deed: &AuditEntry| {
+        let entry = |entry: &AuditEntry| {
             context! {
-                at => moment(deed.at), moderator => &deed.moderator, words => &deed.words,
+                at => moment(entry.at), moderator => &entry.moderator, words => &entry.words,
             }
         };
-        let deeds: Vec<_> = deeds.iter().map(deed).collect();
-        self.fragment(Selector::ADMIN_DEEDS, context! { deeds, more })
+        let entries: Vec<_> = entries.iter().map(entry).collect();
+        self.fragment(Selector::MODERATION_LOG, context! { entries, more })
     }
 }
 
@@ -194,13 +200,13 @@ fn message_record_context(record: &MessageRecord) -> Value {
             false => "deleted by its author",
         });
     }
-    let deed = match message.deleted {
+    let action = match message.deleted {
         false => Some("Delete message"),
         true => record.restorable.then_some("Restore message"),
     };
     context! {
         id => message.id.0, name => &message.author.name, user => &message.author.user_name,
-        text => &message.text, at => moment(message.created_at), marks, deed,
+        text => &message.text, at => moment(message.created_at), marks, action,
         payload => json!({ "message": message.id.0, "room": message.room.to_string() }).to_string(),
     }
 }

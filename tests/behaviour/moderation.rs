@@ -26,7 +26,7 @@ impl Desk {
         let page = Page::parse(&page.body);
         let mut desk = Self { wire, page };
         desk.until("what moderators did", |desk| {
-            !desk.text("admin-deeds").is_empty()
+            !desk.text("moderation-log").is_empty()
         })
         .await;
         desk
@@ -48,7 +48,11 @@ impl Desk {
                 let place = text("selector").unwrap().strip_prefix('#').unwrap();
                 let put = self.page.put(place, text("swap"), text("html").unwrap());
                 // A push for a row that is not on show has no place.
-                let row = ["admin-group-", "admin-person-", "admin-message-"];
+                let row = [
+                    "moderation-group-",
+                    "moderation-person-",
+                    "moderation-message-",
+                ];
                 let row = row.iter().any(|row| place.starts_with(row));
                 assert!(put || row, "there is no such place: {frame}");
             }
@@ -66,8 +70,13 @@ impl Desk {
     /// Restricts a group to moderators.
     async fn restricts(&mut self, name: &str) {
         let data = json!({ "room": self.room(name), "on": true });
-        self.does("Restrict group", data, "admin-groups", "moderators only")
-            .await;
+        self.does(
+            "Restrict group",
+            data,
+            "moderation-groups",
+            "moderators only",
+        )
+        .await;
     }
 
     async fn is_refused(&mut self, action: &str, data: Value) -> String {
@@ -100,8 +109,8 @@ impl Desk {
         let rows = self.all("record").into_iter();
         let row = rows
             .filter(|row| row.text().starts_with(&format!("#{name}")))
-            .find_map(|row| row.id()?.strip_prefix("admin-group-"));
-        row.unwrap_or_else(|| panic!("no #{name} in {}", self.text("admin-groups")))
+            .find_map(|row| row.id()?.strip_prefix("moderation-group-"));
+        row.unwrap_or_else(|| panic!("no #{name} in {}", self.text("moderation-groups")))
             .to_owned()
     }
 }
@@ -145,7 +154,7 @@ async fn a_moderator_link_works_for_the_first_person_only() {
     tab.reloads().await;
     assert!(tab.page.the("account").text().contains("Moderation"));
     let desk = Desk::open(&anna).await;
-    assert!(desk.text("admin-deeds").contains("became a moderator"));
+    assert!(desk.text("moderation-log").contains("became a moderator"));
 
     let (mut bob, _) = Device::of_somebody(&server).await;
     for (link, words) in [(&*link, "has been used"), ("nonsense", "has been used")] {
@@ -191,7 +200,7 @@ async fn only_moderators_get_the_admin_page_its_socket_and_its_actions() {
         let cookie = device.cookie.clone().unwrap_or_default();
         let page = server.get_with("/admin/", &[("Cookie", &cookie)]).await;
         assert_eq!(page.status, 403);
-        assert!(page.body.contains("/sign-in/") && !page.body.contains("admin-deeds"));
+        assert!(page.body.contains("/sign-in/") && !page.body.contains("moderation-log"));
         let socket = server.socket(&device.admin_handshake()).await;
         assert_eq!(socket.err(), Some(403));
     }
@@ -200,7 +209,7 @@ async fn only_moderators_get_the_admin_page_its_socket_and_its_actions() {
         for (action, data) in [
             ("Look for groups", json!({})),
             ("Look for people", json!({})),
-            ("Look at deeds", json!({})),
+            ("Show audit log", json!({})),
             ("Open group", json!({ "room": room })),
             ("Look for messages", json!({ "room": room })),
             ("Rename group", json!({ "room": room, "groupName": "x" })),
@@ -397,7 +406,7 @@ async fn a_muted_person_is_told_so_and_can_still_read() {
     desk.does(
         "Look for people",
         json!({ "text": b }),
-        "admin-people",
+        "moderation-people",
         "Unmute",
     )
     .await;
@@ -445,7 +454,8 @@ async fn a_muted_person_is_told_so_and_can_still_read() {
     anna.sees_exactly(&["before", "can you hear me?", "after"])
         .await;
     desk.until("it on record", |desk| {
-        desk.text("admin-deeds").contains(&format!("unmuted {b}"))
+        desk.text("moderation-log")
+            .contains(&format!("unmuted {b}"))
     })
     .await;
 }
@@ -763,8 +773,13 @@ async fn a_group_is_renamed_while_people_are_in_it_and_then_removed() {
         let words = desk.is_refused("Rename group", rename(name)).await;
         assert!(words.contains(expected), "{words}");
     }
-    desk.does("Rename group", rename("Snakes"), "admin-groups", "#Snakes")
-        .await;
+    desk.does(
+        "Rename group",
+        rename("Snakes"),
+        "moderation-groups",
+        "#Snakes",
+    )
+    .await;
     assert_eq!(bob.is_closed().await, Some(1000));
     bob.reconnects().await;
     assert_eq!(
@@ -779,7 +794,7 @@ async fn a_group_is_renamed_while_people_are_in_it_and_then_removed() {
     assert!(words.contains("everybody begins"), "{words}");
     desk.sends("Remove group", json!({ "room": room }));
     desk.until("the group to go", |desk| {
-        !desk.text("admin-groups").contains("Snakes")
+        !desk.text("moderation-groups").contains("Snakes")
     })
     .await;
     assert_eq!(bob.is_closed().await, Some(1000));
@@ -787,7 +802,7 @@ async fn a_group_is_renamed_while_people_are_in_it_and_then_removed() {
     assert_eq!(bob.title(), "#hi");
     assert_eq!(server.get("/chat/Snakes/").await.status, 404);
     desk.until("both on record", |desk| {
-        let log = desk.text("admin-deeds");
+        let log = desk.text("moderation-log");
         log.contains("renamed #python to #Snakes") && log.contains("removed #Snakes")
     })
     .await;
@@ -825,22 +840,27 @@ async fn a_moderator_deletes_any_message_and_restores_it() {
 
     // The admin page shows both, and one is restored.
     let room = desk.room("hi");
-    desk.does("Open group", json!({ "room": room }), "admin-found", "rude")
-        .await;
-    let found = desk.text("admin-found");
+    desk.does(
+        "Open group",
+        json!({ "room": room }),
+        "moderation-found",
+        "rude",
+    )
+    .await;
+    let found = desk.text("moderation-found");
     assert!(found.contains("mine to delete") && found.contains("deleted by its author"));
     assert_eq!(found.matches("Restore").count(), 1, "{found}");
     desk.sends("Restore message", json!({ "room": room, "message": rude }));
     bob.sees_exactly(&["rude", &own_line]).await;
     desk.until("the way to delete it", |desk| {
-        desk.text(&format!("admin-message-{rude}"))
+        desk.text(&format!("moderation-message-{rude}"))
             .contains("Delete")
     })
     .await;
     desk.sends("Delete message", json!({ "room": room, "message": rude }));
     bob.sees_exactly(&[&line, &own_line]).await;
     desk.until("the way to restore it", |desk| {
-        desk.text(&format!("admin-message-{rude}"))
+        desk.text(&format!("moderation-message-{rude}"))
             .contains("Restore")
     })
     .await;
@@ -861,8 +881,13 @@ async fn a_moderator_deletes_any_message_and_restores_it() {
     let words = desk.is_refused("Delete message", there).await;
     assert!(words.contains("There is no such message"), "{words}");
     let look = json!({ "room": private, "words": "between" });
-    desk.does("Look for messages", look, "admin-found", "No such message")
-        .await;
+    desk.does(
+        "Look for messages",
+        look,
+        "moderation-found",
+        "No such message",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -877,20 +902,20 @@ async fn messages_are_searched_by_author_words_and_day() {
     desk.does(
         "Open group",
         json!({ "room": room }),
-        "admin-found",
+        "moderation-found",
         "number 59",
     )
     .await;
-    assert!(!desk.text("admin-found").contains("number 9\n"));
-    let more = desk.page.the("admin-found").all();
+    assert!(!desk.text("moderation-found").contains("number 9\n"));
+    let more = desk.page.the("moderation-found").all();
     let more = more
         .filter_map(|part| part.attribute("data-payload"))
         .find(|payload| payload.contains("before"));
     let more: Value = serde_json::from_str(more.expect("the way to older ones")).unwrap();
-    desk.does("Look for messages", more, "admin-found", "number 0")
+    desk.does("Look for messages", more, "moderation-found", "number 0")
         .await;
     let count = |desk: &Desk| {
-        let place = desk.page.the("admin-found");
+        let place = desk.page.the("moderation-found");
         place.all().filter(|part| part.has_class("record")).count()
     };
     assert_eq!(count(&desk), 10);
@@ -907,10 +932,10 @@ async fn messages_are_searched_by_author_words_and_day() {
     ] {
         let mut data = search.clone();
         data["room"] = json!(room);
-        desk.page.put("admin-found", None, "");
+        desk.page.put("moderation-found", None, "");
         desk.sends("Look for messages", data);
         desk.until("an answer", |desk| {
-            !desk.all("records").is_empty() && { !desk.text("admin-found").is_empty() }
+            !desk.all("records").is_empty() && { !desk.text("moderation-found").is_empty() }
         })
         .await;
         assert_eq!(count(&desk), expected, "{search}");

@@ -12,7 +12,7 @@ pub(crate) async fn becomes_moderator(tab: &Tab<'_>, server: &Server) {
         .await;
     tab.types("my tongue is green").await;
     tab.presses(Key::Enter).await;
-    tab.sees("#admin-deeds .record").await;
+    tab.sees("#moderation-log .record").await;
     tab.until("location.pathname === '/admin/'").await;
 }
 
@@ -34,24 +34,24 @@ async fn a_moderator_looks_after_groups_people_and_messages() {
         let mod_name: String = desk
             .get("document.querySelector('#logged-user [data-user]').dataset.user")
             .await;
-        desk.sees("#admin-groups .record").await;
-        desk.sees("#admin-people .record").await;
+        desk.sees("#moderation-groups .record").await;
+        desk.sees("#moderation-people .record").await;
 
         bob.says("rude words").await;
-        desk.click("#admin-groups .record:nth-child(2) [data-action='Open group']")
+        desk.click("#moderation-groups .record:nth-child(2) [data-action='Open group']")
             .await;
-        desk.sees("#admin-found .record").await;
-        desk.click("#admin-found [data-action='Delete message']")
+        desk.sees("#moderation-found .record").await;
+        desk.click("#moderation-found [data-action='Delete message']")
             .await;
         let line = format!("A moderator deleted a message of {b}.");
         bob.hears(&line).await;
-        desk.click("#admin-found [data-action='Restore message']")
+        desk.click("#moderation-found [data-action='Restore message']")
             .await;
         bob.hears("rude words").await;
 
         // A draft in a group that is renamed stays.
         carl.writes("a long draft").await;
-        let rename = "#admin-groups .record:nth-child(4)";
+        let rename = "#moderation-groups .record:nth-child(4)";
         desk.click(&format!("{rename} summary")).await;
         desk.run(&format!(
             "const field = document.querySelector(\"{rename} input\"); field.focus(); field.select()"
@@ -80,22 +80,22 @@ async fn a_moderator_looks_after_groups_people_and_messages() {
             .await;
         desk.types(&b).await;
         desk.until(&format!(
-            "document.querySelectorAll('#admin-people .record').length === 1 \
-             && document.querySelector('#admin-people').textContent.includes('{b}')"
+            "document.querySelectorAll('#moderation-people .record').length === 1 \
+             && document.querySelector('#moderation-people').textContent.includes('{b}')"
         ))
         .await;
-        desk.click("#admin-people [data-action=Mute]").await;
+        desk.click("#moderation-people [data-action=Mute]").await;
         bob.sees("#notice [data-tone=refusal]").await;
         bob.sends("not taken").await;
         bob.until("document.querySelector('#message-text').value === 'not taken'")
             .await;
-        desk.click("#admin-people [data-action=Ban]").await;
+        desk.click("#moderation-people [data-action=Ban]").await;
         bob.until("document.querySelector('#notice').textContent.includes('banned you')")
             .await;
         bob.until("document.documentElement.dataset.connected === 'false'")
             .await;
         desk.until(&format!(
-            "document.querySelector('#admin-deeds').textContent.includes('banned {b}')"
+            "document.querySelector('#moderation-log').textContent.includes('banned {b}')"
         ))
         .await;
 
@@ -105,11 +105,11 @@ async fn a_moderator_looks_after_groups_people_and_messages() {
             .await;
         desk.types(&c).await;
         desk.until(&format!(
-            "document.querySelectorAll('#admin-people .record').length === 1 \
-             && document.querySelector('#admin-people').textContent.includes('{c}')"
+            "document.querySelectorAll('#moderation-people .record').length === 1 \
+             && document.querySelector('#moderation-people').textContent.includes('{c}')"
         ))
         .await;
-        desk.click("#admin-people [data-action=Ban]").await;
+        desk.click("#moderation-people [data-action=Ban]").await;
         let is_banned = "document.querySelector('#notice').textContent.includes('banned you') \
             && document.documentElement.dataset.connected === 'false'";
         carl.until(is_banned).await;
@@ -123,7 +123,7 @@ async fn a_moderator_looks_after_groups_people_and_messages() {
         assert_eq!(desk.name().await, mod_name);
         desk.click("#account .me__change").await;
         desk.click("#account a[href='/admin/']").await;
-        desk.sees("#admin-deeds .record").await;
+        desk.sees("#moderation-log .record").await;
     })
     .await;
 }

@@ -291,18 +291,18 @@ async fn the_page_is_drawn_for_the_pictures_in_the_docs() {
 
         let desk = browser.window().await;
         becomes_moderator(&desk, &server).await;
-        for (place, action) in [("#admin-people", "Mute"), ("#admin-groups", "Restrict group")] {
+        for (place, action) in [("#moderation-people", "Mute"), ("#moderation-groups", "Restrict group")] {
             // The moderator is in the list too, somewhere, without these buttons.
             desk.click(&format!("{place} :nth-child(3 of :has([data-action='{action}'])) [data-action='{action}']")).await;
             desk.sees(&format!("{place} .record__mark")).await;
         }
         desk.sized(1280, 800).await;
-        let python = "[...document.querySelectorAll('#admin-groups .record')].find((one) => one.textContent.includes('#python'))";
+        let python = "[...document.querySelectorAll('#moderation-groups .record')].find((one) => one.textContent.includes('#python'))";
         desk.run(&format!("{python}.querySelector('[data-action=\"Open group\"]').click()")).await;
-        desk.sees("#admin-found .record").await;
-        desk.click("#admin-found .record:nth-child(2) [data-action='Delete message']").await;
-        desk.sees("#admin-found .record__mark").await;
-        desk.run("document.querySelector('.admin').scrollTop = 0; scrollTo(0, 0)").await;
+        desk.sees("#moderation-found .record").await;
+        desk.click("#moderation-found .record:nth-child(2) [data-action='Delete message']").await;
+        desk.sees("#moderation-found .record__mark").await;
+        desk.run("document.querySelector('.moderation').scrollTop = 0; scrollTo(0, 0)").await;
         pictures(&desk, &folder, "admin").await;
 
         server.dies();

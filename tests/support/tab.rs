@@ -40,11 +40,11 @@ const PLACES: [&str; 29] = [
     "users-mine",
     "users-online",
     "users-found",
-    "admin-groups",
-    "admin-people",
-    "admin-messages",
-    "admin-found",
-    "admin-deeds",
+    "moderation-groups",
+    "moderation-people",
+    "moderation-messages",
+    "moderation-found",
+    "moderation-log",
 ];
 /// The same for a client of the original design.
 const PLAIN_PLACES: [&str; 4] = ["logged-user", "group-name", "messages-list", "notice"];
