@@ -551,11 +551,34 @@ fn environment() -> Result<Environment<'static>> {
     });
     let templates = Templates::iter().map(|name| (Templates::get(&name), name));
     let components = Components::iter().map(|name| (Components::get(&name), name));
-    for (file, name) in templates.chain(components) {
-        let text = file.map(|file| String::from_utf8_lossy(&file.data).into_owned());
-        environment.add_template_owned(name.into_owned(), text.unwrap_or_default())?;
+    for (file, name) in templates {
+        environment.add_template_owned(name.into_owned(), text_of(file))?;
+    }
+    for (file, name) in components {
+        environment.add_template_owned(name.into_owned(), unwrapped(&text_of(file)))?;
     }
     Ok(environment)
+}
+
+fn text_of(file: Option<rust_embed::EmbeddedFile>) -> String {
+    file.map(|file| String::from_utf8_lossy(&file.data).into_owned())
+        .unwrap_or_default()
+}
+
+/// A fragment without its line breaks and indentation, so that it can be written for people and costs
+/// nothing on the wire. Between tags a line break stands for nothing, elsewhere for one space. It stays
+/// as a comment, so that errors name the line.
+fn unwrapped(text: &str) -> String {
+    let mut unwrapped = String::new();
+    for line in text.lines() {
+        let line = line.trim_start();
+        let is_between_tags = unwrapped.ends_with(['>', '}']) || line.starts_with(['<', '{']);
+        if !unwrapped.is_empty() {
+            unwrapped += if is_between_tags { "{#\n#}" } else { " {#\n#}" };
+        }
+        unwrapped += line;
+    }
+    unwrapped
 }
 
 /// How a room is called: `#python`, or the other person's name, with the user name where it is
@@ -797,6 +820,26 @@ mod tests {
             notice: Some(&Refusal::new(name)),
         };
         Views::new().unwrap().chat_page(&page).unwrap()
+    }
+
+    #[test]
+    fn a_fragment_is_written_in_lines_and_sent_without_them() {
+        #[track_caller]
+        fn check(text: &str, expected: &str) {
+            let environment = super::Environment::new();
+            let drawn = environment.render_str(&super::unwrapped(text), ());
+            assert_eq!(drawn.unwrap(), expected);
+        }
+        check("<p>\n  <b>a</b>\n</p>\n", "<p><b>a</b></p>");
+        check("<p id=\"a\"\n    class=\"b\">", "<p id=\"a\" class=\"b\">");
+        check(
+            "<p>{% if true %}\n  <b>{% endif %}\n  {{ 1 }}</b> <i>\n",
+            "<p><b>1</b> <i>",
+        );
+        check("<p>two\n  lines</p>", "<p>two lines</p>");
+        let broken =
+            super::Environment::new().render_str(&super::unwrapped("<p>\n\n{{ 1 / }}"), ());
+        assert_eq!(broken.unwrap_err().line(), Some(3));
     }
 
     #[test]
