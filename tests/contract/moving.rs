@@ -92,17 +92,17 @@ async fn moderate(store: &Store, by: &Somebody, action: ModeratorAction) {
 }
 
 /// A chat that contains some of everything.
-struct Story {
-    people: Vec<Somebody>,
-    rooms: Vec<RoomId>,
+pub(crate) struct Story {
+    pub(crate) people: Vec<Somebody>,
+    pub(crate) rooms: Vec<RoomId>,
     /// An earlier version of the first room.
-    before: Version,
+    pub(crate) before: Version,
     /// The session of somebody who has signed in.
-    session: TokenHash,
+    pub(crate) session: TokenHash,
     /// A moderator link that nobody has used yet.
-    link: TokenHash,
+    pub(crate) link: TokenHash,
     /// The highest ids given so far: of a message, a session and a client.
-    last: (i64, i64, i64),
+    pub(crate) last: (i64, i64, i64),
 }
 
 impl Story {
@@ -251,7 +251,7 @@ impl Story {
     }
 
     /// It continues as if it had always been in this database.
-    async fn goes_on(&self, store: &Store) {
+    pub(crate) async fn goes_on(&self, store: &Store) {
         let (hi, anna) = (self.rooms[0], &self.people[0]);
         let was = store.newest(hi).await.unwrap().version;
         let (message, session, client) = self.last;
