@@ -1,6 +1,6 @@
-//! A small chat, with a page of messages, and one with a million of them, a hundred thousand users
-//! and ten thousand groups: nothing on the road of a message, a newcomer or a key press may grow
-//! with what was said before or with how many there are elsewhere.
+//! A small chat with a page of messages, and one with a million messages, a hundred thousand users and
+//! ten thousand groups. The cost of a message, a newcomer or a key press must not grow with the
+//! messages written before or with the size of the rest of the chat.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -25,10 +25,10 @@ const ACTS: [&str; 10] = [
     "post, `synchronous` normal, on the store",
     "post, `synchronous` full, on the store",
     "the whole page, over HTTP",
-    "somebody arrives and enters a group, on the store",
+    "connecting and entering a group, on the store",
     "a reaction, on the store",
-    "may whoever types write, from the store",
-    "the names that begin so, from the store",
+    "permission check for `Typing`, from the store",
+    "name completion, from the store",
 ];
 
 /// Measures and prints.
@@ -132,7 +132,7 @@ async fn on_the_store(
     )?;
     ensure!(
         stored == length as usize + 2 * rounds,
-        "what was posted is not what is stored"
+        "the stored messages differ from the posted ones"
     );
     Ok(())
 }
@@ -144,7 +144,7 @@ async fn post(
     rounds: usize,
     times: &mut Vec<f64>,
 ) -> anyhow::Result<()> {
-    // A store that starts ends all clients, so nobody who was here before can post.
+    // Starting a store ends all clients, so no earlier one can post.
     let author = posts::arrives(store, node).await?;
     for _ in 0..rounds {
         let post = posts::post(node, author, room, Some(Uuid::new_v4()))?;
@@ -194,7 +194,7 @@ async fn people(
     Ok(())
 }
 
-/// Puts users and groups into the chat, who have been there and are there.
+/// Adds users and groups to the chat, with users who have been online and some who are.
 fn crowd(options: &Options, database: &Path) -> anyhow::Result<()> {
     let db = Connection::open(database)?;
     db.execute_batch("begin")?;
@@ -217,7 +217,7 @@ fn crowd(options: &Options, database: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts messages into the room as if they had been posted. Answers the id of one in the middle.
+/// Adds messages to the room as if they had been posted. Returns the id of one in the middle.
 fn fill(database: &Path, room: RoomId, author: i64, length: u32) -> anyhow::Result<i64> {
     let db = Connection::open(database)?;
     db.execute_batch("begin")?;
@@ -259,7 +259,7 @@ fn over_http(options: &Options, database: &Path, times: &mut Vec<f64>) -> anyhow
         let mut read = 0;
         loop {
             let came = stream.read(&mut buffer[read..])?;
-            ensure!(came > 0, "the server hung up");
+            ensure!(came > 0, "the server closed the connection");
             read += came;
             if whole(&buffer[..read])? {
                 break;
@@ -270,7 +270,7 @@ fn over_http(options: &Options, database: &Path, times: &mut Vec<f64>) -> anyhow
     Ok(())
 }
 
-/// Whether an answer is all there.
+/// Whether a response is complete.
 fn whole(answer: &[u8]) -> anyhow::Result<bool> {
     let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(false);
@@ -280,6 +280,6 @@ fn whole(answer: &[u8]) -> anyhow::Result<bool> {
     let size = head
         .lines()
         .find_map(|line| line.strip_prefix("content-length: "))
-        .context("an answer without its length")?;
+        .context("a response without its length")?;
     Ok(answer.len() >= end + 4 + size.parse::<usize>()?)
 }

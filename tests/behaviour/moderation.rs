@@ -768,7 +768,7 @@ async fn a_group_is_renamed_while_people_are_in_it_and_then_removed() {
     for (name, expected) in [
         ("", "letter or a digit"),
         ("events", "Another group has that name."),
-        ("a/b", "is none of them"),
+        ("a/b", "but not “/”"),
     ] {
         let words = desk.is_refused("Rename group", rename(name)).await;
         assert!(words.contains(expected), "{words}");
@@ -885,7 +885,7 @@ async fn a_moderator_deletes_any_message_and_restores_it() {
         "Look for messages",
         look,
         "moderation-found",
-        "No such message",
+        "No messages found",
     )
     .await;
 }

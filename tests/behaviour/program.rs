@@ -138,8 +138,8 @@ async fn an_unusable_database_is_named() {
             "mysql://localhost/chat",
             "is not a kind of database known here",
         ),
-        (":memory:", "cannot be kept in memory"),
-        ("sqlite::memory:", "cannot be kept in memory"),
+        (":memory:", "the database cannot be in memory"),
+        ("sqlite::memory:", "the database cannot be in memory"),
     ] {
         let output = run(&["--listen", "127.0.0.1:0", "--database", database]).await;
         assert_eq!(output.status.code(), Some(1));
@@ -368,7 +368,7 @@ async fn it_is_unhealthy_once_its_database_is_deleted_or_replaced() {
     let is_lost = async || {
         let answer = server.get("/health").await;
         assert_eq!(answer.status, 503);
-        assert_eq!(answer.body, "the database's file was deleted or replaced\n");
+        assert_eq!(answer.body, "the database file was deleted or replaced\n");
     };
     assert_eq!(server.get("/health").await.status, 200);
     let away = folder.path().join("away.db");
@@ -383,7 +383,9 @@ async fn it_is_unhealthy_once_its_database_is_deleted_or_replaced() {
 
     server.signal("TERM");
     let (_, words) = server.ends().await;
-    let times = words.matches("the database is lost").count();
+    let times = words
+        .matches("database file was deleted or replaced")
+        .count();
     assert_eq!(times, 3, "once for each time it was asked: {words}");
     assert!(words.contains(file.to_str().unwrap()), "{words}");
 }
@@ -491,7 +493,7 @@ async fn a_chat_moves_to_another_database_and_continues_there() {
     let (code, _, complained) = migrate(&old, &new).await;
     assert_eq!(code, Some(1));
     assert!(
-        complained.contains("already holds 30 users"),
+        complained.contains("already contains 30 users"),
         "{complained}"
     );
     let (code, ..) = migrate(&new, &back).await;
