@@ -329,9 +329,9 @@ impl Figures {
             "Memory per idle tab, in KiB",
             &[
                 "tabs",
-                "server, resident, per tab",
+                "server, resident, increase",
                 "system, both ends together",
-                "server, resident, in total, after the load",
+                "server, resident, total after the load",
             ],
             &rows,
         );

@@ -18,7 +18,7 @@ use crate::server::Process;
 use crate::table::{self, Figure, milliseconds, quantile};
 use crate::{Options, posts};
 
-const ACTS: [&str; 10] = [
+const OPERATIONS: [&str; 10] = [
     "newest page, from the store",
     "page before a message in the middle, from the store",
     "catch-up of 10 messages, from the store",
@@ -35,31 +35,34 @@ const ACTS: [&str; 10] = [
 pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()> {
     machine.step_back();
     let lengths = [50, options.messages()];
-    let mut figures = vec![[Figure::default(), Figure::default()]; ACTS.len() * lengths.len()];
+    let mut figures =
+        vec![[Figure::default(), Figure::default()]; OPERATIONS.len() * lengths.len()];
     for run in 1..=options.runs() {
         for (i, &length) in lengths.iter().enumerate() {
             eprintln!("run {run}: a room with {length} messages");
             let folder = tempfile::tempdir_in(&options.folder)?;
             let database = folder.path().join("history.db");
-            let mut acts = vec![Vec::new(); ACTS.len()];
+            let mut operations = vec![Vec::new(); OPERATIONS.len()];
             let runtime = tokio::runtime::Runtime::new()?;
-            runtime.block_on(on_the_store(options, &database, length, &mut acts))?;
-            over_http(options, &database, &mut acts[5])?;
-            for (act, times) in acts.iter_mut().enumerate() {
-                let [half, most] = &mut figures[act * lengths.len() + i];
+            runtime.block_on(on_the_store(options, &database, length, &mut operations))?;
+            over_http(options, &database, &mut operations[5])?;
+            for (operation, times) in operations.iter_mut().enumerate() {
+                let [half, most] = &mut figures[operation * lengths.len() + i];
                 half.add(quantile(times, 0.5) * 1e3);
                 most.add(quantile(times, 0.99) * 1e3);
             }
         }
     }
-    let rows: Vec<_> = ACTS
+    let rows: Vec<_> = OPERATIONS
         .iter()
         .zip(figures.chunks(lengths.len()))
-        .map(|(act, figures)| {
+        .map(|(operation, figures)| {
             let shown = figures
                 .iter()
                 .flat_map(|both| both.iter().map(Figure::show));
-            std::iter::once((*act).to_owned()).chain(shown).collect()
+            std::iter::once((*operation).to_owned())
+                .chain(shown)
+                .collect()
         })
         .collect();
     let length = table::counted(options.messages() as usize);
@@ -85,7 +88,7 @@ async fn on_the_store(
     options: &Options,
     database: &Path,
     length: u32,
-    acts: &mut [Vec<f64>],
+    operations: &mut [Vec<f64>],
 ) -> anyhow::Result<()> {
     let rounds = options.size().rounds;
     let address = database.to_string_lossy();
@@ -110,20 +113,20 @@ async fn on_the_store(
     for _ in 0..rounds {
         let began = Instant::now();
         store.newest(room).await?;
-        acts[0].push(milliseconds(began.elapsed()));
+        operations[0].push(milliseconds(began.elapsed()));
         let began = Instant::now();
         store.older(room, middle).await?;
-        acts[1].push(milliseconds(began.elapsed()));
+        operations[1].push(milliseconds(began.elapsed()));
         let began = Instant::now();
         store.catch_up(room, Some(after)).await?;
-        acts[2].push(milliseconds(began.elapsed()));
+        operations[2].push(milliseconds(began.elapsed()));
     }
-    post(&store, node, room, rounds, &mut acts[3]).await?;
-    people(&store, node, room, middle, rounds, acts).await?;
+    post(&store, node, room, rounds, &mut operations[3]).await?;
+    people(&store, node, room, middle, rounds, operations).await?;
     store.close().await;
     drop(store);
     let store = store::open(&address, Synchronous::Full, Access::Server).await?;
-    post(&store, node, room, rounds, &mut acts[4]).await?;
+    post(&store, node, room, rounds, &mut operations[4]).await?;
     store.close().await;
     let stored: usize = Connection::open(database)?.query_one(
         "select count(*) from messages where room_id = ?",
@@ -162,14 +165,14 @@ async fn people(
     room: RoomId,
     message: MessageId,
     rounds: usize,
-    acts: &mut [Vec<f64>],
+    operations: &mut [Vec<f64>],
 ) -> anyhow::Result<()> {
     let emoji = Emoji::new("👍").context("no emoji")?;
     for _ in 0..rounds.min(500) {
         let began = Instant::now();
         let (client, user) = posts::arrives(store, node).await?;
         let entered = store.enter(client, user, Target::Room(room)).await?;
-        acts[6].push(milliseconds(began.elapsed()));
+        operations[6].push(milliseconds(began.elapsed()));
         ensure!(matches!(entered.0, Entered::Room(_)));
         let react = React {
             node,
@@ -182,14 +185,14 @@ async fn people(
         };
         let began = Instant::now();
         let reacted = store.react(react).await?;
-        acts[7].push(milliseconds(began.elapsed()));
+        operations[7].push(milliseconds(began.elapsed()));
         ensure!(reacted == Reacted::Done);
         let began = Instant::now();
         store.standing(user).await?;
-        acts[8].push(milliseconds(began.elapsed()));
+        operations[8].push(milliseconds(began.elapsed()));
         let began = Instant::now();
         store.find_people("a", 7).await?;
-        acts[9].push(milliseconds(began.elapsed()));
+        operations[9].push(milliseconds(began.elapsed()));
     }
     Ok(())
 }

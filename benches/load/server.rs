@@ -19,7 +19,7 @@ pub(crate) struct Process {
     pub(crate) address: SocketAddr,
     /// Nanoseconds per thread. A thread that has ended keeps its last value.
     threads: HashMap<String, u64>,
-    _said: BufReader<ChildStdout>,
+    _output: BufReader<ChildStdout>,
 }
 
 impl Process {
@@ -32,13 +32,13 @@ impl Process {
             .with_context(|| format!("could not start {}", command.get_program().display()))?;
         let mut output = BufReader::new(child.stdout.take().context("no output to read")?);
         let mut line = String::new();
-        said.read_line(&mut line)?;
+        output.read_line(&mut line)?;
         let address = line.trim().rsplit('/').next().unwrap_or_default().parse();
         Ok(Self {
             child,
             address: address.with_context(|| format!("no address in “{line}”"))?,
             threads: HashMap::new(),
-            _said: said,
+            _output: output,
         })
     }
 

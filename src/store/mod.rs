@@ -84,8 +84,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    fn failed(words: &'static str) -> Self {
-        Self::Database(words.into())
+    fn failed(reason: &'static str) -> Self {
+        Self::Database(reason.into())
     }
 }
 
@@ -141,9 +141,9 @@ enum Driver {
 #[async_trait]
 pub trait Faults: Send + Sync {
     /// Runs before the operation. After an error, the operation does not run.
-    async fn before(&self, act: &'static str) -> Result<()>;
+    async fn before(&self, operation: &'static str) -> Result<()>;
     /// Runs after the operation. An error replaces its result.
-    async fn after(&self, act: &'static str) -> Result<()>;
+    async fn after(&self, operation: &'static str) -> Result<()>;
 }
 
 /// How much a commit must survive.
@@ -346,11 +346,11 @@ impl Store {
         &self,
         name: &'static str,
         locks: Locks,
-        act: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
         self.interfered(name, async {
             let (sender, answer) = oneshot::channel();
-            let waiting: Box<dyn Write> = Box::new(Waiting::new(locks, act, sender));
+            let waiting: Box<dyn Write> = Box::new(Waiting::new(locks, operation, sender));
             {
                 let writer = self.writer.lock();
                 let writer = writer.as_ref().ok_or(StoreError::Closed)?;
@@ -365,30 +365,30 @@ impl Store {
     async fn ask<T: Send + 'static>(
         &self,
         name: &'static str,
-        act: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
-        self.read_in(false, name, act).await
+        self.read_in(false, name, operation).await
     }
 
     /// Runs several statements in one snapshot.
     async fn read<T: Send + 'static>(
         &self,
         name: &'static str,
-        act: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
-        self.read_in(true, name, act).await
+        self.read_in(true, name, operation).await
     }
 
     async fn read_in<T: Send + 'static>(
         &self,
         snapshot: bool,
         name: &'static str,
-        act: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
         self.interfered(name, async {
             match &self.driver {
-                Driver::Sqlite(sqlite) => sqlite.read(snapshot, act).await,
-                Driver::Postgres(postgres) => postgres.read(snapshot, act).await,
+                Driver::Sqlite(sqlite) => sqlite.read(snapshot, operation).await,
+                Driver::Postgres(postgres) => postgres.read(snapshot, operation).await,
             }
         })
         .await
@@ -397,13 +397,13 @@ impl Store {
     async fn interfered<T>(
         &self,
         name: &'static str,
-        act: impl Future<Output = Result<T>>,
+        operation: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         let Some(faults) = &self.faults else {
-            return act.await;
+            return operation.await;
         };
         faults.before(name).await?;
-        let done = act.await;
+        let done = operation.await;
         faults.after(name).await.and(done)
     }
 
@@ -452,7 +452,7 @@ fn sqlite_path(address: &str) -> Result<PathBuf> {
         // A single letter before the colon is a drive.
         Some((scheme, _)) if scheme.len() > 1 && !scheme.contains(['/', '.', '\\']) => {
             return Err(StoreError::Address(format!(
-                "“{scheme}:” is not a kind of database known here; give a file, such as \
+                "“{scheme}:” is not a supported kind of database; name a file, such as \
                  overwire.db or sqlite:/var/lib/overwire.db, or a PostgreSQL database, such as \
                  postgres://user@host/overwire"
             )));
@@ -555,12 +555,12 @@ mod tests {
         ] {
             let opened = open(address, Synchronous::Full, Access::Server).await;
             let mut error: &dyn std::error::Error = &opened.err().unwrap();
-            let mut told = format!("{error:?}");
+            let mut shown = format!("{error:?}");
             while let Some(source) = error.source() {
-                told += &format!("; {error}");
+                shown += &format!("; {error}");
                 error = source;
             }
-            assert!(!told.contains("sec") && !told.contains("ret"), "{told}");
+            assert!(!shown.contains("sec") && !shown.contains("ret"), "{shown}");
         }
     }
 }

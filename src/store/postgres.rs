@@ -158,12 +158,12 @@ impl Postgres {
     pub(super) async fn read<T>(
         &self,
         snapshot: bool,
-        act: impl AsyncFn(&Tx<'_>) -> Sql<T>,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T>,
     ) -> Result<T> {
         let mut reader = self.readers.get().await?;
         let done = timeout(DEADLINE, async {
             if !snapshot {
-                return act(&Tx::postgres(&reader, Millis(0), History(0))).await;
+                return operation(&Tx::postgres(&reader, Millis(0), History(0))).await;
             }
             let snapshot = reader
                 .build_transaction()
@@ -171,7 +171,7 @@ impl Postgres {
                 .read_only(true)
                 .start()
                 .await?;
-            act(&Tx::snapshot(&snapshot)).await
+            operation(&Tx::snapshot(&snapshot)).await
         });
         match done.await {
             Ok(done) => Ok(done?),
@@ -199,13 +199,16 @@ impl Postgres {
     }
 
     /// Runs an operation that counts or deletes everything in its own transaction, without a deadline.
-    pub(super) async fn at_length<T>(&self, act: impl AsyncFn(&Tx<'_>) -> Sql<T>) -> Result<T> {
+    pub(super) async fn at_length<T>(
+        &self,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T>,
+    ) -> Result<T> {
         let mut reader = self.readers.get().await?;
         let transaction = reader.transaction().await?;
         transaction
             .batch_execute("set local statement_timeout = 0")
             .await?;
-        let done = act(&Tx::snapshot(&transaction)).await?;
+        let done = operation(&Tx::snapshot(&transaction)).await?;
         transaction.commit().await?;
         Ok(done)
     }

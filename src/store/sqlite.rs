@@ -123,7 +123,7 @@ impl Sqlite {
     pub(super) async fn read<T: Send + 'static>(
         &self,
         snapshot: bool,
-        act: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
         // No more blocking threads than readers. Further reads wait here, which costs nothing.
         let reading = Arc::clone(&self.reading);
@@ -140,7 +140,7 @@ impl Sqlite {
             if snapshot {
                 db.prepare_cached("begin")?.execute([])?;
             }
-            let found = at_once(act(&Tx::sqlite(&mut db, Millis(0), History(0))));
+            let found = at_once(operation(&Tx::sqlite(&mut db, Millis(0), History(0))));
             if snapshot {
                 db.prepare_cached("commit")?.execute([])?;
             }
@@ -190,9 +190,10 @@ impl Sqlite {
 }
 
 /// The result of an operation, none of whose statements waits for anything here.
-fn at_once<T>(act: impl Future<Output = Sql<T>>) -> Sql<T> {
-    act.now_or_never()
-        .expect("an act awaits nothing but its statements")
+fn at_once<T>(operation: impl Future<Output = Sql<T>>) -> Sql<T> {
+    operation
+        .now_or_never()
+        .expect("an operation awaits nothing but its statements")
 }
 
 fn open(
@@ -917,32 +918,37 @@ mod tests {
         assert_eq!(plan, "SCAN messages");
     }
 
-    type Told = oneshot::Receiver<Result<()>>;
+    type Outcome = oneshot::Receiver<Result<()>>;
 
-    fn write(act: impl AsyncFn(&Tx<'_>) -> Sql<()> + Send + 'static) -> (Box<dyn Write>, Told) {
-        let (sender, told) = oneshot::channel();
-        (Box::new(Waiting::new(Locks::none(), act, sender)), told)
+    fn write(
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<()> + Send + 'static,
+    ) -> (Box<dyn Write>, Outcome) {
+        let (sender, results) = oneshot::channel();
+        (
+            Box::new(Waiting::new(Locks::none(), operation, sender)),
+            results,
+        )
     }
 
     /// Runs these writes as one batch. Returns how it ended, whether each write succeeded, and how many
     /// changes are delivered.
     fn in_one_batch(
         db: &mut Connection,
-        acts: Vec<(Box<dyn Write>, Told)>,
+        operations: Vec<(Box<dyn Write>, Outcome)>,
     ) -> (rusqlite::Result<()>, Vec<bool>, usize) {
-        let (mut batch, told): (Vec<_>, Vec<_>) = acts.into_iter().unzip();
+        let (mut batch, results): (Vec<_>, Vec<_>) = operations.into_iter().unzip();
         let committed = commit(db, &mut batch, History(7));
         for write in batch {
             write.answer(committed.as_ref().err().map(|_| StoreError::Closed));
         }
-        let told = told
+        let results = results
             .into_iter()
-            .map(|mut told| told.try_recv().unwrap().is_ok());
+            .map(|mut results| results.try_recv().unwrap().is_ok());
         let changes = committed.as_ref().map_or(0, Vec::len);
-        (committed.map(|_| ()), told.collect(), changes)
+        (committed.map(|_| ()), results.collect(), changes)
     }
 
-    fn add(name: &'static str) -> (Box<dyn Write>, Told) {
+    fn add(name: &'static str) -> (Box<dyn Write>, Outcome) {
         write(async move |tx| made(tx, name).await.map(|_| ()))
     }
 
@@ -992,11 +998,11 @@ mod tests {
             says_hello(tx, "half").await?;
             Err(rusqlite::Error::InvalidQuery.into())
         });
-        let good = write(async |tx| says_hello(tx, "author").await);
-        let (committed, told, changes) =
-            in_one_batch(&mut db, vec![add("anna"), half_done, good, add("bob")]);
+        let succeeds = write(async |tx| says_hello(tx, "author").await);
+        let (committed, results, changes) =
+            in_one_batch(&mut db, vec![add("anna"), half_done, succeeds, add("bob")]);
         committed.unwrap();
-        assert_eq!(told, [true, false, true, true]);
+        assert_eq!(results, [true, false, true, true]);
         assert_eq!(users(&db), ["anna", "author", "bob"]);
         let version: u64 = db
             .query_one(
@@ -1014,12 +1020,12 @@ mod tests {
         let mut db = fresh(&place);
         // As a full disk does.
         let loses = write(async |tx| tx.run("rollback", &[]).await.map(|_| ()));
-        let (committed, told, _) = in_one_batch(&mut db, vec![add("anna"), loses, add("bob")]);
+        let (committed, results, _) = in_one_batch(&mut db, vec![add("anna"), loses, add("bob")]);
         assert!(committed.is_err());
-        assert_eq!(told, [false; 3]);
+        assert_eq!(results, [false; 3]);
         assert_eq!(users(&db), [""; 0]);
-        let (committed, told, _) = in_one_batch(&mut db, vec![add("carl")]);
-        assert!(committed.is_ok() && told == [true]);
+        let (committed, results, _) = in_one_batch(&mut db, vec![add("carl")]);
+        assert!(committed.is_ok() && results == [true]);
         assert_eq!(users(&db), ["carl"]);
     }
 
@@ -1049,9 +1055,9 @@ mod tests {
         let (mut db, other) = (fresh(&place), place.look());
         db.busy_timeout(Duration::ZERO).unwrap();
         other.execute_batch("begin immediate").unwrap();
-        let (committed, told, _) = in_one_batch(&mut db, vec![add("anna"), add("bob")]);
+        let (committed, results, _) = in_one_batch(&mut db, vec![add("anna"), add("bob")]);
         assert!(committed.is_err());
-        assert_eq!(told, [false; 2]);
+        assert_eq!(results, [false; 2]);
         other.execute_batch("rollback").unwrap();
         let (committed, ..) = in_one_batch(&mut db, vec![add("carl")]);
         committed.unwrap();

@@ -543,16 +543,16 @@ pub(super) trait Write: Send {
 /// An operation, its locks, and the caller who waits for its result.
 pub(super) struct Waiting<F, T> {
     locks: Locks,
-    act: F,
+    operation: F,
     done: Result<T>,
     answer: oneshot::Sender<Result<T>>,
 }
 
 impl<F, T> Waiting<F, T> {
-    pub(super) fn new(locks: Locks, act: F, answer: oneshot::Sender<Result<T>>) -> Self {
+    pub(super) fn new(locks: Locks, operation: F, answer: oneshot::Sender<Result<T>>) -> Self {
         Self {
             locks,
-            act,
+            operation,
             done: Err(StoreError::Closed),
             answer,
         }
@@ -570,7 +570,7 @@ where
 
     fn run<'a>(&'a mut self, tx: &'a Tx<'_>) -> Running<'a> {
         Box::pin(async move {
-            self.done = Ok((self.act)(tx).await?);
+            self.done = Ok((self.operation)(tx).await?);
             Ok(())
         })
     }

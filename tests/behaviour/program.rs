@@ -136,7 +136,7 @@ async fn an_unusable_database_is_named() {
         ("/nowhere/at/all/overwire.db", "/nowhere/at/all/overwire.db"),
         (
             "mysql://localhost/chat",
-            "is not a kind of database known here",
+            "is not a supported kind of database",
         ),
         (":memory:", "the database cannot be in memory"),
         ("sqlite::memory:", "the database cannot be in memory"),
