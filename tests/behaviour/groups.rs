@@ -111,8 +111,8 @@ async fn a_bad_group_name_is_refused_with_a_reason() {
     let mut anna = server.tab().await;
     let long = "x".repeat(65);
     for (name, expected) in [
-        ("", "needs a letter or a digit"),
-        (" .-_ ", "needs a letter or a digit"),
+        ("", "must contain a letter or a digit"),
+        (" .-_ ", "must contain a letter or a digit"),
         (long.as_str(), "at most 64 characters"),
         ("a/b", "but not “/”"),
         ("@brenda82", "but not “@”"),

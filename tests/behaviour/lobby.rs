@@ -125,7 +125,7 @@ async fn groups_are_found_by_the_first_letters_of_their_names() {
         assert_eq!(names, expected, "{text}");
         let said = anna.page.the("lobby-found").text();
         assert_eq!(
-            said.contains("no group"),
+            said.contains("No group name begins with"),
             expected.is_empty() && !text.is_empty()
         );
     }
