@@ -1,4 +1,4 @@
-//! Small parts by themselves: drawing, encoding, framing, handing out, reading a page.
+//! Small parts on their own: rendering, encoding, framing, handing out, reading a page.
 //!
 //! `scripts/bench parts` runs this. Whole servers under load are measured in `benches/load`.
 
@@ -60,7 +60,7 @@ fn page() -> Page {
 }
 
 fn draw(criterion: &mut Criterion) {
-    let views = Views::new().expect("the templates are sound");
+    let views = Views::new().expect("the templates are valid");
     let (message, page) = (message(1), page());
     let mut group = criterion.benchmark_group("draw");
     group.bench_function("a message", |bench| {
@@ -75,11 +75,17 @@ fn draw(criterion: &mut Criterion) {
         });
     });
     group.bench_function("the newest page of 50", |bench| {
-        bench.iter(|| views.messages_list(black_box(&page)).expect("it is drawn"));
+        bench.iter(|| {
+            views
+                .messages_list(black_box(&page))
+                .expect("it is rendered")
+        });
     });
     group.bench_function("the newest page of 50, encoded", |bench| {
         bench.iter(|| {
-            let page = views.messages_list(black_box(&page)).expect("it is drawn");
+            let page = views
+                .messages_list(black_box(&page))
+                .expect("it is rendered");
             page.encode()
         });
     });
@@ -87,13 +93,16 @@ fn draw(criterion: &mut Criterion) {
 }
 
 fn frames(criterion: &mut Criterion) {
-    let views = Views::new().expect("the templates are sound");
+    let views = Views::new().expect("the templates are valid");
     let one = views.new_message(&message(1)).at(version(1)).encode();
-    let many = views.messages_list(&page()).expect("it is drawn").encode();
+    let many = views
+        .messages_list(&page())
+        .expect("it is rendered")
+        .encode();
     let mut group = criterion.benchmark_group("frame");
     for (name, frame) in [("a message", &one), ("a page", &many)] {
         let payload = frame.payloads().next().unwrap_or_default();
-        // What cannot be drawn becomes a placeholder.
+        // A fragment that cannot be rendered becomes a placeholder.
         assert!(String::from_utf8_lossy(payload).contains(TEXT));
         group.throughput(Throughput::Bytes(payload.len() as u64));
         group.bench_function(BenchmarkId::new("plain", name), |bench| {
@@ -123,7 +132,7 @@ fn frames(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// As a browser would send it.
+/// A frame as a browser would send it.
 fn masked(text: &str) -> Vec<u8> {
     let mask = [1, 2, 3, 4];
     let mut frame = websocket::text(text.as_bytes()).to_vec();
@@ -150,7 +159,7 @@ fn crowd(tabs: i64) -> (Hub, Vec<Arc<Outbox>>) {
 }
 
 fn hand_out(criterion: &mut Criterion) {
-    let views = Views::new().expect("the templates are sound");
+    let views = Views::new().expect("the templates are valid");
     let frame: Frame = views.new_message(&message(1)).at(version(1)).encode();
     let mut group = criterion.benchmark_group("hand out a message");
     for tabs in [100, 1_000, 10_000] {
@@ -162,7 +171,7 @@ fn hand_out(criterion: &mut Criterion) {
                 number += 1;
                 let step = std::slice::from_ref(&frame);
                 hub.show(ROOM, number - 1, version(number), step, &[]);
-                // Each socket takes what is there and finds nothing more, as it would.
+                // Each socket takes its frame, and then finds nothing more.
                 for outbox in &outboxes {
                     assert_eq!(outbox.take(usize::MAX).frames.len(), 1);
                     assert!(outbox.take(usize::MAX).frames.is_empty());
@@ -210,7 +219,7 @@ fn keep(criterion: &mut Criterion) {
             client,
             author,
             room,
-            text: MessageText::new(TEXT, 4_000).expect("a good text"),
+            text: MessageText::new(TEXT, 4_000).expect("a valid text"),
             key: Some(Uuid::new_v4()),
         };
         for _ in 0..50 {

@@ -1,6 +1,6 @@
-//! What is set from outside: flags, and the environment where a flag is not given.
+//! Settings: command-line flags, or environment variables where a flag is missing.
 
-// These comments are also the text of --help, where angle brackets would stand around addresses.
+// These comments are also the text of --help, where angle brackets around addresses would show.
 #![allow(rustdoc::bare_urls)]
 
 use std::time::Duration;
@@ -18,14 +18,13 @@ use crate::web;
 
 /// An HTML-over-the-wire chat.
 ///
-/// Without any flag it serves on http://127.0.0.1:8000 and keeps everything in the file
-/// overwire.db of the working folder, which it makes and fills with 30 fake users when there is
-/// none. Every flag has an environment variable; the flag goes before the variable, and an empty
-/// variable counts as none.
+/// Without any flag it serves on http://127.0.0.1:8000 and stores everything in overwire.db in the
+/// working folder. If that file does not exist, it is created with 30 fake users. Every flag has an
+/// environment variable. A flag overrides its variable, and an empty variable is ignored.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "overwire", version, max_term_width = 100)]
 pub struct Config {
-    /// Something to do instead of serving
+    /// A command to run instead of the server
     #[command(subcommand)]
     pub command: Option<Command>,
 
@@ -51,8 +50,8 @@ pub struct Config {
     )]
     pub database: store::Address,
 
-    /// A Redis by which the servers that share a PostgreSQL database tell each other at once what
-    /// happens (redis://:password@host:6379); with one server it is not needed
+    /// The Redis through which servers that share a PostgreSQL database notify each other
+    /// (redis://:password@host:6379); a single server does not need it
     #[arg(
         long,
         env = "OVERWIRE_RELAY",
@@ -61,8 +60,8 @@ pub struct Config {
     )]
     pub relay: Option<String>,
 
-    /// What a stored message survives: “full” a power cut; “normal” a crash of the program, and
-    /// writes faster
+    /// What a stored message survives: “full”: a power failure; “normal”: a crash of the program, with
+    /// faster writes
     #[arg(
         long,
         env = "OVERWIRE_SYNCHRONOUS",
@@ -71,8 +70,8 @@ pub struct Config {
     )]
     pub synchronous: Synchronous,
 
-    /// Another origin whose pages may open sockets, such as https://chat.example.org; may be
-    /// given several times, in the variable with commas between
+    /// Another origin whose pages may connect, such as https://chat.example.org; repeat the flag for
+    /// more, or separate them with commas in the variable
     #[arg(
         long = "allow-origin",
         env = "OVERWIRE_ALLOW_ORIGIN",
@@ -81,8 +80,9 @@ pub struct Config {
     #[arg(value_name = "ORIGIN", value_parser = origin)]
     pub allow_origins: Vec<String>,
 
-    /// A proxy whose X-Forwarded-For, -Proto and -Host are believed: an address or a network
-    /// such as 10.0.0.0/8; may be given several times, in the variable with commas between
+    /// A trusted proxy, whose X-Forwarded-For, -Proto and -Host headers are used: an address or a
+    /// network such as 10.0.0.0/8; repeat the flag for more, or separate them with commas in the
+    /// variable
     #[arg(
         long = "trusted-proxy",
         env = "OVERWIRE_TRUSTED_PROXY",
@@ -91,8 +91,8 @@ pub struct Config {
     #[arg(value_name = "ADDRESS", value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
 
-    /// What those are told who enter a group; {group} stands for its name, and nothing is said
-    /// where it is empty
+    /// The welcome message for people who enter a group; {group} is replaced with its name, and an
+    /// empty text turns it off
     #[arg(
         long,
         env = "OVERWIRE_WELCOME",
@@ -101,8 +101,8 @@ pub struct Config {
     )]
     pub welcome: String,
 
-    /// The same for one group, such as “python=Welcome to {group}, please paste code as text.”; may
-    /// be given several times, in the variable a line each
+    /// A different welcome message for one group, such as “python=Welcome to {group}, please paste code
+    /// as text.”; repeat the flag for more, or use one line each in the variable
     #[arg(
         long = "welcome-to",
         env = "OVERWIRE_WELCOME_TO",
@@ -111,7 +111,7 @@ pub struct Config {
     #[arg(value_name = "GROUP=WORDS", value_parser = welcome_to)]
     pub welcome_to: Vec<(GroupName, String)>,
 
-    /// Lift the pace and the limit of connections per address (for benchmarks)
+    /// Turn off the limits on actions per person and on connections per address (for benchmarks)
     #[arg(long, env = "OVERWIRE_UNLIMITED", action = ArgAction::SetTrue)]
     #[arg(value_parser = BoolishValueParser::new())]
     pub unlimited: bool,
@@ -136,7 +136,7 @@ pub struct Config {
     #[arg(value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
     pub frame_bytes: u32,
 
-    /// How many actions one person may do at once
+    /// How many actions one person may take at once
     #[arg(
         long,
         env = "OVERWIRE_PACE_BURST",
@@ -146,7 +146,7 @@ pub struct Config {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub pace_burst: u32,
 
-    /// How many actions per second one person may do after that
+    /// How many actions per second one person may take after that
     #[arg(
         long,
         env = "OVERWIRE_PACE_PER_SECOND",
@@ -156,8 +156,8 @@ pub struct Config {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub pace_per_second: u32,
 
-    /// How many open tabs one address (of IPv6, one /64 network) may have; of connections of every
-    /// kind, one that is no trusted proxy may have twice as many and 16
+    /// How many open tabs one address (for IPv6, one /64 network) may have; connections of any kind are
+    /// limited to twice as many plus 16, except for trusted proxies
     #[arg(
         long,
         env = "OVERWIRE_CONNECTIONS_PER_ADDRESS",
@@ -167,8 +167,8 @@ pub struct Config {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_per_address: u32,
 
-    /// How long a tab may be silent before it is dropped, in seconds; it is pinged after half of
-    /// that
+    /// How many seconds a tab may be silent before it is disconnected; it is pinged after half that
+    /// time
     #[arg(
         long,
         env = "OVERWIRE_SILENCE",
@@ -178,7 +178,7 @@ pub struct Config {
     #[arg(value_parser = clap::value_parser!(u32).range(2..=3600))]
     pub silence: u32,
 
-    /// How the log is written
+    /// The log format
     #[arg(
         long,
         env = "OVERWIRE_LOG_FORMAT",
@@ -187,7 +187,7 @@ pub struct Config {
     )]
     pub log_format: LogFormat,
 
-    /// What is logged, by part and level: info, warn, overwire=debug
+    /// Which log messages to write, by module and level: info, warn, overwire=debug
     #[arg(
         long,
         env = "OVERWIRE_LOG",
@@ -197,46 +197,48 @@ pub struct Config {
     pub log: String,
 }
 
-/// Something to do instead of serving.
+/// A command to run instead of the server.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Ask the server at --listen whether it is well; exits with 0 if it is
+    /// Check the health of the server at --listen; exits with 0 if it is healthy
     Healthcheck,
-    /// Make or unmake moderators, beside a server that may be running
+    /// Add or remove moderators; the server may be running
     #[command(subcommand)]
     Admin(AdminCommand),
-    /// Move the whole chat from one database to another, of either kind; no server may run on them
+    /// Copy the whole chat from one database to another, of either kind; no server may be running on
+    /// them
     ///
-    /// The one to move from stays as it is. The other is made if it is not there (a PostgreSQL
-    /// database itself has to be) and must hold nobody and nothing said. Afterwards all that was
-    /// written is read back and compared: it holds the whole chat, or nothing.
+    /// The source is not changed. The target is created if it does not exist (a PostgreSQL database
+    /// must exist) and must contain no people and no messages. Afterwards everything is read back and
+    /// compared: the target then holds the whole chat, or nothing.
     MigrateStore {
-        /// The database to move from, an address as --database takes
+        /// The database to copy from, in the form that --database takes
         #[arg(value_name = "FROM", env = "OVERWIRE_FROM", hide_env_values = true)]
         from: store::Address,
-        /// The database to move to
+        /// The database to copy to
         #[arg(value_name = "TO", env = "OVERWIRE_TO", hide_env_values = true)]
         to: store::Address,
     },
 }
 
-/// What is done about moderators on the command line.
+/// The commands about moderators.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum AdminCommand {
-    /// Print an address that makes whoever opens it first a moderator; it is good once, for an hour
+    /// Print a link that makes the person who opens it a moderator; it works once and expires after an
+    /// hour
     Link {
         /// The chat's address as browsers see it [default: http:// and --listen]
         #[arg(long, env = "OVERWIRE_ADDRESS", value_name = "URL")]
         address: Option<String>,
     },
-    /// Make somebody a moderator no more
+    /// Revoke somebody's moderator rights
     Revoke {
         /// Their user name
         name: String,
     },
 }
 
-/// How the log is written.
+/// The log format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -245,8 +247,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// Reads a program's flags, and the environment where a flag is not given. An empty variable, such
-/// as Docker Compose passes on, counts as none. Ends the program where something is wrong.
+/// Reads a program's flags, or environment variables where a flag is missing. An empty variable, such
+/// as Docker Compose passes on, is ignored. Exits with an error message if a value is invalid.
 #[must_use]
 pub fn read<Flags: Parser>() -> Flags {
     let command = Flags::command().mut_args(|flag| {
@@ -265,7 +267,7 @@ pub fn read<Flags: Parser>() -> Flags {
 }
 
 impl Config {
-    /// What one person may do.
+    /// The limits of one person.
     #[must_use]
     pub fn chat_limits(&self) -> chat::Limits {
         chat::Limits {
@@ -275,13 +277,13 @@ impl Config {
         }
     }
 
-    /// What those are told who enter a group.
+    /// The welcome messages of groups.
     #[must_use]
     pub fn welcome(&self) -> chat::Welcome {
         chat::Welcome::new(self.welcome.clone(), self.welcome_to.clone())
     }
 
-    /// What one socket may do.
+    /// The limits of one socket.
     #[must_use]
     pub fn socket_limits(&self) -> socket::Limits {
         let silence = Duration::from_secs(u64::from(self.silence));
@@ -299,7 +301,7 @@ fn host_and_port(text: &str) -> Result<String, String> {
         .rsplit_once(':')
         .ok_or("a port is missing: give a host and a port, such as 127.0.0.1:8000")?;
     if host.is_empty() {
-        return Err("a host is missing; 0.0.0.0 stands for every address".to_owned());
+        return Err("a host is missing; use 0.0.0.0 for all addresses".to_owned());
     }
     port.parse::<u16>()
         .map_err(|_| format!("“{port}” is not a port (0 to 65535)"))?;
@@ -307,11 +309,11 @@ fn host_and_port(text: &str) -> Result<String, String> {
 }
 
 fn welcome_to(text: &str) -> Result<(GroupName, String), String> {
-    let (group, words) = text
+    let (group, welcome) = text
         .split_once('=')
-        .ok_or("give the name of a group, “=” and the words")?;
+        .ok_or("write the name of a group, “=” and the text")?;
     let group = GroupName::new(group).map_err(|bad| bad.to_string())?;
-    Ok((group, words.to_owned()))
+    Ok((group, welcome.to_owned()))
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
@@ -332,8 +334,7 @@ fn origin(text: &str) -> Result<String, String> {
             Ok(format!("{scheme}://{host}"))
         }
         _ => Err(
-            "an origin is a scheme and a host and nothing more, such as \
-                  https://chat.example.org"
+            "an origin consists of a scheme and a host only, such as https://chat.example.org"
                 .to_owned(),
         ),
     }
@@ -362,11 +363,11 @@ mod tests {
         check(&["--trusted-proxy", "caddy"], "not an address or a network");
         check(
             &["--allow-origin", "https://a/b"],
-            "an origin is a scheme and a host",
+            "an origin consists of a scheme and a host only",
         );
         check(
             &["--allow-origin", "a.example"],
-            "an origin is a scheme and a host",
+            "an origin consists of a scheme and a host only",
         );
         check(&["--synchronous", "off"], "possible values: full, normal");
         check(&["--pace-burst", "0"], "0 is not in 1..");

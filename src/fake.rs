@@ -9,15 +9,15 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::model::NewUser;
 
-/// An endless row of users, no name or e-mail address twice: `brenda82`,
-/// `brenda82@example.com`. The same seed gives the same row.
+/// An endless sequence of users without repeated names or e-mail addresses: `brenda82`,
+/// `brenda82@example.com`. The same seed gives the same sequence.
 pub struct FakeUsers {
     rng: StdRng,
     made: HashSet<String>,
 }
 
 impl FakeUsers {
-    /// The row of that seed.
+    /// The sequence of that seed.
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         Self {
@@ -26,7 +26,7 @@ impl FakeUsers {
         }
     }
 
-    /// A row like no other.
+    /// A sequence with a random seed.
     #[must_use]
     pub fn random() -> Self {
         Self::from_seed(rand::random())
@@ -50,7 +50,7 @@ impl Iterator for FakeUsers {
     type Item = NewUser;
 
     fn next(&mut self) -> Option<NewUser> {
-        // The row has no end: the more names are taken, the longer the numbers.
+        // The sequence is endless: the more names are taken, the longer the numbers.
         let mut numbers = 99;
         loop {
             let name = self.name(numbers);

@@ -1,7 +1,6 @@
-//! The plain forms by which people keep their names and sign in and out: what is sent, the cookie,
-//! and what is answered.
+//! The HTML forms to register, sign in and sign out: fields, the cookie, and responses.
 //!
-//! Who may send them is the door's to say; what they come to, the chat's.
+//! `web` decides who may send them, and `chat` what they do.
 
 use std::collections::HashMap;
 
@@ -15,10 +14,10 @@ use crate::protocol::{self, LOBBY_PATH, MODERATION_LINK_PATH, MODERATION_PATH};
 use crate::store::SESSION_GOOD_FOR;
 use crate::views::{AccountPage, Form, ViewError};
 
-/// The most that a form may be, in bytes.
+/// The largest form, in bytes.
 pub(crate) const FORM_BYTES: usize = 4 * 1024;
 
-/// Where the forms are sent.
+/// The addresses that forms are sent to.
 pub(crate) const PATHS: [&str; 5] = [
     "/keep/",
     "/sign-in/",
@@ -28,27 +27,28 @@ pub(crate) const PATHS: [&str; 5] = [
 ];
 const SIGN_OUT: &str = "/sign-out/";
 
-const USED_UP: &str = "That address has been used, or is older than an hour. Whoever runs the server can make another.";
+const LINK_EXPIRED: &str =
+    "This link was already used or has expired. Ask the server's administrator for a new one.";
 
-/// A form that was sent.
+/// A submitted form.
 pub(crate) struct Sent<'a> {
-    /// Where to, one of [`PATHS`].
+    /// Where it was sent to, one of [`PATHS`].
     pub(crate) path: &'a str,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: &'a [u8],
-    /// Whether the page is an `https` one.
+    /// Whether the page was loaded over `https`.
     pub(crate) secure: bool,
     pub(crate) visitor: Visitor,
 }
 
-/// Does what a form asks for and leads back to where it was sent from.
+/// Does what a form asks for and redirects to the page it was sent from.
 pub(crate) async fn answer(chat: &Chat, sent: &Sent<'_>) -> Response {
     let fields: HashMap<_, _> = form_urlencoded::parse(sent.body).collect();
     let field = |name: &str| fields.get(name).map_or("", |value| &**value);
     let at = match fields.get("at") {
-        Some(at) => way_back(at),
+        Some(at) => return_path(at),
         // The page's own address, which changes with the room.
-        None => way_back(&path_of_referer(sent.headers)),
+        None => return_path(&path_of_referer(sent.headers)),
     };
     let (password, visitor) = (field("password"), &sent.visitor);
     if sent.path == MODERATION_LINK_PATH {
@@ -99,7 +99,7 @@ pub(crate) async fn answer(chat: &Chat, sent: &Sent<'_>) -> Response {
     response
 }
 
-/// The form of an address by itself, as far as it needs nothing of a page in the chat.
+/// The page of a form on its own, unless the form needs a tab of the chat.
 pub(crate) async fn blank(
     chat: &Chat,
     uri: &Uri,
@@ -109,7 +109,7 @@ pub(crate) async fn blank(
     if uri.path() == MODERATION_LINK_PATH {
         return admin_link(chat, uri.query().unwrap_or_default(), visitor, None).await;
     }
-    let at = way_back(&path_of_referer(headers));
+    let at = return_path(&path_of_referer(headers));
     match form_at(uri.path()) {
         Some(form @ Form::SignIn) => {
             let page = AccountPage {
@@ -125,8 +125,8 @@ pub(crate) async fn blank(
     }
 }
 
-/// What somebody is shown who comes by a link that makes a moderator: it is used up by the form, not
-/// by looking at it, which others than people do.
+/// The page behind a link that makes a moderator. Only submitting its form uses the link up: link
+/// previews and scanners open pages too.
 async fn admin_link(
     chat: &Chat,
     link: &str,
@@ -135,30 +135,30 @@ async fn admin_link(
 ) -> Response {
     let link: Option<ResumeToken> = link.parse().ok();
     let shown = async {
-        let good = match &link {
+        let valid = match &link {
             Some(link) => chat.is_admin_link(link).await?,
             None => false,
         };
-        Ok((good, chat.signed_in(visitor.session.as_ref()).await?))
+        Ok((valid, chat.signed_in(visitor.session.as_ref()).await?))
     };
-    let (good, user) = match shown.await {
+    let (valid, user) = match shown.await {
         Ok(shown) => shown,
         Err(denied) => return trouble(&denied),
     };
-    let reason = match (good, denied) {
-        (false, _) => Some(USED_UP.to_owned()),
+    let reason = match (valid, denied) {
+        (false, _) => Some(LINK_EXPIRED.to_owned()),
         (true, denied) => denied.map(ToString::to_string),
     };
-    let status = match (good, denied) {
+    let status = match (valid, denied) {
         (false, _) => StatusCode::NOT_FOUND,
         (true, Some(denied)) => status(denied),
         (true, None) => StatusCode::OK,
     };
-    let link = link.as_ref().filter(|_| good);
+    let link = link.as_ref().filter(|_| valid);
     let html = chat
         .views()
         .moderator_link_page(link, user.as_ref(), reason.as_deref());
-    drawn(html, status, reason.as_deref().unwrap_or_default())
+    rendered(html, status, reason.as_deref().unwrap_or_default())
 }
 
 async fn become_moderator(chat: &Chat, sent: &Sent<'_>, link: &str, password: &str) -> Response {
@@ -180,10 +180,10 @@ async fn become_moderator(chat: &Chat, sent: &Sent<'_>, link: &str, password: &s
     }
 }
 
-/// The page at which moderators look after the chat; to anybody else the way to sign in.
+/// The moderators' page; for everybody else, the form to sign in.
 pub(crate) async fn admin(chat: &Chat, scheme: &str, host: &str, visitor: &Visitor) -> Response {
     match chat.moderator(visitor.session.as_ref()).await {
-        Ok(Some(_)) => drawn(
+        Ok(Some(_)) => rendered(
             chat.views().moderation_page(scheme, host),
             StatusCode::OK,
             "",
@@ -194,7 +194,7 @@ pub(crate) async fn admin(chat: &Chat, scheme: &str, host: &str, visitor: &Visit
                 user: None,
                 resume: None,
                 at: MODERATION_PATH,
-                reason: Some("Only moderators see that page. Sign in as one."),
+                reason: Some("This page is for moderators. Sign in as a moderator."),
             };
             page_of(chat, &page, StatusCode::FORBIDDEN)
         }
@@ -207,12 +207,12 @@ fn trouble(denied: &Denied) -> Response {
     (status(denied), denied.to_string()).into_response()
 }
 
-/// The cookie that a request came with, good for its whole time again.
+/// The cookie of a request, with its expiry extended.
 pub(crate) fn renewed(headers: &HeaderMap, secure: bool) -> Option<HeaderValue> {
     session_of(headers, secure).map(|session| cookie(Some(&session), secure))
 }
 
-/// By which session a request comes, if by any.
+/// The session of a request, if any.
 pub(crate) fn session_of(headers: &HeaderMap, secure: bool) -> Option<SessionToken> {
     let cookies = headers.get_all(header::COOKIE).iter();
     cookies
@@ -239,8 +239,8 @@ async fn sign_out(chat: &Chat, visitor: &Visitor) -> Result<(), Denied> {
     }
 }
 
-/// With the prefix, no other host of the domain can put a cookie of its own in this one's place; a
-/// browser takes it from `https` alone.
+/// The prefix prevents other hosts of the domain from setting this cookie. A browser accepts the prefix
+/// over `https` only.
 fn cookie_name(secure: bool) -> &'static str {
     match secure {
         true => "__Host-overwire-session",
@@ -248,7 +248,7 @@ fn cookie_name(secure: bool) -> &'static str {
     }
 }
 
-/// The cookie of a session, or one that takes it away.
+/// The cookie of a session; without a session, one that deletes it.
 fn cookie(session: Option<&SessionToken>, secure: bool) -> HeaderValue {
     let kept = session.map_or(0, |_| SESSION_GOOD_FOR.as_secs().cast_signed());
     let value = session.map(ToString::to_string).unwrap_or_default();
@@ -262,8 +262,8 @@ fn cookie(session: Option<&SessionToken>, secure: bool) -> HeaderValue {
     HeaderValue::try_from(cookie.to_string()).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// An address of this chat, whatever is asked for.
-fn way_back(path: &str) -> String {
+/// An address of this chat, whatever was asked for.
+fn return_path(path: &str) -> String {
     if [LOBBY_PATH, MODERATION_PATH].contains(&path) {
         return path.to_owned();
     }
@@ -299,17 +299,17 @@ fn see_other(at: &str, cookie: Option<HeaderValue>) -> Response {
 
 fn page_of(chat: &Chat, page: &AccountPage<'_>, status: StatusCode) -> Response {
     let html = chat.views().account_page(page);
-    drawn(html, status, page.reason.unwrap_or_default())
+    rendered(html, status, page.reason.unwrap_or_default())
 }
 
-/// A page, or `words` if it could not be drawn.
-fn drawn(html: Result<String, ViewError>, status: StatusCode, words: &str) -> Response {
+/// A page, or the plain `text` if it could not be rendered.
+fn rendered(html: Result<String, ViewError>, status: StatusCode, text: &str) -> Response {
     let no_store = [(header::CACHE_CONTROL, "no-store")];
     match html {
         Ok(html) => (status, no_store, Html(html)).into_response(),
         Err(error) => {
-            tracing::error!(?error, "a page could not be drawn");
-            (status, no_store, words.to_owned()).into_response()
+            tracing::error!(?error, "could not render a page");
+            (status, no_store, text.to_owned()).into_response()
         }
     }
 }
@@ -319,10 +319,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_way_back_leads_nowhere_else() {
+    fn the_return_path_stays_in_the_chat() {
         #[track_caller]
         fn check(path: &str, expected: &str) {
-            assert_eq!(way_back(path), expected, "{path:?}");
+            assert_eq!(return_path(path), expected, "{path:?}");
         }
         check("/chat/", "/chat/");
         check("/admin/", "/admin/");
@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(find(&[&format!("a=b; {plain}; c")], false), hash);
         assert_eq!(find(&["a=b", &plain], false), hash);
         assert_eq!(find(&[&secure], true), hash);
-        // Of the other scheme, or no token.
+        // The cookie of the other scheme, or not a token.
         assert_eq!(find(&[&plain], true), None);
         assert_eq!(find(&["overwire-session=x"], false), None);
         assert_eq!(find(&[], false), None);

@@ -1,7 +1,7 @@
 //! Overwire: an HTML-over-the-wire chat.
 //!
-//! The browser sends actions over one socket; the server stores what happened, draws fragments,
-//! and pushes them to every tab that looks at that room. In reading order:
+//! The browser sends actions over one socket. The server stores them, renders HTML fragments, and
+//! pushes the fragments to every tab that shows the room. The modules, in reading order:
 
 pub mod json;
 pub mod model;

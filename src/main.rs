@@ -1,4 +1,4 @@
-//! Chooses the parts, starts them, stops them. No rule of the chat is here.
+//! Chooses the parts, starts and stops them. Contains no rules of the chat.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -23,16 +23,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// How many fake users a new database is given.
+/// How many fake users a new database gets.
 const FIRST_USERS: usize = 30;
-/// How long sockets and requests may take to finish at the end.
+/// How long sockets and requests may take to finish at shutdown.
 const STOP_SOCKETS: Duration = Duration::from_millis(3_500);
 const STOP_REQUESTS: Duration = Duration::from_secs(3);
-/// After so long it ends, whatever is not finished: within the five seconds that are promised.
+/// The server exits after this long even if something is unfinished, within the promised five seconds.
 const STOP: Duration = Duration::from_millis(4_500);
-/// From this many steps on there is a progress bar.
+/// The number of steps from which a progress bar is shown.
 const MANY: u64 = 10_000;
-/// How long the server may take to say whether it is well.
+/// How long the server may take to report its health.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
             None => serve(&config).await,
         }
     });
-    // What still runs has had its time.
+    // Tasks that still run have had their time.
     runtime.shutdown_background();
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,12 +70,12 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     start_log(config)?;
     // Each tab is a file to the system, which often allows 1,024 unless asked for more.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    // Whatever may fail comes before the store, so that a start that fails leaves nothing behind.
-    // Whoever knocks while the store opens waits in the backlog.
+    // Everything that may fail runs before the store is opened, so that a failed start leaves nothing
+    // behind. Connections that arrive while the store opens wait in the backlog.
     let listener = listen(&config.listen).await?;
     let views = Arc::new(Views::new()?);
     let stop = CancellationToken::new();
-    tokio::spawn(told_to_stop(stop.clone())?);
+    tokio::spawn(stop_signal(stop.clone())?);
     let (store, chat) = tokio::select! {
         started = start(config, views) => started?,
         () = stop.cancelled() => return Ok(()),
@@ -105,19 +105,19 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     };
     tokio::select! {
         () = all => {}
-        // What was acknowledged is stored; the rest is found again by the next start.
-        () = overdue => tracing::warn!("the database did not finish in time"),
+        // Acknowledged messages are stored. The next start cleans up the rest.
+        () = overdue => tracing::warn!("timed out waiting for the database at shutdown"),
     }
     Ok(())
 }
 
 async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<Store>, Arc<Chat>)> {
     let address = config.database.as_str();
-    // Before anything is made.
+    // Before anything is created.
     if let Some(relay) = &config.relay {
         anyhow::ensure!(
             store::may_be_shared(address),
-            "--relay is for servers that share a PostgreSQL database; {} has one server",
+            "--relay needs a PostgreSQL database, but {} is used by one server only",
             config.database
         );
         RedisRelay::new(relay, "").context("--relay")?;
@@ -141,7 +141,7 @@ async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<Store>
 async fn relay(config: &Config, store: &Store) -> anyhow::Result<Arc<dyn Relay>> {
     let Some(address) = &config.relay else {
         if store::may_be_shared(config.database.as_str()) {
-            tracing::info!("without --relay this has to be the only server on its database");
+            tracing::info!("no --relay: this must be the only server on the database");
         }
         return Ok(Arc::new(InProcess::default()));
     };
@@ -154,17 +154,17 @@ async fn listen(listen: &str) -> anyhow::Result<TcpListener> {
         .await
         .ok()
         .and_then(|mut addresses| addresses.next())
-        .with_context(|| format!("--listen: there is no host of that name in {listen}"))?;
+        .with_context(|| format!("--listen: cannot resolve the host in {listen}"))?;
     web::listen(address).with_context(|| {
         format!(
-            "could not listen on {address}; is Overwire running there already? --listen chooses \
+            "could not listen on {address}; is Overwire running there already? Use --listen to choose \
              another address"
         )
     })
 }
 
-/// Waits for SIGTERM or Ctrl-C; the signals are heard from here on.
-fn told_to_stop(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()> + Send> {
+/// Waits for SIGTERM or Ctrl-C. The signals are caught from the call on, not only while waiting.
+fn stop_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = ()> + Send> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
@@ -182,7 +182,8 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
         .with_context(|| format!("--log: “{}” is not a filter", config.log))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        // Where the log cannot be written, a complaint about that cannot either, and would panic.
+        // If the log cannot be written, an error message about that cannot be written either, and would
+        // panic.
         .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
@@ -193,7 +194,7 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gives a store that has nobody its first fake users.
+/// Adds the first fake users to an empty store.
 async fn seed(store: &Store) -> anyhow::Result<()> {
     if store.census().await?.users == 0 {
         store
@@ -203,12 +204,12 @@ async fn seed(store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes and unmakes moderators.
+/// Adds and removes moderators.
 async fn admin(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
     let database = &config.database;
     anyhow::ensure!(
         store::is_there(database.as_str())?,
-        "there is no database {database}: name the one that the server runs on by --database"
+        "there is no database {database}; use --database to name the server's database"
     );
     let store = store::open(database.as_str(), config.synchronous, store::Access::Beside)
         .await
@@ -226,8 +227,8 @@ async fn admin(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
             }
             AdminCommand::Revoke { name } => {
                 let ended = store.end_moderator(name).await?;
-                anyhow::ensure!(ended, "{name} is no moderator");
-                println!("{name} is a moderator no more.");
+                anyhow::ensure!(ended, "{name} is not a moderator");
+                println!("{name} is no longer a moderator.");
             }
         }
         Ok(())
@@ -237,7 +238,7 @@ async fn admin(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
     done
 }
 
-/// Moves the chat and says what has been moved.
+/// Copies the chat and prints what was copied.
 async fn migrate_store(from: &store::Address, to: &store::Address) -> anyhow::Result<()> {
     let style = ProgressStyle::with_template("{bar:40} {percent}% ({eta} left)")?;
     let mut shown: Option<ProgressBar> = None;
@@ -251,18 +252,18 @@ async fn migrate_store(from: &store::Address, to: &store::Address) -> anyhow::Re
     if let Some(bar) = shown {
         bar.finish_and_clear();
     }
-    let moved = moved.with_context(|| format!("could not move the chat from {from} to {to}"))?;
-    println!("Moved the chat from {from} to {to} and compared what has come:");
+    let moved = moved.with_context(|| format!("could not copy the chat from {from} to {to}"))?;
+    println!("Copied the chat from {from} to {to} and verified the copy:");
     for (table, rows) in moved.rows {
         println!("{rows:>12} {}", table.replace('_', " "));
     }
-    println!("{from} is as it was. Start the server on the other: overwire --database {to}");
+    println!("{from} was not changed. To use the copy, run: overwire --database {to}");
     Ok(())
 }
 
-/// Asks a server whether it is well. The address it listens on may stand for all of them.
+/// Checks the health of a server. If it listens on all addresses, asks it on the loopback address.
 async fn healthcheck(listen: &str) -> anyhow::Result<()> {
-    let asked = async {
+    let check = async {
         let mut address = tokio::net::lookup_host(listen)
             .await?
             .next()
@@ -281,10 +282,10 @@ async fn healthcheck(listen: &str) -> anyhow::Result<()> {
         stream.read_to_end(&mut answer).await?;
         let answer = String::from_utf8_lossy(&answer);
         let status = answer.split(' ').nth(1).unwrap_or("nothing");
-        anyhow::ensure!(status == "200", "the server answers {status}");
+        anyhow::ensure!(status == "200", "the server answered with status {status}");
         Ok(())
     };
-    tokio::time::timeout(HEALTH_DEADLINE, asked)
+    tokio::time::timeout(HEALTH_DEADLINE, check)
         .await
-        .context("the server does not answer")?
+        .context("the server did not answer")?
 }

@@ -1,6 +1,6 @@
-//! The words of the chat as plain data: ids, checked values, users, rooms, messages, versions.
+//! Plain data of the chat: ids, checked values, users, rooms, messages, versions.
 //!
-//! Nothing here knows JSON, SQL or HTML, and nothing here does I/O.
+//! Nothing here knows JSON, SQL or HTML, or does I/O.
 
 use std::fmt;
 use std::str::FromStr;
@@ -29,23 +29,23 @@ macro_rules! id {
 }
 
 id!(
-    /// A user: a fake person, for good.
+    /// A user: a permanent fake person.
     UserId
 );
 id!(
-    /// A client: this user is here, now. It outlives its sockets while its resume token is good.
+    /// A client: a user who is online now. It outlives its sockets while its resume token is valid.
     ClientId
 );
 id!(
-    /// A session: somebody who keeps their name has signed in.
+    /// A session of a registered person who has signed in.
     SessionId
 );
 id!(
-    /// A message. A room's messages stand in the order of their ids.
+    /// A message. A room's messages are ordered by their ids.
     MessageId
 );
 id!(
-    /// One server process, drawn at random when it starts.
+    /// One server process; the id is random for each start.
     NodeId
 );
 
@@ -57,22 +57,22 @@ impl NodeId {
     }
 }
 
-/// A client as one socket had it: whoever holds a former visit has been taken over.
+/// A client as seen by one socket. An older visit means that the socket has been taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientRef {
-    /// Which.
+    /// The client's id.
     pub client: ClientId,
     /// How often it had been taken over.
     pub visit: i64,
 }
 
-/// A room. The id is drawn at random and means nothing by itself, so that it may stand in the page
-/// (`data-room`) and two stores never give the same id to different rooms.
+/// A room. The id is random and has no meaning, so it can appear in the page (`data-room`), and two
+/// stores never give the same id to different rooms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RoomId(pub i64);
 
 impl RoomId {
-    /// Where one is who is in no room: no room has this id.
+    /// The place of people who are in no room: no room has this id.
     pub const LOBBY: Self = Self(0);
 
     /// A new room's id.
@@ -88,7 +88,7 @@ impl fmt::Display for RoomId {
     }
 }
 
-/// The text is not what the server would have written there.
+/// The text was not written by the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unreadable")]
 pub struct Unreadable;
@@ -103,13 +103,13 @@ impl FromStr for RoomId {
     }
 }
 
-/// Under which of the store's starts a change was made. A room remembers which starts changed it
-/// and from which version on, so a version of a restored or another store can be told apart.
+/// The start of the store under which a change was made. A room remembers which starts changed it and
+/// from which version on, so a version from a restored or different store is recognized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct History(pub u32);
 
-/// What a tab has of a room: the room, the history and the number of the change. The number grows
-/// by one with each stored change of the room and is 0 before the first.
+/// The state of a room that a tab has: the room, the history and the number of the change. The number
+/// grows by one with each stored change of the room and is 0 before the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     /// The room this is a version of.
@@ -157,7 +157,7 @@ impl FromStr for Version {
 pub struct Millis(pub i64);
 
 impl Millis {
-    /// This moment, by the machine's clock.
+    /// The current moment, by the machine's clock.
     #[must_use]
     pub fn now() -> Self {
         let since = SystemTime::now()
@@ -192,19 +192,19 @@ impl Millis {
     }
 }
 
-/// A user as the others see them.
+/// A user as others see them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// The user's id.
     pub id: UserId,
     /// The unique user name that never changes, `brenda82`.
     pub name: String,
-    /// What they choose to be called, if anything.
+    /// The display name, if they chose one.
     pub display_name: Option<String>,
 }
 
 impl User {
-    /// What they are called: the display name, else the user name.
+    /// The name to show: the display name, or else the user name.
     #[must_use]
     pub fn shown_name(&self) -> &str {
         self.display_name.as_deref().unwrap_or(&self.name)
@@ -220,14 +220,14 @@ pub struct NewUser {
     pub email: String,
 }
 
-/// A person of the aside: a user and how they stand to the reader.
+/// A person in the side pane: a user, and the reader's unread count for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
-    /// Who it is.
+    /// The user.
     pub user: User,
-    /// Messages of theirs the reader has not seen; counted up to 100.
+    /// How many of their messages the reader has not seen, counted up to 100.
     pub unread: u32,
-    /// Whether they are here now.
+    /// Whether they are online.
     pub online: bool,
 }
 
@@ -236,30 +236,30 @@ pub struct Person {
 pub struct Room {
     /// The room's id.
     pub id: RoomId,
-    /// A group, or private with whom.
+    /// A group, or a private room and its other person.
     pub kind: RoomKind,
 }
 
-/// What kind of room it is.
+/// The kind of a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoomKind {
     /// Open to everyone, found by its name (without `#`).
     Group(String),
-    /// Of two people, one per pair; seen from one of them, `with` is the other.
+    /// For two people, one per pair. Seen from one of them, `with` is the other.
     Private {
         /// The other person.
         with: User,
     },
 }
 
-/// How a room is asked for.
+/// Which room a request means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The group of that name.
     Group(String),
     /// The private room with the person of that user name.
     Private(String),
-    /// The room of that id, if it may be entered.
+    /// The room with that id, if it may be entered.
     Room(RoomId),
 }
 
@@ -268,7 +268,7 @@ pub enum Target {
 pub struct Busy {
     /// The group.
     pub group: Room,
-    /// How many people look at it right now.
+    /// How many people are in it now.
     pub people: u64,
 }
 
@@ -279,7 +279,7 @@ pub struct Author {
     pub id: UserId,
     /// The user name.
     pub user_name: String,
-    /// The name it was written under.
+    /// The name shown with the message when it was written.
     pub name: String,
 }
 
@@ -292,23 +292,23 @@ pub struct Message {
     pub room: RoomId,
     /// Who wrote it.
     pub author: Author,
-    /// The text as it was written.
+    /// The text as written.
     pub text: String,
     /// The author's key for it, which makes sending it again harmless.
     pub key: Option<Uuid>,
-    /// The version that made it.
+    /// The version that created it.
     pub made: u64,
     /// The version of its last change.
     pub changed: u64,
     /// When it was stored.
     pub created_at: Millis,
-    /// Whether its text is another than it was at first.
+    /// Whether its text was changed.
     pub edited: bool,
-    /// Whether it is to be seen no more; the text is kept.
+    /// Whether it is hidden; the text is kept.
     pub deleted: bool,
-    /// The version of the last change of what it says: that made it, edited or deleted it.
+    /// The version of the last change of its text: when it was created, edited or deleted.
     pub worded: u64,
-    /// What people answered it with, in the order in which each was used first.
+    /// The reactions to it, in the order of their first use.
     pub reactions: Vec<Reaction>,
     /// Whether a moderator deleted it.
     pub by_moderator: bool,
@@ -321,24 +321,23 @@ pub struct Reaction {
     pub emoji: Emoji,
     /// How many people did, at least one.
     pub count: u64,
-    /// The names, as they were then, of those who did so first; at most [`Reaction::NAMES`].
+    /// The names, as they were then, of the first people who did; at most [`Reaction::NAMES`].
     pub names: Vec<String>,
 }
 
 impl Reaction {
-    /// How many names everybody is shown.
+    /// How many names are shown.
     pub const NAMES: usize = 10;
     /// How many different emojis one message can have.
     pub const EMOJIS: usize = 20;
 }
 
-/// One of the emojis that Unicode recommends for interchange, spelled with the variation selectors
-/// that it asks for.
+/// One of the emojis that Unicode recommends for interchange, with the recommended variation selectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Emoji(&'static str);
 
 impl Emoji {
-    /// The emoji that was typed, as itself or by its short code: `🎉`, `:tada:`.
+    /// The emoji for a typed text: the emoji itself or its short code, `🎉`, `:tada:`.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -363,12 +362,12 @@ impl Emoji {
     }
 }
 
-/// A run of a room's messages, oldest first, and the version at which they were read.
+/// Consecutive messages of a room, oldest first, and the version at which they were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// The room's version in the same snapshot.
     pub version: Version,
-    /// Whether the room is a private one.
+    /// Whether the room is private.
     pub private: bool,
     /// The messages, at most a page.
     pub messages: Vec<Message>,
@@ -376,29 +375,29 @@ pub struct Page {
     pub older: bool,
 }
 
-/// A group's name, without `#`: 1 to 64 letters, digits, `-`, `_`, `.` and inner spaces of any
-/// script, at least one of them a letter or a digit. Composed (Unicode NFC) and trimmed.
+/// A group's name, without `#`: 1 to 64 letters, digits, `-`, `_`, `.` and inner spaces of any script,
+/// at least one of them a letter or a digit. Composed (Unicode NFC) and trimmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupName(String);
 
-/// Why a group may not be called so, in words for whoever wants it.
+/// Why a name is not valid for a group, as a text for the person who typed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
-    /// No letter or digit in it.
-    #[error("A group's name needs a letter or a digit.")]
+    /// It has no letter or digit.
+    #[error("A group name must contain a letter or a digit.")]
     Empty,
     /// More than 64 characters.
-    #[error("A group's name has at most {} characters.", GroupName::CHARACTERS)]
+    #[error("A group name can have at most {} characters.", GroupName::CHARACTERS)]
     TooLong,
-    /// A character that has no place in a name.
+    /// A character that is not allowed in a name.
     #[error(
-        "A group's name is made of letters, digits, “-”, “_”, “.” and spaces; “{}” is none of them.",
+        "A group name can contain letters, digits, “-”, “_”, “.” and spaces, but not “{}”.",
         shown(*.0)
     )]
     Character(char),
 }
 
-/// A character as it is, or its number if it cannot be seen.
+/// The character itself, or its number if it is invisible.
 fn shown(c: char) -> String {
     match can_be_seen(c) {
         true => c.to_string(),
@@ -422,7 +421,7 @@ impl GroupName {
                 .join(" "),
         };
         let odd = name.chars().find(|c| {
-            // A mark belongs to the letter before it, in the scripts that are written so.
+            // In scripts with marks, a mark belongs to the letter before it.
             let is_letter = c.is_alphanumeric() || is_combining_mark(*c);
             let is_seen = is_letter && !is_invisible(*c);
             !is_seen && !matches!(c, '-' | '_' | '.' | ' ')
@@ -445,16 +444,16 @@ impl GroupName {
         &self.0
     }
 
-    /// What is the same for all names that differ by case alone.
+    /// Equal for all names that differ only in case.
     #[must_use]
     pub fn key(&self) -> String {
         Self::key_of(&self.0)
     }
 
-    /// The key of a text that may be no name at all.
+    /// The key of any text, even if it is not a valid name.
     #[must_use]
     pub fn key_of(text: &str) -> String {
-        // To and fro, so that letters with two forms in either case come to one.
+        // Back and forth, so that letters with two forms in either case become the same.
         text.nfc()
             .collect::<String>()
             .to_lowercase()
@@ -465,32 +464,32 @@ impl GroupName {
     }
 }
 
-/// What somebody chooses to be called: 1 to 32 characters of any script, nothing invisible among
-/// them. Composed (Unicode NFC) and trimmed, with single spaces between words.
+/// A display name: 1 to 32 visible characters of any script. Composed (Unicode NFC) and trimmed, with
+/// single spaces between words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DisplayName(String);
 
-/// Why nobody may be called so, in words for whoever wants it.
+/// Why a name is not valid for a person, as a text for the person who typed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDisplayName {
-    /// Nothing to see in it.
-    #[error("There is nothing in that name.")]
+    /// It has no visible characters.
+    #[error("The name is empty.")]
     Empty,
     /// More than 32 characters.
-    #[error("A name has at most {} characters.", DisplayName::CHARACTERS)]
+    #[error("A name can have at most {} characters.", DisplayName::CHARACTERS)]
     TooLong,
-    /// A character that cannot be seen.
-    #[error("A name has nothing invisible in it; “{}” is.", .0.escape_unicode())]
+    /// A character is invisible.
+    #[error("A name cannot contain invisible characters such as “{}”.", .0.escape_unicode())]
     Invisible(char),
-    /// So many marks on one letter that they cover what stands around it.
-    #[error("That name has too many marks on a letter.")]
+    /// One letter has so many marks that they cover the text around it.
+    #[error("The name has too many accents on one letter.")]
     Marks,
 }
 
 impl DisplayName {
     /// The longest name, in characters (Unicode scalar values).
     pub const CHARACTERS: usize = 32;
-    /// How many marks one letter may have, after Unicode Technical Standard 39, section 5.4.
+    /// How many marks one letter may have, from Unicode Technical Standard 39, section 5.4.
     const MARKS: usize = 4;
 
     /// Checks a name as it was typed.
@@ -513,7 +512,7 @@ impl DisplayName {
                 return Err(BadDisplayName::Marks);
             }
         }
-        // Marks alone stand on whatever is shown before them.
+        // Leading marks would be drawn over the text before the name.
         match name.chars().next().is_some_and(is_combining_mark) {
             true => Err(BadDisplayName::Marks),
             false => Ok(Self(name)),
@@ -526,8 +525,8 @@ impl DisplayName {
         &self.0
     }
 
-    /// What may be read in the name: each run of its words, as spaces and punctuation part them. A
-    /// hyphen, dot or low line is within a word.
+    /// What a reader may take for a name in it: each run of its words, separated by spaces and
+    /// punctuation. A hyphen, dot or low line is part of a word.
     #[must_use]
     pub fn runs(&self) -> Vec<&str> {
         let mut words = Vec::new();
@@ -551,7 +550,7 @@ impl DisplayName {
         runs.collect()
     }
 
-    /// The same name with a number behind it, cut to fit, and as many words as it had.
+    /// The same name with a number appended, cut to fit, with the same number of words.
     #[must_use]
     pub fn numbered(&self, number: u32) -> Self {
         let ending = format!("-{number}");
@@ -560,26 +559,25 @@ impl DisplayName {
         Self(format!("{}{ending}", name.trim_end()))
     }
 
-    /// What is the same for all names that differ by case alone.
+    /// Equal for all names that differ only in case.
     #[must_use]
     pub fn key(&self) -> String {
         GroupName::key_of(&self.0)
     }
 
-    /// What is the same for all names that look alike, in small letters and in capitals: two names
-    /// that share either are refused beside each other. It is the skeleton of Unicode Technical
-    /// Standard 39 without regard to case, spaces and punctuation, in which `i`, `l` and `1` are
-    /// one, and `o` and `0`.
+    /// Equal for all names that look alike, in small letters and in capitals: a name that shares either
+    /// with another one is refused. This is the skeleton of Unicode Technical Standard 39 without
+    /// regard to case, spaces and punctuation, with `i`, `l` and `1` as one letter, and `o` and `0`.
     #[must_use]
     pub fn looks(&self) -> [String; 2] {
         Self::looks_of(&self.0)
     }
 
-    /// The looks of a part of a name. Those of a user name are the same.
+    /// The looks of a part of a name. Works for user names too.
     #[must_use]
     pub fn looks_of(name: &str) -> [String; 2] {
         let composed: String = name.nfkc().collect();
-        // Without punctuation, since a name is as well written @anna, anna: and anna, as anna.
+        // Without punctuation, since people also write anna as @anna, anna: and “anna,”.
         let bare: String = composed.chars().filter(|c| !is_punctuation(*c)).collect();
         let name = if bare.trim().is_empty() {
             composed
@@ -587,7 +585,7 @@ impl DisplayName {
             bare
         };
         let lower = GroupName::key_of(&name);
-        // In Cyrillic, say, only the capital of \u{432} looks like a Latin letter.
+        // In Cyrillic, for example, only the capital of \u{432} looks like a Latin letter.
         [lower.clone(), lower.to_uppercase()].map(|seen| {
             let seen: String = unicode_security::skeleton(&seen).collect();
             let seen = seen.to_lowercase();
@@ -610,8 +608,8 @@ fn is_punctuation(c: char) -> bool {
     c.general_category_group() == GeneralCategoryGroup::Punctuation
 }
 
-/// Whether a character has ink: not a control or format character, a separator, one for private
-/// use or one that Unicode does not know.
+/// Whether a character is visible: not a control or format character, a separator, for private use or
+/// unknown to Unicode.
 fn can_be_seen(c: char) -> bool {
     use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory as _};
     !is_invisible(c)
@@ -621,16 +619,16 @@ fn can_be_seen(c: char) -> bool {
         )
 }
 
-/// A text that may be stored: neither empty to the eye nor longer than allowed.
+/// A text that may be stored: not blank, and not longer than allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageText(String);
 
 /// Why a text may not be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadText {
-    /// Nothing to see in it.
+    /// It has no visible characters.
     Empty,
-    /// So many characters over the limit.
+    /// It is too long.
     TooLong {
         /// How many characters it has.
         characters: usize,
@@ -638,8 +636,8 @@ pub enum BadText {
 }
 
 impl MessageText {
-    /// Checks a text of at most `limit` characters (Unicode scalar values). Line breaks become
-    /// `\n`; control characters other than line break and tab, which nobody can see, are left out.
+    /// Checks a text of at most `limit` characters (Unicode scalar values). Line breaks become `\n`;
+    /// control characters other than line break and tab are removed, since nobody can see them.
     pub fn new(text: &str, limit: usize) -> Result<Self, BadText> {
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
         let text: String = text
@@ -663,9 +661,9 @@ impl MessageText {
     }
 }
 
-/// White space, and the characters that have no width or no ink: joiners, directional marks,
-/// byte-order marks, soft hyphens, the Hangul fillers, the braille blank and the variation
-/// selectors (Unicode's Default_Ignorable_Code_Point as far as people meet it).
+/// White space, and characters without width or ink: joiners, directional marks, byte-order marks, soft
+/// hyphens, the Hangul fillers, the braille blank and the variation selectors (Unicode's
+/// Default_Ignorable_Code_Point, as far as they occur in practice).
 fn is_invisible(c: char) -> bool {
     c.is_whitespace()
         || c.is_control()
@@ -689,7 +687,7 @@ macro_rules! token {
                 Self(random_bytes())
             }
 
-            /// What the store keeps of it.
+            /// The hash, which the store keeps.
             #[must_use]
             pub fn hash(&self) -> TokenHash {
                 TokenHash(Sha256::digest(self.0).into())
@@ -720,11 +718,11 @@ macro_rules! token {
 }
 
 token!(
-    /// An unguessable token by which a tab is known again; it goes to that tab and nowhere else.
+    /// An unguessable token that identifies a tab. It is sent to that tab only.
     ResumeToken
 );
 token!(
-    /// An unguessable token by which whoever has signed in is known; it is in their cookie alone.
+    /// An unguessable token that identifies a signed-in person. It is in their cookie only.
     SessionToken
 );
 
@@ -732,26 +730,26 @@ token!(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 32]);
 
-/// A password that somebody wants to have: 8 to 200 characters, any of them. Composed (Unicode NFC),
-/// since keyboards differ in how they write the same letter.
+/// A new password: any 8 to 200 characters. Composed (Unicode NFC), since keyboards differ in how they
+/// write the same letter.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(String);
 
-/// Why it may not be one, in words for whoever wants it.
+/// Why a password is not valid, as a text for the person who typed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPassword {
-    /// Quickly guessed.
-    #[error("A password has at least {} characters.", Password::AT_LEAST)]
+    /// Easy to guess.
+    #[error("A password must have at least {} characters.", Password::AT_LEAST)]
     TooShort,
-    /// More than anybody types.
-    #[error("A password has at most {} characters.", Password::AT_MOST)]
+    /// Longer than anybody types.
+    #[error("A password can have at most {} characters.", Password::AT_MOST)]
     TooLong,
 }
 
 impl Password {
-    /// The shortest, in characters (Unicode scalar values).
+    /// The shortest password, in characters (Unicode scalar values).
     pub const AT_LEAST: usize = 8;
-    /// The longest.
+    /// The longest password, in characters.
     pub const AT_MOST: usize = 200;
 
     /// Checks a password as it was typed.
@@ -764,7 +762,7 @@ impl Password {
         }
     }
 
-    /// What is hashed.
+    /// The bytes to hash.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
@@ -777,7 +775,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// What the store keeps of a password: a PHC string, which names how it was made.
+/// The stored form of a password: a PHC string, which also names the algorithm.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(pub String);
 
@@ -789,8 +787,8 @@ impl fmt::Debug for PasswordHash {
 
 fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // The system's random source fails only where the system is broken; there is no safe way on.
-    getrandom::fill(&mut bytes).expect("the system's random source answers");
+    // The system's random source fails only if the system is broken; there is no safe way to continue.
+    getrandom::fill(&mut bytes).expect("the system's random source works");
     bytes
 }
 
@@ -801,7 +799,7 @@ fn random_positive() -> i64 {
 
 /// A random history.
 impl History {
-    /// The history of a store's new start.
+    /// The history of a new start of a store.
     #[must_use]
     pub fn random() -> Self {
         Self(u32::from_be_bytes(random_bytes()).max(1))
@@ -834,7 +832,7 @@ mod tests {
         check("👍", Some(("👍", "1f44d")));
         check(" 👍\n", Some(("👍", "1f44d")));
         check("👍🏽", Some(("👍🏽", "1f44d-1f3fd")));
-        // As it is asked for, whichever way it was typed.
+        // With the recommended selector, however it was typed.
         check("❤", Some(("❤️", "2764-fe0f")));
         check("❤️", Some(("❤️", "2764-fe0f")));
         check(":tada:", Some(("🎉", "1f389")));
@@ -917,7 +915,7 @@ mod tests {
             check(&filler.to_string(), Err(BadName::Character(filler)));
             check(&format!("hi{filler}"), Err(BadName::Character(filler)));
         }
-        assert!(BadName::Character('\'').to_string().contains("“'” is none"));
+        assert!(BadName::Character('\'').to_string().contains("but not “'”"));
         assert!(BadName::Character('\u{fe0f}').to_string().contains("fe0f"));
         check("a\u{200b}b", Err(BadName::Character('\u{200b}')));
         check("a\nb", Err(BadName::Character('\n')));

@@ -1,51 +1,51 @@
-//! What moderators do and what they look through: the words of it.
+//! Plain data about moderation: permissions, results, and records.
 
 use crate::model::{ClientRef, Message, MessageId, Millis, NodeId, RoomId, User, UserId};
 pub use crate::protocol::ModeratorAction;
 
-/// What somebody may do.
+/// The rights of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Everything that a moderator may.
+    /// Is a moderator, and may do everything that moderators may.
     pub moderator: bool,
-    /// Read, and nothing else.
+    /// Is muted: may read, but not write.
     pub muted: bool,
-    /// Nothing: nobody can be this user any more.
+    /// Banned: nobody can connect as this user.
     pub banned: bool,
 }
 
-/// An action, and by whom.
+/// A moderator's action.
 #[derive(Clone, Debug)]
 pub struct Moderation {
-    /// The node that is told of a change of a room.
+    /// The node that delivers a change of a room.
     pub node: NodeId,
-    /// By which client.
+    /// The moderator's client.
     pub client: ClientRef,
-    /// Who does it.
+    /// The moderator.
     pub by: UserId,
-    /// What.
+    /// What they do.
     pub action: ModeratorAction,
 }
 
-/// How an action went.
+/// The result of a moderator's action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Moderated {
-    /// It is done and recorded.
+    /// The action was taken and added to the audit log.
     Done {
-        /// What was done, in words.
+        /// The text of the audit log entry.
         words: String,
-        /// Whom it was about.
+        /// The user it was about.
         user: Option<UserId>,
     },
-    /// It was so before.
+    /// Nothing to change.
     Already,
-    /// Whoever did it is no moderator.
+    /// The person is not a moderator.
     NotAllowed,
     /// There is no such group, message or person.
     Nothing,
     /// Another group has that name.
     NameTaken,
-    /// That can be done to neither a moderator nor the group in which everybody begins.
+    /// Moderators and the first group cannot be moderated.
     Protected,
 }
 
@@ -56,75 +56,75 @@ pub struct GroupRecord {
     pub id: RoomId,
     /// Its name.
     pub name: String,
-    /// By which the groups are ordered.
+    /// The key that orders groups.
     pub key: String,
-    /// How many people look at it right now.
+    /// How many people are in it now.
     pub people: u64,
-    /// How many changes it has seen.
+    /// How many changes it has had.
     pub changes: u64,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Millis,
-    /// Whether it is for moderators alone.
+    /// Whether it is restricted to moderators.
     pub restricted: bool,
 }
 
 /// A person, as moderators see them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PersonRecord {
-    /// Who.
+    /// The user.
     pub user: User,
-    /// When somebody was this user first.
+    /// When somebody first was this user.
     pub arrived_at: Millis,
-    /// Whether they are here now.
+    /// Whether they are online.
     pub online: bool,
-    /// What they may do.
+    /// Their rights.
     pub standing: Standing,
 }
 
-/// What messages of a group are looked for.
+/// A search for messages of a group.
 #[derive(Clone, Debug)]
 pub struct Search {
     /// The group.
     pub room: RoomId,
-    /// Only those of whoever has this user name.
+    /// Only messages of the author with this user name.
     pub author: Option<String>,
-    /// Only those that have all of these words in them, without regard to case.
+    /// Only messages that contain all of these words, without regard to case.
     pub words: String,
-    /// Only those written at that moment or later.
+    /// Only messages written at that moment or later.
     pub from: Option<Millis>,
-    /// Only those written before that moment.
+    /// Only messages written before that moment.
     pub until: Option<Millis>,
-    /// Only those before this one.
+    /// Only messages before this one.
     pub before: MessageId,
 }
 
 /// A message, as moderators see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageRecord {
-    /// The message, with its text even if it has been deleted.
+    /// The message, with its text even if it was deleted.
     pub message: Message,
     /// Whether a moderator deleted it, and may restore it.
     pub restorable: bool,
 }
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundMessages {
-    /// The newest that were found, newest first.
+    /// The newest messages found, newest first.
     pub messages: Vec<MessageRecord>,
-    /// Those before this one have not been looked at yet; `None` at the beginning of the group.
+    /// Messages before this one have not been searched yet; `None` at the beginning of the group.
     pub before: Option<MessageId>,
 }
 
 /// An entry of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
-    /// The order of the log.
+    /// Its id, which orders the log.
     pub id: i64,
-    /// When.
+    /// When it was added.
     pub at: Millis,
-    /// What the moderator was called then.
+    /// The moderator's name at that time.
     pub moderator: String,
-    /// What, in words.
+    /// What they did, as text.
     pub words: String,
 }

@@ -1,7 +1,7 @@
-//! One connection's life: frames in → chat, outbox → frames out, pings, close codes.
+//! The life of one connection: frames in → chat, outbox → frames out, pings, close codes.
 //!
-//! Knows nothing of rooms, messages or templates. What waits for the socket goes out in one
-//! vectored write of shared bytes; an idle socket owns no buffer in either direction.
+//! Knows nothing of rooms, messages or templates. Waiting frames go out in one vectored write of shared
+//! bytes. An idle socket owns no buffer in either direction.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -22,29 +22,29 @@ use crate::hub::Close;
 use crate::protocol::{Frame, Hello};
 use crate::websocket::{self, Decoder, Incoming, Violation};
 
-/// How much is taken from the outbox for one write, in bytes.
+/// How much one write takes from the outbox, in bytes.
 const WRITE_BYTES: usize = 64 * 1024;
-/// How many frames one write joins at most, which is what systems take.
+/// How many frames one write joins at most, which is the limit of most systems.
 const WRITE_FRAMES: usize = 64;
-/// How much is read at one time, in bytes.
+/// How much one read takes, in bytes.
 const READ_BYTES: usize = 8 * 1024;
-/// How long what waits may take to go out once the socket is to close.
+/// How long waiting frames may take to go out before the socket closes.
 const CLOSE_DRAIN: Duration = Duration::from_secs(2);
-/// How long the other side may take to close after us.
+/// How long the other side may take to answer our close frame.
 const CLOSE_ANSWER: Duration = Duration::from_secs(1);
-/// After a failure to bring the tab forward, the next try comes so much later.
+/// How long to wait before retrying when a tab could not be brought up to date.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What a socket may do and how long it may take.
+/// The limits and timeouts of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of a message, whole and inflated.
+    /// The largest message, in bytes, after joining its frames and inflating.
     pub frame_bytes: usize,
-    /// After this silence the socket is pinged.
+    /// A socket that is silent for this long is pinged.
     pub ping_after: Duration,
-    /// After this silence it is dropped.
+    /// A socket that is silent for this long is disconnected.
     pub drop_after: Duration,
-    /// An outbox that has been full for so long without draining is cut.
+    /// A socket is closed when its outbox has stayed full for this long.
     pub drain_within: Duration,
 }
 
@@ -59,30 +59,30 @@ impl Default for Limits {
     }
 }
 
-/// Something the client asked for that is under way; answers whether it went well.
+/// A request of the client that is under way. Returns whether it succeeded.
 type Work = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// What a connection waits for.
 enum Event {
-    /// What was under way is done, and whether it went well.
+    /// The work under way is done; whether it succeeded.
     Worked(bool),
     /// There may be something in the outbox.
     Woken,
-    /// The system takes bytes again.
+    /// The system accepts bytes again.
     Writable(io::Result<()>),
-    /// Bytes have come.
+    /// Bytes have arrived.
     Readable(io::Result<()>),
-    /// Something may be due.
+    /// A timer may have expired.
     Time,
 }
 
 /// Why a connection ends.
 enum End {
-    /// The other side has gone, or nothing can be said to it any more.
+    /// The other side has gone, or nothing can be sent to it.
     Gone,
-    /// Its close frame came, with this code.
+    /// The other side sent a close frame, with this code.
     Closed(Option<u16>),
-    /// We close it.
+    /// The server closes it.
     Close(Close),
 }
 
@@ -96,17 +96,17 @@ impl From<Violation> for End {
     }
 }
 
-/// The writing of frames, and nothing else: what waits for the socket and how far it is.
+/// Writes frames, and nothing else: those that wait for the socket, and how far they are sent.
 struct Writer {
     deflate: bool,
     waiting: VecDeque<Frame>,
-    /// Bytes of the first that have gone out.
+    /// How many bytes of the first frame are sent.
     begun: usize,
-    /// The system takes no more for now.
+    /// The system accepts no more bytes for now.
     blocked: bool,
 }
 
-/// A connection once somebody has arrived by it.
+/// A connection whose client has been admitted.
 pub struct Socket {
     stream: TcpStream,
     decoder: Decoder,
@@ -115,20 +115,20 @@ pub struct Socket {
     client: Arc<Client>,
     limits: Limits,
     work: Option<Work>,
-    /// Actions that came while one was under way or the outbox was full.
+    /// Actions that arrived while another was under way or the outbox was full.
     waiting: VecDeque<Option<String>>,
     waiting_bytes: usize,
     heard: Instant,
     pings: u64,
     pinged: bool,
     probes: Vec<(u64, oneshot::Sender<()>)>,
-    /// What the newest ping that has not been answered said.
+    /// The payload of the newest ping that is not answered yet.
     pong: Option<Vec<u8>>,
     retry_at: Option<Instant>,
 }
 
-/// Somebody arrives by a connection that has just been upgraded. `early` are bytes that came with
-/// the request. Without an answer they could not be let in, and the connection has ended.
+/// Admits the client of a connection that was just upgraded. `early` are bytes that came with the
+/// request. Returns `None` if the client could not be admitted; the connection is closed then.
 pub async fn arrive(
     mut stream: TcpStream,
     early: &[u8],
@@ -143,16 +143,16 @@ pub async fn arrive(
     let dialect = hello.dialect;
     let client = match chat.connect(hello).await {
         Ok(client) => Arc::new(client),
-        // As at the ban itself: the tab tries again by itself after a while.
+        // As for the ban itself, the tab retries by itself after a while.
         Err(NotLetIn::Banned) => {
-            tracing::info!("somebody banned was turned away");
+            tracing::info!("rejected a banned client");
             let (notice, close) = chat.farewell_to_banned(dialect);
             turn_away(stream, deflate, notice, close).await;
             return None;
         }
         Err(error) => {
-            tracing::error!(?error, "somebody could not be let in");
-            // Without a word: the tab tries again by itself, each time later, until a push comes.
+            tracing::error!(?error, "could not admit a client");
+            // Without a notice: the tab retries by itself, less and less often, until a push arrives.
             let close = Close {
                 code: 1011,
                 reason: "not possible now",
@@ -181,7 +181,7 @@ pub async fn arrive(
     }))
 }
 
-/// Ends a connection before anybody arrives by it: says why, and closes.
+/// Rejects a connection before its client is admitted: sends why, and closes.
 pub async fn turn_away(mut stream: TcpStream, deflate: bool, notice: Option<Frame>, close: Close) {
     let mut writer = Writer::new(deflate);
     writer.put(Vec::from_iter(notice));
@@ -210,7 +210,7 @@ impl Writer {
         self.waiting.push_back(Frame::control(frame));
     }
 
-    /// A numbered ping: its pong says which pings have been answered.
+    /// Sends a numbered ping. Its pong says which pings have been answered.
     fn ping(&mut self, number: u64) {
         self.control(websocket::ping(number.to_string().as_bytes()));
     }
@@ -219,7 +219,7 @@ impl Writer {
         self.waiting.is_empty()
     }
 
-    /// Writes what the system takes.
+    /// Writes as much as the system accepts.
     fn write(&mut self, stream: &TcpStream) -> io::Result<()> {
         while !self.waiting.is_empty() {
             match self.try_write(stream) {
@@ -262,19 +262,18 @@ impl Writer {
         }
     }
 
-    /// Keeps of what waits only the frame that has been begun, if one has: the rest may be cut,
-    /// but never inside a frame.
+    /// Drops all waiting frames except one that is partly sent: frames may be dropped, but never cut.
     fn cut(&mut self) {
         self.waiting.truncate(usize::from(self.begun > 0));
     }
 }
 
 impl Socket {
-    /// Lives the connection to its end. Meant for a task of its own, which needs far less memory
-    /// than arriving does.
+    /// Serves the connection until it ends. Run it in its own task, which needs far less memory than
+    /// the one that admitted the client.
     pub async fn serve(mut self: Box<Self>) {
         let end = self.live().await;
-        // Boxed, since it is long for something that happens once.
+        // Boxed, since it is a large future for something that happens once.
         Box::pin(self.end(end)).await;
     }
 
@@ -289,7 +288,7 @@ impl Socket {
                 return end;
             }
             self.begin_work();
-            // Somebody who always has something to read or to write lets others have their turn.
+            // A busy socket gives other tasks their turn.
             tokio::task::coop::consume_budget().await;
             let event = poll_fn(|context| self.poll_event(timer.as_mut(), context)).await;
             match event {
@@ -301,7 +300,7 @@ impl Socket {
                     }
                 }
                 Event::Woken => {}
-                // The other side has taken bytes, which is a sign of life.
+                // The other side has taken bytes, so it is alive.
                 Event::Writable(Ok(())) => {
                     self.writer.blocked = false;
                     self.alive();
@@ -323,8 +322,8 @@ impl Socket {
         }
     }
 
-    /// Waits for whatever comes first. Polled by hand, so that a tab that waits, and each push
-    /// that wakes it, does without a future per thing it waits for.
+    /// Waits for the first event. Polled by hand, so that neither a waiting tab nor a push that wakes
+    /// it needs one future per source of events.
     fn poll_event(&mut self, timer: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<Event> {
         if let Some(work) = &mut self.work
             && let Poll::Ready(went_well) = work.as_mut().poll(context)
@@ -339,8 +338,8 @@ impl Socket {
         {
             return Poll::Ready(Event::Writable(ready));
         }
-        // This also lets go of the request that the connection began with: until another waker
-        // takes its place, the finished task of it stays in memory.
+        // Polling also frees the request that the connection began with: its finished task stays in
+        // memory until another waker replaces its own.
         if self.waiting_bytes < self.limits.frame_bytes
             && let Poll::Ready(ready) = self.stream.poll_read_ready(context)
         {
@@ -361,7 +360,7 @@ impl Socket {
         Ok(read)
     }
 
-    /// Takes what has come, as far as there is room for it.
+    /// Reads frames, as far as there is room for them.
     fn read_frames(&mut self) -> Result<(), End> {
         while self.waiting_bytes < self.limits.frame_bytes {
             let Some(incoming) = self.decoder.next_incoming()? else {
@@ -377,7 +376,8 @@ impl Socket {
                     self.waiting_bytes += 64;
                     self.waiting.push_back(None);
                 }
-                // Only the newest needs an answer, so that pinging fills no memory (RFC 6455, 5.5.3).
+                // Only the newest needs an answer, so that pings cannot fill the memory (RFC 6455,
+                // 5.5.3).
                 Incoming::Ping(payload) => self.pong = Some(payload),
                 Incoming::Pong(payload) => self.ponged(&payload),
                 Incoming::Close(code) => return Err(End::Closed(code)),
@@ -397,13 +397,13 @@ impl Socket {
         self.probes = waiting;
         let answered: Vec<(u64, oneshot::Sender<()>)> = answered;
         for (_, asked) in answered {
-            // Whoever asked may have stopped waiting.
+            // The other tab may have stopped waiting.
             let _ = asked.send(());
         }
     }
 
-    /// Begins the next thing to do for the client, one at a time: the rest of its room, or what
-    /// it asks for, which waits while its outbox is full.
+    /// Begins the next work for the client, one at a time: the rest of its room, or its next action.
+    /// Actions wait while the outbox is full.
     fn begin_work(&mut self) {
         if self.work.is_some() {
             return;
@@ -428,7 +428,7 @@ impl Socket {
         }
     }
 
-    /// Writes what waits, as far as the system takes it.
+    /// Writes waiting frames, as far as the system accepts them.
     fn write(&mut self, timer: Pin<&mut Sleep>) -> Result<(), End> {
         let outbox = &self.client.outbox;
         while !self.writer.blocked {
@@ -458,7 +458,7 @@ impl Socket {
         Ok(())
     }
 
-    /// When something may be due at the earliest.
+    /// The earliest time at which something may be due.
     fn next_look(&self) -> Instant {
         let silence = if self.pinged {
             self.limits.drop_after
@@ -481,7 +481,7 @@ impl Socket {
         if full.is_some_and(|since| now >= since + self.limits.drain_within) {
             return Some(End::Close(Close {
                 code: 1008,
-                reason: "This tab reads too slowly.",
+                reason: "This tab is too slow to receive messages.",
                 drain: false,
             }));
         }
@@ -496,8 +496,8 @@ impl Socket {
         None
     }
 
-    /// What was sent before the end is still done. Whoever is closed by us counts as connected
-    /// until that is through, so that a server that stops waits for it.
+    /// Finishes the actions that were sent before the end. A client that the server closes counts as
+    /// connected until then, so that a stopping server waits for it.
     async fn end(&mut self, end: End) {
         if let Some(work) = self.work.take() {
             work.await;
@@ -536,11 +536,11 @@ impl Socket {
 async fn act(chat: &Chat, client: &Client, text: Option<String>) {
     match text {
         Some(text) => chat.handle(client, &text).await,
-        None => chat.refuse(client, "Binary frames are not understood here."),
+        None => chat.refuse(client, "Binary frames are not supported."),
     }
 }
 
-/// Sends what waits and the close frame, and gives the other side a moment to do the same.
+/// Sends the waiting frames and the close frame, and gives the other side a moment to do the same.
 async fn close_stream(stream: &mut TcpStream, writer: &mut Writer, close: Close) {
     writer.control(websocket::close(close.code, close.reason));
     let deadline = Instant::now() + CLOSE_DRAIN;
@@ -555,8 +555,8 @@ async fn close_stream(stream: &mut TcpStream, writer: &mut Writer, close: Close)
             return;
         };
     }
-    // The other side waits for our end of the stream. Its end has to be waited for as well: closing
-    // with bytes unread would reset the connection and lose what was just sent.
+    // The other side waits for the end of our stream. We have to wait for theirs too: closing with
+    // unread bytes would reset the connection and lose what was just sent.
     if stream.shutdown().await.is_err() {
         return;
     }
@@ -570,7 +570,7 @@ async fn close_stream(stream: &mut TcpStream, writer: &mut Writer, close: Close)
     }
 }
 
-/// Reads and forgets. A function of its own, so that its buffer is no part of a future.
+/// Reads and discards. A separate function, so that its buffer is not part of a future.
 fn ignore(stream: &TcpStream) -> io::Result<usize> {
     stream.try_read(&mut [0; 1024])
 }

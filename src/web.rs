@@ -1,7 +1,6 @@
-//! The doors: the page, its files, its health, and the way to the socket.
+//! HTTP: the page, static files, the health check, and the WebSocket upgrade.
 //!
-//! Who may connect is decided here, by origin and by address; what happens after the upgrade is
-//! the socket's.
+//! This module decides who may connect, by origin and address. After the upgrade, `socket` takes over.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -42,36 +41,36 @@ use crate::store::StoreError;
 use crate::views::Static;
 use crate::websocket;
 
-/// A slow reader costs at most so much of the system's memory, in bytes.
+/// The most system memory that a slow reader can use, in bytes.
 const SEND_BUFFER: u32 = 128 * 1024;
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
-/// How long a request's head may take to come, and a form after it.
+/// How long a request's head may take to arrive, and then the body of a form.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a response may wait for its reader, unless told otherwise.
+/// How long a response may wait for its reader by default.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
-/// So many connections an address may have beside twice its sockets: for pages and files, and for
-/// sockets that are being turned away.
+/// How many connections an address may have in addition to twice its sockets: for pages and files, and
+/// for sockets that are being rejected.
 const SPARE_CONNECTIONS: usize = 16;
-/// After running out of file descriptors, accepting goes on so much later.
+/// How long to wait before accepting again after running out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Everything the page needs is its own; nothing inline, nothing from elsewhere, no frames.
+/// The page loads everything from its own origin: nothing inline, nothing external, no frames.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
     frame-ancestors 'none'";
 
-/// Who may connect, how often, and for how long without taking what was asked for.
+/// Who may connect, with which limits.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Origins beside the page's own.
+    /// Allowed origins in addition to the page's own.
     pub allow_origins: Vec<String>,
-    /// Proxies whose forwarding headers are believed.
+    /// Proxies whose forwarding headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Sockets per address; `None` for as many as come. Of connections of every kind, an address
-    /// that is no trusted proxy may have twice as many and a few.
+    /// The most sockets per address; `None` for no limit. For connections of any kind, the limit is
+    /// twice as many plus 16, except for trusted proxies.
     pub connections_per_address: Option<usize>,
-    /// A response that nobody takes anything of for so long is given up with its connection.
+    /// A response is abandoned when nothing of it could be sent for this long.
     pub stalled_after: Duration,
 }
 
@@ -86,23 +85,23 @@ impl Default for Access {
     }
 }
 
-/// What the doors lead to.
+/// What request handlers need.
 pub struct Web {
     /// The chat.
     pub chat: Arc<Chat>,
     /// Who may connect.
     pub access: Access,
-    /// What a socket may do.
+    /// The limits of a socket.
     pub socket_limits: socket::Limits,
     connected: Mutex<HashMap<(Kind, IpAddr), usize>>,
 }
 
-/// What an address may have only so many of.
+/// What is counted per address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
-    /// From accepting to the end, whatever becomes of it.
+    /// Any connection, from accepting to closing.
     Connection,
-    /// From the upgrade to the end.
+    /// A socket, from the upgrade to closing.
     Socket,
 }
 
@@ -110,13 +109,13 @@ enum Kind {
 #[derive(Clone)]
 struct Peer {
     address: IpAddr,
-    /// As long as anybody has use for the connection. A proxy's are not counted: they are those
-    /// of many.
+    /// Held while the connection is in use. Connections of a proxy are not counted, since they belong
+    /// to many people.
     _counted: Option<Arc<Counted>>,
 }
 
 impl Web {
-    /// The doors to a chat.
+    /// The HTTP server of a chat.
     #[must_use]
     pub fn new(chat: Arc<Chat>, access: Access, socket_limits: socket::Limits) -> Arc<Self> {
         Arc::new(Self {
@@ -169,7 +168,7 @@ impl Web {
             .with_state(Arc::clone(self))
     }
 
-    /// Whether a page of that origin may open a socket or send a form. A program sends no origin.
+    /// Whether a page of that origin may open a socket or send a form. Programs send no origin.
     fn may_connect(&self, headers: &HeaderMap, outside: &Outside) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else {
             return true;
@@ -181,24 +180,24 @@ impl Web {
             || self.access.allow_origins.contains(&origin)
     }
 
-    /// In a debug build a change of a template shows with the next page.
+    /// In a debug build, the next page shows a changed template.
     fn read_templates(&self) {
         if cfg!(debug_assertions)
             && let Err(error) = self.chat.views().reload()
         {
-            tracing::error!(?error, "a template is broken; the former ones stay");
+            tracing::error!(?error, "invalid template; keeping the previous templates");
         }
     }
 
-    /// How a request looks from where the browser is.
+    /// How the browser sees the server.
     fn outside(&self, request: &Request) -> Outside {
         let peer = request.extensions().get::<Peer>();
         let peer = peer.map_or(Ipv6Addr::UNSPECIFIED.into(), |peer| peer.address);
         self.access.seen_from_outside(request.headers(), peer)
     }
 
-    /// Counts a connection that has just come; `None` if that is one too many.
-    fn meet(self: &Arc<Self>, address: IpAddr) -> Option<Peer> {
+    /// Counts a new connection; `None` if it is over the limit.
+    fn count_connection(self: &Arc<Self>, address: IpAddr) -> Option<Peer> {
         let counted = if self.access.trusts(address) {
             None
         } else {
@@ -210,13 +209,13 @@ impl Web {
         })
     }
 
-    /// Counts one more of an address, for as long as the answer is kept.
+    /// Counts one more for an address until the result is dropped; `None` if it is over the limit.
     fn count(self: &Arc<Self>, kind: Kind, address: IpAddr) -> Option<Counted> {
         let address = household(address);
         let mut connected = self.connected.lock();
         let of = (kind, address);
         let count = connected.entry(of).or_default();
-        if self.access.most(kind).is_some_and(|most| *count >= most) {
+        if self.access.limit(kind).is_some_and(|limit| *count >= limit) {
             return None;
         }
         *count += 1;
@@ -228,8 +227,8 @@ impl Web {
 }
 
 impl Access {
-    /// How many of these one address may have.
-    fn most(&self, kind: Kind) -> Option<usize> {
+    /// The limit of one address.
+    fn limit(&self, kind: Kind) -> Option<usize> {
         let sockets = self.connections_per_address?;
         Some(match kind {
             Kind::Connection => sockets.saturating_mul(2).saturating_add(SPARE_CONNECTIONS),
@@ -237,12 +236,12 @@ impl Access {
         })
     }
 
-    /// Scheme and host as the browser sees them, and its address.
+    /// Scheme and host as the browser sees them, and the browser's address.
     ///
-    /// Each trusted proxy adds at the end of each list what it has seen, so what belongs together
-    /// stands equally far from the end: the last address that is not trusted is the browser, and
-    /// the scheme and host as far from the end are those it used. A list that does not go so far
-    /// back is not added to by every proxy, and its first value is the oldest there is.
+    /// Each trusted proxy appends what it saw to the end of each list, so values that belong together
+    /// are equally far from the end. The last address that is not trusted is the browser; its scheme
+    /// and host are as far from the end. If a list is shorter, not every proxy appends to it, and its
+    /// first value is the oldest known.
     fn seen_from_outside(&self, headers: &HeaderMap, peer: IpAddr) -> Outside {
         let host = headers
             .get(header::HOST)
@@ -295,7 +294,7 @@ impl Access {
     }
 }
 
-/// What the addresses of a household have in common, which is at least a /64 of IPv6.
+/// The part of an address that a household shares: for IPv6, at least a /64.
 fn household(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
@@ -305,7 +304,7 @@ fn household(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A host as browsers write it into an origin: without the port that goes without saying.
+/// A host as browsers write it in an origin: without the default port.
 pub(crate) fn without_default_port<'a>(scheme: &str, host: &'a str) -> &'a str {
     let port = match scheme {
         "https" => ":443",
@@ -314,12 +313,12 @@ pub(crate) fn without_default_port<'a>(scheme: &str, host: &'a str) -> &'a str {
     host.strip_suffix(port).unwrap_or(host)
 }
 
-/// The values of a header that is a list, which may go on in several lines.
+/// The values of a header that is a list, possibly over several lines.
 fn listed(headers: &HeaderMap, name: &str) -> Vec<String> {
     headers
         .get_all(name)
         .iter()
-        // What a proxy adds counts, whatever bytes it was added to.
+        // What a proxy appended counts, whatever bytes came before it.
         .flat_map(|line| {
             let line = String::from_utf8_lossy(line.as_bytes());
             line.split(',')
@@ -330,7 +329,7 @@ fn listed(headers: &HeaderMap, name: &str) -> Vec<String> {
         .collect()
 }
 
-/// An address, which some proxies write with a port or in brackets.
+/// An address. Some proxies write it with a port or in brackets.
 fn forwarded_address(text: &str) -> Option<IpAddr> {
     let bare = text
         .strip_prefix('[')
@@ -373,17 +372,17 @@ impl Drop for Counted {
     }
 }
 
-/// A connection whose writes do not wait for ever.
-struct Patient {
+/// A connection whose writes time out.
+struct TimedStream {
     stream: TcpStream,
     patience: Duration,
-    /// While a write waits.
+    /// Set while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
-    /// What a write comes to: the answer, or a failure once nothing could be written for too long.
-    fn poll_patiently(
+impl TimedStream {
+    /// The result of a write: an error if nothing could be written for too long.
+    fn poll_or_time_out(
         &mut self,
         written: Poll<io::Result<usize>>,
         context: &mut Context<'_>,
@@ -401,7 +400,7 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl AsyncRead for TimedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -411,14 +410,14 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl AsyncWrite for TimedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.poll_patiently(written, context)
+        self.poll_or_time_out(written, context)
     }
 
     fn poll_write_vectored(
@@ -427,14 +426,14 @@ impl AsyncWrite for Patient {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.poll_patiently(written, context)
+        self.poll_or_time_out(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
-    // The system's own buffer is all there is to flush.
+    // Only the system's own buffer has to be flushed.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
@@ -478,12 +477,12 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
             response
         }
         Err(error) => {
-            tracing::error!(?error, "a page could not be drawn");
-            let words = "The chat cannot be shown right now. Please try again in a moment.";
+            tracing::error!(?error, "could not render a page");
+            let notice = "The chat cannot be shown right now. Please try again in a moment.";
             (
                 StatusCode::SERVICE_UNAVAILABLE,
                 [(header::CACHE_CONTROL, "no-store")],
-                words,
+                notice,
             )
                 .into_response()
         }
@@ -503,7 +502,7 @@ async fn admin(State(web): State<Arc<Web>>, request: Request) -> Response {
     forms::admin(&web.chat, outside.scheme, &outside.host, &visitor).await
 }
 
-/// Who a request comes from.
+/// Where a request comes from, and with which session.
 fn visitor(outside: &Outside, headers: &HeaderMap) -> Visitor {
     Visitor {
         address: household(outside.address),
@@ -516,7 +515,7 @@ async fn form(State(web): State<Arc<Web>>, request: Request) -> Response {
     if !web.may_connect(request.headers(), &outside) {
         return (
             StatusCode::FORBIDDEN,
-            "Pages of that origin may not send this.\n",
+            "Requests from that origin are not allowed.\n",
         )
             .into_response();
     }
@@ -525,7 +524,7 @@ async fn form(State(web): State<Arc<Web>>, request: Request) -> Response {
     let Ok(Ok(body)) = tokio::time::timeout(HEAD_DEADLINE, body).await else {
         return (
             StatusCode::PAYLOAD_TOO_LARGE,
-            "That is too large, or came too slowly.\n",
+            "The request is too large or too slow.\n",
         )
             .into_response();
     };
@@ -544,16 +543,16 @@ async fn static_file(Path((build, path)): Path<(String, String)>, headers: Heade
     let (Some(file), Some(tag)) = (Static::get(&path), Static::tag(&path)) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    // An address of this build never means anything else. One of another, of a page that is being
-    // left behind by a restart or was drawn by a node of another build, does as far as it can, and
-    // is asked for again: the next node may have the file that is meant.
+    // An address of this build never means anything else, so it can be cached for good. An address of
+    // another build, from a page left open over a restart or rendered by a node of another build, is
+    // answered as well as possible and not cached: the next node may have the right file.
     let lasts = build == Static::build() && !cfg!(debug_assertions);
     let cache = if lasts {
         "public, max-age=31536000, immutable"
     } else {
         "no-cache"
     };
-    // Weak, since what is sent may be compressed.
+    // Weak, since the response may be compressed.
     let etag = format!("W/\"{tag}\"");
     let known = headers
         .get(header::IF_NONE_MATCH)
@@ -577,17 +576,17 @@ async fn health(State(web): State<Arc<Web>>) -> Response {
     match web.chat.check().await {
         Ok(()) => (StatusCode::OK, "well\n"),
         Err(error @ StoreError::Missing(_)) => {
-            tracing::error!(%error, "the database is lost");
+            tracing::error!(%error, "database file was deleted or replaced");
             (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the database's file was deleted or replaced\n",
+                "the database file was deleted or replaced\n",
             )
         }
         Err(error) => {
-            tracing::error!(?error, "the store does not answer");
+            tracing::error!(?error, "the store did not answer");
             (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the store does not answer\n",
+                "the store did not answer\n",
             )
         }
     }
@@ -601,7 +600,7 @@ async fn page_socket(State(web): State<Arc<Web>>, request: Request) -> Response 
     upgrade(web, request, Ok(hello))
 }
 
-/// The socket of the page at which moderators look after the chat.
+/// The socket of the moderators' page.
 async fn admin_socket(State(web): State<Arc<Web>>, request: Request) -> Response {
     let visitor = visitor(&web.outside(&request), request.headers());
     match web.chat.moderator(visitor.session.as_ref()).await {
@@ -635,8 +634,8 @@ fn by_door(dialect: Dialect, group: &str) -> Result<Hello, (Dialect, BadName)> {
     Ok(Hello::by_door(dialect, group))
 }
 
-/// Turns a request into a socket. Whoever asks for a group that cannot be is told why by the
-/// socket, since no browser shows a page what another answer says.
+/// Upgrades a request to a socket. If the group's name is invalid, the socket says why, since browsers
+/// do not show a page the text of any other response.
 fn upgrade(
     web: Arc<Web>,
     mut request: Request,
@@ -663,7 +662,7 @@ fn upgrade(
         return (
             StatusCode::UPGRADE_REQUIRED,
             upgrade,
-            "This is a WebSocket.\n",
+            "This address accepts only WebSocket connections.\n",
         )
             .into_response();
     };
@@ -672,7 +671,7 @@ fn upgrade(
         return (
             StatusCode::UPGRADE_REQUIRED,
             version,
-            "WebSocket version 13, please.\n",
+            "WebSocket version 13 is required.\n",
         )
             .into_response();
     }
@@ -681,7 +680,7 @@ fn upgrade(
     if !web.may_connect(headers, &outside) {
         return (
             StatusCode::FORBIDDEN,
-            "Pages of that origin may not connect.\n",
+            "Connections from that origin are not allowed.\n",
         )
             .into_response();
     }
@@ -712,23 +711,23 @@ fn upgrade(
     let upgrade = hyper::upgrade::on(&mut request);
     let deflate = deflate.is_some();
     tokio::spawn(async move {
-        // Whoever never takes the upgrade was not there.
+        // A client that abandons the upgrade was never here.
         let Ok(upgraded) = upgrade.await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<Patient>>() else {
+        let Ok(parts) = upgraded.downcast::<TokioIo<TimedStream>>() else {
             return;
         };
         let stream = parts.io.into_inner().stream;
         let counted = web.count(Kind::Socket, outside.address);
-        let (words, reason) = match (counted, hello) {
+        let (notice, reason) = match (counted, hello) {
             (Some(counted), Ok(hello)) => {
                 let chat = Arc::clone(&web.chat);
-                // Early bytes are a copy, so that the buffer they came in is let go.
+                // Early bytes are copied, so that the buffer they came in is freed.
                 let early = parts.read_buf.to_vec();
                 drop(parts.read_buf);
                 let limits = web.socket_limits;
                 let arriving = socket::arrive(stream, &early, hello, deflate, limits, chat);
                 if let Some(socket) = arriving.await {
-                    // In a task of its own, so that what the way here needed is let go.
+                    // A separate task, so that memory used up to here is freed.
                     tokio::spawn(async move {
                         let _counted = (counted, peer);
                         socket.serve().await;
@@ -747,11 +746,11 @@ fn upgrade(
             reason,
             drain: true,
         };
-        let notice = web.chat.farewell(dialect, &words);
-        socket::turn_away(stream, deflate, notice, close).await;
+        let farewell = web.chat.farewell(dialect, &notice);
+        socket::turn_away(stream, deflate, farewell, close).await;
     });
     response.body(Body::empty()).unwrap_or_else(|error| {
-        tracing::error!(?error, "an upgrade could not be answered");
+        tracing::error!(?error, "could not answer a WebSocket upgrade");
         StatusCode::INTERNAL_SERVER_ERROR.into_response()
     })
 }
@@ -768,9 +767,9 @@ pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts connections until `stop`, then lets the requests under way finish, at most for
-/// `deadline`. The sockets are the chat's to end. The listener is gone at once: whoever lost a
-/// socket is refused here, so that a balancer leads them elsewhere without having to ask first.
+/// Accepts connections until `stop`, then waits at most `deadline` for the requests under way. The chat
+/// closes the sockets. The listener is closed at once: tabs that lose their socket are refused here, so
+/// that a balancer sends them elsewhere without a health check first.
 pub async fn serve(
     listener: TcpListener,
     web: &Arc<Web>,
@@ -779,7 +778,7 @@ pub async fn serve(
 ) {
     let routes = web.routes();
     let (stopping, stopped) = watch::channel(());
-    // Every connection holds a sender; the last one to end closes the channel.
+    // Every connection holds a sender. The channel closes when the last one ends.
     let (under_way, mut ended) = mpsc::channel::<()>(1);
     tokio::pin!(stop);
     loop {
@@ -794,15 +793,15 @@ pub async fn serve(
                 }
             },
         };
-        let Some(peer) = web.meet(peer.ip()) else {
-            // A word would need a request first, and the patience to wait for it.
-            tracing::debug!("one connection too many of an address");
+        let Some(peer) = web.count_connection(peer.ip()) else {
+            // An answer would need a request first, and waiting for it.
+            tracing::debug!("too many connections from one address");
             continue;
         };
-        // Frames are joined where they wait, not by the system's guess.
+        // Frames are joined in the outbox, so the system must not delay them.
         let _ = stream.set_nodelay(true);
         let routes = routes.clone().layer(axum::Extension(peer));
-        let stream = Patient {
+        let stream = TimedStream {
             stream,
             patience: web.access.stalled_after,
             waiting: None,
@@ -830,7 +829,7 @@ pub async fn serve(
     }
     drop((listener, stopping, under_way));
     if tokio::time::timeout(deadline, ended.recv()).await.is_err() {
-        tracing::warn!("some requests did not finish");
+        tracing::warn!("some requests were still running at shutdown");
     }
 }
 
@@ -864,7 +863,7 @@ mod tests {
         const PROTO: &str = "x-forwarded-proto";
         const HOST: &str = "x-forwarded-host";
 
-        // Browsers leave the default port out of an origin, proxies not always out of the host.
+        // Browsers leave the default port out of an origin. Proxies may keep it in the host.
         for (proto, host, expected) in [
             ("https", "a.example:443", "a.example"),
             ("https", "a.example:80", "a.example:80"),
@@ -878,7 +877,7 @@ mod tests {
             check("10.0.0.1", &headers, (proto, expected, "203.0.113.7"));
         }
 
-        // Nobody is believed who is not trusted.
+        // Untrusted peers are not believed.
         check("192.0.2.1", &[], ("http", "inside:8000", "192.0.2.1"));
         let all = [(FOR, "203.0.113.7"), (PROTO, "https"), (HOST, "a.example")];
         check("192.0.2.1", &all, ("http", "inside:8000", "192.0.2.1"));
@@ -896,7 +895,7 @@ mod tests {
             &[(PROTO, "WSS"), (HOST, "")],
             ("https", "inside:8000", "fd00::1"),
         );
-        // It adds to what the browser made up.
+        // It appends to what the browser made up.
         let made_up = [
             (FOR, "1.2.3.4, 203.0.113.7"),
             (PROTO, "https, http"),
@@ -908,7 +907,7 @@ mod tests {
         let made_up = [(FOR, "\u{fc}, 203.0.113.7")];
         check("10.0.0.1", &made_up, ("http", "inside:8000", "203.0.113.7"));
 
-        // Two proxies, each of which adds.
+        // Two proxies, each of which appends.
         let two = [
             (FOR, "203.0.113.7, 10.0.0.2"),
             (PROTO, "https, http"),
@@ -921,21 +920,21 @@ mod tests {
             (PROTO, "http,https,http"),
         ];
         check("10.0.0.1", &two, ("https", "inside:8000", "203.0.113.7"));
-        // Two, of which only one says it, or the inner one says it anew.
+        // Two proxies, of which one does not append or the inner one overwrites.
         let two = [
             (FOR, "203.0.113.7, 10.0.0.2"),
             (PROTO, "https"),
             (HOST, "a.example"),
         ];
         check("10.0.0.1", &two, ("https", "a.example", "203.0.113.7"));
-        // Two, of which the outer one is not trusted.
+        // Two proxies, of which the outer one is not trusted.
         let two = [(FOR, "203.0.113.7, 192.0.2.1"), (PROTO, "https, http")];
         check("10.0.0.1", &two, ("http", "inside:8000", "192.0.2.1"));
-        // Somebody inside.
+        // A browser inside the trusted network.
         let inside = [(FOR, "10.0.0.3, 10.0.0.2"), (PROTO, "https, http")];
         check("10.0.0.1", &inside, ("https", "inside:8000", "10.0.0.3"));
 
-        // With ports and brackets, and what is no address.
+        // With ports and brackets, and values that are not addresses.
         for (text, expected) in [
             ("203.0.113.7:1234", "203.0.113.7"),
             ("203.0.113.7:1, 10.0.0.2:65535", "203.0.113.7"),

@@ -1,13 +1,12 @@
-//! The server's side of WebSocket frames: bytes in, words out, and back.
+//! The server's side of WebSocket frames: bytes in, messages out, and back.
 //!
-//! Belongs here: RFC 6455 framing, RFC 7692 permessage-deflate without context takeover, the two
-//! header values of the handshake that are computed. Absent on purpose: sockets, timers, tasks,
-//! when to answer a ping or a close, and what a message says.
+//! Contains RFC 6455 framing, RFC 7692 permessage-deflate without context takeover, and the two
+//! computed header values of the handshake. Does not contain sockets, timers, tasks, when to answer a
+//! ping or a close, or the meaning of a message.
 //!
-//! A frame to the browsers is encoded once into [`Bytes`] that any number of sockets share; that is
-//! also why no compression context outlives a message. A [`Decoder`] between messages owns no
-//! memory beyond itself: the machines that compress and inflate belong to the thread, not to the
-//! connection.
+//! A frame for browsers is encoded once into [`Bytes`] that any number of sockets share. That is also
+//! why no compression context outlives a message. Between messages a [`Decoder`] owns no memory beyond
+//! itself: compressors and decompressors belong to the thread, not to the connection.
 
 use std::cell::RefCell;
 
@@ -19,17 +18,17 @@ use sha1::{Digest as _, Sha1};
 /// The longest payload of a ping, pong or close, in bytes.
 pub const MAX_CONTROL: usize = 125;
 
-/// The most frames one message may come in; more is [`Violation::TooBig`].
+/// The most frames that one message may have; more is [`Violation::TooBig`].
 pub const MAX_FRAGMENTS: u32 = 4096;
 
-/// One text frame holding the whole message. `payload` must be UTF-8, which is not checked here.
+/// One text frame with the whole message. `payload` must be UTF-8, which is not checked here.
 pub fn text(payload: &[u8]) -> Bytes {
     frame(FIN | TEXT, payload)
 }
 
-/// One compressed text frame holding the whole message, for sockets that agreed to
-/// [`negotiate_deflate`]. `payload` must be UTF-8. Where compressing gains nothing the frame is the
-/// plain one, which they take as well.
+/// One compressed text frame with the whole message, for sockets that agreed to [`negotiate_deflate`].
+/// `payload` must be UTF-8. If compressing saves nothing, the frame is a plain one, which such sockets
+/// accept as well.
 pub fn deflated_text(payload: &[u8]) -> Bytes {
     DEFLATER.with_borrow_mut(|(deflater, deflated)| {
         deflate(deflater, payload, deflated);
@@ -45,18 +44,18 @@ pub fn deflated_text(payload: &[u8]) -> Bytes {
     })
 }
 
-/// A ping; of `payload` the first 125 bytes are sent.
+/// A ping; the first 125 bytes of `payload` are sent.
 pub fn ping(payload: &[u8]) -> Bytes {
     frame(FIN | PING, &payload[..payload.len().min(MAX_CONTROL)])
 }
 
-/// The answer to a ping with this `payload`, of which the first 125 bytes are sent.
+/// The answer to a ping with this `payload`; the first 125 bytes are sent.
 pub fn pong(payload: &[u8]) -> Bytes {
     frame(FIN | PONG, &payload[..payload.len().min(MAX_CONTROL)])
 }
 
-/// The last frame of a connection. `code` is one that may travel (1000–1003, 1007–1014, 3000–4999);
-/// `reason` is cut to 123 bytes, between characters.
+/// The last frame of a connection. `code` must be one that may be sent (1000–1003, 1007–1014,
+/// 3000–4999); `reason` is cut to 123 bytes, between characters.
 pub fn close(code: u16, reason: &str) -> Bytes {
     let reason = &reason[..reason.floor_char_boundary(MAX_CONTROL - 2)];
     frame(
@@ -68,9 +67,9 @@ pub fn close(code: u16, reason: &str) -> Bytes {
 /// What a client sent: a whole message, or a control frame, which may come between two fragments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
-    /// A text message, inflated if it came compressed.
+    /// A text message, inflated if it was compressed.
     Text(String),
-    /// A binary message. Nobody here reads one, so its payload was counted and let go.
+    /// A binary message. Nothing reads its payload, so it was counted and dropped.
     Binary,
     /// A ping with its payload of at most 125 bytes, to be answered with [`pong`].
     Ping(Vec<u8>),
@@ -80,15 +79,15 @@ pub enum Incoming {
     Close(Option<u16>),
 }
 
-/// Why a stream is broken for good.
+/// Why a stream is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Violation {
-    /// The client does not keep to the protocol; the words say where.
+    /// The client violates the protocol; the text says how.
     Protocol(&'static str),
-    /// A text message, or the reason of a close, is not UTF-8.
+    /// A text message, or the reason of a close frame, is not UTF-8.
     NotUtf8,
-    /// A message is longer than the limit, before or after inflating, or comes in more than
-    /// [`MAX_FRAGMENTS`].
+    /// A message is longer than the limit, before or after inflating, or has more than
+    /// [`MAX_FRAGMENTS`] frames.
     TooBig,
 }
 
@@ -102,7 +101,7 @@ impl Violation {
         }
     }
 
-    /// The same in a few words, short enough for a close frame.
+    /// A short description that fits into a close frame.
     pub fn reason(self) -> &'static str {
         match self {
             Violation::Protocol(reason) => reason,
@@ -120,15 +119,15 @@ impl std::fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// Turns the bytes of one client's socket, cut anywhere, into [`Incoming`].
+/// Turns the bytes of one client's socket, split anywhere, into [`Incoming`].
 ///
-/// Bytes are fed as they come and asked for until there is nothing whole left; that is also when
-/// memory is given back.
+/// Feed bytes as they arrive, then ask for messages until there is no whole one left. Memory is freed
+/// at that point.
 pub struct Decoder {
-    /// Bytes fed; those before `read` are done with.
+    /// Bytes fed; those before `read` are done.
     input: Vec<u8>,
     read: usize,
-    /// Boxed, so that a silent connection does not pay for it.
+    /// Boxed, so that a silent connection needs no memory for it.
     message: Option<Box<Message>>,
     limit: usize,
     deflate: bool,
@@ -136,8 +135,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder for one connection. `limit` is the most payload bytes a message may have, both as
-    /// it travels and inflated; `deflate` says whether permessage-deflate was agreed upon.
+    /// A decoder for one connection. `limit` is the most payload bytes a message may have, both
+    /// compressed and inflated; `deflate` says whether permessage-deflate was agreed.
     pub fn new(limit: usize, deflate: bool) -> Self {
         Decoder {
             input: Vec::new(),
@@ -149,12 +148,12 @@ impl Decoder {
         }
     }
 
-    /// Takes bytes as they came. After a close frame or a violation they are ignored.
+    /// Adds bytes as they arrived. After a close frame or a violation they are ignored.
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.end.is_some() {
             return;
         }
-        // Only once half of it is done with: so each byte moves once, however often this is called.
+        // Only when half of it is done, so that each byte moves once, however often this is called.
         if self.read > self.input.len() / 2 {
             self.input.drain(..self.read);
             self.read = 0;
@@ -162,12 +161,12 @@ impl Decoder {
         self.input.extend_from_slice(bytes);
     }
 
-    /// The next whole message or control frame; `None` when more bytes are needed, and for ever
-    /// after a close frame.
+    /// The next whole message or control frame; `None` if more bytes are needed, and always after a
+    /// close frame.
     ///
     /// # Errors
     ///
-    /// The violation that broke the stream, and the same one from then on.
+    /// The violation that broke the stream; every later call returns the same one.
     pub fn next_incoming(&mut self) -> Result<Option<Incoming>, Violation> {
         match self.end {
             Some(End::Broken(violation)) => return Err(violation),
@@ -184,7 +183,7 @@ impl Decoder {
         incoming
     }
 
-    /// Payload and frame bytes held at the moment: fed and not yet given out.
+    /// Payload and frame bytes held now: fed, but not returned yet.
     pub fn buffered(&self) -> usize {
         let message = self
             .message
@@ -215,8 +214,8 @@ impl Decoder {
         }
     }
 
-    /// Reads the header at hand, and refuses it as soon as it shows itself wrong: a message too big
-    /// ends here, not after it has come.
+    /// Reads the next header and rejects it as soon as it is known to be wrong: a message that is too
+    /// big ends here, before its bytes arrive.
     fn header(&self) -> Result<Option<Header>, Violation> {
         let &[first, second, ref rest @ ..] = &self.input[self.read..] else {
             return Ok(None);
@@ -269,7 +268,7 @@ impl Decoder {
         }))
     }
 
-    /// Begins the payload of a data frame: of a new message, or the next of the one under way.
+    /// Begins the payload of a data frame: of a new message, or of the next fragment.
     fn open(&mut self, header: &Header) -> Result<(), Violation> {
         let message = self.message.get_or_insert_with(|| {
             Box::new(Message {
@@ -282,7 +281,7 @@ impl Decoder {
         message.mask = header.mask;
         message.left = header.len;
         message.size += header.len;
-        // Empty fragments add nothing to the size, and a message of them would never end.
+        // Empty fragments add nothing to the size, so a message of them would never end.
         message.fragments += 1;
         if message.fragments > MAX_FRAGMENTS {
             return Err(Violation::TooBig);
@@ -297,8 +296,7 @@ impl Decoder {
         };
     }
 
-    /// Gives back what is done with. What is left is at most the beginning of a header or of a
-    /// control frame.
+    /// Frees what is done. The rest is at most the beginning of a header or of a control frame.
     fn settle(&mut self) {
         if self.read > 0 {
             self.input = self.input[self.read..].to_vec();
@@ -307,7 +305,7 @@ impl Decoder {
     }
 }
 
-/// The value of `Sec-WebSocket-Accept` that answers this `Sec-WebSocket-Key`.
+/// The value of `Sec-WebSocket-Accept` for this `Sec-WebSocket-Key`.
 pub fn accept_key(key: &str) -> String {
     let digest = Sha1::new()
         .chain_update(key)
@@ -316,13 +314,12 @@ pub fn accept_key(key: &str) -> String {
     STANDARD.encode(digest)
 }
 
-/// The value of `Sec-WebSocket-Extensions` to answer with, if one of the client's offers of
-/// permessage-deflate can be met; without it nothing is compressed. `offers` are the values of all
-/// its headers of that name, in their order.
+/// The value of `Sec-WebSocket-Extensions` to answer with if one of the client's offers of
+/// permessage-deflate can be accepted; with `None`, nothing is compressed. `offers` are the values of
+/// all its headers of that name, in their order.
 ///
-/// Neither side keeps a context from one message to the next. An offer that asks for a smaller
-/// window than 15 bits is passed over, since the frames it would be sent are shared with everybody
-/// else.
+/// Neither side keeps a context between messages. An offer that requires a window smaller than 15 bits
+/// is skipped, since the frames are shared with all other sockets.
 pub fn negotiate_deflate<'a>(offers: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
     offers
         .into_iter()
@@ -347,26 +344,26 @@ const PONG: u8 = 0xa;
 /// What a flush ends with and RFC 7692 leaves out on the wire: the rest of an empty stored block.
 const FLUSH_TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
-/// An empty block marked as the last. Behind a message that was cut at a flush it ends the stream
-/// properly; behind one that breaks off it does not, and so tells them apart.
+/// An empty block marked as the last. It completes the stream of a message that was cut at a flush, but
+/// not of one that breaks off, and so tells the two apart.
 const FINAL_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 
-/// Measured on fragments in JSON: level 1 knows fixed codes only and leaves a fragment of 600 bytes
-/// a quarter larger; at level 3 a fragment stays the same, and a page takes two fifths longer for
-/// one twenty-fifth of its bytes.
+/// Measured on fragments in JSON: level 1 uses fixed codes only and makes a fragment of 600 bytes a
+/// quarter larger. At level 3 a fragment stays the same size, and a page takes two fifths more time for
+/// one twenty-fifth fewer bytes.
 const LEVEL: u32 = 2;
 
-/// The most bytes a thread keeps for compressing into; a page is well below it.
+/// The most bytes that a thread keeps for compressing; a page is well below it.
 const KEPT_SCRATCH: usize = 128 * 1024;
 
 thread_local! {
-    /// With the bytes it last made. A new one each time would be 300 KiB to reserve and fill.
+    /// With the output buffer. A new compressor each time would reserve and fill 300 KiB.
     static DEFLATER: RefCell<(Compress, Vec<u8>)> =
         RefCell::new((Compress::new(Compression::new(LEVEL), false), Vec::new()));
     static INFLATER: RefCell<Decompress> = RefCell::new(Decompress::new(false));
 }
 
-/// How a stream ended, whatever bytes still come.
+/// How a stream ended, whatever bytes follow.
 #[derive(Clone, Copy)]
 enum End {
     Closed,
@@ -388,7 +385,8 @@ fn is_control(opcode: u8) -> bool {
     opcode >= CLOSE
 }
 
-/// What the first two bytes may not say, given the agreement and whether a message is under way.
+/// Rejects invalid first bytes, given whether compression was agreed and whether a message is under
+/// way.
 fn check(first: u8, second: u8, deflate: bool, under_way: bool) -> Result<(), Violation> {
     let deflated = first & RSV1 != 0;
     let wrong = match first & OPCODE {
@@ -411,26 +409,26 @@ fn check(first: u8, second: u8, deflate: bool, under_way: bool) -> Result<(), Vi
     Err(Violation::Protocol(wrong))
 }
 
-/// A message of which at least one header has come.
+/// A message with at least one header received.
 #[derive(Default)]
 struct Message {
     binary: bool,
     deflated: bool,
-    /// Whether the frame under way is the last.
+    /// Whether the current frame is the last.
     last: bool,
-    /// Of the frame under way, turned so that it fits the next byte.
+    /// The mask of the current frame, rotated to match the next byte.
     mask: [u8; 4],
-    /// Bytes still to come in the frame under way.
+    /// Bytes missing from the current frame.
     left: usize,
     /// Bytes announced so far.
     size: usize,
     fragments: u32,
-    /// Grows with what comes, not with what is announced.
+    /// Grows with the bytes received, not with the announced size.
     data: Vec<u8>,
 }
 
 impl Message {
-    /// Takes what of `input` belongs to the frame under way, and says how many bytes that was.
+    /// Takes the part of `input` that belongs to the current frame, and returns its length in bytes.
     fn take(&mut self, input: &[u8]) -> usize {
         let taken = self.left.min(input.len());
         self.left -= taken;
@@ -466,7 +464,7 @@ fn frame(first: u8, payload: &[u8]) -> Bytes {
         126..=0xffff => 4,
         _ => 10,
     };
-    // Of the exact size: then `Bytes` takes it over as it is.
+    // The exact size, so that `Bytes` takes the vector over without a copy.
     let mut frame = Vec::with_capacity(header + len);
     frame.push(first);
     match header {
@@ -488,14 +486,14 @@ fn frame(first: u8, payload: &[u8]) -> Bytes {
 fn deflate(deflater: &mut Compress, payload: &[u8], deflated: &mut Vec<u8>) {
     deflater.reset();
     deflated.clear();
-    // Text that does not compress grows by an eighth at most, so one round is the rule.
+    // Incompressible text grows by an eighth at most, so one round is usually enough.
     deflated.reserve(payload.len() + payload.len() / 8 + 64);
     loop {
         let done = deflater.total_in() as usize;
         deflater
             .compress_vec(&payload[done..], deflated, FlushCompress::Sync)
             .expect("only fails when the compressor was told to finish, which it never is");
-        // Room left means that nothing waits inside.
+        // If there is room left, nothing waits inside.
         if deflated.len() < deflated.capacity() {
             break;
         }
@@ -504,13 +502,13 @@ fn deflate(deflater: &mut Compress, payload: &[u8], deflated: &mut Vec<u8>) {
     deflated.truncate(deflated.len() - FLUSH_TAIL.len());
 }
 
-/// The inverse, for at most `limit` bytes; memory grows with what comes out and stops there.
+/// Inflates to at most `limit` bytes. Memory grows with the output and stops there.
 fn inflate(mut deflated: Vec<u8>, limit: usize) -> Result<Vec<u8>, Violation> {
     const BROKEN: Violation = Violation::Protocol("broken compression");
     let len = deflated.len();
     deflated.extend_from_slice(&FLUSH_TAIL);
     deflated.extend_from_slice(&FINAL_BLOCK);
-    // One byte above the limit tells "exactly" from "more".
+    // One byte above the limit tells “exactly” from “more”.
     let most = limit.saturating_add(1);
     let mut inflated = Vec::with_capacity(most.min(4 * deflated.len()));
     INFLATER.with_borrow_mut(|inflater| {
@@ -532,7 +530,7 @@ fn inflate(mut deflated: Vec<u8>, limit: usize) -> Result<Vec<u8>, Violation> {
             inflated.reserve_exact(inflated.len().min(most - inflated.len()));
         }
         let done = inflater.total_in() as usize;
-        // A client may end the stream itself, and then adds a zero byte for the tail to complete.
+        // A client may end the stream itself; then it adds a zero byte for the tail to complete.
         let ended_itself = matches!(deflated.get(done..len), Some([] | [0]));
         if done == deflated.len() || ended_itself {
             Ok(())
@@ -556,7 +554,7 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// A length written the longer way, which is for `least` bytes and more.
+/// A length in a longer form, which is valid from `least` bytes on.
 fn long(len: u64, least: u64) -> Result<u64, Violation> {
     if len < least {
         return Err(Violation::Protocol("length not written the shortest way"));
@@ -582,8 +580,7 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
     }
 }
 
-/// The answer to one offer, `None` where it is another extension, malformed, or more than can be
-/// done.
+/// The answer to one offer; `None` if it is another extension, malformed, or not supported.
 fn accept_offer(offer: &str) -> Option<&'static str> {
     let mut parts = split_unquoted(offer, ';');
     if parts.next() != Some("permessage-deflate") {
@@ -597,7 +594,7 @@ fn accept_offer(offer: &str) -> Option<&'static str> {
         };
         match (name, value) {
             ("server_no_context_takeover" | "client_no_context_takeover", None) => {}
-            // It says what the client can do with its own window; the largest is always understood.
+            // The client says what its own window can be. The largest is always understood.
             ("client_max_window_bits", None) => {}
             ("client_max_window_bits", Some(bits)) if WINDOW_BITS.contains(&bits) => {}
             ("server_max_window_bits", Some("15")) => {}
@@ -608,7 +605,7 @@ fn accept_offer(offer: &str) -> Option<&'static str> {
         }
         names.push(name);
     }
-    // A window that was asked for has to be in the answer.
+    // A window that was required has to be in the answer.
     Some(if names.contains(&"server_max_window_bits") {
         "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15"
     } else {
@@ -657,7 +654,7 @@ mod tests {
 
     const LIMIT: usize = 70_000;
 
-    /// What came out of a stream, and what broke it.
+    /// The messages of a stream, and the violation that broke it.
     type Outcome = (Vec<Incoming>, Option<Violation>);
 
     fn decode(limit: usize, deflate: bool, input: &[u8], piece: usize) -> Outcome {
@@ -676,7 +673,7 @@ mod tests {
         (incoming, None)
     }
 
-    /// However the bytes are cut, the outcome is the same.
+    /// However the bytes are split, the outcome is the same.
     #[track_caller]
     fn check_with(limit: usize, deflate: bool, input: &[u8], expected: &Outcome) {
         for piece in [usize::MAX, 1, 2, 3, 7, 64, 1000] {
@@ -705,7 +702,7 @@ mod tests {
         check_broken(input, Violation::Protocol(reason));
     }
 
-    /// A frame as a client sends it, with the length written the shortest way.
+    /// A frame as a client sends it, with the length in the shortest form.
     fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut frame = match payload.len() {
             len @ 0..=125 => vec![first, 0x80 | len as u8],
@@ -741,13 +738,13 @@ mod tests {
         out
     }
 
-    /// And its inverse.
+    /// The inverse.
     fn inflated(payload: &[u8]) -> Vec<u8> {
         let whole = [payload, &[0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff]].concat();
         inflate::decompress_to_vec(&whole).expect("a proper stream")
     }
 
-    /// The page of a room, more or less.
+    /// Roughly the page of a room.
     fn page(messages: usize) -> String {
         let message = |id| {
             format!(
@@ -946,7 +943,7 @@ mod tests {
         let mut decoder = Decoder::new(LIMIT, true);
         assert_eq!((decoder.input.capacity(), decoder.buffered()), (0, 0));
 
-        // An announcement alone is no reason to reserve anything.
+        // An announced size alone reserves no memory.
         let frame = masked(0x81, &[b'x'; 60_000]);
         decoder.feed(&frame[..8]);
         assert_eq!(decoder.next_incoming(), Ok(None));
@@ -963,7 +960,7 @@ mod tests {
         assert_eq!(decoder.next_incoming(), Ok(None));
         assert_eq!(decoder.buffered(), 20_000 - 8);
 
-        // The rest, and with it the first bytes of the next frame.
+        // The rest, with the first bytes of the next frame.
         decoder.feed(&frame[20_000..]);
         decoder.feed(&frame[..3]);
         assert_eq!(decoder.next_incoming(), Ok(Some(said(&"x".repeat(60_000)))));
@@ -1007,7 +1004,7 @@ mod tests {
 
     #[test]
     fn compressed_messages_of_the_rfc_are_read() {
-        // RFC 7692, 7.2.3: fixed codes, a block without compression, one marked as the last, two
+        // RFC 7692, 7.2.3: fixed codes, a block without compression, a block marked as the last, two
         // blocks.
         let whole: [&[u8]; 4] = [
             &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00],
@@ -1025,10 +1022,10 @@ mod tests {
             let fragments = stream(&[(0x41, one), (0x89, b"!"), (0x00, b""), (0x80, two)]);
             check(&fragments, &[Incoming::Ping(b"!".to_vec()), said("Hello")]);
         }
-        // Empty, as the RFC and as Chromium write it.
+        // Empty, as in the RFC and as Chromium sends it.
         check(&masked(0xc1, &[0x00]), &[said("")]);
         check(&masked(0xc1, &[0x02, 0x00]), &[said("")]);
-        // Agreed upon is not yet used.
+        // Agreed does not mean used.
         check(&masked(0x81, b"Hello"), &[said("Hello")]);
         check(&masked(0xc2, b"whatever"), &[Incoming::Binary]);
     }
@@ -1053,14 +1050,14 @@ mod tests {
         for len in 0..whole.len() {
             check_wrong(&masked(0xc1, &whole[..len]), "broken compression");
         }
-        // A last block with more behind it, and a kind of block there is not.
+        // A last block with more behind it, and an invalid kind of block.
         check_wrong(
             &masked(0xc1, &[0x03, 0x00, 0x00, 0x00]),
             "broken compression",
         );
         check_wrong(&masked(0xc1, &[0x03, 0x00, 0x01]), "broken compression");
         check_wrong(&masked(0xc1, &[0x06, 0x00]), "broken compression");
-        // A broken one leaves nothing behind for the next.
+        // A broken message does not affect the next.
         check(&masked(0xc1, &whole), &[said(&page(5))]);
     }
 
@@ -1081,7 +1078,7 @@ mod tests {
         assert!(bomb.len() < LIMIT);
         check_broken(&masked(0xc1, &bomb), Violation::TooBig);
 
-        // Exactly the limit is not more than the limit.
+        // Exactly the limit is allowed.
         for limit in [0, 1, 64, 65, 1000, 32_768, 65_536] {
             let text = " ".repeat(limit);
             let more = text.clone() + " ";
@@ -1119,7 +1116,7 @@ mod tests {
         assert_eq!(close(1008, &long)[4..], long.as_bytes()[..122]);
     }
 
-    /// What an independent client makes of our bytes.
+    /// What an independent client reads from our bytes.
     fn read_by_their_client(bytes: &[u8]) -> Theirs {
         let mut client = their_client(bytes);
         client.read().expect("a proper frame")
@@ -1294,7 +1291,7 @@ mod tests {
         }
     }
 
-    /// A connection that is all in memory.
+    /// An in-memory connection.
     struct Pipe {
         input: Cursor<Vec<u8>>,
         output: Vec<u8>,
@@ -1330,7 +1327,7 @@ mod tests {
         Binary(Vec<u8>),
         Ping(Vec<u8>),
         Pong(Vec<u8>),
-        /// A message cut at these places (of a thousand), with a ping after each piece; compressed
+        /// A message split at these places (in thousandths), with a ping after each piece; compressed
         /// or not.
         Pieces(String, Vec<usize>, bool),
     }
@@ -1356,7 +1353,7 @@ mod tests {
         client.write(message).expect("memory takes all");
     }
 
-    /// The bytes of their client, masked as it likes, and what we should make of them.
+    /// The bytes of the independent client, with its masks, and what we should read from them.
     fn send_by_their_client(all: &[Sent]) -> (Vec<u8>, Vec<Incoming>) {
         let mut client = their_client(&[]);
         let mut expected = Vec::new();
@@ -1376,7 +1373,8 @@ mod tests {
                 }
                 Sent::Pong(bytes) => {
                     send(&mut client, Theirs::Pong(bytes.clone().into()));
-                    // Theirs keeps back a pong until it flushes, and only the last of several.
+                    // The client holds back a pong until it flushes, and sends only the last of
+                    // several.
                     client.flush().expect("memory takes all");
                     expected.push(Incoming::Pong(bytes));
                 }

@@ -1,12 +1,12 @@
-//! The bare loop: what the system itself asks for the same bytes to the same number of sockets.
+//! The bare loop: the cost to the system of sending the same bytes to the same number of sockets.
 //!
-//! It does what no server can do without: one write per socket. By its first connection it is told
-//! what to write; every connection after that gets it.
+//! It does only what every server must do: one write per socket. Its first connection tells it what to
+//! write; every later connection gets that.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
-/// Listens, then lives until the first connection ends.
+/// Listens until the first connection ends.
 pub(crate) fn run() -> anyhow::Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;

@@ -1,7 +1,7 @@
-//! One node and two on PostgreSQL, with Redis between two: durable posts, deliveries, the delay from
-//! node to node, and what a message costs each part.
+//! One node and two nodes on PostgreSQL, with Redis between the two: durable posts, deliveries, the
+//! delay from node to node, and what a message costs each part.
 //!
-//! Everything runs on this machine: what two nodes cost is measured, not what two machines can do.
+//! Everything runs on this machine, so it measures what two nodes cost, not what two machines can do.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,7 +29,7 @@ const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Measures and prints.
 pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()> {
-    // Nodes, database, Redis and load share the processors as they like.
+    // Nodes, database, Redis and load share all processors.
     machine.step_back();
     postgres::is_durable();
     let runtime = tokio::runtime::Runtime::new()?;
@@ -80,7 +80,7 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
     Ok(())
 }
 
-/// Of nodes, rooms and writers: posts per second and their delays.
+/// Posts per second and their delays, by nodes, rooms and writers.
 fn print_posts(posts: &BTreeMap<(usize, usize, usize), [Figure; 3]>) {
     let rows = posts.iter().map(|((nodes, rooms, writers), figures)| {
         let head = [nodes.to_string(), rooms.to_string(), writers.to_string()];
@@ -89,7 +89,7 @@ fn print_posts(posts: &BTreeMap<(usize, usize, usize), [Figure; 3]>) {
             .collect()
     });
     table::print(
-        "Durable posts straight on the store, on PostgreSQL",
+        "Durable posts directly to the store, on PostgreSQL",
         &[
             "nodes",
             "rooms",
@@ -146,7 +146,7 @@ impl Parts {
     }
 }
 
-/// Running nodes on a database of their own.
+/// Running nodes with their own database.
 struct Cluster {
     nodes: Vec<Process>,
     database: Database,
@@ -169,7 +169,7 @@ impl Cluster {
         })
     }
 
-    /// So many tabs in a room, the first half of them on the first node.
+    /// Opens this many tabs in a room, the first half of them on the first node.
     fn crowd(&self, options: &Options, tabs: usize) -> anyhow::Result<Crowd> {
         let mut crowd = Crowd::new()?;
         for node in &self.nodes {
@@ -183,7 +183,7 @@ impl Cluster {
         self.nodes.iter_mut().map(Process::processor_time).collect()
     }
 
-    /// Ends all at once; then what the tabs were shown is what is stored.
+    /// Kills everything at once. Then checks that what the tabs showed is what is stored.
     async fn end(self, crowd: &Crowd) -> anyhow::Result<()> {
         for node in self.nodes {
             node.kill()?;
@@ -196,7 +196,7 @@ impl Cluster {
         let shown: Vec<_> = crowd.ids().iter().map(i64::to_string).collect();
         ensure!(
             stored == shown,
-            "what the tabs were shown is not what is stored"
+            "the stored messages differ from the shown ones"
         );
         Ok(())
     }
@@ -270,7 +270,7 @@ async fn deliver(
     cluster.end(&crowd).await
 }
 
-/// Writers post straight on the stores of so many nodes, in one room or one for each node. All
+/// Writers post directly to the stores of this many nodes, in one room or one for each node. All
 /// acknowledged posts are looked up afterwards.
 async fn post_all(
     options: &Options,
@@ -344,7 +344,7 @@ async fn post_all(
     Ok(())
 }
 
-/// Seconds of processor time that PostgreSQL has used, those of its processes that have ended included.
+/// Seconds of processor time that PostgreSQL has used, including its processes that have ended.
 fn postgres_time() -> anyhow::Result<f64> {
     let first = postgres::process();
     let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children"))?;
@@ -352,7 +352,7 @@ fn postgres_time() -> anyhow::Result<f64> {
     let all = children.split_whitespace().map(str::to_owned).chain(own);
     let mut ticks = 0;
     for process in all {
-        // One may end between the two looks; then its time is its parent's.
+        // A process may end meanwhile. Then its time is part of its parent's.
         let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) else {
             continue;
         };
@@ -364,11 +364,11 @@ fn postgres_time() -> anyhow::Result<f64> {
         // Of the numbers after the state: user and system time, and those of children that have ended.
         ticks += fields[10..14].iter().sum::<i64>();
     }
-    // Linux counts them in hundredths of a second for everybody who looks.
+    // Linux reports them in hundredths of a second to every program.
     Ok(ticks as f64 / 100.0)
 }
 
-/// Seconds of processor time that Redis has used, and bytes it has taken in and given out.
+/// Seconds of processor time that Redis has used, and bytes it has received and sent.
 fn redis_figures() -> anyhow::Result<[f64; 3]> {
     let (cpu, stats) = (
         Redis::shared().does(&["info", "cpu"]),
@@ -376,7 +376,7 @@ fn redis_figures() -> anyhow::Result<[f64; 3]> {
     );
     let field = |text: &str, name: &str| -> anyhow::Result<f64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
-        let value = line.with_context(|| format!("Redis does not tell {name}"))?;
+        let value = line.with_context(|| format!("Redis does not report {name}"))?;
         Ok(value.trim().parse()?)
     };
     Ok([

@@ -8,9 +8,9 @@ use anyhow::{Context as _, bail, ensure};
 use crate::table::milliseconds;
 use crate::wire::{self, Wire};
 
-/// Nothing may stand still for so long.
+/// A run fails if nothing happens for this long.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What is offered by browsers.
+/// The compression that browsers offer.
 pub(crate) const DEFLATE: &str =
     "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 
@@ -22,19 +22,19 @@ pub(crate) struct Crowd {
     posted: Vec<Instant>,
 }
 
-/// What the tabs have been shown.
+/// What the tabs have shown.
 #[derive(Default)]
 struct Watch {
-    /// Of each tab: how many messages it has.
+    /// For each tab, how many messages it has.
     has: Vec<usize>,
     shown: Vec<Shown>,
-    /// Messages that have reached everyone since they were asked for.
+    /// Messages that have reached everyone since the last check.
     complete: Vec<usize>,
     ready: usize,
     room: String,
     bytes: u64,
     others: u64,
-    /// Messages that came to a tab in another frame than to others: it had fallen behind.
+    /// Messages that reached a tab in a different frame than others: the tab had fallen behind.
     caught_up: u64,
 }
 
@@ -48,7 +48,7 @@ struct Shown {
     last: Instant,
 }
 
-/// What a while under load came to.
+/// The result of a time under load.
 #[derive(Default)]
 pub(crate) struct Load {
     /// Messages that reached everyone.
@@ -57,18 +57,18 @@ pub(crate) struct Load {
     pub(crate) elapsed: Duration,
     /// Bytes of all deliveries.
     pub(crate) bytes: u64,
-    /// From its post to the first tab, of each message, in milliseconds.
+    /// The milliseconds from posting each message to the first tab.
     pub(crate) first: Vec<f64>,
-    /// From its post to the last tab.
+    /// The milliseconds from posting each message to the last tab.
     pub(crate) last: Vec<f64>,
     /// Deliveries that were catch-ups.
     pub(crate) caught_up: u64,
-    /// How often a tab read something: what comes in one piece was sent in one, as a rule.
+    /// How often a tab read something. What arrives in one piece was usually sent in one.
     pub(crate) reads: u64,
 }
 
 impl Crowd {
-    /// Nobody yet.
+    /// A crowd without tabs.
     pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             wire: Wire::new()?,
@@ -77,7 +77,7 @@ impl Crowd {
         })
     }
 
-    /// Opens tabs at an address of the page, and waits until each has its room.
+    /// Opens tabs at an address of the page, and waits until each shows its room.
     pub(crate) fn arrive(
         &mut self,
         server: SocketAddr,
@@ -98,7 +98,7 @@ impl Crowd {
             self.read(Duration::from_millis(100))?;
             ensure!(
                 began.elapsed() < PATIENCE,
-                "{} of {} tabs have their room",
+                "{} of {} tabs show their room",
                 self.watch.ready,
                 self.wire.len()
             );
@@ -115,7 +115,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Waits until nothing has come for a while.
+    /// Waits until nothing has arrived for a while.
     pub(crate) fn settle(&mut self, silence: Duration) -> anyhow::Result<()> {
         let (began, mut heard) = (Instant::now(), Instant::now());
         while heard.elapsed() < silence && began.elapsed() < PATIENCE {
@@ -131,8 +131,8 @@ impl Crowd {
         wire.read(wait, |tab, frame| watch.take(tab, frame))
     }
 
-    /// Keeps `under_way` messages on their way, each until it has reached everyone: as soon as one
-    /// has, the next follows; or, where they go out `together`, as soon as all have.
+    /// Keeps `under_way` messages under way, each until it has reached everyone. As soon as one has,
+    /// the next follows; with `together`, as soon as all have.
     pub(crate) fn load(
         &mut self,
         under_way: usize,
@@ -183,7 +183,7 @@ impl Crowd {
         load.reads = self.wire.reads - before.2;
         ensure!(
             self.watch.has.iter().all(|has| *has == self.posted.len()),
-            "a tab has another number of messages than were posted"
+            "a tab has a different number of messages than were posted"
         );
         ensure!(tabs == self.watch.has.len());
         Ok(load)
@@ -194,7 +194,7 @@ impl Crowd {
         self.watch.shown.iter().map(|shown| shown.id).collect()
     }
 
-    /// What a message looks like on the wire.
+    /// The size of a message's frame, in bytes.
     pub(crate) fn frame_bytes(&self) -> usize {
         self.watch.shown.last().map_or(0, |shown| shown.frame.len())
     }
@@ -203,7 +203,7 @@ impl Crowd {
 impl Watch {
     fn take(&mut self, tab: usize, frame: &[u8]) -> anyhow::Result<()> {
         let has = self.has[tab];
-        // The same bytes go to everyone, so one look at them does for all.
+        // Everybody gets the same bytes, so checking them once is enough.
         if self.shown.get(has).is_none_or(|next| next.frame != frame)
             && !self.look(tab, has, frame)?
         {
@@ -225,20 +225,20 @@ impl Watch {
         Ok(())
     }
 
-    /// Looks into a frame. Answers whether it is the tab's next message.
+    /// Parses a frame. Returns whether it is the tab's next message.
     fn look(&mut self, tab: usize, has: usize, frame: &[u8]) -> anyhow::Result<bool> {
         let payload = String::from_utf8(wire::payload(frame)?)?;
         if !payload.starts_with(r##"{"selector":"#messages-list","##) {
             ensure!(
                 !payload.starts_with(r##"{"selector":"#notice","##),
-                "tab {tab} is told: {payload}"
+                "tab {tab} got a notice: {payload}"
             );
             return Ok(false);
         }
         if payload.contains(r#""swap":"outer""#) {
             ensure!(
                 self.shown.len() == has && self.ready < self.has.len(),
-                "tab {tab} was given a whole page in between"
+                "tab {tab} got a whole page instead of messages"
             );
             self.ready += 1;
             if self.room.is_empty() {
@@ -251,17 +251,17 @@ impl Watch {
         let id = between(&payload, r#"id=\"message-"#, '\\').and_then(|id| id.parse().ok());
         let number = between(&payload, r#"message__text\">"#, ' ').and_then(|n| n.parse().ok());
         let (Some(id), Some(number)) = (id, number) else {
-            bail!("not a message of ours: {payload}");
+            bail!("not a message of this run: {payload}");
         };
         match self.shown.get(has) {
             Some(next) if next.id == id => {
                 self.caught_up += 1;
             }
-            Some(next) => bail!("tab {tab} was shown {id} where {} comes next", next.id),
+            Some(next) => bail!("tab {tab} got message {id} instead of {}", next.id),
             None => {
                 ensure!(
                     self.shown.last().is_none_or(|last| last.id < id),
-                    "tab {tab} was shown {id} again or too late"
+                    "tab {tab} got message {id} again or too late"
                 );
                 let now = Instant::now();
                 self.shown.push(Shown {
@@ -280,11 +280,11 @@ impl Watch {
     fn lost(&self) -> String {
         let least = self.has.iter().min().copied().unwrap_or(0);
         let tabs = self.has.iter().filter(|has| **has == least).count();
-        format!("{tabs} tabs have {least} messages of {}", self.shown.len())
+        format!("{tabs} tabs have {least} of {} messages", self.shown.len())
     }
 }
 
-/// What stands in a text after `start` and before `end`.
+/// The text after `start` and before `end`.
 pub(crate) fn between<'a>(text: &'a str, start: &str, end: char) -> Option<&'a str> {
     let rest = &text[text.find(start)? + start.len()..];
     Some(&rest[..rest.find(end)?])

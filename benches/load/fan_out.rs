@@ -1,4 +1,4 @@
-//! One room, many tabs: what a delivery costs, how soon it is there, and what an idle tab costs.
+//! One room, many tabs: the cost and delay of a delivery, and the cost of an idle tab.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -17,7 +17,7 @@ use crate::{Options, posts};
 
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// What is compared.
+/// The servers to compare.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Plain,
@@ -89,7 +89,8 @@ impl Figures {
         };
         let mut crowd = Crowd::new()?;
         if subject == Subject::Plain {
-            // A few tabs come and go first, so that what the first ones cost is not counted.
+            // A few tabs connect and leave first, so that one-time costs of the first tabs are not
+            // counted.
             let mut first = Crowd::new()?;
             first.arrive(server.address, 20, "/chat/python/", headers)?;
             drop(first);
@@ -107,7 +108,7 @@ impl Figures {
         }
         for &under_way in options.under_way() {
             ensure!(under_way <= tabs, "more authors than tabs");
-            // Each message has an author of its own, spread over the tabs.
+            // Each message has its own author, spread over the tabs.
             let post = |wire: &mut Wire, room: &str, numbers: &[usize]| {
                 numbers.iter().try_for_each(|number| {
                     let author = number % under_way * (tabs / under_way);
@@ -188,7 +189,7 @@ impl Figures {
         }
     }
 
-    /// Divides what was measured one after the other.
+    /// Divides the figures of the last run.
     fn compare(&mut self, options: &Options, tabs: usize) {
         for under_way in options.under_way() {
             let place = (tabs, *under_way);
@@ -328,21 +329,21 @@ impl Figures {
             "Memory per idle tab, in KiB",
             &[
                 "tabs",
-                "server, resident, more than without them",
+                "server, resident, increase",
                 "system, both ends together",
-                "server, resident, all of it, after the load",
+                "server, resident, total after the load",
             ],
             &rows,
         );
         println!(
-            "{} deliveries were counted and checked, of which {} came by a catch-up.\n",
+            "{} deliveries were counted and checked. {} of them were catch-ups.\n",
             table::counted(self.deliveries as usize),
             table::counted(self.caught_up as usize)
         );
     }
 }
 
-/// What a tab sends when somebody presses Enter.
+/// The action of a tab when somebody presses Enter.
 pub(crate) fn new_message(room: &str, number: usize) -> String {
     let key = Uuid::new_v4();
     format!(

@@ -1,6 +1,6 @@
-//! A small chat, with a page of messages, and one with a million of them, a hundred thousand users
-//! and ten thousand groups: nothing on the road of a message, a newcomer or a key press may grow
-//! with what was said before or with how many there are elsewhere.
+//! A small chat with a page of messages, and one with a million messages, a hundred thousand users and
+//! ten thousand groups. The cost of a message, a newcomer or a key press must not grow with the
+//! messages written before or with the size of the rest of the chat.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -18,48 +18,51 @@ use crate::server::Process;
 use crate::table::{self, Figure, milliseconds, quantile};
 use crate::{Options, posts};
 
-const ACTS: [&str; 10] = [
+const OPERATIONS: [&str; 10] = [
     "newest page, from the store",
     "page before a message in the middle, from the store",
     "catch-up of 10 messages, from the store",
     "post, `synchronous` normal, on the store",
     "post, `synchronous` full, on the store",
     "the whole page, over HTTP",
-    "somebody arrives and enters a group, on the store",
+    "connecting and entering a group, on the store",
     "a reaction, on the store",
-    "may whoever types write, from the store",
-    "the names that begin so, from the store",
+    "permission check for `Typing`, from the store",
+    "name completion, from the store",
 ];
 
 /// Measures and prints.
 pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()> {
     machine.step_back();
     let lengths = [50, options.messages()];
-    let mut figures = vec![[Figure::default(), Figure::default()]; ACTS.len() * lengths.len()];
+    let mut figures =
+        vec![[Figure::default(), Figure::default()]; OPERATIONS.len() * lengths.len()];
     for run in 1..=options.runs() {
         for (i, &length) in lengths.iter().enumerate() {
             eprintln!("run {run}: a room with {length} messages");
             let folder = tempfile::tempdir_in(&options.folder)?;
             let database = folder.path().join("history.db");
-            let mut acts = vec![Vec::new(); ACTS.len()];
+            let mut operations = vec![Vec::new(); OPERATIONS.len()];
             let runtime = tokio::runtime::Runtime::new()?;
-            runtime.block_on(on_the_store(options, &database, length, &mut acts))?;
-            over_http(options, &database, &mut acts[5])?;
-            for (act, times) in acts.iter_mut().enumerate() {
-                let [half, most] = &mut figures[act * lengths.len() + i];
+            runtime.block_on(on_the_store(options, &database, length, &mut operations))?;
+            over_http(options, &database, &mut operations[5])?;
+            for (operation, times) in operations.iter_mut().enumerate() {
+                let [half, most] = &mut figures[operation * lengths.len() + i];
                 half.add(quantile(times, 0.5) * 1e3);
                 most.add(quantile(times, 0.99) * 1e3);
             }
         }
     }
-    let rows: Vec<_> = ACTS
+    let rows: Vec<_> = OPERATIONS
         .iter()
         .zip(figures.chunks(lengths.len()))
-        .map(|(act, figures)| {
+        .map(|(operation, figures)| {
             let shown = figures
                 .iter()
                 .flat_map(|both| both.iter().map(Figure::show));
-            std::iter::once((*act).to_owned()).chain(shown).collect()
+            std::iter::once((*operation).to_owned())
+                .chain(shown)
+                .collect()
         })
         .collect();
     let length = table::counted(options.messages() as usize);
@@ -85,7 +88,7 @@ async fn on_the_store(
     options: &Options,
     database: &Path,
     length: u32,
-    acts: &mut [Vec<f64>],
+    operations: &mut [Vec<f64>],
 ) -> anyhow::Result<()> {
     let rounds = options.size().rounds;
     let address = database.to_string_lossy();
@@ -110,20 +113,20 @@ async fn on_the_store(
     for _ in 0..rounds {
         let began = Instant::now();
         store.newest(room).await?;
-        acts[0].push(milliseconds(began.elapsed()));
+        operations[0].push(milliseconds(began.elapsed()));
         let began = Instant::now();
         store.older(room, middle).await?;
-        acts[1].push(milliseconds(began.elapsed()));
+        operations[1].push(milliseconds(began.elapsed()));
         let began = Instant::now();
         store.catch_up(room, Some(after)).await?;
-        acts[2].push(milliseconds(began.elapsed()));
+        operations[2].push(milliseconds(began.elapsed()));
     }
-    post(&store, node, room, rounds, &mut acts[3]).await?;
-    people(&store, node, room, middle, rounds, acts).await?;
+    post(&store, node, room, rounds, &mut operations[3]).await?;
+    people(&store, node, room, middle, rounds, operations).await?;
     store.close().await;
     drop(store);
     let store = store::open(&address, Synchronous::Full, Access::Server).await?;
-    post(&store, node, room, rounds, &mut acts[4]).await?;
+    post(&store, node, room, rounds, &mut operations[4]).await?;
     store.close().await;
     let stored: usize = Connection::open(database)?.query_one(
         "select count(*) from messages where room_id = ?",
@@ -132,7 +135,7 @@ async fn on_the_store(
     )?;
     ensure!(
         stored == length as usize + 2 * rounds,
-        "what was posted is not what is stored"
+        "the stored messages differ from the posted ones"
     );
     Ok(())
 }
@@ -144,7 +147,7 @@ async fn post(
     rounds: usize,
     times: &mut Vec<f64>,
 ) -> anyhow::Result<()> {
-    // A store that starts ends all clients, so nobody who was here before can post.
+    // Starting a store ends all clients, so no earlier one can post.
     let author = posts::arrives(store, node).await?;
     for _ in 0..rounds {
         let post = posts::post(node, author, room, Some(Uuid::new_v4()))?;
@@ -162,14 +165,14 @@ async fn people(
     room: RoomId,
     message: MessageId,
     rounds: usize,
-    acts: &mut [Vec<f64>],
+    operations: &mut [Vec<f64>],
 ) -> anyhow::Result<()> {
     let emoji = Emoji::new("👍").context("no emoji")?;
     for _ in 0..rounds.min(500) {
         let began = Instant::now();
         let (client, user) = posts::arrives(store, node).await?;
         let entered = store.enter(client, user, Target::Room(room)).await?;
-        acts[6].push(milliseconds(began.elapsed()));
+        operations[6].push(milliseconds(began.elapsed()));
         ensure!(matches!(entered.0, Entered::Room(_)));
         let react = React {
             node,
@@ -182,19 +185,19 @@ async fn people(
         };
         let began = Instant::now();
         let reacted = store.react(react).await?;
-        acts[7].push(milliseconds(began.elapsed()));
+        operations[7].push(milliseconds(began.elapsed()));
         ensure!(reacted == Reacted::Done);
         let began = Instant::now();
         store.standing(user).await?;
-        acts[8].push(milliseconds(began.elapsed()));
+        operations[8].push(milliseconds(began.elapsed()));
         let began = Instant::now();
         store.find_people("a", 7).await?;
-        acts[9].push(milliseconds(began.elapsed()));
+        operations[9].push(milliseconds(began.elapsed()));
     }
     Ok(())
 }
 
-/// Puts users and groups into the chat, who have been there and are there.
+/// Adds users and groups to the chat, with users who have been online and some who are.
 fn crowd(options: &Options, database: &Path) -> anyhow::Result<()> {
     let db = Connection::open(database)?;
     db.execute_batch("begin")?;
@@ -217,7 +220,7 @@ fn crowd(options: &Options, database: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts messages into the room as if they had been posted. Answers the id of one in the middle.
+/// Adds messages to the room as if they had been posted. Returns the id of one in the middle.
 fn fill(database: &Path, room: RoomId, author: i64, length: u32) -> anyhow::Result<i64> {
     let db = Connection::open(database)?;
     db.execute_batch("begin")?;
@@ -259,7 +262,7 @@ fn over_http(options: &Options, database: &Path, times: &mut Vec<f64>) -> anyhow
         let mut read = 0;
         loop {
             let came = stream.read(&mut buffer[read..])?;
-            ensure!(came > 0, "the server hung up");
+            ensure!(came > 0, "the server closed the connection");
             read += came;
             if whole(&buffer[..read])? {
                 break;
@@ -270,7 +273,7 @@ fn over_http(options: &Options, database: &Path, times: &mut Vec<f64>) -> anyhow
     Ok(())
 }
 
-/// Whether an answer is all there.
+/// Whether a response is complete.
 fn whole(answer: &[u8]) -> anyhow::Result<bool> {
     let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(false);
@@ -280,6 +283,6 @@ fn whole(answer: &[u8]) -> anyhow::Result<bool> {
     let size = head
         .lines()
         .find_map(|line| line.strip_prefix("content-length: "))
-        .context("an answer without its length")?;
+        .context("a response without its length")?;
     Ok(answer.len() >= end + 4 + size.parse::<usize>()?)
 }

@@ -1,22 +1,22 @@
-//! What is measured on, and the pinning of processes to its processors.
+//! The machine of the measurements, and the pinning of processes to its processors.
 
 use std::fmt;
 use std::fs;
 use std::process::{Command, Stdio};
 
-/// The machine as a reader of the figures wants to know it.
+/// A description of the machine for readers of the figures.
 pub(crate) struct Machine {
     processor: String,
     processors: usize,
     kernel: String,
     rustc: String,
     load: String,
-    /// Whether the server has a processor of its own, and the load another.
+    /// Whether the server has its own processor, separate from the load.
     pub(crate) pinned: bool,
 }
 
 impl Machine {
-    /// Looks at the machine this runs on.
+    /// Reads the description of this machine.
     pub(crate) fn look() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let can_pin = Command::new("taskset")
@@ -45,19 +45,19 @@ impl Machine {
         command
     }
 
-    /// Keeps the calling thread, and those it starts, off the server's processor.
+    /// Keeps the calling thread and its future threads off the server's processor.
     pub(crate) fn step_aside(&self) {
         self.move_to(&format!("1-{}", self.processors - 1));
     }
 
-    /// Lets them run everywhere again.
+    /// Lets them run on all processors again.
     pub(crate) fn step_back(&self) {
         self.move_to(&format!("0-{}", self.processors - 1));
     }
 
     fn move_to(&self, processors: &str) {
         if self.pinned {
-            // Where it fails, the figures are only noisier.
+            // If it fails, the figures are only noisier.
             said_by(Command::new("taskset").args([
                 "-p",
                 "-c",
@@ -90,7 +90,7 @@ impl fmt::Display for Machine {
     }
 }
 
-/// How busy the machine is, over 1, 5 and 15 minutes.
+/// The load average of the last 1, 5 and 15 minutes.
 pub(crate) fn load_average() -> String {
     let all = read("/proc/loadavg");
     all.split(' ').take(3).collect::<Vec<_>>().join(" ")
@@ -99,11 +99,11 @@ pub(crate) fn load_average() -> String {
 /// Processor time since the machine started, in its ticks.
 #[derive(Clone, Copy)]
 pub(crate) struct Clock {
-    /// All there was.
+    /// All of it.
     all: f64,
-    /// Spent by anybody, or kept back by the host of a virtual machine.
+    /// Used by any process, or withheld by the host of a virtual machine.
     spent: f64,
-    /// Spent by this program and the processes it has started and ended.
+    /// Used by this program and by its child processes that have ended.
     own: f64,
 }
 
@@ -116,14 +116,14 @@ impl Clock {
             .unwrap_or_default()
             .split_whitespace()
             .skip(1)
-            // What guests spend is in what users spend.
+            // Time of guests is included in time of users.
             .take(8)
             .map(number)
             .collect();
         let all: f64 = ticks.iter().sum();
         let idle: f64 = ticks.iter().skip(3).take(2).sum();
         let stat = read("/proc/self/stat");
-        // The name stands in parentheses and may hold anything.
+        // The name is in parentheses and may contain anything.
         let own = stat.rsplit(')').next().unwrap_or_default();
         Self {
             all,
@@ -132,7 +132,7 @@ impl Clock {
         }
     }
 
-    /// The part of all processor time that others have had since then.
+    /// The share of all processor time since then that other processes used.
     pub(crate) fn others(self) -> f64 {
         let now = Self::read();
         let others = (now.spent - self.spent) - (now.own - self.own);
@@ -140,7 +140,7 @@ impl Clock {
     }
 }
 
-/// Memory of the system's own in KiB: its structures, and what waits in TCP buffers.
+/// Memory of the kernel in KiB: its structures, and data in TCP buffers.
 pub(crate) fn kernel_kib() -> f64 {
     let slab: f64 = number(&field("/proc/meminfo", "Slab"));
     let tcp = read("/proc/net/sockstat");
@@ -152,7 +152,7 @@ pub(crate) fn kernel_kib() -> f64 {
     slab + pages * 4.0
 }
 
-/// The value of a line `name: value` of a file.
+/// The value of a line `name: value` in a file.
 pub(crate) fn field(file: &str, name: &str) -> String {
     let text = fs::read_to_string(file).unwrap_or_default();
     text.lines()
@@ -162,7 +162,7 @@ pub(crate) fn field(file: &str, name: &str) -> String {
         .unwrap_or_default()
 }
 
-/// The number a text begins with.
+/// The number at the beginning of a text.
 pub(crate) fn number(text: &str) -> f64 {
     text.split(' ')
         .next()

@@ -1,8 +1,8 @@
 //! Load on the real server over real sockets: fan-out, memory, durable posts, long histories.
 //!
-//! `scripts/bench` builds what is measured and runs this. The server is a process of its own, on a
-//! processor of its own where there are two; every delivery and every stored row is checked. Small
-//! parts by themselves are measured in `benches/fragments.rs`.
+//! `scripts/bench` builds the server and runs this. The server is a separate process, on its own
+//! processor if there are two. Every delivery and every stored row is checked. Small parts on their own
+//! are measured in `benches/fragments.rs`.
 
 mod bare;
 mod cluster;
@@ -37,11 +37,11 @@ struct Options {
     #[arg(long)]
     quick: bool,
 
-    /// Whether everything still works: all parts and all checks, with tiny numbers
+    /// Only check that everything works: all parts and all checks, with tiny numbers
     #[arg(long, conflicts_with = "quick")]
     smoke: bool,
 
-    /// What is measured
+    /// What to measure
     #[arg(
         long,
         value_delimiter = ',',
@@ -49,7 +49,7 @@ struct Options {
     )]
     only: Vec<Part>,
 
-    /// How often everything is measured; the tables show the median and the range
+    /// How often to measure everything; the tables show the median and the range
     #[arg(long, value_name = "N")]
     runs: Option<usize>,
 
@@ -65,7 +65,7 @@ struct Options {
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
     writers: Option<Vec<usize>>,
 
-    /// How long each figure is measured, in seconds
+    /// How long to measure each figure, in seconds
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
 
@@ -77,11 +77,11 @@ struct Options {
     #[arg(long, value_name = "PROGRAM", default_value = env!("CARGO_BIN_EXE_overwire"))]
     server: PathBuf,
 
-    /// Where the databases are made; the disk under it is measured with them
+    /// Where to create the databases, which also decides the disk that is measured
     #[arg(long, value_name = "FOLDER", default_value_os_t = std::env::temp_dir())]
     folder: PathBuf,
 
-    /// Be the bare loop that is compared with
+    /// Run the bare loop for comparison
     #[arg(long, hide = true)]
     bare_loop: bool,
 
@@ -94,35 +94,35 @@ struct Options {
 enum Part {
     /// One room, many tabs: deliveries, processor time, delay, bytes, memory
     FanOut,
-    /// Durable posts by sockets and straight on the store
+    /// Durable posts over sockets and directly to the store
     Posts,
     /// A room with a short history and one with a long one
     History,
-    /// One node and two on PostgreSQL with Redis, which it starts: posts, deliveries, delay across
-    /// nodes, and what a message costs each part
+    /// One node and two nodes on PostgreSQL with Redis, which it starts: posts, deliveries, delay
+    /// across nodes, and what a message costs each part
     Cluster,
 }
 
-/// How much is measured where no option says otherwise.
+/// The default size of a run.
 struct Size {
     runs: usize,
     tabs: &'static [usize],
     under_way: &'static [usize],
     writers: &'static [usize],
     seconds: f64,
-    /// In the long history.
+    /// The number of messages in the long history.
     messages: u32,
-    /// Of the chat that has it.
+    /// The number of users in its chat.
     users: u32,
-    /// The same.
+    /// The number of groups in its chat.
     groups: u32,
-    /// How often each act is done on a history.
+    /// How often each operation runs on a history.
     rounds: usize,
-    /// Tabs in the room of one node or two.
+    /// Tabs in the room on one node or two.
     crowd: usize,
-    /// At least so many posts make a figure, however slow the disk is.
+    /// The least number of posts for a figure, even on a slow disk.
     least_posts: usize,
-    /// Longer than anything that the server does by the clock after people have come or gone.
+    /// Longer than any timer that the server starts after people join or leave.
     silence: Duration,
 }
 
@@ -151,7 +151,7 @@ const QUICK: Size = Size {
     ..FULL
 };
 
-/// Nothing is learned from its figures, so nothing waits for the server to be quiet.
+/// Its figures mean nothing, so it does not wait for the server to be idle.
 const SMOKE: Size = Size {
     runs: 1,
     tabs: &[8],
@@ -219,7 +219,7 @@ fn main() -> anyhow::Result<()> {
             Part::Cluster => cluster::measure(&options, &machine)?,
         }
         println!(
-            "Meanwhile, others had {:.1} % of the processors' time.\n",
+            "Other processes used {:.1} % of the processors' time.\n",
             clock.others() * 100.0
         );
     }

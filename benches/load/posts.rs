@@ -1,4 +1,5 @@
-//! Durable posts: by sockets and straight on the store, each acknowledged one looked up afterwards.
+//! Durable posts over sockets and directly to the store. Each acknowledged post is looked up
+//! afterwards.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -64,7 +65,7 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
     }
     for (title, by_sockets) in [
         ("Durable posts by sockets", true),
-        ("Durable posts straight on the store", false),
+        ("Durable posts directly to the store", false),
     ] {
         let rows: Vec<_> = figures
             .iter()
@@ -88,15 +89,14 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
         );
     }
     println!(
-        "{} acknowledged posts were looked up in the database, each there once and nothing else.\n",
+        "{} acknowledged posts were looked up in the database. Each was there exactly once, and nothing else was there.\n",
         table::counted(audited)
     );
     Ok(())
 }
 
-/// Each writer posts from a tab of its own, and again once it is told that the message is stored.
-/// Nobody looks at the room, so that nothing but posting is measured. The server is killed at the
-/// end, as by a crash.
+/// Each writer posts from its own tab, and again when its message is acknowledged. Nobody shows the
+/// room, so only posting is measured. At the end the server is killed, like in a crash.
 fn by_socket(
     options: &Options,
     database: &Path,
@@ -146,18 +146,15 @@ fn by_socket(
                 "a post was refused: {payload}"
             );
             if let Some(key) = between(&payload, r#"data-key=\""#, '\\') {
-                let (posted, at) = under_way[writer].context("an answer to nothing")?;
-                ensure!(
-                    posted == key.parse::<Uuid>()?,
-                    "an answer to something else"
-                );
+                let (posted, at) = under_way[writer].context("an answer to no post")?;
+                ensure!(posted == key.parse::<Uuid>()?, "an answer to another post");
                 acknowledged.keys.push(posted);
                 acknowledged.milliseconds.push(milliseconds(at.elapsed()));
                 due.push(writer);
             }
             Ok(())
         })?;
-        ensure!(came, "a post is not answered");
+        ensure!(came, "a post was not answered");
     }
     acknowledged.elapsed = began.elapsed();
     server.kill()?;
@@ -219,7 +216,7 @@ fn on_the_store(
     })
 }
 
-/// A message as the store takes it.
+/// A message for the store.
 pub(crate) fn post(
     node: NodeId,
     (client, author): (ClientRef, UserId),
@@ -237,7 +234,7 @@ pub(crate) fn post(
     })
 }
 
-/// Somebody arrives who has not been here.
+/// Connects somebody new.
 pub(crate) async fn arrives(store: &Store, node: NodeId) -> anyhow::Result<(ClientRef, UserId)> {
     let mut spares = FakeUsers::random();
     loop {
@@ -266,7 +263,8 @@ fn room_id(database: &Path, name: &str) -> anyhow::Result<RoomId> {
     Ok(RoomId(id))
 }
 
-/// Each of these keys is in the database once, and nothing else; the room's versions have no gap.
+/// Checks that each of these keys is in the database once, without other keys, and that the room's
+/// versions have no gap.
 fn audit_keys(database: &Path, keys: &[Uuid]) -> anyhow::Result<()> {
     let db = look(database)?;
     let stored = db
@@ -277,7 +275,7 @@ fn audit_keys(database: &Path, keys: &[Uuid]) -> anyhow::Result<()> {
     let found: HashSet<_> = stored.iter().cloned().collect();
     ensure!(
         stored.len() == keys.len() && found == expected,
-        "{} posts were acknowledged, {} are stored, {} of them the same",
+        "{} posts were acknowledged, {} are stored, {} match",
         keys.len(),
         stored.len(),
         found.intersection(&expected).count()
@@ -293,7 +291,7 @@ fn audit_keys(database: &Path, keys: &[Uuid]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The room holds these messages, in this order, and nothing else.
+/// Checks that the room contains these messages, in this order, and no others.
 pub(crate) fn audit_room(database: &Path, name: &str, ids: &[i64]) -> anyhow::Result<()> {
     let stored = look(database)?
         .prepare("select m.id from messages m join rooms r on r.id = m.room_id where r.name = ? order by m.id")?
@@ -301,7 +299,7 @@ pub(crate) fn audit_room(database: &Path, name: &str, ids: &[i64]) -> anyhow::Re
         .collect::<Result<Vec<i64>, _>>()?;
     ensure!(
         stored == ids,
-        "what the tabs were shown is not what is stored"
+        "the stored messages differ from the shown ones"
     );
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! The processes that are measured, seen from outside: their start, their processor time, their
-//! memory, their sudden end.
+//! The measured processes, seen from outside: their start, processor time, memory and sudden end.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -13,33 +12,33 @@ use anyhow::{Context as _, bail};
 
 use crate::machine;
 
-/// A process with an address, ended when this is dropped.
+/// A process with an address, killed when this is dropped.
 pub(crate) struct Process {
     child: Child,
-    /// Where it listens.
+    /// The address where it listens.
     pub(crate) address: SocketAddr,
-    /// Nanoseconds per thread: a thread that has ended keeps its last.
+    /// Nanoseconds per thread. A thread that has ended keeps its last value.
     threads: HashMap<String, u64>,
-    _said: BufReader<ChildStdout>,
+    _output: BufReader<ChildStdout>,
 }
 
 impl Process {
-    /// Starts a command whose first line ends with the address at which it listens.
+    /// Starts a command whose first output line ends with the address where it listens.
     pub(crate) fn start(mut command: Command) -> anyhow::Result<Self> {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("could not start {}", command.get_program().display()))?;
-        let mut said = BufReader::new(child.stdout.take().context("no output to read")?);
+        let mut output = BufReader::new(child.stdout.take().context("no output to read")?);
         let mut line = String::new();
-        said.read_line(&mut line)?;
+        output.read_line(&mut line)?;
         let address = line.trim().rsplit('/').next().unwrap_or_default().parse();
         Ok(Self {
             child,
             address: address.with_context(|| format!("no address in “{line}”"))?,
             threads: HashMap::new(),
-            _said: said,
+            _output: output,
         })
     }
 
@@ -60,19 +59,19 @@ impl Process {
         Self::start(command)
     }
 
-    /// Processor time of all its threads so far. What the system does in its name (sending, and on
-    /// the loopback the other side's receiving) is part of it.
+    /// Processor time of all its threads so far. This includes the system's work for it: sending, and
+    /// on the loopback also the receiving of the other side.
     pub(crate) fn processor_time(&mut self) -> anyhow::Result<Duration> {
         let tasks = format!("/proc/{}/task", self.child.id());
         for task in fs::read_dir(tasks).context("the process is gone")? {
             let task = task?;
-            // A thread may end between the two looks.
+            // A thread may end meanwhile.
             let Ok(stat) = fs::read_to_string(task.path().join("schedstat")) else {
                 continue;
             };
             let spent = stat.split(' ').next().and_then(|spent| spent.parse().ok());
             let Some(spent) = spent else {
-                bail!("this system does not tell the processor time of threads");
+                bail!("this system does not report the processor time of threads");
             };
             let name = task.file_name().to_string_lossy().into_owned();
             self.threads.insert(name, spent);
@@ -86,7 +85,7 @@ impl Process {
         machine::number(&machine::field(&status, "VmRSS"))
     }
 
-    /// Ends it at once, as a crash would.
+    /// Kills it, like a crash.
     pub(crate) fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;

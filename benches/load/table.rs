@@ -7,22 +7,22 @@ use std::time::Duration;
 pub(crate) struct Figure(Vec<f64>);
 
 impl Figure {
-    /// Another run gave this.
+    /// Adds the value of another run.
     pub(crate) fn add(&mut self, value: f64) {
         self.0.push(value);
     }
 
-    /// The one in the middle.
+    /// The middle value.
     pub(crate) fn median(&self) -> f64 {
         quantile(&mut self.0.clone(), 0.5)
     }
 
-    /// The newest.
+    /// The newest value.
     pub(crate) fn last(&self) -> f64 {
         self.0.last().copied().unwrap_or(f64::NAN)
     }
 
-    /// The median and, where it was measured more than once, the range.
+    /// The median and, for more than one run, the range.
     pub(crate) fn show(&self) -> String {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let most = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -39,20 +39,20 @@ impl Figure {
     }
 }
 
-/// Three digits that count, and commas in what is long.
+/// Formats with three significant digits, and commas in long numbers.
 pub(crate) fn shown(value: f64) -> String {
     match value.abs() {
         size if size < 10.0 => format!("{value:.2}"),
         size if size < 100.0 => format!("{value:.1}"),
         size => {
-            // A million deliveries per second are not counted one by one.
+            // Rounded: the last digits of a million deliveries per second mean nothing.
             let step = 10f64.powi(size.log10() as i32 - 2);
             counted(((value / step).round() * step) as usize)
         }
     }
 }
 
-/// A whole number with commas.
+/// Formats a whole number with commas.
 pub(crate) fn counted(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();

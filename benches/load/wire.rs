@@ -1,5 +1,5 @@
-//! Many plain sockets and the frames that come by them: the lightest client that can tell frames
-//! apart, so that what is measured is the server.
+//! Many plain sockets and their frames. It is the lightest client that can tell frames apart, so that
+//! the server is measured and not the client.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -19,18 +19,18 @@ pub(crate) struct Wire {
     events: Events,
     links: Vec<Link>,
     buffer: Vec<u8>,
-    /// How often something was read.
+    /// How often a socket was read.
     pub(crate) reads: u64,
 }
 
 struct Link {
     stream: TcpStream,
-    /// The beginning of a frame whose end is still to come.
+    /// The beginning of an incomplete frame.
     begun: Vec<u8>,
 }
 
 impl Wire {
-    /// No connection yet.
+    /// A wire without connections.
     pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
@@ -71,7 +71,10 @@ impl Wire {
         let end = loop {
             let read = stream.read(&mut self.buffer)?;
             if read == 0 {
-                bail!("the server hung up: {}", String::from_utf8_lossy(&answer));
+                bail!(
+                    "the server closed the connection: {}",
+                    String::from_utf8_lossy(&answer)
+                );
             }
             answer.extend_from_slice(&self.buffer[..read]);
             if let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -79,7 +82,7 @@ impl Wire {
             }
         };
         if !answer.starts_with(b"HTTP/1.1 101 ") {
-            bail!("not upgraded: {}", String::from_utf8_lossy(&answer));
+            bail!("the upgrade failed: {}", String::from_utf8_lossy(&answer));
         }
         let agreed = String::from_utf8_lossy(&answer[..end]).to_lowercase();
         if headers.contains("permessage-deflate") && !agreed.contains("permessage-deflate") {
@@ -109,9 +112,9 @@ impl Wire {
         self.write(link, &frame)
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub(crate) fn write(&mut self, link: usize, bytes: &[u8]) -> anyhow::Result<()> {
-        // So little at a time always fits; where it does not, the server has stopped reading.
+        // So few bytes always fit, unless the server has stopped reading.
         let written = self.links[link].stream.write(bytes)?;
         if written < bytes.len() {
             bail!("the server does not read");
@@ -119,8 +122,8 @@ impl Wire {
         Ok(())
     }
 
-    /// Waits for frames and gives each to `take`, whole, with the number of its connection.
-    /// Answers whether any came. Pings are answered here.
+    /// Waits for frames and passes each to `take`, whole, with the number of its connection. Returns
+    /// whether any arrived. Answers pings.
     pub(crate) fn read(
         &mut self,
         wait: Duration,
@@ -143,7 +146,7 @@ impl Wire {
                 };
                 self.reads += 1;
                 any |= link.took(number, &self.buffer[..read], &mut take)?;
-                // More would be told again.
+                // If there is more, the poll reports it again.
                 if read < self.buffer.len() {
                     break;
                 }
@@ -190,7 +193,7 @@ impl Link {
     }
 }
 
-/// The size of the header and of the whole frame at the beginning of `bytes`, if it is all there.
+/// The size of the header and of the whole frame at the beginning of `bytes`, if it is complete.
 fn measure(bytes: &[u8]) -> Option<(usize, usize)> {
     let (header, payload) = match (bytes.get(1)? & 0x7f, &bytes[2..]) {
         (126, [a, b, ..]) => (4, usize::from(u16::from_be_bytes([*a, *b]))),
@@ -204,14 +207,14 @@ fn measure(bytes: &[u8]) -> Option<(usize, usize)> {
     (bytes.len() >= header + payload).then_some((header, header + payload))
 }
 
-/// What is inside a whole frame.
+/// The payload of a whole frame.
 pub(crate) fn payload(frame: &[u8]) -> anyhow::Result<Vec<u8>> {
     let (header, _) = measure(frame).context("not a frame")?;
     if frame[0] & 0x40 == 0 {
         return Ok(frame[header..].to_vec());
     }
     let mut deflated = frame[header..].to_vec();
-    // What a flush ends with and does not travel, and an empty last block.
+    // What a flush ends with and leaves out on the wire, and an empty last block.
     deflated.extend_from_slice(&[0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff]);
     miniz_oxide::inflate::decompress_to_vec(&deflated)
         .map_err(|error| anyhow::anyhow!("a frame does not inflate: {error}"))

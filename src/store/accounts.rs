@@ -5,25 +5,25 @@ use super::tx::{Hold, Locks, Sql, Tx, from_row, sought};
 use super::{Result, SESSION_GOOD_FOR, Store, TOKEN_GOOD_FOR, moderation};
 use crate::model::{ClientId, GroupName, PasswordHash, SessionId, TokenHash, User, UserId};
 
-/// Somebody has signed in.
+/// A session of a signed-in person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// Which session.
+    /// The id of the session.
     pub id: SessionId,
-    /// Whose.
+    /// Its user.
     pub user: User,
 }
 
-/// A session that begins.
+/// A new session.
 #[derive(Clone, Copy, Debug)]
 pub struct NewSession {
     /// Its token.
     pub token: TokenHash,
-    /// The session of the same browser that it replaces, which ends.
+    /// The session of the same browser that it replaces and ends.
     pub former: Option<TokenHash>,
 }
 
-/// Somebody has just signed in.
+/// The result of signing in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedIn {
     /// The new session.
@@ -33,9 +33,9 @@ pub struct SignedIn {
 }
 
 impl Store {
-    /// The guest with this resume token registers an account with a password, and has signed in: their
-    /// client belongs to the session, and the token is no longer good. From now on the user is theirs
-    /// alone, and so is their display name.
+    /// Registers an account with a password for the guest with this resume token, and signs them in:
+    /// their client now belongs to the session, and the token is no longer valid. From now on the user
+    /// and the display name belong to them alone.
     pub async fn register(
         &self,
         token: TokenHash,
@@ -49,8 +49,8 @@ impl Store {
         .await
     }
 
-    /// The account with this name, a user name or else a display name, without regard to case; and its
-    /// password.
+    /// The account with this name, and its password. The name is a user name or, if there is none, a
+    /// display name, without regard to case.
     pub async fn account(&self, name: &str) -> Result<Option<(User, PasswordHash)>> {
         let name = sought(&GroupName::key_of(name));
         self.read("account", async move |tx| {
@@ -68,7 +68,7 @@ impl Store {
         .await
     }
 
-    /// The user signs in, if this is still their password.
+    /// Signs the user in, if this is still their password.
     pub async fn sign_in(
         &self,
         user: UserId,
@@ -77,7 +77,7 @@ impl Store {
     ) -> Result<Option<SignedIn>> {
         let locks = Locks::sessions(session.former);
         self.write("sign_in", locks, async move |tx| {
-            // It stays their password until the commit.
+            // The password cannot change until the commit.
             let account = "select id from users
                 where id = $1 and password_hash = $2 and banned_at is null";
             let account = tx.hold(account, Hold::Share);
@@ -89,13 +89,13 @@ impl Store {
         .await
     }
 
-    /// The session with this token, if it is good.
+    /// The session with this token, if it is valid.
     pub async fn session(&self, token: TokenHash) -> Result<Option<Session>> {
         self.ask("session", async move |tx| session(tx, token).await)
             .await
     }
 
-    /// The session ends, and with it its clients and their resume tokens.
+    /// Ends the session with its clients and their resume tokens.
     pub async fn sign_out(&self, token: TokenHash) -> Result<Option<Session>> {
         self.write("sign_out", Locks::sessions([token]), async move |tx| {
             end_session(tx, token).await
@@ -103,8 +103,8 @@ impl Store {
         .await
     }
 
-    /// Changes the password, if it is `former` now; of the account's sessions only this one stays.
-    /// Returns it.
+    /// Changes the password if it is `former` now. Ends the account's other sessions and returns this
+    /// one.
     pub async fn change_password(
         &self,
         token: TokenHash,
@@ -138,7 +138,7 @@ from_row! {
     Session { id, user }
 }
 
-/// The session of that token, if it is good.
+/// The session with that token, if it is valid.
 pub(super) async fn session(tx: &Tx<'_>, token: TokenHash) -> Sql<Option<Session>> {
     let sql = format!(
         "select s.id, {USER} from sessions s join users u on u.id = s.user_id
@@ -147,7 +147,7 @@ pub(super) async fn session(tx: &Tx<'_>, token: TokenHash) -> Sql<Option<Session
     tx.one(&sql, &[&token, &span(SESSION_GOOD_FOR)]).await
 }
 
-/// Ends the session of that token; its clients go with it.
+/// Ends the session with that token, and its clients.
 async fn end_session(tx: &Tx<'_>, token: TokenHash) -> Sql<Option<Session>> {
     let ended = session(tx, token).await?;
     let delete = "delete from sessions where token_hash = $1";
@@ -188,7 +188,8 @@ async fn register(
     }
     set_password(tx, user, password).await?;
     let signed_in = begin_session(tx, user, new).await?;
-    // The client stays, so that nobody has left while the page reloads; but no token leads to it.
+    // The client stays, so that the person does not leave while the page reloads. But no token leads to
+    // it.
     let unknown = TokenHash(rand::random());
     let client_of =
         "update clients set guest = false, session_id = $1, token_hash = $2 where id = $3";
@@ -197,7 +198,7 @@ async fn register(
     Ok(Some(signed_in))
 }
 
-/// The user has an account with that password.
+/// Sets the password of the user's account.
 pub(super) async fn set_password(tx: &Tx<'_>, user: UserId, password: &PasswordHash) -> Sql<()> {
     trace(tx, user).await?;
     let sql = "update users set password_hash = $1, kept_at = $2 where id = $3";

@@ -13,34 +13,34 @@ use crate::model::{
 };
 use crate::protocol::PAGE_MESSAGES;
 
-/// Unread messages are counted up to this many.
+/// The highest count of unread messages.
 const UNREAD_AT_MOST: i64 = 100;
 
 /// A message to be stored.
 #[derive(Clone, Debug)]
 pub struct Post {
-    /// The node whose stream the change goes out on.
+    /// The node that the change is delivered by.
     pub node: NodeId,
     /// The author's client.
     pub client: ClientRef,
-    /// Who writes it.
+    /// The author.
     pub author: UserId,
-    /// Where.
+    /// The room to post in.
     pub room: RoomId,
-    /// What.
+    /// The text.
     pub text: MessageText,
-    /// Makes sending it again harmless.
+    /// The author's key for the message, which makes sending it again harmless.
     pub key: Option<Uuid>,
 }
 
-/// How posting went.
+/// The result of posting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Posted {
-    /// Stored; it also goes out on the stream of changes.
+    /// The message is stored, and delivered as a change.
     New(Message),
-    /// The key was known: this is the message stored under it.
+    /// The key was known: the message stored with it.
     Known(Message),
-    /// The key was known, and its message is in a room that the author may no longer know of.
+    /// The key was known, but its message is in a room that the author can no longer see.
     Settled,
     /// The author may not post there, or there is no such room.
     NoSuchRoom,
@@ -51,30 +51,30 @@ pub enum Posted {
 /// A change of a message's text, or its deletion.
 #[derive(Clone, Debug)]
 pub struct Amend {
-    /// The node whose stream the change goes out on.
+    /// The node that the change is delivered by.
     pub node: NodeId,
-    /// By which client.
+    /// The client of the person who changes it.
     pub client: ClientRef,
-    /// Who changes it.
+    /// The person who changes it.
     pub author: UserId,
     /// The room it is in.
     pub room: RoomId,
-    /// Which.
+    /// The message to change.
     pub message: MessageId,
     /// Its new text; `None` deletes it.
     pub text: Option<MessageText>,
 }
 
-/// How amending a message went.
+/// The result of changing or deleting a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Amended {
-    /// It is changed, which also goes out on the stream of changes.
+    /// The message is changed, and delivered as a change.
     Done(Message),
-    /// It was like that before.
+    /// Nothing to change.
     Already(Message),
-    /// There is no such message in that room, or they may not know of it.
+    /// There is no such message in that room, or they cannot see it.
     NoSuchMessage,
-    /// Somebody else wrote it, and they are no moderator or want to change its text.
+    /// Somebody else wrote it, and they are not a moderator or want to change its text.
     NotYours,
     /// It is deleted, so its text cannot be changed.
     Deleted,
@@ -82,82 +82,82 @@ pub enum Amended {
     Muted,
 }
 
-/// A reaction to be set or removed.
+/// A reaction to add or remove.
 #[derive(Clone, Copy, Debug)]
 pub struct React {
-    /// The node whose stream the change goes out on.
+    /// The node that the change is delivered by.
     pub node: NodeId,
-    /// By which client.
+    /// The client of the person.
     pub client: ClientRef,
-    /// Who.
+    /// The person who reacts.
     pub user: UserId,
     /// The room the message is in.
     pub room: RoomId,
-    /// Which.
+    /// The message to react to.
     pub message: MessageId,
-    /// With what.
+    /// The emoji.
     pub emoji: Emoji,
-    /// Whether it is to be there or not.
+    /// Whether to add or to remove it.
     pub on: bool,
 }
 
-/// How reacting went.
+/// The result of reacting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reacted {
-    /// It is done, which also goes out on the stream of changes.
+    /// The reaction is changed, and delivered as a change.
     Done,
-    /// It was like that before.
+    /// Nothing to change.
     Already,
-    /// There is no such message in that room, or they may not know of it.
+    /// There is no such message in that room, or they cannot see it.
     NoSuchMessage,
     /// The message is deleted.
     Deleted,
-    /// The message has [`Reaction::EMOJIS`](crate::model::Reaction::EMOJIS) others.
+    /// The message already has [`Reaction::EMOJIS`](crate::model::Reaction::EMOJIS) other emojis.
     TooMany,
     /// They are muted.
     Muted,
 }
 
-/// What somebody's own reaction to a message has become.
+/// A change of somebody's own reaction to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnReaction {
-    /// Whose.
+    /// The person.
     pub user: UserId,
-    /// With what.
+    /// The emoji.
     pub emoji: Emoji,
-    /// Whether it is there.
+    /// Whether they react with it now.
     pub on: bool,
 }
 
-/// What brings a reader of a room up to date.
+/// The catch-up of a reader of a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CatchUp {
-    /// They are.
+    /// The reader is up to date.
     UpToDate,
-    /// The messages made or changed since, oldest first, in their present state. Those with
-    /// `made` up to `after` are older ones that changed.
+    /// The messages created or changed since, oldest first, in their present state. Those with `made`
+    /// up to `after` are older messages that changed.
     Changes {
-        /// The version they had.
+        /// The version that the reader had.
         after: Version,
-        /// The version they come to.
+        /// The version after the catch-up.
         version: Version,
         /// The messages.
         messages: Vec<Message>,
     },
-    /// More than a page has happened, or what they had is of another history.
+    /// More than a page has changed, or the reader's version is of another history.
     Newest(Page),
 }
 
 impl Store {
-    /// Stores a message in a room its author may post in: durable, and with the room's version one
-    /// higher, when it returns. A known key of the same author stores nothing.
+    /// Stores a message in a room that its author may post in. When it returns, the message is durable
+    /// and the room's version is one higher. A known key of the same author stores nothing.
     pub async fn post(&self, post: Post) -> Result<Posted> {
         let locks = Locks::client(post.client, post.author).room(post.room);
         self.write("post", locks, async move |tx| self::post(tx, &post).await)
             .await
     }
 
-    /// The message stored under a key of that author, and its room.
+    /// The message stored with a key of that author, and its room.
     pub async fn message_by_key(
         &self,
         author: UserId,
@@ -173,8 +173,8 @@ impl Store {
         .await
     }
 
-    /// A message of that room, if the user may know of it, and the names of those who reacted to it,
-    /// earliest first, at most `limit`.
+    /// A message of that room, if the user can see it, and the names of at most `limit` people who
+    /// reacted to it, earliest first.
     pub async fn open_message(
         &self,
         user: UserId,
@@ -197,9 +197,9 @@ impl Store {
         .await
     }
 
-    /// Changes the text of a message or deletes it, if they may: the author both, a moderator the
-    /// latter in a group. Durable, and with the room's version one higher, when it returns. Doing it
-    /// again changes nothing.
+    /// Changes the text of a message or deletes it, if that is allowed: authors may do both, moderators
+    /// may delete in groups. When it returns, the change is durable and the room's version is one
+    /// higher. Repeating it changes nothing.
     pub async fn amend(&self, amend: Amend) -> Result<Amended> {
         let locks = Locks::client(amend.client, amend.author).room(amend.room);
         self.write("amend", locks, async move |tx| {
@@ -208,8 +208,8 @@ impl Store {
         .await
     }
 
-    /// Sets whether somebody reacts to a message with an emoji. Durable, and with the room's version
-    /// one higher, when it returns. Doing it again changes nothing.
+    /// Adds or removes somebody's reaction to a message. When it returns, the change is durable and the
+    /// room's version is one higher. Repeating it changes nothing.
     pub async fn react(&self, react: React) -> Result<Reacted> {
         let locks = Locks::client(react.client, react.user).room(react.room);
         self.write("react", locks, async move |tx| {
@@ -218,8 +218,8 @@ impl Store {
         .await
     }
 
-    /// The user's reactions to messages of a room from the first to the last id, both included: those
-    /// to the newest messages first, at most `limit`.
+    /// The user's reactions to messages of a room from the first to the last id, both included: at most
+    /// `limit`, those to the newest messages first.
     pub async fn reactions_of(
         &self,
         user: UserId,
@@ -245,13 +245,13 @@ impl Store {
         .await
     }
 
-    /// These people have seen these rooms up to these messages. Never goes back. A client that has left
-    /// is passed over.
+    /// Marks these rooms as read up to these messages. A mark never moves back. Clients that have left
+    /// are skipped.
     pub async fn mark_read(
         &self,
         reads: Vec<(ClientRef, UserId, RoomId, MessageId)>,
     ) -> Result<()> {
-        // Locked, so that what is written meanwhile is counted by one or the other.
+        // Locked, so that each message written meanwhile is counted exactly once.
         let locks = Locks {
             rooms: reads.iter().map(|(_, _, room, _)| *room).collect(),
             ..Locks::none()
@@ -269,7 +269,7 @@ impl Store {
         .await
     }
 
-    /// The newest page of a room. The caller has made sure of the right to it.
+    /// The newest page of a room. The caller has checked that the reader may see it.
     pub async fn newest(&self, room: RoomId) -> Result<Page> {
         self.read("newest", async move |tx| {
             page(tx, room, MessageId(i64::MAX)).await
@@ -308,8 +308,8 @@ impl Store {
         .await
     }
 
-    /// The messages whose words were made or changed after a version, in their present state and in
-    /// the order in which that happened last, at most a page of them; and the version they lead to.
+    /// At most a page of the messages whose text was created or changed after a version, in their
+    /// present state and in the order of their last text change, and the version after them.
     pub async fn worded_since(&self, room: RoomId, after: u64) -> Result<(Vec<Message>, Version)> {
         self.read("worded_since", async move |tx| {
             let (mut version, _) = version(tx, room).await?;
@@ -326,7 +326,7 @@ impl Store {
         .await
     }
 
-    /// What brings a reader who has `after` up to date; without it, the newest page.
+    /// The catch-up of a reader who has version `after`; without it, the newest page.
     pub async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp> {
         self.read("catch_up", async move |tx| catch_up(tx, room, after).await)
             .await
@@ -338,7 +338,7 @@ from_row! {
     Writer { author, may_write, is_traced, is_subscribed }
 }
 
-/// The columns of a [`Message`], with the text of a deleted message or without it.
+/// The columns of a [`Message`], with or without the text of a deleted message.
 macro_rules! message_columns {
     ($text:literal) => {
         concat!(
@@ -374,7 +374,7 @@ impl FromRow for Message {
     }
 }
 
-/// An emoji as it was stored; none if a later program knew it alone.
+/// A stored emoji; none if only a later version of this program knows it.
 struct KnownEmoji(Option<Emoji>);
 
 impl Column for KnownEmoji {
@@ -385,7 +385,7 @@ impl Column for KnownEmoji {
     }
 }
 
-/// The reactions as a message's row has them. What cannot be read is left out.
+/// The reactions in a message's row. Unreadable ones are left out.
 fn reactions_in(json: Option<String>) -> Vec<Reaction> {
     let rows = json.and_then(|json| serde_json::from_str(&json).ok());
     let rows: Vec<(String, u64, Vec<String>)> = rows.unwrap_or_default();
@@ -408,7 +408,7 @@ fn reactions_json(reactions: &[Reaction]) -> Option<String> {
     (!rows.is_empty()).then(|| serde_json::Value::from(rows).to_string())
 }
 
-/// The newest messages before one, oldest first, and whether there are older ones still.
+/// The newest messages before one, oldest first, and whether there are older ones.
 async fn page(tx: &Tx<'_>, room: RoomId, before: MessageId) -> Sql<Page> {
     let (version, private) = version(tx, room).await?;
     let sql =
@@ -427,14 +427,14 @@ async fn page(tx: &Tx<'_>, room: RoomId, before: MessageId) -> Sql<Page> {
     })
 }
 
-/// A room's version, and whether it is a private room.
+/// A room's version, and whether the room is private.
 async fn version(tx: &Tx<'_>, room: RoomId) -> Sql<(Version, bool)> {
     let sql = "select id, history, version, kind = 'private' from rooms where id = $1";
     tx.the(sql, &[&room]).await
 }
 
-/// Whether the room has been at this version: its history is one of the room's, and the number is one
-/// that this history reached. Everything begins with no change at all.
+/// Whether the room has had this version: the history is one of the room's, and it reached the number.
+/// Every room has had the version without changes.
 async fn has_been(tx: &Tx<'_>, after: Version) -> Sql<bool> {
     if after.number == 0 {
         return Ok(true);
@@ -482,7 +482,7 @@ async fn catch_up(tx: &Tx<'_>, room: RoomId, after: Option<Version>) -> Sql<Catc
     })
 }
 
-/// The message stored under a key of that author.
+/// The message stored with a key of that author.
 async fn by_key(tx: &Tx<'_>, author: UserId, key: Uuid) -> Sql<Option<Message>> {
     let sql = format!("select {MESSAGE} where m.user_id = $1 and m.key = $2");
     tx.one(&sql, &[&author, &key]).await
@@ -493,7 +493,7 @@ async fn message_of(tx: &Tx<'_>, id: MessageId) -> Sql<Message> {
     tx.the(&sql, &[&id]).await
 }
 
-/// A message of that room, if `me` may know of it.
+/// A message of that room, if `me` can see it.
 async fn message_in(
     tx: &Tx<'_>,
     me: UserId,
@@ -530,15 +530,15 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
             None => Ok(None),
         }
     };
-    // Together: PostgreSQL is waited for once. In this order, so that of several that fail the first is
-    // reported, which the others fail for.
+    // Together, so that PostgreSQL is waited for once. In this order, so that if several fail, the
+    // first error is reported: it causes the others.
     let (known, writer, step) = tokio::try_join!(biased;
         known,
         writer(tx, post.room, post.author),
         next_step(tx, post.room, post.author)
     )?;
     if let Some(known) = known {
-        // What has become of it in a room that is closed to its author is not theirs to know.
+        // If the room is closed to its author, they must not learn what happened to the message.
         return Ok(match room(tx, post.author, known.room).await? {
             Some(_) => Posted::Known(known),
             None => Posted::Settled,
@@ -602,8 +602,8 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
     Ok(Posted::New(message))
 }
 
-/// The two people of a private room belong to it from now on, in which the message is unread for the
-/// one who did not write it.
+/// Adds a private room to both people's rooms. The message is unread for the person who did not write
+/// it.
 async fn share_private(tx: &Tx<'_>, both: [UserId; 2], message: &Message) -> Sql<()> {
     let [low, high] = both;
     for (user, with) in [(low, high), (high, low)] {
@@ -640,12 +640,12 @@ pub(super) struct Step {
     pub(super) version: Version,
     /// The two people of a private room.
     between: Option<[UserId; 2]>,
-    /// It is the first of its history.
+    /// Whether it is the first of its history.
     begins_history: bool,
 }
 
-/// The next step of a room, if `by` belongs there. The write that takes it has locked the room, so that
-/// nobody else takes one meanwhile.
+/// The next version of a room, if `by` belongs there. The transaction that takes it has locked the
+/// room, so that nobody else takes one meanwhile.
 pub(super) async fn next_step(tx: &Tx<'_>, room: RoomId, by: UserId) -> Sql<Option<Step>> {
     let sql = format!(
         "select r.id, r.history, r.version, r.user_low, r.user_high from rooms r
@@ -664,7 +664,7 @@ pub(super) async fn next_step(tx: &Tx<'_>, room: RoomId, by: UserId) -> Sql<Opti
     }))
 }
 
-/// Brings the room to its next version.
+/// Sets the room to its next version.
 pub(super) async fn take_step(tx: &Tx<'_>, step: Step) -> Sql<()> {
     let Version {
         room,
@@ -684,7 +684,7 @@ pub(super) async fn take_step(tx: &Tx<'_>, step: Step) -> Sql<()> {
     Ok(())
 }
 
-/// Puts a step on the stream of changes, with its message as it is at that version.
+/// Delivers a change, with its message at that version.
 pub(super) fn push_change(
     tx: &Tx<'_>,
     node: NodeId,
@@ -753,7 +753,7 @@ async fn amend(tx: &Tx<'_>, amend: &Amend) -> Sql<Amended> {
         moderation::record_deletion(tx, amend.author, &found).await?;
     }
     if new.is_none() && step.between.is_some() {
-        // A deleted message is unread for nobody.
+        // A deleted message counts as unread for nobody.
         tx.run(
             "update users_subscribed as s set
                 unread = (select count(*) from (

@@ -1,9 +1,9 @@
-//! Where everything is kept: one type with a method for each act, each act one transaction.
+//! The database: one type with a method for each operation, each a transaction.
 //!
-//! An act stands once, in the file of its topic: its method, its answer, and the function over `Tx`
-//! that does it with one SQL text for both databases. The drivers know connections, commits and
-//! locks, and no act. What a person may run into (no such room, a key already known) is a value; a
-//! [`StoreError`] is a failure of ours. Nothing here knows HTML, sockets or who listens.
+//! An operation is in the file of its topic: its method, its result, and the function over `Tx` that
+//! runs it, with one SQL text for both databases. The drivers know connections, commits and locks, and
+//! no operations. What a person may run into (no such room, a known key) is a value; a [`StoreError`]
+//! is a failure of the server. Nothing here knows HTML, sockets or subscribers.
 
 mod accounts;
 mod messages;
@@ -33,69 +33,71 @@ pub use people::{Arrival, Arrived, Left, Renamed};
 pub use rooms::{Entered, Moved};
 use tx::{Locks, Sql, Tx, Waiting, Write};
 
-/// What the name of a group that is for moderators alone begins with, and no other's.
+/// The prefix of the names of restricted groups.
 pub const RESTRICTED: &str = "!";
-/// How long an untouched user keeps the token of the person who was them last.
+/// How long an unused user stays reserved for the resume token of the last person.
 pub const FREE_AFTER: Duration = Duration::from_secs(10 * 60);
-/// How long a resume token is good after its socket was last here, or last turned away as banned.
+/// How long a resume token is valid after its socket closed, or was last turned away as banned.
 pub const TOKEN_GOOD_FOR: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a session is good after it was last seen.
+/// How long a session is valid after its last use.
 pub const SESSION_GOOD_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// How long a link that makes a moderator is good.
+/// How long a link that makes a moderator is valid.
 pub const ADMIN_LINK_GOOD_FOR: Duration = Duration::from_secs(60 * 60);
-/// How long a node's clients stay connected without it renewing its lease.
+/// How long a node's clients stay connected without a renewal of its lease.
 pub const LEASE: Duration = Duration::from_secs(15);
 
-/// How many committed changes may wait for the node's delivery before the writer waits for it.
+/// How many committed changes may wait for the node's delivery. Above that, the writer waits.
 const CHANGES_WAITING: usize = 4096;
 
-/// Why the store could not do what it was asked.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another server has this store open, which may not be.
+    /// Another server has this store open, which is not allowed.
     #[error("another server is running on {0}")]
     InUse(String),
-    /// The address is not one of a store.
+    /// The address is not the address of a store.
     #[error("{0}")]
     Address(String),
-    /// The store has shut down.
+    /// The store is closed.
     #[error("the store is closed")]
     Closed,
-    /// The client that an act was for has left or was taken over, so nothing is done. It is no
-    /// answer of each act, since every caller does the same: it hangs up.
+    /// The client of the operation has left or was taken over, so nothing was done. It is an error and
+    /// not a result of each operation, since every caller does the same: it closes the socket.
     #[error("this client has left")]
     Gone,
-    /// The file that was opened is no longer where it was.
-    #[error("{0} was deleted or replaced; what is stored now will be lost")]
+    /// The file that was opened was moved, replaced or deleted.
+    #[error("{0} was deleted or replaced; new data will be lost")]
     Missing(PathBuf),
-    /// The store was made by a newer program than this.
-    #[error("the store is at schema version {found}, this program knows up to {known}")]
+    /// The store was created by a newer version of this program.
+    #[error(
+        "the database has schema version {found}, but this build supports versions up to {known}"
+    )]
     TooNew {
-        /// The version it is at.
+        /// The schema version of the store.
         found: i64,
-        /// The newest version known here.
+        /// The newest schema version that this program knows.
         known: i64,
     },
-    /// The database refused or failed.
+    /// The database reported an error.
     #[error("the database failed")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl StoreError {
-    fn failed(words: &'static str) -> Self {
-        Self::Database(words.into())
+    fn failed(reason: &'static str) -> Self {
+        Self::Database(reason.into())
     }
 }
 
-/// The result of an act.
+/// The result of an operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// One stored step of a room: a message was made or changed.
+/// One stored change of a room: a message was created or changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The version it brought the room to.
+    /// The room's version after the change.
     pub version: Version,
-    /// The message as it is at that version.
+    /// The message at that version.
     pub message: Message,
     /// The two people of a private room.
     pub between: Option<[UserId; 2]>,
@@ -106,10 +108,10 @@ pub struct Change {
 type Changes = Vec<(NodeId, Change)>;
 type Listeners = Arc<Mutex<HashMap<NodeId, mpsc::Sender<Change>>>>;
 
-/// How much a store holds.
+/// How much a store contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Census {
-    /// Users, used or not.
+    /// Users, including unused ones.
     pub users: u64,
     /// Private rooms.
     pub private_rooms: u64,
@@ -117,14 +119,14 @@ pub struct Census {
     pub messages: u64,
 }
 
-/// The store of one process. Each act is done and durable when it returns, or not done at all. An act
-/// for a client is done if the client is connected at that moment, and else fails as
-/// [`StoreError::Gone`].
+/// The store of one process. When an operation returns, it is either done and durable, or not done at
+/// all. An operation for a client succeeds only if the client is connected at that moment, and
+/// otherwise fails with [`StoreError::Gone`].
 pub struct Store {
     driver: Driver,
     writer: Mutex<Option<mpsc::UnboundedSender<Box<dyn Write>>>>,
     listeners: Listeners,
-    /// The nodes that work by this store.
+    /// The nodes that have joined through this store.
     nodes: Mutex<HashSet<NodeId>>,
     faults: Option<Arc<dyn Faults>>,
 }
@@ -134,35 +136,36 @@ enum Driver {
     Postgres(postgres::Postgres),
 }
 
-/// What interferes with the acts, in tests of how the chat bears it. An act is named like its method.
+/// Interferes with operations, to test how the chat handles failures. An operation is named like its
+/// method.
 #[async_trait]
 pub trait Faults: Send + Sync {
-    /// Before the act begins, which it does not after an error.
-    async fn before(&self, act: &'static str) -> Result<()>;
-    /// After the act, whose answer is lost in an error.
-    async fn after(&self, act: &'static str) -> Result<()>;
+    /// Runs before the operation. After an error, the operation does not run.
+    async fn before(&self, operation: &'static str) -> Result<()>;
+    /// Runs after the operation. An error replaces its result.
+    async fn after(&self, operation: &'static str) -> Result<()>;
 }
 
 /// How much a commit must survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Synchronous {
-    /// A power cut: each commit waits for the disk.
+    /// A power failure: each commit waits for the disk.
     Full,
-    /// A crash of the program; a power cut may take the last commits back.
+    /// A crash of the program. A power failure may lose the last commits.
     Normal,
 }
 
 /// Who else may have the store open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// No other server, if the store is a file: a second one is refused. A PostgreSQL database is
-    /// shared by as many as there are.
+    /// No other server, if the store is a file: a second one is refused. Any number of servers may
+    /// share a PostgreSQL database.
     Server,
-    /// Beside a server that may be running.
+    /// A server may be running too.
     Beside,
 }
 
-/// Where a store is. A password in it is not shown.
+/// The address of a store. A password in it is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address(String);
 
@@ -173,7 +176,7 @@ impl From<&str> for Address {
 }
 
 impl Address {
-    /// All of it, for [`open`].
+    /// The whole address, for [`open`].
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -186,7 +189,7 @@ impl fmt::Display for Address {
             Some((scheme, rest)) if is_postgres(&self.0) => (scheme, rest),
             _ => return f.write_str(&self.0),
         };
-        // Up to the last @, since whoever forgets to encode one in a password forgets it there.
+        // Up to the last @: if the password contains an unencoded @, it is hidden too.
         let (user, place) = rest.rsplit_once('@').unwrap_or(("", rest));
         let user = user.split_once(':').map_or(user, |(user, _)| user);
         let at = if user.is_empty() { "" } else { "@" };
@@ -201,13 +204,13 @@ impl fmt::Debug for Address {
     }
 }
 
-/// Whether there is a store at an address already. A PostgreSQL database tells when it is opened.
+/// Whether there is a store at a file address. For a PostgreSQL database, opening it tells.
 pub fn is_there(address: &str) -> Result<bool> {
     Ok(is_postgres(address) || sqlite_path(address)?.exists())
 }
 
 /// Opens the store at an address (`overwire.db`, `sqlite:/var/lib/overwire.db`,
-/// `postgres://user@host/overwire`), making and migrating it where needed.
+/// `postgres://user@host/overwire`), and creates and migrates it if needed.
 pub async fn open(address: &str, synchronous: Synchronous, access: Access) -> Result<Arc<Store>> {
     Store::open(address, synchronous, access)
         .await
@@ -237,7 +240,7 @@ impl Store {
         })
     }
 
-    /// The same store, with whose acts something interferes.
+    /// The same store, with interference.
     #[must_use]
     pub fn with_faults(self: Arc<Self>, faults: Arc<dyn Faults>) -> Option<Arc<Self>> {
         let store = Arc::into_inner(self)?;
@@ -247,8 +250,8 @@ impl Store {
         }))
     }
 
-    /// The name by which this store is told from all others, the same for all nodes of a database and
-    /// for as long as it exists. A file, which has no other nodes, has another one each time it is opened.
+    /// The identity of this store. For a database it is the same on all nodes for as long as it exists.
+    /// A file has no other nodes, so it gets a new identity each time it is opened.
     pub async fn identity(&self) -> Result<String> {
         match &self.driver {
             Driver::Sqlite(sqlite) => Ok(sqlite.identity()),
@@ -256,8 +259,8 @@ impl Store {
         }
     }
 
-    /// A node begins to work on the store. Returns the one stream of the changes that its own acts make,
-    /// in the order in which they are committed.
+    /// Adds a node to the store. Returns the stream of the changes that its own operations make, in the
+    /// order of their commits.
     pub async fn join(&self, node: NodeId) -> Result<mpsc::Receiver<Change>> {
         self.renew_lease(node).await?;
         let (sender, changes) = mpsc::channel(CHANGES_WAITING);
@@ -265,7 +268,7 @@ impl Store {
         Ok(changes)
     }
 
-    /// How much there is.
+    /// How much the store contains.
     pub async fn census(&self) -> Result<Census> {
         let count = async |tx: &Tx<'_>| {
             let counts = "select (select count(*) from users),
@@ -287,8 +290,8 @@ impl Store {
         .await
     }
 
-    /// Deletes everybody and everything said; the default groups begin anew. Refused as
-    /// [in use](StoreError::InUse) while another server's node holds a lease.
+    /// Deletes all people and messages and creates the default groups again. Refused as [in
+    /// use](StoreError::InUse) while another server's node holds a lease.
     pub async fn reset(&self) -> Result<()> {
         let nodes = self.own_nodes();
         let reset = async move |tx: &Tx<'_>| {
@@ -310,7 +313,7 @@ impl Store {
         }
     }
 
-    /// Succeeds if the store can read and write, and is still where it was opened.
+    /// Succeeds if the store can read and write, and the file is still the one that was opened.
     pub async fn check(&self) -> Result<()> {
         match &self.driver {
             Driver::Sqlite(sqlite) => sqlite.check().await?,
@@ -319,11 +322,11 @@ impl Store {
         self.write("check", Locks::none(), async |_| Ok(())).await
     }
 
-    /// Finishes what was begun and closes. Later acts return [`StoreError::Closed`].
+    /// Finishes operations under way and closes. Later operations return [`StoreError::Closed`].
     pub async fn close(&self) {
         let nodes = self.own_nodes();
         if !nodes.is_empty() {
-            // Otherwise their leases run out.
+            // Otherwise their leases expire by themselves.
             let end = async move |tx: &Tx<'_>| people::end_nodes(tx, &nodes).await;
             match self.write("close", Locks::none(), end).await {
                 Ok(_) | Err(StoreError::Closed) => {}
@@ -338,16 +341,16 @@ impl Store {
         self.listeners.lock().clear();
     }
 
-    /// Runs an act in the writer's next transaction and returns after its commit.
+    /// Runs an operation in the writer's next transaction and returns after its commit.
     async fn write<T: Send + 'static>(
         &self,
         name: &'static str,
         locks: Locks,
-        act: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
         self.interfered(name, async {
             let (sender, answer) = oneshot::channel();
-            let waiting: Box<dyn Write> = Box::new(Waiting::new(locks, act, sender));
+            let waiting: Box<dyn Write> = Box::new(Waiting::new(locks, operation, sender));
             {
                 let writer = self.writer.lock();
                 let writer = writer.as_ref().ok_or(StoreError::Closed)?;
@@ -362,30 +365,30 @@ impl Store {
     async fn ask<T: Send + 'static>(
         &self,
         name: &'static str,
-        act: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
-        self.read_in(false, name, act).await
+        self.read_in(false, name, operation).await
     }
 
     /// Runs several statements in one snapshot.
     async fn read<T: Send + 'static>(
         &self,
         name: &'static str,
-        act: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
-        self.read_in(true, name, act).await
+        self.read_in(true, name, operation).await
     }
 
     async fn read_in<T: Send + 'static>(
         &self,
         snapshot: bool,
         name: &'static str,
-        act: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
         self.interfered(name, async {
             match &self.driver {
-                Driver::Sqlite(sqlite) => sqlite.read(snapshot, act).await,
-                Driver::Postgres(postgres) => postgres.read(snapshot, act).await,
+                Driver::Sqlite(sqlite) => sqlite.read(snapshot, operation).await,
+                Driver::Postgres(postgres) => postgres.read(snapshot, operation).await,
             }
         })
         .await
@@ -394,13 +397,13 @@ impl Store {
     async fn interfered<T>(
         &self,
         name: &'static str,
-        act: impl Future<Output = Result<T>>,
+        operation: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         let Some(faults) = &self.faults else {
-            return act.await;
+            return operation.await;
         };
         faults.before(name).await?;
-        let done = act.await;
+        let done = operation.await;
         faults.after(name).await.and(done)
     }
 
@@ -432,7 +435,7 @@ fn fail_all(batch: Vec<Box<dyn Write>>, error: StoreError) {
     }
 }
 
-/// Whether several servers may work on the store at an address.
+/// Whether several servers may share the store at an address.
 #[must_use]
 pub fn may_be_shared(address: &str) -> bool {
     is_postgres(address)
@@ -442,21 +445,22 @@ fn is_postgres(address: &str) -> bool {
     address.starts_with("postgres://") || address.starts_with("postgresql://")
 }
 
-/// The file that an address names.
+/// The file of an address.
 fn sqlite_path(address: &str) -> Result<PathBuf> {
     let path = match address.split_once(':') {
         Some(("sqlite", path)) => path.strip_prefix("//").unwrap_or(path),
         // A single letter before the colon is a drive.
         Some((scheme, _)) if scheme.len() > 1 && !scheme.contains(['/', '.', '\\']) => {
             return Err(StoreError::Address(format!(
-                "“{scheme}:” is not a kind of database known here; give a file, such as \
+                "“{scheme}:” is not a supported kind of database; name a file, such as \
                  overwire.db or sqlite:/var/lib/overwire.db, or a PostgreSQL database, such as \
                  postgres://user@host/overwire"
             )));
         }
         _ => address,
     };
-    // As PostgreSQL's own programs take it, with a password in it that is no part of a file's name.
+    // PostgreSQL's own programs accept this form, and it may contain a password, so it must not become
+    // a file name.
     let keys = [
         "host=",
         "hostaddr=",
@@ -467,19 +471,19 @@ fn sqlite_path(address: &str) -> Result<PathBuf> {
     ];
     if keys.iter().any(|key| path.trim_start().starts_with(key)) {
         return Err(StoreError::Address(
-            "a PostgreSQL database is given as postgres://user:password@host:5432/name".to_owned(),
+            "write the address of a PostgreSQL database as postgres://user:password@host:5432/name"
+                .to_owned(),
         ));
     }
     if path.is_empty() {
         return Err(StoreError::Address(
-            "the database's file has no name".to_owned(),
+            "the name of the database file is missing".to_owned(),
         ));
     }
-    // SQLite would open it, and give each of our connections a memory of its own.
+    // SQLite would open it, but every connection would get its own empty database.
     if path == ":memory:" {
         return Err(StoreError::Address(
-            "the chat needs a file and cannot be kept in memory; give one, such as overwire.db"
-                .to_owned(),
+            "the database cannot be in memory; name a file, such as overwire.db".to_owned(),
         ));
     }
     Ok(PathBuf::from(path))
@@ -551,12 +555,12 @@ mod tests {
         ] {
             let opened = open(address, Synchronous::Full, Access::Server).await;
             let mut error: &dyn std::error::Error = &opened.err().unwrap();
-            let mut told = format!("{error:?}");
+            let mut shown = format!("{error:?}");
             while let Some(source) = error.source() {
-                told += &format!("; {error}");
+                shown += &format!("; {error}");
                 error = source;
             }
-            assert!(!told.contains("sec") && !told.contains("ret"), "{told}");
+            assert!(!shown.contains("sec") && !shown.contains("ret"), "{shown}");
         }
     }
 }

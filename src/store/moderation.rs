@@ -1,4 +1,4 @@
-//! Moderation: what moderators do and look through, and who is one.
+//! Moderation: the searches and actions of moderators, and who is one.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ use crate::moderation::{
 };
 use crate::protocol::{FIRST_GROUP, ModeratorAction, PAGE_MESSAGES};
 
-/// How many messages one search looks at, and how many of them are fetched at one time.
+/// How many messages one search examines, and how many it fetches at a time.
 const LOOKED_AT: usize = 20_000;
 const FETCHED: usize = 500;
 
@@ -28,7 +28,7 @@ impl Store {
             .await
     }
 
-    /// Those of these clients that have left or were taken over, are banned, or look at a group that is
+    /// Those of these clients that have left, were taken over, are banned, or show a group that is
     /// closed to them.
     pub async fn stale_clients(&self, clients: Vec<ClientRef>) -> Result<Vec<ClientId>> {
         self.ask("stale_clients", async move |tx| {
@@ -64,7 +64,7 @@ impl Store {
         .await
     }
 
-    /// Makes a link that makes one visitor a moderator, for [`ADMIN_LINK_GOOD_FOR`].
+    /// Adds a link that makes one visitor a moderator, valid for [`ADMIN_LINK_GOOD_FOR`].
     pub async fn add_admin_link(&self, token: TokenHash) -> Result<()> {
         self.write("add_admin_link", Locks::none(), async move |tx| {
             let expired = "delete from admin_links where made_at < $1";
@@ -76,7 +76,7 @@ impl Store {
         .await
     }
 
-    /// Whether a link is good.
+    /// Whether a link is valid.
     pub async fn is_admin_link(&self, token: TokenHash) -> Result<bool> {
         self.ask("is_admin_link", async move |tx| {
             find_admin_link(tx, ADMIN_LINK, token).await
@@ -84,7 +84,7 @@ impl Store {
         .await
     }
 
-    /// The user becomes a moderator by a link, which is then used up. Returns whether it was good.
+    /// Makes the user a moderator by a link, which is then used up. Returns whether the link was valid.
     pub async fn become_moderator(&self, link: TokenHash, user: UserId) -> Result<bool> {
         self.write("become_moderator", Locks::none(), async move |tx| {
             become_moderator(tx, link, user).await
@@ -92,8 +92,8 @@ impl Store {
         .await
     }
 
-    /// The same for somebody who has not been here: as a user who is free, else as the spare one, with an
-    /// account of that password.
+    /// The same for a new visitor: they get an unused user, or else the spare one, with an account of
+    /// that password.
     pub async fn arrive_as_moderator(
         &self,
         link: TokenHash,
@@ -116,8 +116,8 @@ impl Store {
         .await
     }
 
-    /// The user of that name is no longer a moderator, and their tabs reconnect. Returns whether they
-    /// were one.
+    /// Revokes the moderator rights of the user with that name; their tabs reconnect. Returns whether
+    /// they were a moderator.
     pub async fn end_moderator(&self, name: &str) -> Result<bool> {
         let name = sought(&name.to_lowercase());
         self.write("end_moderator", Locks::none(), async move |tx| {
@@ -126,8 +126,8 @@ impl Store {
         .await
     }
 
-    /// Does and records what a moderator does; durable when it returns. What changes a room goes out on
-    /// the stream of changes.
+    /// Takes a moderator's action and adds it to the audit log; durable when it returns. Changes of a
+    /// room are delivered.
     pub async fn moderate(&self, moderation: Moderation) -> Result<Moderated> {
         let mut locks = Locks::client(moderation.client, moderation.by);
         match &moderation.action {
@@ -135,7 +135,7 @@ impl Store {
             | ModeratorAction::RemoveGroup { room }
             | ModeratorAction::RestrictGroup { room, .. }
             | ModeratorAction::RestoreMessage { room, .. } => locks.rooms.push(*room),
-            // The rooms that the clients look at which end with it.
+            // The rooms shown by the clients that the ban ends.
             ModeratorAction::Ban { name, .. } => {
                 locks.rooms_of_users.push(sought(&name.to_lowercase()));
             }
@@ -147,8 +147,8 @@ impl Store {
         .await
     }
 
-    /// The groups whose names begin with this text, those for moderators alone first, in the order of
-    /// their keys and after that key, at most `limit`.
+    /// At most `limit` groups whose names begin with this text and whose keys come after that key,
+    /// restricted ones first, in the order of their keys.
     pub async fn group_records(
         &self,
         beginning: &str,
@@ -182,14 +182,14 @@ impl Store {
         .await
     }
 
-    /// A group, unless it has been removed.
+    /// A group, unless it was removed.
     pub async fn group_record(&self, room: RoomId) -> Result<Option<GroupRecord>> {
         self.ask("group_record", async move |tx| group_of(tx, room).await)
             .await
     }
 
-    /// The people whose user names begin with this text and come after that name, at most `limit`;
-    /// without a name to come after, then those whose display names begin with it.
+    /// At most `limit` people whose user names begin with this text and come after that name. Without a
+    /// name to come after, people whose display names begin with the text follow.
     pub async fn person_records(
         &self,
         beginning: &str,
@@ -203,8 +203,8 @@ impl Store {
         .await
     }
 
-    /// What a search among a group's messages finds: at most a page, and of very many messages only
-    /// the first that it could look at.
+    /// Searches a group's messages. Returns at most a page; among very many messages, only what it
+    /// found in the first part.
     pub async fn message_records(&self, search: Search) -> Result<FoundMessages> {
         self.read("message_records", async move |tx| {
             message_records(tx, &search).await
@@ -212,7 +212,7 @@ impl Store {
         .await
     }
 
-    /// What moderators did before that entry, the latest first, at most `limit`.
+    /// The audit log entries before that one, the latest first, at most `limit`.
     pub async fn audit_log(&self, before: i64, limit: usize) -> Result<Vec<AuditEntry>> {
         self.ask("audit_log", async move |tx| {
             let entries = "select id, at, moderator, action from audit_log
@@ -237,28 +237,28 @@ pub(super) async fn standing(tx: &Tx<'_>, user: UserId) -> Sql<Standing> {
     Ok(tx.one(STANDING, &[&user]).await?.unwrap_or_default())
 }
 
-/// The same until the commit: taking it from them waits.
+/// The same, unchanged until the commit: a change of the rights waits.
 async fn held_standing(tx: &Tx<'_>, user: UserId) -> Sql<Standing> {
     let standing = tx.hold(STANDING, Hold::Share);
     Ok(tx.one(&standing, &[&user]).await?.unwrap_or_default())
 }
 
-/// Whether the user may write anything, until the commit.
+/// Whether the user may write; the answer holds until the commit.
 pub(super) async fn may_write(tx: &Tx<'_>, user: UserId) -> Sql<bool> {
     let standing = held_standing(tx, user).await?;
     Ok(!standing.muted && !standing.banned)
 }
 
-/// Whether the user may delete what others say in a room: a moderator, in groups.
+/// Whether the user may delete other people's messages in a room: moderators may, in groups.
 pub(super) async fn may_moderate(tx: &Tx<'_>, user: UserId, room: RoomId) -> Sql<bool> {
     Ok(group_of(tx, room).await?.is_some() && held_standing(tx, user).await?.moderator)
 }
 
-/// A moderator deleted what somebody else had said.
+/// Records that a moderator deleted somebody else's message.
 pub(super) async fn record_deletion(tx: &Tx<'_>, by: UserId, message: &Message) -> Sql<()> {
     let group = group_of(tx, message.room).await?;
     let name = group.map_or(String::new(), |group| group.name);
-    // The user name, since the display name may be another's later.
+    // The user name, since somebody else may have the display name later.
     let (id, author) = (message.id, &message.author.user_name);
     record(
         tx,
@@ -268,7 +268,7 @@ pub(super) async fn record_deletion(tx: &Tx<'_>, by: UserId, message: &Message) 
     .await
 }
 
-/// The groups that are for moderators alone, if the user is one.
+/// The restricted groups, if the user is a moderator.
 pub(super) async fn restricted_groups(tx: &Tx<'_>, user: UserId, limit: usize) -> Sql<Vec<Room>> {
     if !standing(tx, user).await?.moderator {
         return Ok(Vec::new());
@@ -281,7 +281,7 @@ pub(super) async fn restricted_groups(tx: &Tx<'_>, user: UserId, limit: usize) -
 const ADMIN_LINK: &str = "select made_at from admin_links
     where token_hash = $1 and made_at >= (select millis()) - $2";
 
-/// Whether there is such a link, which nobody else uses until the commit.
+/// Whether there is such a link. Nobody else can use it until the commit.
 async fn held_admin_link(tx: &Tx<'_>, token: TokenHash) -> Sql<bool> {
     find_admin_link(tx, &tx.hold(ADMIN_LINK, Hold::Delete), token).await
 }
@@ -362,7 +362,7 @@ async fn record(tx: &Tx<'_>, by: UserId, words: &str) -> Sql<()> {
 const GROUP_RECORD: &str =
     "id, name, name_key, people, version, created_at, restricted_at is not null from rooms";
 
-/// A group that has not been removed.
+/// A group that was not removed.
 async fn group_of(tx: &Tx<'_>, room: RoomId) -> Sql<Option<GroupRecord>> {
     let sql =
         format!("select {GROUP_RECORD} where id = $1 and kind = 'group' and removed_at is null");
@@ -434,7 +434,7 @@ async fn restore_message(
         join users u on u.id = m.user_id where m.id = $1 and m.room_id = $2";
     let author: String = match tx.one(sql, &[&id, &room]).await? {
         None => return Ok(Moderated::Nothing),
-        // What its author deleted is the author's to delete.
+        // A message that its author deleted is not restored.
         Some((false, _)) => return Ok(Moderated::Already),
         Some((true, author)) => author,
     };
@@ -451,7 +451,7 @@ async fn restore_message(
     Ok(done(words))
 }
 
-/// Mutes or bans somebody who has been here, or allows them again.
+/// Mutes or bans somebody, or lifts that.
 async fn mute_or_ban(tx: &Tx<'_>, name: &str, on: bool, is_ban: bool) -> Sql<Moderated> {
     let Some(user) = person(tx, name).await? else {
         return Ok(Moderated::Nothing);
@@ -486,7 +486,7 @@ async fn mute_or_ban(tx: &Tx<'_>, name: &str, on: bool, is_ban: bool) -> Sql<Mod
 }
 
 async fn ban(tx: &Tx<'_>, user: UserId, since: Option<Millis>) -> Sql<()> {
-    // Whoever is just arriving by a session holds that, and then their client.
+    // Somebody who is just connecting with a session holds the session first, then their client.
     let sessions = "select id from sessions where user_id = $1 order by id";
     let sessions = tx.hold(sessions, Hold::Delete);
     tx.all::<()>(&sessions, &[&user]).await?;
@@ -499,7 +499,7 @@ async fn ban(tx: &Tx<'_>, user: UserId, since: Option<Millis>) -> Sql<()> {
         let clients = "delete from clients where user_id = $1 and not guest";
         return tx.run(clients, &[&user]).await.map(|_| ());
     }
-    // They have left. Their clients remain, so that their tabs are known and turned away.
+    // They have left. Their clients remain, so that their tabs are recognized and turned away.
     let looks = "delete from clients_active
         where client_id in (select id from clients where user_id = $1)";
     tx.run(looks, &[&user]).await?;
@@ -548,8 +548,8 @@ async fn person_records(
     Ok(found)
 }
 
-/// The first id in a room whose message was written at that moment or later, found by halving:
-/// messages are written in the order of their ids.
+/// The first id in a room whose message was written at that moment or later. Found by binary search,
+/// since messages are written in the order of their ids.
 async fn first_since(tx: &Tx<'_>, room: RoomId, at: Millis) -> Sql<i64> {
     let last = "select id from messages where room_id = $1 order by id desc limit 1";
     let last: Option<i64> = tx.one(last, &[&room]).await?;

@@ -1,12 +1,12 @@
-//! Moves a whole chat from one store to another, of either kind.
+//! Copies a whole chat from one store to another, of either kind.
 //!
-//! It works past the acts on purpose. They are what people do: each makes an id, a version and a moment
-//! of its own, and none returns a password, a token or the text of a deleted message. What is moved has
-//! to keep all of these. So the rows themselves are read here and written there, by the one list of
-//! tables in `tables.rs`; a database with other columns is refused, so that none is ever forgotten.
+//! It bypasses the store's operations on purpose. They are what people do: each creates a new id,
+//! version and moment, and none returns a password, a token or the text of a deleted message. A copy
+//! has to keep all of these. So this module reads and writes the rows themselves, by the list of tables
+//! in `tables.rs`. It refuses a database with other columns, so that no column is ever forgotten.
 //!
 //! The rows are read in one snapshot and written in one transaction, which also reads them back and
-//! compares. So at any moment the other store holds the whole chat or nothing.
+//! compares them. So at any moment the target holds the whole chat or nothing.
 
 mod tables;
 
@@ -26,75 +26,79 @@ use super::tx::{Failure, FromRow, Param, Row, Sql, Tx, Value};
 use super::{Address, StoreError, is_postgres, postgres, sqlite, sqlite_path};
 use crate::model::{History, Millis};
 
-/// How many rows are on their way at one time: few enough that they fit the memory though each is the
-/// longest message there can be.
+/// How many rows are copied at a time: few enough to fit into memory even if each is the longest
+/// possible message.
 const AT_ONCE: usize = 2_000;
-/// How many of them one statement inserts.
+/// How many rows one statement inserts.
 const INSERTED_AT_ONCE: usize = 100;
-/// How much of an SQLite file is held in memory while it is written, in KiB.
+/// How much of an SQLite file is cached in memory while it is written, in KiB.
 const CACHE: i64 = 65_536;
 
-/// Why a chat was not moved, and in which store. The one it was to come from is as it was, and where
-/// nothing else is said the other one holds nothing. No password is told.
+/// Why a chat was not copied, and which store is affected. The source was not changed. Unless the error
+/// says otherwise, the target holds nothing. Passwords are never shown.
 #[derive(Debug, thiserror::Error)]
 pub enum MoveError {
-    /// Both addresses are those of one store.
-    #[error("{0} is the same database as the one to move from")]
+    /// The source and the target are the same store.
+    #[error("the source and the target are the same database: {0}")]
     Same(String),
-    /// There is nothing to be moved.
+    /// There is no chat at the source.
     #[error("there is no chat in {0}")]
     NoChat(String),
-    /// The chat was written by an older program: at which schema version, and which is known.
+    /// The chat was written by an older program: its schema version, and the version known here.
     #[error(
-        "{0} is at schema version {1} and this program works with {2}; start this program's server \
-         on it once, which brings it up to date, and stop it again"
+        "{0} has schema version {1}, but this build needs version {2}; start this build's server \
+         on it once to migrate it, and stop it again"
     )]
     TooOld(String, i64, i64),
     /// The chat was written by a newer program.
-    #[error("{0} is at schema version {1}, this program knows up to {2}; use the newer program")]
-    TooNew(String, i64, i64),
-    /// Somebody else works on one of the stores.
     #[error(
-        "a server, or another program, is at work on {0}; stop it first (one on PostgreSQL that was \
-         killed still counts for a few seconds)"
+        "{0} has schema version {1}, but this build supports versions up to {2}; use a newer build"
+    )]
+    TooNew(String, i64, i64),
+    /// Another program is using one of the stores.
+    #[error(
+        "a server or another program is using {0}; stop it first (a killed PostgreSQL server \
+         counts as running for a few seconds)"
     )]
     InUse(String),
-    /// Where the chat was to go there is one already, with so many of these.
-    #[error("{0} already holds {1} {2}; give the name of a new database, or delete this one first")]
+    /// The target already contains a chat, with this many of these.
+    #[error("{0} already contains {1} {2}; use a new database, or delete this one first")]
     NotEmpty(String, u64, String),
-    /// Somebody has changed the columns of this table: these are only on one side.
-    #[error("the table {1} of {0} has other columns than this program knows: {2}")]
+    /// Somebody has changed the columns of this table: these exist on one side only.
+    #[error("the table {1} of {0} has unexpected columns: {2}")]
     Columns(String, &'static str, String),
-    /// A row of the chat cannot be moved: which, and why.
-    #[error("{0} cannot be moved: {1}")]
+    /// A row of the chat cannot be copied: which, and why.
+    #[error("{0} cannot be copied: {1}")]
     Row(String, String),
-    /// What was read back is not what was written.
-    #[error("what was written to {1} of {0} is not what was read")]
+    /// What was read back differs from the source.
+    #[error("verification failed: {1} in {0} differs from the source")]
     Different(String, &'static str),
-    /// The answer to the other store's commit was lost.
-    #[error("{0} did not answer whether the move is done: it holds the whole chat, or nothing")]
+    /// The answer to the target's commit was lost.
+    #[error(
+        "the connection to {0} was lost during the commit: it contains either the whole chat or nothing"
+    )]
     Unknown(String, #[source] StoreError),
-    /// A store refused or failed.
+    /// A store reported an error.
     #[error("{0} cannot be used")]
     Failed(String, #[source] StoreError),
 }
 
 type Result<T> = std::result::Result<T, MoveError>;
 
-/// How much was moved.
+/// How much was copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moved {
-    /// The name of each table and how many rows it has, in the order in which they were written.
+    /// Each table's name and how many rows it has, in the order in which they were written.
     pub rows: Vec<(&'static str, u64)>,
 }
 
-/// Moves the chat in `from` to `to`, which is made where it is not there (a PostgreSQL database itself
-/// must exist). `to` must hold no users and no messages; its default groups are replaced. Nobody may
-/// work on either meanwhile, which is checked and prevented as far as the databases allow. `progress`
-/// is called with how many steps of how many are done.
+/// Copies the chat in `from` to `to`, which is created if it does not exist (a PostgreSQL database must
+/// exist). `to` must contain no users and no messages; its default groups are replaced. No server may
+/// use either store meanwhile, which is checked and prevented as far as the databases allow. `progress`
+/// is called with the number of finished steps and of all steps.
 ///
-/// Everybody who was in the chat has left it at this moment. Tabs come back to what was moved as who
-/// they were and catch up; what both stores are told after the move are different histories.
+/// In the copy, everybody who was online has left at this moment. Tabs that connect to it resume their
+/// users and catch up. What either store gets after the copy belongs to a different history.
 pub async fn move_chat(
     from: &Address,
     to: &Address,
@@ -171,7 +175,7 @@ async fn fill(
     Ok(Moved { rows: moved })
 }
 
-/// What one column of one row holds, the same whichever database it comes from.
+/// A value of one column, the same for both databases.
 #[derive(Clone, Debug)]
 enum Cell {
     Null,
@@ -210,7 +214,7 @@ impl Value for Cell {
     }
 }
 
-/// What tells two tables apart: how many rows, and all that they hold in the order of their keys.
+/// What two tables are compared by: how many rows, and their contents in the order of their keys.
 #[derive(Default)]
 struct Sum {
     rows: u64,
@@ -240,7 +244,7 @@ impl Sum {
     }
 }
 
-/// Which row it is, in words.
+/// A description of the row.
 fn row_words(table: &Table, key: &[Cell]) -> String {
     let numbers = key.iter().filter_map(|cell| match cell {
         Cell::Number(number) => Some(format!(" {number}")),
@@ -249,10 +253,10 @@ fn row_words(table: &Table, key: &[Cell]) -> String {
     format!("{}{}", table.name, numbers.collect::<String>())
 }
 
-/// A store that is moved from or to, which nobody else works on.
+/// The source or the target, used by nobody else.
 struct Place {
     name: String,
-    /// The same for two addresses of one store, and for those alone.
+    /// Equal for two addresses if, and only if, they are the same store.
     identity: String,
     held: Held,
 }
@@ -260,18 +264,18 @@ struct Place {
 enum Held {
     File {
         db: Connection,
-        /// Held as by a server.
+        /// Held as a server holds it.
         _lock: File,
-        /// The files that are deleted again if the move fails.
+        /// The files to delete if the copy fails.
         made: Vec<PathBuf>,
-        /// The lock's file, if it is deleted in any case.
+        /// The lock file, if it is deleted in any case.
         lent: Option<PathBuf>,
     },
     Database(Object),
 }
 
 impl Place {
-    /// For reading, in a snapshot; whoever wants to write waits.
+    /// Opens the source in a snapshot. Writers wait.
     async fn to_read(address: &Address) -> Result<Self> {
         let name = address.to_string();
         let (opened, found, known) = match is_postgres(address.as_str()) {
@@ -334,7 +338,7 @@ impl Place {
         Ok(self)
     }
 
-    /// For writing, made and migrated where needed.
+    /// Opens the target, and creates and migrates it if needed.
     async fn to_write(address: &Address, from: &str) -> Result<Self> {
         let name = address.to_string();
         if is_postgres(address.as_str()) {
@@ -386,7 +390,7 @@ impl Place {
             let db = postgres::connections(&config, postgres::Purpose::Reading, 1)?
                 .get()
                 .await?;
-            // However much there is to move; that the other side has gone is noticed soon.
+            // The copy may take as long as it needs, but a lost connection is noticed soon.
             db.batch_execute(
                 "set statement_timeout = 0; set idle_in_transaction_session_timeout = 0;
                  set lock_timeout = '5s'; set tcp_keepalives_idle = 30;
@@ -411,7 +415,7 @@ impl Place {
         done.map_err(|failure| at(failure, &self.name))
     }
 
-    /// A transaction on PostgreSQL, which needs no exclusive hold on the connection.
+    /// A transaction on PostgreSQL, which needs no exclusive access to the connection.
     fn database(&self) -> Option<Tx<'_>> {
         match &self.held {
             Held::Database(db) => Some(Tx::postgres(db, Millis(0), History(0))),
@@ -426,7 +430,7 @@ impl Place {
         }
     }
 
-    /// A value of PostgreSQL's.
+    /// A value from PostgreSQL.
     async fn value<T: FromRow>(&self, sql: &str) -> Result<T> {
         let value = async {
             let tx = self.database().ok_or(Failure::NoRow)?;
@@ -435,7 +439,7 @@ impl Place {
         self.at(value.await)
     }
 
-    /// Several statements at once.
+    /// Runs several statements.
     async fn run(&self, sql: &str) -> Result<()> {
         let done = match &self.held {
             Held::Database(db) => db.batch_execute(sql).await.map_err(Failure::from),
@@ -444,14 +448,14 @@ impl Place {
         self.at(done)
     }
 
-    /// Until the connection ends no program of ours opens the database: it waits where it would check
-    /// whether the tables are there.
+    /// Until the connection ends, no Overwire program can open the database: it waits where it would
+    /// check whether the tables exist.
     async fn hold(&self) -> Result<()> {
         self.run(&format!("select pg_advisory_lock({})", postgres::MIGRATING))
             .await
     }
 
-    /// No server has a lease.
+    /// Checks that no server has a lease.
     async fn is_free(&self) -> Result<()> {
         let leased = "select exists (select 1 from nodes where lease_until >= millis())";
         match self.value(leased).await? {
@@ -492,7 +496,7 @@ impl Place {
         self.at(count)
     }
 
-    /// The next rows after a key, by the order of the keys; none at the end.
+    /// The next rows after a key, in the order of the keys; none at the end.
     async fn part(
         &mut self,
         table: &'static Table,
@@ -519,7 +523,7 @@ impl Place {
                     Ok(cell) => cells.push(cell),
                     Err(_) => {
                         let row = row_words(table, cells.get(..table.key).unwrap_or_default());
-                        return Ok(Err(format!("{row}: {name} is not what it has to be")));
+                        return Ok(Err(format!("{row}: {name} has an invalid value")));
                     }
                 }
             }
@@ -539,7 +543,7 @@ impl Place {
             let row = row_words(table, &row[..table.key]);
             return Err(MoveError::Row(
                 self.name.clone(),
-                format!("{row} has a text with U+0000 in it, which PostgreSQL cannot keep"),
+                format!("{row} has a text with U+0000 in it, which PostgreSQL cannot store"),
             ));
         }
         let words = match self.held {
@@ -556,7 +560,7 @@ impl Place {
         self.at(put).map(|_| ())
     }
 
-    /// The highest id that was ever given, as far as the database knows; else 0.
+    /// The highest id ever given, as far as the database knows; otherwise 0.
     async fn last_id(&mut self, table: &'static Table) -> Result<i64> {
         if let Held::Database(_) = self.held {
             let sequence = format!("select pg_get_serial_sequence('{}', 'id')", table.name);
@@ -572,13 +576,13 @@ impl Place {
         Ok(self.at(last)?.unwrap_or(0))
     }
 
-    /// The next id that is given is higher than this and than those that are there.
+    /// Makes the next id higher than this one and all existing ones.
     async fn continue_after(&mut self, table: &'static Table, last: i64) -> Result<()> {
         let highest = format!("select coalesce(max(id), 0) from {}", table.name);
         let highest = self.tx().the::<i64>(&highest, &[]).await;
         let last = last.max(self.at(highest)?);
         match self.held {
-            // Unlike the sequence's own functions, this is undone with the rest.
+            // Unlike the sequence's own functions, a rollback undoes this.
             Held::Database(_) => {
                 let next = last.saturating_add(1);
                 let name = table.name;
@@ -593,12 +597,12 @@ impl Place {
                 ))
                 .await
             }
-            // The next id is one more than the highest that is there.
+            // The next id is one more than the highest existing one.
             Held::File { .. } => Ok(()),
         }
     }
 
-    /// The transaction begins in which everything is written; refused if there is anything already.
+    /// Begins the transaction that writes everything. Refused if the target contains anything.
     async fn begin(&mut self) -> Result<()> {
         match self.held {
             Held::Database(_) => {
@@ -626,7 +630,7 @@ impl Place {
 
     async fn commit(&mut self) -> Result<()> {
         if let Held::Database(db) = &self.held {
-            // What is said from now on belongs to another history.
+            // What is written from now on belongs to another history.
             let begun = postgres::continue_history(db, "true").await;
             self.at(begun.map_err(Failure::from))?;
             return match db.batch_execute("commit").await {
@@ -639,11 +643,11 @@ impl Place {
         self.run("commit").await
     }
 
-    /// Lets go of the store. What is not committed is undone.
+    /// Releases the store. Everything uncommitted is undone.
     async fn end(self, is_done: bool) {
         match self.held {
             Held::Database(db) => {
-                // A connection that has ended has let go of everything.
+                // A connection that has ended holds nothing.
                 let _ = db
                     .batch_execute("rollback; select pg_advisory_unlock_all()")
                     .await;
@@ -658,14 +662,14 @@ impl Place {
                 if !is_done {
                     remove(&made);
                 }
-                // While it is held, so that a lock that another server has taken never goes.
+                // While the lock is held, so that another server's lock file is never deleted.
                 remove(lent.as_slice());
             }
         }
     }
 }
 
-/// Whoever holds a lock that long works on the store.
+/// A lock timeout means that another program is using the store.
 fn at(failure: impl Into<Failure>, place: &str) -> MoveError {
     let failure = failure.into();
     let place = place.to_owned();
@@ -698,17 +702,17 @@ fn identity(path: &Path) -> String {
 
 fn remove(files: &[PathBuf]) {
     for file in files {
-        // It may not have been made.
+        // It may not exist.
         let _ = std::fs::remove_file(file);
     }
 }
 
-/// Returns the schema version as well.
+/// Also returns the schema version.
 fn open_to_read(path: &Path) -> Sql<(Connection, i64)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(sqlite::BUSY_TIMEOUT)?;
-    // So that nobody writes until the end what would then be missing.
+    // Nobody may write until the end: it would be missing in the copy.
     db.execute_batch("begin immediate")?;
     let found = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     Ok((db, found))
@@ -717,7 +721,7 @@ fn open_to_read(path: &Path) -> Sql<(Connection, i64)> {
 fn open_to_write(path: &Path) -> Sql<Connection> {
     let mut db = Connection::open(path)?;
     db.busy_timeout(sqlite::BUSY_TIMEOUT)?;
-    // In a write-ahead log everything would be written twice. A server goes back to one.
+    // A write-ahead log would write everything twice. A server switches back to one.
     db.pragma_update(None, "journal_mode", "delete")?;
     db.pragma_update(None, "synchronous", "full")?;
     db.pragma_update(None, "foreign_keys", true)?;

@@ -1,4 +1,4 @@
-//! People: arriving and leaving, leases, names, and who is here.
+//! People: connecting and leaving, leases, names, and who is online.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::model::{
     SessionId, TokenHash, User, UserId,
 };
 
-/// For so long people whose server has stopped under them keep their display name.
+/// How long people keep their display name after their server stopped.
 const COMING_BACK: Duration = Duration::from_secs(60);
-/// How many rows of each kind one round of clearing up takes at most.
+/// How many rows of each kind one round of expiry handles at most.
 const EXPIRE_AT_ONCE: i64 = 500;
-/// How many new users are on their way to the database at one time.
+/// How many new users are inserted at a time.
 const MADE_AT_ONCE: usize = 500;
 
 /// The columns of a [`User`].
@@ -26,68 +26,68 @@ pub(super) const USER: &str = "u.id, u.name, u.display_name";
 /// Whether a user `u` is online.
 pub(super) const ONLINE: &str =
     "exists (select 1 from clients c where c.user_id = u.id and c.left_at is null)";
-/// In place of a [`Person`]'s unread messages, where nobody reads.
+/// Replaces a [`Person`]'s unread count where there is no reader.
 const NO_UNREAD: &str = "cast(0 as bigint)";
-/// Either of the [looks](DisplayName::looks_of) of a user name, as the index has it.
+/// Either of the [looks](DisplayName::looks_of) of a user name, as in the index.
 pub(super) const LOOK: &str =
     "replace(replace(replace(replace(u.name, 'm', 'rn'), '0', 'o'), '1', 'l'), 'i', 'l')";
 
 /// A socket has opened.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// The node the socket is on.
+    /// The node of the socket.
     pub node: NodeId,
-    /// The session they have signed in with. While it is good, it decides who they are.
+    /// The session they have signed in with. While it is valid, it decides which user they are.
     pub session: Option<TokenHash>,
-    /// The client that is taken over, as [`Store::client_by_token`] returned it.
+    /// The client to take over, as [`Store::client_by_token`] returned it.
     pub resume: Option<ClientRef>,
-    /// Their resume token: the old one to take over a client, else a new one.
+    /// Their resume token: the old one to take over a client, otherwise a new one.
     pub token: TokenHash,
-    /// Who a newcomer becomes if no user is free.
+    /// The user to create for a newcomer if no user is free.
     pub spare: Option<NewUser>,
 }
 
-/// How an arrival went.
+/// The result of an arrival.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrived {
-    /// As this client.
+    /// They are connected as this client.
     As {
         /// The client.
         client: ClientRef,
         /// Its user.
         user: User,
-        /// The session they signed in with; a guest has none.
+        /// The session they signed in with; `None` for a guest.
         session: Option<SessionId>,
     },
-    /// Somebody else took over that client first, or its token is no longer good.
+    /// Somebody else took over that client first, or its token is no longer valid.
     Overtaken,
     /// The user of that client is banned.
     Banned,
-    /// Nobody is free, and there is no spare user or their name or e-mail address is taken.
+    /// No user is free, and there is no spare one, or the spare name or e-mail address is taken.
     NobodyFree,
 }
 
-/// A client has left. Of one person's clients that leave together, the order is that of this list.
+/// A client that has left. If several clients of one person leave together, this list has their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {
-    /// Whose it was.
+    /// Its user.
     pub user: User,
-    /// The room it looked at, if no other client of theirs does.
+    /// The room it showed, unless another client of the user shows it.
     pub room: Option<RoomId>,
-    /// It was their last: they are offline now.
+    /// Whether it was the last client: the user is offline now.
     pub last: bool,
 }
 
-/// How choosing a display name went.
+/// The result of choosing a display name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Renamed {
-    /// It is theirs.
+    /// The name is set.
     As {
         /// The user with the new name.
         user: User,
-        /// Those who had the name and are offline: they have their user name again.
+        /// Offline users who had the name: they are shown with their user name again.
         former: Vec<UserId>,
-        /// The private rooms of all of them that somebody looks at.
+        /// The private rooms of all of them that somebody shows now.
         rooms: Vec<RoomId>,
     },
     /// Somebody else has that name, or one that looks like it.
@@ -97,8 +97,8 @@ pub enum Renamed {
 }
 
 impl Store {
-    /// The node is alive: its clients stay connected for another [`LEASE`]. A file is not written to
-    /// for a node without clients, since its lock says that a server runs.
+    /// Renews the node's lease: its clients stay connected for another [`LEASE`]. For a node without
+    /// clients nothing is written to a file, whose lock shows that a server runs.
     pub async fn renew_lease(&self, node: NodeId) -> Result<()> {
         self.works_by_this(node);
         self.write("renew_lease", Locks::none(), async move |tx| {
@@ -112,14 +112,14 @@ impl Store {
         .await
     }
 
-    /// Clears up what has expired by `now`: clients of nodes whose lease has run out have left, which one
-    /// node alone is answered; untouched users gone for [`FREE_AFTER`] are free again, unless somebody
-    /// has a private room with them open; clients gone for [`TOKEN_GOOD_FOR`] are deleted, and so are
-    /// sessions not seen for [`SESSION_GOOD_FOR`]. Does a bounded amount at a time. On PostgreSQL the
-    /// database's clock counts, and of `now` only how far it is ahead of this machine's.
+    /// Handles everything that has expired by `now`, a limited amount at a time. Clients of nodes whose
+    /// lease has expired have left; only one node gets them as the result. Unused users gone for
+    /// [`FREE_AFTER`] are free again, unless somebody has a private room with them open. Clients gone
+    /// for [`TOKEN_GOOD_FOR`] and sessions unused for [`SESSION_GOOD_FOR`] are deleted. PostgreSQL uses
+    /// the database's clock, and of `now` only how far it is ahead of this machine's.
     pub async fn expire(&self, node: NodeId, now: Millis) -> Result<Vec<Left>> {
         let ahead = now.0.saturating_sub(Millis::now().0).max(0);
-        // Mostly there is nothing to do, and looking writes nothing.
+        // Usually nothing has expired, and checking writes nothing.
         let due = self.read("expire", async move |tx| {
             match is_anything_due(tx, node, ahead).await? {
                 true => clients_of_dead(tx, node, ahead).await.map(Some),
@@ -135,9 +135,8 @@ impl Store {
         .await
     }
 
-    /// The client that a resume token is good for, and the node it is on if it has not left. A client
-    /// that signed in is found together with a good session of its own alone. One of somebody banned has
-    /// left.
+    /// The client that a resume token is valid for, and its node if it has not left. A client that
+    /// signed in is found only with its own valid session. A client of somebody banned counts as left.
     pub async fn client_by_token(
         &self,
         token: TokenHash,
@@ -149,9 +148,9 @@ impl Store {
         .await
     }
 
-    /// Somebody arrives, which renews the node's lease: as the client they take over, else as another
-    /// client of the account they signed in to, else as a random user who is free, else as the spare
-    /// one. Handing a user to somebody new ends the tokens that led to them.
+    /// Connects somebody and renews the node's lease. They are, in this order: the client they take
+    /// over, another client of the account they signed in to, a random free user, the spare user.
+    /// Giving a user to a new person ends the tokens of the former one.
     pub async fn arrive(&self, arrival: Arrival) -> Result<Arrived> {
         self.works_by_this(arrival.node);
         self.write("arrive", Locks::none(), async move |tx| {
@@ -160,7 +159,7 @@ impl Store {
         .await
     }
 
-    /// The node stops: its clients have left, and may be back in a moment; its lease ends.
+    /// Ends a node: its clients have left, but may reconnect soon; its lease ends.
     pub async fn end(&self, node: NodeId) -> Result<Vec<Left>> {
         self.write("end", Locks::none(), async move |tx| {
             let seen = "update sessions set seen_at = $1 where id in
@@ -171,17 +170,17 @@ impl Store {
         .await
     }
 
-    /// These clients have left, unless somebody has taken them over meanwhile. Returns those that have.
+    /// Marks these clients as left, except those taken over meanwhile. Returns those that have left.
     pub async fn leave(&self, clients: Vec<ClientRef>) -> Result<Vec<Left>> {
         let locks = Locks::rooms_of(clients.iter().map(|client| client.client).collect());
         self.write("leave", locks, async move |tx| leave(tx, &clients).await)
             .await
     }
 
-    /// The user chooses a display name; `None` for their user name. A name is taken, and so are those
-    /// that look like it, if it is anybody else's user name, or the display name of somebody who is
-    /// online or has an account. Nor may words of it be, or look like, somebody else's user name. If it
-    /// is taken, it is tried with a number behind it, `namesakes` names in all.
+    /// Sets the user's display name; `None` for their user name. A name is taken if it is, or looks
+    /// like, anybody else's user name or the display name of somebody who is online or has an account.
+    /// No words in it may be, or look like, somebody else's user name. If it is taken, numbers are
+    /// appended; `namesakes` names are tried in all.
     pub async fn rename(
         &self,
         client: ClientRef,
@@ -195,8 +194,8 @@ impl Store {
         .await
     }
 
-    /// The user with the first of these names that anybody has, as user name or else as display name,
-    /// without regard to case; and the place of that name.
+    /// The user with the first of these names that anybody has, and the index of that name. A name is a
+    /// user name or, if there is none, a display name, without regard to case.
     pub async fn find_person(&self, names: Vec<String>) -> Result<Option<(usize, User)>> {
         self.read("find_person", async move |tx| {
             for (n, name) in names.iter().enumerate() {
@@ -213,7 +212,8 @@ impl Store {
         .await
     }
 
-    /// Who is online, longest first, at most `limit`, each of them once; and how many they are.
+    /// At most `limit` people who are online, each of them once, longest first; and how many are
+    /// online.
     pub async fn people_online(&self, limit: usize) -> Result<(Vec<Person>, u64)> {
         self.read("people_online", async move |tx| {
             people_online(tx, limit).await
@@ -221,8 +221,8 @@ impl Store {
         .await
     }
 
-    /// Who looks at a group, longest first, at most `limit`, each of them once; and how many they are.
-    /// Of a private room nobody.
+    /// At most `limit` people in a group, each of them once, longest first; and how many are in it.
+    /// Nobody for a private room.
     pub async fn people_in(&self, room: RoomId, limit: usize) -> Result<(Vec<Person>, u64)> {
         self.read("people_in", async move |tx| {
             people_in(tx, room, limit).await
@@ -230,8 +230,8 @@ impl Store {
         .await
     }
 
-    /// The people this user has unread messages from, then those they have talked with, at most
-    /// `limit`.
+    /// At most `limit` people: those that this user has unread messages from, then those they have
+    /// talked with.
     pub async fn people_of(&self, user: UserId, limit: usize) -> Result<Vec<Person>> {
         self.ask("people_of", async move |tx| {
             let people = format!(
@@ -245,8 +245,8 @@ impl Store {
         .await
     }
 
-    /// The people whose user names begin with this text, by name; then those whose display names do; at
-    /// most `limit`.
+    /// At most `limit` people: those whose user names begin with this text, by name, then those whose
+    /// display names do.
     pub async fn find_people(&self, beginning: &str, limit: usize) -> Result<Vec<Person>> {
         let beginning = sought(&GroupName::key_of(beginning));
         self.read("find_people", async move |tx| {
@@ -270,7 +270,7 @@ impl Store {
         .await
     }
 
-    /// Makes users, except those whose name or e-mail address is taken. Returns how many were made.
+    /// Adds users, except those whose name or e-mail address is taken. Returns how many were added.
     pub async fn add_users(&self, users: Vec<NewUser>) -> Result<u64> {
         self.write("add_users", Locks::none(), async move |tx| {
             tx.lock_names().await?;
@@ -291,7 +291,7 @@ from_row! {
     ClientRef { client, visit }
 }
 
-/// Somebody has been here as the user of this name.
+/// The user with this name, if somebody has ever been this user.
 pub(super) async fn person(tx: &Tx<'_>, name: &str) -> Sql<Option<User>> {
     let sql = format!("select {USER} from users u where u.name = $1 and u.arrived_at is not null");
     tx.one(&sql, &[&sought(&name.to_lowercase())]).await
@@ -307,7 +307,7 @@ pub(super) async fn user_of(tx: &Tx<'_>, id: UserId) -> Sql<User> {
     tx.the(&sql, &[&id]).await
 }
 
-/// Which of these clients are connected, and whose they are, until the commit.
+/// Those of these clients that are connected, and their users; the answer holds until the commit.
 pub(super) async fn connected(
     tx: &Tx<'_>,
     clients: &[ClientRef],
@@ -318,7 +318,7 @@ pub(super) async fn connected(
         tx.among(1)
     );
     let found: Vec<(ClientRef, UserId)> = tx.all(&tx.hold(&sql, Hold::Change), &[&ids]).await?;
-    // Of clients that were taken over the visit is another.
+    // A client that was taken over has a different visit.
     let wanted: HashSet<_> = clients.iter().collect();
     let found = found.into_iter();
     Ok(found
@@ -335,8 +335,8 @@ pub(super) async fn hold_user(tx: &Tx<'_>, user: UserId) -> Sql<()> {
     Ok(())
 }
 
-/// Until the commit nobody writes for these clients or takes them over. Acts hold a client before its
-/// user.
+/// Until the commit nobody writes for these clients or takes them over. Operations lock a client before
+/// its user.
 pub(super) async fn hold_clients(tx: &Tx<'_>, user: UserId) -> Sql<()> {
     if tx.is_shared() {
         let clients = "select 1 from clients where user_id = $1 order by id";
@@ -345,14 +345,14 @@ pub(super) async fn hold_clients(tx: &Tx<'_>, user: UserId) -> Sql<()> {
     Ok(())
 }
 
-/// From now on the user is never handed to somebody else.
+/// From now on the user is never given to somebody else.
 pub(super) async fn trace(tx: &Tx<'_>, user: UserId) -> Sql<()> {
     let sql = "update users set traced_at = $1, free = false, gone_at = null
         where id = $2 and traced_at is null";
     tx.run(sql, &[&tx.now, &user]).await.map(|_| ())
 }
 
-/// While somebody has a private room with the user open, the user is not handed to a newcomer.
+/// While somebody has a private room with the user open, the user is not given to a newcomer.
 pub(super) async fn reserve(tx: &Tx<'_>, user: UserId) -> Sql<()> {
     let sql = "update users set free = false, gone_at = $1 where id = $2 and free";
     tx.run(sql, &[&tx.now, &user]).await.map(|_| ())
@@ -391,7 +391,7 @@ async fn rename(
     Ok(Renamed::Taken)
 }
 
-/// Those who have the name, are offline and have no account; `None` if the name is taken.
+/// Users who have the name, are offline and have no account; `None` if the name is taken.
 async fn former_holders(tx: &Tx<'_>, me: UserId, name: &DisplayName) -> Sql<Option<Vec<UserId>>> {
     let is_user_name =
         format!("select exists (select 1 from users u where {LOOK} = $1 and u.id <> $2)");
@@ -405,7 +405,7 @@ async fn former_holders(tx: &Tx<'_>, me: UserId, name: &DisplayName) -> Sql<Opti
     let [look, capitals] = name.looks();
     let mut former = Vec::new();
     for (column, look) in [("display_look", look), ("display_look_capitals", capitals)] {
-        // Those whom a stop of their server has cut off are about to come back.
+        // People whose server stopped are about to reconnect.
         let sql = format!(
             "select u.id, u.kept_at is not null or exists (select 1 from clients c
                 where c.user_id = u.id and (c.left_at is null or c.cut_off and c.left_at > $1))
@@ -459,7 +459,7 @@ async fn set_display_name(tx: &Tx<'_>, user: UserId, name: Option<&DisplayName>)
     .map(|_| ())
 }
 
-/// Makes one user, under the lock of names; `None` if the name or the e-mail address is taken, or
+/// Adds one user while names are locked; `None` if the name or the e-mail address is taken, or
 /// somebody's display name begins with the name.
 async fn insert_user(tx: &Tx<'_>, new: &NewUser) -> Sql<Option<UserId>> {
     let [look, _] = DisplayName::looks_of(&new.name);
@@ -479,7 +479,7 @@ async fn insert_user(tx: &Tx<'_>, new: &NewUser) -> Sql<Option<UserId>> {
     .await
 }
 
-/// A random user who is free, else the spare one.
+/// A random free user, or else the spare one.
 pub(super) async fn newcomer(tx: &Tx<'_>, spare: Option<&NewUser>) -> Sql<Option<UserId>> {
     if let Some(user) = free_user(tx).await? {
         return Ok(Some(user));
@@ -489,7 +489,7 @@ pub(super) async fn newcomer(tx: &Tx<'_>, spare: Option<&NewUser>) -> Sql<Option
     insert_user(tx, spare).await
 }
 
-/// The next free user from a random place of the shuffled order whom no other node is handing out.
+/// The next free user, from a random place in the shuffled order, that no other node is giving out.
 async fn free_user(tx: &Tx<'_>) -> Sql<Option<UserId>> {
     let next = "select id from users where free and shuffle >= $1 order by shuffle limit 1";
     let next = tx.hold(next, Hold::ChangeFree);
@@ -501,8 +501,8 @@ async fn free_user(tx: &Tx<'_>) -> Sql<Option<UserId>> {
     Ok(None)
 }
 
-/// Nothing is left of the person who was this user before: their token ends, and so do private rooms
-/// without messages.
+/// Removes what is left of the user's former person: their token ends, and their private rooms without
+/// messages are deleted.
 pub(super) async fn hand_out(tx: &Tx<'_>, id: UserId) -> Sql<User> {
     let id = [&id as _];
     tokio::try_join!(biased;
@@ -537,7 +537,7 @@ async fn client_by_token(
     .await
 }
 
-/// A span in milliseconds.
+/// A duration in milliseconds.
 pub(super) fn span(duration: Duration) -> i64 {
     Millis(0).after(duration).0
 }
@@ -609,12 +609,12 @@ async fn resume(
     let Some((id, client)) = taken_over else {
         return Ok(Arrived::Overtaken);
     };
-    // A ban waits for the client, or has been waited for.
+    // A ban either waits for the client or came before it.
     let here = "update users set free = false, gone_at = null where id = $1
         returning id, name, display_name, banned_at is not null";
     let (user, is_banned) = tx.the(here, &[&id]).await?;
     if is_banned {
-        // They are not here, and their tab is known by that token for another while.
+        // They are not online, but the token identifies their tab for a while longer.
         let left = "update clients set left_at = $1 where id = $2";
         tx.run(left, &[&tx.now, &client.client]).await?;
         return Ok(Arrived::Banned);
@@ -644,13 +644,13 @@ async fn leave(tx: &Tx<'_>, clients: &[ClientRef]) -> Sql<Vec<Left>> {
     have_left(tx, gone).await
 }
 
-/// These clients, which are marked as such, have left.
+/// The results for these clients, which are marked as left.
 async fn have_left(tx: &Tx<'_>, mut gone: Vec<(ClientId, UserId)>) -> Sql<Vec<Left>> {
     gone.sort();
     let clients: Vec<i64> = gone.iter().map(|(client, _)| client.0).collect();
     let users: Vec<i64> = gone.iter().map(|(_, user)| user.0).collect();
-    // Held before the look at who is left, so that of two nodes at once the second sees what the first
-    // has done.
+    // Locked before checking who remains, so that if two nodes do this at once, the second sees the
+    // result of the first.
     let people = format!(
         "select {USER} from users u where u.id {} order by u.id",
         tx.among(1)
@@ -676,7 +676,7 @@ async fn have_left(tx: &Tx<'_>, mut gone: Vec<(ClientId, UserId)>) -> Sql<Vec<Le
         tx.among(2)
     );
     tx.run(&untouched, &[&tx.now, &users]).await?;
-    // Of several of one person the last is the one after which nobody is left.
+    // If several clients of one person leave, the last one makes them offline.
     let mut here: HashSet<UserId> = remaining.iter().map(|(user, _)| *user).collect();
     let mut looking: HashSet<_> = remaining.into_iter().collect();
     let mut left = Vec::new();
@@ -719,7 +719,7 @@ async fn is_anything_due(tx: &Tx<'_>, node: NodeId, ahead: i64) -> Sql<bool> {
     .await
 }
 
-/// The clients of nodes whose lease has run out, or will have so much later, in milliseconds.
+/// The clients of nodes whose lease has expired, or will expire within `ahead` milliseconds.
 async fn clients_of_dead(tx: &Tx<'_>, node: NodeId, ahead: i64) -> Sql<Vec<ClientId>> {
     tx.all(
         "select id from clients where left_at is null and node_id in
@@ -729,7 +729,7 @@ async fn clients_of_dead(tx: &Tx<'_>, node: NodeId, ahead: i64) -> Sql<Vec<Clien
     .await
 }
 
-/// These nodes have ended, and their clients were cut off.
+/// Ends these nodes; their clients were cut off.
 pub(super) async fn end_nodes(tx: &Tx<'_>, nodes: &[i64]) -> Sql<Vec<Left>> {
     let nodes = nodes.to_vec();
     let sql = format!(
@@ -747,7 +747,7 @@ pub(super) async fn end_nodes(tx: &Tx<'_>, nodes: &[i64]) -> Sql<Vec<Left>> {
 }
 
 async fn expire(tx: &Tx<'_>, node: NodeId, now: Millis) -> Sql<Vec<Left>> {
-    // A node that renews its lease at this moment is before this or after it.
+    // A node that renews its lease at this moment does so before or after this.
     let dead = "select id from nodes where lease_until < $1 and id <> $2 order by id";
     let dead = tx.hold(dead, Hold::Delete);
     let dead: Vec<i64> = tx.all(&dead, &[&now, &node]).await?;
@@ -762,7 +762,7 @@ async fn expire(tx: &Tx<'_>, node: NodeId, now: Millis) -> Sql<Vec<Left>> {
     )
     .await?;
 
-    // A session with a connected client is in use, however long ago the client arrived.
+    // A session with a connected client is in use, even if the client connected long ago.
     let unseen = now.before(SESSION_GOOD_FOR);
     tx.run(
         "update sessions set seen_at = $1 where id in (
@@ -783,10 +783,10 @@ async fn expire(tx: &Tx<'_>, node: NodeId, now: Millis) -> Sql<Vec<Left>> {
     Ok(left)
 }
 
-/// Untouched users who have been gone for a while are free, except for those whom somebody has a private
-/// room open with: they are looked at again later.
+/// Frees unused users who have been gone for a while, except those whom somebody has a private room
+/// open with: they are checked again later.
 async fn free_untouched(tx: &Tx<'_>, now: Millis) -> Sql<()> {
-    // Held before the look at who is with them: opening a private room holds them as well.
+    // Locked before checking who has a room with them: opening a private room locks them as well.
     let gone = "select id from users where gone_at <= $1 order by gone_at limit $2";
     let gone = tx.hold(gone, Hold::ChangeFree);
     let values = [&now.before(FREE_AFTER) as _, &EXPIRE_AT_ONCE as _];

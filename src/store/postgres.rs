@@ -1,15 +1,15 @@
-//! The PostgreSQL driver: one writer and a pool of readers for each process. Several nodes may share the
+//! The PostgreSQL driver: one writer and a pool of readers per process. Several nodes may share the
 //! database.
 //!
-//! What must hold across nodes holds by the database's own rules: unique keys, row locks and its clock.
-//! The rooms of a batch are locked first and in the order of their ids, so that batches of several nodes
-//! never wait for each other in a ring; then the clients it writes for, which stay connected until the
-//! commit. Each write has a savepoint. One that collides with another node's is undone alone and
-//! repeated by itself after the batch; a batch that the database breaks off is repeated write by write.
+//! Rules that hold across nodes are enforced by the database: unique keys, row locks and its clock. A
+//! batch first locks its rooms, in the order of their ids, so that batches of several nodes never
+//! deadlock. Then it locks the clients it writes for, which stay connected until the commit. Each write
+//! has a savepoint. If it collides with another node's write, it alone is undone, and repeated after
+//! the batch. If the database aborts the batch, each of its writes is repeated separately.
 //!
-//! With each transaction its number is stored in the writer's row. Where the answer to a commit is
-//! lost, that row says whether it happened: before anything is answered, shown or written again. No act
-//! is known here.
+//! Each transaction stores its number in the writer's row. If the answer to a commit is lost, that row
+//! tells whether it happened, before anything is returned, shown or written again. The driver knows no
+//! operations.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -41,25 +41,25 @@ const MIGRATIONS: [&str; 2] = [
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
 pub(super) const DEFAULT_GROUPS: &str = include_str!("migrations/postgres/default_groups.sql");
 
-/// The oldest PostgreSQL that will do, as it numbers itself.
+/// The oldest supported PostgreSQL, as it numbers itself.
 const OLDEST: i32 = 140_000;
-/// How many readers, and so reads at one time.
+/// How many readers there are, and so how many reads run at a time.
 const READERS: usize = 8;
 /// How many writes share one transaction at most.
 const GROUP_COMMIT: usize = 512;
 /// How long a read may take, a batch before its commit, and a commit.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How often one write is repeated that collides with those of other nodes.
+/// How often a write that collides with other nodes' writes is repeated.
 const ATTEMPTS: usize = 5;
-/// How long it may take to reach the database.
+/// How long connecting to the database may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long an act waits for a connection while others have them all.
+/// How long an operation waits for a free connection.
 const WAIT: Duration = Duration::from_secs(10);
 /// How long bytes may stay unacknowledged on the network.
 const UNANSWERED: Duration = Duration::from_secs(10);
-/// The key of the advisory lock of those who migrate.
+/// The key of the advisory lock for migrations.
 pub(super) const MIGRATING: i64 = 0x6f76_6572_7769_7265;
-/// The key of the advisory lock of those who give names.
+/// The key of the advisory lock for names.
 const NAMING: i64 = 0x6e61_6d65;
 
 type Writes = mpsc::UnboundedReceiver<Box<dyn Write>>;
@@ -97,8 +97,8 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
-    /// Opens the database at an address, making and migrating the tables where needed. Clients of other
-    /// nodes are left alone.
+    /// Opens the database at an address, and creates and migrates the tables if needed. Does not touch
+    /// clients of other nodes.
     pub(super) async fn open(
         address: &str,
         synchronous: Synchronous,
@@ -127,8 +127,8 @@ impl Postgres {
             batch: 0,
             lost: None,
         };
-        // On a thread of its own, like SQLite's: nothing else delays it, and its connection's answers
-        // need no other thread to be woken.
+        // In its own thread, like SQLite's: nothing else delays it, and its connection's answers need
+        // not wake another thread.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -141,7 +141,7 @@ impl Postgres {
         })
     }
 
-    /// The same for all nodes of a database and as long as it exists. A copy has another oid.
+    /// The same for all nodes of a database, for as long as it exists. A copy has another oid.
     pub(super) async fn identity(&self) -> Result<String> {
         self.read(false, async |tx| {
             tx.the(
@@ -154,16 +154,16 @@ impl Postgres {
         .await
     }
 
-    /// Runs statements, in one snapshot if there are several.
+    /// Runs statements; several of them run in one snapshot.
     pub(super) async fn read<T>(
         &self,
         snapshot: bool,
-        act: impl AsyncFn(&Tx<'_>) -> Sql<T>,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T>,
     ) -> Result<T> {
         let mut reader = self.readers.get().await?;
         let done = timeout(DEADLINE, async {
             if !snapshot {
-                return act(&Tx::postgres(&reader, Millis(0), History(0))).await;
+                return operation(&Tx::postgres(&reader, Millis(0), History(0))).await;
             }
             let snapshot = reader
                 .build_transaction()
@@ -171,12 +171,12 @@ impl Postgres {
                 .read_only(true)
                 .start()
                 .await?;
-            act(&Tx::snapshot(&snapshot)).await
+            operation(&Tx::snapshot(&snapshot)).await
         });
         match done.await {
             Ok(done) => Ok(done?),
             Err(_) => {
-                // A connection that does not answer is not used again.
+                // A connection that timed out is not used again.
                 drop(Object::take(reader));
                 Err(too_slow())
             }
@@ -189,7 +189,7 @@ impl Postgres {
         life.await.map(|_| ())
     }
 
-    /// Closes every connection, after the writer has nothing more to write.
+    /// Closes every connection, after the writer has written everything.
     pub(super) async fn close(&self) {
         let writer = self.writer.lock().take();
         if let Some(writer) = writer {
@@ -198,20 +198,23 @@ impl Postgres {
         self.readers.close();
     }
 
-    /// Runs an act that counts or deletes everything in a transaction of its own, however long it takes.
-    pub(super) async fn at_length<T>(&self, act: impl AsyncFn(&Tx<'_>) -> Sql<T>) -> Result<T> {
+    /// Runs an operation that counts or deletes everything in its own transaction, without a deadline.
+    pub(super) async fn at_length<T>(
+        &self,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T>,
+    ) -> Result<T> {
         let mut reader = self.readers.get().await?;
         let transaction = reader.transaction().await?;
         transaction
             .batch_execute("set local statement_timeout = 0")
             .await?;
-        let done = act(&Tx::snapshot(&transaction)).await?;
+        let done = operation(&Tx::snapshot(&transaction)).await?;
         transaction.commit().await?;
         Ok(done)
     }
 }
 
-/// What an address says. It is not repeated in errors, since it may hold a password.
+/// Parses an address. Errors do not quote it, since it may contain a password.
 pub(super) fn configuration(address: &str) -> Result<Config> {
     let mut config: Config = address.parse().map_err(|_| {
         StoreError::Address(
@@ -227,7 +230,7 @@ pub(super) fn configuration(address: &str) -> Result<Config> {
     Ok(config)
 }
 
-/// What a connection is for.
+/// What a connection is used for.
 #[derive(Clone, Copy)]
 pub(super) enum Purpose {
     Reading,
@@ -235,7 +238,7 @@ pub(super) enum Purpose {
     Writing(i64, Synchronous),
 }
 
-/// At most so many connections.
+/// A pool of at most `most` connections.
 pub(super) fn connections(config: &Config, purpose: Purpose, most: usize) -> Result<Pool> {
     let mut config = config.clone();
     config.application_name(match purpose {
@@ -259,15 +262,15 @@ pub(super) fn connections(config: &Config, purpose: Purpose, most: usize) -> Res
 
 type Asked<T> = std::result::Result<T, tokio_postgres::Error>;
 
-/// A connection begins. What is left of a writer's former one ends first: it may hold locks, and what
-/// became of its last commit must be settled.
+/// Sets up a connection. Terminates the writer's previous one first: it may hold locks, and the outcome
+/// of its last commit must be known.
 async fn begin(db: &Client, purpose: Purpose) -> Asked<()> {
     let synchronous = match purpose {
         Purpose::Writing(_, Synchronous::Normal) => "off",
         Purpose::Reading | Purpose::Writing(_, Synchronous::Full) => "on",
     };
-    // A transaction lies idle only if its node is frozen or cannot be reached, and holds rooms that other
-    // nodes wait for: it is ended before their own deadline.
+    // A transaction is idle only if its node is frozen or unreachable. It holds rooms that other nodes
+    // wait for, so it is ended before their own deadline.
     db.batch_execute(&format!(
         "set synchronous_commit = {synchronous}; set client_min_messages = warning;
          set statement_timeout = '10s';
@@ -275,7 +278,7 @@ async fn begin(db: &Client, purpose: Purpose) -> Asked<()> {
     ))
     .await?;
     if let Purpose::Writing(..) = purpose {
-        // The rows of writers that were killed are of no use after a day.
+        // Rows of killed writers are useless after a day.
         db.batch_execute(
             "select pg_terminate_backend(pid) from pg_stat_activity
              where application_name = current_setting('application_name')
@@ -288,11 +291,11 @@ async fn begin(db: &Client, purpose: Purpose) -> Asked<()> {
     Ok(())
 }
 
-/// Begins a new history if the last one belongs to another life of this database, which may have gone on
-/// elsewhere; and under this condition.
+/// Begins a new history if the condition holds, or if the last history belongs to another life of this
+/// database, which may have continued elsewhere.
 pub(super) async fn continue_history(db: &Client, or_where: &str) -> Asked<()> {
-    // A server that was started again, be it another machine's, may have been put back to an earlier
-    // moment. A restored dump has other tables; a copy is another database.
+    // A server that was started again, even on another machine, may have been reset to an earlier
+    // moment. A restored dump has other tables. A copy is another database.
     db.batch_execute(&format!(
         "update life set history = {}, mark = now.mark
          from (select concat_ws(' ', extract(epoch from pg_postmaster_start_time()), d.oid,
@@ -304,7 +307,7 @@ pub(super) async fn continue_history(db: &Client, or_where: &str) -> Asked<()> {
     .await
 }
 
-/// Makes what is missing, while others that want the same wait.
+/// Creates and migrates the tables. Other programs that want to do the same wait.
 pub(super) async fn migrate(db: &mut Object) -> Result<()> {
     let known = NEWEST;
     let migration = db.transaction().await?;
@@ -352,30 +355,30 @@ pub(super) async fn migrate(db: &mut Object) -> Result<()> {
     Ok(())
 }
 
-/// How a transaction went.
+/// The outcome of a transaction.
 enum Fate {
-    /// These of its writes collided with other nodes' and were undone.
+    /// Committed, except for these writes, which collided with other nodes' writes and were undone.
     Committed { again: Vec<usize> },
-    /// Nothing of it is left; it may be repeated.
+    /// Nothing was written; the transaction may be repeated.
     Undone(StoreError),
-    /// The database cannot be reached, or it is not known yet whether it was committed.
+    /// The database is unreachable, or it is not known yet whether the transaction was committed.
     Failed(StoreError),
 }
 
 struct Writer {
     /// The id of its row.
     id: i64,
-    /// Of one connection.
+    /// A pool of one connection.
     connections: Pool,
     listeners: Listeners,
     /// The number of its last transaction.
     batch: i64,
-    /// The changes of a transaction of which it is not known whether it was committed.
+    /// The changes of a transaction that may or may not have been committed.
     lost: Option<Changes>,
 }
 
 impl Writer {
-    /// The writer's life, until nobody can write any more.
+    /// Runs the writer until the store is closed.
     async fn write_all(mut self, mut writes: Writes) {
         let mut batch = Vec::new();
         while writes.recv_many(&mut batch, GROUP_COMMIT).await > 0 {
@@ -387,7 +390,7 @@ impl Writer {
         self.end().await;
     }
 
-    /// Writes a batch. Returns the writes to be repeated by themselves.
+    /// Writes a batch. Returns the writes to repeat separately.
     async fn together(&mut self, mut batch: Vec<Box<dyn Write>>) -> Vec<Box<dyn Write>> {
         match self.transact(&mut batch).await {
             Fate::Committed { again } => {
@@ -408,10 +411,11 @@ impl Writer {
         }
     }
 
-    /// Writes one write, several times if it collides with other nodes'.
+    /// Writes one write, and repeats it if it collides with other nodes' writes.
     async fn alone(&mut self, write: Box<dyn Write>) {
         let mut one = vec![write];
-        let mut failure = StoreError::failed("other servers were in the way");
+        let mut failure =
+            StoreError::failed("the write kept colliding with those of other servers");
         for _ in 0..ATTEMPTS {
             match self.transact(&mut one).await {
                 Fate::Committed { again } if again.is_empty() => {
@@ -429,7 +433,7 @@ impl Writer {
         fail_all(one, failure);
     }
 
-    /// Runs these writes in one transaction, and sends out their changes once it is committed.
+    /// Runs these writes in one transaction, and delivers their changes after the commit.
     async fn transact(&mut self, batch: &mut [Box<dyn Write>]) -> Fate {
         let db = match self.connection().await {
             Ok(db) => db,
@@ -456,11 +460,11 @@ impl Writer {
         let committed = timeout(DEADLINE, db.batch_execute("commit")).await;
         match committed {
             Ok(Ok(())) => {}
-            // Whatever is said instead: the row tells for certain.
+            // Whatever the error says, the writer's row tells the outcome.
             lost => {
                 drop(Object::take(db));
                 self.lost = Some(changes);
-                tracing::warn!("the answer to a commit was lost");
+                tracing::warn!("lost the connection during a commit; checking its outcome");
                 return match self.settle().await {
                     Ok(true) => Fate::Committed { again },
                     Ok(false) => Fate::Undone(match lost {
@@ -475,7 +479,7 @@ impl Writer {
         Fate::Committed { again }
     }
 
-    /// A connection, once it is known what became of everything before.
+    /// A connection, once the outcome of every earlier transaction is known.
     async fn connection(&mut self) -> Result<Object> {
         if self.lost.is_some() {
             self.settle().await?;
@@ -483,11 +487,11 @@ impl Writer {
         Ok(self.connections.get().await?)
     }
 
-    /// Learns whether the transaction was committed whose answer was lost, and if so, sends out its
+    /// Finds out whether the transaction whose answer was lost was committed, and if so, delivers its
     /// changes.
     async fn settle(&mut self) -> Result<bool> {
         let db = self.connections.get().await?;
-        // Waits for the one that was cut off, if it has not ended yet.
+        // Waits for the transaction that was cut off, if it has not ended yet.
         let sql = "select batch from writers where id = $1 for update";
         let stored = match timeout(DEADLINE, db.query_opt(sql, &[&self.id])).await {
             Ok(stored) => stored?,
@@ -510,13 +514,13 @@ impl Writer {
         for (node, change) in changes {
             let listener = self.listeners.lock().get(&node).cloned();
             if let Some(listener) = listener {
-                // A node that has stopped listening has nobody to show it to.
+                // A node that has stopped receiving has nobody to show it to.
                 let _ = listener.send(change).await;
             }
         }
     }
 
-    /// Nobody asks for its row any more.
+    /// Deletes the writer's row, which nobody needs any longer.
     async fn end(mut self) {
         if self.batch == 0 {
             return;
@@ -533,7 +537,7 @@ impl Writer {
     }
 }
 
-/// Everything up to the commit. Returns the writes to be repeated, and the changes of the others.
+/// Everything up to the commit. Returns the writes to repeat, and the changes of the others.
 async fn prepare(
     db: &Object,
     writer: i64,
@@ -544,7 +548,7 @@ async fn prepare(
         "begin; insert into writers (id, batch, seen_at) values ({writer}, {number}, millis())
          on conflict (id) do update set batch = excluded.batch, seen_at = excluded.seen_at"
     );
-    // All is on its way before the first is answered.
+    // Everything is sent before the first answer arrives.
     let ((), (connected, now, history)) =
         tokio::try_join!(biased; async { Ok(db.batch_execute(&begin).await?) }, lock(db, batch))?;
     let tx = Tx::postgres(db, now, history);
@@ -560,7 +564,7 @@ async fn prepare(
         savepoint = "release act; savepoint act";
         let Err(failure) = done else { continue };
         tx.undo_changes(kept);
-        // Fails as well where the connection has ended, and with it the batch.
+        // Also fails if the connection has ended, and with it the batch.
         db.batch_execute("rollback to act").await?;
         match is_collision(&failure) {
             true => again.push(n),
@@ -588,10 +592,10 @@ const LOCK_CLIENTS: &str = "select w.n
     order by c.id for share of c";
 const NOW: &str = "select millis(), life.history from life";
 
-/// Locks the rooms of a batch, in one order for all nodes, and then its clients. Returns the writes
-/// whose clients are connected, the moment by which all that was locked, and the history.
+/// Locks the rooms of a batch, in the same order on all nodes, and then its clients. Returns the writes
+/// whose clients are connected, the time once everything was locked, and the history.
 async fn lock(db: &Object, batch: &[Box<dyn Write>]) -> Sql<(HashSet<usize>, Millis, History)> {
-    // What is prepared goes out at once, and so in this order.
+    // A prepared statement is sent at once, so the statements are sent in this order.
     for sql in [LOCK_ROOMS, LOCK_CLIENTS, NOW] {
         db.prepare_cached(sql).await?;
     }
@@ -631,8 +635,8 @@ async fn lock(db: &Object, batch: &[Box<dyn Write>]) -> Sql<(HashSet<usize>, Mil
     Ok((connected, now, history))
 }
 
-/// Which of these writes' clients are connected. They stay so until the commit: whatever ends one, or
-/// takes it over, waits.
+/// Which of these writes' clients are connected. They stay so until the commit: whatever ends a client
+/// or takes it over waits.
 async fn lock_clients<'a>(
     db: &Object,
     all: impl Iterator<Item = &'a Locks>,
@@ -660,14 +664,14 @@ async fn lock_clients<'a>(
     Ok(connected)
 }
 
-/// Until the commit no other node gives a name.
+/// Until the commit no other node changes names.
 pub(super) async fn lock_names(tx: &Tx<'_>) -> Sql<()> {
     let lock = "select pg_advisory_xact_lock($1)";
     tx.run(lock, &[&NAMING]).await.map(|_| ())
 }
 
-/// Whether a write failed for what another node has done meanwhile, which it sees when it is repeated: a
-/// row that it was first to make, one that it deleted, or two that waited for each other.
+/// Whether a write failed because of another node's concurrent write, which it will see when it is
+/// repeated: a row that the other created first or deleted, or a deadlock.
 fn is_collision(failure: &Failure) -> bool {
     let Failure::Postgres(error) = failure else {
         return false;

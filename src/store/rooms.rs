@@ -1,4 +1,4 @@
-//! Rooms: groups and private rooms, who may enter them, and who looks at them.
+//! Rooms: groups and private rooms, who may enter them, and who is in them.
 
 use super::moderation::{may_write, restricted_groups};
 use super::people::{USER, hold_user, person, reserve, trace};
@@ -8,28 +8,28 @@ use crate::model::{
     Busy, ClientId, ClientRef, GroupName, Room, RoomId, RoomKind, Target, User, UserId, Version,
 };
 
-/// How entering a room went.
+/// The result of entering a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entered {
-    /// Into this room.
+    /// They entered this room.
     Room(Room),
-    /// There is none of that name or id that they may know of.
+    /// There is no room of that name or id that they can see.
     NoSuchRoom,
     /// A private room with oneself.
     Oneself,
 }
 
-/// What going from one room to another means for those who look at them.
+/// The effect of a client's move on the rooms it left and entered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
-    /// No other tab of theirs looked at the room before.
+    /// Whether no other tab of theirs showed the room before.
     pub joined: bool,
-    /// The room that no tab of theirs looks at any more.
+    /// The room that no tab of theirs shows any longer.
     pub left: Option<RoomId>,
 }
 
 impl Store {
-    /// The client enters a room, and looks at no other.
+    /// Moves the client into a room, and out of any other.
     pub async fn enter(
         &self,
         client: ClientRef,
@@ -49,7 +49,7 @@ impl Store {
         .await
     }
 
-    /// The client looks at no room any more.
+    /// Moves the client out of its room.
     pub async fn leave_room(&self, client: ClientRef) -> Result<Moved> {
         let locks = Locks {
             client: Some((client, None)),
@@ -65,7 +65,8 @@ impl Store {
         .await
     }
 
-    /// The private room with the person of that user name, made if there is none; nobody enters it.
+    /// The private room with the person of that user name, created if it does not exist. Nobody enters
+    /// it.
     pub async fn private_room(
         &self,
         client: ClientRef,
@@ -93,8 +94,8 @@ impl Store {
         .await
     }
 
-    /// Makes the group of that name, if there is none; its maker belongs to it. Doing it again changes
-    /// nothing. Returns false if the maker is muted.
+    /// Creates the group of that name, if it does not exist; its creator belongs to it. Repeating it
+    /// changes nothing. Returns false if the creator is muted.
     pub async fn make_group(
         &self,
         client: ClientRef,
@@ -109,14 +110,14 @@ impl Store {
         .await
     }
 
-    /// The default groups in their order; then, for a user, the groups they joined last, by name; at
-    /// most `limit`.
+    /// At most `limit` groups: the default groups in their order; then, for a user, the groups they
+    /// joined last, by name.
     pub async fn groups(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Room>> {
         self.read("groups", async move |tx| groups(tx, user, limit).await)
             .await
     }
 
-    /// The groups with the most people in them first, at most `limit`.
+    /// At most `limit` groups, those with the most people in them first.
     pub async fn busiest_groups(&self, limit: usize) -> Result<Vec<Busy>> {
         self.ask("busiest_groups", async move |tx| {
             let groups = "select id, name, people from rooms
@@ -127,7 +128,7 @@ impl Store {
         .await
     }
 
-    /// The groups whose names begin with this text, without regard to case, by name, at most `limit`.
+    /// At most `limit` groups whose names begin with this text, without regard to case, by name.
     pub async fn find_groups(&self, beginning: &str, limit: usize) -> Result<Vec<Busy>> {
         let beginning = sought(&GroupName::key_of(beginning));
         self.ask("find_groups", async move |tx| {
@@ -141,8 +142,8 @@ impl Store {
         .await
     }
 
-    /// The group of that name, if `me`, or anybody, may know of it. The name of one that is for
-    /// moderators alone begins with [`RESTRICTED`](super::RESTRICTED).
+    /// The group of that name, if `me` can see it; without `me`, if everybody can. The names of
+    /// restricted groups begin with [`RESTRICTED`](super::RESTRICTED).
     pub async fn group(&self, name: &str, me: Option<UserId>) -> Result<Option<Room>> {
         let name = name.to_owned();
         self.ask("group", async move |tx| group(tx, me, &name).await)
@@ -178,14 +179,14 @@ impl FromRow for Room {
     }
 }
 
-/// Whether `$1` may know of a group `r`.
+/// Whether `$1` can see a group `r`.
 pub(super) const VISIBLE: &str = "r.removed_at is null and (r.restricted_at is null
     or exists (select 1 from users me where me.id = $1 and me.moderator_at is not null))";
 
 /// The name of a group `r` as it is shown and found.
 const SHOWN: &str = "case when r.restricted_at is null then r.name else '!' || r.name end";
 
-/// A room as `me` sees it, if they may know of it.
+/// A room as `me` sees it, if they can see it.
 pub(super) async fn room(tx: &Tx<'_>, me: UserId, id: RoomId) -> Sql<Option<Room>> {
     let sql = format!(
         "select {SHOWN}, {USER} from rooms r
@@ -231,8 +232,8 @@ async fn groups(tx: &Tx<'_>, user: Option<UserId>, limit: usize) -> Sql<Vec<Room
     Ok(groups)
 }
 
-/// The private room with the person of that user name, made if nobody has asked for it before. Until
-/// the commit nobody else is handed that user; while the room is open they are reserved.
+/// The private room with the person of that user name, created if it does not exist. Until the commit
+/// that user is not given to anybody else; while the room is open, the user is reserved.
 async fn private_room_with(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Entered> {
     let Some(with) = person(tx, name).await? else {
         return Ok(Entered::NoSuchRoom);
@@ -248,7 +249,7 @@ async fn private_room_with(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Entered> 
         &[&RoomId::random(), &low, &high, &tx.now],
     )
     .await?;
-    // Another node may have been first. Held before the look at who is in it.
+    // Another node may have been first. Locked before checking who is in it.
     let room = "select id from rooms where user_low = $1 and user_high = $2";
     let room = tx.hold(room, Hold::Change);
     let id = tx.the(&room, &[&low, &high]).await?;
@@ -276,7 +277,7 @@ async fn make_group(tx: &Tx<'_>, maker: UserId, name: &GroupName) -> Sql<bool> {
     Ok(true)
 }
 
-/// The user belongs to a group from now on.
+/// From now on the user belongs to the group.
 pub(super) async fn subscribe(tx: &Tx<'_>, user: UserId, group: RoomId) -> Sql<()> {
     let sql = "insert into users_subscribed (user_id, room_id, since) values ($1, $2, $3)
         on conflict do nothing";
@@ -315,14 +316,14 @@ async fn enter(
     Ok((Entered::Room(room), Moved { joined, left }))
 }
 
-/// Whether any client of the user looks at the room.
+/// Whether any client of the user shows the room.
 async fn is_looked_at(tx: &Tx<'_>, room: RoomId, user: UserId) -> Sql<bool> {
     let sql = "select exists (select 1 from clients_active where room_id = $1 and user_id = $2)";
     tx.the(sql, &[&room, &user]).await
 }
 
-/// The client looks at no room but that one any more. Returns the room that it looked at, if no other
-/// client of its user does.
+/// Moves the client out of every room except `but`. Returns the room that it showed, if no other client
+/// of its user shows it.
 async fn look_away(tx: &Tx<'_>, client: ClientId, but: Option<RoomId>) -> Sql<Option<RoomId>> {
     let look_away = "delete from clients_active
         where client_id = $1 and room_id is distinct from $2 returning room_id, user_id";

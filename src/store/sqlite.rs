@@ -1,8 +1,8 @@
 //! The SQLite driver: one file with one writer thread, a pool of readers and a thread for checkpoints.
 //!
-//! The writer takes all that waits and commits it in one transaction, so that many writes share one
-//! wait for the disk. Each write has a savepoint, so a failing one undoes itself alone. Answers and
-//! changes go out after the commit. No act is known here.
+//! The writer commits all waiting writes in one transaction, so that they share one wait for the disk.
+//! Each write has a savepoint, so a failing write is undone alone. Results and changes are sent after
+//! the commit. The driver knows no operations.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
@@ -44,17 +44,17 @@ pub(super) const DEFAULT_GROUPS: &str = include_str!("migrations/sqlite/default_
 
 /// How many writes share one transaction at most.
 const GROUP_COMMIT: usize = 512;
-/// How many readers, and so reads at one time.
+/// How many readers there are, and so how many reads run at a time.
 const READERS: u32 = 4;
 /// How long SQLite waits for another process's lock.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many prepared statements a connection keeps: more than the acts have.
+/// How many prepared statements a connection keeps: more than all operations need.
 const STATEMENTS: usize = 160;
 /// How often the size of the write-ahead log is checked.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
-/// From this size on, in bytes, the write-ahead log is copied into the database.
+/// The size in bytes from which the write-ahead log is copied into the database.
 const WAL_WORTH_COPYING: u64 = 4 * 1024 * 1024;
-/// From this size on, in bytes, writers wait until the write-ahead log begins anew.
+/// The size in bytes from which writers wait until the write-ahead log starts over.
 const WAL_BOUND: u64 = 64 * 1024 * 1024;
 
 impl From<rusqlite::Error> for StoreError {
@@ -77,19 +77,19 @@ impl From<std::io::Error> for StoreError {
 
 /// An open file.
 pub(super) struct Sqlite {
-    /// Another one each time it is opened, since a file has no other nodes.
+    /// New each time the file is opened, since a file has no other nodes.
     identity: Uuid,
     opened: Arc<Opened>,
-    /// The writer and the checkpoints; each returns its connection when it ends.
+    /// The writer and the checkpoints. Each thread returns its connection when it ends.
     threads: Mutex<Vec<std::thread::JoinHandle<Connection>>>,
-    /// Until the store is closed.
+    /// `None` once the store is closed.
     readers: Mutex<Option<Readers>>,
     reading: Arc<Semaphore>,
-    /// Held as long as the store is open, where it is a server's.
+    /// A server's lock, held while the store is open.
     lock: Mutex<Option<File>>,
 }
 
-/// Where the file is, and which one it is: its device and its number there.
+/// The path of the file, and its identity: its device and its number there.
 struct Opened {
     path: PathBuf,
     file: (u64, u64),
@@ -99,9 +99,9 @@ type Readers = r2d2::Pool<SqliteConnectionManager>;
 type Writes = mpsc::UnboundedReceiver<Box<dyn Write>>;
 
 impl Sqlite {
-    /// Opens the file, making and migrating it where needed. A server's store is locked by a file
-    /// beside the database (`overwire.db.lock`), and the clients a former server left behind have left.
-    /// A path through links is as good as the file's own.
+    /// Opens the file, and creates and migrates it if needed. A server locks its store with a file
+    /// beside the database (`overwire.db.lock`), and marks the clients of the former server as left.
+    /// The path may contain links.
     pub(super) async fn open(
         path: PathBuf,
         synchronous: Synchronous,
@@ -119,13 +119,13 @@ impl Sqlite {
         self.identity.to_string()
     }
 
-    /// Runs statements, in one snapshot if there are several.
+    /// Runs statements; several of them run in one snapshot.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         snapshot: bool,
-        act: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
-        // No more blocking threads than readers: the rest wait here, which costs nothing.
+        // No more blocking threads than readers. Further reads wait here, which costs nothing.
         let reading = Arc::clone(&self.reading);
         let permit = reading
             .acquire_owned()
@@ -133,14 +133,14 @@ impl Sqlite {
             .map_err(|_| StoreError::Closed)?;
         let readers = self.readers.lock().clone().ok_or(StoreError::Closed)?;
         let reading = tokio::task::spawn_blocking(move || {
-            // Given back after the connection and the hold on the pool: `close` waits for it.
+            // Released after the connection and the handle of the pool: `close` waits for it.
             let _permit = permit;
             let readers = readers;
             let mut db = readers.get()?;
             if snapshot {
                 db.prepare_cached("begin")?.execute([])?;
             }
-            let found = at_once(act(&Tx::sqlite(&mut db, Millis(0), History(0))));
+            let found = at_once(operation(&Tx::sqlite(&mut db, Millis(0), History(0))));
             if snapshot {
                 db.prepare_cached("commit")?.execute([])?;
             }
@@ -149,9 +149,9 @@ impl Sqlite {
         reading.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Succeeds if the file can be read and is still where it was opened. SQLite goes on with a file
-    /// that has no name any more, or fails where a connection reads for the first time: so the file is
-    /// looked at before anything is asked.
+    /// Succeeds if the file can be read and is still the one that was opened. SQLite keeps working on a
+    /// deleted file, or fails when a connection reads for the first time, so the file is checked before
+    /// any statement.
     pub(super) async fn check(&self) -> Result<()> {
         let opened = Arc::clone(&self.opened);
         let is_kept = self.read(false, async move |tx| match opened.is_kept() {
@@ -164,10 +164,11 @@ impl Sqlite {
         }
     }
 
-    /// Closes every connection, after the writer has nothing more to write.
+    /// Closes every connection, after the writer has written everything.
     pub(super) async fn close(&self) {
-        // The connection that is closed last takes the write-ahead log and the shared memory with
-        // it, if it may write and no other is being closed: so first the readers, then one by one.
+        // The last connection to close removes the write-ahead log and the shared memory, if it may
+        // write and no other connection is closing. So the readers close first, then the other
+        // connections one by one.
         let read = self.reading.acquire_many(READERS).await;
         self.reading.close();
         drop(read);
@@ -176,7 +177,7 @@ impl Sqlite {
         let ending = tokio::task::spawn_blocking(move || {
             drop(readers);
             let mut connections = Vec::new();
-            // The writer ends first, and then nobody writes to the log.
+            // The writer ends first. After that nobody writes to the log.
             for thread in threads {
                 thread.thread().unpark();
                 connections.extend(thread.join());
@@ -188,10 +189,11 @@ impl Sqlite {
     }
 }
 
-/// The result of an act, none of whose statements waits for anything here.
-fn at_once<T>(act: impl Future<Output = Sql<T>>) -> Sql<T> {
-    act.now_or_never()
-        .expect("an act awaits nothing but its statements")
+/// The result of an operation, none of whose statements waits for anything here.
+fn at_once<T>(operation: impl Future<Output = Sql<T>>) -> Sql<T> {
+    operation
+        .now_or_never()
+        .expect("an operation awaits nothing but its statements")
 }
 
 fn open(
@@ -213,7 +215,7 @@ fn open(
         }),
         Err(error) => {
             if is_new {
-                // While it is held, so that a lock that another server has taken never goes.
+                // While the lock is held, so that another server's lock file is never deleted.
                 let _ = std::fs::remove_file(lock_of(path));
             }
             Err(error)
@@ -243,7 +245,7 @@ fn open_file(
     migrate(&mut db)?;
     if access == Access::Server {
         begin(&mut db)?;
-        // Checkpoints are the other thread's, so that no commit waits for one.
+        // The other thread makes checkpoints, so that no commit waits for one.
         db.pragma_update(None, "wal_autocheckpoint", 0)?;
     }
 
@@ -300,7 +302,7 @@ fn open_file(
     })
 }
 
-/// What every connection of the store needs.
+/// The settings of every connection.
 fn prepare(db: &Connection) -> rusqlite::Result<()> {
     #[cfg(test)]
     tests::note_statements(db);
@@ -311,20 +313,20 @@ fn prepare(db: &Connection) -> rusqlite::Result<()> {
     })
 }
 
-/// Which file is at a path.
+/// The identity of the file at a path.
 pub(super) fn file_at(path: &Path) -> std::io::Result<(u64, u64)> {
     std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 impl Opened {
-    /// Whether the file that was opened is there still.
+    /// Whether the opened file is still there.
     fn is_kept(&self) -> bool {
         file_at(&self.path).is_ok_and(|file| file == self.file)
     }
 }
 
-/// The file that a path leads to, through whatever links; it need not be there yet. SQLite follows
-/// links as well, so the lock and the write-ahead log are to be found there and nowhere else.
+/// The file that a path leads to, through any links; it need not exist yet. SQLite follows links too,
+/// so the lock and the write-ahead log are found there and nowhere else.
 pub(super) fn real_path(path: &Path) -> std::io::Result<PathBuf> {
     let mut path = path.to_owned();
     loop {
@@ -345,7 +347,7 @@ pub(super) fn real_path(path: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-/// The path with something after its name.
+/// The path with an ending appended to its name.
 pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
@@ -360,8 +362,8 @@ pub(super) fn lock_of(path: &Path) -> PathBuf {
     beside(path, ".lock")
 }
 
-/// Takes the advisory lock of a server, and says whether its file is new. The system lets go of it
-/// when the process ends, however it ends.
+/// Takes the advisory lock of a server, and returns whether the lock file is new. The system releases
+/// the lock when the process ends for any reason.
 pub(super) fn lock(path: &Path) -> Result<(File, bool)> {
     let place = lock_of(path);
     loop {
@@ -384,7 +386,7 @@ pub(super) fn lock(path: &Path) -> Result<(File, bool)> {
             }
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
-        // A start that failed may have taken it away meanwhile, which leaves a lock of nothing.
+        // A failed start may have deleted the file meanwhile. The lock would then protect nothing.
         let locked = file.metadata()?;
         if file_at(&place).is_ok_and(|there| there == (locked.dev(), locked.ino())) {
             return Ok((file, is_new));
@@ -394,7 +396,7 @@ pub(super) fn lock(path: &Path) -> Result<(File, bool)> {
 
 pub(super) fn migrate(db: &mut Connection) -> Result<()> {
     let known = NEWEST;
-    // Two programs may open a new file at the same moment: the lock comes before the look.
+    // Two programs may open a new file at the same moment, so lock first, then check.
     let migration = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let found: i64 = migration.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > known {
@@ -408,7 +410,7 @@ pub(super) fn migrate(db: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-/// A server starts: the clients that a former one left behind were cut off.
+/// Starts a server: the clients of a former server were cut off.
 fn begin(db: &mut Connection) -> Result<()> {
     let beginning = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     beginning.execute_batch(
@@ -422,7 +424,7 @@ fn begin(db: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-/// The writer's life: whatever waits becomes one transaction.
+/// Runs the writer: all waiting writes become one transaction.
 fn write_all(db: &mut Connection, mut writes: Writes, listeners: &Listeners, history: History) {
     let mut batch = Vec::new();
     while writes.blocking_recv_many(&mut batch, GROUP_COMMIT) > 0 {
@@ -432,7 +434,7 @@ fn write_all(db: &mut Connection, mut writes: Writes, listeners: &Listeners, his
                 for (node, change) in changes {
                     let listener = listeners.lock().get(&node).cloned();
                     if let Some(listener) = listener {
-                        // A node that has stopped listening has nobody to show it to.
+                        // A node that has stopped receiving has nobody to show it to.
                         let _ = listener.blocking_send(change);
                     }
                 }
@@ -446,7 +448,7 @@ fn write_all(db: &mut Connection, mut writes: Writes, listeners: &Listeners, his
     }
 }
 
-/// Runs a batch in one transaction. Returns the changes that it made.
+/// Runs a batch in one transaction. Returns its changes.
 fn commit(
     db: &mut Connection,
     batch: &mut [Box<dyn Write>],
@@ -471,7 +473,7 @@ fn commit(
 
 /// Runs one write, so that its failure undoes it alone.
 async fn savepoint(tx: &Tx<'_>, write: &mut dyn Write) -> Sql<()> {
-    // A full disk ends the transaction. A savepoint would then begin and commit one of its own.
+    // A full disk ends the transaction. A savepoint would then begin and commit its own.
     if !tx.is_open() {
         return Err(rusqlite::Error::InvalidQuery.into());
     }
@@ -486,8 +488,8 @@ async fn savepoint(tx: &Tx<'_>, write: &mut dyn Write) -> Sql<()> {
     done
 }
 
-/// Copies a write-ahead log of some size into the database while writing goes on; one that has
-/// outgrown its bound makes the writer wait until it begins anew.
+/// Copies a large write-ahead log into the database while writing continues. If it is larger than its
+/// bound, the writer waits until the log starts over.
 fn checkpoint(db: &Connection, wal: &Path, worth_copying: u64, bound: u64) -> rusqlite::Result<()> {
     let size = || std::fs::metadata(wal).map_or(0, |wal| wal.len());
     if size() >= worth_copying {
@@ -568,7 +570,7 @@ mod tests {
     const NODE: NodeId = NodeId(1);
     const MUCH_LATER: Duration = Duration::from_secs(100 * 60 * 60);
 
-    /// Everything that the stores of these tests have asked their databases.
+    /// Every statement that the stores of these tests have run.
     static STATEMENTS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
     pub(super) fn note_statements(db: &Connection) {
@@ -613,7 +615,7 @@ mod tests {
         }
     }
 
-    /// A client, whose it is and its token.
+    /// A client, its user and its token.
     type Somebody = (ClientRef, User, TokenHash);
 
     fn new_user(name: &str) -> NewUser {
@@ -660,7 +662,7 @@ mod tests {
         }
     }
 
-    /// Does everything that happens while people talk.
+    /// Runs everything that happens while people talk.
     async fn talk(store: &Store) {
         store.join(NODE).await.unwrap();
         store.add_users(vec![new_user("free")]).await.unwrap();
@@ -741,7 +743,7 @@ mod tests {
         store.expire(NodeId(2), later).await.unwrap();
     }
 
-    /// Somebody becomes a moderator, looks through everything and does what one does.
+    /// Makes somebody a moderator, and runs all searches and actions of moderators.
     async fn moderate(
         store: &Store,
         by: &Somebody,
@@ -806,7 +808,7 @@ mod tests {
         store.end_moderator(&by.1.name).await.unwrap();
     }
 
-    /// A guest keeps who they are, and comes and goes by sessions.
+    /// Registers a guest, and signs them in and out.
     async fn sign_in_and_out(store: &Store, guest: &Somebody) {
         let token = || SessionToken::random().hash();
         let hash = |text: &str| PasswordHash(text.to_owned());
@@ -839,7 +841,7 @@ mod tests {
         let store = place.open().await;
         talk(&store).await;
         let db = fresh(&place);
-        // What is done once, or asked for by hand.
+        // Statements that run once, or by hand.
         let seldom = |sql: &str| {
             let sql = sql.trim();
             sql.starts_with("select (select count(*) from users)")
@@ -859,7 +861,7 @@ mod tests {
             if !["select", "insert", "update", "delete", "with"].contains(&word) || seldom(sql) {
                 continue;
             }
-            // What a trigger or foreign key adds, and what tests of their own ask.
+            // Statements added by a trigger or foreign key, and statements of the tests themselves.
             if sql.contains("in tests") || sql.starts_with("--") {
                 continue;
             }
@@ -869,17 +871,17 @@ mod tests {
             while let Some(row) = rows.next().unwrap() {
                 let step: String = row.get(3).unwrap();
                 let is_bounded = match step.strip_prefix("SCAN ") {
-                    // A catch-up sorts what it has, which is a page at most.
+                    // A catch-up sorts its result, which is a page at most.
                     None => {
                         !step.contains("TEMP B-TREE")
                             || sql.ends_with("m.changed > $2 order by m.id")
                     }
-                    // Values written in the statement, and the few nodes there are.
+                    // Values written in the statement, and the few nodes.
                     Some("CONSTANT ROW" | "4-ROW VALUES CLAUSE" | "nodes") => true,
-                    // What a limit bounds, and the few ids that an act was given.
+                    // Rows bounded by a limit, and the few ids given to an operation.
                     Some("changed" | "unread") => true,
                     Some(list) if list.starts_with("json_each ") => true,
-                    // What a foreign key would look through if the row had been missed before.
+                    // The scan of a foreign key, if the row had been missed before.
                     Some(scan)
                         if word == "insert"
                             && !sql.contains(&scan[..scan.find(' ').unwrap_or(scan.len())]) =>
@@ -916,43 +918,48 @@ mod tests {
         assert_eq!(plan, "SCAN messages");
     }
 
-    type Told = oneshot::Receiver<Result<()>>;
+    type Outcome = oneshot::Receiver<Result<()>>;
 
-    fn write(act: impl AsyncFn(&Tx<'_>) -> Sql<()> + Send + 'static) -> (Box<dyn Write>, Told) {
-        let (sender, told) = oneshot::channel();
-        (Box::new(Waiting::new(Locks::none(), act, sender)), told)
+    fn write(
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<()> + Send + 'static,
+    ) -> (Box<dyn Write>, Outcome) {
+        let (sender, results) = oneshot::channel();
+        (
+            Box::new(Waiting::new(Locks::none(), operation, sender)),
+            results,
+        )
     }
 
-    /// Runs these writes as one batch. Returns how it ended, whether each of them succeeded, and how
-    /// many changes go out.
+    /// Runs these writes as one batch. Returns how it ended, whether each write succeeded, and how many
+    /// changes are delivered.
     fn in_one_batch(
         db: &mut Connection,
-        acts: Vec<(Box<dyn Write>, Told)>,
+        operations: Vec<(Box<dyn Write>, Outcome)>,
     ) -> (rusqlite::Result<()>, Vec<bool>, usize) {
-        let (mut batch, told): (Vec<_>, Vec<_>) = acts.into_iter().unzip();
+        let (mut batch, results): (Vec<_>, Vec<_>) = operations.into_iter().unzip();
         let committed = commit(db, &mut batch, History(7));
         for write in batch {
             write.answer(committed.as_ref().err().map(|_| StoreError::Closed));
         }
-        let told = told
+        let results = results
             .into_iter()
-            .map(|mut told| told.try_recv().unwrap().is_ok());
+            .map(|mut results| results.try_recv().unwrap().is_ok());
         let changes = committed.as_ref().map_or(0, Vec::len);
-        (committed.map(|_| ()), told.collect(), changes)
+        (committed.map(|_| ()), results.collect(), changes)
     }
 
-    fn add(name: &'static str) -> (Box<dyn Write>, Told) {
+    fn add(name: &'static str) -> (Box<dyn Write>, Outcome) {
         write(async move |tx| made(tx, name).await.map(|_| ()))
     }
 
-    /// A user who is made at that moment.
+    /// A user who was just created.
     async fn made(tx: &Tx<'_>, name: &str) -> Sql<UserId> {
         let user = newcomer(tx, Some(&new_user(name))).await?.unwrap();
         hand_out(tx, user).await?;
         Ok(user)
     }
 
-    /// A new user arrives and says hello.
+    /// A new user connects and says hello.
     async fn says_hello(tx: &Tx<'_>, name: &str) -> Sql<()> {
         let author = user_of(tx, made(tx, name).await?).await?;
         let hi: i64 = tx
@@ -991,11 +998,11 @@ mod tests {
             says_hello(tx, "half").await?;
             Err(rusqlite::Error::InvalidQuery.into())
         });
-        let good = write(async |tx| says_hello(tx, "author").await);
-        let (committed, told, changes) =
-            in_one_batch(&mut db, vec![add("anna"), half_done, good, add("bob")]);
+        let succeeds = write(async |tx| says_hello(tx, "author").await);
+        let (committed, results, changes) =
+            in_one_batch(&mut db, vec![add("anna"), half_done, succeeds, add("bob")]);
         committed.unwrap();
-        assert_eq!(told, [true, false, true, true]);
+        assert_eq!(results, [true, false, true, true]);
         assert_eq!(users(&db), ["anna", "author", "bob"]);
         let version: u64 = db
             .query_one(
@@ -1011,14 +1018,14 @@ mod tests {
     fn when_the_transaction_is_lost_everybody_is_told_and_nothing_is_left() {
         let place = Place::new();
         let mut db = fresh(&place);
-        // As a full disk does it.
+        // As a full disk does.
         let loses = write(async |tx| tx.run("rollback", &[]).await.map(|_| ()));
-        let (committed, told, _) = in_one_batch(&mut db, vec![add("anna"), loses, add("bob")]);
+        let (committed, results, _) = in_one_batch(&mut db, vec![add("anna"), loses, add("bob")]);
         assert!(committed.is_err());
-        assert_eq!(told, [false; 3]);
+        assert_eq!(results, [false; 3]);
         assert_eq!(users(&db), [""; 0]);
-        let (committed, told, _) = in_one_batch(&mut db, vec![add("carl")]);
-        assert!(committed.is_ok() && told == [true]);
+        let (committed, results, _) = in_one_batch(&mut db, vec![add("carl")]);
+        assert!(committed.is_ok() && results == [true]);
         assert_eq!(users(&db), ["carl"]);
     }
 
@@ -1048,9 +1055,9 @@ mod tests {
         let (mut db, other) = (fresh(&place), place.look());
         db.busy_timeout(Duration::ZERO).unwrap();
         other.execute_batch("begin immediate").unwrap();
-        let (committed, told, _) = in_one_batch(&mut db, vec![add("anna"), add("bob")]);
+        let (committed, results, _) = in_one_batch(&mut db, vec![add("anna"), add("bob")]);
         assert!(committed.is_err());
-        assert_eq!(told, [false; 2]);
+        assert_eq!(results, [false; 2]);
         other.execute_batch("rollback").unwrap();
         let (committed, ..) = in_one_batch(&mut db, vec![add("carl")]);
         committed.unwrap();
@@ -1124,7 +1131,7 @@ mod tests {
         assert_eq!(store.people_online(9).await.unwrap().0.len(), 1);
         assert_eq!(store.census().await.unwrap().users, 2);
         store.close().await;
-        // What stands beside keeps no server out.
+        // A program that is not a server keeps no server out.
         let beside = place.try_to_open(Access::Beside).await.unwrap();
         let server = place.try_to_open(Access::Server).await.unwrap();
         server.check().await.unwrap();
@@ -1152,7 +1159,7 @@ mod tests {
                 check(&at(name), &file);
             }
             check(&at("to-folder/new.db"), &at("inner/new.db"));
-            // Once before there is a file, once after.
+            // Once before the file exists, once after.
             std::fs::write(&file, "").unwrap();
         }
         let here = Path::new(".").canonicalize().unwrap();
@@ -1250,7 +1257,7 @@ mod tests {
             posting.spawn(async move { store.post(new).await.unwrap() });
         }
         posting.join_all().await;
-        // The files as a crash would leave them; the shared memory is made anew.
+        // The files as a crash would leave them. The shared memory is created again.
         std::fs::copy(place.file(), crashed.file()).unwrap();
         std::fs::copy(wal_of(&place.file()), wal_of(&crashed.file())).unwrap();
         let before = store.newest(room).await.unwrap();
@@ -1297,9 +1304,9 @@ mod tests {
             largest = largest.max(size());
             checkpoint(&checkpoints, &wal, worth_copying, bound).unwrap();
         }
-        // A reader that is slow to go may hold one round up.
+        // A slow reader may delay one round.
         assert!(largest < 2 * bound, "{largest}");
-        // Without that it would have grown.
+        // Without checkpoints it would have grown.
         (0..60).for_each(|_| write(&db));
         assert!(size() > 4 * bound);
         stop.store(true, Ordering::Relaxed);

@@ -1,9 +1,9 @@
-//! What an act works on: statements, their values and rows, the same for both databases; and the
-//! closed list of what the two say differently (from [`Tx::is_shared`] to [`Tx::default_groups`]).
+//! What operations are made of: statements, their values and rows, the same for both databases; and the
+//! complete list of their differences (from [`Tx::is_shared`] to [`Tx::default_groups`]).
 //!
 //! A statement numbers its parameters `$1`, `$2`… in the order of their first appearance, which is how
-//! SQLite numbers them; a debug build checks it. `millis()` is the database's clock. No table is
-//! known here.
+//! SQLite numbers them; a debug build checks it. `millis()` is the database's clock. No table is known
+//! here.
 
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -27,13 +27,13 @@ use crate::model::{
 pub(super) enum Failure {
     Sqlite(rusqlite::Error),
     Postgres(tokio_postgres::Error),
-    /// A statement that always has a row had none.
+    /// A statement that always returns a row returned none.
     NoRow,
-    /// Not for a fault of the database.
+    /// An error of the store, not of the database.
     Store(StoreError),
 }
 
-/// What a statement, or an act made of them, comes to.
+/// The result of a statement, or of an operation.
 pub(super) type Sql<T> = std::result::Result<T, Failure>;
 
 impl From<rusqlite::Error> for Failure {
@@ -65,7 +65,7 @@ impl From<Failure> for StoreError {
     }
 }
 
-/// A value as either database takes it.
+/// A value in a form for either database.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Param<'a> {
     Null,
@@ -79,7 +79,7 @@ pub(super) enum Param<'a> {
     Ints(&'a [i64]),
 }
 
-/// What may be a value of a statement.
+/// A type that can be a value of a statement.
 pub(super) trait Value: Sync {
     fn param(&self) -> Param<'_>;
 }
@@ -125,10 +125,10 @@ impl<T: Value> Value for Option<T> {
     }
 }
 
-/// One row of an answer, read column by column.
+/// One row of a result, read column by column.
 pub(super) struct Row<'a> {
     answer: Answer<'a>,
-    /// The column that is read next.
+    /// The next column to read.
     next: usize,
 }
 
@@ -148,20 +148,20 @@ impl<'a> Row<'a> {
         Self { answer, next: 0 }
     }
 
-    /// What the next columns hold.
+    /// Reads the next columns.
     pub(super) fn get<T: FromRow>(&mut self) -> Sql<T> {
         T::read(self)
     }
 }
 
-/// What is read of a row, from one column or from several that follow each other.
+/// A type read from a row, from one column or several consecutive ones.
 pub(super) trait FromRow: Sized {
     fn read(row: &mut Row<'_>) -> Sql<Self>;
 }
 
-/// What a single column is read as.
+/// A type read from a single column.
 pub(super) trait Column: Sized {
-    /// What both databases give.
+    /// The type that both databases return.
     type Raw: rusqlite::types::FromSql + for<'a> tokio_postgres::types::FromSql<'a>;
     fn of(raw: Self::Raw) -> Self;
 }
@@ -229,7 +229,7 @@ macro_rules! columns {
 
 columns! {
     i64: i64 => std::convert::identity;
-    // No number in the tables is negative but ids and moments.
+    // Only ids and moments can be negative in the tables.
     u64: i64 => i64::unsigned_abs;
     u32: i64 => |number| u32::try_from(number).unwrap_or(u32::MAX);
     bool: bool => std::convert::identity;
@@ -247,7 +247,7 @@ columns! {
     PasswordHash: String => PasswordHash;
 }
 
-/// A UUID, which is text with hyphens in SQLite.
+/// A UUID, which SQLite stores as text with hyphens.
 pub(super) struct Hyphenated(Uuid);
 
 impl rusqlite::types::FromSql for Hyphenated {
@@ -270,28 +270,28 @@ impl<'a> tokio_postgres::types::FromSql<'a> for Hyphenated {
     }
 }
 
-/// How a selected row is held until the commit.
+/// How a selected row is locked until the commit.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Hold {
     /// Nobody else changes it.
     Share,
-    /// Nobody else changes or holds it.
+    /// Nobody else changes or locks it.
     Change,
-    /// The same, and rows that others hold are passed over.
+    /// The same, skipping rows that others have locked.
     ChangeFree,
-    /// Nobody else even refers to it: it may be deleted.
+    /// Nobody else even refers to it, so it may be deleted.
     Delete,
 }
 
 /// A transaction, or a snapshot, of one database.
 pub(super) struct Tx<'a> {
     db: Db<'a>,
-    /// The clock of the writer's batch: the database's, once all its locks were taken. Reads have no
-    /// such moment and use `millis()`.
+    /// The time of the writer's batch, by the database's clock after all locks were taken. Reads use
+    /// `millis()` instead.
     pub(super) now: Millis,
     /// The history that changes of this batch belong to.
     pub(super) history: History,
-    /// The changes that go out after the commit, in the order they were made.
+    /// The changes to deliver after the commit, in the order they were made.
     changes: Mutex<Vec<(NodeId, Change)>>,
 }
 
@@ -301,7 +301,7 @@ enum Db<'a> {
     Snapshot(&'a Transaction<'a>),
 }
 
-/// Runs a generic function of the PostgreSQL driver on whichever object has the connection.
+/// Runs a generic function of the PostgreSQL driver on the object that has the connection.
 macro_rules! on {
     ($tx:expr, $sqlite:ident => $here:expr, $postgres:ident => $there:expr) => {
         match &$tx.db {
@@ -358,7 +358,7 @@ impl<'a> Tx<'a> {
         self.one(sql, values).await?.ok_or(Failure::NoRow)
     }
 
-    /// All rows, each read as its columns tell.
+    /// All rows, each read by `read`.
     pub(super) async fn rows<T>(
         &self,
         sql: &str,
@@ -369,14 +369,13 @@ impl<'a> Tx<'a> {
             db => postgres::rows(db, sql, values, read).await)
     }
 
-    /// Changes something. Returns how many rows.
+    /// Runs a statement. Returns how many rows it changed.
     pub(super) async fn run(&self, sql: &str, values: Values<'_>) -> Sql<u64> {
         on!(self, db => sqlite::run(db, sql, values),
             db => postgres::run(db, sql, values).await)
     }
 
-    /// Whether the transaction has not been ended by the database itself, as SQLite does when the disk
-    /// is full.
+    /// Whether the transaction is still open. SQLite ends it by itself when the disk is full.
     pub(super) fn is_open(&self) -> bool {
         match &self.db {
             Db::Sqlite(db) => !db.lock().is_autocommit(),
@@ -384,12 +383,12 @@ impl<'a> Tx<'a> {
         }
     }
 
-    /// Whether other nodes work on the database at the same time.
+    /// Whether other nodes may use the database at the same time.
     pub(super) fn is_shared(&self) -> bool {
         !matches!(self.db, Db::Sqlite(_))
     }
 
-    /// A select that holds its rows. SQLite's one writer has the whole database to itself.
+    /// A select that locks its rows. SQLite's one writer has the whole database to itself.
     pub(super) fn hold<'s>(&self, select: &'s str, hold: Hold) -> Cow<'s, str> {
         if !self.is_shared() {
             return Cow::Borrowed(select);
@@ -403,7 +402,7 @@ impl<'a> Tx<'a> {
         Cow::Owned(format!("{select} {words}"))
     }
 
-    /// A condition: among the integers of this parameter. SQLite has no arrays.
+    /// A condition: one of the integers in this parameter. SQLite has no arrays.
     pub(super) fn among(&self, parameter: usize) -> String {
         match self.is_shared() {
             true => format!("= any(${parameter})"),
@@ -411,8 +410,8 @@ impl<'a> Tx<'a> {
         }
     }
 
-    /// Until the commit nobody else gives a name: that no display name is like a user name is more
-    /// than an index can say. SQLite has one writer.
+    /// Until the commit nobody else changes names: an index cannot ensure that no display name is like
+    /// a user name. SQLite has one writer.
     pub(super) async fn lock_names(&self) -> Sql<()> {
         match self.is_shared() {
             true => postgres::lock_names(self).await,
@@ -428,7 +427,7 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    /// The statement that makes the default groups. Each database draws the random ids its own way.
+    /// The statement that creates the default groups. Each database makes random ids its own way.
     pub(super) fn default_groups(&self) -> &'static str {
         match self.is_shared() {
             true => postgres::DEFAULT_GROUPS,
@@ -436,8 +435,8 @@ impl<'a> Tx<'a> {
         }
     }
 
-    /// Deletes every row of these tables and of those that refer to them. PostgreSQL truncates, since
-    /// deleting millions of rows one by one takes it minutes.
+    /// Deletes all rows of these tables and of the tables that refer to them. PostgreSQL truncates,
+    /// since deleting millions of rows takes it minutes.
     pub(super) async fn empty(&self, tables: &[&str]) -> Sql<()> {
         if self.is_shared() {
             let truncate = format!("truncate {} cascade", tables.join(", "));
@@ -449,7 +448,7 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    /// Puts a change on the stream of changes, which it enters after the commit.
+    /// Adds a change to deliver after the commit.
     pub(super) fn push_change(&self, node: NodeId, change: Change) {
         self.changes.lock().push((node, change));
     }
@@ -458,7 +457,7 @@ impl<'a> Tx<'a> {
         self.changes.lock().len()
     }
 
-    /// Drops the changes of an act that was undone.
+    /// Drops the changes of an undone operation.
     pub(super) fn undo_changes(&self, kept: usize) {
         self.changes.lock().truncate(kept);
     }
@@ -468,31 +467,30 @@ impl<'a> Tx<'a> {
     }
 }
 
-/// What somebody looks for, as PostgreSQL takes it: it knows no NUL, and no name has a control
-/// character.
+/// A search text for PostgreSQL, which does not accept NUL. No name contains control characters.
 pub(super) fn sought(text: &str) -> String {
     text.replace('\0', "\u{1}")
 }
 
-/// Where those end that begin with this text.
+/// The end of the range of texts that begin with this one.
 pub(super) fn end_of(beginning: &str) -> String {
     format!("{beginning}\u{10ffff}")
 }
 
-/// What a write needs before it may begin: PostgreSQL locks the rooms of a whole batch in the order
-/// of their ids, then its clients. What an act locks beyond that, it [holds](Tx::hold).
+/// What a write locks before it begins: PostgreSQL locks the rooms of a whole batch in the order of
+/// their ids, then its clients. Further locks of an operation are [held](Tx::hold).
 #[derive(Clone, Default)]
 pub(super) struct Locks {
-    /// This client must be connected, and be this user's if one is named.
+    /// This client must be connected, and be this user's if one is given.
     pub(super) client: Option<(ClientRef, Option<UserId>)>,
     pub(super) rooms: Vec<RoomId>,
     /// The groups with these keys.
     pub(super) groups: Vec<String>,
-    /// The rooms that these clients look at.
+    /// The rooms that these clients show.
     pub(super) rooms_of: Vec<ClientId>,
-    /// The rooms that clients of these sessions' users look at.
+    /// The rooms shown by clients of these sessions' users.
     pub(super) rooms_of_sessions: Vec<TokenHash>,
-    /// The rooms that clients of the users with these names look at.
+    /// The rooms shown by clients of the users with these names.
     pub(super) rooms_of_users: Vec<String>,
 }
 
@@ -534,27 +532,27 @@ pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Sql<()>> + 'a>>;
 /// A write that waits for the writer. It can be run again.
 pub(super) trait Write: Send {
     fn locks(&self) -> &Locks;
-    /// Runs the act and keeps what it returns until it is answered.
+    /// Runs the operation and keeps its result for [`answer`](Self::answer).
     fn run<'a>(&'a mut self, tx: &'a Tx<'_>) -> Running<'a>;
-    /// It failed in a way that is its own.
+    /// Records an error that concerns this write alone.
     fn fail(&mut self, error: StoreError);
-    /// Answers whoever asked: with what the act returned, or with the failure of the whole batch.
+    /// Sends the result to the caller: what the operation returned, or the failure of the whole batch.
     fn answer(self: Box<Self>, failure: Option<StoreError>);
 }
 
-/// An act, its locks, and who waits for its answer.
+/// An operation, its locks, and the caller who waits for its result.
 pub(super) struct Waiting<F, T> {
     locks: Locks,
-    act: F,
+    operation: F,
     done: Result<T>,
     answer: oneshot::Sender<Result<T>>,
 }
 
 impl<F, T> Waiting<F, T> {
-    pub(super) fn new(locks: Locks, act: F, answer: oneshot::Sender<Result<T>>) -> Self {
+    pub(super) fn new(locks: Locks, operation: F, answer: oneshot::Sender<Result<T>>) -> Self {
         Self {
             locks,
-            act,
+            operation,
             done: Err(StoreError::Closed),
             answer,
         }
@@ -572,7 +570,7 @@ where
 
     fn run<'a>(&'a mut self, tx: &'a Tx<'_>) -> Running<'a> {
         Box::pin(async move {
-            self.done = Ok((self.act)(tx).await?);
+            self.done = Ok((self.operation)(tx).await?);
             Ok(())
         })
     }
@@ -582,7 +580,7 @@ where
     }
 
     fn answer(self: Box<Self>, failure: Option<StoreError>) {
-        // Whoever asked may have gone; what is committed stays.
+        // The caller may have gone; what is committed stays.
         let _ = self.answer.send(failure.map_or(self.done, Err));
     }
 }

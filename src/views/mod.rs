@@ -850,7 +850,7 @@ mod tests {
             aria-hidden=\"true\">B</span><b class=\"message__name\">brenda82</b> \
             <time datetime=\"2026-11-21T07:30:00Z\">07:30</time><button class=\"change\" \
             data-action=\"Open message\" data-payload='{\"message\":1}' \
-            aria-label=\"React or change\">⋯</button><p class=\"message__text\">brenda82</p>\
+            aria-label=\"React or edit\">⋯</button><p class=\"message__text\">brenda82</p>\
             <div class=\"reactions\"><button class=\"chip\" id=\"reaction-1-1f44d\" \
             data-action=\"React\" data-payload='{\"emoji\":\"👍\"}' \
             title=\"brenda82, bob and 10 more\">👍 12</button></div></article>";

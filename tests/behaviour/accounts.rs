@@ -358,7 +358,10 @@ async fn a_refused_registration_shows_the_reason_and_the_form() {
     let answer = device.sends("/keep/", &short).await;
     assert_eq!(answer.status, 422);
     assert_eq!(answer.header("Cache-Control"), Some("no-store"));
-    assert_eq!(reason(&answer), "A password has at least 8 characters.");
+    assert_eq!(
+        reason(&answer),
+        "A password must have at least 8 characters."
+    );
     assert!(answer.body.contains(&resume));
     assert!(answer.body.contains("&#x2f;chat&#x2f;python&#x2f;"));
     let long = "x".repeat(201);

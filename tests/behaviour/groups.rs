@@ -111,13 +111,13 @@ async fn a_bad_group_name_is_refused_with_a_reason() {
     let mut anna = server.tab().await;
     let long = "x".repeat(65);
     for (name, expected) in [
-        ("", "needs a letter or a digit"),
-        (" .-_ ", "needs a letter or a digit"),
+        ("", "must contain a letter or a digit"),
+        (" .-_ ", "must contain a letter or a digit"),
         (long.as_str(), "at most 64 characters"),
-        ("a/b", "“/” is none of them"),
-        ("@brenda82", "“@” is none of them"),
-        ("<script>", "“<” is none of them"),
-        ("a\u{202e}b", "“\\u{202e}” is none of them"),
+        ("a/b", "but not “/”"),
+        ("@brenda82", "but not “@”"),
+        ("<script>", "but not “<”"),
+        ("a\u{202e}b", "but not “\\u{202e}”"),
     ] {
         let notice = anna
             .is_refused("New group", json!({ "groupName": name }))
@@ -140,7 +140,7 @@ async fn the_address_of_a_missing_group_offers_to_make_it() {
     assert!(answer.body.contains("There is no group #café."));
     assert!(answer.body.contains("data-action=\"New group\""));
     let impossible = server.get("/chat/a%2fb/").await;
-    assert!(!impossible.body.contains("Make #"));
+    assert!(!impossible.body.contains("Create #"));
 
     let mut anna = server.tab_at("/chat/caf%C3%A9/").await;
     anna.until("the offer", |tab| {

@@ -229,12 +229,15 @@ async fn connecting_makes_a_missing_group_in_any_script() {
     }
     assert_eq!(server.count("rooms"), 4 + 3);
     for (path, words) in [
-        ("/ws/chat/a%2Fb/", "A group's name is made of letters"),
-        ("/ws/%00/", "A group's name is made of letters"),
-        ("/ws/chat/-/", "A group's name needs a letter or a digit."),
+        ("/ws/chat/a%2Fb/", "A group name can contain letters"),
+        ("/ws/%00/", "A group name can contain letters"),
+        (
+            "/ws/chat/-/",
+            "A group name must contain a letter or a digit.",
+        ),
         (
             &format!("/ws/{}/", "x".repeat(65)),
-            "A group's name has at most 64 characters.",
+            "A group name can have at most 64 characters.",
         ),
     ] {
         let mut bot = Program::at(&server, path).await;
@@ -313,7 +316,7 @@ async fn private_messages_go_both_ways_and_to_nobody_else() {
     }))
     .await;
     bot.wire.binary([1, 2, 3].as_slice());
-    bot.hears(json!({ "type": "error", "message": "Binary frames are not understood here." }))
+    bot.hears(json!({ "type": "error", "message": "Binary frames are not supported." }))
         .await;
     bot.says("/help");
     bot.until("help", |bot| {
@@ -412,7 +415,7 @@ async fn the_line_door_knows_only_messages_and_senders() {
         ),
         (
             json!({ "type": "message", "text": "x", "sender": "a\u{202e}b" }),
-            "A name has nothing invisible in it; “\\u{202e}” is.",
+            "A name cannot contain invisible characters such as “\\u{202e}”.",
         ),
         (
             json!("x"),

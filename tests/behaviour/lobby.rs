@@ -13,7 +13,7 @@ fn groups(tab: &Tab, list: &str) -> Vec<(String, String)> {
             let name = link.attribute("data-group-name").unwrap().to_owned();
             let number = link.all().find(|part| part.has_class("here-count"));
             let number = number.map_or(String::new(), |number| number.text());
-            (name, number.trim_end_matches(" here").to_owned())
+            (name, number.trim_end_matches(" online").to_owned())
         })
         .collect()
 }
@@ -125,7 +125,7 @@ async fn groups_are_found_by_the_first_letters_of_their_names() {
         assert_eq!(names, expected, "{text}");
         let said = anna.page.the("lobby-found").text();
         assert_eq!(
-            said.contains("no group"),
+            said.contains("No group name begins with"),
             expected.is_empty() && !text.is_empty()
         );
     }

@@ -157,7 +157,7 @@ async fn a_moderator_link_works_for_the_first_person_only() {
     assert!(desk.text("moderation-log").contains("became a moderator"));
 
     let (mut bob, _) = Device::of_somebody(&server).await;
-    for (link, words) in [(&*link, "has been used"), ("nonsense", "has been used")] {
+    for (link, words) in [(&*link, "already used"), ("nonsense", "already used")] {
         let answer = bob.sends("/admin/link/", &[("link", link)]).await;
         assert_eq!(answer.status, 404);
         assert!(answer.body.contains(words), "{}", answer.body);
@@ -715,7 +715,7 @@ async fn open_lists_show_groups_as_they_are_now() {
     has(&mut carl, "groups-list", &others).await;
     has(&mut carl, "lobby-found", &[]).await;
     let said = carl.page.the("lobby-found").text();
-    assert!(said.contains("There is no group"), "{said}");
+    assert!(said.contains("No group name begins with"), "{said}");
     carl.until("no python among the busiest", |tab| {
         !tab.groups_in("lobby-rooms")
             .iter()
@@ -768,7 +768,7 @@ async fn a_group_is_renamed_while_people_are_in_it_and_then_removed() {
     for (name, expected) in [
         ("", "letter or a digit"),
         ("events", "Another group has that name."),
-        ("a/b", "is none of them"),
+        ("a/b", "but not “/”"),
     ] {
         let words = desk.is_refused("Rename group", rename(name)).await;
         assert!(words.contains(expected), "{words}");
@@ -885,7 +885,7 @@ async fn a_moderator_deletes_any_message_and_restores_it() {
         "Look for messages",
         look,
         "moderation-found",
-        "No such message",
+        "No messages found",
     )
     .await;
 }

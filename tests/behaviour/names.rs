@@ -171,26 +171,26 @@ async fn an_unreadable_name_is_refused_with_a_reason() {
     let mut anna = server.tab().await;
     let long = "x".repeat(33);
     for (name, words) in [
-        (&*long, "A name has at most 32 characters."),
+        (&*long, "A name can have at most 32 characters."),
         (
             "\u{200b}",
-            "A name has nothing invisible in it; “\\u{200b}” is.",
+            "A name cannot contain invisible characters such as “\\u{200b}”.",
         ),
         (
             "An\u{202e}na",
-            "A name has nothing invisible in it; “\\u{202e}” is.",
+            "A name cannot contain invisible characters such as “\\u{202e}”.",
         ),
         (
             "Anna\u{7}",
-            "A name has nothing invisible in it; “\\u{7}” is.",
+            "A name cannot contain invisible characters such as “\\u{7}”.",
         ),
         (
             "\u{e000}",
-            "A name has nothing invisible in it; “\\u{e000}” is.",
+            "A name cannot contain invisible characters such as “\\u{e000}”.",
         ),
         (
             "Z\u{323}\u{324}\u{325}\u{326}\u{327}\u{328}",
-            "That name has too many marks on a letter.",
+            "The name has too many accents on one letter.",
         ),
     ] {
         assert_eq!(is_refused(&mut anna, name).await, words, "{name:?}");

@@ -76,7 +76,7 @@ async fn the_list_of_people_online_is_bounded() {
     for tab in &mut tabs {
         tab.until("25 of 40", |tab| {
             let words = more(tab).unwrap_or_default();
-            tab.people("users-online").len() == 25 && words.starts_with("40 people are here")
+            tab.people("users-online").len() == 25 && words.starts_with("40 people are online")
         })
         .await;
     }
@@ -198,7 +198,7 @@ async fn unused_fake_users_are_not_found_and_search_text_is_inert() {
         let words = anna.page.the("users-found");
         assert_eq!(
             words.text().trim(),
-            format!("Nobody else called “{text}” has been here.")
+            format!("There is nobody else named “{text}”.")
         );
         assert!(words.all().all(|part| part.name != "script"));
     }

@@ -154,7 +154,7 @@ async fn a_bad_frame_is_refused_and_nothing_else_happens() {
     let mark = anna.pushes.len();
     anna.wire().binary(&b"{\"action\": \"Ping\"}"[..]);
     let words = anna.gets_notice_since(mark).await;
-    assert_eq!(words, "Binary frames are not understood here.");
+    assert_eq!(words, "Binary frames are not supported.");
 
     bob.hears_all().await;
     assert!(bob.pushes_to("notice", 0).is_empty(), "it is nobody else's");

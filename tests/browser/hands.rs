@@ -55,7 +55,7 @@ async fn everything_works_by_keyboard() {
             "#events",
             "#off-topic",
             "new-group-0",
-            "Make",
+            "Create",
             "people-search",
             "bob",
             "2",

@@ -88,7 +88,7 @@ async fn everybody_who_has_been_here_is_found_by_name() {
         assert!(
             anna.text("#users-found")
                 .await
-                .starts_with("Nobody else called")
+                .starts_with("There is nobody else named")
         );
         anna.run("document.querySelector('#people-search').select()")
             .await;

@@ -396,7 +396,7 @@ async fn a_chat_moved_from_file_to_database_and_back_is_unchanged() {
     assert_eq!(
         std::fs::read(files.path("first.db")).unwrap(),
         original,
-        "what was moved from is as it was"
+        "the source was not changed"
     );
     let names = ["back.db", "back.db.lock", "copy.db", "copy.db.lock"];
     let names: BTreeSet<_> = ["first.db", "first.db.lock"]
@@ -558,7 +558,7 @@ async fn a_chat_is_not_moved_into_a_database_that_has_one() {
         store.close().await;
         let refused = move_chat(&from, to).await.unwrap_err();
         let words = words(&refused);
-        assert!(words.contains("already holds 1 users"), "{words}");
+        assert!(words.contains("already contains 1 users"), "{words}");
         assert!(words.contains("a new database"), "{words}");
         let store = open(to).await;
         assert_eq!(store.census().await.unwrap().users, 1);
@@ -630,10 +630,7 @@ async fn a_chat_of_another_program_version_is_not_moved() {
     let to = files.address("to.db");
     let db = Connection::open(files.path("from.db")).unwrap();
     let look = database.look().await;
-    for (version, expected) in [
-        (99, "use the newer program"),
-        (-1, "start this program's server"),
-    ] {
+    for (version, expected) in [(99, "use a newer build"), (-1, "start this build's server")] {
         db.pragma_update(None, "user_version", version).unwrap();
         let change = format!("update schema_version set version = {version}");
         look.batch_execute(&change).await.unwrap();
@@ -655,11 +652,11 @@ async fn a_row_that_cannot_be_moved_is_named_and_stops_the_move() {
         ),
         (
             "update messages set key = 'no key' where id = 2",
-            "messages 2: key is not what it has to be",
+            "messages 2: key has an invalid value",
         ),
         (
             "update users set email = cast(x'ff' as text) where id = 1",
-            "users 1: email is not what it has to be",
+            "users 1: email has an invalid value",
         ),
         (
             "pragma foreign_keys = off; update messages set user_id = 99 where id = 4",
@@ -679,7 +676,7 @@ async fn a_row_that_cannot_be_moved_is_named_and_stops_the_move() {
         assert!(words(&refused).contains(expected), "{}", words(&refused));
         assert!(is_empty(&to.address()).await);
         assert_eq!(std::fs::read(&from).unwrap(), before);
-        if expected.contains("is not what it has to be") {
+        if expected.contains("has an invalid value") {
             move_chat(&from, &files.address("to.db")).await.unwrap_err();
             let names = files.names();
             assert!(

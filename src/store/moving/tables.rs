@@ -1,23 +1,23 @@
-//! The list of what is moved.
+//! The list of tables to copy.
 
-/// A table that is moved.
+/// A table to copy.
 pub(super) struct Table {
     pub(super) name: &'static str,
-    /// The columns, with the kind of those that are not numbers. Any may be null.
+    /// The columns, with their kinds except for numbers. Any column may be null.
     columns: &'static str,
-    /// How many of the first columns are its key, in the order of which rows are moved and compared.
+    /// How many of the first columns are its key, by which rows are ordered, copied and compared.
     pub(super) key: usize,
     pub(super) ids: Ids,
 }
 
-/// Who gives the rows their ids.
+/// Who creates the rows' ids.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ids {
-    /// The chat: they mean something or are drawn at random.
+    /// The chat: ids have a meaning or are random.
     Chat,
-    /// The database, each time one that is higher than those that are there.
+    /// The database: each id is higher than all existing ones.
     Database,
-    /// The database, and none a second time, so that its counter is moved as well.
+    /// The database, which never gives an id again, so its counter is copied as well.
     DatabaseOnce,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Column {
     pub(super) kind: Kind,
 }
 
-/// What a column holds, in either database.
+/// What a column contains, in either database.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// `integer`, `bigint`.
@@ -41,9 +41,9 @@ pub(super) enum Kind {
     Key,
 }
 
-/// What is read of some columns instead of themselves, by expressions that either database understands;
-/// `{now}` is the moment of the move. Everybody who was connected has left, untouched users are given
-/// back as after a restart, and nobody looks at a room.
+/// Expressions to read in place of some columns, valid in both databases; `{now}` is the moment of the
+/// copy. Everybody who was connected has left, unused users are released as after a restart, and nobody
+/// is in a room.
 const INSTEAD: [(&str, &str, &str); 3] = [
     ("clients", "left_at", "coalesce(left_at, {now})"),
     (
@@ -54,10 +54,10 @@ const INSTEAD: [(&str, &str, &str); 3] = [
     ("rooms", "people", "cast(0 as bigint)"),
 ];
 
-/// Each after those that it refers to.
+/// Each table comes after those that it refers to.
 ///
-/// Not moved are `clients_active`, since nobody looks at anything, and what one database says of
-/// itself and its servers: `nodes`; with PostgreSQL `writers`, `life` and `schema_version`.
+/// Not copied: `clients_active`, since nobody is in a room, and what a database stores about itself and
+/// its servers: `nodes`, and for PostgreSQL `writers`, `life` and `schema_version`.
 pub(super) const TABLES: [Table; 10] = [
     Table {
         name: "users",
@@ -146,7 +146,7 @@ impl Table {
         names.join(", ")
     }
 
-    /// The names of the key, for a statement.
+    /// The names of the key columns, for a statement.
     pub(super) fn key_names(&self) -> String {
         let key = self.columns().take(self.key);
         key.map(|key| key.name).collect::<Vec<_>>().join(", ")
@@ -165,7 +165,7 @@ impl Table {
         expressions.collect::<Vec<_>>().join(", ")
     }
 
-    /// The statement that inserts so many rows, with words before their values.
+    /// The statement that inserts this many rows, with a clause before their values.
     pub(super) fn insert(&self, words: &str, rows: usize) -> String {
         let width = self.columns().count();
         let rows = (0..rows).map(|row| {
@@ -180,8 +180,7 @@ impl Table {
         )
     }
 
-    /// Counts what must not be there where a chat is to go: anything but default groups without
-    /// messages.
+    /// Counts what must not exist in the target: anything except default groups without messages.
     pub(super) fn occupied(&self) -> String {
         let condition = match self.name {
             "rooms" => "where position is null or version > 0",
