@@ -24,19 +24,18 @@ pub fn read(dialect: Dialect, text: &str) -> Result<Action, Refusal> {
     let (text, sender) = match dialect {
         Dialect::Lines => {
             let line: Line = serde_json::from_str(text).map_err(|_| {
-                let words = "That could not be understood: send {\"type\": \"message\", \"text\": \
+                let words = "Invalid message. Send {\"type\": \"message\", \"text\": \
                     \"…\", \"sender\": \"…\"}.";
                 Refusal::new(words)
             })?;
             if line.r#type != "message" {
-                return Err(Refusal::new("There is no type but “message”."));
+                return Err(Refusal::new("The type must be “message”."));
             }
             (line.text, line.sender)
         }
         _ => {
-            let object: Object = serde_json::from_str(text).map_err(|_| {
-                Refusal::new("That could not be understood: send {\"message\": \"…\"}.")
-            })?;
+            let object: Object = serde_json::from_str(text)
+                .map_err(|_| Refusal::new("Invalid message. Send {\"message\": \"…\"}."))?;
             (object.message, None)
         }
     };
@@ -188,7 +187,7 @@ mod tests {
             };
             assert_eq!(read(dialect, text), expected, "{text}");
         }
-        let odd = "That could not be understood: send {\"message\": \"…\"}.";
+        let odd = "Invalid message. Send {\"message\": \"…\"}.";
         check(Dialect::Objects, r#"{"message": "hi"}"#, Ok(("hi", None)));
         check(
             Dialect::Objects,
@@ -206,7 +205,7 @@ mod tests {
         ] {
             check(Dialect::Objects, text, Err(odd));
         }
-        let odd = "That could not be understood: send {\"type\": \"message\", \"text\": \"…\", \
+        let odd = "Invalid message. Send {\"type\": \"message\", \"text\": \"…\", \
                    \"sender\": \"…\"}.";
         check(
             Dialect::Lines,
@@ -221,7 +220,7 @@ mod tests {
         check(
             Dialect::Lines,
             r#"{"type": "join", "text": "hi"}"#,
-            Err("There is no type but “message”."),
+            Err("The type must be “message”."),
         );
         for text in [
             "{}",

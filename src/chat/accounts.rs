@@ -1,5 +1,5 @@
-//! Names that are kept: by whom, and how often anybody may guess a password. It knows neither
-//! cookies nor forms.
+//! Registered accounts: passwords, and limits on password attempts. This module knows neither cookies
+//! nor forms.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -23,75 +23,75 @@ use crate::protocol::Feed;
 use crate::relay::News;
 use crate::store::{NewSession, Session, SignedIn, StoreError};
 
-/// What one address may try at once, and how long after that each further try takes.
+/// How many attempts one address may make at once, and how long it waits for each further one.
 const OF_ADDRESS: (u32, Duration) = (10, Duration::from_secs(20));
-/// The same for a name. It comes back faster than that of an address, so that no stranger can use
-/// up all the tries of somebody else's name for good.
+/// The same for a name. It recovers faster than an address, so that a stranger cannot block somebody
+/// else's name for good.
 const OF_NAME: (u32, Duration) = (10, Duration::from_secs(10));
-/// Of how many addresses and names each it is remembered how often they were tried.
+/// For how many addresses, and for how many names, attempts are remembered.
 const REMEMBERED: usize = 10_000;
-/// How many passwords may wait to be hashed. Each takes 19 MiB and tens of milliseconds in its turn.
+/// How many passwords may wait to be hashed. Each takes 19 MiB and tens of milliseconds.
 const WAITING: usize = 64;
 /// Longer than any name, in characters.
 const NAME_CHARACTERS: usize = 64;
 
-/// The password of nobody: what is typed for a name that nobody keeps is compared with it, which
-/// takes as long as with anybody's.
-const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGtlZXBzIGl0IQ$\
+/// A dummy hash. A password for a name without an account is compared with it, so that the answer takes
+/// the same time.
+const DUMMY_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGtlZXBzIGl0IQ$\
     AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 
-/// Who asks.
+/// The sender of a form.
 #[derive(Clone, Debug)]
 pub struct Visitor {
-    /// From where.
+    /// Their address.
     pub address: IpAddr,
-    /// By which they have signed in already.
+    /// Their session, if they have signed in.
     pub session: Option<SessionToken>,
 }
 
-/// Why nothing came of it.
+/// Why a form was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Denied {
-    /// It cannot be a password.
+    /// The new password is not acceptable.
     #[error(transparent)]
     Password(#[from] BadPassword),
-    /// Nobody keeps that name by that password.
-    #[error("That is not the password of that name, or nobody keeps that name.")]
+    /// The name or the password is wrong.
+    #[error("The name or the password is wrong.")]
     Wrong,
-    /// The tab, or the session, has become another meanwhile.
-    #[error("You are not who you were on that page any more. Go back to the chat and try again.")]
+    /// The token or the session has expired.
+    #[error("Your session on that page has expired. Go back to the chat and try again.")]
     SomebodyElse,
-    /// It was tried too often, and may be tried again after so long.
-    #[error("That was tried too often. Please try again in {} seconds.", .0.as_secs() + 1)]
+    /// Too many attempts; another is allowed after this time.
+    #[error("Too many attempts. Please try again in {} seconds.", .0.as_secs() + 1)]
     TooOften(Duration),
-    /// Too many are at it.
-    #[error("Too many people are at this. Please try again in a moment.")]
+    /// Too many passwords wait to be hashed.
+    #[error("The server is busy. Please try again in a moment.")]
     Busy,
-    /// A failure of ours.
-    #[error("That did not work on our side. Please try again.")]
+    /// The store failed.
+    #[error("Something went wrong on the server. Please try again.")]
     Trouble(#[from] StoreError),
 }
 
 type Result<T> = std::result::Result<T, Denied>;
 
-/// What is remembered of those who try.
+/// Recent attempts, and the queue for hashing.
 pub(super) struct Accounts {
-    tries: Mutex<Tries>,
+    attempts: Mutex<Attempts>,
     waiting: Arc<Semaphore>,
     hashing: Arc<Semaphore>,
 }
 
-struct Tries {
-    of_addresses: Allowance<IpAddr>,
-    of_names: Allowance<String>,
+struct Attempts {
+    by_address: Allowance<IpAddr>,
+    by_name: Allowance<String>,
 }
 
-/// So many at once, and one more after each `every`.
+/// A burst of attempts, and one more after each `every`.
 struct Allowance<K> {
     burst: u32,
     every: Duration,
-    /// When all of it is there again.
-    whole: HashMap<K, Instant>,
+    /// When the whole burst is available again.
+    full_at: HashMap<K, Instant>,
 }
 
 impl<K: Eq + Hash + Clone> Allowance<K> {
@@ -99,46 +99,46 @@ impl<K: Eq + Hash + Clone> Allowance<K> {
         Self {
             burst,
             every,
-            whole: HashMap::new(),
+            full_at: HashMap::new(),
         }
     }
 
-    /// How long until there is one.
+    /// How long until the next attempt is allowed.
     fn wait(&self, key: &K, now: Instant) -> Duration {
-        let whole = self.whole.get(key).copied().unwrap_or(now).max(now);
-        (whole + self.every).saturating_duration_since(now + self.every * self.burst)
+        let full_at = self.full_at.get(key).copied().unwrap_or(now).max(now);
+        (full_at + self.every).saturating_duration_since(now + self.every * self.burst)
     }
 
     fn take(&mut self, key: &K, now: Instant) {
-        if self.whole.len() >= REMEMBERED && !self.whole.contains_key(key) {
-            self.whole.retain(|_, whole| now < *whole);
-            // Whoever has tried least often loses least by being forgotten.
-            let least = self.whole.iter().min_by_key(|(_, whole)| **whole);
-            if self.whole.len() >= REMEMBERED
+        if self.full_at.len() >= REMEMBERED && !self.full_at.contains_key(key) {
+            self.full_at.retain(|_, full_at| now < *full_at);
+            // The key with the fewest attempts loses least when it is forgotten.
+            let least = self.full_at.iter().min_by_key(|(_, full_at)| **full_at);
+            if self.full_at.len() >= REMEMBERED
                 && let Some(least) = least.map(|(key, _)| key.clone())
             {
-                self.whole.remove(&least);
+                self.full_at.remove(&least);
             }
         }
-        let whole = self.whole.entry(key.clone()).or_insert(now);
-        *whole = (*whole).max(now) + self.every;
+        let full_at = self.full_at.entry(key.clone()).or_insert(now);
+        *full_at = (*full_at).max(now) + self.every;
     }
 
     fn give_back(&mut self, key: &K) {
-        if let Some(whole) = self.whole.get_mut(key) {
-            *whole -= self.every;
+        if let Some(full_at) = self.full_at.get_mut(key) {
+            *full_at -= self.every;
         }
     }
 }
 
 impl Default for Accounts {
     fn default() -> Self {
-        // Half of the processors are left to those who chat.
+        // Half of the processors stay free for the chat.
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            tries: Mutex::new(Tries {
-                of_addresses: Allowance::new(OF_ADDRESS),
-                of_names: Allowance::new(OF_NAME),
+            attempts: Mutex::new(Attempts {
+                by_address: Allowance::new(OF_ADDRESS),
+                by_name: Allowance::new(OF_NAME),
             }),
             waiting: Arc::new(Semaphore::new(WAITING)),
             hashing: Arc::new(Semaphore::new((processors / 2).clamp(1, 4))),
@@ -147,33 +147,33 @@ impl Default for Accounts {
 }
 
 impl Accounts {
-    fn tries(&self) -> MutexGuard<'_, Tries> {
-        self.tries.lock()
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock()
     }
 
-    /// One more try from that address, at that name, if that is not too often.
+    /// Counts an attempt from this address for this name, unless there were too many.
     fn allow(&self, address: IpAddr, name: Option<&String>) -> Result<()> {
-        let (mut tries, now) = (self.tries(), Instant::now());
-        let of_name = name.map_or(Duration::ZERO, |name| tries.of_names.wait(name, now));
-        let wait = tries.of_addresses.wait(&address, now).max(of_name);
+        let (mut attempts, now) = (self.attempts(), Instant::now());
+        let of_name = name.map_or(Duration::ZERO, |name| attempts.by_name.wait(name, now));
+        let wait = attempts.by_address.wait(&address, now).max(of_name);
         if !wait.is_zero() {
             return Err(Denied::TooOften(wait));
         }
-        tries.of_addresses.take(&address, now);
+        attempts.by_address.take(&address, now);
         if let Some(name) = name {
-            tries.of_names.take(name, now);
+            attempts.by_name.take(name, now);
         }
         Ok(())
     }
 
-    /// It was no guess.
+    /// The password was right: the attempt does not count.
     fn give_back(&self, address: IpAddr, name: &String) {
-        let mut tries = self.tries();
-        tries.of_addresses.give_back(&address);
-        tries.of_names.give_back(name);
+        let mut attempts = self.attempts();
+        attempts.by_address.give_back(&address);
+        attempts.by_name.give_back(name);
     }
 
-    /// Does something that takes much time and memory, beside only a few others who do.
+    /// Runs expensive work, together with only a few others.
     async fn hashed<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -199,11 +199,11 @@ impl Accounts {
     }
 }
 
-/// Argon2id with the crate's parameters, which are those of OWASP's Password Storage Cheat Sheet:
-/// 19 MiB, two passes, one lane.
+/// Argon2id with the crate's parameters, which are those of OWASP's Password Storage Cheat Sheet: 19
+/// MiB, two passes, one lane.
 fn hash(password: &Password) -> PasswordHash {
     let hash = Argon2::default().hash_password(password.as_bytes());
-    // It fails for parameters out of range, and without the system's random source.
+    // Hashing fails only for invalid parameters, or without the system's random source.
     PasswordHash(hash.expect("passwords can be hashed").to_string())
 }
 
@@ -215,7 +215,7 @@ fn is(hash: &PasswordHash, typed: &str) -> bool {
     })
 }
 
-/// What is the same for all ways to write a name, as the store has them.
+/// A name as the store compares it, the same for all spellings.
 fn key_of(name: &str) -> String {
     let words: Vec<_> = name.split_whitespace().collect();
     let key = GroupName::key_of(&words.join(" "));
@@ -223,7 +223,7 @@ fn key_of(name: &str) -> String {
 }
 
 impl Chat {
-    /// The guest of that tab keeps who they are, and has signed in.
+    /// Registers the guest of that tab and signs them in.
     pub async fn keep(
         &self,
         tab: &ResumeToken,
@@ -248,25 +248,25 @@ impl Chat {
         for tab in self.hub.of_user(user.id) {
             tab.keep();
         }
-        tracing::info!(user.id = user.id.0, "kept a name");
+        tracing::info!(user.id = user.id.0, "registered");
         self.end_clients(user.id).await;
         self.begun(&begun).await;
         Ok(token)
     }
 
-    /// Whoever keeps that name signs in.
+    /// Signs in to the account with that name.
     pub async fn sign_in(&self, name: &str, password: &str, by: &Visitor) -> Result<SessionToken> {
         let name = key_of(name);
         let refused = self.accounts.allow(by.address, Some(&name));
-        refused.inspect_err(|_| tracing::info!("signing in was tried too often"))?;
+        refused.inspect_err(|_| tracing::info!("too many sign-in attempts"))?;
         let (user, hash) = match self.store.account(&name).await? {
             Some((user, hash)) => (Some(user), hash),
-            None => (None, PasswordHash(NOBODYS.to_owned())),
+            None => (None, PasswordHash(DUMMY_HASH.to_owned())),
         };
         let is_right = self.accounts.is(hash.clone(), password).await?;
         let known = user.as_ref().map(|user| user.id.0);
         let Some(user) = user.filter(|_| is_right) else {
-            tracing::info!(user.id = known, "signing in was refused");
+            tracing::info!(user.id = known, "sign-in failed");
             return Err(Denied::Wrong);
         };
         let (token, session) = new_session(by);
@@ -278,7 +278,7 @@ impl Chat {
         Ok(token)
     }
 
-    /// Their session ends, and with it every socket that came by it.
+    /// Signs out: ends the session and closes its sockets.
     pub async fn sign_out(&self, session: &SessionToken) -> Result<()> {
         if let Some(ended) = self.store.sign_out(session.hash()).await? {
             tracing::info!(user.id = ended.user.id.0, "signed out");
@@ -287,7 +287,7 @@ impl Chat {
         Ok(())
     }
 
-    /// Whoever has signed in has another password from now on, and all their other sessions end.
+    /// Changes the password of a signed-in person and ends their other sessions.
     pub async fn change_password(&self, was: &str, password: &str, by: &Visitor) -> Result<()> {
         let password = Password::new(password)?;
         let token = by.session.as_ref().ok_or(Denied::SomebodyElse)?.hash();
@@ -297,7 +297,7 @@ impl Chat {
         let account = self.store.account(&user.name).await?;
         let (_, former) = account.ok_or(Denied::SomebodyElse)?;
         if !self.accounts.is(former.clone(), was).await? {
-            tracing::info!(user.id = user.id.0, "another password was refused");
+            tracing::info!(user.id = user.id.0, "password change failed");
             return Err(Denied::Wrong);
         }
         let hash = self.accounts.hash(password).await?;
@@ -309,7 +309,7 @@ impl Chat {
         Ok(())
     }
 
-    /// Who has signed in by that session and is a moderator.
+    /// The user of that session, if they are a moderator.
     pub async fn moderator(&self, session: Option<&SessionToken>) -> Result<Option<User>> {
         let Some(session) = self.signed_in(session).await? else {
             return Ok(None);
@@ -318,7 +318,7 @@ impl Chat {
         Ok(standing.moderator.then_some(session))
     }
 
-    /// Who has signed in by that session.
+    /// The user of that session.
     pub async fn signed_in(&self, session: Option<&SessionToken>) -> Result<Option<User>> {
         let Some(session) = session else {
             return Ok(None);
@@ -327,12 +327,12 @@ impl Chat {
         Ok(session.map(|session| session.user))
     }
 
-    /// Whether that is an address that makes a moderator, which nobody can guess.
+    /// Whether that is a valid moderator link, which nobody can guess.
     pub async fn is_admin_link(&self, link: &ResumeToken) -> Result<bool> {
         Ok(self.store.is_admin_link(link.hash()).await?)
     }
 
-    /// Whoever has signed in is a moderator from now on.
+    /// Makes the signed-in person a moderator.
     pub async fn become_moderator(&self, link: &ResumeToken, by: &Visitor) -> Result<()> {
         let user = self.signed_in(by.session.as_ref()).await?;
         let user = user.ok_or(Denied::SomebodyElse)?;
@@ -340,15 +340,14 @@ impl Chat {
             true => tracing::info!(user.id = user.id.0, "became a moderator"),
             false => return Err(Denied::SomebodyElse),
         }
-        // The groups that are for moderators are theirs too.
+        // They can now enter the groups for moderators.
         for tab in self.hub.of_user(user.id) {
             tab.outdate_groups();
         }
         Ok(())
     }
 
-    /// Somebody who has not signed in is from now on a moderator by a name of their own, which they
-    /// keep by that password.
+    /// Registers a new user with that password, and makes them a moderator.
     pub async fn arrive_as_moderator(
         &self,
         link: &ResumeToken,
@@ -380,19 +379,19 @@ impl Chat {
         }
     }
 
-    /// Some of this person's clients have ended: their sockets are closed, on whichever node.
+    /// Some of this person's clients have ended. Closes their sockets, on every node.
     async fn end_clients(&self, user: UserId) {
         self.tell_others(News::Ended(user));
         if let Err(failure) = self.close_stale(self.hub.of_user(user)).await {
-            tracing::warn!(?failure, "sockets that are to end do so a little later");
+            tracing::warn!(?failure, "could not close ended sockets; will retry");
         }
     }
 
-    /// Those of these sockets are closed whose clients stand no more, or look at a group which they may
-    /// not be in.
+    /// Closes those of these sockets whose client has ended, or whose group is closed to them.
     pub(super) async fn close_stale(&self, tabs: Vec<Arc<Outbox>>) -> super::Result<()> {
-        // Of a client that has been taken over here the former socket is closed already. One on its way
-        // in counts as still in the room it was in before; it enters one, or is refused, in a moment.
+        // If a client was taken over on this node, its former socket is closed already. A client that
+        // is still connecting is skipped: the store may have it in its previous room. In a moment it
+        // enters a room, or is refused.
         let is_in = |tab: &Arc<Outbox>| {
             let newest = self.hub.of_client(tab.client);
             let has_entered = tab.place().is_some() || tab.dialect.feed() == Feed::Nothing;
@@ -412,7 +411,7 @@ impl Chat {
         self.send_away(&Vec::from_iter(stale)).await
     }
 
-    /// These sockets are closed: of whoever is banned as such, of others to come again.
+    /// Closes these sockets: as banned if the person is banned, otherwise so that the tab reconnects.
     pub(super) async fn send_away(&self, tabs: &[Arc<Outbox>]) -> super::Result<()> {
         if tabs.is_empty() {
             return Ok(());
@@ -449,45 +448,45 @@ mod tests {
         let hash = hash(&Password::new("Ko\u{308}niginnen").unwrap());
         assert!(is(&hash, "K\u{f6}niginnen") && !is(&hash, "Koniginnen"));
         assert!(hash.0.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-        // Comparing with nobody's takes the same work and comes to nothing.
-        assert!(NOBODYS.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-        assert!(phc::PasswordHash::new(NOBODYS).is_ok());
-        assert_eq!(hash.0.len(), NOBODYS.len());
-        assert!(!is(&PasswordHash(NOBODYS.to_owned()), ""));
+        // The dummy hash takes the same work and matches nothing.
+        assert!(DUMMY_HASH.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
+        assert!(phc::PasswordHash::new(DUMMY_HASH).is_ok());
+        assert_eq!(hash.0.len(), DUMMY_HASH.len());
+        assert!(!is(&PasswordHash(DUMMY_HASH.to_owned()), ""));
     }
 
     #[test]
-    fn tries_are_used_up_and_come_back_one_by_one() {
-        let (mut tries, now) = (Allowance::new((3, 10 * SECOND)), Instant::now());
+    fn attempts_are_used_up_and_recover_one_by_one() {
+        let (mut attempts, now) = (Allowance::new((3, 10 * SECOND)), Instant::now());
         for _ in 0..3 {
-            assert_eq!(tries.wait(&'a', now), Duration::ZERO);
-            tries.take(&'a', now);
+            assert_eq!(attempts.wait(&'a', now), Duration::ZERO);
+            attempts.take(&'a', now);
         }
-        assert_eq!(tries.wait(&'a', now), 10 * SECOND);
-        assert_eq!(tries.wait(&'b', now), Duration::ZERO);
-        assert_eq!(tries.wait(&'a', now + 4 * SECOND), 6 * SECOND);
+        assert_eq!(attempts.wait(&'a', now), 10 * SECOND);
+        assert_eq!(attempts.wait(&'b', now), Duration::ZERO);
+        assert_eq!(attempts.wait(&'a', now + 4 * SECOND), 6 * SECOND);
         let later = now + 10 * SECOND;
-        assert_eq!(tries.wait(&'a', later), Duration::ZERO);
-        tries.take(&'a', later);
-        assert_eq!(tries.wait(&'a', later), 10 * SECOND);
-        tries.give_back(&'a');
-        assert_eq!(tries.wait(&'a', later), Duration::ZERO);
+        assert_eq!(attempts.wait(&'a', later), Duration::ZERO);
+        attempts.take(&'a', later);
+        assert_eq!(attempts.wait(&'a', later), 10 * SECOND);
+        attempts.give_back(&'a');
+        assert_eq!(attempts.wait(&'a', later), Duration::ZERO);
     }
 
     #[test]
-    fn of_countless_names_those_are_remembered_that_were_tried_most() {
-        let (mut tries, now) = (Allowance::new((3, 10 * SECOND)), Instant::now());
+    fn the_names_with_most_attempts_are_remembered() {
+        let (mut attempts, now) = (Allowance::new((3, 10 * SECOND)), Instant::now());
         for _ in 0..3 {
-            tries.take(&0, now);
+            attempts.take(&0, now);
         }
         for name in 1..REMEMBERED + 100 {
-            tries.take(&name, now);
+            attempts.take(&name, now);
         }
-        assert_eq!(tries.whole.len(), REMEMBERED);
-        assert_eq!(tries.wait(&0, now), 10 * SECOND);
-        // Those that are whole again make room.
-        tries.take(&usize::MAX, now + 60 * SECOND);
-        assert_eq!(tries.whole.len(), 1);
+        assert_eq!(attempts.full_at.len(), REMEMBERED);
+        assert_eq!(attempts.wait(&0, now), 10 * SECOND);
+        // Entries that have recovered make room.
+        attempts.take(&usize::MAX, now + 60 * SECOND);
+        assert_eq!(attempts.full_at.len(), 1);
     }
 
     #[test]
@@ -496,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_tried_as_one_however_it_is_written() {
+    fn all_spellings_of_a_name_count_as_one() {
         assert_eq!(key_of("  ANNA \u{a0} Lee "), "anna lee");
         assert_eq!(key_of(&"x".repeat(5000)).len(), NAME_CHARACTERS);
     }

@@ -16,29 +16,29 @@ use crate::relay::News;
 use crate::store::{Amend, Amended, Entered, Post, Posted, React, Reacted, Renamed, StoreError};
 use crate::views::{Tone, title};
 
-/// How many programs may wish for one name: the first has it, the others have it with a number.
+/// How many programs may ask for one name. The first gets it, the others get it with a number.
 const MOST_NAMESAKES: u32 = 1000;
-/// The longest beginning of a name that is looked for, in characters.
+/// The longest search text, in characters.
 const QUERY_CHARACTERS: usize = 64;
-/// How many of those who reacted to a message are named to whoever asks.
+/// How many of the people who reacted to a message are listed by name.
 const REACTORS: usize = 500;
 
-const NO_SUCH_MESSAGE: &str = "There is no such message.";
-const DELETED: &str = "That message has been deleted.";
+const NO_SUCH_MESSAGE: &str = "This message does not exist.";
+const DELETED: &str = "This message was deleted.";
 
 pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<()> {
-    let at_the_desk = matches!(
+    let is_available = matches!(
         action,
         Action::Moderate(_) | Action::DeleteMessage { .. } | Action::Ping {}
     );
-    if client.outbox.dialect == Dialect::Moderation && !at_the_desk {
+    if client.outbox.dialect == Dialect::Moderation && !is_available {
         let key = match action {
             Action::NewMessage { key, .. } => key,
             _ => None,
         };
         chat.spend(client)
             .map_err(|late| Failure::Late(late.of(key)))?;
-        let refusal = Refusal::new("That is not done at this page.");
+        let refusal = Refusal::new("This action is not available on this page.");
         return Err(refusal.of(key).into());
     }
     match action {
@@ -53,7 +53,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             sender,
         } => {
             if let Err(refusal) = chat.spend(client) {
-                // What is stored already is settled rather than refused.
+                // A message that is already stored is settled instead of refused.
                 return match settle_known(chat, client, key).await? {
                     true => Ok(()),
                     false => Err(Failure::Late(refusal.of(key))),
@@ -98,7 +98,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         } => {
             react(chat, client, message, &emoji, on, room).await?;
             if form {
-                // What was said of an emoji that is none has been heard.
+                // The notice about an invalid emoji is out of date.
                 let views = &chat.views;
                 chat.push(client, [views.no_message_form(), views.no_notice()]);
             }
@@ -134,7 +134,7 @@ async fn new_group(
     display_name: Option<&str>,
 ) -> Result<()> {
     let name = GroupName::new(name).map_err(|bad| Refusal::new(bad.to_string()))?;
-    // Here a field left empty is one that was passed over.
+    // An empty field here means that the name stays.
     if let Some(display_name) = display_name.filter(|name| !name.trim().is_empty()) {
         change_name(chat, client, display_name).await?;
     }
@@ -144,7 +144,7 @@ async fn new_group(
         return Err(Refusal::new(MUTED).into());
     }
     chat.spread(News::Presence(RoomId::LOBBY));
-    // The offer to make it has been taken, and what was typed has become a group.
+    // The group exists: clear the offer to create it, and the form.
     chat.push(client, [chat.views.no_notice()]);
     chat.push(client, [chat.views.new_group()?]);
     change_group(chat, client, target).await
@@ -162,8 +162,8 @@ async fn change_name(chat: &Chat, client: &Client, name: &str) -> Result<()> {
     }
 }
 
-/// A program's wish for a name is granted as near as can be: with a number if it is taken. One it
-/// has been granted is not looked at again.
+/// Sets the display name that a program asks for, with a number added if it is taken. A request that
+/// was granted is not evaluated again.
 async fn use_sender_name(chat: &Chat, client: &Client, wish: String) -> Result<()> {
     let granted = || client.wish.lock();
     if wish.trim().is_empty() || granted().as_deref() == Some(&wish) {
@@ -179,8 +179,7 @@ async fn use_sender_name(chat: &Chat, client: &Client, wish: String) -> Result<(
 
 fn taken(name: &str) -> Refusal {
     Refusal::new(format!(
-        "Somebody else is called “{name}”, or so much like it, or like words of it, that the two \
-         could be confused."
+        "The name “{name}” is taken, or is too similar to somebody else's name."
     ))
 }
 
@@ -188,7 +187,7 @@ fn display_name(text: &str) -> std::result::Result<DisplayName, Refusal> {
     DisplayName::new(text).map_err(|bad| Refusal::new(bad.to_string()))
 }
 
-/// Answers whether they are called so; if not, somebody else is.
+/// Returns whether the name was set; if not, it is taken.
 async fn rename(
     chat: &Chat,
     client: &Client,
@@ -211,25 +210,25 @@ async fn rename(
     }
 }
 
-/// What is said of a room that is asked for by name and cannot be entered.
+/// The refusal for a room that cannot be entered by its name.
 pub(super) fn no_such_room(target: &Target, me: &Client) -> Option<Refusal> {
     match target {
         Target::Group(name) => Some(no_such_group(name)),
         Target::Private(name) if name.to_lowercase() == me.user.name => {
             Some(Refusal::new(match me.outbox.is_kept() {
                 true => "That is you.",
-                false => "That is you. Open a second tab to have somebody to talk with.",
+                false => "That is you. Open a second tab to try a conversation.",
             }))
         }
         Target::Private(name) => Some(Refusal::new(format!(
-            "Nobody called “{}” has been here.",
+            "There is nobody named “{}”.",
             shortened(name)
         ))),
         Target::Room(_) => None,
     }
 }
 
-/// What is said of a group that there is not, with the offer to make it where it may be.
+/// The refusal for a group that does not exist, with the offer to create it where that is allowed.
 pub(super) fn no_such_group(name: &str) -> Refusal {
     let refusal = Refusal::new(format!("There is no group #{}.", shortened(name)));
     refusal.offering(GroupName::new(name).ok())
@@ -266,7 +265,7 @@ async fn new_message(
                 })
         }
         Some(Command::Unknown(word)) => Err(Refusal::new(format!(
-            "There is no command /{}; /help lists them. Nothing was sent.",
+            "Unknown command /{}. Nothing was sent. Type /help for a list of commands.",
             shortened(word)
         ))
         .of(key)
@@ -274,14 +273,14 @@ async fn new_message(
     }
 }
 
-/// `/pm`: into the private room with that person, wherever one is.
+/// `/pm`: posts into the private room with that person, from any room.
 async fn private_message(
     chat: &Chat,
     client: &Client,
     to: &Addressed<'_>,
     key: Option<Uuid>,
 ) -> Result<()> {
-    // Names may mean others by now: what was sent under the key went where it went.
+    // Names may have changed owners. A message sent under this key stays where it was sent.
     if settle_known(chat, client, key).await? {
         return Ok(());
     }
@@ -291,8 +290,7 @@ async fn private_message(
     let way = found.as_ref().and_then(|(way, _)| to.ways.get(*way));
     let (name, text) = way.copied().unwrap_or(to.first);
     if name.is_empty() || text.is_empty() {
-        let words =
-            "Nothing was sent: write /pm, a name and a message, such as /pm brenda82 hello.";
+        let words = "Nothing was sent. Use: /pm name message, for example /pm brenda82 hello";
         return Err(Refusal::new(words).into());
     }
     let name = found.map_or_else(|| name.to_owned(), |(_, user)| user.name);
@@ -316,10 +314,10 @@ async fn private_message(
 }
 
 fn sent_to(room: &Room) -> Refusal {
-    Refusal::new(format!("Sent to {} alone.", title(room)))
+    Refusal::new(format!("Sent privately to {}.", title(room)))
 }
 
-/// Settles a key under which something stands already. Answers whether it does.
+/// Settles a key if its message is already stored. Returns whether it is.
 async fn settle_known(chat: &Chat, client: &Client, key: Option<Uuid>) -> Result<bool> {
     let Some(key) = key else { return Ok(false) };
     let Some((message, room)) = chat.store.message_by_key(client.user.id, key).await? else {
@@ -333,7 +331,7 @@ async fn settle_known(chat: &Chat, client: &Client, key: Option<Uuid>) -> Result
     Ok(true)
 }
 
-/// Says that a key has been dealt with, and nothing else.
+/// Settles a key without showing anything.
 fn settle_unseen(chat: &Chat, client: &Client, key: Option<Uuid>) -> Result<()> {
     if let Some(key) = key {
         chat.push(client, [chat.views.settled(key)?]);
@@ -341,18 +339,18 @@ fn settle_unseen(chat: &Chat, client: &Client, key: Option<Uuid>) -> Result<()> 
     Ok(())
 }
 
-/// Shows a message where its key waits, since no ordered push of it will.
+/// Shows a message in place of its pending copy, since no ordered push of it will.
 async fn settle(chat: &Chat, client: &Client, message: &Message) -> Result<()> {
     if message.key.is_some() && client.outbox.dialect.feed() == Feed::Changes {
         chat.push(client, [chat.views.changed_message(message)]);
-        // It may have been shown already, and changed since it was read.
+        // The message may be on the page already, in a newer version than this one.
         let (room, id) = (message.room, message.id);
         change_again(chat, client, room, id, id, message.changed).await?;
     }
     Ok(())
 }
 
-/// Stores a message and settles its key. Answers whether it is stored.
+/// Stores a message and settles its key. Returns whether it is stored.
 async fn post(
     chat: &Chat,
     client: &Client,
@@ -374,7 +372,7 @@ async fn post(
     if let Ok(Posted::New(message)) = &posted
         && client.outbox.place().is_some_and(|at| at.room == room)
     {
-        // What one writes brings one to the end of the list, in that tab if in no other.
+        // After posting, the tab is scrolled to the end, so everything is read.
         chat.people
             .read(client.client_ref, client.user.id, room, message.id);
     }
@@ -389,7 +387,7 @@ async fn post(
         Ok(Posted::Muted) => return Err(Refusal::new(MUTED).of(key).into()),
         Err(StoreError::Gone) => return Err(StoreError::Gone.into()),
         Err(error) => {
-            // The tab still has the text and sends it again by itself.
+            // The tab still has the text, and sends it again by itself.
             tracing::error!(
                 user.id = client.user.id.0,
                 ?error,
@@ -407,18 +405,18 @@ async fn post(
     Ok(true)
 }
 
-/// A text that may be stored, or why it may not.
+/// The text of a message, or the reason why it is refused.
 fn checked(chat: &Chat, text: &str) -> std::result::Result<MessageText, Refusal> {
     let limit = chat.limits.message_characters;
     MessageText::new(text, limit).map_err(|bad| match bad {
-        BadText::Empty => Refusal::new("There is nothing in that message."),
+        BadText::Empty => Refusal::new("The message is empty."),
         BadText::TooLong { characters } => Refusal::new(format!(
-            "That message has {characters} characters; {limit} is the most."
+            "The message has {characters} characters. The limit is {limit}."
         )),
     })
 }
 
-/// The room that an action names, else the one the tab is in.
+/// The room that an action names, otherwise the room of the tab.
 fn meant(client: &Client, room: Option<RoomId>) -> Result<RoomId> {
     room.or(client.outbox.place().map(|place| place.room))
         .ok_or_else(|| Refusal::new(NO_SUCH_ROOM).into())
@@ -441,7 +439,7 @@ async fn open_message(
     if client.outbox.dialect.has(&Selector::MESSAGE_FORM) {
         let own = message.author.id == me;
         let most = own.then(|| most_typed(chat.limits.message_characters));
-        // In a private room nobody is a moderator.
+        // Moderators have no rights in private rooms.
         let may_delete = own
             || chat.store.pair(room).await?.is_none() && chat.store.standing(me).await?.moderator;
         let views = &chat.views;
@@ -460,7 +458,7 @@ async fn react(
     room: Option<RoomId>,
 ) -> Result<()> {
     let Some(emoji) = Emoji::new(emoji) else {
-        let words = "One reacts with an emoji, such as 🎉, or its name, such as :tada:.";
+        let words = "Enter an emoji, such as 🎉, or its name, such as :tada:.";
         return Err(Refusal::new(words).into());
     };
     let react = React {
@@ -473,12 +471,12 @@ async fn react(
         on,
     };
     let words = match chat.store.react(react).await? {
-        // Whether it is mine is told in its turn, with the change.
+        // The tab is updated in order, together with the change.
         Reacted::Done | Reacted::Already => return Ok(()),
         Reacted::NoSuchMessage => NO_SUCH_MESSAGE,
         Reacted::Deleted => DELETED,
         Reacted::Muted => MUTED,
-        Reacted::TooMany => "That message has as many different reactions as one can have.",
+        Reacted::TooMany => "This message already has the maximum number of different reactions.",
     };
     Err(Refusal::new(words).into())
 }
@@ -503,13 +501,13 @@ async fn amend_message(
     Ok(())
 }
 
-/// Why a message was not changed, if it was not.
+/// The reason why a message was not changed, if it was not.
 fn amended(amended: &Amended) -> Result<()> {
     let words = match amended {
         Amended::Done(_) | Amended::Already(_) => return Ok(()),
         Amended::Deleted => DELETED,
         Amended::Muted => MUTED,
-        Amended::NotYours => "Somebody else wrote that message.",
+        Amended::NotYours => "You can only change your own messages.",
         Amended::NoSuchMessage => NO_SUCH_MESSAGE,
     };
     Err(Refusal::new(words).into())
@@ -547,8 +545,9 @@ async fn older_messages(
     Ok(())
 }
 
-/// What changed in messages after the version they were read at may have been pushed before they
-/// arrived: it is pushed again behind them, until what the tab has is what they stand at.
+/// Repeats the pushes for messages that changed after they were read from the store. The original
+/// pushes may have arrived before the messages did. Stops when the messages are as new as the tab's
+/// room.
 async fn change_again(
     chat: &Chat,
     client: &Client,
@@ -601,7 +600,7 @@ async fn find_people(chat: &Chat, client: &Client, text: &str) -> Result<()> {
     let query = shortened(text.trim().trim_start_matches('@'));
     let mut found = match query.is_empty() {
         true => Vec::new(),
-        // One more tells that there are more, another makes up for oneself.
+        // One extra shows whether there are more; another replaces the searcher, who is left out.
         false => chat.store.find_people(&query, people::LISTED + 2).await?,
     };
     found.retain(|person| person.user.id != client.user.id);
@@ -611,7 +610,7 @@ async fn find_people(chat: &Chat, client: &Client, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// The names that begin as a name in what is being written.
+/// Completes the name that somebody is typing.
 async fn complete(chat: &Chat, client: &Client, text: &str) -> Result<()> {
     if !client.outbox.dialect.has(&Selector::COMPLETIONS) {
         return Ok(());
@@ -619,7 +618,7 @@ async fn complete(chat: &Chat, client: &Client, text: &str) -> Result<()> {
     let beginning = shortened(text.trim());
     let mut found = match beginning.is_empty() {
         true => Vec::new(),
-        // One more makes up for oneself.
+        // One extra replaces the searcher, who is left out.
         false => {
             chat.store
                 .find_people(&beginning, people::LISTED + 1)
@@ -644,8 +643,8 @@ async fn find_groups(chat: &Chat, client: &Client, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Some group is called otherwise or is open to others than before: a search that finds something else
-/// now is shown anew, and one that does not tells nothing of it.
+/// A group was renamed, or its access changed. Repeats the open search and pushes the result if it
+/// differs.
 pub(super) async fn find_groups_again(chat: &Chat, client: &Client) -> Result<()> {
     let sought = client.sought.lock().clone();
     let Some((query, shown)) = sought.map(|sought| *sought) else {
@@ -662,7 +661,7 @@ pub(super) async fn find_groups_again(chat: &Chat, client: &Client) -> Result<()
 async fn found_groups(chat: &Chat, query: &str) -> Result<Frame> {
     let mut found = match query.is_empty() {
         true => Vec::new(),
-        // One more tells that there are more.
+        // One extra shows whether there are more.
         false => chat.store.find_groups(query, people::LISTED + 1).await?,
     };
     let more = found.len() > people::LISTED;

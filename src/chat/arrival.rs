@@ -1,4 +1,4 @@
-//! How somebody arrives: who they are from then on, and what they are shown first.
+//! How a client connects: which user it becomes, and what it is shown first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,29 +15,28 @@ use crate::protocol::{self, FIRST_GROUP, Feed, Hello, LOBBY_PATH, Refusal, Selec
 use crate::relay::{News, To};
 use crate::store::{Arrival, Arrived, Entered, StoreError};
 
-/// How long a socket may take to show that it is alive before somebody else takes its client
-/// over.
+/// How long a socket may take to show that it is alive before another socket takes over its client.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
-/// The same where it is on another node, whose answer has a way to go.
+/// The same for a socket on another node, whose answer takes longer.
 const FAR_PROBE_DEADLINE: Duration = Duration::from_millis(2_500);
 
-/// Why somebody could not be let in.
+/// Why a client was not admitted.
 #[derive(Debug, thiserror::Error)]
 pub enum NotLetIn {
-    /// They were here as somebody whom nobody can be any more.
+    /// Their user is banned.
     #[error("they are banned")]
     Banned,
-    /// A failure of ours.
+    /// The store failed.
     #[error("they could not arrive")]
     Store(#[from] StoreError),
-    /// A failure of ours, of which the log has the cause.
+    /// No room could be entered; the log has the cause.
     #[error("they could not enter a room")]
     NoRoom,
 }
 
 impl Chat {
-    /// Somebody arrives. They are who they were if they can show it and nobody else is, else
-    /// somebody new, in the room they say they are in, else in the first one.
+    /// A socket connects. Its person is the one of their resume token or session, otherwise a new one.
+    /// It enters the room it names, otherwise the first room.
     pub async fn connect(&self, hello: Hello) -> std::result::Result<Client, NotLetIn> {
         let arrived = self.arrive(hello.session, hello.resume).await?;
         let (client_ref, user, session, token) = arrived;
@@ -66,7 +65,7 @@ impl Chat {
         };
         match greeted {
             Ok(()) => {}
-            // Their session has ended on the way in, or somebody else came back to it first.
+            // The session has expired meanwhile, or another socket has taken over the client.
             Err(Failure::Store(StoreError::Gone)) => self.hang_up(&client).await,
             Err(failure) => {
                 self.tell(&client, failure);
@@ -92,7 +91,7 @@ impl Chat {
         let (node, fresh) = (self.node, ResumeToken::random());
         let session = session.map(|session| session.hash());
         if let Some(token) = resume {
-            // Somebody else may come back at the same moment: then they are asked in their turn.
+            // Another socket may reconnect at the same moment; then that one is probed next.
             while let Some((client_ref, at)) =
                 self.store.client_by_token(token.hash(), session).await?
             {
@@ -139,7 +138,7 @@ impl Chat {
         }
     }
 
-    /// Whether the client has a socket that answers, on the node that it is at.
+    /// Whether the client has a responsive socket, on whichever node it is.
     pub(super) async fn is_alive(&self, client: ClientId, at: Option<NodeId>) -> bool {
         match at {
             Some(at) if at != self.node && self.relay.has_others(self.node) => {
@@ -159,8 +158,8 @@ impl Chat {
         )
     }
 
-    /// Asks another node. One that does not answer has ended, or cannot be reached: its clients'
-    /// sockets are closed as soon as it can.
+    /// Asks another node. If it does not answer, it has ended or cannot be reached; it closes its stale
+    /// sockets as soon as it can.
     pub(super) async fn is_alive_at(&self, client: ClientId, at: NodeId) -> bool {
         let (sender, answer) = oneshot::channel();
         self.probes.lock().entry(client).or_default().push(sender);
@@ -178,8 +177,8 @@ impl Chat {
         matches!(answer, Ok(Ok(true)))
     }
 
-    /// Another node asks whether a client has a socket here; if that does not answer, somebody is
-    /// about to come back to the client elsewhere.
+    /// Another node asks whether a client has a responsive socket here. If not, the socket here is
+    /// closed: somebody is about to reconnect to the client on the other node.
     pub(super) async fn answer_probe(self: Arc<Self>, client: ClientId, asker: NodeId) {
         let alive = self.is_alive_here(client).await;
         if !alive && let Some(outbox) = self.hub.of_client(client) {
@@ -194,12 +193,12 @@ impl Chat {
 
     pub(super) fn take_answer(&self, client: ClientId, alive: bool) {
         for waiting in self.probes.lock().remove(&client).unwrap_or_default() {
-            // Who asked may have given up.
+            // The task that asked may have given up.
             let _ = waiting.send(alive);
         }
     }
 
-    /// What a newcomer is shown: who they are, where they are, who concerns them.
+    /// The first pushes to a new tab: its user, its room, its people.
     pub(super) async fn greet(
         &self,
         client: &Client,
@@ -211,7 +210,7 @@ impl Chat {
         let dialect = client.outbox.dialect;
         let resume = (dialect.feed() == Feed::Changes).then_some(token);
         self.push(client, [self.views.logged_user(&client.user, resume)?]);
-        // Whoever comes back may have lost a name that their page still shows.
+        // Somebody who reconnects may have lost a name that their page still shows.
         if client.user.display_name.is_some() || client.client_ref.visit > 0 {
             self.push(client, [self.views.name_form(&client.user)?]);
         }
@@ -256,14 +255,14 @@ impl Chat {
         Ok(())
     }
 
-    /// A program is in the group that its door leads to, and is told what was said there last.
+    /// A program enters the group in its address and gets the latest messages.
     pub(super) async fn greet_program(&self, client: &Client, group: GroupName) -> Result<()> {
         let target = Target::Group(group.as_str().to_owned());
         let (client_ref, user) = (client.client_ref, client.user.id);
         let mut entered = self.enter(client, target.clone()).await?;
         if entered.0 == Entered::NoSuchRoom {
             if !self.store.make_group(client_ref, user, group).await? {
-                // They may listen elsewhere; here there is nowhere to be.
+                // They may listen to other groups, but this one does not exist.
                 self.tell(client, Refusal::new(MUTED).into());
                 return Ok(());
             }

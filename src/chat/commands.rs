@@ -1,33 +1,34 @@
-//! What a message that begins with a slash asks for. It knows no rooms and stores nothing.
+//! Parses messages that begin with a slash. This module knows no rooms and stores nothing.
 
 use crate::model::DisplayName;
 
-/// A command, as it was written.
+/// A command, as it was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command<'a> {
     /// `/help`.
     Help,
     /// `/pm name text`; both may be missing.
     Private(Addressed<'a>),
-    /// Another word with a slash before it.
+    /// Any other word after a slash.
     Unknown(&'a str),
 }
 
-/// To whom, and what: the name and the text.
+/// The name and the text of a private message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Addressed<'a> {
-    /// All ways to tell them apart, what is quoted and the longest name first.
+    /// All ways to split them, quoted names and longer names first.
     pub(super) ways: Vec<(&'a str, &'a str)>,
-    /// What is meant if nobody is called by any of the names.
+    /// Used if nobody has any of the names.
     pub(super) first: (&'a str, &'a str),
 }
 
-/// What `/help` answers.
-pub(super) const HELP: &str = "/pm name text writes to one person alone, from any room; a name of \
-    several words may stand in \"quotes\". /help shows this. Begin with a space to write a slash as it is.";
+/// The answer to `/help`.
+pub(super) const HELP: &str = "/pm name text sends a private message from any room. Put a name of \
+    several words in \"quotes\". /help shows this list. To send text that starts with a slash, type a \
+    space first.";
 
-/// Reads a command. A text is one if it begins with a slash and a word of letters alone, so that
-/// neither a path nor a fraction is.
+/// Parses a command. A text is a command if it begins with a slash and a word of letters only, so paths
+/// and fractions are not.
 pub(super) fn read(text: &str) -> Option<Command<'_>> {
     let (word, rest) = first_word(text.strip_prefix('/')?);
     if word.is_empty() || !word.chars().all(char::is_alphabetic) {
@@ -40,8 +41,8 @@ pub(super) fn read(text: &str) -> Option<Command<'_>> {
     })
 }
 
-/// Splits off a name. One of several words may stand in quotes; without, its first word is meant
-/// unless a longer name is somebody's.
+/// Splits off the name. A name of several words may be in quotes. Without quotes, its first word is
+/// used, unless somebody has the longer name.
 fn addressed(rest: &str) -> Addressed<'_> {
     let quoted = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
     let quoted = quoted.map(|(name, text)| (name, text.trim_start()));
@@ -50,7 +51,7 @@ fn addressed(rest: &str) -> Addressed<'_> {
         .filter(|(_, c)| c.is_whitespace())
         .map(|(at, _)| at)
         .chain([rest.len()])
-        // With a sign before and one after it, as people write.
+        // People write a sign before and after a name.
         .take_while(|end| rest[..*end].chars().count() <= DisplayName::CHARACTERS + 2);
     let (mut ways, mut first) = (Vec::new(), None);
     for end in ends {
@@ -58,7 +59,7 @@ fn addressed(rest: &str) -> Addressed<'_> {
         let bare = name.strip_prefix('@').unwrap_or(name);
         let bare = bare.trim_end_matches([':', ',']);
         let text = text.trim_start();
-        // The bare name last, which is to be tried first.
+        // The bare name is added last, so that it is tried first.
         ways.extend([(name, text), (bare, text)]);
         first.get_or_insert((bare, text));
     }
@@ -69,7 +70,7 @@ fn addressed(rest: &str) -> Addressed<'_> {
     Addressed { ways, first }
 }
 
-/// A text up to its first white space, and from what follows that on.
+/// The text up to its first white space, and what follows.
 fn first_word(text: &str) -> (&str, &str) {
     match text.split_once(char::is_whitespace) {
         Some((word, rest)) => (word, rest.trim_start()),
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_name_the_first_word_or_what_is_quoted_is_meant() {
+    fn a_name_is_its_first_word_or_the_quoted_text() {
         #[track_caller]
         fn check(text: &str, name: &str, rest: &str) {
             let Some(Command::Private(addressed)) = read(text) else {
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_have_as_many_words_as_there_are() {
+    fn a_name_may_have_any_number_of_words() {
         let Some(Command::Private(addressed)) = read("/pm @anna lee: hi you") else {
             panic!("somebody is addressed");
         };

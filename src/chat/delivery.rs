@@ -1,6 +1,7 @@
-//! The one stream of changes: it brings rooms forward, and readers up to date.
+//! The stream of changes, which updates rooms, and the catch-up of readers.
 //!
-//! Order follows from there being one stream on a node. It does not know why a change was made.
+//! Changes stay in order because a node has one stream of them. This module does not know why a change
+//! was made.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -17,15 +18,15 @@ use crate::protocol::{Dialect, Feed, Frame, Push, Selector};
 use crate::relay::{Envelope, Heard, News, Own, To};
 use crate::store::{self, CatchUp, Change, OwnReaction};
 
-/// How many changes are taken up at one time at most.
+/// How many changes are handled at once at most.
 const CHANGES_TOGETHER: usize = 64;
-/// From this many bytes on, steps of a room are not joined any further: an outbox takes a joined
+/// The size, in bytes, from which no more changes are joined into one step: an outbox takes a joined
 /// step whole or not at all.
 const BYTES_TOGETHER: usize = 16 * 1024;
-/// How often what is shown is compared with the store while there are other nodes.
+/// How often the shown versions are compared with the store while there are other nodes.
 const COMPARE_EVERY: Duration = Duration::from_secs(2);
-/// For so long a step that another node made waits for those before it, which may come from a third,
-/// until the store is asked for them.
+/// How long a change from another node waits for missing earlier ones before they are read from the
+/// store. The earlier ones may come from a third node.
 const WAIT_FOR_STEPS: Duration = Duration::from_millis(20);
 
 pub(super) struct Delivery {
@@ -34,27 +35,27 @@ pub(super) struct Delivery {
     comparing: Comparing,
 }
 
-/// What the store says of rooms, which nothing waits for.
+/// The versions of rooms, read from the store in the background.
 type Comparing = JoinSet<store::Result<Vec<Version>>>;
 
-/// Steps that have come before those that they follow.
+/// Changes that arrived out of order.
 #[derive(Default)]
 struct Early {
-    /// Of each room, by the number they follow, and until when they wait.
+    /// For each room, its early steps by the number they follow, and until when they wait.
     rooms: HashMap<RoomId, (Instant, BTreeMap<u64, Step>)>,
 }
 
-/// What brings a room forward.
+/// One or several successive changes of a room.
 struct Step {
     follows: u64,
     version: Version,
     frame: Frame,
-    told: Told,
+    told: ProgramFrames,
     own: Vec<Own>,
 }
 
-/// What programs are told, in each of their dialects.
-type Told = Vec<(Dialect, Option<Frame>)>;
+/// The frames for programs, in each of their dialects.
+type ProgramFrames = Vec<(Dialect, Option<Frame>)>;
 
 impl Early {
     fn wait(&mut self, step: Step) {
@@ -64,7 +65,8 @@ impl Early {
         steps.insert(step.follows, step);
     }
 
-    /// The step of a room that follows a number; those before it are of no use any more.
+    /// Takes the step of a room that follows this number. Drops the steps before it, which are of no
+    /// use.
     fn next(&mut self, room: RoomId, follows: u64) -> Option<Step> {
         let (_, steps) = self.rooms.get_mut(&room)?;
         *steps = steps.split_off(&follows);
@@ -75,7 +77,7 @@ impl Early {
         step
     }
 
-    /// The next room whose steps have waited long enough.
+    /// Waits for the next room whose steps have waited long enough.
     async fn overdue(&self) -> RoomId {
         let first = self.rooms.iter().min_by_key(|(_, (until, _))| *until);
         let Some((room, (until, _))) = first else {
@@ -95,7 +97,7 @@ impl Delivery {
         }
     }
 
-    /// Follows the changes of this node and the news of others for as long as there is a chat.
+    /// Handles the changes of this node and the news of others as long as the chat runs.
     pub(super) async fn run(
         mut self,
         mut changes: mpsc::Receiver<Change>,
@@ -135,8 +137,12 @@ impl Delivery {
                     let Some(chat) = self.chat.upgrade() else { return };
                     match found {
                         Ok(Ok(versions)) => chat.compare(versions).await,
-                        Ok(Err(error)) => tracing::warn!(?error, "the rooms could not be compared"),
-                        Err(error) => tracing::error!(?error, "comparing the rooms failed"),
+                        Ok(Err(error)) => {
+                            tracing::warn!(?error, "could not compare room versions with the store");
+                        }
+                        Err(error) => {
+                            tracing::error!(?error, "the comparison of room versions failed");
+                        }
                     }
                 }
             }
@@ -145,9 +151,9 @@ impl Delivery {
 }
 
 impl Chat {
-    /// Shows changes of this node to everyone in their rooms and announces them to the others.
+    /// Shows this node's changes to everyone in their rooms and sends them to the other nodes.
     async fn deliver(self: &Arc<Self>, changes: &mut Vec<Change>, early: &mut Early) {
-        // Of each room the order stays.
+        // The sort is stable: the order within each room stays.
         changes.sort_by_key(|change| change.version.room);
         let follow = |one: &Change, next: &Change| {
             one.version.room == next.version.room && one.version.number + 1 == next.version.number
@@ -162,7 +168,7 @@ impl Chat {
         changes.clear();
     }
 
-    /// Shows changes that follow each other, together as far as they are small.
+    /// Shows successive changes, joined as long as they are small.
     async fn show_run(self: &Arc<Self>, run: &[Change]) {
         let (mut begun, mut frames, mut bytes) = (0, Vec::new(), 0);
         for (n, change) in run.iter().enumerate() {
@@ -179,8 +185,9 @@ impl Chat {
         self.show_together(&run[begun..], frames).await;
     }
 
-    /// Shows changes together; `frames` are theirs. Those that a look at the store has brought meanwhile
-    /// are parted from the others, who would not follow what is shown if they were one step with them.
+    /// Shows changes together; `frames` belong to them. The tabs may have some of them already, from a
+    /// read of the store. These become a step of their own: a joined step would not follow the shown
+    /// version.
     async fn show_together(self: &Arc<Self>, changes: &[Change], mut frames: Vec<Frame>) {
         let room = changes.first().map(|change| change.version.room);
         let shown = room.and_then(|room| self.hub.shown(room)).flatten();
@@ -201,10 +208,10 @@ impl Chat {
         let others = self.relay.has_others(self.node);
         let mut told: Vec<(Dialect, Vec<Option<Frame>>)> = Vec::new();
         for dialect in [Dialect::Objects, Dialect::Lines] {
-            // Other nodes may have programs there that this one has not.
+            // Other nodes may have programs there, even if this one has none.
             if others || self.hub.is_spoken(first.version.room, dialect) {
                 let frames = changes.iter().map(|change| {
-                    // A reaction is no news to a program.
+                    // Programs get no reactions.
                     let is_said = change.message.worded == change.version.number;
                     is_said.then(|| json::message(dialect, &change.message))?
                 });
@@ -221,7 +228,7 @@ impl Chat {
             )
         });
         let own: Vec<_> = changes.iter().map(|change| self.own(change)).collect();
-        self.bring_forward(Step {
+        self.show_step(Step {
             follows: first.version.number - 1,
             version: last.version,
             frame,
@@ -247,8 +254,8 @@ impl Chat {
         }
     }
 
-    /// Whoever reacted sees in their tabs, and nobody else does, whether they have. It comes with the
-    /// room's step, so that of two tabs that say different things both end with what is stored.
+    /// The push that shows people their own reaction, in their tabs only. It comes with the room's
+    /// change, so two tabs that disagree both end with what is stored.
     fn own(&self, change: &Change) -> Option<Own> {
         let OwnReaction { user, emoji, on } = change.reaction?;
         match self.views.my_reaction(change.message.id, emoji, on) {
@@ -263,7 +270,7 @@ impl Chat {
         }
     }
 
-    /// Shows something in the tabs that somebody has in a room, and in nobody else's.
+    /// Shows a frame in the tabs that a user has in a room, and in no others.
     fn show_own(&self, user: UserId, room: RoomId, frame: &Frame) {
         for tab in self.hub.of_user(user) {
             let looks = tab.place().is_some_and(|place| place.room == room);
@@ -273,8 +280,8 @@ impl Chat {
         }
     }
 
-    /// Shows somebody's own reactions in a room as they are stored: steps that told of them were passed
-    /// over.
+    /// Shows a user's own reactions in a room again, read from the store, since changes with reactions
+    /// were skipped.
     async fn show_own_again(&self, user: UserId, room: RoomId) {
         if !self.hub.has_user(user) {
             return;
@@ -283,18 +290,18 @@ impl Chat {
         loop {
             let before = self.hub.shown(room);
             match self.own_reactions(user, room).await {
-                // A step that came meanwhile may have told more than was read.
+                // A change that arrived meanwhile may contain more than was read.
                 Ok(_) if self.hub.shown(room) != before && tries.next().is_some() => {}
                 Ok(frame) => return self.show_own(user, room, &frame),
                 Err(failure) => {
-                    return tracing::warn!(?failure, "own reactions are not shown");
+                    return tracing::warn!(?failure, "could not push a person's own reactions");
                 }
             }
         }
     }
 
-    /// The two people of a private room see in their lists that something was said; a program is
-    /// told what.
+    /// The two people of a private room see in their lists that something was said. A program gets the
+    /// message.
     fn notify_partners(&self, change: &Change) {
         let message = &change.message;
         for user in change.between.into_iter().flatten() {
@@ -334,7 +341,7 @@ impl Chat {
         }
     }
 
-    /// Takes what the relay brings.
+    /// Handles what the relay brings.
     async fn hear(self: &Arc<Self>, heard: Heard, early: &mut Early, comparing: &mut Comparing) {
         let Envelope { node, news } = match heard {
             Heard::News(envelope) => envelope,
@@ -382,7 +389,7 @@ impl Chat {
                 tokio::spawn(async move { chat.take_group_change(room).await });
             }
             News::Probe { client, .. } => {
-                // The answer may take a while, for which nothing else waits.
+                // The answer may take a while; nothing else waits for it.
                 tokio::spawn(Arc::clone(self).answer_probe(client, node));
             }
             News::Alive { client, alive, .. } => self.take_answer(client, alive),
@@ -390,7 +397,7 @@ impl Chat {
         }
     }
 
-    /// Shows a step that another node made, once those before it have been.
+    /// Shows a step from another node, once the steps before it have been shown.
     async fn follow(self: &Arc<Self>, step: Step, early: &mut Early) {
         let room = step.version.room;
         match self.hub.shown(room) {
@@ -400,13 +407,13 @@ impl Chat {
                 early.wait(step);
             }
             _ => {
-                self.bring_forward(step).await;
+                self.show_step(step).await;
                 self.show_early(room, early);
             }
         }
     }
 
-    /// Shows the steps that follow now.
+    /// Shows the early steps whose turn has come.
     fn show_early(self: &Arc<Self>, room: RoomId, early: &mut Early) {
         while let Some(Some(shown)) = self.hub.shown(room)
             && let Some(step) = early.next(room, shown.number)
@@ -426,15 +433,15 @@ impl Chat {
         early.rooms.remove(&room);
     }
 
-    /// Brings a room forward by one step, or by as many as are missing.
-    async fn bring_forward(self: &Arc<Self>, step: Step) {
+    /// Shows a step to the tabs in its room, after any missing steps.
+    async fn show_step(self: &Arc<Self>, step: Step) {
         let room = step.version.room;
         match self.hub.shown(room) {
-            // Nobody here looks at it.
+            // No tab here shows the room.
             None => {}
-            // In whichever history, the first there ever was follows on nothing.
+            // The first change ever follows nothing, whatever its history.
             Some(Some(shown)) if (shown.number, step.follows) == (0, 0) => self.show(&step),
-            // Numbers of another history may mean something else: the store knows.
+            // The numbers of another history may mean something else, so the store is read.
             Some(Some(shown)) if step.version.history != shown.history => {
                 self.fill(room, shown, Some(step.version)).await;
                 self.want_page(room);
@@ -475,8 +482,8 @@ impl Chat {
         }
     }
 
-    /// Asks the store at which versions these rooms are: after the last news of a room was lost there
-    /// is no gap to notice.
+    /// Reads the current versions of these rooms from the store. If the last news of a room was lost,
+    /// there is no gap to notice.
     fn look_up(self: &Arc<Self>, rooms: Vec<RoomId>, comparing: &mut Comparing) {
         if !rooms.is_empty() {
             let chat = Arc::clone(self);
@@ -484,7 +491,8 @@ impl Chat {
         }
     }
 
-    /// Compares what is shown here with what the store said. What has been shown since is more.
+    /// Compares the versions shown here with those of the store. Versions shown since then may be
+    /// newer.
     async fn compare(self: &Arc<Self>, versions: Vec<Version>) {
         for version in versions {
             let room = version.room;
@@ -496,14 +504,14 @@ impl Chat {
                     continue;
                 }
                 Some(Some(shown)) => self.fill(room, shown, None).await,
-                // Whoever has less than that asks for themselves.
+                // Tabs with an older version catch up on their own.
                 Some(None) => self.hub.skip_to(room, version),
             }
             self.want_page(room);
         }
     }
 
-    /// Shows what is missing here up to that version, or to the newest: the store has it.
+    /// Reads the missing changes from the store and shows them, up to that version or the newest.
     async fn fill(self: &Arc<Self>, room: RoomId, shown: Version, up_to: Option<Version>) {
         match self.store.catch_up(room, Some(shown)).await {
             Ok(CatchUp::UpToDate) => {}
@@ -515,8 +523,8 @@ impl Chat {
                 Some(pushes) => {
                     let frames: Vec<_> = pushes.iter().map(Push::encode).collect();
                     self.hub.show(room, after.number, version, &frames, &[]);
-                    // Who reacted on another node is not known; guests did not, who are on one. Nobody's
-                    // messages wait for it.
+                    // It is not known who reacted on other nodes. Guests cannot have, since they are on
+                    // one node only. No message waits for this.
                     let (chat, users) = (Arc::clone(self), self.hub.kept_in(room));
                     tokio::spawn(async move {
                         for user in users {
@@ -528,9 +536,9 @@ impl Chat {
             },
             Ok(CatchUp::Newest(page)) => self.hub.skip_to(room, page.version),
             Err(error) => {
-                tracing::error!(room.id = %room, ?error, "a gap could not be filled");
-                // Among several nodes the next comparison finds the same gap; one alone does not compare,
-                // so everybody asks for themselves.
+                tracing::error!(room.id = %room, ?error, "could not read missing changes");
+                // With several nodes, the next comparison finds the same gap. A single node does not
+                // compare, so each tab catches up on its own.
                 if let (Some(version), false) = (up_to, self.relay.has_others(self.node)) {
                     self.hub.skip_to(room, version);
                 }
@@ -538,7 +546,7 @@ impl Chat {
         }
     }
 
-    /// Draws the newest page for a room's plain tabs, again for as long as it is outdated.
+    /// Renders the newest page for a room's plain tabs, and again as long as it is out of date.
     async fn draw_pages(self: Arc<Self>, room: RoomId) {
         while self.hub.take_wanted_page(room) {
             match self.store.newest(room).await {
@@ -547,15 +555,14 @@ impl Chat {
                     self.hub.show_page(room, page.version, &frame);
                 }
                 Err(error) => {
-                    tracing::error!(room.id = %room, ?error, "a page could not be read");
+                    tracing::error!(room.id = %room, ?error, "could not read the newest page of a room");
                     return self.hub.give_up_page(room);
                 }
             }
         }
     }
 
-    /// What brings a reader who has `after` up to date, in their dialect, and the version they
-    /// come to.
+    /// The catch-up of a reader who has `after`, in their dialect, and the version it leads to.
     pub(super) async fn rest(
         &self,
         dialect: Dialect,
@@ -564,7 +571,7 @@ impl Chat {
     ) -> Result<(Vec<Frame>, Version)> {
         if dialect.feed() == Feed::Json {
             let (messages, version) = match after {
-                // From there on nothing is left out, however much it is.
+                // From there on nothing is left out, however much there is.
                 Some(after) => self.store.worded_since(room, after.number).await?,
                 None => {
                     let page = self.store.newest(room).await?;
@@ -610,7 +617,7 @@ impl Chat {
     }
 }
 
-/// Frames as one, if there are any.
+/// Joins frames into one, if there are any.
 fn together(mut frames: Vec<Frame>) -> Option<Frame> {
     match frames.len() {
         0 | 1 => frames.pop(),

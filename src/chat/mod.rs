@@ -1,7 +1,7 @@
-//! The story: what each action does, in which order.
+//! What each action does, and in which order.
 //!
-//! [`Chat::connect`], [`Client`] with [`Chat::handle`], [`Chat::disconnect`]: a door needs no
-//! more. Nothing here knows sockets, SQL or which backend runs.
+//! Callers need no more than [`Chat::connect`], [`Client`] with [`Chat::handle`], and
+//! [`Chat::disconnect`]. Nothing here knows sockets, SQL or which backend runs.
 
 mod accounts;
 mod actions;
@@ -40,35 +40,35 @@ use people::People;
 pub use rooms::FirstPage;
 pub use welcome::Welcome;
 
-/// The tab comes back, as whoever it is by then, and is let in where it still may be.
+/// The tab reconnects. The server then finds out who it is, and admits it where it still may be.
 const RECONNECT: Close = Close {
     code: 1000,
     reason: "reconnect",
     drain: false,
 };
 
-/// The message box takes this many UTF-16 code units at least: well over any message, so that a
-/// long one is refused with the reason rather than cut, and under the largest frame even if JSON
-/// needs six bytes for each of them.
+/// The minimum size of the message box, in UTF-16 code units. It exceeds any message, so a message that
+/// is too long is refused with the reason instead of being cut. It also fits the largest frame, even if
+/// JSON needs six bytes for each code unit.
 const MOST_TYPED: usize = 10_000;
-/// How much a box takes, where a message may have so many characters; see [`MOST_TYPED`].
+/// The size of the message box for this limit of characters; see [`MOST_TYPED`].
 fn most_typed(message_characters: usize) -> usize {
     MOST_TYPED.max(2 * message_characters)
 }
 
-const MUTED: &str = "A moderator has muted you: nothing that you write is taken.";
-/// What is said when something of ours failed.
-const TROUBLE: &str = "That did not work on our side. Please try again.";
-const NOT_SAVED: &str = "Your message is not saved yet. It is tried again.";
+const MUTED: &str = "A moderator has muted you. You can read, but not write.";
+/// The notice for a failure of the server.
+const TROUBLE: &str = "Something went wrong on the server. Please try again.";
+const NOT_SAVED: &str = "Your message is not saved yet. The page will try again.";
 
-/// How much one person may do.
+/// The limits on what one person may do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Characters of a message.
+    /// The longest message, in characters.
     pub message_characters: usize,
-    /// Actions that a person may do at once.
+    /// How many actions a person may take at once.
     pub pace_burst: u32,
-    /// Actions per second after that; `None` for as many as come.
+    /// Actions per second after that; `None` for no limit.
     pub pace_per_second: Option<u32>,
 }
 
@@ -82,16 +82,16 @@ impl Default for Limits {
     }
 }
 
-/// Why an action came to nothing.
+/// Why an action failed.
 #[derive(Debug)]
 enum Failure {
-    /// For a reason that the person is told.
+    /// For a reason that the person is shown.
     Refused(Refusal),
-    /// For now: it was too much at once.
+    /// The person is too fast; a later attempt may succeed.
     Late(Refusal),
-    /// For a fault of ours.
+    /// The store failed.
     Store(StoreError),
-    /// For a fault of ours.
+    /// A fragment could not be rendered.
     View(ViewError),
 }
 
@@ -130,36 +130,36 @@ pub struct Chat {
     welcome: Welcome,
     spares: Mutex<FakeUsers>,
     started: Instant,
-    /// When the lease was renewed last.
+    /// When the lease was last renewed.
     renewed: Mutex<Instant>,
-    /// Since when it has been without running out.
+    /// Since when the lease has been held without expiring.
     held_since: Mutex<Instant>,
-    /// Held by whoever renews it; the others wait for what comes of that.
+    /// Held while the lease is renewed; other tasks wait for the result.
     renewing: tokio::sync::Mutex<()>,
-    /// Those who wait for another node to say whether a client has a socket there that answers.
+    /// Tasks that wait for another node to say whether a client has a responsive socket there.
     probes: Mutex<HashMap<ClientId, Vec<oneshot::Sender<bool>>>>,
-    /// What is shown may be less than what there is.
+    /// What this node shows may be out of date.
     outdated: Arc<Notify>,
-    /// Some group has changed.
+    /// Wakes the task that updates the lists of groups.
     groups_changed: mpsc::Sender<()>,
 }
 
-/// Somebody who is connected.
+/// A connected client.
 pub struct Client {
-    /// What waits for their socket.
+    /// What waits to be sent to the socket.
     pub outbox: Arc<Outbox>,
-    /// Who they are.
+    /// Its user.
     pub user: User,
     client_ref: ClientRef,
     pace: Arc<Pace>,
-    /// What a program wished to be called last.
+    /// The display name that a program last asked for.
     wish: Mutex<Option<String>>,
-    /// The search for groups that a page in the lobby has open, and what it was shown to find.
+    /// The open search of a page in the lobby, and the results that it shows.
     sought: Mutex<Option<Box<(String, Frame)>>>,
 }
 
 impl Chat {
-    /// Begins to work on a store: from here on changes are shown as they are stored.
+    /// Starts the chat on a store. From here on, changes are pushed as they are stored.
     pub async fn start(
         store: Arc<Store>,
         relay: Arc<dyn Relay>,
@@ -200,7 +200,7 @@ impl Chat {
         Ok(chat)
     }
 
-    /// Says something in all tabs that somebody has here.
+    /// Shows a notice in all tabs that a user has on this node.
     fn show_notice(&self, user: UserId, frame: &Frame) {
         for tab in self.hub.of_user(user) {
             if tab.dialect.has(&Selector::NOTICE) {
@@ -209,7 +209,7 @@ impl Chat {
         }
     }
 
-    /// What a person did.
+    /// Handles an action of a person.
     pub async fn handle(&self, client: &Client, text: &str) {
         let dialect = client.outbox.dialect;
         let action = match dialect.feed() {
@@ -227,8 +227,8 @@ impl Chat {
         );
         async {
             if let Err(failure) = self.keep_lease_valid().await {
-                // What is done for somebody who stands no more is refused by the store in any case.
-                tracing::warn!(?failure, "the lease has run out and could not be renewed");
+                // If the client has ended, the store refuses the action anyway.
+                tracing::warn!(?failure, "lease expired and could not be renewed");
             }
             if client.outbox.closing().is_some() {
                 return;
@@ -251,15 +251,15 @@ impl Chat {
         .await;
     }
 
-    /// The client stands no more. The tab finds out who it is now, and sends again what has not been
-    /// settled; whoever is banned is told so.
+    /// The client has ended. The tab reconnects and sends unsettled messages again. A banned person
+    /// gets a notice.
     async fn hang_up(&self, client: &Client) {
         if self.send_away(&[Arc::clone(&client.outbox)]).await.is_err() {
             client.outbox.close(RECONNECT);
         }
     }
 
-    /// A frame that cannot be an action.
+    /// Refuses a frame that cannot be an action.
     pub fn refuse(&self, client: &Client, words: &str) {
         let failure = match self.spend(client) {
             Ok(()) => Refusal::new(words).into(),
@@ -276,12 +276,12 @@ impl Chat {
         match client.pace.take(self.limits.pace_burst, per_second) {
             true => Ok(()),
             false => Err(Refusal::new(
-                "That was too much at once. Please wait a moment.",
+                "You are doing that too fast. Please wait a moment.",
             )),
         }
     }
 
-    /// Pushes to a tab what it has a place for.
+    /// Sends the pushes that the tab has a place for.
     fn push(&self, client: &Client, pushes: impl IntoIterator<Item = Push>) {
         let dialect = client.outbox.dialect;
         let pushes = pushes.into_iter();
@@ -289,10 +289,10 @@ impl Chat {
         client.outbox.push(pushes.map(|push| push.encode()));
     }
 
-    /// Says to the person, and to nobody else, why something came to nothing.
+    /// Tells only this person why an action failed.
     fn tell(&self, client: &Client, failure: Failure) {
         let (refusal, tone) = match failure {
-            // As a rule whoever calls this has hung up before.
+            // Callers normally close the socket themselves.
             Failure::Store(StoreError::Gone) => return client.outbox.close(RECONNECT),
             Failure::Refused(refusal) => (refusal, Tone::Refusal),
             Failure::Late(refusal) => (refusal, Tone::Wait),
@@ -310,13 +310,13 @@ impl Chat {
         }
     }
 
-    /// Says something to the person, and to nobody else.
+    /// Shows a notice to this person only.
     fn say(&self, client: &Client, refusal: &Refusal, tone: Tone) -> Result<()> {
         let outbox = &client.outbox;
         let done = matches!(tone, Tone::Done);
         match json::notice(outbox.dialect, &refusal.text, done) {
             Some(notice) => outbox.push([notice]),
-            // Each key has to be settled; of other notices the newest will do.
+            // Every key has to be settled. Of other notices only the newest matters.
             None => match (self.views.notice(refusal, tone)?.encode(), refusal.key) {
                 (notice, Some(_)) => outbox.push([notice]),
                 (notice, None) => outbox.show(Region::Notice, notice),
@@ -325,10 +325,10 @@ impl Chat {
         Ok(())
     }
 
-    /// The socket has gone; the person may be back in a moment.
+    /// The socket has closed; the person may be back in a moment.
     pub fn disconnect(&self, client: &Client) {
-        // First into the list of those who leave: when the hub is empty, a stopping server writes
-        // that list for the last time.
+        // This comes first: when the hub is empty, a stopping server writes the list of leaving clients
+        // for the last time.
         let room = client.outbox.place().map(|place| place.room);
         self.leaves(client.client_ref, &client.user, room);
         self.hub.disconnect(&client.outbox);
@@ -339,7 +339,7 @@ impl Chat {
         );
     }
 
-    /// The last words to a tab that is cut loose or turned away.
+    /// The last notice for a tab that is disconnected or turned away.
     pub fn farewell(&self, dialect: Dialect, words: &str) -> Option<Frame> {
         if let Some(notice) = json::notice(dialect, words, false) {
             return Some(notice);
@@ -351,19 +351,19 @@ impl Chat {
             .map(|push| push.encode())
     }
 
-    /// The templates, which a door may have read anew.
+    /// The templates, so that a caller can reload them.
     #[must_use]
     pub fn views(&self) -> &Views {
         &self.views
     }
 
-    /// Answers if the store does.
+    /// Checks that the store answers.
     pub async fn check(&self) -> std::result::Result<(), StoreError> {
         self.store.check().await
     }
 
-    /// Ends every socket and waits for them, at most for `deadline`; what people have seen and
-    /// who has gone is stored.
+    /// Closes every socket and waits for them, at most for `deadline`. Then stores what people have
+    /// read and who has left.
     pub async fn stop(&self, deadline: Duration) {
         self.hub.close_all(Close {
             code: 1012,
@@ -374,7 +374,10 @@ impl Chat {
             .await
             .is_err()
         {
-            tracing::warn!(people = self.hub.people(), "some sockets did not finish");
+            tracing::warn!(
+                people = self.hub.people(),
+                "some sockets were still open at shutdown"
+            );
         }
         people::finish(self).await;
         self.relay.close().await;

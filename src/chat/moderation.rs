@@ -1,5 +1,5 @@
-//! What moderators look through and do, and what it means for whoever is here. It does not know how
-//! anybody becomes one.
+//! The searches and actions of moderators, and their effect on people online. This module does not know
+//! how anybody becomes a moderator.
 
 use std::collections::VecDeque;
 use std::sync::Weak;
@@ -17,14 +17,14 @@ use crate::relay::News;
 use crate::store::{Entered, RESTRICTED};
 use crate::views::Tone;
 
-/// How many groups, people or entries of the audit log are shown at once.
+/// How many groups, people or audit log entries are shown at once.
 const RECORDS: usize = 25;
-/// The longest words that are looked for, in characters.
+/// The longest search text, in characters.
 const SEARCH_CHARACTERS: usize = 200;
-/// Somebody who is on their way into a room for longer than this is not.
+/// The longest time that entering a room can take.
 const ENTERING: Duration = Duration::from_secs(60);
-/// So many tabs draw their groups anew, and then no more for so long: 5,000 a second, each of which
-/// costs a fraction of a millisecond.
+/// How many tabs update their list of groups at once, and the pause after that: 5,000 tabs a second,
+/// each of which costs a fraction of a millisecond.
 const OUTDATED_AT_ONCE: usize = 100;
 const OUTDATED_EVERY: Duration = Duration::from_millis(20);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -32,14 +32,14 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const BANNED: &str = "A moderator has banned you.";
 const UNMUTED: &str = "A moderator has unmuted you.";
 
-/// The tab comes back, and is let in where it still may be.
+/// The tab reconnects, and is admitted where it still may be.
 const GROUP_CHANGED: Close = Close {
     code: 1000,
     reason: "the group has changed",
     drain: true,
 };
 
-/// Which groups have lately changed so that some may not be in them any more.
+/// The groups that have changed recently, so that some people may no longer be in them.
 #[derive(Default)]
 pub(super) struct Changed(Mutex<VecDeque<(Instant, RoomId)>>);
 
@@ -62,7 +62,7 @@ impl Changed {
 }
 
 pub(super) async fn act(chat: &Chat, client: &Client, action: Moderate) -> Result<()> {
-    // Whoever is a moderator no more finds nothing, and an action looks again in its transaction.
+    // A former moderator finds nothing. An action checks this again in its transaction.
     if client.outbox.dialect != Dialect::Moderation || !is_moderator(chat, client).await? {
         return Err(not_allowed().into());
     }
@@ -103,7 +103,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Moderate) -> Resul
     }
 }
 
-/// Does something, and shows what has become of what it was done to.
+/// Takes an action, and shows its target as it is now.
 async fn moderate(chat: &Chat, client: &Client, action: ModeratorAction) -> Result<()> {
     let done = done(chat, client, action.clone()).await?;
     match action {
@@ -146,13 +146,13 @@ fn not_allowed() -> Refusal {
     Refusal::new("Only moderators can do that.")
 }
 
-/// A day as a date field has it, from its beginning in UTC.
+/// The start of a day in UTC, from the value of a date field.
 fn day(text: &str) -> std::result::Result<Option<Millis>, Refusal> {
     if text.is_empty() {
         return Ok(None);
     }
     let moment = humantime::parse_rfc3339(&format!("{text}T00:00:00Z"));
-    let moment = moment.map_err(|_| Refusal::new("A day is written like 2026-11-21."))?;
+    let moment = moment.map_err(|_| Refusal::new("Write the date like 2026-11-21."))?;
     let since = moment
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
@@ -161,7 +161,7 @@ fn day(text: &str) -> std::result::Result<Option<Millis>, Refusal> {
 
 async fn look_for_groups(chat: &Chat, client: &Client, text: &str, after: &str) -> Result<()> {
     let text = text.trim().trim_start_matches('#');
-    // One more tells that there are more.
+    // One extra shows whether there are more.
     let mut groups = chat.store.group_records(text, after, RECORDS + 1).await?;
     let more = groups.len() > RECORDS;
     groups.truncate(RECORDS);
@@ -222,11 +222,11 @@ async fn log(chat: &Chat, before: Option<i64>) -> Result<Push> {
 }
 
 fn nothing() -> Refusal {
-    Refusal::new("There is nothing of that name, or not any more.")
+    Refusal::new("Not found. It may have been removed.")
 }
 
-/// Does something, says so and shows it among the entries. Answers whom it was about, if it was not so
-/// before.
+/// Takes an action, confirms it and shows it in the audit log. Returns the user it was about, or `None`
+/// if nothing had to be changed.
 async fn done(
     chat: &Chat,
     client: &Client,
@@ -247,24 +247,23 @@ async fn done(
             return Err(Refusal::new("Another group has that name.").into());
         }
         Moderated::Protected => {
-            let words =
-                "That cannot be done to a moderator, nor to the group in which everybody begins.";
+            let words = "Moderators and the first group cannot be moderated.";
             return Err(Refusal::new(words).into());
         }
     };
     tracing::info!(
         user.id = client.user.id.0,
         about = user.map(|user| user.0),
-        "moderated"
+        "moderator action"
     );
-    // Words that are said again are shown again.
+    // Clear the notice first, so that a repeated one is shown again.
     chat.push(client, [chat.views.no_notice()]);
     chat.say(client, &Refusal::new(format!("You {words}.")), Tone::Done)?;
     chat.push(client, [log(chat, None).await?]);
     Ok(Some(user))
 }
 
-/// A message has been deleted, from whichever page.
+/// After a message was deleted, on any page: updates the moderators' page.
 pub(super) async fn deleted(
     chat: &Chat,
     client: &Client,
@@ -306,7 +305,7 @@ async fn show_person(chat: &Chat, client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Says something in all tabs of somebody, on whichever node.
+/// Shows a notice in all tabs of a user, on every node.
 fn tell_all(chat: &Chat, user: UserId, words: &str) -> Result<()> {
     let notice = chat.views.notice(&Refusal::new(words), Tone::Refusal)?;
     let frame = notice.encode();
@@ -315,8 +314,8 @@ fn tell_all(chat: &Chat, user: UserId, words: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whenever a group has changed, the lists of groups that tabs show may be others. Each tab reads its own
-/// from the store; a few at a time, so that nobody waits behind the lists of thousands.
+/// When a group has changed, the lists of groups in tabs may be out of date. Each tab reads its own
+/// from the store. They do so a few at a time, so that nobody waits behind the lists of thousands.
 pub(super) async fn outdate_groups(chat: Weak<Chat>, mut changed: mpsc::Receiver<()>) {
     while let (Some(()), Some(chat)) = (changed.recv().await, chat.upgrade()) {
         let tabs = chat.hub.all();
@@ -329,7 +328,7 @@ pub(super) async fn outdate_groups(chat: Weak<Chat>, mut changed: mpsc::Receiver
 }
 
 impl Chat {
-    /// What a moderator is shown first.
+    /// What the moderators' page shows first.
     pub(super) async fn show_moderation(&self, client: &Client) -> Result<()> {
         if !is_moderator(self, client).await? {
             return Err(not_allowed().into());
@@ -340,13 +339,12 @@ impl Chat {
         Ok(())
     }
 
-    /// Those who are in a group come again, and find what has become of it. Whoever has entered since
-    /// shows what it is called now.
+    /// The people in a changed group reconnect, except those whose page already shows the new name.
     pub(super) async fn take_group_change(&self, room: RoomId) {
         self.changed.add(room);
         let heading = self.heading_of_group(room).await;
         let heading = heading.inspect_err(|failure| {
-            tracing::warn!(?failure, "what has become of a group is not known");
+            tracing::warn!(?failure, "could not read a changed group");
         });
         for tab in self.hub.in_room(room) {
             let shows_it = match &heading {
@@ -361,12 +359,12 @@ impl Chat {
     }
 
     fn groups_have_changed(&self) {
-        // If that is to be looked at already, once is enough.
+        // If an update is pending already, it covers this change too.
         let _ = self.groups_changed.try_send(());
     }
 
-    /// News of groups that changed may have been lost. Whoever may not be in theirs any more is found by
-    /// the lease; whose group is called otherwise comes again.
+    /// News of changed groups may have been lost. Reconnects the people whose group has another name
+    /// now. Those who may no longer be in their group are found when the lease is renewed.
     pub(super) async fn make_up_for_groups(&self) -> Result<()> {
         for room in self.hub.active_rooms() {
             if let Some(heading) = self.heading_of_group(room).await? {
@@ -383,7 +381,7 @@ impl Chat {
         Ok(())
     }
 
-    /// A group as it is now.
+    /// The current state of a group.
     pub(super) async fn group(&self, room: RoomId) -> Result<Option<Room>> {
         let group = self.store.group_record(room).await?;
         Ok(group.map(|group| {
@@ -399,7 +397,7 @@ impl Chat {
         Ok(heading.transpose()?.map(|heading| heading.encode()))
     }
 
-    /// Somebody may not be here any more: their sockets are told so and closed.
+    /// Somebody was banned: their sockets get a notice and are closed.
     pub(super) fn take_ban(&self, user: UserId) {
         for tab in self.hub.of_user(user) {
             self.close_banned(&tab);
@@ -412,7 +410,7 @@ impl Chat {
         tab.close(close);
     }
 
-    /// The last words to a tab of somebody who is banned, and how it is closed.
+    /// The last notice for a tab of somebody who is banned, and how its socket is closed.
     pub fn farewell_to_banned(&self, dialect: Dialect) -> (Option<Frame>, Close) {
         let close = Close {
             code: 1008,
@@ -422,8 +420,8 @@ impl Chat {
         (self.farewell(dialect, BANNED), close)
     }
 
-    /// Whoever has just entered a group that has lately changed comes again, unless they still may
-    /// be there: the change may have found no socket of theirs in it to close.
+    /// If the group that a client has just entered has changed recently, checks again whether it may be
+    /// there. The change may have found no socket of this client to close.
     pub(super) async fn look_again_at(&self, client: &Client, room: &Room) -> Result<()> {
         if !self.changed.has(room.id) {
             return Ok(());

@@ -1,7 +1,7 @@
-//! How much each person may do: a bucket of actions that is refilled over time.
+//! The pace of each person: a bucket of actions that refills over time.
 //!
-//! It belongs to the user rather than to a socket, so that neither coming back nor another tab of
-//! the same person fills a bucket. It does not know what an action is.
+//! The bucket belongs to the user, not to a socket, so neither reconnecting nor another tab refills it.
+//! This module does not know what an action is.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::model::UserId;
 
-/// The buckets of all users that are here, and of those that left with less than a full one.
+/// The buckets of all users online, and of those who left without a full one.
 #[derive(Default)]
 pub(super) struct Paces(Mutex<HashMap<UserId, Arc<Pace>>>);
 
@@ -24,7 +24,7 @@ struct Bucket {
 }
 
 impl Paces {
-    /// The user's bucket as it was left, else a full one of `burst` actions.
+    /// The user's bucket as it was left, otherwise a full one of `burst` actions.
     pub(super) fn of(&self, user: UserId, burst: u32) -> Arc<Pace> {
         let mut paces = self.0.lock();
         let pace = paces.entry(user).or_insert_with(|| {
@@ -36,8 +36,8 @@ impl Paces {
         Arc::clone(pace)
     }
 
-    /// Forgets the buckets that nobody holds and that are full again after being left for
-    /// `refilled`.
+    /// Forgets the buckets that nobody holds and that have been left long enough (`refilled`) to be
+    /// full again.
     pub(super) fn forget(&self, refilled: Duration) {
         let full = |pace: &Pace| pace.0.lock().at.elapsed() >= refilled;
         self.0
@@ -47,7 +47,7 @@ impl Paces {
 }
 
 impl Pace {
-    /// Takes one action of a bucket that holds `burst` and gains `per_second`, if there is one.
+    /// Takes one action from a bucket that holds `burst` and gains `per_second`, if there is one.
     pub(super) fn take(&self, burst: u32, per_second: u32) -> bool {
         let mut bucket = self.0.lock();
         let now = Instant::now();
@@ -69,7 +69,7 @@ mod tests {
     const USER: UserId = UserId(1);
 
     #[test]
-    fn coming_back_fills_no_bucket() {
+    fn reconnecting_fills_no_bucket() {
         let paces = Paces::default();
         let pace = paces.of(USER, 2);
         assert!(pace.take(2, 1) && pace.take(2, 1) && !pace.take(2, 1));
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_full_again_is_forgotten_unless_somebody_holds_it() {
+    fn a_full_bucket_is_forgotten_unless_somebody_holds_it() {
         let paces = Paces::default();
         let held = paces.of(USER, 1);
         assert!(held.take(1, 1));

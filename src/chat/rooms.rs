@@ -1,4 +1,4 @@
-//! Where a tab is: it enters a room or the lobby, is shown it, and is brought up to date.
+//! Which room a tab is in: it enters a room or the lobby, is shown it, and is kept up to date.
 
 use std::time::Duration;
 
@@ -13,31 +13,31 @@ use crate::relay::To;
 use crate::store::{Entered, Moved, RESTRICTED};
 use crate::views::ChatPage;
 
-/// For so long after a start those who come back were here before, and nobody is told.
-const ALL_BACK: Duration = Duration::from_secs(60);
+/// For this long after a start, people who come back are not announced: they were here before.
+const QUIET_AFTER_START: Duration = Duration::from_secs(60);
 
-/// How many of my reactions a tab is told of at once.
+/// How many of a person's own reactions are pushed to a tab at once.
 const REACTIONS_AT_ONCE: usize = 500;
 
-/// How many groups the aside lists at most.
+/// How many groups the side pane lists at most.
 const GROUPS_LISTED: usize = 50;
 
-/// A page for somebody who has not connected yet.
+/// The page for a browser that has not connected yet.
 pub struct FirstPage {
-    /// The HTML.
+    /// Its HTML.
     pub html: String,
     /// Whether the address leads to a room.
     pub found: bool,
 }
 
 impl Chat {
-    /// The client enters a room, if it may.
+    /// Moves the client into a room, if it may enter.
     pub(super) async fn enter(&self, client: &Client, target: Target) -> Result<(Entered, Moved)> {
         let (client_ref, user) = (client.client_ref, client.user.id);
         Ok(self.store.enter(client_ref, user, target).await?)
     }
 
-    /// The client is in no room and sees what there are.
+    /// Moves the client into the lobby and shows it the groups.
     pub(super) async fn show_lobby(&self, client: &Client) -> Result<()> {
         let moved = self.store.leave_room(client.client_ref).await?;
         let name = self.views.lobby_name()?.encode();
@@ -57,8 +57,8 @@ impl Chat {
         Ok(())
     }
 
-    /// The client is in the room from now on and is shown it: what is new since `after`, or the
-    /// newest page. On a failure it stays where it was.
+    /// Shows the client the room that it has just entered: the changes since `after`, or the newest
+    /// page. On a failure it stays where it was.
     pub(super) async fn show_room(
         &self,
         client: &Client,
@@ -74,12 +74,13 @@ impl Chat {
         };
         let groups = self.groups(client, Some(room)).await?;
         let welcome = self.welcoming(dialect, room)?;
-        // Whoever types here is shown after; who typed elsewhere, or before the socket was lost, is not.
+        // Clears the list of people typing, which may be that of another room or out of date. The
+        // people typing here are pushed later.
         let nobody_types = match dialect.has(&Selector::ROOM_TYPING) {
             true => Some(self.views.room_typing(&[])?.encode()),
             false => None,
         };
-        // First into the room, then the page: so nothing falls in between.
+        // Enter the room before reading the page, so that nothing is missed in between.
         let (former, unsettled) = self.hub.enter(outbox, room.id, None);
         self.relay.follow(self.node, To::Room(room.id));
         let read = async {
@@ -116,7 +117,7 @@ impl Chat {
                 self.people.shows_typing(room.id);
                 let returns = former.is_none()
                     && client.client_ref.visit > 0
-                    && self.started.elapsed() < ALL_BACK;
+                    && self.started.elapsed() < QUIET_AFTER_START;
                 let from = former.map(|place| place.room);
                 self.entered(&client.user, Some(room), from, moved, returns);
                 Ok(())
@@ -132,7 +133,7 @@ impl Chat {
                         room => self.enter(client, Target::Room(room)).await.map(|_| ()),
                     };
                     if let Err(failure) = back {
-                        tracing::warn!(?failure, "where somebody looks is not known for sure");
+                        tracing::warn!(?failure, "could not determine a client's room");
                     }
                 }
                 Err(failure)
@@ -140,8 +141,8 @@ impl Chat {
         }
     }
 
-    /// Which of the reactions in a room are somebody's own. Of very many the newest are told, and what
-    /// the tab knows of others stays.
+    /// A person's own reactions in a room. If there are very many, only the newest are pushed, and the
+    /// tab keeps the others that it knows.
     pub(super) async fn own_reactions(&self, user: UserId, room: RoomId) -> Result<Frame> {
         let (first, last) = (MessageId(0), MessageId(i64::MAX));
         let mine = self.reactions_among(user, room, first, last).await?;
@@ -167,18 +168,19 @@ impl Chat {
             .await?)
     }
 
-    /// What whoever enters a room is told there; a page has to forget what it was told elsewhere.
+    /// The welcome message of a room. A page gets an empty one too, which replaces that of another
+    /// room.
     pub(super) fn welcoming(&self, dialect: Dialect, room: &Room) -> Result<Option<Frame>> {
         let words = self.welcome.to(room);
         if dialect.has(&Selector::ROOM_WELCOME) {
             return Ok(Some(self.views.room_welcome(words.as_deref())?.encode()));
         }
-        // The other programs are told only what people say.
+        // Programs of the other dialect get only people's messages.
         let words = words.filter(|_| dialect == Dialect::Objects);
         Ok(words.and_then(|words| json::notice(dialect, &words, true)))
     }
 
-    /// The groups of the aside for somebody who is in that room, which is listed in any case.
+    /// The groups in the side pane of a person in this room, which is always listed.
     pub(super) async fn groups(
         &self,
         client: &Client,
@@ -201,7 +203,7 @@ impl Chat {
         Ok(Some(self.views.groups_list(&groups)?.encode()))
     }
 
-    /// Some group is called otherwise or is open to others than before.
+    /// A group was renamed, or its access changed.
     pub(super) async fn show_groups(&self, client: &Client) -> Result<()> {
         let room = match client.outbox.place() {
             Some(place) if place.room == RoomId::LOBBY => {
@@ -217,17 +219,17 @@ impl Chat {
         Ok(())
     }
 
-    /// The socket's outbox fell behind or its groups have changed, and it has drained: the rest of
-    /// its room, and its groups.
+    /// Brings a tab up to date: the outbox fell behind or the groups have changed, and everything that
+    /// waited has been sent.
     pub async fn catch_up(&self, client: &Client) -> bool {
-        // Messages wait for nothing that is soft.
+        // Messages come first; they never wait for the list of groups.
         if client.outbox.is_behind() && !self.bring_rest(client).await {
             return false;
         }
         if client.outbox.take_groups_changed()
             && let Err(failure) = self.show_groups(client).await
         {
-            tracing::warn!(?failure, "groups are not drawn, which is tried again");
+            tracing::warn!(?failure, "could not render the list of groups; will retry");
             client.outbox.outdate_groups();
             return false;
         }
@@ -243,7 +245,7 @@ impl Chat {
             .await
         {
             Ok((rest, version)) => {
-                // The rest may be a newest page that one's own message is not in any more.
+                // The catch-up may be a newest page that no longer contains the tab's own message.
                 let unsettled = client.outbox.take_unsettled();
                 let settled = unsettled
                     .iter()
@@ -259,8 +261,8 @@ impl Chat {
         }
     }
 
-    /// The page at an address, for somebody who has not connected yet. Nothing is written and
-    /// nobody claimed.
+    /// The page at an address, for a browser that has not connected yet. Writes nothing and claims no
+    /// user.
     pub async fn first_page(
         &self,
         address: &str,
@@ -277,19 +279,19 @@ impl Chat {
         };
         let room = match &target {
             Some(Target::Group(name)) => {
-                // What only some may know of is looked for as one of them alone.
+                // A restricted group is looked up with the rights of the signed-in person.
                 let me = match name.starts_with(RESTRICTED) {
                     true => self.signed_in(session).await?.map(|user| user.id),
                     false => None,
                 };
                 self.store.group(name, me).await?
             }
-            // The same whether that person exists or not.
+            // The answer is the same whether that person exists or not.
             Some(Target::Private(_)) => None,
             _ if lobby.is_some() => None,
             _ => {
                 found = false;
-                notice = Some(Refusal::new("There is nothing at this address."));
+                notice = Some(Refusal::new("This address does not exist."));
                 None
             }
         };

@@ -1,23 +1,23 @@
-//! What those are told who enter a group. It knows no tabs and draws nothing.
+//! The welcome messages of groups. This module knows no tabs and renders nothing.
 
 use std::collections::HashMap;
 
 use crate::model::{GroupName, Room, RoomKind};
 
-/// Stands for the group's name in the words.
+/// The placeholder for the group's name in a message.
 const GROUP: &str = "{group}";
 
-/// What those are told who enter a group.
+/// The welcome messages of groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Welcome {
     everywhere: String,
-    /// By the key of the group's name.
+    /// The messages of single groups, by the key of the group's name.
     groups: HashMap<String, String>,
 }
 
 impl Welcome {
-    /// The words for all groups but those that have words of their own; empty ones say nothing.
-    /// `{group}` stands for the group's name, such as `#python`.
+    /// `everywhere` is the message of all groups without a message of their own; an empty message turns
+    /// it off. `{group}` is replaced by the group's name, such as `#python`.
     #[must_use]
     pub fn new(everywhere: String, groups: impl IntoIterator<Item = (GroupName, String)>) -> Self {
         let groups = groups.into_iter();
@@ -27,7 +27,7 @@ impl Welcome {
         }
     }
 
-    /// What is said in a room, if anything.
+    /// The welcome message of a room, if it has one.
     pub(super) fn to(&self, room: &Room) -> Option<String> {
         let RoomKind::Group(name) = &room.kind else {
             return None;
@@ -44,7 +44,7 @@ mod tests {
     use crate::model::{RoomId, User, UserId};
 
     #[test]
-    fn a_group_has_words_of_its_own_or_those_of_all() {
+    fn a_group_has_its_own_message_or_the_common_one() {
         let python = GroupName::new("Python").unwrap();
         let silent = GroupName::new("silent").unwrap();
         let welcome = Welcome::new(

@@ -299,8 +299,7 @@ impl Action {
     }
 
     fn parse_envelope(text: &str) -> Result<Self, Refusal> {
-        let bad =
-            || Refusal::new("That could not be understood: an action is {\"action\", \"data\"}.");
+        let bad = || Refusal::new("Invalid message. Send {\"action\": \"…\", \"data\": {…}}.");
         let Ok(Value::Object(mut envelope)) = serde_json::from_str(text) else {
             return Err(bad());
         };

@@ -112,7 +112,7 @@ mod tests {
                 room: Some(RoomId(1)),
             }),
         );
-        let shape = "That could not be understood: an action is {\"action\", \"data\"}.";
+        let shape = "Invalid message. Send {\"action\": \"…\", \"data\": {…}}.";
         for text in [
             "",
             "{",

@@ -116,7 +116,7 @@ async fn a_deleted_message_leaves_a_quiet_line_and_its_text_is_pushed_to_nobody(
     let data = json!({ "message": id, "text": "again", "room": room });
     assert_eq!(
         anna.is_refused("Edit message", data).await,
-        "That message has been deleted."
+        "This message was deleted."
     );
 }
 
@@ -166,12 +166,12 @@ async fn people_can_change_only_their_own_messages() {
             assert_eq!(tab.is_refused(action, data).await, expected, "{action}");
         }
     };
-    check(&mut carl, id, &hi, "Somebody else wrote that message.").await;
+    check(&mut carl, id, &hi, "You can only change your own messages.").await;
     check(
         &mut bob,
         between,
         &private,
-        "Somebody else wrote that message.",
+        "You can only change your own messages.",
     )
     .await;
     // For an outsider neither the room nor the message exists.
@@ -181,7 +181,7 @@ async fn people_can_change_only_their_own_messages() {
         (id, &nowhere),
         (999, &hi),
     ] {
-        check(&mut carl, message, room, "There is no such message.").await;
+        check(&mut carl, message, room, "This message does not exist.").await;
     }
     carl.sees_exactly(&["hers"]).await;
     assert_eq!(anna.texts(), ["between us"]);
@@ -199,10 +199,10 @@ async fn people_can_change_only_their_own_messages() {
     let form = anna.page.the("message-form");
     assert!(form.text().contains("between us"));
     for (text, expected) in [
-        ("  ", "There is nothing in that message."),
+        ("  ", "The message is empty."),
         (
             "x".repeat(4001).as_str(),
-            "That message has 4001 characters; 4000 is the most.",
+            "The message has 4001 characters. The limit is 4000.",
         ),
     ] {
         let data = json!({ "message": between, "text": text, "room": private });

@@ -18,7 +18,7 @@ async fn a_private_message_by_command_reaches_only_that_person_from_any_room() {
     let (a, b) = (anna.name(), bob.name());
     let key = anna.writes(&format!("/pm {b} for you\nalone"));
     anna.is_settled(&key).await;
-    let words = format!("Sent to {b} alone.");
+    let words = format!("Sent privately to {b}.");
     anna.until("the notice", |tab| tab.notice() == words).await;
     bob.until("to have something unread", |tab| tab.unread_from(&a) == 1)
         .await;
@@ -48,25 +48,22 @@ async fn a_command_that_cannot_be_done_says_why_and_stores_nothing() {
     let server = Server::start().await;
     let [mut anna, bob] = server.tabs().await;
     let (a, b) = (anna.name(), bob.name());
-    let usage = "Nothing was sent: write /pm, a name and a message, such as /pm brenda82 hello.";
+    let usage = "Nothing was sent. Use: /pm name message, for example /pm brenda82 hello";
     let long = format!("/pm {b} {}", "x".repeat(4001));
     for (text, expected) in [
         ("/pm", usage),
         ("/pm ", usage),
         (&format!("/pm {b}"), usage),
         (&format!("/pm \"{b}\"  "), usage),
-        (
-            "/pm nobody0 hello",
-            "Nobody called “nobody0” has been here.",
-        ),
+        ("/pm nobody0 hello", "There is nobody named “nobody0”."),
         (
             &format!("/pm {a} hello"),
-            "That is you. Open a second tab to have somebody to talk with.",
+            "That is you. Open a second tab to try a conversation.",
         ),
-        (&long, "That message has 4001 characters; 4000 is the most."),
+        (&long, "The message has 4001 characters. The limit is 4000."),
         (
             "/pn bob secret",
-            "There is no command /pn; /help lists them. Nothing was sent.",
+            "Unknown command /pn. Nothing was sent. Type /help for a list of commands.",
         ),
     ] {
         let words = reply_to(&mut anna, text).await;
@@ -138,7 +135,7 @@ async fn a_private_message_sent_again_stays_with_its_first_recipient() {
         let again = json!({ "message": "/pm \"Bob Kay\" secret", "key": key });
         anna.sends("New message", again);
         let words = anna.gets_notice_since(mark).await;
-        assert_eq!(words, format!("Sent to Robert ({b}) alone."));
+        assert_eq!(words, format!("Sent privately to Robert ({b})."));
     }
     bob.opens_private(&a).await;
     bob.sees_exactly(&["secret"]).await;

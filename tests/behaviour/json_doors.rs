@@ -286,24 +286,20 @@ async fn private_messages_go_both_ways_and_to_nobody_else() {
     for (text, words) in [
         (
             "/pm nobody0 hello".to_owned(),
-            "Nobody called “nobody0” has been here.".to_owned(),
+            "There is nobody named “nobody0”.".to_owned(),
         ),
         (
             format!("/pm {b} hello"),
-            "That is you. Open a second tab to have somebody to talk with.".to_owned(),
+            "That is you. Open a second tab to try a conversation.".to_owned(),
         ),
         (
             format!("/pm {a}"),
-            "Nothing was sent: write /pm, a name and a message, such as /pm brenda82 hello."
-                .to_owned(),
+            "Nothing was sent. Use: /pm name message, for example /pm brenda82 hello".to_owned(),
         ),
-        (
-            "   ".to_owned(),
-            "There is nothing in that message.".to_owned(),
-        ),
+        ("   ".to_owned(), "The message is empty.".to_owned()),
         (
             "x".repeat(4001),
-            "That message has 4001 characters; 4000 is the most.".to_owned(),
+            "The message has 4001 characters. The limit is 4000.".to_owned(),
         ),
     ] {
         bot.says(&text);
@@ -312,7 +308,7 @@ async fn private_messages_go_both_ways_and_to_nobody_else() {
     }
     bot.wire.text("not json");
     bot.hears(json!({
-        "type": "error", "message": "That could not be understood: send {\"message\": \"…\"}.",
+        "type": "error", "message": "Invalid message. Send {\"message\": \"…\"}.",
     }))
     .await;
     bot.wire.binary([1, 2, 3].as_slice());
@@ -400,18 +396,15 @@ async fn the_line_door_knows_only_messages_and_senders() {
     for (line, words) in [
         (
             json!({ "type": "message", "text": "" }),
-            "There is nothing in that message.",
+            "The message is empty.",
         ),
         (
             json!({ "type": "join", "text": "x" }),
-            "There is no type but “message”.",
+            "The type must be “message”.",
         ),
         (
             json!({ "type": "message", "text": "x", "sender": format!("{a} jr") }),
-            &format!(
-                "Somebody else is called “{a} jr”, or so much like it, or like words of it, that \
-                 the two could be confused."
-            ),
+            &format!("The name “{a} jr” is taken, or is too similar to somebody else's name."),
         ),
         (
             json!({ "type": "message", "text": "x", "sender": "a\u{202e}b" }),
@@ -419,7 +412,7 @@ async fn the_line_door_knows_only_messages_and_senders() {
         ),
         (
             json!("x"),
-            "That could not be understood: send {\"type\": \"message\", \"text\": \"…\", \
+            "Invalid message. Send {\"type\": \"message\", \"text\": \"…\", \
              \"sender\": \"…\"}.",
         ),
     ] {
@@ -534,7 +527,7 @@ async fn limits_and_origin_checks_are_the_same_as_for_the_page() {
     for n in 0..200 {
         bot.line(&format!("{n}"), "");
     }
-    let words = "That was too much at once. Please wait a moment.";
+    let words = "You are doing that too fast. Please wait a moment.";
     bot.hears(json!({ "text": words, "sender": "" })).await;
     bot.until("an answer to each", |bot| bot.heard.len() >= 200)
         .await;

@@ -61,7 +61,7 @@ async fn a_plain_tab_gets_no_token_and_readable_refusals() {
     let words = anna
         .is_refused("New message", json!({ "message": " " }))
         .await;
-    assert_eq!(words, "There is nothing in that message.");
+    assert_eq!(words, "The message is empty.");
     anna.says("still here").await;
 }
 

@@ -145,7 +145,7 @@ async fn an_outsider_cannot_enter_or_detect_a_private_room() {
             let words = carol.is_refused("Change group", data).await;
             let expected = match is_group {
                 true => format!("There is no group #{name}."),
-                false => format!("Nobody called “{name}” has been here."),
+                false => format!("There is nobody named “{name}”."),
             };
             assert_eq!(words, expected);
         }
@@ -375,7 +375,7 @@ async fn an_unused_fake_user_is_treated_like_a_missing_one() {
     for name in [seeded, "nobody123".to_owned()] {
         let data = json!({ "groupName": name, "isGroup": false });
         let words = anna.is_refused("Change group", data).await;
-        assert_eq!(words, format!("Nobody called “{name}” has been here."));
+        assert_eq!(words, format!("There is nobody named “{name}”."));
         bob.location = format!("/chat/@{name}/");
         bob.reloads().await;
         bob.hears_all().await;

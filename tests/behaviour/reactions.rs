@@ -137,7 +137,7 @@ async fn opening_a_message_shows_who_reacted() {
     assert!(!form.all().any(|part| part.name == "textarea"));
     // The form closes once the reaction is accepted, not before.
     let with = |emoji: &str| json!({ "message": id, "emoji": emoji, "on": true, "room": room, "form": true });
-    let words = "One reacts with an emoji, such as 🎉, or its name, such as :tada:.";
+    let words = "Enter an emoji, such as 🎉, or its name, such as :tada:.";
     for bad in ["", "tada", "👍👍", "<b>", ":nothing:", &"👍".repeat(99)] {
         assert_eq!(bob.is_refused("React", with(bad)).await, words, "{bad}");
     }
@@ -158,7 +158,7 @@ async fn an_outsider_cannot_react_and_learns_nothing() {
     anna.says("between us").await;
     bob.opens_private(&anna.name()).await;
     let data = reaction(&anna, "👍", true);
-    let words = "There is no such message.";
+    let words = "This message does not exist.";
     let mark = carl.pushes.len();
     assert_eq!(carl.is_refused("React", data.clone()).await, words);
     let mut here = data.clone();

@@ -23,7 +23,7 @@ async fn a_bad_frame_is_refused_and_nothing_else_happens() {
     let [mut anna, mut bob] = server.tabs().await;
     anna.says("before").await;
     bob.sees("before").await;
-    let shape = "That could not be understood: an action is {\"action\", \"data\"}.";
+    let shape = "Invalid message. Send {\"action\": \"…\", \"data\": {…}}.";
     let long = "x".repeat(4_001);
     let too_long = json!({ "action": "New message", "data": { "message": long } }).to_string();
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
@@ -71,15 +71,15 @@ async fn a_bad_frame_is_refused_and_nothing_else_happens() {
         ),
         (
             r#"{"action": "New message", "data": {"message": ""}}"#,
-            "There is nothing in that message.",
+            "The message is empty.",
         ),
         (
             r#"{"action": "New message", "data": {"message": " \n\t\u200b "}}"#,
-            "There is nothing in that message.",
+            "The message is empty.",
         ),
         (
             &too_long,
-            "That message has 4001 characters; 4000 is the most.",
+            "The message has 4001 characters. The limit is 4000.",
         ),
         (
             r#"{"action": "New message", "data": {"message": "x", "key": "1"}}"#,
@@ -312,7 +312,7 @@ async fn too_many_actions_are_refused_and_work_a_moment_later() {
     }
     assert_eq!(
         anna.notice(),
-        "That was too much at once. Please wait a moment."
+        "You are doing that too fast. Please wait a moment."
     );
     let seen = anna.texts();
     assert!((5..30).contains(&seen.len()), "{seen:?}");

@@ -126,7 +126,7 @@ async fn a_refused_text_comes_back_with_the_reason() {
         let long = "far more than twenty characters";
         anna.sends(long).await;
         anna.sees("#notice [data-tone=refusal]").await;
-        let reason = "That message has 31 characters; 20 is the most.";
+        let reason = "The message has 31 characters. The limit is 20.";
         assert_eq!(anna.text("#notice .notice__text").await, reason);
         anna.is_settled().await;
         assert_eq!(anna.written().await, long);

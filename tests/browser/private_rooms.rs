@@ -107,11 +107,11 @@ async fn a_private_room_with_oneself_is_refused_kindly() {
         anna.goto(&server.url(&format!("/chat/@{}/", anna.name().await)))
             .await;
         anna.is_in("#hi", "/chat/hi/").await;
-        let words = "That is you. Open a second tab to have somebody to talk with.";
+        let words = "That is you. Open a second tab to try a conversation.";
         assert_eq!(anna.text("#notice .notice__text").await, words);
         anna.goto(&server.url("/chat/@nobody0/")).await;
         anna.is_in("#hi", "/chat/hi/").await;
-        let words = "Nobody called “nobody0” has been here.";
+        let words = "There is nobody named “nobody0”.";
         assert_eq!(anna.text("#notice .notice__text").await, words);
     })
     .await;
@@ -161,7 +161,7 @@ async fn a_private_message_is_sent_from_any_room_by_command() {
         anna.is_settled().await;
         assert_eq!(
             anna.text("#notice .notice__text").await,
-            format!("Sent to {b} alone.")
+            format!("Sent privately to {b}.")
         );
         assert_eq!(anna.written().await, "");
         bob.sees(&format!("#users-mine [data-user='{a}'][data-unread='1']"))

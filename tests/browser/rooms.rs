@@ -134,7 +134,7 @@ async fn a_text_too_long_for_a_frame_is_refused_with_a_reason() {
             .await;
         anna.click("#send").await;
         anna.sees("#notice .notice").await;
-        assert!(anna.text("#notice").await.contains("4000 is the most"));
+        assert!(anna.text("#notice").await.contains("The limit is 4000."));
         anna.until("document.documentElement.dataset.pending === '0'")
             .await;
         anna.until("document.querySelector('#message-text').value.startsWith('xxx')")

@@ -1,4 +1,4 @@
-//! The node's lease: as long as it holds, its people are online on every node.
+//! The node's lease: while it holds, its people are online on every node.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -12,11 +12,11 @@ use crate::model::Millis;
 use crate::relay::{News, To};
 use crate::store::LEASE;
 
-/// A third of a lease, so that one renewal may fail.
+/// A third of the lease, so that one renewal may fail.
 const RENEW_LEASE_EVERY: Duration = Duration::from_secs(5);
 
-/// Keeps the node's lease until the chat has finished. Nothing else is done here: however much there is
-/// to draw, the node's people must not be taken for dead meanwhile.
+/// Renews the node's lease until the chat has finished. This task does nothing else: however much there
+/// is to render, the node's lease must not expire meanwhile.
 pub(in crate::chat) async fn keep(people: Arc<People>, chat: Weak<Chat>) {
     let mut ticks = tokio::time::interval(RENEW_LEASE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -33,14 +33,14 @@ pub(in crate::chat) async fn keep(people: Arc<People>, chat: Weak<Chat>) {
 }
 
 impl Chat {
-    /// Whoever is here still is about to come back, to another node or to this one's next start.
+    /// The people still here are about to reconnect, to another node or to this one after its restart.
     pub(super) async fn end(&self) -> Result<()> {
         let left = self.store.end(self.node).await?;
         self.have_left(left, true);
         Ok(())
     }
 
-    /// The node is alive, and learns what it may have missed: who is not to be here any more.
+    /// Renews the lease, and closes the sockets of clients that ended unnoticed.
     pub(super) async fn renew_lease(&self) -> Result<()> {
         let began = Instant::now();
         self.store.renew_lease(self.node).await?;
@@ -52,36 +52,35 @@ impl Chat {
         Ok(())
     }
 
-    /// Whoever comes to themselves after so long that others may take them for dead looks first what
-    /// has become of their people.
+    /// After a pause long enough for the lease to expire, first checks which clients have ended.
     pub(in crate::chat) async fn keep_lease_valid(&self) -> Result<()> {
-        let stands = || self.renewed.lock().elapsed() < LEASE;
-        if stands() {
+        let holds = || self.renewed.lock().elapsed() < LEASE;
+        if holds() {
             return Ok(());
         }
-        let _one_for_all = self.renewing.lock().await;
-        match stands() {
+        let _renewing = self.renewing.lock().await;
+        match holds() {
             true => Ok(()),
             false => self.renew_lease().await,
         }
     }
 
     pub(super) async fn expire(&self) -> Result<()> {
-        // After the database was away the others are given the time to renew their leases too.
+        // After a database outage, the other nodes get the time to renew their leases too.
         if self.held_since.lock().elapsed() < LEASE {
             return Ok(());
         }
         let left = self.store.expire(self.node, Millis::now()).await?;
         if !left.is_empty() {
-            tracing::warn!(people = left.len(), "another server has ended");
-            // What it told last may be lost.
+            tracing::warn!(people = left.len(), "lease of another node expired");
+            // Its last news may be lost.
             self.spread(News::Missed);
         }
         self.have_left(left, false);
         Ok(())
     }
 
-    /// Forgets what nobody needs any more.
+    /// Forgets what nobody needs any longer.
     pub(super) fn forget(&self) {
         if let Some(per_second) = self.limits.pace_per_second {
             let seconds = self.limits.pace_burst.div_ceil(per_second);

@@ -1,5 +1,5 @@
-//! Soft state: who is here, what is unread. It has no version; it is redrawn, coalesced, and right
-//! again after any reconnect.
+//! Soft state: who is online, what is unread. It has no version. It is rendered again whenever it
+//! changes, several changes at once, and is right again after any reconnect.
 
 mod lease;
 mod moves;
@@ -28,74 +28,73 @@ use typing::Typing;
 /// How many people a list shows at most.
 pub(super) const LISTED: usize = 25;
 
-/// How many of those who are in a room are listed at most.
+/// How many people in a room are listed at most.
 pub(super) const LISTED_IN_ROOM: usize = 50;
 /// The same for programs.
 const LISTED_TO_PROGRAMS: usize = 100;
 
-/// How often whatever is due is looked at.
+/// How often due work is looked for.
 const TICK: Duration = Duration::from_millis(500);
-/// The list of those who are here is drawn at most this often.
+/// The shortest time between two lists of people online.
 const ONLINE_EVERY: Duration = Duration::from_secs(1);
-/// A person's own list is drawn at most this often.
+/// The shortest time between two lists of one person.
 const MINE_EVERY: Duration = Duration::from_secs(1);
-/// Who is in a room is drawn at most this often.
+/// The shortest time between two lists of the people in one room.
 const ROOM_EVERY: Duration = Duration::from_secs(1);
-/// Somebody who looks at the room has this long to say that they have seen a message before it
-/// is marked as unread.
+/// How long somebody in a room may take to see a message before it counts as unread.
 const SEEING: Duration = Duration::from_secs(3);
-/// Of how many rooms one person can have seen something between two ticks.
+/// In how many rooms one person can read something between two ticks.
 const ROOMS_READ: usize = 8;
-/// How many marks are written in one transaction at most.
+/// How many read marks are written in one transaction at most.
 const READS_AT_ONCE: usize = 100;
-/// How often everything is drawn at most because news may have been lost.
+/// The shortest time between two full updates after news may have been lost.
 const MAKE_UP_EVERY: Duration = Duration::from_secs(10);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
-/// What is to be redrawn and written, when its time comes.
+/// What has to be rendered and written, when its time has come.
 #[derive(Default)]
 pub(super) struct People {
     due: Mutex<Due>,
     wake: Notify,
-    /// Nothing more is due, and the store may close.
+    /// Nothing more is due; the store may close.
     finished: AtomicBool,
 }
 
 #[derive(Default)]
 struct Due {
-    /// Who came or went: their own list is out of date, and so are those of their partners.
+    /// Who came online or left: their own list is out of date, and so are those of their partners.
     moved: HashSet<UserId>,
     /// Whose own list is out of date.
     mine: HashSet<UserId>,
-    /// Whose own list is to be drawn at that moment, unless they see a message before.
+    /// Whose own list is rendered at that time, unless they see a message before.
     later: HashMap<UserId, Instant>,
-    /// When own lists were drawn last, as long as that is less than [`MINE_EVERY`] ago.
+    /// When own lists were last rendered, if less than [`MINE_EVERY`] ago.
     drawn: HashMap<UserId, Instant>,
     online_changed: bool,
     /// News of other nodes may have been lost, so that everything may be out of date.
     missed: bool,
-    /// Whose clients may stand no more.
+    /// Users whose clients may have ended.
     ended: HashSet<UserId>,
     leaving: VecDeque<(Instant, ClientRef, UserId, Option<RoomId>)>,
-    /// The rooms that people came to or went from.
+    /// The rooms that people have joined or left.
     rooms: HashSet<RoomId>,
-    /// When rooms were drawn last, as long as that is less than [`ROOM_EVERY`] ago.
+    /// When rooms were last rendered, if less than [`ROOM_EVERY`] ago.
     rooms_drawn: HashMap<RoomId, Instant>,
     moves: Moves,
     typing: Typing,
-    /// What those are called who are here and have a display name.
+    /// The display names of people online, where they have one.
     names: HashMap<UserId, String>,
-    /// The rooms where somebody began or stopped typing.
+    /// The rooms where somebody started or stopped typing.
     typing_changed: HashSet<RoomId>,
-    /// What people have seen, of at most [`ROOMS_READ`] rooms each.
+    /// What people have read, in at most [`ROOMS_READ`] rooms each.
     reads: HashMap<UserId, Vec<Read>>,
 }
 
-/// Up to which message of a room somebody has seen it, by the client that said so last.
+/// The last message of a room that somebody has read, and the client that reported it.
 type Read = (ClientRef, RoomId, MessageId);
 
 impl Due {
-    /// The same user, by the name they have now.
+    /// The same user, with their current display name.
     fn with_current_name(&self, user: &User) -> User {
         User {
             display_name: self.names.get(&user.id).cloned(),
@@ -109,19 +108,19 @@ impl People {
         self.due.lock()
     }
 
-    /// Those whom this person has talked with may see that they came or went.
+    /// Somebody came online or left, which their partners may see.
     fn moved(&self, user: UserId) {
         self.due().moved.insert(user);
         self.wake.notify_one();
     }
 
-    /// Who is here is out of date.
+    /// The list of people online is out of date.
     pub(super) fn online_changed(&self) {
         self.due().online_changed = true;
         self.wake.notify_one();
     }
 
-    /// What somebody who is here is called.
+    /// Remembers the display name of somebody online.
     pub(super) fn note_name(&self, user: &User) {
         let mut due = self.due();
         match &user.display_name {
@@ -130,13 +129,13 @@ impl People {
         };
     }
 
-    /// Who is in a room is out of date; of the lobby, how many are in the groups.
+    /// The list of people in a room is out of date; for the lobby, the list of groups.
     pub(super) fn room_changed(&self, room: RoomId) {
         self.due().rooms.insert(room);
         self.wake.notify_one();
     }
 
-    fn came(&self, room: RoomId, user: &User, returns: bool) {
+    fn joined(&self, room: RoomId, user: &User, returns: bool) {
         let mut due = self.due();
         due.moves.joined(room, user, returns, Instant::now());
         due.rooms.insert(room);
@@ -144,7 +143,7 @@ impl People {
         self.wake.notify_one();
     }
 
-    pub(super) fn went(&self, room: RoomId, user: &User, may_return: bool) {
+    fn left_room(&self, room: RoomId, user: &User, may_return: bool) {
         let mut due = self.due();
         due.moves.left(room, user, may_return, Instant::now());
         due.rooms.insert(room);
@@ -152,7 +151,7 @@ impl People {
         self.wake.notify_one();
     }
 
-    /// Somebody is typing in a room, or is no more. Answers whether that is new.
+    /// Somebody started or stopped typing in a room. Returns whether that is new.
     pub(super) fn types(&self, room: RoomId, user: &User, on: bool) -> bool {
         let mut due = self.due();
         let is_new = match on {
@@ -167,8 +166,8 @@ impl People {
         is_new
     }
 
-    /// Somebody has entered a room, and nobody else here may have looked at it while others, elsewhere,
-    /// began typing there.
+    /// Somebody has entered a room. They may be the first here to show it, after people on other nodes
+    /// started typing there.
     pub(super) fn shows_typing(&self, room: RoomId) {
         let mut due = self.due();
         if !due.typing.of(room).is_empty() {
@@ -178,8 +177,8 @@ impl People {
         }
     }
 
-    /// Somebody's socket has gone.
-    fn left(&self, client: ClientRef, user: UserId, room: Option<RoomId>) {
+    /// Somebody's socket has closed.
+    fn disconnected(&self, client: ClientRef, user: UserId, room: Option<RoomId>) {
         let at = Instant::now() + GRACE;
         self.due().leaving.push_back((at, client, user, room));
     }
@@ -190,7 +189,7 @@ impl People {
         self.wake.notify_one();
     }
 
-    /// Somebody looks at a room where they were written to, and is about to see it.
+    /// Somebody got a message in the room that their tab shows. They are about to see it.
     pub(super) fn redraw_unless_seen(&self, user: UserId) {
         self.due()
             .later
@@ -198,7 +197,7 @@ impl People {
             .or_insert_with(|| Instant::now() + SEEING);
     }
 
-    /// Some of this person's clients may stand no more.
+    /// Some of this person's clients may have ended.
     pub(super) fn ended(&self, user: UserId) {
         self.due().ended.insert(user);
         self.wake.notify_one();
@@ -210,21 +209,21 @@ impl People {
         self.wake.notify_one();
     }
 
-    /// Somebody has seen a room up to a message.
+    /// Somebody has read a room up to a message.
     pub(super) fn read(&self, client: ClientRef, user: UserId, room: RoomId, message: MessageId) {
         let mut due = self.due();
         let reads = due.reads.entry(user).or_default();
         let full = reads.len() == ROOMS_READ;
         match reads.iter_mut().find(|(_, other, _)| *other == room) {
             Some((by, _, read)) => (*by, *read) = (client, message.max(*read)),
-            // `Read` has no pace of its own: whoever names more rooms than anybody can have looked
-            // at fills neither the memory nor the writer's time.
+            // `Read` has no limit on its pace. So the number of rooms is limited: it fills neither the
+            // memory nor the writer's time.
             None if full => {}
             None => reads.push((client, room, message)),
         }
     }
 
-    /// Everything is drawn anew that another node may have told of in vain.
+    /// Renders everything again that lost news may have changed.
     fn make_up(&self, hub: &Hub) {
         let mut due = self.due();
         due.missed = false;
@@ -233,18 +232,18 @@ impl People {
         due.rooms.extend(hub.active_rooms());
     }
 
-    /// Soft state is right again after the next round: a failure is only worth a line in the log,
-    /// and not even that when the store has closed on a round that was under way.
+    /// Soft state is right again after the next round, so a failure is only logged. It is not even
+    /// logged if the store has closed during the round.
     async fn attempt(&self, what: &str, act: impl Future<Output = Result<()>>) {
         if let Err(error) = act.await
             && !self.finished.load(Ordering::Relaxed)
         {
-            tracing::warn!(what, ?error, "failed, and is tried again");
+            tracing::warn!(what, ?error, "failed; will retry");
         }
     }
 }
 
-/// Does what is due until the chat has finished.
+/// Does due work until the chat has finished.
 pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -261,19 +260,25 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
         }
         if ticked {
             let now = Instant::now();
-            // What somebody has seen is written for a client that stands.
-            people.attempt("reading", chat.write_reads()).await;
-            people.attempt("leaving", chat.write_leaving(now)).await;
+            // Read marks come first: they are only written for a client that has not ended.
+            people
+                .attempt("writing read marks", chat.write_reads())
+                .await;
+            people
+                .attempt("writing departures", chat.write_leaving(now))
+                .await;
             if is_due(expired, EXPIRE_EVERY) {
                 expired = Some(now);
-                people.attempt("clearing up", chat.expire()).await;
+                people.attempt("ending expired leases", chat.expire()).await;
                 chat.forget();
             }
         }
         let ended = std::mem::take(&mut people.due().ended);
         for user in ended {
             let ending = chat.close_stale(chat.hub.of_user(user));
-            people.attempt("looking for stale", ending).await;
+            people
+                .attempt("closing sockets of ended clients", ending)
+                .await;
         }
         if people.due().missed && is_due(made_up, MAKE_UP_EVERY) {
             made_up = Some(Instant::now());
@@ -282,45 +287,47 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
             tokio::spawn(async move {
                 let making_up = chat.make_up_for_groups();
                 people
-                    .attempt("looking for changed groups", making_up)
+                    .attempt("checking for changed groups", making_up)
                     .await;
             });
         }
         people
-            .attempt("drawing who came or went", chat.draw_moved())
+            .attempt("rendering joins and departures", chat.draw_moved())
             .await;
         people
-            .attempt("drawing who is concerned", chat.draw_mine())
+            .attempt("rendering people's own lists", chat.draw_mine())
             .await;
         people
-            .attempt("drawing who is in a room", chat.draw_rooms())
+            .attempt("rendering the people in a room", chat.draw_rooms())
             .await;
         people
-            .attempt("drawing who is typing", async { chat.draw_typing() })
+            .attempt("rendering who is typing", async { chat.draw_typing() })
             .await;
         if people.due().online_changed && is_due(drawn, ONLINE_EVERY) {
             drawn = Some(Instant::now());
             people
-                .attempt("drawing who is here", chat.draw_online())
+                .attempt("rendering the list of people online", chat.draw_online())
                 .await;
         }
     }
 }
 
-/// Writes what has not been written yet. After that nothing is drawn any more.
+/// Writes what has not been written yet. Nothing is rendered after that.
 pub(super) async fn finish(chat: &Chat) {
     let people = &chat.people;
-    // For clients that stand still, as above.
-    people.attempt("reading", chat.write_reads()).await;
-    // From here on the lease is not renewed any more, which would bring the node back.
+    // The clients must not have ended yet, as above.
+    people
+        .attempt("writing read marks", chat.write_reads())
+        .await;
+    // From here on the lease is not renewed: a renewal would bring the node back.
     people.finished.store(true, Ordering::Relaxed);
     if let Err(error) = chat.end().await {
-        tracing::warn!(?error, "who was here is found to be gone later");
+        tracing::warn!(?error, "could not mark clients as left; another node will");
     }
 }
 
 impl Chat {
-    /// Tells everybody whom it concerns, here and on the other nodes.
+    /// Applies news on this node and sends it to the others.
     pub(super) fn spread(&self, news: News) {
         self.take(&news);
         self.tell_others(news);
@@ -331,7 +338,7 @@ impl Chat {
         self.relay.announce(Envelope { node, news });
     }
 
-    /// Takes soft news, of this node or another.
+    /// Applies soft news, from this node or another.
     pub(super) fn take(&self, news: &News) {
         let people = &self.people;
         match news {
@@ -340,12 +347,12 @@ impl Chat {
                 room,
                 user,
                 returns,
-            } => people.came(*room, user, *returns),
+            } => people.joined(*room, user, *returns),
             News::Left {
                 room,
                 user,
                 may_return,
-            } => people.went(*room, user, *may_return),
+            } => people.left_room(*room, user, *may_return),
             News::Typing { room, user, on } => {
                 people.types(*room, user, *on);
             }
@@ -360,8 +367,8 @@ impl Chat {
         }
     }
 
-    /// Somebody is called otherwise, which those see whose lists they are on and who look at one of
-    /// these rooms or at one where they are.
+    /// Somebody changed their display name. It is shown in the lists they are on and in the rooms where
+    /// they appear.
     fn take_name(&self, user: &User, rooms: &[RoomId]) {
         let tabs = self.hub.of_user(user.id);
         if !tabs.is_empty() {
@@ -389,15 +396,14 @@ impl Chat {
         }
     }
 
-    /// Somebody came or went; those they have talked with may see it.
+    /// Somebody came online or left, which their partners may see.
     pub(super) fn moved(&self, user: UserId) {
         self.people.moved(user);
         self.spread(News::Online);
     }
 
-    /// A tab of somebody has entered a room, or the lobby, from another or from nowhere. Those who are
-    /// there are told if that brings the person there, unless they return; what goes on in private rooms
-    /// is nobody's business.
+    /// A tab has entered a room or the lobby. If this brings the person there, the people there see
+    /// that they joined, unless they have just come back. Private rooms announce nothing.
     pub(super) fn entered(
         &self,
         user: &User,
@@ -436,10 +442,11 @@ impl Chat {
         self.spread(News::Presence(RoomId::LOBBY));
     }
 
-    /// Somebody is typing in the room they look at.
+    /// Somebody is typing in the room that their tab shows.
     pub(super) fn starts_typing(&self, room: RoomId, user: &User) {
         let user = self.people.due().with_current_name(user);
-        // Each sign is told, since whoever gives none has stopped, on other nodes too.
+        // Every `Typing` is sent on: without it the person counts as having stopped, on other nodes
+        // too.
         self.spread(News::Typing {
             room,
             user,
@@ -447,7 +454,7 @@ impl Chat {
         });
     }
 
-    /// Another node has somebody in a room from now on, who is to see who types there.
+    /// Another node has its first person in a room, who needs to see who is typing there.
     pub(super) fn tell_typists(&self, room: RoomId) {
         let typists = self.people.due().typing.of(room);
         for user in typists {
@@ -461,7 +468,7 @@ impl Chat {
         }
     }
 
-    /// What somebody was typing in a room has been sent, or they have gone.
+    /// Somebody has sent what they were typing, or has left.
     pub(super) fn stops_typing(&self, room: RoomId, user: &User) {
         if self.people.types(room, user, false) {
             let (user, on) = (user.clone(), false);
@@ -469,9 +476,9 @@ impl Chat {
         }
     }
 
-    /// Somebody's socket has gone, which looked at that room.
+    /// Somebody's socket has closed, which showed that room.
     pub(super) fn leaves(&self, client: ClientRef, user: &User, room: Option<RoomId>) {
-        self.people.left(client, user.id, room);
+        self.people.disconnected(client, user.id, room);
         if let Some(room) = room {
             self.stops_typing(room, user);
         }
@@ -503,7 +510,8 @@ impl Chat {
             if !self.hub.has_user(*user) {
                 self.people.due().names.remove(user);
             }
-            // Whose client had ended before, as by a ban, has gone without the store telling of it now.
+            // If the client had ended before, for example by a ban, the store did not report the user
+            // now.
             if !told.contains(user) {
                 self.moved(*user);
                 room.iter()
@@ -515,7 +523,7 @@ impl Chat {
         Ok(())
     }
 
-    /// These have gone, as the store has it.
+    /// Spreads who has left according to the store.
     fn have_left(&self, left: Vec<Left>, may_return: bool) {
         if left.is_empty() {
             return;
@@ -548,7 +556,7 @@ impl Chat {
                 reads.map(|(client, room, message)| (*client, *user, *room, *message))
             })
             .collect();
-        // In parts, so that nobody's message waits for all of them.
+        // In parts, so that no message waits for all of them.
         for part in rows.chunks(READS_AT_ONCE) {
             let written = self.store.mark_read(part.to_vec()).await;
             if written.is_err() {
@@ -571,7 +579,7 @@ mod tests {
     use crate::model::ClientId;
 
     #[test]
-    fn of_countless_rooms_read_only_a_few_are_kept_and_those_never_go_back() {
+    fn only_a_few_read_rooms_are_kept_and_their_marks_never_go_back() {
         let people = People::default();
         let by = |client| ClientRef {
             client: ClientId(client),

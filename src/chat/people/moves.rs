@@ -1,8 +1,8 @@
-//! Who has come to a room and who has gone lately, for the quiet lines that say so.
+//! Who has recently joined or left a room, for the quiet lines that say so.
 //!
-//! It is told of those who come and go, on whichever node, and what time it is; it knows no clock,
-//! store or HTML. Whoever may be back in a moment has gone when they have been away for [`GRACE`], so
-//! that neither a reload nor going from one node to another is news.
+//! The caller reports joins, departures and the time; this module knows no clock, store or HTML. People
+//! who may be back in a moment count as left after [`GRACE`], so neither a reload nor a change of node
+//! is announced.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -10,32 +10,32 @@ use std::time::{Duration, Instant};
 
 use crate::model::{RoomId, User, UserId};
 
-/// For so long a person whose socket has gone still counts as here: a reload is no leaving.
+/// How long a person counts as online after their socket has closed, so that a reload is not announced.
 pub(super) const GRACE: Duration = Duration::from_secs(3);
-/// How long a line says that somebody joined or left.
+/// How long a “joined” or “left” line is shown.
 const SAID_FOR: Duration = Duration::from_secs(60);
-/// How many who joined or left a room remembers at most.
+/// How many joins and departures are remembered for each room.
 const REMEMBERED: usize = 10_000;
-/// How many are told by name, of however many.
+/// How many people a line names.
 const NAMED: usize = 3;
 
-/// The comings and goings of all rooms.
+/// The recent joins and departures of all rooms.
 #[derive(Default)]
 pub(super) struct Moves {
     rooms: HashMap<RoomId, Room>,
-    /// Who is away and may be back, until when, and what they are called.
+    /// Who is away and may be back, until when, and their name.
     away: HashMap<(RoomId, UserId), (Instant, String)>,
-    /// In the order of time: when to look whether somebody has gone.
-    going: VecDeque<(Instant, RoomId, UserId)>,
-    /// The same: when to look whether something has been said for long enough.
+    /// When to check whether somebody has left, in order of time.
+    leaving: VecDeque<(Instant, RoomId, UserId)>,
+    /// When to check whether a line has been shown long enough, in order of time.
     fading: VecDeque<(Instant, RoomId)>,
 }
 
 #[derive(Default)]
 struct Room {
-    /// The newest last; of each person only the last thing they did.
+    /// The newest last; only the last move of each person.
     recent: VecDeque<Move>,
-    /// Who joined and who left since that was asked last.
+    /// Who joined and who left since the last call of [`Moves::take_news`].
     news: Lines,
 }
 
@@ -53,10 +53,10 @@ pub(super) struct Lines {
     pub(super) left: Names,
 }
 
-/// Some people by name, and how many there are.
+/// The names of some people, and how many there are.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
-    /// Of more than one too many only [`NAMED`] are told.
+    /// At most one more than [`NAMED`].
     names: Vec<String>,
     count: usize,
 }
@@ -73,7 +73,8 @@ impl Names {
         self.count == 0
     }
 
-    /// In a sentence: anna, bob and carl; of many the first three and the number of the rest.
+    /// As part of a sentence: anna, bob and carl. Of many, the first three names and the number of the
+    /// others.
     pub(super) fn words(&self) -> String {
         match self.names.as_slice() {
             [] => String::new(),
@@ -90,39 +91,39 @@ impl Names {
 }
 
 impl Moves {
-    /// Somebody has come to a room, or `returns` to it.
+    /// Somebody has joined a room, or `returns` to it.
     pub(super) fn joined(&mut self, room: RoomId, user: &User, returns: bool, now: Instant) {
         if self.away.remove(&(room, user.id)).is_none() && !returns {
-            self.tell(room, user.id, user.shown_name().to_owned(), true, now);
+            self.announce(room, user.id, user.shown_name().to_owned(), true, now);
         }
     }
 
-    /// Somebody has gone from a room, or is away and may be back.
+    /// Somebody has left a room, or is away and may be back.
     pub(super) fn left(&mut self, room: RoomId, user: &User, may_return: bool, now: Instant) {
         let name = user.shown_name().to_owned();
         match may_return {
             true => {
                 let until = now + GRACE;
                 self.away.insert((room, user.id), (until, name));
-                self.going.push_back((until, room, user.id));
+                self.leaving.push_back((until, room, user.id));
             }
             false => {
                 self.away.remove(&(room, user.id));
-                self.tell(room, user.id, name, false, now);
+                self.announce(room, user.id, name, false, now);
             }
         }
     }
 
-    /// Lets time pass. Answers the rooms whose lines are different now.
+    /// Lets time pass. Returns the rooms whose lines have changed.
     pub(super) fn pass(&mut self, now: Instant) -> HashSet<RoomId> {
         let mut changed = HashSet::new();
-        while let Some((until, room, user)) = self.going.pop_front_if(|next| next.0 <= now) {
-            // Whoever joined back and left again has more time.
+        while let Some((until, room, user)) = self.leaving.pop_front_if(|next| next.0 <= now) {
+            // Somebody who came back and left again gets more time.
             if let Entry::Occupied(away) = self.away.entry((room, user))
                 && away.get().0 <= until
             {
                 let (_, name) = away.remove();
-                self.tell(room, user, name, false, now);
+                self.announce(room, user, name, false, now);
                 changed.insert(room);
             }
         }
@@ -139,7 +140,7 @@ impl Moves {
         changed
     }
 
-    /// What is said of a room.
+    /// The lines of a room.
     pub(super) fn lines(&self, room: RoomId) -> Lines {
         let mut lines = Lines::default();
         for one in self
@@ -156,14 +157,14 @@ impl Moves {
         lines
     }
 
-    /// Who joined and who left since this was asked last, the newest last.
+    /// Who joined and who left since the last call, the newest last.
     pub(super) fn take_news(&mut self, room: RoomId) -> Lines {
         let room = self.rooms.get_mut(&room);
         room.map(|room| std::mem::take(&mut room.news))
             .unwrap_or_default()
     }
 
-    fn tell(&mut self, room: RoomId, user: UserId, name: String, joined: bool, at: Instant) {
+    fn announce(&mut self, room: RoomId, user: UserId, name: String, joined: bool, at: Instant) {
         self.fading.push_back((at + SAID_FOR, room));
         let Room { recent, news, .. } = self.rooms.entry(room).or_default();
         let names = match joined {
@@ -202,20 +203,20 @@ mod tests {
     #[track_caller]
     fn check(moves: &Moves, joined: &[&str], left: &[&str]) {
         let lines = moves.lines(ROOM);
-        assert_eq!((lines.joined, lines.left), (told(joined), told(left)));
+        assert_eq!((lines.joined, lines.left), (names(joined), names(left)));
     }
 
-    fn told(names: &[&str]) -> Names {
-        let mut told = Names::default();
-        names.iter().for_each(|name| told.add(name));
-        told
+    fn names(names: &[&str]) -> Names {
+        let mut all = Names::default();
+        names.iter().for_each(|name| all.add(name));
+        all
     }
 
     #[test]
-    fn names_stand_in_a_sentence() {
+    fn names_are_part_of_a_sentence() {
         #[track_caller]
-        fn check(names: &[&str], expected: &str) {
-            assert_eq!(told(names).words(), expected);
+        fn check(people: &[&str], expected: &str) {
+            assert_eq!(names(people).words(), expected);
         }
         check(&[], "");
         check(&["anna"], "anna");
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_and_goes_is_told_for_a_while() {
+    fn joins_and_departures_are_shown_for_a_while() {
         let (mut moves, now) = (Moves::default(), Instant::now());
         moves.joined(ROOM, &user("bo"), false, now);
         moves.joined(ROOM, &user("anna"), false, now + SECOND);
@@ -242,21 +243,21 @@ mod tests {
         check(&moves, &[], &["anna", "bo"]);
         moves.pass(now + 3 * SAID_FOR);
         assert!(moves.rooms.is_empty() && moves.away.is_empty());
-        assert!(moves.going.is_empty() && moves.fading.is_empty());
+        assert!(moves.leaving.is_empty() && moves.fading.is_empty());
     }
 
     #[test]
-    fn whoever_is_back_in_a_moment_is_no_news() {
+    fn somebody_back_in_a_moment_is_not_announced() {
         let (mut moves, now) = (Moves::default(), Instant::now());
         let anna = user("anna");
         moves.left(ROOM, &anna, true, now);
         moves.joined(ROOM, &anna, true, now + SECOND);
         assert!(moves.pass(now + GRACE).is_empty());
         check(&moves, &[], &[]);
-        // Who was not away returns without a word.
+        // Somebody who was not away returns silently.
         moves.joined(ROOM, &anna, true, now + 2 * GRACE);
         check(&moves, &[], &[]);
-        // Back and away again: the grace begins anew.
+        // Back and away again: the grace period starts again.
         moves.left(ROOM, &anna, true, now + 4 * GRACE);
         moves.joined(ROOM, &anna, false, now + 4 * GRACE + SECOND);
         moves.left(ROOM, &anna, true, now + 4 * GRACE + 2 * SECOND);
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_only_the_last_are_remembered() {
+    fn only_the_latest_of_many_moves_are_remembered() {
         let (mut moves, now) = (Moves::default(), Instant::now());
         for id in 0..11_000 {
             let name = format!("user{id}");

@@ -1,4 +1,4 @@
-//! Draws who is online, who is in a room, and who is typing, for those who see it.
+//! Renders who is online, who is in a room, and who is typing.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -40,7 +40,8 @@ impl Chat {
             let mut mine: HashSet<_> = in_time.collect();
             for user in std::mem::take(&mut due.mine) {
                 match due.drawn.get(&user).copied() {
-                    // The first is drawn at once, those that follow soon after together.
+                    // The first change is rendered at once. Changes that follow soon are rendered
+                    // together.
                     Some(at) => {
                         due.later.insert(user, at + MINE_EVERY);
                     }
@@ -62,7 +63,8 @@ impl Chat {
         done
     }
 
-    /// Draws one person's own list for their tabs here; a failure is made up for later.
+    /// Renders a person's own list for their tabs on this node. After a failure it is rendered again
+    /// later.
     pub(super) async fn draw_own(&self, user: UserId) -> Result<Vec<Person>> {
         let drawing = async {
             let people = self.store.people_of(user, LISTED).await?;
@@ -85,7 +87,7 @@ impl Chat {
         drawn
     }
 
-    /// Draws who is in the rooms that somebody joined to or left from, and who that was.
+    /// Renders the people in rooms that somebody has joined or left, and who that was.
     pub(super) async fn draw_rooms(&self) -> Result<()> {
         let now = Instant::now();
         let rooms: Vec<RoomId> = {
@@ -112,7 +114,7 @@ impl Chat {
 
     pub(super) async fn draw_room(&self, room: RoomId) -> Result<()> {
         if self.hub.shown(room).is_none() {
-            // Nobody here looks at it, nor is to be told later.
+            // No tab here shows the room, and nobody will need these lines later.
             self.people.due().moves.take_news(room);
             return Ok(());
         }
@@ -133,7 +135,7 @@ impl Chat {
             self.hub.show_heading(room, &headings);
         }
         let (lines, news) = match pair {
-            // Who comes to it is nobody's business.
+            // Private rooms announce nobody.
             Some(_) => Default::default(),
             None => {
                 let moves = &mut self.people.due().moves;
@@ -169,7 +171,7 @@ impl Chat {
         Ok(())
     }
 
-    /// Draws who is typing: the same for everybody in the room but those who do.
+    /// Renders who is typing: the same for everybody in the room, except the people typing.
     pub(super) fn draw_typing(&self) -> Result<()> {
         let rooms = {
             let mut guard = self.people.due();
@@ -193,7 +195,7 @@ impl Chat {
         Ok(())
     }
 
-    /// Draws those who are here, for everyone.
+    /// Renders the people online, for everyone.
     pub(super) async fn draw_online(&self) -> Result<()> {
         self.people.due().online_changed = false;
         let people = self.store.people_online(LISTED).await;

@@ -1,14 +1,15 @@
-//! Who is typing in which room. Never stored; it is told what time it is, and knows no HTML.
+//! Who is typing in which room. This is never stored. The caller passes the time; this module knows no
+//! HTML.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::model::{RoomId, User, UserId};
 
-/// For so long after the last sign of it somebody counts as typing. A tab gives a sign every
-/// 2.5 s, and whoever has vanished is to be gone within 6 s.
+/// How long somebody counts as typing after their last `Typing` action. A tab sends one every 2.5 s,
+/// and somebody who has vanished must disappear within 6 s.
 const TYPING_FOR: Duration = Duration::from_secs(5);
-/// How many are remembered of a room: from three on they are not told by name.
+/// How many people are remembered for a room; three or more are not shown by name.
 const REMEMBERED: usize = 10;
 
 /// Who is typing.
@@ -21,7 +22,7 @@ struct Typist {
 }
 
 impl Typing {
-    /// Somebody types. Answers whether they did not before.
+    /// Somebody is typing. Returns whether that is new.
     pub(super) fn begin(&mut self, room: RoomId, user: &User, now: Instant) -> bool {
         let typists = self.0.entry(room).or_default();
         let (until, full) = (now + TYPING_FOR, typists.len() == REMEMBERED);
@@ -37,7 +38,7 @@ impl Typing {
         false
     }
 
-    /// Somebody has sent it, or has gone. Answers whether they had been typing.
+    /// Somebody has sent it, or has left. Returns whether they had been typing.
     pub(super) fn end(&mut self, room: RoomId, user: UserId) -> bool {
         let Some(typists) = self.0.get_mut(&room) else {
             return false;
@@ -51,7 +52,7 @@ impl Typing {
         ended
     }
 
-    /// Somebody has another name. Answers where they are typing.
+    /// Somebody changed their name. Returns the rooms where they are typing.
     pub(super) fn rename(&mut self, user: &User) -> Vec<RoomId> {
         let mut rooms = Vec::new();
         for (room, typists) in &mut self.0 {
@@ -63,7 +64,7 @@ impl Typing {
         rooms
     }
 
-    /// Lets time pass. Answers the rooms where somebody has stopped.
+    /// Lets time pass. Returns the rooms where somebody has stopped.
     pub(super) fn pass(&mut self, now: Instant) -> Vec<RoomId> {
         let mut changed = Vec::new();
         self.0.retain(|room, typists| {
@@ -77,7 +78,7 @@ impl Typing {
         changed
     }
 
-    /// Who is typing in a room, the first who began first.
+    /// Who is typing in a room, in the order in which they started.
     pub(super) fn of(&self, room: RoomId) -> Vec<User> {
         let typists = self.0.get(&room).into_iter().flatten();
         typists.map(|one| one.user.clone()).collect()
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_gives_no_sign_has_stopped() {
+    fn somebody_without_a_new_sign_has_stopped() {
         let (mut typing, now) = (Typing::default(), Instant::now());
         let second = Duration::from_secs(1);
         assert!(typing.begin(ROOM, &user(1), now));
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_at_once_where_it_is_sent() {
+    fn typing_ends_as_soon_as_the_message_is_sent() {
         let (mut typing, now) = (Typing::default(), Instant::now());
         typing.begin(ROOM, &user(1), now);
         assert!(!typing.end(RoomId(2), user(1).id));
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_types_does_so_by_the_name_they_have() {
+    fn people_typing_are_shown_by_their_current_name() {
         let (mut typing, now) = (Typing::default(), Instant::now());
         typing.begin(ROOM, &user(1), now);
         typing.begin(RoomId(2), &user(2), now);
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_fills_no_memory() {
+    fn a_crowd_does_not_fill_the_memory() {
         let (mut typing, now) = (Typing::default(), Instant::now());
         for id in 0..1000 {
             typing.begin(ROOM, &user(id), now);
