@@ -1,6 +1,6 @@
-//! Who is active in which room on this node.
+//! Which clients of this node are in which room.
 //!
-//! The hub hands frames into [outboxes](Outbox) and keeps their order; it knows no SQL, HTML or sockets.
+//! The hub puts frames into [outboxes](Outbox) and keeps their order. It knows no SQL, HTML or sockets.
 
 mod outbox;
 
@@ -18,7 +18,7 @@ use crate::protocol::{Dialect, Feed, Frame, Selector};
 pub use outbox::{Close, OUTBOX_BYTES, OUTBOX_FRAMES, Outbox, Place, Region, Taken};
 
 /// All outboxes of this node.
-// What a panic leaves behind the locks is whole, since each change is a few plain assignments.
+// A panic leaves consistent data behind these locks, since each change is a few plain assignments.
 #[derive(Default)]
 pub struct Hub {
     clients: Mutex<Clients>,
@@ -31,32 +31,32 @@ pub struct Hub {
 #[derive(Default)]
 struct Clients {
     connected: HashMap<ClientId, Arc<Outbox>>,
-    /// What every tab shows of those who are here, and how many that lists.
+    /// The list of people online that every tab shows, and how many people it lists.
     online: Option<(usize, Frame)>,
-    /// The server stops: whoever comes now is closed too.
+    /// The server is stopping: new sockets are closed as well.
     closing: Option<Close>,
 }
 
-/// The clients that look at a room from this node.
+/// The clients that are in a room on this node.
 #[derive(Default)]
 struct ActiveRoom {
-    /// The version this node has shown last.
+    /// The version that this node has last shown.
     shown: Option<Version>,
     active: HashMap<u64, Arc<Outbox>>,
-    /// How many speak each dialect.
+    /// How many clients use each dialect.
     speakers: [usize; Dialect::ALL.len()],
-    /// What everybody of a dialect is shown of the room beside its messages.
+    /// The regions of the room that each dialect is shown, besides the messages.
     soft: Vec<(Dialect, Region, Frame)>,
-    /// What single people are shown in place of that.
+    /// The regions that single people are shown instead.
     own: Vec<(Region, UserId, Frame)>,
-    /// A newest page is to be drawn for the plain tabs, and whether somebody is at it.
+    /// Whether the newest page is wanted for plain tabs, and whether it is being rendered.
     page_wanted: bool,
     page_drawing: bool,
 }
 
 impl Hub {
-    /// A client has a socket here, its `visit`th after the first. Of two sockets of one client the
-    /// one of the later visit stays and the other is closed, in whichever order they come here.
+    /// A client has connected a socket, its `visit`th after the first. If a client has two sockets, the
+    /// one of the later visit stays and the other is closed, whichever connects first.
     pub fn connect(
         &self,
         client: ClientId,
@@ -100,7 +100,7 @@ impl Hub {
         outbox
     }
 
-    /// The socket has gone.
+    /// The socket has closed.
     pub fn disconnect(&self, outbox: &Outbox) {
         self.leave_room(outbox);
         {
@@ -124,37 +124,37 @@ impl Hub {
         }
     }
 
-    /// The socket of a client, if it has one here.
+    /// The socket of a client, if it has one on this node.
     pub fn of_client(&self, client: ClientId) -> Option<Arc<Outbox>> {
         self.clients.lock().connected.get(&client).cloned()
     }
 
-    /// The sockets of a user here.
+    /// The sockets of a user on this node.
     pub fn of_user(&self, user: UserId) -> Vec<Arc<Outbox>> {
         self.users.lock().get(&user).cloned().unwrap_or_default()
     }
 
-    /// All sockets here.
+    /// All sockets on this node.
     pub fn all(&self) -> Vec<Arc<Outbox>> {
         self.users.lock().values().flatten().cloned().collect()
     }
 
-    /// The users who have a socket here.
+    /// The users who have a socket on this node.
     pub fn users(&self) -> Vec<UserId> {
         self.users.lock().keys().copied().collect()
     }
 
-    /// Whether a user has a socket here.
+    /// Whether a user has a socket on this node.
     pub fn has_user(&self, user: UserId) -> bool {
         self.users.lock().contains_key(&user)
     }
 
-    /// Whether anybody here looks at a room.
+    /// Whether any client on this node is in a room.
     pub fn has_room(&self, room: RoomId) -> bool {
         self.rooms.lock().contains_key(&room)
     }
 
-    /// The sockets that look at a room from here.
+    /// The sockets on this node that are in a room.
     pub fn in_room(&self, room: RoomId) -> Vec<Arc<Outbox>> {
         let active = self.room(room);
         active.map_or_else(Vec::new, |active| {
@@ -162,7 +162,7 @@ impl Hub {
         })
     }
 
-    /// The users who look at a room from here and keep their names.
+    /// The registered users who are in a room on this node.
     pub fn kept_in(&self, room: RoomId) -> Vec<UserId> {
         let tabs = self.in_room(room);
         let kept = tabs.iter().filter(|tab| tab.is_kept());
@@ -172,13 +172,13 @@ impl Hub {
         users
     }
 
-    /// How many people are here.
+    /// How many people are connected to this node.
     pub fn people(&self) -> usize {
         self.users.lock().len()
     }
 
-    /// The tab leaves its room and enters another, of which it has been given `seen`. Answers
-    /// where it was, and its own messages of that room that it has not been shown.
+    /// Moves the tab from its room to another, of which it already has `seen`. Returns the place it
+    /// left, and its own messages there that it has not been shown.
     pub fn enter(
         &self,
         outbox: &Arc<Outbox>,
@@ -186,8 +186,8 @@ impl Hub {
         seen: Option<Version>,
     ) -> (Option<Place>, Vec<Message>) {
         self.leave_room(outbox);
-        // The room's lock is held until the tab stands in it, so that a room that empties at this
-        // moment is not left behind with somebody in it.
+        // The lock on all rooms is held until the tab is in the room. Otherwise a room that becomes
+        // empty at this moment could be removed with the tab in it.
         let mut rooms = self.rooms.lock();
         let active = Arc::clone(rooms.entry(room).or_default());
         let mut active = active.lock();
@@ -224,33 +224,33 @@ impl Hub {
         self.rooms.lock().get(&room).cloned()
     }
 
-    /// The rooms that somebody here looks at.
+    /// The rooms that have a client on this node.
     pub fn active_rooms(&self) -> Vec<RoomId> {
         self.rooms.lock().keys().copied().collect()
     }
 
-    /// What this node has shown of a room; nothing at all if nobody here looks at it.
+    /// The version of a room that this node has shown. `None` if no client here is in the room.
     pub fn shown(&self, room: RoomId) -> Option<Option<Version>> {
         self.room(room).map(|active| active.lock().shown)
     }
 
-    /// A tab has been brought to that version of its room, which nothing has been shown of yet here:
-    /// what comes next has to continue that.
+    /// A tab has been given this version of its room. If nothing was shown here yet, the next step must
+    /// follow this version.
     pub fn begins(&self, version: Version) {
         if let Some(active) = self.room(version.room) {
             active.lock().shown.get_or_insert(version);
         }
     }
 
-    /// Whether anybody here looks at a room in that dialect.
+    /// Whether any client here is in a room with that dialect.
     pub fn is_spoken(&self, room: RoomId, dialect: Dialect) -> bool {
         self.room(room)
             .is_some_and(|active| active.lock().speakers[dialect as usize] > 0)
     }
 
-    /// Shows a room's next step to everyone in it: `frames` lead from the version numbered
-    /// `follows` to `version`, those of `told` do so for whoever speaks these other dialects, where
-    /// there is anything to tell. Who is given nothing asks for themselves.
+    /// Shows a room's next step to everyone in it. `frames` lead from the version numbered `follows` to
+    /// `version`. Programs get the frames of their dialect from `told`, if there are any; without an
+    /// entry for their dialect they catch up on their own.
     pub fn show(
         &self,
         room: RoomId,
@@ -263,7 +263,7 @@ impl Hub {
             return;
         };
         let mut active = active.lock();
-        // Whoever calls this has made sure that the step continues what was shown here before.
+        // Callers make sure that the step follows what was shown here before.
         let continues = active.shown.replace(version).is_some() && follows != u64::MAX;
         let told = |dialect| told.iter().find(|(other, _)| *other == dialect);
         for outbox in active.active.values() {
@@ -274,15 +274,15 @@ impl Hub {
                     Some((_, frame)) => {
                         outbox.offer(room, follows, version, continues, frame.as_slice());
                     }
-                    // A step that follows no version anybody has.
+                    // No client has the version that this step follows.
                     None => outbox.offer(room, u64::MAX, version, continues, &[]),
                 },
             }
         }
     }
 
-    /// Tells everybody in a room who speaks that dialect something that is no part of its history;
-    /// whoever is slow is spared it.
+    /// Sends a frame that is not part of a room's history to everyone there with that dialect. Slow
+    /// clients do not get it.
     pub fn tell(&self, room: RoomId, dialect: Dialect, frame: &Frame) {
         let Some(active) = self.room(room) else {
             return;
@@ -295,13 +295,13 @@ impl Hub {
         }
     }
 
-    /// More has happened in a room than is shown step by step: everyone asks for themselves.
+    /// A room changed too much for step-by-step updates: each tab catches up on its own.
     pub fn skip_to(&self, room: RoomId, version: Version) {
-        // A step that follows no version anybody has turns every outbox to "behind".
+        // No client has the version that this step follows, so every outbox is marked as behind.
         self.show(room, u64::MAX, version, &[], &[]);
     }
 
-    /// The room's plain tabs need its newest page. Answers whether the caller is to draw it.
+    /// The room's plain tabs need its newest page. Returns whether the caller has to render it.
     pub fn want_page(&self, room: RoomId) -> bool {
         let Some(active) = self.room(room) else {
             return false;
@@ -314,7 +314,7 @@ impl Hub {
         !std::mem::replace(&mut active.page_drawing, true)
     }
 
-    /// Whether a page is still wanted; if so, it is about to be drawn.
+    /// Whether a page is still wanted. If so, the caller renders it.
     pub fn take_wanted_page(&self, room: RoomId) -> bool {
         let Some(active) = self.room(room) else {
             return false;
@@ -324,14 +324,14 @@ impl Hub {
         active.page_drawing
     }
 
-    /// Nobody draws the room's page any more, though it was wanted.
+    /// The page could not be rendered, though it was wanted.
     pub fn give_up_page(&self, room: RoomId) {
         if let Some(active) = self.room(room) {
             active.lock().page_drawing = false;
         }
     }
 
-    /// Gives the room's plain tabs its newest page, in place of one that still waits.
+    /// Gives the room's plain tabs its newest page. It replaces a page that is still waiting.
     pub fn show_page(&self, room: RoomId, version: Version, frame: &Frame) {
         let Some(active) = self.room(room) else {
             return;
@@ -346,18 +346,18 @@ impl Hub {
         }
     }
 
-    /// Gives every tab in a room a part of the page that is the same for all of them, if it differs
-    /// from what they have. Whoever enters later gets it too.
+    /// Gives every tab in a room a region that is the same for all of them, if it differs from what
+    /// they have. Tabs that enter later get it too.
     pub fn show_in(&self, room: RoomId, region: Region, frame: &Frame) {
         self.show_in_but(room, region, frame, &[]);
     }
 
-    /// The same for whoever speaks another dialect there.
+    /// The same for clients with another dialect.
     pub fn show_told(&self, room: RoomId, dialect: Dialect, region: Region, frame: &Frame) {
         self.show_to(room, dialect, region, frame, &[]);
     }
 
-    /// The same, but these people are given something else in its place.
+    /// The same, but these people get something else instead.
     pub fn show_in_but(
         &self,
         room: RoomId,
@@ -412,8 +412,8 @@ impl Hub {
         active.own.extend(own);
     }
 
-    /// Gives each of these people's tabs in a room what it is called for them, if that differs from
-    /// what they have.
+    /// Gives the tabs of these people the name of a room as they see it, if it differs from what they
+    /// have.
     pub fn show_heading(&self, room: RoomId, headings: &[(UserId, Frame)]) {
         let Some(active) = self.room(room) else {
             return;
@@ -426,8 +426,8 @@ impl Hub {
         }
     }
 
-    /// Gives every tab the list of those who are here, if it differs from what they have; it lists
-    /// so many people.
+    /// Gives every tab the list of people online, if it differs from what they have. `listed` is the
+    /// number of people in it.
     pub fn show_online(&self, listed: usize, frame: &Frame) {
         let mut clients = self.clients.lock();
         if clients
@@ -447,8 +447,8 @@ impl Hub {
         }
     }
 
-    /// Gives a newcomer the list of those who are here, as it was drawn last; but not the one that
-    /// tells somebody that they are alone, who are not any more.
+    /// Gives a new tab the latest list of people online. A list that says “nobody else is online” is
+    /// skipped if that is no longer true.
     pub fn show_online_to(&self, outbox: &Outbox) {
         let people = self.people();
         let clients = self.clients.lock();
@@ -462,7 +462,7 @@ impl Hub {
         }
     }
 
-    /// Closes every socket, and those that come after.
+    /// Closes every socket, and every new one.
     pub fn close_all(&self, close: Close) {
         self.clients.lock().closing = Some(close);
         for outbox in self.users.lock().values().flatten() {
@@ -504,7 +504,7 @@ mod tests {
         Push::inner(Selector::NOTICE, text.to_owned()).encode()
     }
 
-    /// A frame of so many bytes and some more.
+    /// A frame of at least this many bytes.
     fn large(bytes: usize) -> Frame {
         frame(&"x".repeat(bytes))
     }
@@ -531,7 +531,7 @@ mod tests {
         }
     }
 
-    /// A tab that looks at a room and has been given it up to `seen`.
+    /// A tab that is in a room and has its version `seen`.
     fn tab(hub: &Hub, client: i64, dialect: Dialect, seen: u64) -> Arc<Outbox> {
         let outbox = hub.connect(ClientId(client), 0, UserId(client), dialect);
         hub.enter(&outbox, ROOM, None);
@@ -539,13 +539,13 @@ mod tests {
         outbox
     }
 
-    /// A step of one frame, whose text is its number.
+    /// Shows a step of one frame, whose text is its number.
     fn step(hub: &Hub, room: RoomId, number: u64) {
         let text = frame(&number.to_string());
         hub.show(room, number - 1, version(room, number), &[text], &[]);
     }
 
-    /// The texts of what the socket takes.
+    /// The texts of the frames that the socket takes.
     fn taken(outbox: &Outbox) -> Vec<String> {
         let frames = outbox.take(MUCH).frames;
         let text = |payload: &[u8]| {
@@ -581,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_sockets_of_one_client_the_later_visit_stays_whichever_comes_first() {
+    fn the_socket_of_the_later_visit_stays_in_any_order() {
         #[track_caller]
         fn check(visits: [i64; 2]) {
             let hub = Hub::default();
@@ -600,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_has_been_given_is_not_given_again() {
+    fn a_step_is_never_given_twice() {
         let hub = Hub::default();
         let outbox = tab(&hub, 1, Dialect::V1, 4);
         for number in [3, 4, 5, 5, 4] {
@@ -611,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_turns_to_behind_and_the_rest_makes_up_for_it() {
+    fn after_a_gap_a_tab_is_behind_until_it_has_caught_up() {
         let hub = Hub::default();
         let outbox = tab(&hub, 1, Dialect::V1, 4);
         step(&hub, ROOM, 6);
@@ -626,7 +626,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_outbox_takes_no_more_and_asks_for_the_rest_when_it_has_drained() {
+    fn a_full_outbox_takes_nothing_and_catches_up_once_it_has_drained() {
         let hub = Hub::default();
         let outbox = tab(&hub, 1, Dialect::V1, 0);
         let bystander = tab(&hub, 2, Dialect::V1, 0);
@@ -647,12 +647,12 @@ mod tests {
         assert!(!outbox.wants_rest(), "not before it has drained");
         assert_eq!(outbox.take(1).frames.len(), 1);
         assert!(!outbox.wants_rest());
-        // Even with room again nothing may be left out.
+        // Even with space again, nothing may be left out.
         step(&hub, ROOM, 5);
         assert_eq!(outbox.take(MUCH).frames.len(), 1);
         assert!(outbox.wants_rest());
         assert_eq!(seen(&outbox), Some(2));
-        // While the rest is read, more happens.
+        // More happens while the rest is read.
         step(&hub, ROOM, 6);
         outbox.bring(ROOM, version(ROOM, 5), [frame("3 to 5")]);
         assert_eq!(taken(&outbox), ["3 to 5"]);
@@ -673,7 +673,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outbox_counts_as_full_until_what_was_taken_from_it_has_gone_out() {
+    fn an_outbox_is_full_until_its_frames_have_been_sent() {
         let hub = Hub::default();
         let outbox = tab(&hub, 1, Dialect::V1, 0);
         outbox.push([large(OUTBOX_BYTES)]);
@@ -690,7 +690,7 @@ mod tests {
         let hub = Hub::default();
         let outbox = hub.connect(ClientId(1), 0, UserId(1), Dialect::V1);
         hub.enter(&outbox, ROOM, None);
-        // The page that is being read has 5 or not; nobody here knows.
+        // It is not known here whether the page being read includes 5.
         for number in [5, 6] {
             step(&hub, ROOM, number);
         }
@@ -712,7 +712,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_room_left_lands_in_the_room_entered() {
+    fn frames_of_the_former_room_do_not_reach_the_new_one() {
         let hub = Hub::default();
         let outbox = tab(&hub, 1, Dialect::V1, 4);
         hub.enter(&outbox, OTHER, None);
@@ -723,11 +723,11 @@ mod tests {
         step(&hub, ROOM, 10);
         step(&hub, OTHER, 10);
         assert_eq!(taken(&outbox), ["page", "10"]);
-        assert_eq!(hub.shown(ROOM), None, "nobody looks at it any more");
+        assert_eq!(hub.shown(ROOM), None, "nobody is in it any longer");
     }
 
     #[test]
-    fn more_than_can_be_shown_step_by_step_is_asked_for_by_everyone() {
+    fn after_too_many_changes_every_tab_catches_up() {
         let hub = Hub::default();
         let late = tab(&hub, 1, Dialect::V1, 4);
         let up_to_date = tab(&hub, 2, Dialect::V1, 90);
@@ -737,7 +737,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tab_that_could_not_enter_asks_for_what_it_missed_meanwhile() {
+    fn a_tab_that_could_not_enter_catches_up_in_its_former_room() {
         for dialect in [Dialect::V1, Dialect::Plain] {
             let hub = Hub::default();
             let outbox = tab(&hub, 1, dialect, 4);
@@ -751,7 +751,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_region_only_the_newest_waits_and_goes_after_what_is_ordered() {
+    fn only_the_newest_of_a_region_waits_and_follows_ordered_frames() {
         let hub = Hub::default();
         let outbox = tab(&hub, 1, Dialect::V1, 4);
         outbox.show(Region::Mine, frame("mine 1"));
@@ -797,11 +797,11 @@ mod tests {
     }
 
     #[test]
-    fn ones_own_message_is_unsettled_until_its_step_comes_by() {
+    fn an_own_message_is_unsettled_until_its_step_is_shown() {
         let hub = Hub::default();
         let outbox = tab(&hub, 1, Dialect::V1, 4);
         let leave = |room| hub.enter(&outbox, room, None).1;
-        // Stored, but not on its way yet: whoever leaves now has to be told otherwise.
+        // Stored, but not yet pushed: a tab that leaves now must be settled in another way.
         assert!(outbox.expect(&message(ROOM, 5)));
         assert_eq!(leave(OTHER), [message(ROOM, 5)]);
         assert!(!outbox.expect(&message(ROOM, 6)), "it is elsewhere now");
@@ -811,14 +811,14 @@ mod tests {
         step(&hub, OTHER, 2);
         assert_eq!(leave(ROOM), []);
         outbox.bring(ROOM, version(ROOM, 7), []);
-        // The step was faster than the answer.
+        // The step arrived before the answer.
         assert!(outbox.expect(&message(ROOM, 7)));
         assert_eq!(leave(OTHER), []);
-        // A catch-up has it.
+        // The catch-up includes it.
         outbox.bring(OTHER, version(OTHER, 3), []);
         assert!(outbox.expect(&message(OTHER, 5)));
         step(&hub, OTHER, 5);
-        // What brings it forward may leave that message out, so it is settled beside it.
+        // The catch-up may omit that message, so it is settled separately.
         assert_eq!(outbox.take_unsettled(), [message(OTHER, 5)]);
         outbox.bring(OTHER, version(OTHER, 5), []);
         assert_eq!(leave(ROOM), []);
@@ -831,10 +831,10 @@ mod tests {
         let other = tab(&hub, 2, Dialect::V1, 4);
         step(&hub, ROOM, 5);
         assert_eq!(taken(&plain), [""; 0]);
-        assert!(hub.want_page(ROOM), "the first who wants it draws it");
+        assert!(hub.want_page(ROOM), "the first caller renders it");
         assert!(!hub.want_page(ROOM), "one at a time");
         assert!(hub.take_wanted_page(ROOM));
-        assert!(!hub.want_page(ROOM), "the one who draws comes again");
+        assert!(!hub.want_page(ROOM), "the renderer checks again");
         hub.show_page(ROOM, version(ROOM, 5), &frame("page at 5"));
         assert!(hub.take_wanted_page(ROOM));
         hub.show_page(ROOM, version(ROOM, 7), &frame("page at 7"));
@@ -843,10 +843,13 @@ mod tests {
         assert_eq!(taken(&plain), ["page at 7"]);
         assert_eq!(taken(&other), ["5"]);
         hub.show_online(2, &frame("online"));
-        assert_eq!(taken(&plain), [""; 0], "it could not show that");
+        assert_eq!(taken(&plain), [""; 0], "it has no place for that");
         assert!(hub.want_page(ROOM));
         hub.give_up_page(ROOM);
-        assert!(hub.want_page(ROOM), "after a failure somebody draws again");
+        assert!(
+            hub.want_page(ROOM),
+            "after a failure somebody renders it again"
+        );
         assert!(!hub.want_page(OTHER), "no plain tab is there");
     }
 
@@ -859,19 +862,19 @@ mod tests {
         outbox.bring(ROOM, version(ROOM, 5), [frame("page at 5")]);
         assert_eq!(taken(&outbox), ["page at 5"]);
         assert!(outbox.wants_rest());
-        // A newer page is faster than the rest it asked for, which is then too late.
+        // A newer page arrives before the requested one, which is then too old.
         hub.show_page(ROOM, version(ROOM, 7), &frame("page at 7"));
         outbox.bring(ROOM, version(ROOM, 6), [frame("page at 6")]);
         assert_eq!(taken(&outbox), ["page at 7"]);
         assert!(!outbox.wants_rest());
-        // And the other way round: what the rest has is not replaced by a page that waits.
+        // The reverse: a waiting page does not replace a newer requested one.
         hub.show_page(ROOM, version(ROOM, 8), &frame("page at 8"));
         outbox.bring(ROOM, version(ROOM, 9), [frame("page at 9")]);
         assert_eq!(taken(&outbox), ["page at 9"]);
     }
 
     #[test]
-    fn a_page_of_the_room_left_does_not_wait_in_the_room_entered() {
+    fn a_page_of_the_former_room_does_not_reach_the_new_one() {
         let hub = Hub::default();
         let plain = tab(&hub, 1, Dialect::Plain, 4);
         hub.show_page(ROOM, version(ROOM, 5), &frame("page"));
@@ -880,7 +883,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closing_outbox_takes_nothing_more_and_the_hub_empties() {
+    async fn a_closing_outbox_takes_nothing_and_the_hub_empties() {
         let hub = Hub::default();
         let (one, two) = (tab(&hub, 1, Dialect::V1, 4), tab(&hub, 2, Dialect::V1, 4));
         step(&hub, ROOM, 5);
@@ -908,7 +911,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_comes_by_a_new_socket_closes_the_old_one() {
+    async fn a_new_socket_of_a_client_closes_the_old_one() {
         let hub = Hub::default();
         let old = tab(&hub, 1, Dialect::V1, 4);
         let asked = old.probe();
@@ -927,7 +930,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_probe_is_answered_by_the_socket_or_fails_when_it_goes() {
+    async fn a_probe_is_answered_or_fails_when_the_socket_closes() {
         let hub = Hub::default();
         let outbox = tab(&hub, 1, Dialect::V1, 4);
         let (alive, gone) = (outbox.probe(), outbox.probe());
@@ -942,7 +945,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_history_numbers_alike_is_asked_for() {
+    fn a_tab_catches_up_with_another_history() {
         let other = |number| Version {
             history: History(2),
             ..version(ROOM, number)
@@ -955,7 +958,7 @@ mod tests {
         hub.show(ROOM, 5, version(ROOM, 6), &[frame("6")], &[]);
         assert_eq!(tab.take(MUCH).frames.len(), 1);
         assert!(!tab.wants_rest());
-        // The store was put back to an earlier moment, and has gone on from there.
+        // The store was reset to an earlier moment and has continued from there.
         hub.skip_to(ROOM, other(4));
         assert!(tab.wants_rest());
         tab.bring(ROOM, other(4), [frame("a page")]);
@@ -964,7 +967,7 @@ mod tests {
         assert_eq!(tab.place().unwrap().seen, Some(other(4)));
         hub.show(ROOM, 4, other(5), &[frame("5")], &[]);
         assert_eq!(tab.take(MUCH).frames.len(), 1);
-        // A history that goes on from what is shown is no reason to ask.
+        // A different history that continues from the shown version needs no catch-up.
         let third = Version {
             history: History(3),
             ..version(ROOM, 6)

@@ -1,7 +1,7 @@
-//! What waits for one socket: frames in their order, and the newest of each region.
+//! What waits for one socket: ordered frames, and the newest of each region.
 //!
-//! An outbox neither waits nor drops silently: one that is full turns to "behind", and its socket
-//! asks for the rest when it has drained.
+//! An outbox neither blocks nor drops frames silently. A full outbox is marked as behind, and its
+//! socket catches up once it has drained.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
@@ -14,33 +14,33 @@ use tokio::sync::oneshot;
 use crate::model::{ClientId, Message, RoomId, UserId, Version};
 use crate::protocol::{Dialect, Feed, Frame, Selector};
 
-/// From this many bytes on, an outbox takes no more of its room until it has drained.
+/// From this many bytes on, an outbox takes no more changes of its room until it has drained.
 pub const OUTBOX_BYTES: usize = 128 * 1024;
-/// The same, counted in frames.
+/// The same limit in frames.
 pub const OUTBOX_FRAMES: usize = 512;
 
-/// A part of the page that is state: what waits for it is replaced by what comes later.
+/// A part of the page that is state: a newer frame replaces a waiting one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Region {
-    /// A refusal without a key, or a trouble of ours.
+    /// A refusal without a key, or a server failure.
     Notice,
-    /// What this person is called.
+    /// This person's display name.
     Name,
-    /// The people who concern this person.
+    /// The people in this person's own list.
     Mine,
-    /// The groups: the default ones, and this person's.
+    /// The default groups and this person's groups.
     Groups,
-    /// The people who are here.
+    /// The people online.
     Online,
-    /// What the room is called.
+    /// The name of the room.
     Heading,
-    /// The room's newest page, of a tab that knows no changes.
+    /// The room's newest page, for a tab that gets no changes.
     Page,
     /// How many people are in the room.
     RoomCount,
-    /// Who they are.
+    /// The people in the room.
     RoomPeople,
-    /// Who came to the room and who went.
+    /// Who joined and who left the room.
     RoomMoves,
     /// Who is typing in the room.
     RoomTyping,
@@ -49,7 +49,7 @@ pub enum Region {
 }
 
 impl Region {
-    /// Whether it is about the room the tab is in, and means nothing in another.
+    /// Whether the region belongs to the tab's room, and is useless in another.
     fn is_of_room(self) -> bool {
         match self {
             Self::Notice | Self::Name | Self::Mine | Self::Groups | Self::Online => false,
@@ -64,26 +64,26 @@ impl Region {
     }
 }
 
-/// Why a socket is closed by the server.
+/// Why the server closes a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Close {
     /// The WebSocket close code.
     pub code: u16,
     /// In a few words.
     pub reason: &'static str,
-    /// Whether what waits is sent first.
+    /// Whether waiting frames are sent first.
     pub drain: bool,
 }
 
-/// What waits for one socket.
+/// Everything that waits for one socket.
 pub struct Outbox {
-    /// Whose it is.
+    /// Its client.
     pub client: ClientId,
-    /// Who that is.
+    /// Its user.
     pub user: UserId,
-    /// Which words they understand.
+    /// Its dialect.
     pub dialect: Dialect,
-    /// How often the client has been taken over before.
+    /// How often the client was taken over before.
     pub visit: i64,
     pub(super) serial: u64,
     pub(super) state: Mutex<Waiting>,
@@ -91,43 +91,43 @@ pub struct Outbox {
 
 #[derive(Default)]
 pub(super) struct Waiting {
-    /// Something has happened since the socket last looked, and how to tell it.
+    /// Whether something has happened since the socket last looked; `waker` wakes it.
     news: bool,
     waker: Option<Waker>,
-    /// Its person keeps their name.
+    /// Its person is registered.
     kept: bool,
     room: Option<RoomId>,
-    /// What of its room the tab has been given.
+    /// The version of its room that the tab has.
     seen: Option<Version>,
-    /// The highest number known of while nothing can be given.
+    /// The highest known number that could not be given.
     noted: u64,
     behind: bool,
     queue: VecDeque<Frame>,
     bytes: usize,
     soft: Vec<(Region, Frame)>,
-    /// What was given last of the lists that are pushed only when they differ, as hashes.
+    /// Hashes of the last frames of lists that are pushed only when they differ.
     mine: Option<u64>,
     groups: Option<u64>,
     heading: Option<u64>,
-    /// The groups may be others than were given last.
+    /// The list of groups may be out of date.
     groups_changed: bool,
-    /// Own messages of this room whose ordered push has not come by yet.
+    /// Own messages of this room whose ordered push has not been shown yet.
     unsettled: Vec<Message>,
     probes: Vec<oneshot::Sender<()>>,
     full_since: Option<Instant>,
     closing: Option<Close>,
 }
 
-/// Where an outbox stands in its room.
+/// The room of an outbox and the version it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The room.
     pub room: RoomId,
-    /// What the tab has been given of it.
+    /// The version of it that the tab has.
     pub seen: Option<Version>,
 }
 
-/// Wakes the socket, if it waits; whoever takes its lock next finds what has been put in.
+/// Wakes the socket, if it waits. The next one to lock it finds the new frames.
 fn wake(mut waiting: MutexGuard<'_, Waiting>) {
     waiting.news = true;
     let waker = waiting.waker.take();
@@ -160,7 +160,7 @@ impl Waiting {
         self.soft.push((region, frame));
     }
 
-    /// The tab has been given everything up to `version`.
+    /// The tab now has everything up to `version`.
     fn advance(&mut self, version: Version) {
         self.seen = Some(version);
         self.behind = self.noted > version.number;
@@ -178,8 +178,8 @@ impl Waiting {
 }
 
 impl Outbox {
-    /// The tab enters a room, of which it has been given `seen`, and is shown these parts of it. Returns
-    /// where it was, and its own messages of that room that it has not been shown.
+    /// The tab enters a room, of which it already has `seen`, and is shown these regions. Returns the
+    /// place it left, and its own messages there that it has not been shown.
     pub(super) fn enter(
         &self,
         room: RoomId,
@@ -199,10 +199,10 @@ impl Outbox {
         (former, unsettled)
     }
 
-    /// The socket has gone.
+    /// The socket has closed.
     pub(super) fn end(&self) {
         let mut waiting = self.state.lock();
-        // Whoever asked whether the socket is alive has their answer.
+        // Dropping the probes answers them: the socket is not alive.
         waiting.probes.clear();
         waiting.closing.get_or_insert(Close {
             code: 1000,
@@ -211,7 +211,7 @@ impl Outbox {
         });
     }
 
-    /// Shows the newest page of the tab's room, in place of one that still waits.
+    /// Shows the newest page of the tab's room. It replaces a page that is still waiting.
     pub(super) fn show_page(&self, room: RoomId, version: Version, frame: &Frame) {
         let mut waiting = self.state.lock();
         if waiting.room != Some(room) || waiting.closing.is_some() {
@@ -228,7 +228,7 @@ impl Outbox {
         }
     }
 
-    /// Takes a step of the tab's room, if it is the next one and there is room for it.
+    /// Takes a step of the tab's room, if it is the next one and there is space for it.
     pub(super) fn offer(
         &self,
         room: RoomId,
@@ -243,7 +243,7 @@ impl Outbox {
         }
         match waiting.seen {
             None => waiting.noted = waiting.noted.max(version.number),
-            // What numbers of another history mean, the store tells.
+            // The numbers of another history may mean something else, so the tab catches up.
             Some(seen) if seen.history != version.history && !continues => {
                 waiting.noted = 0;
                 waiting.fall_behind(version.number);
@@ -258,8 +258,7 @@ impl Outbox {
         wake(waiting);
     }
 
-    /// Puts in what need not come, unless the outbox is full or the tab is still on its way into
-    /// its room.
+    /// Adds an optional frame, unless the outbox is full or the tab is still entering its room.
     pub fn tell(&self, frame: &Frame) {
         let mut waiting = self.state.lock();
         if waiting.closing.is_none() && waiting.seen.is_some() && !waiting.is_full() {
@@ -268,7 +267,7 @@ impl Outbox {
         wake(waiting);
     }
 
-    /// Puts frames in, in order, whatever else waits.
+    /// Adds frames in order, even if the outbox is full.
     pub fn push(&self, frames: impl IntoIterator<Item = Frame>) {
         let mut waiting = self.state.lock();
         if waiting.closing.is_none() {
@@ -277,8 +276,8 @@ impl Outbox {
         wake(waiting);
     }
 
-    /// Puts in what brings the tab to `version` of `room`, unless it has left that room or has
-    /// more of it already.
+    /// Adds the frames that lead the tab to `version` of `room`, unless it has left the room or has a
+    /// newer version.
     pub fn bring(&self, room: RoomId, version: Version, frames: impl IntoIterator<Item = Frame>) {
         let mut waiting = self.state.lock();
         let has_more = waiting
@@ -292,14 +291,14 @@ impl Outbox {
         wake(waiting);
     }
 
-    /// Shows a list, if it differs from what the tab has.
+    /// Shows a list, if it differs from the one that the tab has.
     pub fn show_new(&self, region: Region, frame: &Frame) {
         if self.is_new(region, frame) {
             self.show(region, frame.clone());
         }
     }
 
-    /// Whether a list differs from what the tab was given last, which it is from now on.
+    /// Whether a list differs from the one that the tab was last given. Remembers it as the new one.
     pub fn is_new(&self, region: Region, frame: &Frame) -> bool {
         let payloads: Vec<_> = frame.payloads().collect();
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(payloads);
@@ -312,7 +311,7 @@ impl Outbox {
         given.replace(hash) != Some(hash)
     }
 
-    /// The groups that the tab shows may be others now, which its socket finds out.
+    /// The list of groups may be out of date. The socket updates it.
     pub fn outdate_groups(&self) {
         if self.dialect.has(&Selector::GROUPS_LIST) {
             let mut waiting = self.state.lock();
@@ -321,12 +320,12 @@ impl Outbox {
         }
     }
 
-    /// Whether the tab's groups are to be drawn anew, which whoever asks does.
+    /// Whether the list of groups has to be rendered again, by the caller.
     pub fn take_groups_changed(&self) -> bool {
         std::mem::take(&mut self.state.lock().groups_changed)
     }
 
-    /// Shows a region, in place of what waits for it.
+    /// Shows a region. It replaces a frame of the region that is still waiting.
     pub fn show(&self, region: Region, frame: Frame) {
         let mut waiting = self.state.lock();
         if waiting.closing.is_none() {
@@ -340,8 +339,8 @@ impl Outbox {
         self.state.lock().place()
     }
 
-    /// A message of one's own has been stored. Answers whether its ordered push comes by here; if
-    /// not, its key has to be settled otherwise.
+    /// One of the client's own messages was stored. Returns whether its ordered push will come through
+    /// this outbox; if not, its key must be settled in another way.
     pub fn expect(&self, message: &Message) -> bool {
         let mut waiting = self.state.lock();
         if waiting.room != Some(message.room) || self.dialect.feed() != Feed::Changes {
@@ -353,30 +352,30 @@ impl Outbox {
         true
     }
 
-    /// The tab's own messages of its room whose ordered push has not come by; whoever takes them
-    /// settles them otherwise.
+    /// Takes the tab's own messages of its room whose ordered push has not been shown. The caller
+    /// settles them in another way.
     pub fn take_unsettled(&self) -> Vec<Message> {
         std::mem::take(&mut self.state.lock().unsettled)
     }
 
-    /// Its person keeps their name from now on.
+    /// Its person has registered.
     pub fn keep(&self) {
         self.state.lock().kept = true;
     }
 
-    /// Whether its person keeps their name, so that all their tabs are one person.
+    /// Whether its person is registered, so that all their tabs are one person.
     pub fn is_kept(&self) -> bool {
         self.state.lock().kept
     }
 
-    /// Ends the socket; nothing more is put in.
+    /// Closes the socket; nothing more is added.
     pub fn close(&self, close: Close) {
         let mut waiting = self.state.lock();
         waiting.closing.get_or_insert(close);
         wake(waiting);
     }
 
-    /// Asks the socket for a sign of life; the answer fails when the socket closes first.
+    /// Checks whether the socket is alive. The answer fails if the socket closes first.
     pub fn probe(&self) -> oneshot::Receiver<()> {
         let (sender, answer) = oneshot::channel();
         let mut waiting = self.state.lock();
@@ -387,12 +386,12 @@ impl Outbox {
         answer
     }
 
-    /// Waits until there may be something to do for the socket.
+    /// Waits until there may be something for the socket to do.
     pub async fn woken(&self) {
         std::future::poll_fn(|context| self.poll_woken(context)).await;
     }
 
-    /// The same, polled by hand. The one task that asked last is woken.
+    /// The same, polled by hand. Only the last task to poll is woken.
     pub fn poll_woken(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut waiting = self.state.lock();
         if std::mem::take(&mut waiting.news) {
@@ -405,8 +404,8 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Takes what the socket is to send next, at most about `bytes`, once it has sent what it took
-    /// before.
+    /// Takes what the socket sends next, about `bytes` at most. To be called once everything taken
+    /// before was sent.
     pub fn take(&self, bytes: usize) -> Taken {
         let mut waiting = self.state.lock();
         let mut taken = Taken {
@@ -414,10 +413,10 @@ impl Outbox {
             probes: std::mem::take(&mut waiting.probes),
         };
         if waiting.queue.is_empty() {
-            // What was taken before has gone out, or nobody would ask for more.
+            // Everything taken before was sent, or the socket would not ask for more.
             waiting.full_since = None;
         }
-        // Usually that is everything, which then changes hands as it is.
+        // Usually that is everything, so the whole queue is moved.
         if waiting.bytes <= bytes {
             taken.frames = std::mem::take(&mut waiting.queue);
             waiting.bytes = 0;
@@ -435,7 +434,7 @@ impl Outbox {
             // An idle socket keeps no buffer.
             waiting.queue = VecDeque::new();
             if !waiting.soft.is_empty() {
-                // What is of a room comes after the room itself.
+                // The regions of a room are sent after the room itself.
                 let entering = waiting.seen.is_none();
                 let soft = std::mem::take(&mut waiting.soft).into_iter();
                 let (later, now): (Vec<_>, Vec<_>) =
@@ -447,12 +446,12 @@ impl Outbox {
         taken
     }
 
-    /// Whether the tab has not been given all of its room.
+    /// Whether the tab does not have the latest version of its room.
     pub fn is_behind(&self) -> bool {
         self.state.lock().behind
     }
 
-    /// Whether the tab is to be brought forward: it fell behind or its groups have changed, and what
+    /// Whether the tab has to catch up: it fell behind or the groups have changed, and everything that
     /// waited has been sent.
     pub fn wants_rest(&self) -> bool {
         let waiting = self.state.lock();
@@ -461,12 +460,12 @@ impl Outbox {
             && waiting.closing.is_none()
     }
 
-    /// Whether the outbox has no room left, so that no more actions are read.
+    /// Whether the outbox has no space left, so that no more actions are read.
     pub fn is_full(&self) -> bool {
         self.state.lock().is_full()
     }
 
-    /// How the socket is to end, if it is.
+    /// How the socket must be closed, if it must.
     pub fn closing(&self) -> Option<Close> {
         self.state.lock().closing
     }
@@ -479,8 +478,8 @@ impl Outbox {
 
 /// What a socket takes from its outbox.
 pub struct Taken {
-    /// To be sent, in this order.
+    /// Frames to send, in this order.
     pub frames: VecDeque<Frame>,
-    /// Those who wait for a sign of life.
+    /// Probes to answer.
     pub probes: Vec<oneshot::Sender<()>>,
 }
