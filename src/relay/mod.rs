@@ -1,8 +1,8 @@
 //! News between nodes that share a store.
 //!
-//! A relay may lose, double and delay: versions show what is missing, and the store has it. What
-//! goes by it beside is soft, and right again after the next look at the store. It does not know
-//! what a frame contains.
+//! A relay may lose, duplicate and delay news. Versions show what is missing, and the store has it.
+//! Other news is soft: it is right again after the next read of the store. A relay does not know what a
+//! frame contains.
 
 pub mod redis;
 
@@ -17,135 +17,135 @@ use tokio::sync::mpsc;
 use crate::model::{ClientId, NodeId, RoomId, User, UserId, Version};
 use crate::protocol::{Dialect, Frame};
 
-/// How much may wait for a node before further news is lost.
+/// How much news may wait for a node before more is lost.
 const WAITING: usize = 4096;
 
-/// What another node is told.
+/// News for another node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum News {
-    /// A room has been changed: the frames lead from the version numbered `follows` to `version`.
+    /// A room has changed: the frames lead from the version numbered `follows` to `version`.
     Change {
-        /// The number of the version before.
+        /// The number of the previous version.
         follows: u64,
-        /// What the room comes to.
+        /// The new version of the room.
         version: Version,
-        /// What the pages that look at the room are shown.
+        /// What the pages in the room are shown.
         frame: Frame,
-        /// What programs are told there, in each of their dialects, if it is anything to them.
+        /// What the programs in the room get, in each of their dialects, if anything.
         told: Vec<(Dialect, Option<Frame>)>,
-        /// What whoever did it is shown beside, and nobody else.
+        /// What only the person who made the change is shown as well.
         own: Option<Own>,
     },
-    /// Who is in a room is out of date; of the lobby, how many are in the groups.
+    /// The list of people in a room is out of date; for the lobby, the list of groups.
     Presence(RoomId),
-    /// Somebody has come to a room.
+    /// Somebody has joined a room.
     Joined {
-        /// Where.
+        /// The room they joined.
         room: RoomId,
-        /// Who.
+        /// The person.
         user: User,
-        /// Whether they were here before, so that it is no news unless they were said to have gone.
+        /// Whether they were here before, so that they are not announced unless others saw them leave.
         returns: bool,
     },
-    /// Somebody has gone from a room.
+    /// Somebody has left a room.
     Left {
-        /// Whence.
+        /// The room they left.
         room: RoomId,
-        /// Who.
+        /// The person.
         user: User,
         /// Whether they may be back in a moment, as after a reload.
         may_return: bool,
     },
-    /// Somebody types in a room, or does no more.
+    /// Somebody started or stopped typing in a room.
     Typing {
-        /// Where.
+        /// The room.
         room: RoomId,
-        /// Who.
+        /// The person.
         user: User,
-        /// Whether they do.
+        /// Whether they are typing.
         on: bool,
     },
-    /// Who is here is out of date.
+    /// The list of people online is out of date.
     Online,
-    /// The list of the people who concern this person is out of date.
+    /// This person's own list is out of date.
     Mine(UserId),
-    /// Something has been said or changed in a private room of this person.
+    /// A message was posted or changed in a private room of this person.
     Written {
-        /// Of whom.
+        /// The person.
         user: UserId,
-        /// Where.
+        /// The private room.
         room: RoomId,
         /// Whether the other person did it.
         by_other: bool,
-        /// What this person's programs are told, if it is a new message to them.
+        /// What this person's programs get, if it is a new message for them.
         told: Option<Frame>,
     },
-    /// A node has somebody in a room from now on: who types there?
+    /// A node has its first person in a room, and asks who is typing there.
     WhoTypes(RoomId),
-    /// What all pages of somebody are to say.
+    /// A notice for all pages of somebody.
     Notice {
-        /// Whose.
+        /// The person.
         user: UserId,
-        /// What.
+        /// The notice.
         frame: Frame,
     },
-    /// Some of this person's clients may stand no more.
+    /// Some of this person's clients may have ended.
     Ended(UserId),
-    /// Nobody can be this person any more.
+    /// This user was banned.
     Banned(UserId),
-    /// Somebody is called otherwise from now on.
+    /// Somebody changed their display name.
     Renamed {
-        /// Who, by the new name.
+        /// The person, with the new name.
         user: User,
-        /// The rooms where that shows, beside those that they look at.
+        /// The rooms that show it, besides the rooms they are in.
         rooms: Vec<RoomId>,
     },
-    /// A group has become another, or nobody's: those who are in it are to come again.
+    /// A group was changed or removed; the people in it must reconnect.
     GroupChanged(RoomId),
-    /// Has this client a socket that answers?
+    /// Asks whether this client has a responsive socket.
     Probe {
-        /// Which.
+        /// The client.
         client: ClientId,
         /// The node it is on.
         at: NodeId,
     },
-    /// The answer to that.
+    /// The answer to `Probe`.
     Alive {
-        /// Which.
+        /// The client.
         client: ClientId,
-        /// Who asked.
+        /// The node that asked.
         asker: NodeId,
-        /// Whether it has.
+        /// Whether the client has a responsive socket.
         alive: bool,
     },
-    /// What the node that says so had to tell may have been lost.
+    /// News from this node may have been lost.
     Missed,
 }
 
-/// What a reaction comes to for whoever reacted.
+/// A person's own view of their reaction.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Own {
-    /// Who.
+    /// The person.
     pub user: UserId,
-    /// What their tabs that look at the room are shown.
+    /// What their tabs in the room are shown.
     pub frame: Frame,
 }
 
-/// Who is to hear of something: the nodes on which somebody needs it.
+/// The nodes that need some news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum To {
     /// All nodes.
     Everyone,
-    /// That one.
+    /// One node.
     Node(NodeId),
-    /// Those that have somebody in that room.
+    /// The nodes with somebody in this room.
     Room(RoomId),
-    /// Those that have a tab of that person.
+    /// The nodes with a tab of this person.
     User(UserId),
 }
 
 impl News {
-    /// Who is to hear of it.
+    /// The nodes that need the news.
     #[must_use]
     pub fn to(&self) -> To {
         match self {
@@ -168,50 +168,51 @@ impl News {
     }
 }
 
-/// News, and the node that sends it.
+/// News and its sender.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Who sent it.
+    /// The node that sent it.
     pub node: NodeId,
-    /// What it says.
+    /// The news.
     pub news: News,
 }
 
-/// What a node hears.
+/// What a node receives.
 #[derive(Clone, Debug)]
 pub enum Heard {
-    /// From another node.
+    /// News from another node.
     News(Envelope),
-    /// What is said there is heard from now on; what was said before may have been missed.
+    /// News of this kind is received from now on. Earlier news may have been missed.
     Following(To),
-    /// Anything may have been missed.
+    /// Any news may have been missed.
     Missed,
 }
 
-/// Takes news to the other nodes.
+/// Carries news to the other nodes.
 #[async_trait]
 pub trait Relay: Send + Sync + 'static {
-    /// Sends an envelope to the nodes that need it, without waiting and without a promise.
+    /// Sends an envelope to the nodes that need it. It does not wait, and delivery is not guaranteed.
     fn announce(&self, envelope: Envelope);
 
-    /// Whether there may be other nodes than this one.
+    /// Whether there may be other nodes.
     fn has_others(&self, node: NodeId) -> bool;
 
-    /// What this node hears from now on: what goes to everyone and to it, and what it follows.
+    /// The news that this node receives from now on: news for everyone, for this node, and for what it
+    /// follows.
     async fn listen(&self, node: NodeId) -> mpsc::Receiver<Heard>;
 
-    /// The node needs what is said there. Saying so again changes nothing.
+    /// The node needs this news from now on. Repeating the call changes nothing.
     fn follow(&self, node: NodeId, to: To);
 
-    /// The node needs nothing any more of what it follows but where `is_needed`.
+    /// The node needs only those of the followed news for which `is_needed` is true.
     fn keep(&self, node: NodeId, is_needed: &dyn Fn(To) -> bool);
 
-    /// Waits until what was announced is on its way, for a moment at most. Nothing is announced
-    /// after.
+    /// Waits, for a moment at most, until the announced news has been sent. Nothing may be announced
+    /// after that.
     async fn close(&self);
 }
 
-/// The relay between nodes inside one process: of one node with nobody, which is the default.
+/// The relay between nodes in one process. A single node, the default, has nobody to send to.
 #[derive(Clone, Default)]
 pub struct InProcess {
     nodes: Arc<Mutex<Vec<Listener>>>,
@@ -240,7 +241,7 @@ impl Relay for InProcess {
                 To::Room(_) | To::User(_) => listener.follows.contains(&to),
             };
             if needs_it && listener.node != envelope.node {
-                // A node that is behind or gone finds what it missed in the store.
+                // A node that is slow or gone reads what it missed from the store.
                 let _ = listener.heard.try_send(Heard::News(envelope.clone()));
             }
         }
@@ -266,7 +267,7 @@ impl Relay for InProcess {
     }
 
     fn follow(&self, node: NodeId, to: To) {
-        // Nothing is missed between this and the first look at the store, which comes after.
+        // Nothing is missed: the first read of the store comes after this.
         for listener in self.nodes().iter_mut().filter(|one| one.node == node) {
             listener.follows.insert(to);
         }

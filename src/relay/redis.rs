@@ -1,11 +1,11 @@
-//! The relay by Redis: news are published to channels, and each node is subscribed to those it needs.
+//! The relay through Redis. News is published to channels, and each node subscribes to those it needs.
 //!
-//! A connection to publish and one to listen, each with a task that connects again for as long as it
-//! takes. What is announced meanwhile waits in one bounded queue in its order; what finds it full is
-//! lost, and the other nodes are told that something was as soon as they can be.
+//! There is one connection to publish and one to listen. Each has a task that reconnects until it
+//! succeeds. Meanwhile, news waits in one bounded queue, in order. News that finds the queue full is
+//! lost, and the other nodes are told that news was lost as soon as possible.
 //!
-//! An envelope travels as JSON, in it the JSON of its frames as it is: whoever subscribes by hand can
-//! read along, and a build that does not know some news passes over them.
+//! An envelope is sent as JSON, with its frames as JSON in it. So people can subscribe by hand and read
+//! it, and a build ignores news that it does not know.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,43 +25,43 @@ use tokio::time::{Instant, interval, sleep, timeout};
 use super::{Envelope, Heard, News, Relay, To, WAITING};
 use crate::model::NodeId;
 
-/// How many envelopes are sent in one go at most.
+/// How many envelopes are sent at once at most.
 const TOGETHER: usize = 256;
-/// How many channels are subscribed to in one go at most.
+/// How many channels are subscribed to at once at most.
 const CHANNELS_TOGETHER: usize = 500;
-/// How long Redis may take for anything before it counts as lost.
+/// How long Redis may take to answer before the connection counts as lost.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How often Redis is asked whether it is still there.
+/// How often Redis is pinged.
 const PING_EVERY: Duration = Duration::from_secs(5);
-/// After a loss it is tried again within so long at first, and within twice as long each time up to
-/// the most: at a random moment, so that many nodes do not come at once.
+/// After a failure, the longest wait before the first retry. It doubles with each retry, up to a
+/// maximum. The wait is random, so that many nodes do not retry at once.
 const FIRST_AGAIN: Duration = Duration::from_millis(100);
 const MOST_AGAIN: Duration = Duration::from_secs(2);
-/// How long what was announced last may take to leave when the node stops.
+/// How long the last news may take to be sent when the node stops.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Why there can be no relay.
+/// Why the relay cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
-    /// The address is not one of a Redis. It is not repeated, since it may hold a password.
-    #[error("that is no address of a Redis, such as redis://127.0.0.1:6379: {0}")]
+    /// The address is not valid. It is not repeated, since it may contain a password.
+    #[error("not a valid Redis address (expected for example redis://127.0.0.1:6379): {0}")]
     Address(&'static str),
 }
 
-/// A node's end of the relay by Redis.
+/// A node's connection to the relay.
 pub struct RedisRelay {
     client: Client,
     channels: Channels,
     outgoing: Mutex<Option<mpsc::Sender<Envelope>>>,
-    /// What the publisher takes over once the node listens.
+    /// The queue, until the node listens and the publisher takes it.
     queue: Mutex<Option<mpsc::Receiver<Envelope>>>,
-    /// Something found the queue full.
+    /// News found the queue full and was lost.
     lost: Arc<AtomicBool>,
     wanted: Arc<Wanted>,
     publishing: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// The names of the channels: two chats may share a Redis, since theirs differ.
+/// The names of the channels. They contain the identity of the store, so two chats can share a Redis.
 #[derive(Clone)]
 struct Channels(Arc<str>);
 
@@ -77,7 +77,7 @@ impl Channels {
     }
 }
 
-/// Which channels the node needs beside those of everyone and its own.
+/// The channels that the node needs, besides its own and that of everyone.
 #[derive(Default)]
 struct Wanted {
     channels: Mutex<WantedChannels>,
@@ -87,7 +87,7 @@ struct Wanted {
 #[derive(Default)]
 struct WantedChannels {
     all: HashSet<To>,
-    /// Those that are needed, or are not any more, since this was looked at last.
+    /// The channels that were added or removed since the last look.
     changed: Vec<To>,
 }
 
@@ -98,13 +98,13 @@ impl Wanted {
 }
 
 impl RedisRelay {
-    /// An end of the relay for nodes of the store of that identity. Nothing is connected yet: a chat
-    /// runs without a Redis, and its nodes hear of each other once there is one.
+    /// The relay for a node of the store with this identity. It does not connect yet: a chat runs
+    /// without Redis, and its nodes exchange news once Redis is available.
     pub fn new(address: &str, store: &str) -> Result<Self, RelayError> {
         let client = Client::open(address).map_err(|error| {
             RelayError::Address(match error.kind() {
-                ::redis::ErrorKind::InvalidClientConfig => "it cannot be read, or asks for TLS",
-                _ => "it cannot be read",
+                ::redis::ErrorKind::InvalidClientConfig => "it cannot be parsed, or it needs TLS",
+                _ => "it cannot be parsed",
             })
         })?;
         let (outgoing, queue) = mpsc::channel(WAITING);
@@ -183,10 +183,10 @@ impl Relay for RedisRelay {
     }
 }
 
-/// When to try again: later and later until something has worked.
-struct Again(Duration);
+/// The wait before the next retry, longer each time until something works.
+struct Backoff(Duration);
 
-impl Again {
+impl Backoff {
     fn new() -> Self {
         Self(FIRST_AGAIN)
     }
@@ -218,45 +218,45 @@ struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes what comes, in its order, until the node has nothing more to say.
+    /// Publishes news in order, until the node has no more.
     async fn run(self, mut queue: mpsc::Receiver<Envelope>) {
-        let (mut again, mut batch, mut lost) = (Again::new(), Vec::new(), false);
+        let (mut backoff, mut batch, mut lost) = (Backoff::new(), Vec::new(), false);
         'connected: loop {
             let mut connection = match self.connect().await {
                 Ok(connection) => connection,
                 Err(error) => {
                     if !std::mem::replace(&mut lost, true) {
-                        tracing::warn!(%error, "the relay cannot be reached; it is tried again");
+                        tracing::warn!(%error, "cannot connect to Redis; retrying");
                     }
                     if queue.is_closed() {
                         return;
                     }
-                    again.wait().await;
+                    backoff.wait().await;
                     continue;
                 }
             };
             if std::mem::take(&mut lost) {
-                tracing::info!("the relay is reached again");
+                tracing::info!("reconnected to Redis");
             }
             loop {
                 if batch.is_empty() && queue.recv_many(&mut batch, TOGETHER).await == 0 {
                     return;
                 }
                 if self.lost.swap(false, Ordering::Relaxed) {
-                    tracing::warn!("the relay did not keep up, and some news were lost");
+                    tracing::warn!("Redis was too slow; some news was lost");
                     batch.push(self.says(News::Missed));
                 }
                 let sent = self.publish(&mut connection, &batch).await;
                 batch.clear();
                 if let Err(error) = sent {
-                    tracing::warn!(%error, "the relay was lost; it is tried again");
+                    tracing::warn!(%error, "lost the connection to Redis; reconnecting");
                     lost = true;
-                    // Whether the last ones came through is not known.
+                    // It is not known whether the last envelopes arrived.
                     batch.push(self.says(News::Missed));
-                    again.wait().await;
+                    backoff.wait().await;
                     continue 'connected;
                 }
-                again = Again::new();
+                backoff = Backoff::new();
             }
         }
     }
@@ -304,14 +304,14 @@ struct Listener {
     node: NodeId,
     wanted: Arc<Wanted>,
     heard: mpsc::Sender<Heard>,
-    /// The node did not take what it was told, and has not been told so yet.
+    /// The node was too slow and lost news, and does not know it yet.
     overflowed: AtomicBool,
 }
 
 impl Listener {
-    /// Hears what the node needs for as long as it listens.
+    /// Receives the news that the node needs, as long as it listens.
     async fn run(self) {
-        let mut again = Again::new();
+        let mut backoff = Backoff::new();
         while !self.heard.is_closed() {
             let began = Instant::now();
             let lost = self.hear().await;
@@ -319,18 +319,18 @@ impl Listener {
                 return;
             }
             if let Err(error) = lost {
-                tracing::debug!(%error, "the relay cannot be heard; it is tried again");
+                tracing::debug!(%error, "cannot subscribe to Redis; retrying");
             }
-            // So what is soft is drawn from the store now and then meanwhile.
+            // Meanwhile, this makes the node read its soft state from the store now and then.
             self.tell(Heard::Missed);
             if began.elapsed() > PING_EVERY {
-                again = Again::new();
+                backoff = Backoff::new();
             }
-            again.wait().await;
+            backoff.wait().await;
         }
     }
 
-    /// Hears by one connection until that is lost.
+    /// Receives news over one connection until that is lost.
     async fn hear(&self) -> RedisResult<()> {
         let (sink, stream) = in_time(self.client.get_async_pubsub()).await?.split();
         tokio::select! {
@@ -345,13 +345,13 @@ impl Listener {
             match serde_json::from_slice::<Envelope>(message.get_payload_bytes()) {
                 Ok(envelope) if envelope.node == self.node => {}
                 Ok(envelope) => self.tell(Heard::News(envelope)),
-                Err(error) => tracing::debug!(%error, "news that are not known here"),
+                Err(error) => tracing::debug!(%error, "ignored news of an unknown kind"),
             }
         }
         Ok(())
     }
 
-    /// Keeps the connection subscribed to what the node needs, and sees whether it is still there.
+    /// Keeps the connection subscribed to what the node needs, and pings it.
     async fn subscribe_all(&self, mut sink: PubSubSink) -> RedisResult<()> {
         let mut pings = interval(PING_EVERY);
         let mut subscribed = {
@@ -364,7 +364,7 @@ impl Listener {
         for part in all.chunks(CHANNELS_TOGETHER) {
             in_time(sink.subscribe(&self.names(part)[..])).await?;
         }
-        // Which goes for all of them.
+        // News may have been missed on all channels.
         self.tell(Heard::Missed);
         loop {
             let (more, fewer) = {
@@ -402,7 +402,8 @@ impl Listener {
         channels.iter().map(|to| self.channels.name(*to)).collect()
     }
 
-    /// A node that does not keep up loses news, and is told so when it does again.
+    /// Passes news to the node. If the node is too slow, news is lost; it is told so once it catches
+    /// up.
     fn tell(&self, heard: Heard) {
         self.make_up();
         if self.heard.try_send(heard).is_err() {
