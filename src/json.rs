@@ -1,7 +1,7 @@
-//! The words of the JSON doors, by which bots and other front ends are in the same rooms as the page:
-//! what they say, and the objects they are told. `docs/PROTOCOL.md` is the same in prose.
+//! The messages of the JSON sockets, for bots and other front ends. `docs/PROTOCOL.md` describes them
+//! in prose.
 //!
-//! Nothing here knows sockets, the store, or when something is told.
+//! Nothing here knows sockets, the store, or when something is sent.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::model::{Message, Person};
 use crate::protocol::{Action, Dialect, Frame, Refusal};
 
-/// Reads what a program says, in the dialect of its door.
+/// Parses what a program sends, in its dialect.
 pub fn read(dialect: Dialect, text: &str) -> Result<Action, Refusal> {
     #[derive(Deserialize)]
     struct Object {
@@ -47,7 +47,7 @@ pub fn read(dialect: Dialect, text: &str) -> Result<Action, Refusal> {
     })
 }
 
-/// A message as it is now; `None` where the dialect has no words for pages.
+/// A message in its current state; `None` if the dialect is not for programs.
 #[must_use]
 pub fn message(dialect: Dialect, message: &Message) -> Option<Frame> {
     let name = &message.author.name;
@@ -85,8 +85,8 @@ fn line(text: &str, sender: &str) -> Frame {
     Frame::json(&json!({ "text": text, "sender": sender }))
 }
 
-/// Why something was not done, or, with `done`, that it was; `None` where the dialect has no words
-/// for programs.
+/// A notice: of success if `done`, otherwise the reason of a failure. `None` if the dialect is not for
+/// programs.
 #[must_use]
 pub fn notice(dialect: Dialect, words: &str, done: bool) -> Option<Frame> {
     match dialect {
@@ -99,7 +99,7 @@ pub fn notice(dialect: Dialect, words: &str, done: bool) -> Option<Frame> {
     }
 }
 
-/// The people in a room, as far as they are listed, and how many there are.
+/// The people in a room, as far as they are listed, and their number.
 #[must_use]
 pub fn user_list(people: &[Person], count: u64) -> Frame {
     let users: Vec<_> = people
@@ -116,24 +116,25 @@ pub fn user_list(people: &[Person], count: u64) -> Frame {
     Frame::json(&json!({ "type": "user_list", "users": users, "message": message }))
 }
 
-/// Somebody came to the room or, if not `came`, went; of many `who` names some and their number.
+/// People joined the room or, if not `joined`, left it. `who` names some of them and the number of the
+/// others.
 #[must_use]
-pub fn moved(who: &str, came: bool) -> Frame {
-    let (kind, did) = match came {
+pub fn moved(who: &str, joined: bool) -> Frame {
+    let (kind, did) = match joined {
         true => ("user_join", "joined"),
         false => ("user_leave", "left"),
     };
     Frame::json(&json!({ "type": kind, "user": who, "message": format!("{who} {did}") }))
 }
 
-/// A message to one person alone.
+/// A message in a private room.
 #[must_use]
 pub fn private_message(message: &Message) -> Frame {
     let (user, message) = (&message.author.name, &message.text);
     Frame::json(&json!({ "type": "private_message", "user": user, "message": message }))
 }
 
-/// The author's receipt for it.
+/// The author's receipt for a private message.
 #[must_use]
 pub fn private_message_delivered(target: &str, text: &str) -> Frame {
     Frame::json(&json!({
@@ -147,7 +148,7 @@ mod tests {
     use crate::model::{User, UserId};
 
     #[test]
-    fn of_a_crowd_some_are_listed_and_the_others_counted() {
+    fn only_some_of_a_crowd_are_listed_and_the_others_counted() {
         let people: Vec<_> = (0..3)
             .map(|id| Person {
                 user: User {
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_says_is_read_by_its_door() {
+    fn a_programs_message_is_read_in_its_dialect() {
         #[track_caller]
         fn check(dialect: Dialect, text: &str, expected: Result<(&str, Option<&str>), &str>) {
             let expected = match expected {

@@ -1,7 +1,7 @@
-//! What a tab says: an action and its data, as JSON.
+//! What a tab sends: an action and its data, as JSON.
 //!
-//! An action stands here once: its name on the wire, its variant, and where in the data each of its
-//! fields is found.
+//! Each action is declared once: its name on the wire, its variant, and where its fields are in the
+//! data.
 
 use std::borrow::Cow;
 
@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use crate::model::{GroupName, MessageId, RoomId, Target};
 
-/// What is said of a room that does not exist, and of one that one may not know of.
+/// The refusal for a room that does not exist, or that the person may not know of.
 pub const NO_SUCH_ROOM: &str = "There is no such room.";
 
-/// Declares a kind of actions, and the kind that any other name is looked for in. `data` is what
-/// an action's fields are read from.
+/// Declares a kind of actions. `else` names the kind in which all other names are looked up. `$data` is
+/// what the fields of an action are read from.
 macro_rules! actions {
     ($data:ident, $(#[$doc:meta])* $kind:ident {
         $($(#[$about:meta])* $name:literal $action:ident {
@@ -42,7 +42,7 @@ macro_rules! actions {
                 }
             }
 
-            /// Reads an action of that name, if it is one.
+            /// Reads an action of this kind, if the name is one.
             fn read(name: &str, $data: &Data) -> Result<Option<Self>, Refusal> {
                 Ok(Some(match name {
                     $($name => Self::$action { $($field: $read,)* },)*
@@ -55,87 +55,87 @@ macro_rules! actions {
 
 actions! {
     data,
-    /// What a person did.
+    /// An action of a person.
     Action {
-        /// `Change group`: enter that room.
+        /// `Change group`: enter a room.
         "Change group" ChangeGroup {
-            /// Which.
+            /// Which room.
             target: Target = data.target()?,
         }
-        /// `New group`: make the group of that name, if there is none, and enter it.
+        /// `New group`: enter the group with this name, and create it if it does not exist.
         "New group" NewGroup {
             /// Its name.
             name: String = data.get("groupName")?,
-            /// The display name that the person chooses with it.
+            /// The display name that the person chooses at the same time.
             display_name: Option<String> = data.get("displayName")?,
         }
         /// `Change name`: choose a display name.
         "Change name" ChangeName {
-            /// Which; empty for the user name.
+            /// The new name; empty for the user name.
             name: String = data.get("name")?,
         }
         /// `New message`.
         "New message" NewMessage {
-            /// What was typed.
+            /// The text.
             text: String = data.get("message")?,
-            /// Where; the room the tab is in where it is missing.
+            /// The room; if missing, the room of the tab.
             room: Option<RoomId> = data.get("room")?,
-            /// Made by the browser; the same key is stored once.
+            /// Created by the browser. A message with a known key is not stored again.
             key: Option<Uuid> = data.get("key")?,
             /// The display name that a program asks for.
             sender: Option<String> = None,
         }
-        /// `Open message`: to see who reacted and to react; one's own, to be edited or deleted.
+        /// `Open message`: see who reacted, and react. One's own message can also be edited or deleted.
         "Open message" OpenMessage {
-            /// Which.
+            /// The message.
             message: MessageId = data.get("message")?,
-            /// Of which room.
+            /// Its room.
             room: Option<RoomId> = data.get("room")?,
         }
-        /// `Edit message`: one's own gets another text.
+        /// `Edit message`: change the text of one's own message.
         "Edit message" EditMessage {
-            /// Which.
+            /// The message.
             message: MessageId = data.get("message")?,
             /// Its new text.
             text: String = data.get("text")?,
-            /// Of which room.
+            /// Its room.
             room: Option<RoomId> = data.get("room")?,
         }
-        /// `Delete message`: one's own, or as a moderator anybody's.
+        /// `Delete message`: one's own, or anybody's as a moderator.
         "Delete message" DeleteMessage {
-            /// Which.
+            /// The message.
             message: MessageId = data.get("message")?,
-            /// Of which room.
+            /// Its room.
             room: Option<RoomId> = data.get("room")?,
         }
-        /// `React`: answer a message with an emoji, or take that back.
+        /// `React`: add an emoji to a message, or remove it.
         "React" React {
-            /// Which message.
+            /// The message.
             message: MessageId = data.get("message")?,
-            /// With what, as it was typed.
+            /// The emoji, as it was typed.
             emoji: String = data.get("emoji")?,
-            /// Whether it is to be there.
+            /// Whether to add it.
             on: bool = data.get("on")?,
-            /// Of which room.
+            /// The room of the message.
             room: Option<RoomId> = data.get("room")?,
-            /// Whether it comes from the form, which is then closed.
+            /// Whether it was sent from the form, which is then closed.
             form: bool = data.or_default("form")?,
         }
-        /// `Older messages`: the page before a message.
+        /// `Older messages`: get the page before a message.
         "Older messages" OlderMessages {
             /// The oldest message shown.
             before: MessageId = data.get("before")?,
-            /// Of which room.
+            /// Its room.
             room: Option<RoomId> = data.get("room")?,
         }
-        /// `Read`: the list has been seen up to a message.
+        /// `Read`: the list has been read up to a message.
         "Read" Read {
             /// The newest message seen.
             message: MessageId = data.get("message")?,
-            /// Of which room.
+            /// Its room.
             room: Option<RoomId> = data.get("room")?,
         }
-        /// `Typing`: something is being written.
+        /// `Typing`: the person is typing.
         "Typing" Typing {
             /// In which room.
             room: Option<RoomId> = data.get("room")?,
@@ -150,104 +150,104 @@ actions! {
             /// The beginning of a group's name; empty clears the results.
             text: String = data.get("text")?,
         }
-        /// `Complete` the name that somebody began to write in a message.
+        /// `Complete` a name that is being typed in a message.
         "Complete" Complete {
-            /// The beginning of a name; empty clears what was found.
+            /// The beginning of a name; empty clears the results.
             text: String = data.get("text")?,
         }
-        /// `Ping`: is anybody there?
+        /// `Ping`: check the connection.
         "Ping" Ping {}
     }
-    /// What a moderator looks through or does.
+    /// A search or an action of a moderator.
     else Moderate(Moderate)
 }
 
 actions! {
     data,
-    /// What a moderator looks through or does, at [`MODERATION_PATH`](super::MODERATION_PATH).
+    /// A search or an action of a moderator, at [`MODERATION_PATH`](super::MODERATION_PATH).
     Moderate {
         /// `Look for groups` whose names begin with a text.
         "Look for groups" LookForGroups {
             /// The beginning of a name.
             text: String = data.or_default("text")?,
-            /// The key of the last one shown.
+            /// The key of the last group shown.
             after: String = data.or_default("after")?,
         }
         /// `Look for people` whose user names begin with a text.
         "Look for people" LookForPeople {
             /// The beginning of a user name.
             text: String = data.or_default("text")?,
-            /// The last one shown.
+            /// The last user name shown.
             after: String = data.or_default("after")?,
         }
-        /// `Open group`: look through its messages.
+        /// `Open group`: show its messages.
         "Open group" OpenGroup {
-            /// Which.
+            /// The group.
             room: RoomId = data.get("room")?,
         }
-        /// `Look for messages` of a group.
+        /// `Look for messages` in a group.
         "Look for messages" LookForMessages {
-            /// Which group.
+            /// The group.
             room: RoomId = data.get("room")?,
             /// The user name of their author; empty for anybody.
             author: String = data.or_default("author")?,
-            /// Words that are in them.
+            /// Words in the message.
             words: String = data.or_default("words")?,
             /// The first day, such as `2026-11-21`, in UTC; empty for any.
             from: String = data.or_default("from")?,
             /// The last day; empty for any.
             until: String = data.or_default("until")?,
-            /// The oldest one looked at.
+            /// The oldest message of the results so far.
             before: Option<MessageId> = data.get("before")?,
         }
-        /// `Show audit log`: what moderators did.
+        /// `Show audit log`: show what moderators did.
         "Show audit log" ShowAuditLog {
-            /// The oldest one shown.
+            /// The oldest entry shown.
             before: Option<i64> = data.get("before")?,
         }
     }
-    /// What changes something.
+    /// An action that changes something.
     else Do(ModeratorAction)
 }
 
 actions! {
     data,
-    /// What a moderator does. It is recorded in the audit log.
+    /// An action of a moderator. It is recorded in the audit log.
     ModeratorAction {
         /// `Rename group`.
         "Rename group" RenameGroup {
-            /// Which.
+            /// The group.
             room: RoomId = data.get("room")?,
             /// Its new name.
             name: GroupName = data.get("groupName")?,
         }
-        /// `Remove group`: nobody finds it any more, and another may have its name.
+        /// `Remove group`: it can no longer be found, and its name is free again.
         "Remove group" RemoveGroup {
-            /// Which.
+            /// The group.
             room: RoomId = data.get("room")?,
         }
         /// `Restrict group` to moderators, or open it to everybody.
         "Restrict group" RestrictGroup {
-            /// Which.
+            /// The group.
             room: RoomId = data.get("room")?,
-            /// Whether it is for moderators alone.
+            /// Whether only moderators may enter.
             on: bool = data.get("on")?,
         }
-        /// `Restore message` that a moderator deleted.
+        /// `Restore message`: undo a deletion by a moderator.
         "Restore message" RestoreMessage {
-            /// Which.
+            /// The message.
             message: MessageId = data.get("message")?,
-            /// The group it is in.
+            /// Its group.
             room: RoomId = data.get("room")?,
         }
-        /// `Mute` somebody: they may only read. Or unmute them.
+        /// `Mute` somebody, so that they can only read, or unmute them.
         "Mute" Mute {
             /// Their user name.
             name: String = data.get("userName")?,
             /// Whether they are muted.
             on: bool = data.get("on")?,
         }
-        /// `Ban` somebody: they may not be here. Or unban them.
+        /// `Ban` somebody, so that they cannot connect, or unban them.
         "Ban" Ban {
             /// Their user name.
             name: String = data.get("userName")?,
@@ -257,19 +257,19 @@ actions! {
     }
 }
 
-/// Why something was not done, in words for the person who asked.
+/// Why an action was refused, in words for the person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The words.
     pub text: String,
-    /// The group that is missing, where it may be made.
+    /// A missing group that the person may create.
     pub offer: Option<String>,
     /// The key of the refused action, if it had one.
     pub key: Option<Uuid>,
 }
 
 impl Refusal {
-    /// A refusal of an action without a key.
+    /// A refusal without a key.
     pub fn new(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -278,14 +278,14 @@ impl Refusal {
         }
     }
 
-    /// The same refusal, with the offer to make that group.
+    /// The same refusal, with the offer to create that group.
     #[must_use]
     pub fn offering(self, group: Option<GroupName>) -> Self {
         let offer = group.map(|group| group.as_str().to_owned());
         Self { offer, ..self }
     }
 
-    /// The same refusal for the action of that key.
+    /// The same refusal with this key.
     #[must_use]
     pub fn of(self, key: Option<Uuid>) -> Self {
         Self { key, ..self }
@@ -293,7 +293,7 @@ impl Refusal {
 }
 
 impl Action {
-    /// Reads a text frame. Names and keys are exact; unknown keys are passed over.
+    /// Parses a text frame. Names and keys are case-sensitive; unknown keys are ignored.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
         Self::parse_envelope(text).map_err(|refusal| refusal.of(key_of(text)))
     }
@@ -319,9 +319,9 @@ impl Action {
     }
 }
 
-/// The key of an action that could not be read, so that its refusal settles it all the same. What
-/// stands beside the key is passed over unread: it may be what is wrong, such as half of a
-/// surrogate pair, which JSON can say and no text can hold.
+/// The key of an action that could not be parsed, so that its refusal still settles it. Only the key is
+/// read. The rest may be what is wrong, such as half of a surrogate pair, which is valid JSON but
+/// cannot be stored as text.
 fn key_of(text: &str) -> Option<Uuid> {
     #[derive(Deserialize)]
     struct Keyed {
@@ -335,7 +335,7 @@ fn key_of(text: &str) -> Option<Uuid> {
     Uuid::try_parse(&keyed.data.key).ok()
 }
 
-/// At most 40 characters of a text that is quoted back.
+/// Shortens a quoted text to 40 characters.
 fn shortened(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(40) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
@@ -347,7 +347,7 @@ fn shortened(text: &str) -> Cow<'_, str> {
 struct Data(Map<String, Value>);
 
 impl Data {
-    /// The value of a key, or what is wrong with it.
+    /// The value of a key, or a refusal that says what is wrong with it.
     fn get<T: Field>(&self, key: &str) -> Result<T, Refusal> {
         match self.0.get(key) {
             None | Some(Value::Null) if T::IS_OPTIONAL => T::read(&Value::Null),
@@ -357,7 +357,7 @@ impl Data {
         .map_err(|words| Refusal::new(words.replace("{}", key)))
     }
 
-    /// The value of a key that may be missing.
+    /// The value of an optional key.
     fn or_default<T: Field + Default>(&self, key: &str) -> Result<T, Refusal> {
         Ok(self.get::<Option<T>>(key)?.unwrap_or_default())
     }
@@ -371,12 +371,12 @@ impl Data {
     }
 }
 
-/// What a key of the data may hold.
+/// A type that a key of the data may have.
 trait Field: Sized {
-    /// Whether the key may be missing, which is the same as null.
+    /// Whether the key may be missing, which means the same as null.
     const IS_OPTIONAL: bool = false;
 
-    /// Reads it, or says what it must be; `{}` is the key.
+    /// Reads the value, or says what it must be; `{}` stands for the key.
     fn read(value: &Value) -> Result<Self, String>;
 }
 
@@ -398,7 +398,7 @@ fields! {
     Uuid: value => value.as_str().and_then(|key| Self::try_parse(key).ok()), else "“{}” must be a UUID.";
 }
 
-/// One that cannot be read is one that does not exist.
+/// An invalid id is treated like a room that does not exist.
 impl Field for RoomId {
     fn read(value: &Value) -> Result<Self, String> {
         let text = String::read(value)?;

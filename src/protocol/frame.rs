@@ -1,4 +1,4 @@
-//! What goes out on a socket: encoded once, for however many it goes to.
+//! What is sent on a socket: encoded once, for any number of sockets.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 
 use crate::websocket;
 
-/// An encoded push: a whole WebSocket frame whose bytes are shared by every socket it goes to, in
-/// plain and, made when the first socket wants it, deflated.
+/// An encoded push: a complete WebSocket frame. Its bytes are shared by all sockets it is sent to. They
+/// exist uncompressed and, once the first socket needs them, deflated.
 #[derive(Clone, Debug)]
 pub struct Frame(Arc<Encoded>);
 
@@ -21,11 +21,11 @@ struct Encoded {
     plain: Bytes,
     payload: usize,
     deflated: OnceLock<Bytes>,
-    /// What was joined to this, if anything was.
+    /// The frames that were joined, if there are any.
     parts: Vec<Frame>,
 }
 
-/// Payloads shorter than this are not worth deflating: they fit a packet either way.
+/// Shorter payloads are not worth deflating: they fit into a packet anyway.
 const DEFLATE_FROM: usize = 200;
 
 impl Frame {
@@ -40,14 +40,14 @@ impl Frame {
         }))
     }
 
-    /// A whole frame of JSON.
+    /// A frame of JSON.
     #[must_use]
     pub fn json(value: &Value) -> Self {
         Self::text(value.to_string().as_bytes())
     }
 
-    /// Frames that are shown together, in one piece: each outbox keeps and each socket writes one
-    /// thing instead of many.
+    /// Joins frames that are shown together, so that each outbox keeps one item and each socket writes
+    /// one.
     #[must_use]
     pub fn joined(parts: Vec<Self>) -> Self {
         let single = |frame: Self| match frame.0.parts.is_empty() {
@@ -64,12 +64,12 @@ impl Frame {
         }))
     }
 
-    /// A whole frame of JSON that another node has encoded.
+    /// A frame of JSON that another node has encoded.
     fn encoded(json: &RawValue) -> Self {
         Self::text(json.get().as_bytes())
     }
 
-    /// A ping, pong or close, which has no JSON and is never deflated.
+    /// A ping, pong or close frame, which has no JSON and is never deflated.
     #[must_use]
     pub fn control(plain: Bytes) -> Self {
         Self(Arc::new(Encoded {
@@ -80,7 +80,7 @@ impl Frame {
         }))
     }
 
-    /// The frame's bytes for a socket that agreed on deflate, or not.
+    /// The frame's bytes, for a socket with or without deflate.
     #[must_use]
     pub fn bytes(&self, deflate: bool) -> &Bytes {
         let Encoded {
@@ -98,7 +98,7 @@ impl Frame {
         deflated.get_or_init(|| websocket::deflated_text(&plain[*payload..]))
     }
 
-    /// The JSON inside, of each of the frames that were joined.
+    /// The JSON of each of the joined frames.
     pub fn payloads(&self) -> impl Iterator<Item = &[u8]> {
         let whole = match self.0.parts.is_empty() {
             true => std::slice::from_ref(self),
@@ -107,14 +107,14 @@ impl Frame {
         whole.iter().map(|frame| &frame.0.plain[frame.0.payload..])
     }
 
-    /// How much room the frame takes in an outbox, in bytes.
+    /// The size of the frame in an outbox, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.0.plain.len()
     }
 }
 
-/// As the JSON inside, of frames that were joined in an array. Control frames have none.
+/// A frame is serialized as its JSON, joined frames as an array. Control frames have none.
 impl Serialize for Frame {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let json: Result<Vec<&RawValue>, _> = self.payloads().map(serde_json::from_slice).collect();

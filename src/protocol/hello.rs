@@ -1,4 +1,4 @@
-//! What a socket says of itself at the handshake, and in which dialect it speaks from then on.
+//! What a client tells about itself in the handshake, and its dialect.
 
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
@@ -6,26 +6,26 @@ use serde::{Deserialize, Serialize};
 use super::{SUBPROTOCOL, Selector};
 use crate::model::{GroupName, ResumeToken, RoomId, SessionToken, Version};
 
-/// What stands before a resume token that is offered as a subprotocol.
+/// The prefix of a resume token that is offered as a subprotocol.
 const RESUME_PREFIX: &str = "resume.";
 
-/// Which words of the wire a connection understands.
+/// Which part of the protocol a connection uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dialect {
     /// `overwire.v1`: swaps, versions, presence.
     V1,
     /// The original design: inner HTML only.
     Plain,
-    /// Of a JSON door: objects with a type.
+    /// The first JSON socket: objects with a type.
     Objects,
-    /// Of the other JSON door: texts with their senders.
+    /// The second JSON socket: texts with their senders.
     Lines,
-    /// Of the page at [`MODERATION_PATH`], which is in no room.
+    /// The socket of the page at [`MODERATION_PATH`], which is in no room.
     Moderation,
 }
 
 impl Dialect {
-    /// All of them.
+    /// All dialects.
     pub const ALL: [Self; 5] = [
         Self::V1,
         Self::Plain,
@@ -34,7 +34,7 @@ impl Dialect {
         Self::Moderation,
     ];
 
-    /// How it is told what happens in its room.
+    /// How it receives what happens in its room.
     #[must_use]
     pub fn feed(self) -> Feed {
         match self {
@@ -45,7 +45,7 @@ impl Dialect {
         }
     }
 
-    /// Whether it is a page's, which has this place and is sent what it becomes.
+    /// Whether its page has this place, and so gets pushes for it.
     #[must_use]
     pub fn has(self, place: &Selector) -> bool {
         const PLAIN: [Selector; 4] = [
@@ -69,48 +69,48 @@ impl Dialect {
         }
     }
 
-    /// The subprotocol that its socket agrees on.
+    /// The subprotocol that the server selects in the handshake.
     #[must_use]
     pub fn subprotocol(self) -> Option<&'static str> {
         matches!(self, Self::V1 | Self::Moderation).then_some(SUBPROTOCOL)
     }
 }
 
-/// How a client is told what happens in its room.
+/// How a client receives what happens in its room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feed {
-    /// By each change in turn, as pushes with the version they lead to.
+    /// Each change in order, as pushes with their version.
     Changes,
-    /// By the newest page, each time something has changed.
+    /// The newest page, after every change.
     Pages,
-    /// By what was said, as JSON.
+    /// The messages, as JSON.
     Json,
-    /// It is in no room.
+    /// Nothing; it is in no room.
     Nothing,
 }
 
-/// What a socket says of itself at the handshake.
+/// What a client tells about itself in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// Which words it understands.
+    /// Its dialect.
     pub dialect: Dialect,
-    /// By which whoever has signed in is known; it goes before the resume token.
+    /// The session, which takes precedence over the resume token.
     pub session: Option<SessionToken>,
-    /// By which it is known again.
+    /// The token of the client that it resumes.
     pub resume: Option<ResumeToken>,
     /// The room it shows.
     pub room: Option<RoomId>,
-    /// What it has of that room.
+    /// The version it has of that room.
     pub after: Option<Version>,
     /// The address of its page.
     pub at: Option<String>,
-    /// The group that its door leads to, which is made if there is none.
+    /// The group in its address, which is created if it does not exist.
     pub group: Option<GroupName>,
 }
 
 impl Hello {
-    /// Reads the offered subprotocols (the header's values, commas and all) and the URL's query.
-    /// Whatever is unreadable is as if absent.
+    /// Reads the offered subprotocols (the header's values, which may contain commas) and the query of
+    /// the URL. Values that cannot be parsed are ignored.
     pub fn read<'a>(offered: impl Iterator<Item = &'a str>, query: &str) -> Self {
         let mut hello = Self {
             dialect: Dialect::Plain,
@@ -142,7 +142,7 @@ impl Hello {
         hello
     }
 
-    /// Somebody comes from the page at [`MODERATION_PATH`].
+    /// The handshake of the page at [`MODERATION_PATH`].
     #[must_use]
     pub fn of_moderator() -> Self {
         Self {
@@ -151,7 +151,7 @@ impl Hello {
         }
     }
 
-    /// Somebody comes by a JSON door.
+    /// The handshake of a JSON socket.
     #[must_use]
     pub fn by_door(dialect: Dialect, group: GroupName) -> Self {
         Self {

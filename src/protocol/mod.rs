@@ -1,5 +1,5 @@
-//! The words of the wire: what a tab says ([`Action`], [`Hello`]) and what it is told ([`Push`],
-//! [`Frame`]). `docs/PROTOCOL.md` is the same in prose; a test holds the two together.
+//! The protocol: what a tab sends ([`Action`], [`Hello`]) and what it receives ([`Push`], [`Frame`]).
+//! `docs/PROTOCOL.md` describes it in prose; a test compares the two.
 //!
 //! Nothing here knows sockets, the store, or what an action does.
 
@@ -17,28 +17,29 @@ pub use frame::Frame;
 pub use hello::{Dialect, Feed, Hello};
 pub use push::{Push, Selector, Swap};
 
-/// Where the page's socket is opened.
+/// The address of the page's socket.
 pub const SOCKET_PATH: &str = "/ws/chat/";
-/// The subprotocol of a tab that knows swaps and versions.
+/// The subprotocol of a tab that supports swaps and versions.
 pub const SUBPROTOCOL: &str = "overwire.v1";
-/// Where the lobby is.
+/// The address of the lobby.
 pub const LOBBY_PATH: &str = "/chat/";
-/// Where moderators look after the chat, and where that page's socket is opened.
+/// The address of the moderators' page.
 pub const MODERATION_PATH: &str = "/admin/";
-/// Where a visitor becomes a moderator; the link's token is the query, which no log has.
+/// The address at which a visitor becomes a moderator. The link's token is the query, which is never
+/// logged.
 pub const MODERATION_LINK_PATH: &str = "/admin/link/";
-/// See [`MODERATION_PATH`].
+/// The address of the moderators' socket.
 pub const MODERATION_SOCKET_PATH: &str = "/admin/ws/";
-/// The group a person starts in.
+/// The group in which a person starts.
 pub const FIRST_GROUP: &str = "hi";
 
-/// The limits of a page of messages or a catch-up: whichever is reached first, but at least one
-/// message.
+/// The maximum size of a page of messages or a catch-up. Whichever limit is reached first applies, but
+/// there is always at least one message.
 pub const PAGE_MESSAGES: usize = 50;
-/// See [`PAGE_MESSAGES`]; counted in bytes of the messages' HTML.
+/// See [`PAGE_MESSAGES`]; in bytes of the messages' HTML.
 pub const PAGE_BYTES: usize = 64 * 1024;
 
-/// Where a room is found, `/chat/python/` or `/chat/@brenda82/`.
+/// The address of a room, `/chat/python/` or `/chat/@brenda82/`.
 #[must_use]
 pub fn address(target: &Target) -> Option<String> {
     use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -54,7 +55,7 @@ pub fn address(target: &Target) -> Option<String> {
     }
 }
 
-/// Reads an address as it stands in the browser's address bar, still percent-encoded.
+/// Parses an address as in the browser's address bar, still percent-encoded.
 #[must_use]
 pub fn read_address(address: &str) -> Option<Target> {
     let segment = address.strip_prefix("/chat/")?;
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn joined_frames_are_the_same_bytes_in_one_piece() {
+    fn joined_frames_have_the_same_bytes_in_one_piece() {
         let texts = ["short".to_owned(), "long ".repeat(100), "last".to_owned()];
         let frames: Vec<_> = texts
             .iter()
@@ -195,12 +196,12 @@ mod tests {
         let all = frames.iter().chain(&frames[..1]);
         assert!(again.payloads().eq(all.flat_map(Frame::payloads)));
 
-        // So they travel to other nodes.
+        // Other nodes get them in this form.
         for frame in [&again, &frames[1]] {
             let json = serde_json::to_string(frame).unwrap();
-            let came: Frame = serde_json::from_str(&json).unwrap();
-            assert!(came.payloads().eq(frame.payloads()));
-            assert_eq!(came.bytes(false), frame.bytes(false));
+            let received: Frame = serde_json::from_str(&json).unwrap();
+            assert!(received.payloads().eq(frame.payloads()));
+            assert_eq!(received.bytes(false), frame.bytes(false));
         }
     }
 
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_leaves_out_what_it_has_not() {
+    fn a_push_omits_missing_fields() {
         #[track_caller]
         fn check(push: &Push, expected: &str) {
             assert_eq!(
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_is_read_and_nothing_unreadable_stops_it() {
+    fn a_hello_is_read_and_invalid_values_are_ignored() {
         let token = ResumeToken::random();
         let offers = format!("overwire.v1, resume.{token}");
         let hello = Hello::read(

@@ -1,4 +1,4 @@
-//! What a tab is told: a [`Push`] puts a fragment in a place of the page.
+//! What a tab receives: a [`Push`] puts a fragment into the page.
 
 use std::borrow::Cow;
 
@@ -8,8 +8,8 @@ use serde::{Serialize, Serializer};
 use super::Frame;
 use crate::model::{Emoji, MessageId, RoomId, UserId, Version};
 
-/// A place of the page that pushes go to. Selectors are made from fixed names and integers, never
-/// from what people typed.
+/// A place in the page that pushes go to. Selectors consist of fixed names and integers, never of what
+/// people typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector(Cow<'static, str>);
 
@@ -18,42 +18,42 @@ macro_rules! selectors {
         impl Selector {
             $($(#[$about])* pub const $name: Self = Self::fixed($text);)*
 
-            /// Every fixed selector a push may go to.
+            /// Every fixed selector that a push may have.
             pub const FIXED: &[Self] = &[$(Self::$name),*];
         }
     };
 }
 
 selectors! {
-    /// Who I am.
+    /// My user name.
     LOGGED_USER = "#logged-user",
     /// The room I am in.
     GROUP_NAME = "#group-name",
     /// The room's messages.
     MESSAGES_LIST = "#messages-list",
-    /// The way to the older messages, first in the list.
+    /// The control that loads older messages, first in the list.
     MESSAGES_OLDER = "#messages-older",
-    /// A refusal, in words a person understands.
+    /// A notice in words for a person.
     NOTICE = "#notice",
     /// The answer to `Ping`.
     CONNECTION = "#connection",
     /// How many people are in the room.
     ROOM_COUNT = "#room-count",
-    /// Who they are.
+    /// The people in the room.
     ROOM_PEOPLE = "#room-people",
-    /// What those are told who enter the room.
+    /// The welcome message of the room.
     ROOM_WELCOME = "#room-welcome",
-    /// Who came to the room and who went.
+    /// Who joined and who left the room.
     ROOM_MOVES = "#room-moves",
     /// Who is typing in the room.
     ROOM_TYPING = "#room-typing",
-    /// A message that I look at closely, to react to it or, where it is mine, to change it.
+    /// The message that I have opened, to react to it or, if it is mine, to change it.
     MESSAGE_FORM = "#message-form",
-    /// Which reactions on show are mine: an element for each.
+    /// My reactions to the messages shown: an element for each.
     MY_REACTIONS = "#my-reactions",
-    /// The names that begin as I began to write one.
+    /// Completions of the name that I am typing.
     COMPLETIONS = "#completions",
-    /// All groups, where one is who is in none.
+    /// The lobby, which lists groups.
     LOBBY = "#lobby",
     /// The busiest groups, and how many people are in each.
     LOBBY_ROOMS = "#lobby-rooms",
@@ -61,27 +61,27 @@ selectors! {
     LOBBY_FOUND = "#lobby-found",
     /// The groups: the default ones, and mine.
     GROUPS_LIST = "#groups-list",
-    /// What I am called, if not by my user name, and the way to another name.
+    /// My display name, and the form to change it.
     NAME_FORM = "#name-form",
-    /// The way to keep my name or to sign in, or out.
+    /// The forms to register, sign in or sign out.
     ACCOUNT = "#account",
-    /// The way to a group of one's own.
+    /// The form to create a group.
     NEW_GROUP = "#new-group",
-    /// The people who concern me.
+    /// The people I talk with.
     USERS_MINE = "#users-mine",
-    /// The people who are here, the same for everyone.
+    /// The people online, the same for everyone.
     USERS_ONLINE = "#users-online",
     /// What a search for people found.
     USERS_FOUND = "#users-found",
-    /// The groups that a moderator looks through.
+    /// The groups that a moderator has searched for.
     MODERATION_GROUPS = "#moderation-groups",
-    /// The people that a moderator looks through.
+    /// The people that a moderator has searched for.
     MODERATION_PEOPLE = "#moderation-people",
-    /// The group whose messages a moderator looks through.
+    /// The group whose messages a moderator has opened.
     MODERATION_MESSAGES = "#moderation-messages",
-    /// What was found among them.
+    /// The messages found in it.
     MODERATION_FOUND = "#moderation-found",
-    /// What moderators did.
+    /// The audit log.
     MODERATION_LOG = "#moderation-log",
 }
 
@@ -96,74 +96,74 @@ impl Selector {
         Self(Cow::Owned(format!("#message-{id}")))
     }
 
-    /// A message that I look at closely.
+    /// The form of a message that I have opened.
     #[must_use]
     pub fn open_message(id: MessageId) -> Self {
         Self(Cow::Owned(format!("#form-{id}")))
     }
 
-    /// One of the groups that a moderator looks through.
+    /// One of the groups in [`Selector::MODERATION_GROUPS`].
     #[must_use]
     pub fn moderation_group(id: RoomId) -> Self {
         Self(Cow::Owned(format!("#moderation-group-{id}")))
     }
 
-    /// One of the people that a moderator looks through.
+    /// One of the people in [`Selector::MODERATION_PEOPLE`].
     #[must_use]
     pub fn moderation_person(id: UserId) -> Self {
         Self(Cow::Owned(format!("#moderation-person-{id}")))
     }
 
-    /// One of the messages that a moderator looks through.
+    /// One of the messages that a moderator is shown.
     #[must_use]
     pub fn moderation_message(id: MessageId) -> Self {
         Self(Cow::Owned(format!("#moderation-message-{id}")))
     }
 
-    /// What says that a reaction to a message is mine. An emoji is one of a fixed set, and goes by
-    /// its code points.
+    /// The element that marks a reaction to a message as mine. It contains the code points of the
+    /// emoji, which is one of a fixed set.
     #[must_use]
     pub fn my_reaction(id: MessageId, emoji: Emoji) -> Self {
         Self(Cow::Owned(format!("#my-reaction-{id}-{}", emoji.code())))
     }
 
-    /// Whether it is a place of the page for moderators.
+    /// Whether the place is in the moderators' page.
     #[must_use]
     pub fn is_of_moderators(&self) -> bool {
         self.0.starts_with("#moderation-")
     }
 
-    /// The selector as it is written.
+    /// The selector as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// How a fragment is put in place, where it does not just replace the inner HTML.
+/// How a fragment is put into the page, if it does not just replace the inner HTML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Swap {
-    /// Goes in after the last child.
+    /// Insert after the last child.
     Append,
-    /// Goes in before the first child.
+    /// Insert before the first child.
     Prepend,
-    /// Takes the element's own place.
+    /// Replace the element itself.
     Outer,
-    /// The element goes.
+    /// Remove the element.
     Remove,
 }
 
-/// What a place of the page becomes.
+/// A change to the page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Push {
-    /// Where.
+    /// The place.
     pub selector: Selector,
     /// The fragment.
     pub html: String,
-    /// How; `None` replaces the inner HTML.
+    /// How it is inserted; `None` replaces the inner HTML.
     pub swap: Option<Swap>,
-    /// What the tab has of its room once this is shown.
+    /// The version of its room that the tab has once this is shown.
     pub version: Option<Version>,
 }
 
@@ -179,7 +179,7 @@ impl Push {
         }
     }
 
-    /// The same push, put in place by `swap`.
+    /// The same push with this swap.
     #[must_use]
     pub fn swapped(self, swap: Swap) -> Self {
         Self {
@@ -188,7 +188,7 @@ impl Push {
         }
     }
 
-    /// The same push, bringing the tab to `version`.
+    /// The same push, which leads the tab to `version`.
     #[must_use]
     pub fn at(self, version: Version) -> Self {
         Self {
@@ -197,10 +197,11 @@ impl Push {
         }
     }
 
-    /// Encodes the push, once for however many sockets it goes to.
+    /// Encodes the push, once for any number of sockets.
     #[must_use]
     pub fn encode(&self) -> Frame {
-        // A struct of strings has no key that is not a string and no number that is not finite.
+        // JSON fails only for keys that are not strings and for numbers that are not finite. A push has
+        // neither.
         Frame::text(&serde_json::to_vec(self).expect("a push is always valid JSON"))
     }
 }
