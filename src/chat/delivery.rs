@@ -555,7 +555,7 @@ impl Chat {
                     self.hub.show_page(room, page.version, &frame);
                 }
                 Err(error) => {
-                    tracing::error!(room.id = %room, ?error, "could not read the newest page of a room");
+                    tracing::error!(room.id = %room, ?error, "could not read a room's newest page");
                     return self.hub.give_up_page(room);
                 }
             }

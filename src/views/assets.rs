@@ -1,27 +1,25 @@
-//! The files that the page fetches, and their addresses.
+//! The static files of the page, and their addresses.
 
 use std::sync::OnceLock;
 
 use rust_embed::RustEmbed;
 use sha2::{Digest as _, Sha256};
 
-/// The files that the page fetches: in a release build embedded in the program, in a debug build
-/// read from the disk.
+/// The static files of the page. A release build contains them; a debug build reads them from disk.
 #[derive(RustEmbed)]
 #[folder = "static/"]
 pub struct Static;
 
 impl Static {
-    /// The address of a file. It names the build, so that it never means anything else, and all
-    /// files of one build stand beside each other, so that one script finds another.
+    /// The address of a file. It contains the id of the build, so its content never changes. All files
+    /// of a build are in one directory, so that scripts can find each other.
     #[must_use]
     pub fn address(path: &str) -> Option<String> {
         Self::get(path)?;
         Some(format!("/static/{}/{path}", Self::build()))
     }
 
-    /// What tells the files of one build from those of another: 16 hexadecimal digits of a SHA-256
-    /// over all of them.
+    /// The id of a build: 16 hexadecimal digits of a SHA-256 over all its files.
     #[must_use]
     pub fn build() -> String {
         static BUILD: OnceLock<String> = OnceLock::new();
@@ -39,7 +37,7 @@ impl Static {
         }
     }
 
-    /// What tells one content of a file from another: 16 hexadecimal digits of its SHA-256.
+    /// The id of a file's content: 16 hexadecimal digits of its SHA-256.
     #[must_use]
     pub fn tag(path: &str) -> Option<String> {
         Some(hexadecimal(&Self::get(path)?.metadata.sha256_hash()))

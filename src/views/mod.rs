@@ -1,4 +1,4 @@
-//! The fragments: one typed function per fragment, each giving a [`Push`], and the page.
+//! The fragments, with one typed function each that returns a [`Push`], and the page.
 //!
 //! Nothing here knows sockets, the store, or when a fragment is shown.
 
@@ -32,29 +32,29 @@ struct Templates;
 #[folder = "components/"]
 struct Components;
 
-/// A fragment or page could not be drawn.
+/// A fragment or page could not be rendered.
 #[derive(Debug, thiserror::Error)]
 #[error("a template failed")]
 pub struct ViewError(#[from] minijinja::Error);
 
-/// What a drawing comes to.
+/// The result of rendering.
 pub type Result<T> = std::result::Result<T, ViewError>;
 
-/// What a notice is about, which decides how it looks.
+/// The kind of a notice, which decides how it looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tone {
-    /// Something was not done, for a reason.
+    /// An action was refused, with a reason.
     Refusal,
-    /// Something was not done yet: it is to be tried again in a moment.
+    /// An action came too fast; it will be tried again in a moment.
     Wait,
-    /// A failure of ours.
+    /// The server failed.
     Trouble,
-    /// What was asked for has been done.
+    /// The action succeeded.
     Done,
 }
 
-/// What the page is drawn from.
+/// The data of the page.
 pub struct ChatPage<'a> {
     /// Host and port as the browser sees them.
     pub host: &'a str,
@@ -62,39 +62,39 @@ pub struct ChatPage<'a> {
     pub scheme: &'a str,
     /// The default groups.
     pub groups: &'a [Room],
-    /// The group on show and its newest page; a private room is drawn empty.
+    /// The group shown and its newest page; a private room is rendered empty.
     pub room: Option<(&'a Room, &'a Page)>,
-    /// The most that the message box takes, in UTF-16 code units.
+    /// The size of the message box, in UTF-16 code units.
     pub most: usize,
-    /// The busiest groups, where the page is the lobby.
+    /// The busiest groups, if the page is the lobby.
     pub lobby: Option<&'a [Busy]>,
-    /// What is said at once.
+    /// The notice shown at first.
     pub notice: Option<&'a Refusal>,
 }
 
-/// What somebody fills in to keep their name.
+/// The account forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// A password, for a guest.
+    /// Register: a password, for a guest.
     Keep,
-    /// A name and its password.
+    /// Sign in: a name and a password.
     SignIn,
-    /// The password and another one.
+    /// Change the password: the old one and the new one.
     Password,
 }
 
-/// What the page of a form is drawn from.
+/// The data of the page of a form.
 #[derive(Clone, Copy)]
 pub struct AccountPage<'a> {
     /// Which form.
     pub form: Form,
-    /// The user name it is filled in for.
+    /// The user name in the form.
     pub user: Option<&'a str>,
-    /// By which a guest is known.
+    /// The resume token of a guest.
     pub resume: Option<&'a str>,
-    /// Where it leads back to.
+    /// The address to return to.
     pub at: &'a str,
-    /// What was wrong with it.
+    /// Why the form was refused.
     pub reason: Option<&'a str>,
 }
 
@@ -104,30 +104,30 @@ pub struct Views {
 }
 
 impl Views {
-    /// Reads all templates; a broken one is an error here rather than in front of a person.
+    /// Parses all templates, so that a broken one is found at the start and not by a person.
     pub fn new() -> Result<Self> {
         Ok(Self {
             environment: RwLock::new(Arc::new(environment()?)),
         })
     }
 
-    /// Reads all templates again, which shows a change without a rebuild where they are on disk.
-    /// The former ones stay if one is broken.
+    /// Parses all templates again. Where they are on disk, changes are shown without a rebuild. If a
+    /// template is broken, the previous ones stay.
     pub fn reload(&self) -> Result<()> {
         let environment = Arc::new(environment()?);
         *self.environment.write() = environment;
         Ok(())
     }
 
-    fn draw(&self, name: &str, context: Value) -> Result<String> {
+    fn render(&self, name: &str, context: Value) -> Result<String> {
         let environment = Arc::clone(&self.environment.read());
         Ok(environment.get_template(name)?.render(context)?)
     }
 
-    /// A fragment that fills the place it is named after: `#group-name` is `_group_name.html`.
+    /// Renders the fragment for the place it is named after: `#group-name` is `_group_name.html`.
     fn fragment(&self, place: Selector, context: Value) -> Result<Push> {
         let name = place.as_str().trim_start_matches('#').replace('-', "_");
-        let html = self.draw(&format!("_{name}.html"), context)?;
+        let html = self.render(&format!("_{name}.html"), context)?;
         Ok(Push::inner(place, html))
     }
 
@@ -154,7 +154,7 @@ impl Views {
         let notice = page
             .notice
             .map(|refusal| notice_context(refusal, Tone::Refusal));
-        self.draw(
+        self.render(
             "chat.html",
             context! {
                 title, room, lobby, notice, nonce, quick => QUICK,
@@ -169,7 +169,7 @@ impl Views {
         )
     }
 
-    /// Who I am, and by which token I am known again.
+    /// My user name and resume token.
     pub fn logged_user(&self, user: &User, resume: Option<&ResumeToken>) -> Result<Push> {
         let context = context! {
             user => user_context(user), resume => resume.map(ToString::to_string),
@@ -177,14 +177,14 @@ impl Views {
         self.fragment(Selector::LOGGED_USER, context)
     }
 
-    /// What I am called, and the way to another name.
+    /// My display name, and the form to change it.
     pub fn name_form(&self, user: &User) -> Result<Push> {
         let context = context! { user => user_context(user) };
         self.fragment(Selector::NAME_FORM, context)
     }
 
-    /// The way to sign out and, for a moderator, to their page; for a guest, who is known by that
-    /// token, to keep their name or sign in.
+    /// The form to sign out and, for a moderator, a link to their page. For a guest, with their resume
+    /// token, the forms to register and sign in.
     pub fn account(
         &self,
         user: &User,
@@ -201,12 +201,12 @@ impl Views {
     /// A page with one of the forms of [`Self::account`], to be filled in again.
     pub fn account_page(&self, page: &AccountPage<'_>) -> Result<String> {
         let (form, title) = match page.form {
-            Form::Keep => ("_keep_form.html", "Keep this name"),
+            Form::Keep => ("_keep_form.html", "Register"),
             Form::SignIn => ("_sign_in_form.html", "Sign in"),
             Form::Password => ("_password_form.html", "Change my password"),
         };
         let user = page.user.map(|name| context! { name });
-        self.draw(
+        self.render(
             "account.html",
             context! {
                 form, title, user,
@@ -221,23 +221,23 @@ impl Views {
         self.fragment(Selector::GROUP_NAME, context)
     }
 
-    /// The newest page of a room, the list itself.
+    /// The list of messages with the newest page of a room.
     pub fn messages_list(&self, page: &Page) -> Result<Push> {
         let context = context! { page => self.list_context(page) };
         let push = self.fragment(Selector::MESSAGES_LIST, context)?;
         Ok(push.swapped(Swap::Outer).at(page.version))
     }
 
-    /// The newest page of a room for a tab that only knows inner HTML, and no older pages.
+    /// The newest page of a room for a tab that supports only inner HTML and no older pages.
     #[must_use]
     pub fn messages(&self, page: &Page) -> Push {
         let (messages, _) = self.page_messages(page);
         Push::inner(Selector::MESSAGES_LIST, messages.join("\n"))
     }
 
-    /// An older page: the former way to it goes, and the page with the next comes in its place.
+    /// An older page. It replaces the control that loaded it, and has a new one if there are more.
     pub fn older_messages(&self, page: &Page) -> Result<[Push; 2]> {
-        let html = self.draw(
+        let html = self.render(
             "_messages.html",
             context! { page => self.list_context(page) },
         )?;
@@ -276,49 +276,49 @@ impl Views {
         (messages, older)
     }
 
-    /// One message. One that cannot be drawn becomes a placeholder, so that the list survives.
+    /// One message. If it cannot be rendered, it becomes a placeholder and the rest of the list stays.
     fn message(&self, message: &Message) -> String {
         let name = match message.deleted {
             true => "_message_deleted.html",
             false => "_message.html",
         };
-        self.draw(name, message_context(message))
+        self.render(name, message_context(message))
             .unwrap_or_else(|error| {
                 tracing::error!(
                     message.id = message.id.0,
                     ?error,
-                    "a message cannot be shown"
+                    "a message could not be rendered"
                 );
                 let context = context! { message => context! { id => message.id.0 } };
-                self.draw("_message_broken.html", context)
+                self.render("_message_broken.html", context)
                     .unwrap_or_default()
             })
     }
 
-    /// A message made after what the tab has: it goes to the end.
+    /// A new message, which is added at the end.
     #[must_use]
     pub fn new_message(&self, message: &Message) -> Push {
         Push::inner(Selector::MESSAGES_LIST, self.message(message)).swapped(Swap::Append)
     }
 
-    /// A message in its present state: it takes its own place, if the tab shows it.
+    /// The current state of a message, which replaces it if the tab shows it.
     #[must_use]
     pub fn changed_message(&self, message: &Message) -> Push {
         Push::inner(Selector::message(message.id), self.message(message)).swapped(Swap::Outer)
     }
 
-    /// The step of a room to `version`, which made the message or changed it.
+    /// The change of a room to `version`, which created the message or changed it.
     #[must_use]
     pub fn change(&self, message: &Message, version: Version) -> Vec<Push> {
-        let mut pushes = self.as_it_is(message, message.made == version.number);
+        let mut pushes = self.current(message, message.made == version.number);
         let last = pushes.pop().map(|push| push.at(version));
         pushes.extend(last);
         pushes
     }
 
-    /// A message at the end or in its place. Of one that is deleted, what it said does not stay on show
-    /// with whoever has it open.
-    fn as_it_is(&self, message: &Message, is_new: bool) -> Vec<Push> {
+    /// A message at the end or in its place. If it is deleted, its form is closed, so that its text
+    /// does not stay visible to somebody who has it open.
+    fn current(&self, message: &Message, is_new: bool) -> Vec<Push> {
         let form = Selector::open_message(message.id);
         let closes = Push::inner(form, String::new()).swapped(Swap::Remove);
         let shows = match is_new {
@@ -329,9 +329,9 @@ impl Views {
         closes.into_iter().chain([shows]).collect()
     }
 
-    /// What leads a tab from `after` to `version`: new messages go to the end, older ones are
-    /// swapped in place, and the last push bears the version. `None` where that is more than a
-    /// page and the newest page has to do.
+    /// The pushes that lead a tab from `after` to `version`. New messages are added at the end, older
+    /// ones are replaced, and the last push has the version. `None` if that is more than a page: then
+    /// the newest page is shown instead.
     #[must_use]
     pub fn changes(
         &self,
@@ -341,7 +341,7 @@ impl Views {
     ) -> Option<Vec<Push>> {
         let mut pushes: Vec<Push> = messages
             .iter()
-            .flat_map(|message| self.as_it_is(message, message.made > after.number))
+            .flat_map(|message| self.current(message, message.made > after.number))
             .collect();
         if pushes.iter().map(|push| push.html.len()).sum::<usize>() > PAGE_BYTES && pushes.len() > 1
         {
@@ -352,8 +352,8 @@ impl Views {
         Some(pushes)
     }
 
-    /// A message, who reacted to it, and the ways to react and, where one may, to delete it; where it
-    /// is one's own, `most` is how much the box takes in which it is changed, in UTF-16 code units.
+    /// The form of a message: who reacted to it, and the controls to react and, if allowed, to delete
+    /// it. For one's own message, `most` is the size of the box to edit it, in UTF-16 code units.
     pub fn message_form(
         &self,
         message: &Message,
@@ -392,7 +392,7 @@ impl Views {
         self.fragment(Selector::MESSAGE_FORM, context)
     }
 
-    /// Which reactions of those on show are mine.
+    /// My reactions to the messages shown.
     pub fn my_reactions(&self, mine: &[(MessageId, Emoji)]) -> Result<Push> {
         let reactions: Vec<_> = mine
             .iter()
@@ -401,7 +401,7 @@ impl Views {
         self.fragment(Selector::MY_REACTIONS, context! { reactions })
     }
 
-    /// Whether a reaction is mine from now on.
+    /// Adds one of my reactions or removes it.
     pub fn my_reaction(&self, id: MessageId, emoji: Emoji, on: bool) -> Result<Push> {
         Ok(match on {
             true => self.my_reactions(&[(id, emoji)])?.swapped(Swap::Append),
@@ -411,7 +411,7 @@ impl Views {
         })
     }
 
-    /// The people whose names begin as one that is being written.
+    /// Completions of the name that is being typed.
     pub fn completions(&self, people: &[Person]) -> Result<Push> {
         self.fragment(
             Selector::COMPLETIONS,
@@ -419,20 +419,19 @@ impl Views {
         )
     }
 
-    /// The message has been dealt with.
+    /// Closes the form of a message.
     #[must_use]
     pub fn no_message_form(&self) -> Push {
         Push::inner(Selector::MESSAGE_FORM, String::new())
     }
 
-    /// What was sent under that key has been dealt with. It goes to the place of a message that
-    /// there never is.
+    /// Settles the key of a message. The push goes to the place of a message that never exists.
     pub fn settled(&self, key: Uuid) -> Result<Push> {
-        let html = self.draw("_settled.html", context! { key => key.to_string() })?;
+        let html = self.render("_settled.html", context! { key => key.to_string() })?;
         Ok(Push::inner(Selector::message(MessageId(0)), html).swapped(Swap::Outer))
     }
 
-    /// Words for one person, with the key of what was refused.
+    /// A notice for one person, with the key of the refused action.
     pub fn notice(&self, refusal: &Refusal, tone: Tone) -> Result<Push> {
         let context = context! { notice => notice_context(refusal, tone) };
         self.fragment(Selector::NOTICE, context)
@@ -450,7 +449,7 @@ impl Views {
         self.fragment(Selector::GROUPS_LIST, context! { groups })
     }
 
-    /// The heading of whoever is in no room.
+    /// The heading of the lobby.
     pub fn lobby_name(&self) -> Result<Push> {
         let context = context! { room => lobby_context() };
         self.fragment(Selector::GROUP_NAME, context)
@@ -468,38 +467,37 @@ impl Views {
         self.fragment(Selector::LOBBY_FOUND, context)
     }
 
-    /// The lobby is left behind.
+    /// Empties the lobby.
     #[must_use]
     pub fn no_lobby(&self) -> Push {
         Push::inner(Selector::LOBBY, String::new())
     }
 
-    /// Nothing to be said any more.
+    /// Clears the notice.
     #[must_use]
     pub fn no_notice(&self) -> Push {
         Push::inner(Selector::NOTICE, String::new())
     }
 
-    /// The way to a group of one's own, as if untouched: the field bears another id than the one
-    /// it replaces, so that what was typed does not stay in it.
+    /// The form to create a group, empty: its field has a new id, so that typed text is not kept.
     pub fn new_group(&self) -> Result<Push> {
         self.fragment(Selector::NEW_GROUP, context! { nonce => Millis::now().0 })
     }
 
-    /// The people who concern one person.
+    /// The people that one person talks with.
     pub fn users_mine(&self, people: &[Person]) -> Result<Push> {
         let context = context! { people => people_context(people) };
         self.fragment(Selector::USERS_MINE, context)
     }
 
-    /// The people who are here, as far as they are listed, and how many are `here` if that is more.
+    /// The people online, as far as they are listed. `here` is their number if that is more.
     pub fn users_online(&self, people: &[Person], here: Option<usize>) -> Result<Push> {
         let alone = people.len() < 2;
         let context = context! { people => people_context(people), alone, here };
         self.fragment(Selector::USERS_ONLINE, context)
     }
 
-    /// How many people are in a room, and those of them who have been there longest.
+    /// The number of people in a room, and those who have been there longest.
     pub fn room_people(&self, room: RoomId, people: &[Person], count: u64) -> Result<[Push; 2]> {
         let room = room.to_string();
         let people = people_context(people);
@@ -509,12 +507,12 @@ impl Views {
         ])
     }
 
-    /// What those are told who enter a room.
+    /// The welcome message of a room.
     pub fn room_welcome(&self, words: Option<&str>) -> Result<Push> {
         self.fragment(Selector::ROOM_WELCOME, context! { words })
     }
 
-    /// Who came to a room and who went, each in words.
+    /// Who joined and who left a room, as text.
     pub fn room_moves(&self, joined: &str, left: &str) -> Result<Push> {
         let context = context! { joined, left };
         self.fragment(Selector::ROOM_MOVES, context)
@@ -542,7 +540,7 @@ fn environment() -> Result<Environment<'static>> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.add_function("asset", |path: &str| {
-        // Made of our own file names and hexadecimal digits, it needs no escaping.
+        // It consists of our own file names and hexadecimal digits, so it needs no escaping.
         let address = Static::address(path).map(Value::from_safe_string);
         address.ok_or_else(|| {
             let words = format!("there is no static file {path}");
@@ -565,9 +563,9 @@ fn text_of(file: Option<rust_embed::EmbeddedFile>) -> String {
         .unwrap_or_default()
 }
 
-/// A fragment without its line breaks and indentation, so that it can be written for people and costs
-/// nothing on the wire. Between tags a line break stands for nothing, elsewhere for one space. It stays
-/// as a comment, so that errors name the line.
+/// A fragment without its line breaks and indentation, which make it readable and would only cost bytes
+/// on the wire. A line break between tags is removed, elsewhere it becomes a space. A comment keeps it in
+/// the template, so that errors name the right line.
 fn unwrapped(text: &str) -> String {
     let mut unwrapped = String::new();
     for line in text.lines() {
@@ -581,8 +579,8 @@ fn unwrapped(text: &str) -> String {
     unwrapped
 }
 
-/// How a room is called: `#python`, or the other person's name, with the user name where it is
-/// another.
+/// The title of a room: `#python`, or the other person's display name with the user name, or only the
+/// user name.
 #[must_use]
 pub fn title(room: &Room) -> String {
     match &room.kind {
@@ -611,7 +609,7 @@ fn room_context(room: &Room) -> Value {
 /// The emojis that are one click away.
 const QUICK: [&str; 5] = ["👍", "❤️", "😂", "🎉", "👀"];
 
-/// How the lobby is called.
+/// The title of the lobby.
 const LOBBY_TITLE: &str = "Lobby";
 
 fn lobby_context() -> Value {
@@ -623,7 +621,7 @@ fn busy_context(groups: &[Busy]) -> Vec<Value> {
     groups.iter().map(busy).collect()
 }
 
-/// One of the twelve colours of a user's face.
+/// One of the twelve colours of avatars.
 fn hue(user: UserId) -> i64 {
     user.0.rem_euclid(12)
 }
@@ -664,7 +662,7 @@ fn message_context(message: &Message) -> Value {
             initial => initial(&message.author.name),
             hue => hue(message.author.id),
             key => message.key.map(|key| key.to_string()),
-            // Hours and minutes, for readers whose browser does not turn them into local time.
+            // Hours and minutes, for browsers that do not convert them to local time.
             time => &time_utc[11..16],
             time_utc => &time_utc,
             text => text_parts(&message.text),
@@ -683,7 +681,7 @@ fn reaction_context(reaction: &Reaction) -> Value {
     }
 }
 
-/// A text cut into what is the address of a web page and what is not.
+/// Splits a text into web addresses and other parts.
 fn text_parts(text: &str) -> Vec<Value> {
     let mut finder = LinkFinder::new();
     finder.kinds(&[LinkKind::Url]);
@@ -843,7 +841,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_drawn() {
+    fn a_message_is_rendered() {
         let push = Views::new().unwrap().new_message(&message(1, "brenda82"));
         let html = "<article class=\"message\" id=\"message-1\" data-user=\"brenda82\" \
             data-key=\"00000000-0000-0000-0000-000000000000\"><span class=\"face hue-3\" \
@@ -957,7 +955,7 @@ mod tests {
     }
 
     #[test]
-    fn every_promised_place_stands_once_in_the_page() {
+    fn every_promised_place_is_in_the_page_once() {
         let html = Html::parse_document(&whole_page("python"));
         let promised = [
             "#logged-user",
@@ -993,11 +991,11 @@ mod tests {
         let all = ids.len();
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), all, "an id stands twice");
+        assert_eq!(ids.len(), all, "an id is used twice");
     }
 
     #[test]
-    fn a_page_keeps_to_its_size_from_the_newest_on() {
+    fn a_page_keeps_to_its_size_and_has_the_newest_messages() {
         let views = Views::new().unwrap();
         let shown = |messages: Vec<Message>| {
             let html = views.messages_list(&page(messages)).unwrap().html;

@@ -1,4 +1,4 @@
-//! The page for moderators and its fragments.
+//! The moderators' page and its fragments.
 
 use minijinja::{Value, context};
 use serde_json::json;
@@ -11,16 +11,16 @@ use crate::moderation::{
 use crate::protocol::{FIRST_GROUP, MODERATION_SOCKET_PATH, Push, Selector, Swap};
 
 impl Views {
-    /// The page at which moderators look after the chat.
+    /// The moderators' page.
     pub fn moderation_page(&self, scheme: &str, host: &str) -> Result<String> {
-        self.draw(
+        self.render(
             "moderation.html",
             context! { scheme, host, socket => MODERATION_SOCKET_PATH },
         )
     }
 
-    /// The page at which a visitor becomes a moderator by a `link`: the `user` who has signed in, else
-    /// somebody who has to keep a name by a password first. Without a link it only says the reason.
+    /// The page at which a visitor becomes a moderator with a `link`: the signed-in `user`, otherwise
+    /// somebody who has to register first. Without a link it only shows the reason.
     pub fn moderator_link_page(
         &self,
         link: Option<&ResumeToken>,
@@ -28,11 +28,11 @@ impl Views {
         reason: Option<&str>,
     ) -> Result<String> {
         let (link, user) = (link.map(ToString::to_string), user.map(user_context));
-        self.draw("moderator_link.html", context! { link, user, reason })
+        self.render("moderator_link.html", context! { link, user, reason })
     }
 
-    /// The groups that a moderator looks through, of those whose names begin so, whether they are the
-    /// first of them, and whether there are `more`.
+    /// The groups whose names begin with `text`. `is_first` says that this is the first page, and
+    /// `more` that there are others.
     pub fn moderation_groups(
         &self,
         text: &str,
@@ -50,12 +50,12 @@ impl Views {
         )
     }
 
-    /// One of them as it is now; `None` if it has been removed.
+    /// One group in its current state; `None` if it has been removed.
     pub fn moderation_group(&self, room: RoomId, group: Option<&GroupRecord>) -> Result<Push> {
         let (html, swap) = match group {
             Some(group) => {
                 let group = group_record_context(group);
-                let html = self.draw("_moderation_group.html", context! { group })?;
+                let html = self.render("_moderation_group.html", context! { group })?;
                 (html, Swap::Outer)
             }
             None => (String::new(), Swap::Remove),
@@ -63,8 +63,8 @@ impl Views {
         Ok(Push::inner(Selector::moderation_group(room), html).swapped(swap))
     }
 
-    /// The people that a moderator looks through, of those whose user names begin so, whether they are
-    /// the first of them, and whether there are `more`.
+    /// The people whose user names begin with `text`. `is_first` says that this is the first page, and
+    /// `more` that there are others.
     pub fn moderation_people(
         &self,
         text: &str,
@@ -82,14 +82,14 @@ impl Views {
         )
     }
 
-    /// One of them as they are now.
+    /// One person in their current state.
     pub fn moderation_person(&self, person: &PersonRecord) -> Result<Push> {
         let context = context! { person => person_record_context(person) };
-        let html = self.draw("_moderation_person.html", context)?;
+        let html = self.render("_moderation_person.html", context)?;
         Ok(Push::inner(Selector::moderation_person(person.user.id), html).swapped(Swap::Outer))
     }
 
-    /// A group's newest messages, and the ways to look for others.
+    /// A group's newest messages, and the form to search for others.
     pub fn moderation_messages(&self, group: &GroupRecord, found: &FoundMessages) -> Result<Push> {
         let room = group.id.to_string();
         let more = found.before;
@@ -101,7 +101,7 @@ impl Views {
         self.fragment(Selector::MODERATION_MESSAGES, context)
     }
 
-    /// What a search among them found; `from` and `until` as they were asked for.
+    /// The results of a search in them; `from` and `until` as they were entered.
     pub fn moderation_found(
         &self,
         search: &Search,
@@ -120,14 +120,14 @@ impl Views {
         self.fragment(Selector::MODERATION_FOUND, context)
     }
 
-    /// One of them as it is now.
+    /// One message in its current state.
     pub fn moderation_message(&self, record: &MessageRecord) -> Result<Push> {
         let context = context! { message => message_record_context(record) };
-        let html = self.draw("_moderation_message.html", context)?;
+        let html = self.render("_moderation_message.html", context)?;
         Ok(Push::inner(Selector::moderation_message(record.message.id), html).swapped(Swap::Outer))
     }
 
-    /// What moderators did, the latest first, and whether there is `more`.
+    /// The audit log, the latest entries first, and whether there is `more`.
     pub fn moderation_log(&self, entries: &[AuditEntry], more: bool) -> Result<Push> {
         let last = entries.last().filter(|_| more);
         let more = last.map(|last| json!({ "before": last.id }).to_string());
