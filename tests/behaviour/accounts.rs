@@ -301,7 +301,7 @@ async fn a_kept_name_is_refused_to_others_even_when_its_owner_is_away() {
     for _ in 0..2 {
         for name in ["Paul Hill", "paulhill", "P\u{430}ul Hill"] {
             let words = bob.is_refused("Change name", json!({ "name": name })).await;
-            assert!(words.contains("confused"), "{words}");
+            assert!(words.contains("too similar"), "{words}");
         }
         // And once more after a restart.
         server.restart().await;

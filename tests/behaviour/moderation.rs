@@ -788,7 +788,7 @@ async fn a_group_is_renamed_while_people_are_in_it_and_then_removed() {
 
     let hi = json!({ "room": desk.room("hi") });
     let words = desk.is_refused("Remove group", hi).await;
-    assert!(words.contains("everybody begins"), "{words}");
+    assert!(words.contains("first group"), "{words}");
     desk.sends("Remove group", json!({ "room": room }));
     desk.until("the group to go", |desk| {
         !desk.text("moderation-groups").contains("Snakes")

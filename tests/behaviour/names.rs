@@ -129,7 +129,7 @@ async fn a_taken_or_confusable_name_is_refused_in_that_tab_only() {
     assert!(
         anna.pushes[heard..]
             .iter()
-            .all(|push| !push.html.contains("confused"))
+            .all(|push| !push.html.contains("too similar"))
     );
     // People may change the spelling of their own name.
     is_called(&mut bob, &b.to_uppercase()).await;
@@ -246,10 +246,8 @@ async fn a_private_message_by_command_goes_to_the_longest_matching_name() {
     ] {
         let key = anna.writes(&text);
         anna.is_settled(&key).await;
-        anna.until(&text, |tab| {
-            tab.notice().ends_with(&format!("({to}) alone."))
-        })
-        .await;
+        anna.until(&text, |tab| tab.notice().ends_with(&format!("({to}).")))
+            .await;
     }
     bob.opens_private(&a).await;
     bob.sees_exactly(&["hello", "Frei hello", "Frei: x"]).await;
@@ -310,7 +308,7 @@ async fn a_name_with_the_same_beginning_does_not_intercept_private_messages() {
         format!("@{b} hello"),
     ] {
         let words = is_refused(&mut carl, &name).await;
-        assert!(words.contains("confused"), "{words}");
+        assert!(words.contains("too similar"), "{words}");
     }
     for to in [
         b.clone(),
@@ -338,7 +336,7 @@ async fn capitals_of_other_scripts_are_confusable_too() {
         "bo\u{432}",
     ] {
         let words = is_refused(&mut bob, name).await;
-        assert!(words.contains("confused"), "{name}: {words}");
+        assert!(words.contains("too similar"), "{name}: {words}");
     }
 }
 

@@ -341,7 +341,7 @@ async fn too_many_actions_are_refused_and_work_a_moment_later() {
         anna.sends("Read", json!({ "message": 1 }));
     }
     anna.until("the pace", |tab| {
-        tab.notice().starts_with("That was too much")
+        tab.notice().starts_with("You are doing that too fast")
     })
     .await;
     let mark = anna.pushes.len();

@@ -60,7 +60,7 @@ async fn a_display_name_is_shown_beside_the_user_name() {
         // A name that somebody else has is refused, and the own name stays.
         asks_to_be_called(&bob, "ANNA <i>").await;
         bob.sees("#notice .notice").await;
-        assert!(bob.text("#notice .notice__text").await.contains("confused"));
+        assert!(bob.text("#notice .notice__text").await.contains("too similar"));
         bob.reload().await;
         bob.is_somebody().await;
         assert_eq!(bob.name().await, b);
