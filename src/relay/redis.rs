@@ -402,7 +402,7 @@ impl Listener {
         channels.iter().map(|to| self.channels.name(*to)).collect()
     }
 
-    /// Passes news to the node. If the node is too slow, news is lost; it is told so once it catches
+    /// Passes news to the node. If the node is too slow, news is lost, and it learns so once it catches
     /// up.
     fn tell(&self, heard: Heard) {
         self.make_up();
