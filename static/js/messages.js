@@ -22,7 +22,7 @@ export function messageNumber(message) {
 }
 
 /**
- * Tells times by the clock of whoever reads.
+ * Shows times in the reader's time zone.
  * @param {ParentNode} parent
  * @returns {void}
  */

@@ -4,7 +4,7 @@ import { messageNumber, messages } from "./messages.js";
 import { find, messageBox, roomId, scroller } from "./page.js";
 import { on, send } from "./runtime.js";
 
-/** Whoever is as near to the end, in pixels, is at it. */
+/** A reader who is at most this far from the end, in pixels, counts as being at the end. */
 const NEAR_END = 48;
 
 /** Older messages are asked for before the reader gets to the first one. */

@@ -83,7 +83,7 @@ export function arrive() {
   const { user, resume } = find("#logged-user [data-user]").dataset;
   me = user;
   remember("user", user);
-  // Whoever has signed in needs no token.
+  // Somebody who has signed in needs no token.
   if (resume) remember("resume", resume);
   present = true;
 }
