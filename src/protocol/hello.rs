@@ -20,7 +20,7 @@ pub enum Dialect {
     Objects,
     /// The second JSON socket: texts with their senders.
     Lines,
-    /// The socket of the page at [`MODERATION_PATH`], which is in no room.
+    /// The socket of the page at [`MODERATION_PATH`](super::MODERATION_PATH), which is in no room.
     Moderation,
 }
 
@@ -142,7 +142,7 @@ impl Hello {
         hello
     }
 
-    /// The handshake of the page at [`MODERATION_PATH`].
+    /// The handshake of the page at [`MODERATION_PATH`](super::MODERATION_PATH).
     #[must_use]
     pub fn of_moderator() -> Self {
         Self {

@@ -1,8 +1,8 @@
 //! Accounts: people who registered a password, and the sessions they are signed in with.
 
-use super::people::{USER, hold_clients, span, trace, user_of};
-use super::tx::{Hold, Locks, Sql, Tx, from_row, sought};
-use super::{Result, SESSION_GOOD_FOR, Store, TOKEN_GOOD_FOR, moderation};
+use super::tx::{Hold, Locks, Sql, Tx, from_row, sought, span};
+use super::users::{USER, hold_clients, standing, trace, user_of};
+use super::{Result, SESSION_GOOD_FOR, Store, TOKEN_GOOD_FOR};
 use crate::model::{ClientId, GroupName, PasswordHash, SessionId, TokenHash, User, UserId};
 
 /// A session of a signed-in person.
@@ -183,7 +183,7 @@ async fn register(
     let Some((client, user)) = guest else {
         return Ok(None);
     };
-    if moderation::standing(tx, user).await?.banned {
+    if standing(tx, user).await?.banned {
         return Ok(None);
     }
     set_password(tx, user, password).await?;

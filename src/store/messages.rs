@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 
-use super::moderation::{self, may_moderate, may_write};
-use super::people::{connected, trace};
-use super::rooms::{VISIBLE, room, subscribe};
+use super::people::connected;
+use super::rooms::{VISIBLE, may_moderate, room, subscribe};
 use super::tx::{Column, FromRow, Hold, Locks, Row, Sql, Tx, from_row};
+use super::users::{may_write, record, trace};
 use super::{Change, Result, Store};
 use crate::model::{
     Author, ClientRef, Emoji, Message, MessageId, MessageText, NodeId, Page, Reaction, Room,
@@ -750,7 +750,7 @@ async fn amend(tx: &Tx<'_>, amend: &Amend) -> Sql<Amended> {
     )
     .await?;
     if !own {
-        moderation::record_deletion(tx, amend.author, &found).await?;
+        record_deletion(tx, amend.author, &found).await?;
     }
     if new.is_none() && step.between.is_some() {
         // A deleted message counts as unread for nobody.
@@ -767,6 +767,20 @@ async fn amend(tx: &Tx<'_>, amend: &Amend) -> Sql<Amended> {
     }
     let stored = push_stored(tx, amend.node, step, found.id, None).await?;
     Ok(Amended::Done(stored))
+}
+
+/// Records that a moderator deleted somebody else's message.
+async fn record_deletion(tx: &Tx<'_>, by: UserId, message: &Message) -> Sql<()> {
+    let name = "select name from rooms where id = $1 and kind = 'group'";
+    let name: String = tx.the(name, &[&message.room]).await?;
+    // The user name, since somebody else may have the display name later.
+    let (id, author) = (message.id, &message.author.user_name);
+    record(
+        tx,
+        by,
+        &format!("deleted message {id} of {author} in #{name}"),
+    )
+    .await
 }
 
 async fn react(tx: &Tx<'_>, react: &React) -> Sql<Reacted> {

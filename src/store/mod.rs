@@ -14,6 +14,7 @@ mod postgres;
 mod rooms;
 mod sqlite;
 mod tx;
+mod users;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

@@ -4,12 +4,13 @@ use std::collections::HashSet;
 
 use super::accounts::{begin_session, set_password};
 use super::messages::{WHOLE_MESSAGE, next_step, push_stored, take_step};
-use super::people::{ONLINE, USER, hand_out, hold_clients, newcomer, person, span, trace};
-use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought};
+use super::people::{hand_out, newcomer};
+use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought, span};
+use super::users::{ONLINE, USER, held_standing, hold_clients, person, record, standing, trace};
 use super::{ADMIN_LINK_GOOD_FOR, NewSession, RESTRICTED, Result, SignedIn, Store};
 use crate::model::{
     ClientId, ClientRef, GroupName, Message, MessageId, Millis, NewUser, NodeId, PasswordHash,
-    Room, RoomId, TokenHash, UserId,
+    RoomId, TokenHash, UserId,
 };
 use crate::moderation::{
     AuditEntry, FoundMessages, GroupRecord, MessageRecord, Moderated, Moderation, PersonRecord,
@@ -224,58 +225,9 @@ impl Store {
 }
 
 from_row! {
-    Standing { moderator, muted, banned }
     GroupRecord { id, name, key, people, changes, created_at, restricted }
     PersonRecord { user, online, arrived_at, standing }
     AuditEntry { id, at, moderator, words }
-}
-
-const STANDING: &str = "select moderator_at is not null, muted_at is not null,
-    banned_at is not null from users where id = $1";
-
-pub(super) async fn standing(tx: &Tx<'_>, user: UserId) -> Sql<Standing> {
-    Ok(tx.one(STANDING, &[&user]).await?.unwrap_or_default())
-}
-
-/// The same, unchanged until the commit: a change of the rights waits.
-async fn held_standing(tx: &Tx<'_>, user: UserId) -> Sql<Standing> {
-    let standing = tx.hold(STANDING, Hold::Share);
-    Ok(tx.one(&standing, &[&user]).await?.unwrap_or_default())
-}
-
-/// Whether the user may write; the answer holds until the commit.
-pub(super) async fn may_write(tx: &Tx<'_>, user: UserId) -> Sql<bool> {
-    let standing = held_standing(tx, user).await?;
-    Ok(!standing.muted && !standing.banned)
-}
-
-/// Whether the user may delete other people's messages in a room: moderators may, in groups.
-pub(super) async fn may_moderate(tx: &Tx<'_>, user: UserId, room: RoomId) -> Sql<bool> {
-    Ok(group_of(tx, room).await?.is_some() && held_standing(tx, user).await?.moderator)
-}
-
-/// Records that a moderator deleted somebody else's message.
-pub(super) async fn record_deletion(tx: &Tx<'_>, by: UserId, message: &Message) -> Sql<()> {
-    let group = group_of(tx, message.room).await?;
-    let name = group.map_or(String::new(), |group| group.name);
-    // The user name, since somebody else may have the display name later.
-    let (id, author) = (message.id, &message.author.user_name);
-    record(
-        tx,
-        by,
-        &format!("deleted message {id} of {author} in #{name}"),
-    )
-    .await
-}
-
-/// The restricted groups, if the user is a moderator.
-pub(super) async fn restricted_groups(tx: &Tx<'_>, user: UserId, limit: usize) -> Sql<Vec<Room>> {
-    if !standing(tx, user).await?.moderator {
-        return Ok(Vec::new());
-    }
-    let groups = "select id, '!' || name from rooms
-        where restricted_at is not null and removed_at is null order by name_key limit $1";
-    tx.all(groups, &[&limit]).await
 }
 
 const ADMIN_LINK: &str = "select made_at from admin_links
@@ -349,14 +301,6 @@ async fn moderate(tx: &Tx<'_>, moderation: &Moderation) -> Sql<Moderated> {
         record(tx, by, words).await?;
     }
     Ok(done)
-}
-
-/// Adds an entry to the audit log.
-async fn record(tx: &Tx<'_>, by: UserId, words: &str) -> Sql<()> {
-    let sql = "insert into audit_log (at, moderator_id, moderator, action)
-        select $1, id, coalesce(display_name || ' (' || name || ')', name), $2
-        from users where id = $3";
-    tx.run(sql, &[&tx.now, &words, &by]).await.map(|_| ())
 }
 
 const GROUP_RECORD: &str =

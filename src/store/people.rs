@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 
 use super::accounts::session;
-use super::moderation::may_write;
-use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought};
+use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought, span};
+use super::users::{ONLINE, USER, may_write, person, trace, user_of};
 use super::{FREE_AFTER, LEASE, Result, SESSION_GOOD_FOR, Session, Store, TOKEN_GOOD_FOR};
 use crate::model::{
     ClientId, ClientRef, DisplayName, GroupName, Millis, NewUser, NodeId, Person, RoomId,
@@ -21,11 +21,6 @@ const EXPIRE_AT_ONCE: i64 = 500;
 /// How many new users are inserted at a time.
 const MADE_AT_ONCE: usize = 500;
 
-/// The columns of a [`User`].
-pub(super) const USER: &str = "u.id, u.name, u.display_name";
-/// Whether a user `u` is online.
-pub(super) const ONLINE: &str =
-    "exists (select 1 from clients c where c.user_id = u.id and c.left_at is null)";
 /// Replaces a [`Person`]'s unread count where there is no reader.
 const NO_UNREAD: &str = "cast(0 as bigint)";
 /// Either of the [looks](DisplayName::looks_of) of a user name, as in the index.
@@ -286,25 +281,13 @@ impl Store {
 }
 
 from_row! {
-    User { id, name, display_name }
     Person { user, online, unread }
     ClientRef { client, visit }
-}
-
-/// The user with this name, if somebody has ever been this user.
-pub(super) async fn person(tx: &Tx<'_>, name: &str) -> Sql<Option<User>> {
-    let sql = format!("select {USER} from users u where u.name = $1 and u.arrived_at is not null");
-    tx.one(&sql, &[&sought(&name.to_lowercase())]).await
 }
 
 async fn person_by_display_name(tx: &Tx<'_>, name: &str) -> Sql<Option<User>> {
     let sql = format!("select {USER} from users u where u.display_key = $1");
     tx.one(&sql, &[&sought(&GroupName::key_of(name))]).await
-}
-
-pub(super) async fn user_of(tx: &Tx<'_>, id: UserId) -> Sql<User> {
-    let sql = format!("select {USER} from users u where u.id = $1");
-    tx.the(&sql, &[&id]).await
 }
 
 /// Those of these clients that are connected, and their users; the answer holds until the commit.
@@ -324,38 +307,6 @@ pub(super) async fn connected(
     Ok(found
         .filter(|(client, _)| wanted.contains(client))
         .collect())
-}
-
-/// Until the commit nobody else changes the user.
-pub(super) async fn hold_user(tx: &Tx<'_>, user: UserId) -> Sql<()> {
-    if tx.is_shared() {
-        let held = tx.hold("select 1 from users where id = $1", Hold::Change);
-        tx.run(&held, &[&user]).await?;
-    }
-    Ok(())
-}
-
-/// Until the commit nobody writes for these clients or takes them over. Operations lock a client before
-/// its user.
-pub(super) async fn hold_clients(tx: &Tx<'_>, user: UserId) -> Sql<()> {
-    if tx.is_shared() {
-        let clients = "select 1 from clients where user_id = $1 order by id";
-        tx.run(&tx.hold(clients, Hold::Delete), &[&user]).await?;
-    }
-    Ok(())
-}
-
-/// From now on the user is never given to somebody else.
-pub(super) async fn trace(tx: &Tx<'_>, user: UserId) -> Sql<()> {
-    let sql = "update users set traced_at = $1, free = false, gone_at = null
-        where id = $2 and traced_at is null";
-    tx.run(sql, &[&tx.now, &user]).await.map(|_| ())
-}
-
-/// While somebody has a private room with the user open, the user is not given to a newcomer.
-pub(super) async fn reserve(tx: &Tx<'_>, user: UserId) -> Sql<()> {
-    let sql = "update users set free = false, gone_at = $1 where id = $2 and free";
-    tx.run(sql, &[&tx.now, &user]).await.map(|_| ())
 }
 
 async fn rename(
@@ -535,11 +486,6 @@ async fn client_by_token(
         &[&token, &by.map(|session| session.id), &span(TOKEN_GOOD_FOR)],
     )
     .await
-}
-
-/// A duration in milliseconds.
-pub(super) fn span(duration: Duration) -> i64 {
-    Millis(0).after(duration).0
 }
 
 async fn arrive(tx: &Tx<'_>, arrival: &Arrival) -> Sql<Arrived> {

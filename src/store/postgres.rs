@@ -22,11 +22,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::private::BytesMut;
-use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Config, IsolationLevel, NoTls};
 
-use super::tx::{Failure, Locks, Param, Row, Sql, Tx, Values, Write};
+use super::tx::{Failure, Locks, Sql, Tx, Write};
 use super::{Access, Changes, Listeners, Result, StoreError, Synchronous, fail_all};
 use crate::model::{ClientRef, History, Millis, UserId};
 
@@ -39,7 +37,6 @@ const MIGRATIONS: [&str; 2] = [
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
-pub(super) const DEFAULT_GROUPS: &str = include_str!("migrations/postgres/default_groups.sql");
 
 /// The oldest supported PostgreSQL, as it numbers itself.
 const OLDEST: i32 = 140_000;
@@ -59,8 +56,6 @@ const WAIT: Duration = Duration::from_secs(10);
 const UNANSWERED: Duration = Duration::from_secs(10);
 /// The key of the advisory lock for migrations.
 pub(super) const MIGRATING: i64 = 0x6f76_6572_7769_7265;
-/// The key of the advisory lock for names.
-const NAMING: i64 = 0x6e61_6d65;
 
 type Writes = mpsc::UnboundedReceiver<Box<dyn Write>>;
 
@@ -664,12 +659,6 @@ async fn lock_clients<'a>(
     Ok(connected)
 }
 
-/// Until the commit no other node changes names.
-pub(super) async fn lock_names(tx: &Tx<'_>) -> Sql<()> {
-    let lock = "select pg_advisory_xact_lock($1)";
-    tx.run(lock, &[&NAMING]).await.map(|_| ())
-}
-
 /// Whether a write failed because of another node's concurrent write, which it will see when it is
 /// repeated: a row that the other created first or deleted, or a deadlock.
 fn is_collision(failure: &Failure) -> bool {
@@ -684,54 +673,4 @@ fn is_collision(failure: &Failure) -> bool {
     ]
     .iter()
     .any(|code| error.code() == Some(code))
-}
-
-/// All rows of a statement, which is prepared once on each connection.
-pub(super) async fn rows<T>(
-    db: &impl GenericClient,
-    sql: &str,
-    values: Values<'_>,
-    read: impl Fn(&mut Row<'_>) -> Sql<T>,
-) -> Sql<Vec<T>> {
-    let statement = db.prepare_cached(sql).await?;
-    let params: Vec<Param<'_>> = values.iter().map(|value| value.param()).collect();
-    let rows = db.query(&statement, &refer(&params)).await?;
-    rows.iter()
-        .map(|row| read(&mut Row::postgres(row)))
-        .collect()
-}
-
-/// Runs a statement. Returns how many rows it changed.
-pub(super) async fn run(db: &impl GenericClient, sql: &str, values: Values<'_>) -> Sql<u64> {
-    let statement = db.prepare_cached(sql).await?;
-    let params: Vec<Param<'_>> = values.iter().map(|value| value.param()).collect();
-    Ok(db.execute(&statement, &refer(&params)).await?)
-}
-
-fn refer<'a>(params: &'a [Param<'_>]) -> Vec<&'a (dyn ToSql + Sync)> {
-    params.iter().map(|param| param as _).collect()
-}
-
-impl ToSql for Param<'_> {
-    fn to_sql(
-        &self,
-        kind: &Type,
-        out: &mut BytesMut,
-    ) -> std::result::Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        match self {
-            Self::Null => Ok(IsNull::Yes),
-            Self::Int(number) => number.to_sql_checked(kind, out),
-            Self::Bool(flag) => flag.to_sql_checked(kind, out),
-            Self::Text(text) => text.to_sql_checked(kind, out),
-            Self::Bytes(bytes) => bytes.to_sql_checked(kind, out),
-            Self::Uuid(uuid) => uuid.to_sql_checked(kind, out),
-            Self::Ints(numbers) => numbers.to_sql_checked(kind, out),
-        }
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    to_sql_checked!();
 }

@@ -1,8 +1,7 @@
 //! Rooms: groups and private rooms, who may enter them, and who is in them.
 
-use super::moderation::{may_write, restricted_groups};
-use super::people::{USER, hold_user, person, reserve, trace};
 use super::tx::{FromRow, Hold, Locks, Row, Sql, Tx, end_of, from_row, sought};
+use super::users::{USER, held_standing, hold_user, may_write, person, reserve, standing, trace};
 use super::{Result, Store};
 use crate::model::{
     Busy, ClientId, ClientRef, GroupName, Room, RoomId, RoomKind, Target, User, UserId, Version,
@@ -331,4 +330,21 @@ async fn look_away(tx: &Tx<'_>, client: ClientId, but: Option<RoomId>) -> Sql<Op
         Some((room, user)) if !is_looked_at(tx, room, user).await? => Ok(Some(room)),
         _ => Ok(None),
     }
+}
+
+/// The restricted groups, if the user is a moderator.
+async fn restricted_groups(tx: &Tx<'_>, user: UserId, limit: usize) -> Sql<Vec<Room>> {
+    if !standing(tx, user).await?.moderator {
+        return Ok(Vec::new());
+    }
+    let groups = "select id, '!' || name from rooms
+        where restricted_at is not null and removed_at is null order by name_key limit $1";
+    tx.all(groups, &[&limit]).await
+}
+
+/// Whether the user may delete other people's messages in a room: moderators may, in groups.
+pub(super) async fn may_moderate(tx: &Tx<'_>, user: UserId, room: RoomId) -> Sql<bool> {
+    let is_group = "select exists (select 1 from rooms
+        where id = $1 and kind = 'group' and removed_at is null)";
+    Ok(tx.the(is_group, &[&room]).await? && held_standing(tx, user).await?.moderator)
 }

@@ -15,12 +15,11 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::functions::FunctionFlags;
-use rusqlite::types::{Null, ToSqlOutput};
-use rusqlite::{Connection, OpenFlags, ToSql};
+use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
-use super::tx::{Param, Row, Sql, Tx, Values, Write};
+use super::tx::{Sql, Tx, Write};
 use super::{Access, Listeners, Result, StoreError, Synchronous};
 use crate::model::{History, Millis};
 
@@ -40,7 +39,6 @@ const MIGRATIONS: [&str; 9] = [
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
-pub(super) const DEFAULT_GROUPS: &str = include_str!("migrations/sqlite/default_groups.sql");
 
 /// How many writes share one transaction at most.
 const GROUP_COMMIT: usize = 512;
@@ -501,53 +499,6 @@ fn checkpoint(db: &Connection, wal: &Path, worth_copying: u64, bound: u64) -> ru
     Ok(())
 }
 
-/// All rows of a statement.
-pub(super) fn rows<T>(
-    db: &Connection,
-    sql: &str,
-    values: Values<'_>,
-    read: impl Fn(&mut Row<'_>) -> Sql<T>,
-) -> Sql<Vec<T>> {
-    let mut statement = db.prepare_cached(sql)?;
-    bind(&mut statement, values)?;
-    let mut rows = statement.raw_query();
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(read(&mut Row::sqlite(row))?);
-    }
-    Ok(found)
-}
-
-/// Runs a statement. Returns how many rows it changed.
-pub(super) fn run(db: &Connection, sql: &str, values: Values<'_>) -> Sql<u64> {
-    let mut statement = db.prepare_cached(sql)?;
-    bind(&mut statement, values)?;
-    Ok(statement.raw_execute()? as u64)
-}
-
-fn bind(statement: &mut rusqlite::Statement<'_>, values: Values<'_>) -> rusqlite::Result<()> {
-    debug_assert_eq!(statement.parameter_count(), values.len());
-    for (n, value) in (1..).zip(values) {
-        debug_assert_eq!(statement.parameter_name(n), Some(&*format!("${n}")));
-        statement.raw_bind_parameter(n, value.param())?;
-    }
-    Ok(())
-}
-
-impl ToSql for Param<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(match self {
-            Self::Null => ToSqlOutput::from(Null),
-            Self::Int(number) => ToSqlOutput::from(*number),
-            Self::Bool(flag) => ToSqlOutput::from(*flag),
-            Self::Text(text) => ToSqlOutput::from(*text),
-            Self::Bytes(bytes) => ToSqlOutput::from(*bytes),
-            Self::Uuid(uuid) => ToSqlOutput::from(uuid.to_string()),
-            Self::Ints(numbers) => ToSqlOutput::from(serde_json::json!(numbers).to_string()),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -563,8 +514,9 @@ mod tests {
         PasswordHash, ResumeToken, RoomId, SessionToken, Target, TokenHash, User, UserId, Version,
     };
     use crate::moderation::{Moderation, ModeratorAction, Search};
-    use crate::store::people::{LOOK, hand_out, newcomer, user_of};
+    use crate::store::people::{LOOK, hand_out, newcomer};
     use crate::store::tx::{Locks, Waiting};
+    use crate::store::users::user_of;
     use crate::store::{Arrival, Arrived, Driver, Entered, NewSession, Post, Posted, React, Store};
 
     const NODE: NodeId = NodeId(1);

@@ -5,8 +5,12 @@
 //! SQLite numbers them; a debug build checks it. `millis()` is the database's clock. No table is known
 //! here.
 
+mod postgres;
+mod sqlite;
+
 use std::borrow::Cow;
 use std::pin::Pin;
+use std::time::Duration;
 
 use deadpool_postgres::{Object, Transaction};
 use parking_lot::Mutex;
@@ -16,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{Change, Result, StoreError, postgres, sqlite};
+use super::{Change, Result, StoreError};
 use crate::model::{
     ClientId, ClientRef, History, MessageId, Millis, NodeId, PasswordHash, RoomId, SessionId,
     TokenHash, UserId,
@@ -475,6 +479,11 @@ pub(super) fn sought(text: &str) -> String {
 /// The end of the range of texts that begin with this one.
 pub(super) fn end_of(beginning: &str) -> String {
     format!("{beginning}\u{10ffff}")
+}
+
+/// A duration in milliseconds.
+pub(super) fn span(duration: Duration) -> i64 {
+    Millis(0).after(duration).0
 }
 
 /// What a write locks before it begins: PostgreSQL locks the rooms of a whole batch in the order of
