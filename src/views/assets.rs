@@ -11,12 +11,12 @@ use sha2::{Digest as _, Sha256};
 pub struct Static;
 
 impl Static {
-    /// The address of a file. It contains the id of the build, so its content never changes. All files
-    /// of a build are in one directory, so that scripts can find each other.
+    /// The address of a file. It contains the id of the [build](Self::build), so its content never
+    /// changes. All files of a build are in one directory, so that scripts can find each other.
     #[must_use]
-    pub fn address(path: &str) -> Option<String> {
+    pub fn address(build: &str, path: &str) -> Option<String> {
         Self::get(path)?;
-        Some(format!("/static/{}/{path}", Self::build()))
+        Some(format!("/static/{build}/{path}"))
     }
 
     /// The id of a build: 16 hexadecimal digits of a SHA-256 over all its files.

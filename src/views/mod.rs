@@ -539,9 +539,11 @@ impl Views {
 fn environment() -> Result<Environment<'static>> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.add_function("asset", |path: &str| {
+    // Read once: a debug build hashes every file for it.
+    let build = Static::build();
+    environment.add_function("asset", move |path: &str| {
         // It consists of our own file names and hexadecimal digits, so it needs no escaping.
-        let address = Static::address(path).map(Value::from_safe_string);
+        let address = Static::address(&build, path).map(Value::from_safe_string);
         address.ok_or_else(|| {
             let words = format!("there is no static file {path}");
             minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, words)

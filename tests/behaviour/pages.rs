@@ -218,7 +218,7 @@ async fn files_are_fetched_again_only_when_they_have_changed() {
         .collect();
     // Each once: a script that only another one named would be found when that has come.
     let mut all: Vec<_> = Static::iter()
-        .filter_map(|path| Static::address(&path))
+        .filter_map(|path| Static::address(&Static::build(), &path))
         .collect();
     files.sort();
     all.sort();
