@@ -455,19 +455,19 @@ async fn free_user(tx: &Tx<'_>) -> Sql<Option<UserId>> {
 /// Removes what is left of the user's former person: their token ends, and their private rooms without
 /// messages are deleted.
 pub(super) async fn hand_out(tx: &Tx<'_>, id: UserId) -> Sql<User> {
-    let id = [&id as _];
-    tokio::try_join!(biased;
-        tx.run("delete from clients where user_id = $1", &id),
-        tx.run("delete from rooms where version = 0 and user_low = $1", &id),
-        tx.run(
-            "delete from rooms where version = 0 and user_high = $1",
-            &id
-        ),
-    )?;
-    let taken = "update users set free = false, gone_at = null,
+    let take = "update users set free = false, gone_at = null,
             arrived_at = coalesce(arrived_at, $1)
-        where id = $2 returning id, name, display_name";
-    tx.the(taken, &[&tx.now, id[0]]).await
+        where id = $2 returning id, name, display_name, arrived_at <> $1";
+    let (user, was_used): (User, bool) = tx.the(take, &[&tx.now, &id]).await?;
+    if was_used {
+        let id = [&id as _];
+        tokio::try_join!(biased;
+            tx.run("delete from clients where user_id = $1", &id),
+            tx.run("delete from rooms where version = 0 and user_low = $1", &id),
+            tx.run("delete from rooms where version = 0 and user_high = $1", &id),
+        )?;
+    }
+    Ok(user)
 }
 
 async fn client_by_token(
