@@ -60,8 +60,8 @@ pub struct Config {
     )]
     pub relay: Option<String>,
 
-    /// What a stored message survives: “full”: a power failure; “normal”: a crash of the program, with
-    /// faster writes
+    /// What stored messages survive: “full” is for a power failure; “normal” is for a crash of the
+    /// program, and writes faster
     #[arg(
         long,
         env = "OVERWIRE_SYNCHRONOUS",
@@ -96,8 +96,8 @@ pub struct Config {
     #[arg(
         long,
         env = "OVERWIRE_WELCOME",
-        default_value = "Welcome to {group}. Everybody who comes here can read what is written.",
-        value_name = "WORDS"
+        default_value = "Welcome to {group}. Everybody who enters can read the messages.",
+        value_name = "TEXT"
     )]
     pub welcome: String,
 
@@ -108,7 +108,7 @@ pub struct Config {
         env = "OVERWIRE_WELCOME_TO",
         value_delimiter = '\n'
     )]
-    #[arg(value_name = "GROUP=WORDS", value_parser = welcome_to)]
+    #[arg(value_name = "GROUP=TEXT", value_parser = welcome_to)]
     pub welcome_to: Vec<(GroupName, String)>,
 
     /// Turn off the limits on actions per person and on connections per address (for benchmarks)
