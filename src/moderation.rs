@@ -1,7 +1,7 @@
 //! Plain data about moderation: permissions, results, and records.
 
 use crate::model::{ClientRef, Message, MessageId, Millis, NodeId, RoomId, User, UserId};
-pub use crate::protocol::ModeratorAction;
+use crate::protocol::ModeratorAction;
 
 /// The rights of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

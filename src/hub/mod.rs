@@ -64,14 +64,8 @@ impl Hub {
         user: UserId,
         dialect: Dialect,
     ) -> Arc<Outbox> {
-        let outbox = Arc::new(Outbox {
-            client,
-            user,
-            dialect,
-            serial: self.serial.fetch_add(1, Ordering::Relaxed),
-            visit,
-            state: Mutex::default(),
-        });
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let outbox = Arc::new(Outbox::new(client, visit, user, dialect, serial));
         self.users
             .lock()
             .entry(user)

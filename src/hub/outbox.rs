@@ -86,11 +86,11 @@ pub struct Outbox {
     /// How often the client was taken over before.
     pub visit: i64,
     pub(super) serial: u64,
-    pub(super) state: Mutex<Waiting>,
+    state: Mutex<Waiting>,
 }
 
 #[derive(Default)]
-pub(super) struct Waiting {
+struct Waiting {
     /// Whether something has happened since the socket last looked; `waker` wakes it.
     news: bool,
     waker: Option<Waker>,
@@ -178,6 +178,24 @@ impl Waiting {
 }
 
 impl Outbox {
+    /// An empty outbox; `serial` tells it apart from all others of the hub.
+    pub(super) fn new(
+        client: ClientId,
+        visit: i64,
+        user: UserId,
+        dialect: Dialect,
+        serial: u64,
+    ) -> Self {
+        Self {
+            client,
+            user,
+            dialect,
+            visit,
+            serial,
+            state: Mutex::default(),
+        }
+    }
+
     /// The tab enters a room, of which it already has `seen`, and is shown these regions. Returns the
     /// place it left, and its own messages there that it has not been shown.
     pub(super) fn enter(

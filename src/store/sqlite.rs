@@ -513,7 +513,8 @@ mod tests {
         ClientRef, DisplayName, Emoji, GroupName, MessageId, MessageText, NewUser, NodeId,
         PasswordHash, ResumeToken, RoomId, SessionToken, Target, TokenHash, User, UserId, Version,
     };
-    use crate::moderation::{Moderation, ModeratorAction, Search};
+    use crate::moderation::{Moderation, Search};
+    use crate::protocol::ModeratorAction;
     use crate::store::people::{LOOK, hand_out, newcomer};
     use crate::store::tx::{Locks, Waiting};
     use crate::store::users::user_of;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use overwire::model::{
     DisplayName, GroupName, Message, MessageId, Millis, RoomId, Target, TokenHash, Version,
 };
-use overwire::moderation::{Moderated, ModeratorAction};
+use overwire::moderation::Moderated;
+use overwire::protocol::ModeratorAction;
 use overwire::store::moving::{self, MoveError, Moved};
 use overwire::store::{
     self, Access, Address, Amended, CatchUp, Posted, Reacted, Renamed, Store, StoreError,

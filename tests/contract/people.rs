@@ -4,7 +4,8 @@ use overwire::model::{
     ClientRef, Emoji, GroupName, Message, MessageId, MessageText, NewUser, NodeId, PasswordHash,
     ResumeToken, RoomId, Target, TokenHash, User,
 };
-use overwire::moderation::{Moderated, Moderation, ModeratorAction};
+use overwire::moderation::{Moderated, Moderation};
+use overwire::protocol::ModeratorAction;
 use overwire::store::{
     Amend, Amended, Arrival, Arrived, Entered, NewSession, Post, Posted, React, Reacted, Store,
 };

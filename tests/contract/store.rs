@@ -10,8 +10,8 @@ use overwire::model::{
     Busy, ClientRef, DisplayName, Emoji, GroupName, History, Message, MessageId, Millis, Page,
     PasswordHash, Person, Reaction, Room, RoomId, RoomKind, Target, TokenHash, UserId, Version,
 };
-use overwire::moderation::{FoundMessages, Moderated, ModeratorAction, Search, Standing};
-use overwire::protocol::PAGE_MESSAGES;
+use overwire::moderation::{FoundMessages, Moderated, Search, Standing};
+use overwire::protocol::{ModeratorAction, PAGE_MESSAGES};
 use overwire::store::{
     self, ADMIN_LINK_GOOD_FOR, Access, Amended, Arrival, Arrived, CatchUp, Entered, FREE_AFTER,
     LEASE, Left, Moved, NewSession, Posted, Reacted, Renamed, SESSION_GOOD_FOR, SignedIn, Store,
