@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 
-FROM rust:1-bookworm AS build
+# The same version as `rust-version` in Cargo.toml.
+FROM rust:1.95-slim-trixie AS build
 WORKDIR /source
 COPY . .
 # The two caches are kept between builds, so that a change of the code does not recompile every dependency. They are not part
@@ -11,7 +12,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     && install -D -t /programs target/release/overwire target/release/make_fake_users
 
 # The same Debian release as the build, because the programs use its C library. SQLite, pages and static files are compiled in.
-FROM debian:bookworm-slim
+FROM debian:trixie-slim
 RUN useradd --user-group --uid 10001 --no-create-home --shell /usr/sbin/nologin overwire \
     && install -d -o overwire -g overwire -m 0750 /data
 COPY --from=build /programs/ /usr/local/bin/
@@ -29,4 +30,5 @@ EXPOSE 8000
 # Overwire checks itself, because the image contains no other HTTP client.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["overwire", "healthcheck"]
 
-CMD ["overwire"]
+# Arguments are those of the program: `docker run overwire admin link`.
+ENTRYPOINT ["overwire"]
