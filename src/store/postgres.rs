@@ -82,7 +82,7 @@ impl From<PoolError> for StoreError {
 }
 
 fn too_slow() -> StoreError {
-    StoreError::failed("the database takes too long")
+    StoreError::failed("the database took too long")
 }
 
 /// An open database.

@@ -194,7 +194,7 @@ async fn an_unreadable_name_is_refused_with_a_reason() {
     }
     assert_eq!(
         anna.is_refused("Change name", json!({ "name": 5 })).await,
-        "“name” must be a text."
+        "“name” must be a string."
     );
     for name in ["x", "李明", "🦊 fox", &"é".repeat(32)] {
         is_called(&mut anna, name).await;
