@@ -2,7 +2,7 @@
 
 import { keepDraft, restoreDraft, takeIdleFocus } from "./composer.js";
 import { mark } from "./marks.js";
-import { assignRoom, showUnsettled, refuseWithoutRoom, sendDue } from "./outbox.js";
+import { assignRoom, refuseWithoutRoom, sendDue, showUnsettled } from "./outbox.js";
 import { clearNotice, closePopover, find, messageBox, messageForm, roomAddress, roomId } from "./page.js";
 import { on, send } from "./runtime.js";
 import { scrollToEnd, stopAwaitingOlder } from "./scroll.js";

@@ -46,7 +46,7 @@ let receivedAt = 0;
 let askedAt = 0;
 /** How long an answer may take. */
 let patience = SHORTEST_PATIENCE;
-/** How many sockets in a row closed soon after they were opened. */
+/** How many attempts in a row failed or did not last long. */
 let failures = 0;
 let retryAt = 0;
 /** No socket is opened before this time. */

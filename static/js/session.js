@@ -31,7 +31,7 @@ export function remember(name, value) {
 /** My user name, as of the last connection. */
 export let me = recall("user") ?? "";
 
-/** Whether the server has pushed `#logged-user` on this socket. Nothing is sent before that. */
+/** Whether the server has pushed `#logged-user` on this socket. Messages and rooms wait for that. */
 export let present = false;
 
 /**
