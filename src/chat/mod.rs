@@ -301,12 +301,12 @@ impl Chat {
                 (Refusal::new(TROUBLE), Tone::Trouble)
             }
             Failure::View(error) => {
-                tracing::error!(user.id = client.user.id.0, ?error, "rendering failed");
+                tracing::error!(user.id = client.user.id.0, ?error, "a fragment failed");
                 (Refusal::new(TROUBLE), Tone::Trouble)
             }
         };
         if let Err(error) = self.say(client, &refusal, tone) {
-            tracing::error!(?error, "could not render a notice");
+            tracing::error!(?error, "a notice failed");
         }
     }
 
@@ -346,7 +346,7 @@ impl Chat {
         }
         let notice = self.views.notice(&Refusal::new(words), Tone::Refusal);
         notice
-            .inspect_err(|error| tracing::error!(?error, "could not render a notice"))
+            .inspect_err(|error| tracing::error!(?error, "a notice failed"))
             .ok()
             .map(|push| push.encode())
     }

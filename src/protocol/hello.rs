@@ -45,7 +45,7 @@ impl Dialect {
         }
     }
 
-    /// Whether its page has this place, and therefore gets pushes for it.
+    /// Whether its page has this place, and so gets pushes for it.
     #[must_use]
     pub fn has(self, place: &Selector) -> bool {
         const PLAIN: [Selector; 4] = [
@@ -89,7 +89,7 @@ pub enum Feed {
     Nothing,
 }
 
-/// What a client says about itself in the handshake.
+/// What a client tells about itself in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// Its dialect.

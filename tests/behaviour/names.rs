@@ -1,4 +1,4 @@
-//! Display names: shown live, held by one person at a time, and never lent.
+//! Display names: shown live, and held by one person at a time.
 
 use serde_json::json;
 
