@@ -63,7 +63,7 @@ impl From<Failure> for StoreError {
         match failure {
             Failure::Sqlite(error) => error.into(),
             Failure::Postgres(error) => error.into(),
-            Failure::NoRow => Self::failed("a required row is missing"),
+            Failure::NoRow => Self::failed("a row that must exist does not"),
             Failure::Store(error) => error,
         }
     }
