@@ -59,10 +59,10 @@ fn page() -> Page {
     }
 }
 
-fn draw(criterion: &mut Criterion) {
+fn render(criterion: &mut Criterion) {
     let views = Views::new().expect("the templates are valid");
     let (message, page) = (message(1), page());
-    let mut group = criterion.benchmark_group("draw");
+    let mut group = criterion.benchmark_group("render");
     group.bench_function("a message", |bench| {
         bench.iter(|| views.new_message(black_box(&message)));
     });
@@ -245,5 +245,5 @@ fn keep(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(parts, draw, frames, hand_out, keep);
+criterion_group!(parts, render, frames, hand_out, keep);
 criterion_main!(parts);

@@ -60,8 +60,8 @@ pub struct Config {
     )]
     pub relay: Option<String>,
 
-    /// What stored messages survive: “full” is for a power failure; “normal” is for a crash of the
-    /// program, and writes faster
+    /// What stored messages survive: with “full” a power failure, with “normal”, which is faster, only
+    /// a crash of the program
     #[arg(
         long,
         env = "OVERWIRE_SYNCHRONOUS",

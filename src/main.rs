@@ -55,7 +55,7 @@ fn main() -> ExitCode {
             None => serve(&config).await,
         }
     });
-    // Tasks that still run have had their time.
+    // Tasks that are still running have had enough time.
     runtime.shutdown_background();
     match done {
         Ok(()) => ExitCode::SUCCESS,

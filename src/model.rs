@@ -62,7 +62,7 @@ impl NodeId {
 pub struct ClientRef {
     /// The client's id.
     pub client: ClientId,
-    /// How often it had been taken over.
+    /// How often the client has been taken over.
     pub visit: i64,
 }
 
@@ -304,7 +304,7 @@ pub struct Message {
     pub created_at: Millis,
     /// Whether its text was changed.
     pub edited: bool,
-    /// Whether it is hidden; the text is kept.
+    /// Whether it is deleted. The store keeps the text.
     pub deleted: bool,
     /// The version of the last change of its text: when it was created, edited or deleted.
     pub worded: u64,
@@ -512,7 +512,7 @@ impl DisplayName {
                 return Err(BadDisplayName::Marks);
             }
         }
-        // Leading marks would be drawn over the text before the name.
+        // Leading marks would appear over the text before the name.
         match name.chars().next().is_some_and(is_combining_mark) {
             true => Err(BadDisplayName::Marks),
             false => Ok(Self(name)),
@@ -738,10 +738,10 @@ pub struct Password(String);
 /// Why a password is not valid, as a text for the person who typed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPassword {
-    /// Easy to guess.
+    /// Too few characters.
     #[error("A password must have at least {} characters.", Password::AT_LEAST)]
     TooShort,
-    /// Longer than anybody types.
+    /// Too many characters.
     #[error("A password can have at most {} characters.", Password::AT_MOST)]
     TooLong,
 }

@@ -398,10 +398,10 @@ fn check(first: u8, second: u8, deflate: bool, under_way: bool) -> Result<(), Vi
         }
         CLOSE | PING | PONG if deflated => "control frame compressed",
         CLOSE | PING | PONG => return Ok(()),
-        CONTINUATION if !under_way => "nothing to continue",
+        CONTINUATION if !under_way => "continuation without a message",
         CONTINUATION if deflated => "continuation marked as compressed",
         CONTINUATION => return Ok(()),
-        TEXT | BINARY if under_way => "message inside a message",
+        TEXT | BINARY if under_way => "new message before the end of the last one",
         TEXT | BINARY if deflated && !deflate => "compression not agreed upon",
         TEXT | BINARY => return Ok(()),
         _ => "reserved opcode",
@@ -557,7 +557,7 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
 /// A length in a longer form, which is valid from `least` bytes on.
 fn long(len: u64, least: u64) -> Result<u64, Violation> {
     if len < least {
-        return Err(Violation::Protocol("length not written the shortest way"));
+        return Err(Violation::Protocol("length not in its shortest form"));
     }
     if len > i64::MAX as u64 {
         return Err(Violation::Protocol("length of more than 63 bits"));
@@ -568,11 +568,11 @@ fn long(len: u64, least: u64) -> Result<u64, Violation> {
 fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
     let (code, reason) = match payload {
         [] => return Ok(None),
-        [_] => return Err(Violation::Protocol("half a close code")),
+        [_] => return Err(Violation::Protocol("incomplete close code")),
         [a, b, reason @ ..] => (u16::from_be_bytes([*a, *b]), reason),
     };
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-        return Err(Violation::Protocol("close code that may not travel"));
+        return Err(Violation::Protocol("invalid close code"));
     }
     match str::from_utf8(reason) {
         Ok(_) => Ok(Some(code)),
@@ -818,26 +818,26 @@ mod tests {
             check_wrong(&masked(0x80 | opcode, &long), "control frame too long");
             check_wrong(&masked(0xc0 | opcode, b""), "control frame compressed");
         }
-        check_wrong(&masked(0x80, b"x"), "nothing to continue");
-        check_wrong(&masked(0x00, b"x"), "nothing to continue");
+        check_wrong(&masked(0x80, b"x"), "continuation without a message");
+        check_wrong(&masked(0x00, b"x"), "continuation without a message");
     }
 
     #[test]
     fn fragments_out_of_order_are_a_violation() {
         for second in [0x81, 0x01, 0x82, 0x02, 0xc1] {
             let input = stream(&[(0x01, b"a"), (second, b"b")]);
-            check_wrong(&input, "message inside a message");
+            check_wrong(&input, "new message before the end of the last one");
         }
         let input = stream(&[(0x41, b"a"), (0xc0, b"b")]);
         check_wrong(&input, "continuation marked as compressed");
         let input = stream(&[(0x81, b"a"), (0x80, b"b")]);
-        let wrong = Violation::Protocol("nothing to continue");
+        let wrong = Violation::Protocol("continuation without a message");
         check_with(LIMIT, true, &input, &(vec![said("a")], Some(wrong)));
     }
 
     #[test]
     fn a_length_is_written_the_shortest_way() {
-        let wrong = "length not written the shortest way";
+        let wrong = "length not in its shortest form";
         check_wrong(&[0x81, 0xfe, 0, 125], wrong);
         check_wrong(&[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0, 5], wrong);
         check_wrong(&[0x81, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff], wrong);
@@ -906,9 +906,9 @@ mod tests {
             );
         }
         for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535] {
-            check_wrong(&with(code, b""), "close code that may not travel");
+            check_wrong(&with(code, b""), "invalid close code");
         }
-        check_wrong(&masked(0x88, &[3]), "half a close code");
+        check_wrong(&masked(0x88, &[3]), "incomplete close code");
         check_broken(&with(1000, b"\xff"), Violation::NotUtf8);
     }
 

@@ -40,7 +40,7 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
             for &writers in options.writers() {
                 for by_sockets in [true, false] {
                     let way = if by_sockets {
-                        "by sockets"
+                        "over sockets"
                     } else {
                         "on the store"
                     };
@@ -64,7 +64,7 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
         }
     }
     for (title, by_sockets) in [
-        ("Durable posts by sockets", true),
+        ("Durable posts over sockets", true),
         ("Durable posts directly to the store", false),
     ] {
         let rows: Vec<_> = figures

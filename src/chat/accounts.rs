@@ -383,7 +383,7 @@ impl Chat {
     async fn end_clients(&self, user: UserId) {
         self.tell_others(News::Ended(user));
         if let Err(failure) = self.close_stale(self.hub.of_user(user)).await {
-            tracing::warn!(?failure, "could not close ended sockets; will retry");
+            tracing::warn!(?failure, "could not close stale sockets; will retry");
         }
     }
 

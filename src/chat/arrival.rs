@@ -24,13 +24,13 @@ const FAR_PROBE_DEADLINE: Duration = Duration::from_millis(2_500);
 #[derive(Debug, thiserror::Error)]
 pub enum NotLetIn {
     /// Their user is banned.
-    #[error("they are banned")]
+    #[error("the user is banned")]
     Banned,
     /// The store failed.
-    #[error("they could not arrive")]
+    #[error("the client could not be connected")]
     Store(#[from] StoreError),
     /// No room could be entered; the log has the cause.
-    #[error("they could not enter a room")]
+    #[error("the client could not enter a room")]
     NoRoom,
 }
 

@@ -264,7 +264,7 @@ impl Chat {
                 frame: push.encode(),
             }),
             Err(error) => {
-                tracing::error!(?error, "a fragment failed");
+                tracing::error!(?error, "could not render a fragment");
                 None
             }
         }

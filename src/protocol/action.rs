@@ -310,7 +310,7 @@ impl Action {
             Some(Value::Object(data)) => Data(data),
             None | Some(Value::Null) => Data(Map::new()),
             Some(_) => {
-                let words = format!("“{name}” needs its data as an object.");
+                let words = format!("The data of “{name}” must be an object.");
                 return Err(Refusal::new(words));
             }
         };
@@ -391,10 +391,10 @@ macro_rules! fields {
 }
 
 fields! {
-    String: value => value.as_str().map(str::to_owned), else "“{}” must be a text.";
+    String: value => value.as_str().map(str::to_owned), else "“{}” must be a string.";
     bool: value => value.as_bool(), else "“{}” must be true or false.";
     i64: value => value.as_i64(), else "“{}” must be a number.";
-    MessageId: value => value.as_i64().map(Self), else "“{}” must be a message's number.";
+    MessageId: value => value.as_i64().map(Self), else "“{}” must be the id of a message.";
     Uuid: value => value.as_str().and_then(|key| Self::try_parse(key).ok()), else "“{}” must be a UUID.";
 }
 

@@ -1,4 +1,4 @@
-//! What a client tells about itself in the handshake, and its dialect.
+//! What a client says about itself in the handshake, and its dialect.
 
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};

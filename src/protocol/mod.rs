@@ -128,12 +128,12 @@ mod tests {
         check(r#"{"action":"ping"}"#, Err("There is no action “ping”."));
         check(
             r#"{"action":"Ping","data":7}"#,
-            Err("“Ping” needs its data as an object."),
+            Err("The data of “Ping” must be an object."),
         );
         check(r#"{"action":"New message"}"#, Err("“message” is missing."));
         check(
             r#"{"action":"New message","data":{"message":7}}"#,
-            Err("“message” must be a text."),
+            Err("“message” must be a string."),
         );
         check(
             r#"{"action":"New message","data":{"message":"a","key":"x"}}"#,
@@ -149,7 +149,7 @@ mod tests {
         );
         check(
             r#"{"action":"Older messages","data":{"before":1.5}}"#,
-            Err("“before” must be a message's number."),
+            Err("“before” must be the id of a message."),
         );
     }
 

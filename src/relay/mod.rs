@@ -204,7 +204,7 @@ pub trait Relay: Send + Sync + 'static {
     /// The node needs this news from now on. Repeating the call changes nothing.
     fn follow(&self, node: NodeId, to: To);
 
-    /// The node needs only those of the followed news for which `is_needed` is true.
+    /// Stops following the news for which `is_needed` is false.
     fn keep(&self, node: NodeId, is_needed: &dyn Fn(To) -> bool);
 
     /// Waits, for a moment at most, until the announced news has been sent. Nothing may be announced

@@ -82,7 +82,7 @@ impl From<PoolError> for StoreError {
 }
 
 fn too_slow() -> StoreError {
-    StoreError::failed("the database takes too long")
+    StoreError::failed("the database took too long")
 }
 
 /// An open database.
@@ -213,8 +213,8 @@ impl Postgres {
 pub(super) fn configuration(address: &str) -> Result<Config> {
     let mut config: Config = address.parse().map_err(|_| {
         StoreError::Address(
-            "the address of the PostgreSQL database cannot be read; it is like \
-             postgres://user:password@host:5432/name, with %40 for an @ in the password"
+            "not a valid PostgreSQL address; write it as postgres://user:password@host:5432/name, \
+             with %40 for an @ in the password"
                 .to_owned(),
         )
     })?;

@@ -34,7 +34,7 @@ struct Components;
 
 /// A fragment or page could not be rendered.
 #[derive(Debug, thiserror::Error)]
-#[error("a template failed")]
+#[error("could not render a template")]
 pub struct ViewError(#[from] minijinja::Error);
 
 /// The result of rendering.

@@ -1,4 +1,4 @@
-/** The chat: here its topics meet, each in a module of its own, and are told what the socket brings. */
+/** The chat: connects the topics, which have a module each, to the hooks of the socket. */
 
 import { dropStaleCompletions, focusMessageForm, takeIdleFocus } from "./composer.js";
 import { mark } from "./marks.js";
@@ -9,27 +9,27 @@ import { completeReaction, keepQuickBar } from "./reactions.js";
 import { askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom } from "./rooms.js";
 import { hooks, on } from "./runtime.js";
 import { askForOlder, noteView, restoreView, stopAwaitingOlder } from "./scroll.js";
-import { arrive, introduceMyself, leave } from "./session.js";
-import { forgetWhatIsSeen, sayWhatIsRead, showTitle } from "./unread.js";
+import { arrive, identify, leave } from "./session.js";
+import { forgetSeen, reportRead, showTitle } from "./unread.js";
 
 /**
- * What had the focus before a push.
+ * The element that had the focus before a push.
  * @type {Element | null}
  */
 let focused = null;
 
-hooks.opening = introduceMyself;
+hooks.opening = identify;
 
 hooks.closed = () => {
   leave();
   forgetAsked();
   stopAwaitingOlder();
-  forgetWhatIsSeen();
+  forgetSeen();
 };
 
 hooks.tick = () => {
   resend();
-  sayWhatIsRead();
+  reportRead();
 };
 
 hooks.action = (action, data, control) => {
@@ -56,7 +56,7 @@ hooks.before = ({ fragment, selector }) => {
   mark(fragment);
   const isNotice = selector === "#notice";
   settle(fragment, isNotice);
-  // A notice without a key is about something other than a message: where I go, or what I look for.
+  // A notice without a key is not about a message, but about a change of room or a search, for example.
   if (!isNotice || fragment.querySelector("[data-key]")) return;
   stopAwaitingOlder();
   closePopover();
@@ -64,7 +64,7 @@ hooks.before = ({ fragment, selector }) => {
 };
 
 hooks.after = ({ selector, swap, version, fragment }) => {
-  if (version != null) messageList().dataset.version = String(version);
+  if (version) messageList().dataset.version = version;
   if (selector === "#group-name") followHeading();
   if (selector === "#logged-user") {
     arrive();
@@ -82,7 +82,7 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   keepQuickBar();
   if (focused !== document.activeElement) takeIdleFocus();
   dropStaleCompletions();
-  sayWhatIsRead();
+  reportRead();
 };
 
 on("click", ({ target }) => {

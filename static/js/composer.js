@@ -1,33 +1,33 @@
-/** The message box: drafts, keys, names that complete themselves, and saying that I type. */
+/** The message box: drafts, keys, name completion, and reporting that I am typing. */
 
 import { find, findAll, messageBox, messageForm, messageList, roomId } from "./page.js";
 import { on, send } from "./runtime.js";
 import { me, place, recall, remember } from "./session.js";
 
-/** How often others are told that I go on typing. */
+/** The shortest time between two `Typing` actions. */
 const TYPING_INTERVAL = 2500;
 
-/** What browsers call a key that an input method has taken. */
-const TAKEN_BY_INPUT_METHOD = 229;
+/** The key code of a key press that an input method has handled. */
+const HANDLED_BY_INPUT_METHOD = 229;
 
 const completions = find("#completions");
 let typedAt = 0;
 
 /**
- * Puts a text into the box, and keeps it for this room.
+ * Puts a text into the box and saves it as the draft of this room.
  * @param {string} text
  * @returns {void}
  */
 export function write(text) {
   messageBox.value = text;
   keepDraft(place());
-  const name = nameBegun();
+  const name = typedName();
   if (name) send("Complete", { text: name });
   else completions.replaceChildren();
 }
 
 /**
- * Keeps what is written, for the room of that address.
+ * Saves the text in the box as the draft of the room with that address.
  * @param {string} address
  * @returns {void}
  */
@@ -36,7 +36,7 @@ export function keepDraft(address) {
 }
 
 /**
- * Brings back what was written in the room to which I have come.
+ * Restores the draft of this room.
  * @returns {void}
  */
 export function restoreDraft() {
@@ -44,7 +44,7 @@ export function restoreDraft() {
 }
 
 /**
- * Takes the focus if nothing else has a use for it. On a touch screen it would bring up the keyboard.
+ * Focuses the box if nothing else needs the focus. Not on a touch screen, where that opens the keyboard.
  * @returns {void}
  */
 export function takeIdleFocus() {
@@ -53,7 +53,7 @@ export function takeIdleFocus() {
 }
 
 /**
- * Goes to the form of a message that has come, or back to the box if it has gone.
+ * Focuses the form of a message when it opens, and the box when it closes.
  * @returns {void}
  */
 export function focusMessageForm() {
@@ -63,25 +63,23 @@ export function focusMessageForm() {
   if (field instanceof HTMLTextAreaElement) field.selectionStart = field.textLength;
 }
 
-/**
- * @returns {void}
- */
+/** @returns {void} */
 export function dropStaleCompletions() {
-  if (!nameBegun()) completions.replaceChildren();
+  if (!typedName()) completions.replaceChildren();
 }
 
 /**
- * @returns {string | undefined} the part of a name before the cursor, if one is being written
+ * @returns {string | undefined} the part before the cursor of a name that is being typed
  */
-function nameBegun() {
+function typedName() {
   const before = messageBox.value.slice(0, messageBox.selectionStart);
   const [, name] = before.match(/(?:^\/pm |\B@)(\S*)$/) ?? [];
   return name;
 }
 
 /** @returns {void} */
-function sayThatITyped() {
-  // A command is nobody's business.
+function reportTyping() {
+  // Others do not see that I am typing a command.
   if (messageBox.value.startsWith("/") || Date.now() - typedAt <= TYPING_INTERVAL) return;
   if (send("Typing", { room: roomId() })) typedAt = Date.now();
 }
@@ -93,7 +91,7 @@ function editMyLastMessage() {
 
 on("click", ({ target }) => {
   const button = target.closest("button");
-  const name = nameBegun();
+  const name = typedName();
   if (button && name) {
     const cursor = messageBox.selectionStart;
     const [restOfName] = messageBox.value.slice(cursor).match(/^\S*/);
@@ -107,12 +105,12 @@ on("selectionchange", dropStaleCompletions);
 
 on("input", () => {
   write(messageBox.value);
-  sayThatITyped();
+  reportTyping();
 }, messageBox);
 
 on("keydown", (event) => {
   const { target, key } = event;
-  if (event.isComposing || event.keyCode === TAKEN_BY_INPUT_METHOD) return;
+  if (event.isComposing || event.keyCode === HANDLED_BY_INPUT_METHOD) return;
   if (key === "Escape") {
     completions.replaceChildren();
     /** @type {HTMLElement} */ (messageForm.querySelector("[data-dismiss]"))?.click();

@@ -1,4 +1,4 @@
-/** What differs from one person to the next in what is sent to all: it is marked here. */
+/** Fragments are the same for everybody. This marks what is mine in them. */
 
 import { findAll } from "./page.js";
 import { me, place } from "./session.js";
@@ -17,7 +17,7 @@ export function mark(parent) {
   for (const message of findAll(parent, ".message")) {
     message.toggleAttribute("data-mine", message.dataset.user === me);
   }
-  // I am not listed, nor is anybody twice.
+  // Hides me, and people who are already listed in another list.
   for (const person of findAll(parent, "[id^=online]")) {
     const { user } = person.dataset;
     person.hidden = user === me || document.getElementById(`mine-${user}`) !== null;

@@ -1,13 +1,12 @@
-/** The messages that are shown: their numbers and times, and which belong together. */
+/** The messages on the page: their ids, their times, and which of them form a block. */
 
 import { findAll, messageList } from "./page.js";
 
-/** Messages of one person with less than this between them are shown as one. */
+/** Messages of one person with less than this between them form one block. */
 const LONGEST_PAUSE = 300_000;
 
 /**
- * The oldest comes first.
- * @returns {HTMLElement[]}
+ * @returns {HTMLElement[]} oldest first
  */
 export function messages() {
   return findAll(messageList(), ".message");
@@ -35,7 +34,7 @@ export function localiseTimes(parent) {
 }
 
 /**
- * Marks where a day begins, and the messages that go on from the one before.
+ * Marks the first message of each day, and the messages that continue the block of the previous one.
  * @returns {void}
  */
 export function joinMessages() {
@@ -44,7 +43,7 @@ export function joinMessages() {
     const name = message.querySelector("b");
     const time = message.querySelector("time");
     if (!time) {
-      // A deleted message is nobody's, and no other goes on from it.
+      // A deleted message ends the block.
       previous.author = "";
       continue;
     }
@@ -52,9 +51,9 @@ export function joinMessages() {
     const day = time.title;
     const at = Date.parse(time.dateTime);
     const sameDay = day === previous.day;
-    const goesOn = sameDay && author === previous.author && at - previous.at < LONGEST_PAUSE;
+    const continues = sameDay && author === previous.author && at - previous.at < LONGEST_PAUSE;
     message.dataset.day = sameDay ? "" : day;
-    message.toggleAttribute("data-joined", goesOn);
+    message.toggleAttribute("data-joined", continues);
     previous = { author, day, at };
   }
 }

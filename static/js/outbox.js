@@ -1,4 +1,4 @@
-/** What I wrote, from Enter until the server has it: kept over a reload, sent again, given back if refused. */
+/** My messages that are not settled yet: they survive a reload, are sent again, and come back if refused. */
 
 import { write } from "./composer.js";
 import { clearNotice, find, findAll, messageBox, roomId, roomTitle } from "./page.js";
@@ -6,24 +6,24 @@ import { on, root, send } from "./runtime.js";
 import { scrollToEnd } from "./scroll.js";
 import { destination, me, place, present, recall, remember } from "./session.js";
 
-/** After so long without an answer a message is sent again. */
+/** A message without an answer is sent again after this time. */
 const RESEND_AFTER = 5000;
 
-/** So many are sent at once: on a new socket, and otherwise. */
+/** The most messages sent at once: on a new socket, and otherwise. */
 const MOST_ON_ARRIVAL = 99;
 const MOST = 9;
 
 /**
- * A message that the server has not said to have.
+ * A message that the server has neither confirmed nor refused.
  * @typedef {object} Unsettled
- * @property {string} key by which the server knows it again
+ * @property {string} key makes sending it again harmless
  * @property {string} message
- * @property {string} [room] the id of its room, once that is known
+ * @property {string} [room] the id of its room, once known
  * @property {string} to the address of its room
- * @property {string} title of its room
- * @property {string} user who I was when I wrote it
- * @property {number} [sent] when that was
- * @property {"refused" | "unsure"} [state] none while it waits
+ * @property {string} title the title of its room
+ * @property {string} user my user name when I wrote it
+ * @property {number} [sent] when it was last sent
+ * @property {"refused" | "unsure"} [state] missing while it waits
  * @property {string} [reason]
  */
 
@@ -34,7 +34,7 @@ const waitingList = find("#waiting");
 const waitingTemplate = /** @type {HTMLTemplateElement} */ (find("#waiting-message"));
 
 /**
- * Sends what is in the box, or as soon as it can be.
+ * Sends the text in the box, now or as soon as possible.
  * @returns {void}
  */
 export function post() {
@@ -44,7 +44,7 @@ export function post() {
   unsettled.push({
     key: freshKey(),
     message,
-    // Where I am on the way to a room, its id comes with it.
+    // While a change of room is under way, the new room's id is not known yet.
     room: destination ? undefined : roomId(),
     to: place(),
     title: destination?.address ?? roomTitle(),
@@ -56,7 +56,7 @@ export function post() {
 }
 
 /**
- * A random UUID. `randomUUID` is for https alone, and a chat at home may do without.
+ * A random UUID. Without https, browsers have no `randomUUID`.
  * @returns {string}
  */
 function freshKey() {
@@ -70,8 +70,8 @@ function freshKey() {
 }
 
 /**
- * Sends what waits, and again what was not answered.
- * @param {{ arrived?: boolean }} [when] on a new socket, all that is not settled is due
+ * Sends the messages that wait, and again those without an answer.
+ * @param {{ arrived?: boolean }} [when] on a new socket, all unsettled messages are due
  * @returns {void}
  */
 export function sendDue({ arrived = false } = {}) {
@@ -80,7 +80,7 @@ export function sendDue({ arrived = false } = {}) {
     return present && room && !state && (arrived || now - sent >= RESEND_AFTER);
   });
   for (const one of due.slice(0, arrived ? MOST_ON_ARRIVAL : MOST)) sendOne(one);
-  draw();
+  showUnsettled();
 }
 
 /**
@@ -89,10 +89,10 @@ export function sendDue({ arrived = false } = {}) {
  */
 function sendOne(one) {
   const { key, message, room } = one;
-  // Written before I was anybody.
+  // It was written before the server assigned a user.
   one.user ||= me;
   if (one.user !== me) {
-    // Nobody speaks for who they were before.
+    // I am another user now, so it is not sent under this name.
     one.state = one.sent ? "unsure" : "refused";
   } else if (send("New message", { message, room, key })) {
     one.sent = Date.now();
@@ -105,7 +105,7 @@ export function resend() {
 }
 
 /**
- * Lets go of the messages whose keys have come back, in the room or with a refusal.
+ * Settles the messages whose keys are in a fragment: in a message, or in a refusal.
  * @param {DocumentFragment} fragment
  * @param {boolean} refused
  * @returns {void}
@@ -120,7 +120,7 @@ export function settle(fragment, refused) {
     } else if (messageBox.value || one.to !== place()) {
       one.state = "refused";
       one.reason = fragment.querySelector(".notice__text").textContent;
-      draw();
+      showUnsettled();
     } else {
       drop(one);
       write(one.message);
@@ -129,7 +129,7 @@ export function settle(fragment, refused) {
 }
 
 /**
- * Says in which room those are to be sent that were written on the way to it.
+ * Sets the room of messages that were written while I was entering it.
  * @param {string} address
  * @param {string} room
  * @returns {void}
@@ -141,7 +141,7 @@ export function assignRoom(address, room) {
 }
 
 /**
- * The room that I was on the way to is not to be had.
+ * Marks messages as refused if they were written for a room that cannot be entered.
  * @returns {void}
  */
 export function refuseWithoutRoom() {
@@ -157,14 +157,14 @@ export function refuseWithoutRoom() {
 function drop(one) {
   unsettled = unsettled.filter((other) => other !== one);
   document.getElementById(one.key).remove();
-  draw();
+  showUnsettled();
 }
 
 /**
- * Shows what is not settled, and keeps it.
+ * Shows the unsettled messages and saves them.
  * @returns {void}
  */
-export function draw() {
+export function showUnsettled() {
   remember("unsettled", unsettled);
   root.dataset.pending = String(unsettled.filter(({ state }) => !state).length);
   for (const one of unsettled) {
@@ -172,7 +172,7 @@ export function draw() {
     const node = document.getElementById(key) ?? waitingList.appendChild(blank());
     node.id = key;
     node.dataset.state = state;
-    // What waits for a room is shown there. What is refused is shown everywhere.
+    // A waiting message is shown only in its room, a refused one everywhere.
     node.hidden = Boolean(room) && state === "waiting" && to !== place();
     for (const slot of findAll(node, "[data-slot]")) slot.textContent = one[slot.dataset.slot];
   }

@@ -1,4 +1,4 @@
-/** The parts of the page that several topics share, and what the page says of the room that is shown. */
+/** The parts of the page that several topics use, and the room that the page shows. */
 
 /**
  * @param {string} selector
@@ -19,13 +19,13 @@ export function findAll(parent, selector) {
 
 export const messageBox = /** @type {HTMLTextAreaElement} */ (find("#message-text"));
 
-/** Where a message is edited, or reacted to. */
+/** The form to edit a message or react to it. */
 export const messageForm = find("#message-form");
 
 export const scroller = find("#scroller");
 
 /**
- * Another element after each change of room.
+ * The list is replaced by another element when the room changes.
  * @returns {HTMLElement}
  */
 export function messageList() {
@@ -33,7 +33,7 @@ export function messageList() {
 }
 
 /**
- * @returns {string} empty where no room is shown
+ * @returns {string} empty if no room is shown
  */
 export function roomId() {
   return messageList().dataset.room;

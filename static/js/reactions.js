@@ -1,4 +1,4 @@
-/** Reactions: the bar of emojis beside the message under the mouse, and what a click on one means. */
+/** Reactions: the bar of emojis on the message under the mouse, and the data of a `React` action. */
 
 import { messageNumber } from "./messages.js";
 import { find } from "./page.js";
@@ -7,7 +7,7 @@ import { on } from "./runtime.js";
 const quickBar = find("#quick");
 
 /**
- * Completes what a control says of a reaction by where the control stands.
+ * Adds to the data what follows from the position and state of the control.
  * @param {Record<string, any>} data
  * @param {HTMLElement} control
  * @returns {void}
@@ -18,7 +18,7 @@ export function completeReaction(data, control) {
 }
 
 /**
- * Brings back the bar, if it went with a message that was redrawn.
+ * Puts the bar back if it was removed together with a message that was replaced.
  * @returns {void}
  */
 export function keepQuickBar() {

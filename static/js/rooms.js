@@ -1,8 +1,8 @@
-/** Going from room to room, without loading a page. */
+/** Changing rooms without loading a page. */
 
 import { keepDraft, restoreDraft, takeIdleFocus } from "./composer.js";
 import { mark } from "./marks.js";
-import { assignRoom, draw, refuseWithoutRoom, sendDue } from "./outbox.js";
+import { assignRoom, refuseWithoutRoom, sendDue, showUnsettled } from "./outbox.js";
 import { clearNotice, closePopover, find, messageBox, messageForm, roomAddress, roomId } from "./page.js";
 import { on, send } from "./runtime.js";
 import { scrollToEnd, stopAwaitingOlder } from "./scroll.js";
@@ -17,7 +17,7 @@ let shownRoom;
 let shownAddress = roomAddress();
 
 /**
- * The addresses that this socket was asked for since I last stood still. The answers come in their order.
+ * The addresses requested on this socket since I last settled in a room. The answers have the same order.
  * @type {string[]}
  */
 let asked = [];
@@ -49,7 +49,7 @@ function enter(address, replaces) {
 }
 
 /**
- * Asks for the room that I want, now or once there is a socket.
+ * Requests the destination, if there is one. Without a socket, it is requested later.
  * @returns {void}
  */
 export function askForRoom() {
@@ -62,7 +62,7 @@ export function forgetAsked() {
 }
 
 /**
- * The heading says where I am: that may be where I want to be, or where I wanted to be before.
+ * Handles a new heading. It may answer the latest request, answer an earlier one, or show a new name.
  * @returns {void}
  */
 export function followHeading() {
@@ -72,7 +72,7 @@ export function followHeading() {
   const renamed = moved && !destination && find(`#group-name [data-room="${shownRoom}"]`);
   if (renamed && messageBox.value) keepDraft(address);
   if (destination) {
-    // A room may have another address than the one that it was asked for by.
+    // The room's own address may differ from the requested one.
     const isAnswer = address === destination.address || (moved && asked.length === 1);
     if (!isAnswer) return;
   } else if (asked.includes(address) && address !== asked.at(-1)) {
@@ -82,7 +82,7 @@ export function followHeading() {
 }
 
 /**
- * The room that I want is not to be had.
+ * The destination cannot be entered.
  * @returns {void}
  */
 export function giveUpDestination() {
@@ -97,7 +97,7 @@ function stayHere() {
 }
 
 /**
- * @param {boolean} replaces whether there is no way back to the address that the browser shows
+ * @param {boolean} replaces whether the new address replaces the current entry of the browser's history
  * @returns {void}
  */
 function settleAt(replaces) {
@@ -110,17 +110,17 @@ function settleAt(replaces) {
 }
 
 /**
- * Shows what depends on where I am or want to be.
+ * Updates everything that depends on the current room or the destination.
  * @returns {void}
  */
 function showPlace() {
   restoreDraft();
-  draw();
+  showUnsettled();
   mark(document);
 }
 
 /**
- * Begins anew if the messages are those of another room.
+ * Resets the page if the messages are those of another room.
  * @returns {void}
  */
 export function openRoom() {
@@ -142,7 +142,7 @@ on("popstate", () => enter(location.pathname, true), window);
 
 on("click", (event) => {
   const link = event.target.closest("a[data-group-name]");
-  // What opens another tab is the browser's.
+  // Other clicks, for example to open a tab, are left to the browser.
   const plain = !(event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
   if (!link || !plain) return;
   event.preventDefault();

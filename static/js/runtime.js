@@ -1,32 +1,32 @@
-/** One socket, no chat: actions go out, fragments come in and are put in place. */
+/** One socket: sends actions and applies the pushes that arrive. Knows nothing about the chat. */
 
 /**
- * What the server sends: HTML and where it goes.
+ * A change to the page, as the server sends it.
  * @typedef {object} Push
  * @property {string} selector
  * @property {string} html
- * @property {keyof typeof swaps} [swap] how it gets there; `inner` unless said
- * @property {number} [version] what the page has seen once this is in place
- * @property {DocumentFragment} fragment the HTML, parsed here
+ * @property {keyof typeof swaps} [swap] how to insert it, `inner` by default
+ * @property {string} [version] the version of the room once the push is applied
+ * @property {DocumentFragment} fragment the parsed HTML
  */
 
 /**
- * What a page adds.
+ * What a page adds to the runtime.
  * @typedef {object} Hooks
  * @property {(query: Record<string, string>, protocols: string[]) => void} [opening]
- *   fills in what a new socket is opened with
- * @property {() => void} [closed] the socket is gone
- * @property {() => void} [tick] comes every second, four times as often without a socket
+ *   may extend what a new socket is opened with
+ * @property {() => void} [closed] the socket has closed
+ * @property {() => void} [tick] called every second, or four times a second without a socket
  * @property {(action: string, data: Record<string, any>, control: HTMLElement) => boolean} [action]
- *   may change the data; true if nothing is to be sent
- * @property {(push: Push) => void} [before] may change the fragment
- * @property {(push: Push) => void} [after] the fragment is in place
+ *   may change the data; if it returns true, nothing is sent
+ * @property {(push: Push) => void} [before] may change the fragment before it is inserted
+ * @property {(push: Push) => void} [after] the push is applied
  */
 
 /** @type {Hooks} */
 export const hooks = {};
 
-/** Bears what styles and tests look at, such as `data-connected`. */
+/** Has the attributes that styles and tests use, such as `data-connected`. */
 export const root = document.documentElement;
 
 const SHORTEST_PATIENCE = 5000;
@@ -40,17 +40,17 @@ const { OPEN } = WebSocket;
 /** @type {WebSocket | null} */
 let socket = null;
 let openedAt = 0;
-/** When the socket last said something; 0 before it ever did. */
-let heardAt = 0;
-/** When it was asked for something that has not come; 0 if nothing is owed. */
+/** When the last push arrived on this socket; 0 before the first. */
+let receivedAt = 0;
+/** When the request that still waits for an answer was sent; 0 if none does. */
 let askedAt = 0;
 /** How long an answer may take. */
 let patience = SHORTEST_PATIENCE;
-/** How many sockets in a row did not last. */
+/** How many attempts in a row failed or did not last long. */
 let failures = 0;
 let retryAt = 0;
-/** Nothing opens a socket before. */
-let barredUntil = 0;
+/** No socket is opened before this time. */
+let blockedUntil = 0;
 /** @type {number | undefined} */
 let debounceTimer;
 
@@ -77,7 +77,7 @@ export function send(action, data = {}) {
 
 /** @returns {void} */
 function connect() {
-  if (socket || Date.now() < barredUntil) return;
+  if (socket || Date.now() < blockedUntil) return;
   /** @type {Record<string, string>} */
   const query = {};
   const protocols = ["overwire.v1"];
@@ -85,12 +85,12 @@ function connect() {
   socket = new WebSocket(`${document.body.dataset.socket}?${new URLSearchParams(query)}`, protocols);
   openedAt = Date.now();
   askedAt = openedAt;
-  heardAt = 0;
+  receivedAt = 0;
   socket.onopen = () => {
     root.dataset.connected = "true";
   };
   socket.onmessage = ({ data }) => {
-    heardAt = Date.now();
+    receivedAt = Date.now();
     askedAt = 0;
     failures = Math.min(failures, 1);
     patience = SHORTEST_PATIENCE;
@@ -100,7 +100,7 @@ function connect() {
 }
 
 /**
- * @param {number} [code] why the server closed the socket, if it was the server
+ * @param {number} [code] the close code, if the tab did not close the socket itself
  * @returns {void}
  */
 function disconnect(code) {
@@ -113,11 +113,11 @@ function disconnect(code) {
   root.dataset.connected = "false";
   const now = Date.now();
   failures = now - openedAt < SHORT_LIFE ? failures + 1 : 0;
-  // At random, so that the tabs of a server that restarts do not all come at once.
+  // A random delay, so that the tabs of a restarting server do not all reconnect at once.
   retryAt = now + Math.random() * Math.min(LONGEST_RETRY, 1000 * 2 ** failures);
   if (code === CLOSED_BY_POLICY) {
-    barredUntil = now + LONGEST_RETRY * (1 + Math.random());
-    retryAt = barredUntil;
+    blockedUntil = now + LONGEST_RETRY * (1 + Math.random());
+    retryAt = blockedUntil;
   }
   hooks.closed?.();
 }
@@ -128,7 +128,7 @@ function ping() {
 }
 
 /**
- * The tab is looked at or the network is back: the socket may be gone without having said so.
+ * Checks the socket when the tab becomes visible or the network is back: it may have died unnoticed.
  * @returns {void}
  */
 function wake() {
@@ -144,7 +144,7 @@ function tick() {
     if (now >= retryAt) connect();
   } else if (askedAt) {
     if (now - askedAt >= patience) giveUp();
-  } else if (now - heardAt >= LONGEST_SILENCE) {
+  } else if (now - receivedAt >= LONGEST_SILENCE) {
     ping();
   }
   hooks.tick?.();
@@ -153,8 +153,8 @@ function tick() {
 
 /** @returns {void} */
 function giveUp() {
-  // A line on which nothing ever came may just be slow.
-  if (!heardAt) patience = Math.min(LONGEST_PATIENCE, patience * 2);
+  // If nothing has ever arrived, the network may just be slow.
+  if (!receivedAt) patience = Math.min(LONGEST_PATIENCE, patience * 2);
   disconnect();
 }
 
@@ -172,7 +172,7 @@ function receive(text) {
     putInPlace(push);
     hooks.after?.(push);
   } catch (error) {
-    // One push that fails must not cost those that follow.
+    // A push that fails must not stop the ones after it.
     console.warn(error);
   }
 }
@@ -186,7 +186,7 @@ function putInPlace({ selector, swap = "inner", fragment }) {
   for (const target of document.querySelectorAll(selector)) {
     swaps[swap](target, document.importNode(fragment, true));
   }
-  // An element that is moved loses the focus.
+  // An element loses the focus when it is moved.
   if (focused !== document.activeElement) focused.focus({ preventScroll: true });
 }
 
@@ -200,7 +200,7 @@ const swaps = {
 };
 
 /**
- * Puts in what is new; what is there already is updated where it stands.
+ * Inserts new elements, and updates those that are already there in place.
  * @param {Element} target
  * @param {DocumentFragment} fragment
  * @param {Node | null} [next]
@@ -215,7 +215,7 @@ function insert(target, fragment, next = null) {
 }
 
 /**
- * Makes `old` what `node` is. What does not change stays the node it was, with its focus and selection.
+ * Makes `old` equal to `node`. Nodes that do not change are kept, with their focus and selection.
  * @param {any} old
  * @param {any} node
  * @returns {void}
@@ -227,7 +227,7 @@ function update(old, node) {
     return;
   }
   if (!old.attributes) {
-    // A text or a comment.
+    // It is a text or a comment.
     old.data = node.data;
     return;
   }
@@ -249,7 +249,7 @@ function updateChildren(target, wanted) {
   for (const child of [...target.children]) {
     if (child.id && !childWithId(wanted, child.id)) child.remove();
   }
-  /** The first child that has not been dealt with. */
+  /** The first child that has not been handled yet. */
   let current = target.firstChild;
   for (const node of /** @type {any[]} */ ([...wanted.childNodes])) {
     const old = node.id ? childWithId(target, node.id) : current;
@@ -278,7 +278,7 @@ function childWithId(parent, id) {
 }
 
 /**
- * Whether one becomes the other by changing what differs. Another room's list is another thing.
+ * Whether `old` is updated to become `node`, not replaced. Lists of different rooms are different elements.
  * @param {any} old
  * @param {any} node
  * @returns {boolean}
@@ -288,7 +288,7 @@ function isSame(old, node) {
 }
 
 /**
- * Does what a control says in `data-action`.
+ * Sends the action in a control's `data-action`.
  * @param {HTMLElement} control
  * @returns {void}
  */
@@ -308,7 +308,7 @@ on("submit", (event) => {
 
 on("click", ({ target, detail }) => {
   const control = target.closest("[data-action]:not(form)");
-  // Once of a double click.
+  // A double click counts once.
   if (control && detail < 2) act(control);
 });
 
@@ -323,10 +323,10 @@ on("offline", ping, window);
 
 on("pageshow", ({ persisted }) => {
   if (!persisted) return;
-  // A page that comes back by the browser's memory has a socket that has been dead since.
+  // A page restored from the back/forward cache has a dead socket.
   disconnect();
   connect();
 }, window);
 
-// By then, the scripts of the page have added their hooks.
+// By this event, the page's scripts have added their hooks.
 on("DOMContentLoaded", tick);

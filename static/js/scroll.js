@@ -1,4 +1,4 @@
-/** Where the reader is in the conversation: at its end, which is followed, or somewhere before. */
+/** Scrolling: follows the end of the conversation if the reader is there, and otherwise keeps the view. */
 
 import { messageNumber, messages } from "./messages.js";
 import { find, messageBox, roomId, scroller } from "./page.js";
@@ -7,10 +7,10 @@ import { on, send } from "./runtime.js";
 /** A reader who is at most this far from the end, in pixels, counts as being at the end. */
 const NEAR_END = 48;
 
-/** Older messages are asked for before the reader gets to the first one. */
+/** Older messages are requested when the reader is this close to the first one, in pixels. */
 const NEAR_START = 600;
 
-/** So many messages stay in a page that follows the end. */
+/** A page that follows the end keeps at most this many messages. */
 const MOST_MESSAGES = 500;
 
 const newMessages = find("#new-messages");
@@ -18,14 +18,14 @@ const newMessages = find("#new-messages");
 /** Whether new messages move the view. */
 export let following = true;
 
-/** Whether older messages have been asked for and not come. */
+/** Whether older messages have been requested and have not arrived. */
 let awaitsOlder = false;
 
-/** How far one could scroll when the view was last moved to the end. */
+/** The scroll range when the view was last moved to the end. */
 let rangeAtEnd = 0;
 
 /**
- * A message that is to stay where it is seen.
+ * The message whose position on screen is kept.
  * @type {Element | null}
  */
 let anchor = null;
@@ -41,7 +41,7 @@ export function scrollToEnd() {
 }
 
 /**
- * Keeps a page small that is open for long.
+ * Removes the oldest messages, so that a page stays small even if it is open for a long time.
  * @returns {void}
  */
 function dropOldest() {
@@ -59,7 +59,7 @@ export function askForOlder() {
 }
 
 /**
- * Older messages have come, or will not.
+ * Older messages have arrived, or will not arrive.
  * @returns {void}
  */
 export function stopAwaitingOlder() {
@@ -67,7 +67,7 @@ export function stopAwaitingOlder() {
 }
 
 /**
- * Notes what the reader looks at, before the page changes.
+ * Remembers what the reader sees before the page changes.
  * @returns {void}
  */
 export function noteView() {
@@ -76,7 +76,7 @@ export function noteView() {
 }
 
 /**
- * Goes on showing what the reader looks at, or what is new, after the page has changed.
+ * After the page has changed, keeps what the reader sees, or follows the end.
  * @param {boolean} appended whether there are new messages at the end
  * @returns {void}
  */
@@ -84,7 +84,7 @@ export function restoreView(appended) {
   if (following) scrollToEnd();
   else if (appended) newMessages.hidden = false;
   if (anchor?.isConnected) scroller.scrollTop += top(anchor) - anchorTop;
-  // Where nothing can be scrolled, nobody would get to the older ones.
+  // If the messages do not fill the view, scrolling cannot request older ones.
   if (!range()) askForOlder();
 }
 
@@ -102,7 +102,7 @@ function top(element) {
 }
 
 on("scroll", () => {
-  // The list grew, and nobody scrolled.
+  // If the range has changed, the list has grown and the reader has not scrolled.
   if (following && range() !== rangeAtEnd) scrollToEnd();
   following = range() - scroller.scrollTop < NEAR_END;
   if (following) newMessages.hidden = true;

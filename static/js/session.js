@@ -1,16 +1,16 @@
-/** Who I am and where, and what this tab remembers of it when it is reloaded. */
+/** Who I am and in which room, and what this tab remembers over a reload. */
 
 import { find, messageList, roomAddress } from "./page.js";
 
 /**
  * @param {string} name
- * @returns {any} what was stored by that name, if anything was
+ * @returns {any} the value stored under that name, or null
  */
 export function recall(name) {
   try {
     return JSON.parse(sessionStorage.getItem(`overwire.${name}`));
   } catch {
-    // Without storage the chat works all the same, until a reload.
+    // The chat also works without storage, until a reload.
     return null;
   }
 }
@@ -24,22 +24,22 @@ export function remember(name, value) {
   try {
     sessionStorage.setItem(`overwire.${name}`, JSON.stringify(value));
   } catch {
-    // The same; it may also be full.
+    // As above. The storage may also be full.
   }
 }
 
-/** My user name, or what it was when there was last a socket. */
+/** My user name, as of the last connection. */
 export let me = recall("user") ?? "";
 
-/** Whether this socket has said who I am: before, nothing can be done on it. */
+/** Whether the server has pushed `#logged-user` on this socket. Messages and rooms wait for that. */
 export let present = false;
 
 /**
- * A room on the way to which I am.
+ * A room that I am about to enter.
  * @typedef {object} Destination
  * @property {string} address
- * @property {boolean} replaces whether its address takes the place of the one that the browser shows
- * @property {{ groupName: string, isGroup: boolean }} data what the server is asked
+ * @property {boolean} replaces whether its address replaces the current entry of the browser's history
+ * @property {{ groupName: string, isGroup: boolean }} data the data of the `Change group` action
  */
 
 /** @type {Destination | null} */
@@ -54,7 +54,7 @@ export function setDestination(next) {
 }
 
 /**
- * The path of the room that what I type is for: where I want to be, else where I am.
+ * The path of the room that the message box writes to: the destination, or else the current room.
  * @returns {string}
  */
 export function place() {
@@ -62,12 +62,12 @@ export function place() {
 }
 
 /**
- * Says to a new socket who I was and what I have seen.
+ * Adds to a new socket's request who I was and what the page shows.
  * @param {Record<string, string>} query
  * @param {string[]} protocols
  * @returns {void}
  */
-export function introduceMyself(query, protocols) {
+export function identify(query, protocols) {
   const { room, version } = messageList().dataset;
   if (room) Object.assign(query, { room, after: version });
   query.at = location.pathname;
@@ -76,14 +76,14 @@ export function introduceMyself(query, protocols) {
 }
 
 /**
- * The socket has said who I am.
+ * The server has pushed `#logged-user`.
  * @returns {void}
  */
 export function arrive() {
   const { user, resume } = find("#logged-user [data-user]").dataset;
   me = user;
   remember("user", user);
-  // Somebody who has signed in needs no token.
+  // A signed-in person gets no token.
   if (resume) remember("resume", resume);
   present = true;
 }

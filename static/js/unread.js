@@ -1,4 +1,4 @@
-/** What is unread: saying what I have read, and how many conversations have something new. */
+/** Unread messages: reports what I have read, and counts the unread conversations. */
 
 import { messageNumber, messages } from "./messages.js";
 import { findAll, messageList, roomId, roomTitle } from "./page.js";
@@ -6,39 +6,39 @@ import { send } from "./runtime.js";
 import { following } from "./scroll.js";
 import { present } from "./session.js";
 
-/** How often the server is told. */
+/** The shortest time between two `Read` actions. */
 const INTERVAL = 2000;
 
 /** The id of the last message that I have seen. */
 let seen = "";
 
 /**
- * What I have seen and not said yet, by room: also of rooms that I have left since.
+ * The newest message I have seen in each room, if not reported yet. Includes rooms that I have left.
  * @type {Map<string, number>}
  */
-const unsaid = new Map();
-let saidAt = 0;
+const unreported = new Map();
+let reportedAt = 0;
 
 /** @returns {void} */
-export function sayWhatIsRead() {
+export function reportRead() {
   const last = messages().at(-1);
   const watching = following && !document.hidden;
   if (last && messageList().dataset.reads && watching && last.id !== seen) {
     seen = last.id;
-    unsaid.set(roomId(), messageNumber(last));
+    unreported.set(roomId(), messageNumber(last));
   }
-  if (!unsaid.size || !present || Date.now() - saidAt < INTERVAL) return;
-  const [[room, message]] = unsaid;
-  saidAt = Date.now();
+  if (!unreported.size || !present || Date.now() - reportedAt < INTERVAL) return;
+  const [[room, message]] = unreported;
+  reportedAt = Date.now();
   send("Read", { message, room });
-  unsaid.delete(room);
+  unreported.delete(room);
 }
 
 /**
- * Another socket is told anew: it is not known what the last one heard.
+ * A new socket reports again, because the last report on the old one may be lost.
  * @returns {void}
  */
-export function forgetWhatIsSeen() {
+export function forgetSeen() {
   seen = "";
 }
 

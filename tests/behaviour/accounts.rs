@@ -1,4 +1,4 @@
-//! Names kept by a password: signing in and out, one person in many tabs, and what a stranger can
+//! Registered accounts: signing in and out, one person in many tabs, and what a stranger can
 //! learn or guess.
 
 use std::time::Duration;
@@ -98,7 +98,7 @@ async fn a_person_with_a_password_signs_in_from_elsewhere() {
 }
 
 #[tokio::test]
-async fn all_tabs_of_a_kept_name_are_one_person() {
+async fn all_tabs_of_a_registered_user_are_one_person() {
     let server = Server::start().await;
     let mut bob = server.tab().await;
     let (device, mut first) = Device::of_somebody(&server).await;
@@ -272,7 +272,7 @@ async fn a_reload_is_not_a_leave_and_a_session_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn a_kept_name_is_refused_to_others_even_when_its_owner_is_away() {
+async fn a_registered_name_is_refused_to_others_even_when_its_owner_is_offline() {
     let mut server = Server::start().await;
     let (_, mut anna) = Device::of_somebody(&server).await;
     anna.sends("Change name", json!({ "name": "Paul Hill" }));
@@ -381,7 +381,7 @@ async fn a_refused_registration_shows_the_reason_and_the_form() {
 
 #[tokio::test]
 async fn a_failed_sign_in_does_not_reveal_whether_the_account_exists() {
-    let (server, anna) = kept_behind_a_proxy().await;
+    let (server, anna) = registered_behind_a_proxy().await;
     let a = anna.name();
     let mut answers = Vec::new();
     for name in [a.as_str(), "nobody99"] {
@@ -414,8 +414,8 @@ async fn a_failed_sign_in_does_not_reveal_whether_the_account_exists() {
     assert_eq!(other.status, 401);
 }
 
-/// Somebody who keeps their name, on a server that takes addresses from a proxy.
-async fn kept_behind_a_proxy() -> (Server, Tab) {
+/// A registered person, on a server that takes addresses from a proxy.
+async fn registered_behind_a_proxy() -> (Server, Tab) {
     let server = Server::with(Setup::trusts_its_proxy).await;
     let mut tab = server.tab().await;
     let resume = tab.resume.clone().unwrap();
@@ -431,7 +431,7 @@ async fn kept_behind_a_proxy() -> (Server, Tab) {
 
 #[tokio::test]
 async fn password_guesses_are_limited_per_address_across_names() {
-    let (server, anna) = kept_behind_a_proxy().await;
+    let (server, anna) = registered_behind_a_proxy().await;
     let a = anna.name();
     for n in 0..10 {
         // A household counts as one address.
@@ -516,7 +516,7 @@ async fn no_form_redirects_to_another_site() {
 
 #[tokio::test]
 async fn behind_https_the_cookie_is_bound_to_host_and_scheme() {
-    let (server, anna) = kept_behind_a_proxy().await;
+    let (server, anna) = registered_behind_a_proxy().await;
     let fields = [("name", &*anna.name()), ("password", PASSWORD)];
     let headers = [
         ("X-Forwarded-For", "203.0.113.1"),

@@ -290,7 +290,7 @@ async fn the_same_key_is_stored_once_however_often_it_is_sent() {
     bob.sees("once").await;
     bob.hears_all().await;
     assert_eq!(bob.texts(), ["once"]);
-    assert_eq!(settled(&bob, 0), 1, "bob was told once");
+    assert_eq!(settled(&bob, 0), 1, "bob got it once");
     assert_eq!(server.stored("once"), 1);
 }
 

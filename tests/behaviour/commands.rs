@@ -172,7 +172,7 @@ async fn names_are_completed_from_their_first_letters() {
     anna.sends("Complete", json!({ "text": begins }));
     anna.until("the name", |tab| proposed(tab).contains(&b))
         .await;
-    // Not oneself, no unused fake user, and nobody at all for an empty text.
+    // Neither oneself nor unused fake users, and nobody at all for an empty text.
     anna.sends("Complete", json!({ "text": a }));
     anna.hears_all().await;
     assert_eq!(proposed(&anna), [""; 0]);

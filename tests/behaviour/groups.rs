@@ -24,7 +24,7 @@ impl Tab {
 const DEFAULT: [&str; 4] = ["hi", "python", "events", "off-topic"];
 
 #[tokio::test]
-async fn a_new_group_is_entered_by_its_maker_and_found_by_others() {
+async fn a_new_group_is_entered_by_its_creator_and_found_by_others() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     anna.makes_group("Rust 1.0").await;
@@ -44,7 +44,7 @@ async fn a_new_group_is_entered_by_its_maker_and_found_by_others() {
 }
 
 #[tokio::test]
-async fn a_group_is_made_once_however_often_and_however_it_is_spelled() {
+async fn a_group_is_created_once_however_often_and_however_it_is_spelled() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;
     let names = ["größe", " Größe ", "GRÖSSE", "gro\u{308}ße"];
@@ -133,7 +133,7 @@ async fn a_bad_group_name_is_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn the_address_of_a_missing_group_offers_to_make_it() {
+async fn the_address_of_a_missing_group_offers_to_create_it() {
     let server = Server::start().await;
     let answer = server.get("/chat/caf%C3%A9/").await;
     assert_eq!(answer.status, 404);
@@ -180,7 +180,7 @@ async fn no_group_name_collides_with_an_id_of_the_page() {
 }
 
 #[tokio::test]
-async fn a_user_who_made_a_group_is_never_given_to_somebody_else() {
+async fn a_user_who_created_a_group_is_never_given_to_somebody_else() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     anna.makes_group("mine").await;

@@ -30,7 +30,7 @@ async fn groups_are_listed_live_with_the_busiest_first() {
     let server = Server::start().await;
     let (python, _hi) = (server.tab_at("/chat/python/").await, server.tab().await);
     let mut second = server.tab_at("/chat/python/").await;
-    // The server draws it before there is a socket.
+    // The server renders it before there is a socket.
     let page = server.get("/chat/").await;
     assert_eq!(page.status, 200);
     assert!(page.body.contains("Lobby · Overwire") && page.body.contains("lobby-groups"));

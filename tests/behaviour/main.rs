@@ -10,7 +10,7 @@ mod changing;
 mod coming_back;
 mod commands;
 mod groups;
-mod json_doors;
+mod json_sockets;
 mod lobby;
 mod moderation;
 mod names;

@@ -47,7 +47,7 @@ impl Desk {
                 let text = |key: &str| push.get(key).and_then(Value::as_str);
                 let place = text("selector").unwrap().strip_prefix('#').unwrap();
                 let put = self.page.put(place, text("swap"), text("html").unwrap());
-                // A push for a row that is not on show has no place.
+                // A push for a row that is not shown has no place.
                 let row = [
                     "moderation-group-",
                     "moderation-person-",
@@ -367,7 +367,7 @@ async fn a_message_sent_again_to_a_closed_room_settles_and_reveals_nothing() {
 }
 
 #[tokio::test]
-async fn a_muted_program_is_told_so() {
+async fn a_muted_program_gets_a_notice() {
     let server = Server::start().await;
     let (_anna, _, mut desk) = moderator(&server).await;
     let (device, tab) = Device::of_somebody(&server).await;
@@ -393,7 +393,7 @@ async fn a_muted_program_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_muted_person_is_told_so_and_can_still_read() {
+async fn a_muted_person_gets_a_notice_and_can_still_read() {
     let server = Server::start().await;
     let (_device, mut anna, mut desk) = moderator(&server).await;
     let mut bob = server.tab().await;

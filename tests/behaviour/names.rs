@@ -1,4 +1,4 @@
-//! Display names: shown live, held by one person at a time, and never lent.
+//! Display names: shown live, and held by one person at a time.
 
 use serde_json::json;
 
@@ -194,7 +194,7 @@ async fn an_unreadable_name_is_refused_with_a_reason() {
     }
     assert_eq!(
         anna.is_refused("Change name", json!({ "name": 5 })).await,
-        "“name” must be a text."
+        "“name” must be a string."
     );
     for name in ["x", "李明", "🦊 fox", &"é".repeat(32)] {
         is_called(&mut anna, name).await;

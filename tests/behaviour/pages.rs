@@ -1,4 +1,4 @@
-//! What is answered over HTTP: the page as it is first drawn, its files, its addresses, and its
+//! What is answered over HTTP: the page as it is first rendered, its files, its addresses, and its
 //! security headers.
 
 use overwire::views::Static;
@@ -20,7 +20,7 @@ const PROMISED: [&str; 10] = [
 ];
 
 #[tokio::test]
-async fn a_group_is_drawn_with_its_newest_messages() {
+async fn a_group_is_rendered_with_its_newest_messages() {
     let server = Server::start().await;
     let mut anna = server.tab().await;
     anna.enters_group("python").await;
@@ -216,7 +216,7 @@ async fn files_are_fetched_again_only_when_they_have_changed() {
         .filter(|address| address.starts_with("/static/"))
         .map(str::to_owned)
         .collect();
-    // Each once: a script that only another one named would be found when that has come.
+    // Each once. A script that only another script imports would be requested late, after that one.
     let mut all: Vec<_> = Static::iter()
         .filter_map(|path| Static::address(&Static::build(), &path))
         .collect();

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::tab::all;
 use crate::support::{Server, Tab};
 
-/// Searches for people. Answers with the names found.
+/// Searches for people. Returns the names found.
 async fn finds(tab: &mut Tab, text: &str) -> Vec<String> {
     let mark = tab.pushes.len();
     tab.sends("Find people", json!({ "text": text }));
@@ -90,7 +90,7 @@ async fn the_list_of_people_online_is_bounded() {
     let first = list(&tabs[0]);
     assert!(
         tabs.iter().all(|tab| list(tab) == first),
-        "drawn once for all"
+        "rendered once for everybody"
     );
     for tab in &tabs {
         let pushed = tab.pushes_to("users-online", 0).len();

@@ -323,7 +323,7 @@ async fn an_open_private_room_shows_no_mark_for_what_is_read_at_once() {
     let from = anna.name();
     anna.opens_private(&bob.name()).await;
     bob.opens_private(&from).await;
-    // His own list is drawn on arrival, before the list for everybody.
+    // His own list is rendered on arrival, before the list for everybody.
     let here = [bob.name(), from.clone()];
     bob.until("both of them", |tab| {
         let listed = tab.people("users-online");

@@ -54,7 +54,7 @@ async fn a_bad_frame_is_refused_and_nothing_else_happens() {
         ),
         (
             r#"{"action": "Ping", "data": []}"#,
-            "“Ping” needs its data as an object.",
+            "The data of “Ping” must be an object.",
         ),
         (r#"{"action": "New message"}"#, "“message” is missing."),
         (
@@ -63,11 +63,11 @@ async fn a_bad_frame_is_refused_and_nothing_else_happens() {
         ),
         (
             r#"{"action": "New message", "data": {"message": null}}"#,
-            "“message” must be a text.",
+            "“message” must be a string.",
         ),
         (
             r#"{"action": "New message", "data": {"message": ["x"]}}"#,
-            "“message” must be a text.",
+            "“message” must be a string.",
         ),
         (
             r#"{"action": "New message", "data": {"message": ""}}"#,
@@ -91,7 +91,7 @@ async fn a_bad_frame_is_refused_and_nothing_else_happens() {
         ),
         (
             r#"{"action": "New message", "data": {"message": "x", "room": 1}}"#,
-            "“room” must be a text.",
+            "“room” must be a string.",
         ),
         (
             r#"{"action": "New message", "data": {"message": "x", "room": "hi"}}"#,
@@ -119,7 +119,7 @@ async fn a_bad_frame_is_refused_and_nothing_else_happens() {
         ),
         (
             r#"{"action": "Change group", "data": {"groupName": 7, "isGroup": true}}"#,
-            "“groupName” must be a text.",
+            "“groupName” must be a string.",
         ),
         (
             r##"{"action": "Change group", "data": {"groupName": "#python", "isGroup": true}}"##,
@@ -131,7 +131,7 @@ async fn a_bad_frame_is_refused_and_nothing_else_happens() {
         ),
         (
             r#"{"action": "Older messages", "data": {"before": "1"}}"#,
-            "“before” must be a message's number.",
+            "“before” must be the id of a message.",
         ),
         (
             r#"{"action": "Older messages", "data": {"before": 1, "room": "?"}}"#,
@@ -140,7 +140,7 @@ async fn a_bad_frame_is_refused_and_nothing_else_happens() {
         (r#"{"action": "Read", "data": {}}"#, "“message” is missing."),
         (
             r#"{"action": "Read", "data": {"message": 1e99}}"#,
-            "“message” must be a message's number.",
+            "“message” must be the id of a message.",
         ),
         (
             r#"{"action": "Find people", "data": {}}"#,

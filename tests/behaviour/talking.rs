@@ -131,7 +131,7 @@ async fn text_is_shown_as_typed_and_all_html_in_it_is_inert() {
             );
         }
         let page = super::support::page::Page::parse(&server.get("/chat/hi/").await.body);
-        assert_eq!(page.messages(), bob.messages(), "drawn by the server");
+        assert_eq!(page.messages(), bob.messages(), "rendered by the server");
     }
 }
 

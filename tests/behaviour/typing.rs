@@ -10,7 +10,7 @@ fn typing(tab: &Tab) -> String {
 }
 
 /// Whether no push to it ever showed anybody typing.
-fn has_seen_nobody_type(tab: &Tab) -> bool {
+fn never_saw_anybody_typing(tab: &Tab) -> bool {
     let pushes = tab.pushes_to("room-typing", 0);
     pushes.iter().all(|push| push.html.is_empty())
 }
@@ -73,7 +73,7 @@ async fn others_in_the_room_see_who_is_typing_until_they_send() {
     carl.says("everywhere").await;
     eve.until("nobody", |tab| typing(tab).is_empty()).await;
     dora.hears_all().await;
-    assert!(has_seen_nobody_type(&dora));
+    assert!(never_saw_anybody_typing(&dora));
 }
 
 #[tokio::test]
@@ -150,6 +150,6 @@ async fn typing_in_a_private_room_is_shown_only_to_the_other_and_only_there() {
     let room = anna.room();
     carl.sends("Typing", json!({ "room": room }));
     carl.hears_all().await;
-    assert!(has_seen_nobody_type(&carl));
+    assert!(never_saw_anybody_typing(&carl));
     assert_eq!(server.count("messages"), 0);
 }

@@ -1,4 +1,4 @@
-//! Keeping a name, and signing in and out.
+//! Registering, and signing in and out.
 
 use serde_json::json;
 use thirtyfour::Key;

@@ -60,7 +60,7 @@ pub(crate) async fn story_with(flags: &[&str], telling: impl AsyncFnOnce(&Browse
 
 type Told = Result<(), Box<dyn std::any::Any + Send>>;
 
-/// Runs a test in a browser. Answers with the reports of its pages and how it ended.
+/// Runs a test in a browser. Returns the reports of its pages and how it ended.
 pub(crate) async fn watched(
     flags: &[&str],
     telling: impl AsyncFnOnce(&Browser),
@@ -136,7 +136,7 @@ fn capabilities(flags: &[&str], profile: &std::path::Path) -> ChromeCapabilities
         "--disable-sync",
         "--force-color-profile=srgb",
         "--lang=en-US",
-        // A moving element would not be where the pointer looks for it.
+        // The pointer could miss a moving element.
         "--force-prefers-reduced-motion",
         // Pretends to have a mouse. Without one the box does not take the focus after a click, so
         // that no keyboard pops up.
@@ -380,7 +380,7 @@ impl Tab<'_> {
 
     // --- in the chat -------------------------------------------------------------------------
 
-    /// Waits until the socket has said who this is.
+    /// Waits until the server has pushed who this is.
     pub(crate) async fn is_somebody(&self) {
         let me = "document.documentElement.dataset.connected === 'true' \
                   && document.querySelector('#logged-user [data-user]')";

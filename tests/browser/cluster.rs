@@ -277,7 +277,7 @@ async fn a_page_of_another_build_gets_its_files_from_any_node() {
     let cluster = Cluster::start().await;
     story_with(&[RESOLVE], async |browser| {
         // An address of the same origin without scripts; it becomes a page as another build would
-        // draw it.
+        // render it.
         let anna = browser
             .open(&format!("{}/health", cluster.caddy.origin()))
             .await;

@@ -162,7 +162,7 @@ async fn a_refused_text_comes_back_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_waiting_text_goes_back_to_the_box_if_the_tab_becomes_somebody_else() {
+async fn a_waiting_text_goes_back_to_the_box_if_the_tab_becomes_another_person() {
     let mut server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
@@ -216,7 +216,7 @@ async fn a_socket_that_is_turned_away_shows_as_offline() {
 }
 
 #[tokio::test]
-async fn a_server_that_keeps_cutting_off_is_asked_less_and_less_often() {
+async fn a_tab_reconnects_less_and_less_often_if_the_server_keeps_closing() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;

@@ -6,7 +6,7 @@ use thirtyfour::Key;
 use crate::browser::{Tab, story};
 use crate::server::Server;
 
-async fn asks_to_be_called(tab: &Tab<'_>, name: &str) {
+async fn chooses_a_name(tab: &Tab<'_>, name: &str) {
     tab.click("#name-form .me__change").await;
     tab.sees("#name-form input").await;
     tab.run(
@@ -28,7 +28,7 @@ async fn a_display_name_is_shown_beside_the_user_name() {
         bob.is_in(&a, &format!("/chat/@{a}/")).await;
         anna.says("by my user name").await;
 
-        asks_to_be_called(&anna, "Anna <i>").await;
+        chooses_a_name(&anna, "Anna <i>").await;
         anna.sees_no("#name-form input").await;
         anna.sees("#name-form .me__name").await;
         assert_eq!(anna.text("#name-form .me__name").await, "as Anna <i>");
@@ -58,7 +58,7 @@ async fn a_display_name_is_shown_beside_the_user_name() {
         );
 
         // A name that somebody else has is refused, and the own name stays.
-        asks_to_be_called(&bob, "ANNA <i>").await;
+        chooses_a_name(&bob, "ANNA <i>").await;
         bob.sees("#notice .notice").await;
         assert!(bob.text("#notice .notice__text").await.contains("too similar"));
         bob.reload().await;
@@ -97,7 +97,7 @@ async fn the_lobby_asks_for_a_name_and_a_group() {
         // In the drawer of a small screen too.
         anna.sized(360, 640).await;
         anna.click("#aside-open").await;
-        asks_to_be_called(&anna, "Anna Lee").await;
+        chooses_a_name(&anna, "Anna Lee").await;
         anna.until("document.querySelector('.me__name').textContent === 'as Anna Lee'")
             .await;
     })

@@ -40,7 +40,7 @@ async fn a_lone_person_is_pointed_to_a_second_tab_and_sees_people_join_and_leave
         bob.sees_no(&format!("#users-online [data-user='{a}']"))
             .await;
 
-        // The focus stays in a redrawn list.
+        // The focus stays in a list that is rendered again.
         anna.run(&format!(
             "document.querySelector('#users-mine [data-user=\"{b}\"] a').focus()"
         ))

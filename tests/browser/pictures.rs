@@ -100,7 +100,7 @@ async fn pictures(tab: &Tab<'_>, folder: &Path, name: &str) {
 }
 
 #[tokio::test]
-async fn the_page_is_drawn_for_the_pictures_in_the_docs() {
+async fn the_pictures_in_the_docs_are_taken() {
     let kept = std::env::var_os("OVERWIRE_TEST_PICTURES").map(PathBuf::from);
     let scratch = tempfile::tempdir().unwrap();
     let folder = kept.unwrap_or_else(|| scratch.path().to_owned());

@@ -10,7 +10,7 @@ use crate::server::Server;
 
 const PAGE: &str = include_str!("plain.html");
 
-/// Serves the plain client. Answers with its origin.
+/// Serves the plain client. Returns its origin.
 async fn elsewhere() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());

@@ -196,7 +196,7 @@ async fn names_are_completed_after_pm_and_after_an_at_sign() {
         let text = format!("me@{}\nask @{b} about it", &b[..2]);
         bob.hears(&text).await;
 
-        // When the text is no longer a beginning, nothing is proposed any more.
+        // When the text is no longer the beginning of a name, nothing is suggested.
         anna.writes(&format!("@{}", &b[..2])).await;
         anna.sees(&chip).await;
         anna.presses(Key::Space).await;

@@ -147,7 +147,7 @@ async fn a_text_too_long_for_a_frame_is_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn a_group_is_made_in_the_sidebar_or_at_the_address_of_a_missing_one() {
+async fn a_group_is_created_in_the_sidebar_or_at_the_address_of_a_missing_one() {
     let server = Server::start(&["--unlimited"]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;

@@ -18,7 +18,7 @@ async fn is_at_end(tab: &Tab<'_>) {
 }
 
 async fn scrolls_to(tab: &Tab<'_>, top: u32) {
-    // The position changes at once; the page hears of it a frame later.
+    // The position changes at once; the page gets the event a frame later.
     tab.run(&format!(
         "document.querySelector('#scroller').scrollTop = {top}"
     ))
@@ -59,7 +59,7 @@ async fn a_message_appears_for_everyone_with_its_author_and_local_time() {
             let height = "document.querySelector('.message__text').clientHeight >= 40";
             assert!(tab.get::<bool>(height).await, "two lines");
         }
-        // The same in the page as it is drawn after a reload.
+        // The same in the page as it is rendered after a reload.
         bob.reload().await;
         bob.is_somebody().await;
         let utc: String = bob
@@ -72,7 +72,7 @@ async fn a_message_appears_for_everyone_with_its_author_and_local_time() {
 
 /// Browsers keep some of what they can do, such as `crypto.randomUUID`, for https.
 #[tokio::test]
-async fn a_chat_at_home_does_without_https() {
+async fn a_chat_works_without_https() {
     let server = Server::start(&[]);
     let resolve = "--host-resolver-rules=MAP chat.lan 127.0.0.1";
     let (reports, told) = watched(&[resolve], async |browser| {
@@ -88,7 +88,7 @@ async fn a_chat_at_home_does_without_https() {
     })
     .await;
     told.unwrap_or_else(|panic| resume_unwind(panic));
-    // Chromium says of each page that it passes over a header which is for https.
+    // Chromium reports for each page that it ignores a header meant for https.
     let header = "The Cross-Origin-Opener-Policy header has been ignored";
     let errors: Vec<_> = reports
         .iter()

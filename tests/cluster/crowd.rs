@@ -225,7 +225,7 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// So many people in the first group, spread over these nodes, who write in these rooms.
+    /// This many people in the first group, spread over these nodes, who write in these rooms.
     pub(crate) fn of(count: usize, doors: &[Door], rooms: &[String]) -> Self {
         let (phase, orders) = watch::channel(Phase::Write);
         let (settled, quiet) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
@@ -253,7 +253,7 @@ impl Crowd {
         }
     }
 
-    /// Waits until so many more messages are settled.
+    /// Waits until this many more messages are settled.
     pub(crate) async fn goes_on(&mut self, messages: usize) {
         let enough = self.settled.load(Ordering::SeqCst) + messages;
         let going = timeout(DEADLINE, async {

@@ -19,9 +19,9 @@ use crate::{Crowd, Node};
 const CLEARED: Duration = Duration::from_secs(35);
 /// How long a node is frozen: two leases.
 const FROZEN: Duration = Duration::from_secs(30);
-/// The time in which a renewed lease brings the news, and a bit.
+/// The time within which a renewed lease reveals what was missed, and a bit.
 const RENEWED: Duration = Duration::from_secs(8);
-/// Missed announcements are made up for at most every ten seconds.
+/// The shortest time between two updates after missed announcements.
 const MADE_UP: Duration = Duration::from_secs(15);
 
 async fn programs(database: &Database, redis: &Redis) -> [Program; 2] {
@@ -203,8 +203,8 @@ fn orders(desk: &Wire, action: &str, data: &Value) {
     desk.text(json!({ "action": action, "data": data }).to_string());
 }
 
-/// Somebody who keeps their name, signed in on one node, with a tab on another.
-async fn kept(device_at: Door, tab_at: Door) -> (Device, Tab) {
+/// A registered person, signed in on one node, with a tab on another.
+async fn registered(device_at: Door, tab_at: Door) -> (Device, Tab) {
     let mut device = Device::at(device_at);
     let mut tab = device_at.tab().await;
     device.keeps(&mut tab).await;
@@ -221,7 +221,7 @@ async fn sockets_close_elsewhere(redis: &Redis, breaks: bool) -> Vec<Duration> {
     let (_moderator, desk) = desk(&nodes[0]).await;
     let mut banned = there.tab().await;
     let mut in_group = there.tab_at("/chat/python/").await;
-    let (mut device, mut signed_in) = kept(here, there).await;
+    let (mut device, mut signed_in) = registered(here, there).await;
     // The nodes know what they need from each other.
     for tab in [&mut banned, &mut in_group, &mut signed_in] {
         tab.hears_all().await;

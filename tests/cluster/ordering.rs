@@ -1,5 +1,5 @@
 //! Many writers, several rooms, and tabs that connect, leave and read slowly, on one node and on
-//! two. News between the nodes is lost, doubled and shuffled; they share a store or have one each
+//! two. News between the nodes is lost, duplicated and shuffled; they share a store or have one each
 //! on the same database. At the end every tab shows what is stored, in order, and has never been
 //! given a version twice.
 //!
@@ -50,14 +50,14 @@ async fn every_tab_ends_with_what_is_stored_on_two_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_tab_ends_with_what_is_stored_if_news_is_lost_doubled_and_shuffled() {
+async fn every_tab_ends_with_what_is_stored_if_news_is_lost_duplicated_and_shuffled() {
     for seed in 21..=24 {
         story(seed, on_a_file(2, Arc::new(Shaky::new(seed))).await).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_tab_ends_with_what_is_stored_if_nodes_hear_no_news() {
+async fn every_tab_ends_with_what_is_stored_if_nodes_receive_no_news() {
     struct Deaf(InProcess);
     #[async_trait]
     impl Relay for Deaf {
@@ -142,7 +142,7 @@ async fn next_change(news: &mut mpsc::Receiver<Heard>) -> (u64, Version, Frame) 
     }
 }
 
-/// Loses, doubles, delays and shuffles envelopes.
+/// Loses, duplicates, delays and shuffles envelopes.
 struct Shaky {
     inner: InProcess,
     state: Mutex<(StdRng, Vec<Envelope>)>,
@@ -196,7 +196,7 @@ impl Relay for Shaky {
     async fn close(&self) {}
 }
 
-/// A tab that reads when it likes.
+/// A tab that reads at its own pace.
 struct Tab {
     chats: Vec<Arc<Chat>>,
     node: usize,
@@ -233,7 +233,7 @@ impl Tab {
         self.chats[self.node].handle(&self.client, action).await;
     }
 
-    /// Reads about so many bytes and asks for the rest if it fell behind, like a socket.
+    /// Reads about this many bytes, and asks for the rest if it fell behind, like a socket.
     async fn reads(&mut self, bytes: usize) {
         for frame in self.client.outbox.take(bytes).frames {
             for push in frame.payloads() {
@@ -348,7 +348,7 @@ impl Tab {
     }
 }
 
-/// A program that reads when it likes.
+/// A program that reads at its own pace.
 struct Program {
     chats: Vec<Arc<Chat>>,
     node: usize,

@@ -1,7 +1,7 @@
-//! Databases made by an earlier build: they open, nothing in them is lost, and the chat goes on.
+//! Databases made by an earlier build: they open, nothing in them is lost, and the chat continues.
 //!
-//! `earlier/*.sql` are dumps of a chat in which something of everything has happened, made by the last
-//! build with another schema, as it was killed.
+//! `earlier/*.sql` are dumps of a chat in which everything has happened at least once. They were made
+//! by the last build with another schema, right after it was killed.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use crate::support::postgres::Database;
 
 const SQLITE: &str = include_str!("earlier/sqlite.sql");
 const POSTGRES: &str = include_str!("earlier/postgres.sql");
-/// What each byte of the token of the session in them is.
+/// The value of every byte of the session token in them.
 const SESSION: u8 = 8;
 /// The highest ids in them: of a message, a session and a client.
 const LAST: (i64, i64, i64) = (13, 2, 6);
@@ -26,7 +26,7 @@ const NOBODY: ClientRef = ClientRef {
 };
 
 /// Tokens and sessions expire, and the dumps grow old.
-fn as_if_made_now() -> String {
+fn as_if_created_now() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let now = now.as_millis();
     format!(
@@ -41,7 +41,7 @@ async fn a_file_of_an_earlier_build_opens_with_everything_in_it() {
     let path = folder.path().join("earlier.db");
     let file = Connection::open(&path).unwrap();
     file.execute_batch(SQLITE).unwrap();
-    file.execute_batch(&as_if_made_now()).unwrap();
+    file.execute_batch(&as_if_created_now()).unwrap();
     file.close().unwrap();
     opens(path.to_str().unwrap()).await;
 }
@@ -51,9 +51,9 @@ async fn a_postgres_database_of_an_earlier_build_opens_with_everything_in_it() {
     let database = Database::empty().await;
     let client = database.look().await;
     client.batch_execute(POSTGRES).await.unwrap();
-    // The dump leaves the connection without a schema to look into.
+    // The dump leaves the connection with an empty search path.
     client.batch_execute("reset search_path").await.unwrap();
-    client.batch_execute(&as_if_made_now()).await.unwrap();
+    client.batch_execute(&as_if_created_now()).await.unwrap();
     opens(&database.address()).await;
 }
 
@@ -143,7 +143,7 @@ async fn opens(address: &str) {
     store.close().await;
 }
 
-/// What happened in the dumps. Their tokens were counted instead of drawn.
+/// What happened in the dumps. Their tokens are consecutive numbers, not random ones.
 async fn story(store: &Store, hi: RoomId) -> Story {
     let mut people = Vec::new();
     for (token, name) in (1..).zip(["anna", "bob", "carla", "dora", "eve", "mal"]) {

@@ -357,7 +357,7 @@ async fn is_empty(address: &str) -> bool {
     (census.users, census.messages, groups, log) == (0, 0, 4, 0)
 }
 
-/// Runs an asynchronous act to its end from synchronous code.
+/// Runs an asynchronous operation to completion from synchronous code.
 fn aside<F: Future<Output = ()>>(act: impl FnOnce() -> F + Send) {
     std::thread::scope(|threads| {
         threads.spawn(|| {
@@ -435,7 +435,7 @@ async fn a_chat_moved_from_file_to_database_and_back_is_unchanged() {
 }
 
 #[tokio::test]
-async fn every_table_is_moved_or_left_on_purpose() {
+async fn every_table_is_moved_or_skipped_on_purpose() {
     let files = Files::fresh();
     let (from, _) = files.with_a_chat("from.db").await;
     let to = Database::empty().await;
@@ -499,7 +499,7 @@ async fn a_database_in_use_by_a_server_is_not_moved_from_or_to() {
             assert!(matches!(refused, MoveError::InUse(_)), "{refused}");
             assert!(words(&refused).contains("stop it first"), "{refused}");
         }
-        // The server goes on.
+        // The server keeps running.
         server.renew_lease(NODE).await.unwrap();
         server.close().await;
     }
@@ -523,7 +523,7 @@ async fn no_server_opens_either_database_during_a_move() {
                 let opened = store::open(&from, Synchronous::Full, Access::Server).await;
                 let refused = opened.err();
                 assert!(matches!(refused, Some(StoreError::InUse(_))), "{refused:?}");
-                // A lock that everybody waits for who opens the database.
+                // A lock that everybody who opens the database waits for.
                 let held = "select 1 from pg_locks l join pg_database d on d.oid = l.database
                     where l.locktype = 'advisory' and l.granted and datname = current_database()";
                 let held = database.look().await.query(held, &[]).await.unwrap();

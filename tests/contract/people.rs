@@ -109,7 +109,7 @@ pub(crate) fn new_session(former: Option<TokenHash>) -> NewSession {
     NewSession { token, former }
 }
 
-/// Somebody keeps their name. Answers with the token of their session.
+/// Somebody registers. Returns the token of their session.
 pub(crate) async fn keep(store: &Store, who: &Somebody) -> TokenHash {
     let session = new_session(None);
     let kept = store.register(who.token, password("hers"), session).await;

@@ -200,9 +200,9 @@ async fn a_deadlocked_write_is_retried() {
     rooms.sort();
     let lock = |table: &str, id: i64| format!("select 1 from {table} where id = {id} for update");
     let rings = [
-        // The batch has the first room and wants the second.
+        // The batch holds the first room and waits for the second.
         [lock("rooms", rooms[1].0), lock("rooms", rooms[0].0)],
-        // The write has the room and wants its author.
+        // The write holds the room and waits for its author.
         [lock("users", anna.user.id.0), lock("rooms", rooms[0].0)],
     ];
     for [first, second] in rings {
@@ -373,7 +373,7 @@ async fn nothing_of_a_banned_author_is_stored_after_the_ban_is_confirmed() {
 }
 
 #[tokio::test]
-async fn nobody_slips_in_during_their_ban() {
+async fn nobody_can_connect_while_they_are_being_banned() {
     let (database, [here, there]) = two_nodes().await;
     let anna = moderator(&there, "anna").await;
     for n in 0..20 {
@@ -436,7 +436,7 @@ async fn ending_a_client_waits_for_its_unfinished_write() {
 }
 
 #[tokio::test]
-async fn two_nodes_clearing_up_after_a_dead_one_report_each_leave_once() {
+async fn two_nodes_cleaning_up_after_a_dead_one_report_each_leave_once() {
     let (database, [here, there]) = two_nodes().await;
     let (dead, room) = (NodeId(7), hi(&here).await);
     for is_in_a_room in [false, true] {
@@ -579,7 +579,7 @@ async fn an_unknown_outcome_is_reported_only_once_it_is_known() {
 }
 
 #[tokio::test]
-async fn an_act_fails_rather_than_hangs_on_a_dead_connection() {
+async fn an_operation_fails_rather_than_hangs_on_a_dead_connection() {
     let it = behind_a_proxy().await;
     it.store.newest(it.room).await.unwrap();
     it.proxy.stall();

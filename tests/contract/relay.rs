@@ -1,4 +1,4 @@
-//! What every relay promises. It may lose, double and delay news, but never invents any and never
+//! What every relay promises. It may lose, duplicate and delay news, but never invents any and never
 //! blocks anybody.
 
 use std::sync::Arc;
@@ -78,15 +78,15 @@ macro_rules! every_promise {
     ($backend:expr) => {
         promises! { $backend;
             news_reaches_every_other_node_in_order
-            a_node_does_not_hear_its_own_news
+            a_node_does_not_receive_its_own_news
             news_arrives_unchanged
             news_goes_only_where_it_is_needed
-            what_is_no_longer_followed_is_no_longer_heard
+            what_is_no_longer_followed_is_no_longer_received
             a_node_knows_whether_there_are_others
             a_node_that_does_not_listen_delays_nobody
             a_node_that_has_left_disturbs_nobody
             a_lone_node_may_announce
-            news_announced_before_closing_is_heard
+            news_announced_before_closing_is_received
         }
     };
 }
@@ -142,7 +142,7 @@ async fn news_reaches_every_other_node_in_order(backend: &impl Backend) {
     }
 }
 
-async fn a_node_does_not_hear_its_own_news(backend: &impl Backend) {
+async fn a_node_does_not_receive_its_own_news(backend: &impl Backend) {
     let (one, two) = (backend.end(), backend.end());
     let mut heard = backend.listen(&*one, NODES[0]).await;
     let _listening = backend.listen(&*two, NODES[1]).await;
@@ -249,7 +249,7 @@ async fn news_goes_only_where_it_is_needed(backend: &impl Backend) {
     assert_eq!(got[1], ["Änna in 1", "probe at 3"]);
 }
 
-async fn what_is_no_longer_followed_is_no_longer_heard(backend: &impl Backend) {
+async fn what_is_no_longer_followed_is_no_longer_received(backend: &impl Backend) {
     let (one, two) = (backend.end(), backend.end());
     let _listening = backend.listen(&*one, NODES[0]).await;
     let mut heard = backend.listen(&*two, NODES[1]).await;
@@ -286,7 +286,7 @@ async fn a_node_that_does_not_listen_delays_nobody(backend: &impl Backend) {
     let _listening = backend.listen(&*ends[0], NODES[0]).await;
     let deaf = backend.listen(&*ends[1], NODES[1]).await;
     let mut heard = backend.listen(&*ends[2], NODES[2]).await;
-    // More than the queue of the deaf node holds; the third node hears each of them.
+    // More than the queue of the node that does not listen holds. The third node gets all of it.
     for number in 1..=10_000 {
         ends[0].announce(news(NODES[0], number));
         if ends[0].has_others(NODES[0]) && number % 100 == 0 {
@@ -319,7 +319,7 @@ async fn a_lone_node_may_announce(backend: &impl Backend) {
     assert!(heard.try_recv().is_err());
 }
 
-async fn news_announced_before_closing_is_heard(backend: &impl Backend) {
+async fn news_announced_before_closing_is_received(backend: &impl Backend) {
     let (one, two) = (backend.end(), backend.end());
     let _listening = backend.listen(&*one, NODES[0]).await;
     let mut heard = backend.listen(&*two, NODES[1]).await;

@@ -1,4 +1,4 @@
-//! What every store promises. A new act gets its promises here, and every driver has to keep them.
+//! What every store promises. A new operation gets its promises here, and every driver must keep them.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ use crate::support::postgres::Database;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A place for a store, and what no act of the store does.
+/// A place for a store, and what no operation of the store does.
 #[async_trait]
 trait Backend: Send + Sync {
     /// Opens the store in this place.
@@ -200,7 +200,7 @@ macro_rules! every_promise {
             people_are_found_by_the_first_letters_of_their_names
             a_taken_name_makes_no_second_user
             the_default_groups_are_in_order
-            a_group_is_made_once_and_belongs_to_whoever_made_it
+            a_group_is_created_once_and_belongs_to_its_creator
             the_census_counts_users_rooms_and_messages
             messages_since_a_version_are_read_page_by_page
             a_display_name_belongs_to_one_person_online
@@ -380,7 +380,7 @@ pub(crate) fn names(people: &[Person]) -> Vec<&str> {
         .collect()
 }
 
-/// Clears up as if so much time had passed.
+/// Handles what expires, as if this much time had passed.
 async fn expire_after(store: &Store, passed: Duration) -> Vec<Left> {
     store
         .expire(NODE, Millis::now().after(passed))
@@ -2044,7 +2044,7 @@ async fn the_default_groups_are_in_order(backend: &impl Backend) {
     assert_eq!(groups.len(), expected.len());
 }
 
-async fn a_group_is_made_once_and_belongs_to_whoever_made_it(backend: &impl Backend) {
+async fn a_group_is_created_once_and_belongs_to_its_creator(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let name = |text: &str| GroupName::new(text).unwrap();
@@ -2862,7 +2862,7 @@ async fn an_unbanned_person_gets_their_user_back(backend: &impl Backend) {
     assert_eq!((client.client, &user), (bob.client.client, &bob.user));
     let again = Somebody { client, ..bob };
     post(&store, &again, hi(&store).await, "back").await;
-    // A registered name cannot be had with a token alone, nor with an ended session.
+    // A registered user is not given for a token alone, nor for an ended session.
     for session in [None, Some(session)] {
         assert_eq!(show(&store, carl.token, session).await, None);
     }

@@ -147,7 +147,7 @@ impl Tab {
         self.does(&action).await;
     }
 
-    /// Reads, and catches up like a socket, until it shows so many messages.
+    /// Reads, and catches up like a socket, until it shows this many messages.
     async fn shows(&mut self, messages: usize) {
         soon("the messages", async {
             loop {

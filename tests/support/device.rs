@@ -40,7 +40,7 @@ impl Device {
         answer
     }
 
-    /// The person in a tab keeps their name; the page is loaded again.
+    /// The person in a tab registers; the page is loaded again.
     pub(crate) async fn keeps(&mut self, tab: &mut Tab) {
         let resume = tab.resume.clone().unwrap();
         let fields = [("resume", &*resume), ("password", PASSWORD)];
@@ -88,7 +88,7 @@ impl Device {
         tab
     }
 
-    /// Somebody who keeps their name, in the first group.
+    /// A registered person, in the first group.
     pub(crate) async fn of_somebody(server: &Server) -> (Self, Tab) {
         let mut device = Self::new(server);
         let mut tab = server.tab().await;

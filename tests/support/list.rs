@@ -23,7 +23,7 @@ pub(crate) struct List {
     /// Every message it was ever shown, with its last fragment.
     pub(crate) saw: HashMap<i64, String>,
     pub(crate) unsettled: BTreeMap<Uuid, Sent>,
-    /// What arrived of a catch-up whose end, with the version, has not: only these may come again.
+    /// What has arrived of a catch-up whose last push has not. Only this may arrive again.
     unfinished: BTreeSet<i64>,
     plain: bool,
 }

@@ -79,7 +79,7 @@ impl Page {
             .collect()
     }
 
-    /// Puts a fragment in place as `swap` says. Answers whether there was such a place.
+    /// Puts a fragment in place as `swap` says. Returns whether there was such a place.
     pub(crate) fn put(&mut self, id: &str, swap: Option<&str>, html: &str) -> bool {
         let fragment = convert(Html::parse_fragment(html).root_element()).children;
         match swap {
@@ -132,7 +132,7 @@ impl Element {
             .is_some_and(|classes| classes.split(' ').any(|other| other == class))
     }
 
-    /// The elements directly below.
+    /// The child elements.
     pub(crate) fn elements(&self) -> impl Iterator<Item = &Self> {
         self.children.iter().filter_map(|child| match child {
             Node::Element(element) => Some(element),
@@ -140,12 +140,12 @@ impl Element {
         })
     }
 
-    /// This element and all below, in the order of the page.
+    /// This element and all elements in it, in document order.
     pub(crate) fn all(&self) -> Box<dyn Iterator<Item = &Self> + '_> {
         Box::new(std::iter::once(self).chain(self.elements().flat_map(Self::all)))
     }
 
-    /// Those of this and all below that have an attribute.
+    /// This element and all elements in it, if they have an attribute.
     pub(crate) fn with<'a>(&'a self, attribute: &'a str) -> impl Iterator<Item = &'a Self> {
         self.all()
             .filter(move |element| element.attribute(attribute).is_some())

@@ -8,7 +8,7 @@ use overwire::relay::Relay;
 use overwire::store::Store;
 use overwire::views::Views;
 
-/// Gives a store without users so many fake ones.
+/// Adds this many fake users to a store without users.
 pub(crate) async fn populate(store: &Store, users: usize) {
     if store.census().await.unwrap().users == 0 {
         let users = FakeUsers::from_seed(7).take(users).collect();

@@ -259,7 +259,7 @@ impl Database {
         answer.recv().expect("a query that can be answered")
     }
 
-    /// A connection past the store.
+    /// A connection that bypasses the store.
     pub(crate) async fn look(&self) -> Client {
         look(self.server, &self.name).await
     }
@@ -314,7 +314,7 @@ pub(crate) enum Cut {
     BeforeCommit,
     /// The server has committed, but its answer is lost.
     AfterCommit,
-    /// The server hears nothing any more, not even that the connection has ended.
+    /// The server receives nothing any more, not even the end of the connection.
     InSilence,
 }
 

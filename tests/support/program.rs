@@ -96,12 +96,12 @@ impl Program {
         signal(self.child.id(), name);
     }
 
-    /// Whatever read its log is gone.
+    /// Closes the reading end of its log.
     pub(crate) fn loses_its_log(&mut self) {
         self.child.stderr = None;
     }
 
-    /// Waits until it has ended. Answers with its status and its log.
+    /// Waits until it has ended. Returns its status and its log.
     pub(crate) async fn ends(mut self) -> (ExitStatus, String) {
         let ending = tokio::task::spawn_blocking(move || {
             let mut words = String::new();

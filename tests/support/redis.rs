@@ -82,7 +82,7 @@ impl Redis {
         number.expect("a number").trim().parse().unwrap()
     }
 
-    /// One for all tests that do not harm it: different stores do not meet there.
+    /// Shared by all tests that do not harm it. Different stores do not interfere there.
     pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Redis> = OnceLock::new();
         SHARED.get_or_init(Self::start)

@@ -33,9 +33,9 @@ pub(crate) enum Form {
     File,
     /// One node on PostgreSQL.
     Postgres,
-    /// Two nodes on PostgreSQL with Redis between them; people stay on theirs.
+    /// Two nodes on PostgreSQL with Redis between them; people stay on their node.
     TwoNodes,
-    /// The same, where each connection goes to the other node than the last.
+    /// The same, but each connection goes to a different node than the previous one.
     Scattered,
 }
 
@@ -68,7 +68,7 @@ impl Setup {
         self.chat.pace_per_second = None;
     }
 
-    /// Trusts this machine as a proxy, which says whose connection it is.
+    /// Trusts this machine as a proxy, which names the browser's address.
     pub(crate) fn trusts_its_proxy(&mut self) {
         self.access.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     }
@@ -109,8 +109,8 @@ impl Server {
         Self::of(Form::chosen(), change).await
     }
 
-    /// A server of one node, whatever the form of the others, reached directly: for what each node
-    /// does by itself.
+    /// A server of one node that is reached directly, whatever OVERWIRE_TEST_FORM names. For what
+    /// each node does on its own.
     pub(crate) async fn alone(change: impl FnOnce(&mut Setup)) -> Self {
         let form = match Form::chosen() {
             Form::File => Form::File,
@@ -119,7 +119,7 @@ impl Server {
         Self::of(form, change).await
     }
 
-    /// A server of one node on a file, whatever the form of the others: for what concerns files.
+    /// A server of one node on a file, whatever OVERWIRE_TEST_FORM names.
     pub(crate) async fn on_a_file() -> Self {
         Self::of(Form::File, |_| {}).await
     }
@@ -238,7 +238,7 @@ impl Server {
         }
     }
 
-    /// Changes something past the server.
+    /// Changes the database directly, without the server.
     pub(crate) fn change(&self, sql: &str) {
         match &self.kept {
             Kept::InFile(_) => {
@@ -266,7 +266,7 @@ impl Server {
         self.count(&format!("messages where text = '{text}'"))
     }
 
-    /// Clears up as if so much time had passed.
+    /// Handles what expires, as if this much time had passed.
     pub(crate) async fn later(&self, by: Duration) {
         // The nodes are still alive at that time.
         self.change(&format!(

@@ -223,7 +223,7 @@ impl Tab {
         self.goes_deaf(true);
     }
 
-    /// Waits until the server has closed the socket. Answers with the close code.
+    /// Waits until the server has closed the socket. Returns the close code.
     pub(crate) async fn is_closed(&mut self) -> Option<u16> {
         self.until("the end of the socket", |tab| tab.closed.is_some())
             .await;
@@ -266,7 +266,7 @@ impl Tab {
         }
     }
 
-    /// Writes a message in the current room, without waiting. Answers with its key.
+    /// Writes a message in the current room, without waiting. Returns its key.
     pub(crate) fn writes(&mut self, text: &str) -> String {
         let key = Uuid::new_v4().to_string();
         let room = self.room();
@@ -316,7 +316,7 @@ impl Tab {
         .await;
     }
 
-    /// Scrolls up to the first message. Answers with the number of messages loaded.
+    /// Scrolls up to the first message. Returns the number of messages loaded.
     pub(crate) async fn asks_for_older(&mut self) -> usize {
         let before = self.messages();
         let mark = self.pushes.len();
@@ -331,13 +331,13 @@ impl Tab {
         self.messages().len() - before.len()
     }
 
-    /// Does something and is refused. Answers with the reason.
+    /// Does something and is refused. Returns the reason.
     pub(crate) async fn is_refused(&mut self, action: &str, data: Value) -> String {
         self.is_refused_frame(&json!({ "action": action, "data": data }).to_string())
             .await
     }
 
-    /// Sends a frame and is refused. Answers with the reason.
+    /// Sends a frame and is refused. Returns the reason.
     pub(crate) async fn is_refused_frame(&mut self, frame: &str) -> String {
         let before = self.pushes.len();
         self.wire().text(frame);

@@ -16,12 +16,12 @@ use super::soon;
 /// How a socket is requested.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Handshake {
-    /// The path of the socket; the page's where it is `None`.
+    /// The path of the socket; `None` for the page's socket.
     pub(crate) path: Option<String>,
     /// With the question mark, or empty.
     pub(crate) query: String,
     pub(crate) headers: Vec<(String, String)>,
-    /// In bytes; the system's default where it is `None`.
+    /// In bytes; `None` for the system's default.
     pub(crate) receive_buffer: Option<u32>,
 }
 
@@ -43,7 +43,7 @@ enum Order {
     Deaf(bool),
 }
 
-/// One open socket. Dropping it cuts the connection without a word.
+/// One open socket. Dropping it cuts the connection without a close frame.
 pub(crate) struct Wire {
     orders: UnboundedSender<Order>,
     events: UnboundedReceiver<Event>,
@@ -52,7 +52,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// Opens a socket, or answers with the status of the refusal.
+    /// Opens a socket, or returns the status of the refusal.
     pub(crate) async fn open(address: SocketAddr, handshake: &Handshake) -> Result<Self, u16> {
         match soon("the handshake", Self::attempt(address, handshake)).await {
             Ok(wire) => Ok(wire),
@@ -61,7 +61,7 @@ impl Wire {
         }
     }
 
-    /// The same where the server may be away.
+    /// The same, if the server may be down.
     pub(crate) async fn attempt(address: SocketAddr, handshake: &Handshake) -> Result<Self, Error> {
         let path = handshake.path.as_deref().unwrap_or("/ws/chat/");
         let url = format!("ws://{address}{path}{}", handshake.query);

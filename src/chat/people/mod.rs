@@ -380,7 +380,7 @@ impl Chat {
                         tab.show(Region::Name, frame.clone());
                     }
                 }
-                Err(error) => tracing::error!(?error, "a fragment failed"),
+                Err(error) => tracing::error!(?error, "could not render a fragment"),
             }
         }
         {

@@ -1,5 +1,5 @@
--- What moderators did, in words that say what was meant then.
+-- The audit log of what moderators did.
 alter table deeds rename to audit_log;
 alter table audit_log rename column deed to action;
--- For nodes of the version before, while there still are some.
+-- For nodes of the previous version, while some are still running.
 create view deeds as select id, at, moderator_id, moderator, action as deed from audit_log;

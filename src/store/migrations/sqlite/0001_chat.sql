@@ -33,7 +33,7 @@ create table clients (
     arrived_at integer not null,
     left_at integer                          -- null: here now
 );
--- A guest is one client; people who keep their name may have several.
+-- A guest is one client; a registered person may have several.
 create unique index clients_guest on clients (user_id) where guest = 1;
 create index clients_user on clients (user_id);
 create index clients_here on clients (arrived_at) where left_at is null;

@@ -1,10 +1,10 @@
--- Who is in a room: the longest there first, and how many, without counting them.
+-- Lists the people in a room, longest present first.
 
 alter table clients_active add column entered_at integer not null default 0;
 drop index clients_active_room;
 create index clients_active_room on clients_active (room_id, entered_at, client_id);
 
--- How many clients look at the room, kept by the triggers below.
+-- How many clients are in the room; updated by the triggers below.
 alter table rooms add column people integer not null default 0;
 
 create trigger clients_active_enter after insert on clients_active begin

@@ -1,2 +1,2 @@
-alter table messages add column edited_at integer;  -- when its text was changed last
-alter table messages add column deleted_at integer; -- since then its text is shown to nobody
+alter table messages add column edited_at integer;  -- when its text was last changed
+alter table messages add column deleted_at integer; -- since when its text is hidden

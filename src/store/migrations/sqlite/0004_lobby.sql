@@ -1,2 +1,2 @@
--- The groups with the most people first, without looking through all of them.
+-- Lists the groups with the most people without reading all groups.
 create index rooms_busiest on rooms (people desc, name_key) where kind = 'group';

@@ -1,4 +1,4 @@
--- What people answer messages with.
+-- Reactions to messages.
 
 create table reactions (
     -- This user reacted to the message with this emoji.
@@ -15,10 +15,10 @@ create index reactions_first on reactions (message_id, emoji, id);
 create index reactions_of_message on reactions (message_id, id);
 create index reactions_mine on reactions (user_id, room_id, message_id);
 
--- Of each emoji how many there are and the first names, as everybody is shown them: a JSON array of
--- [emoji, count, [name, ...]] in the order in which each was used first. Null for none.
+-- The reactions as they are shown: a JSON array of [emoji, count, [name, ...]] with the first names, in
+-- the order in which each emoji was first used. Null for none.
 alter table messages add column reactions text;
--- The room's version of the last change of what the message says.
+-- The room's version of the last change of the message's text.
 alter table messages add column worded integer not null default 0;
 update messages set worded = changed;
 create index messages_worded on messages (room_id, worded);

@@ -1,7 +1,7 @@
--- Names that are kept: a password, sessions, and people who are here by several tabs.
+-- Accounts: passwords, sessions, and people who are connected with several tabs.
 
-alter table users add column password_hash text; -- a PHC string, of whoever keeps their name
-alter table users add column kept_at integer;    -- since when; never handed out, and their display name is theirs
+alter table users add column password_hash text; -- a PHC string, if they have an account
+alter table users add column kept_at integer;    -- when they registered; the user and the display name stay theirs
 
 create table sessions (
     -- Somebody who keeps their name has signed in, known by the token in their cookie. It is good
@@ -17,14 +17,14 @@ create index sessions_seen on sessions (seen_at);
 
 alter table clients add column session_id integer references sessions (id) on delete cascade; -- null: a guest
 create index clients_session on clients (session_id) where session_id is not null;
--- Of several clients of a person the one that has been here longest stands for them.
+-- Of several clients of one person, the one connected longest counts.
 create index clients_person on clients (user_id, arrived_at) where left_at is null;
 
-alter table clients_active add column user_id integer not null default 0; -- whose client it is
+alter table clients_active add column user_id integer not null default 0; -- the user of the client
 update clients_active set user_id = (select user_id from clients c where c.id = client_id);
 create index clients_active_person on clients_active (room_id, user_id, entered_at, client_id);
 
--- How many people look at the room, by however many clients each.
+-- How many people are in the room, each counted once.
 drop trigger clients_active_enter;
 drop trigger clients_active_leave;
 drop trigger clients_active_change;

@@ -1,18 +1,18 @@
--- Who watches over the chat, what they did, and what it means for whom.
+-- Moderators, what they did, and whom it affects.
 
 alter table users add column moderator_at integer; -- since when they are a moderator
-alter table users add column muted_at integer;     -- since when nothing they write is taken
-alter table users add column banned_at integer;    -- since when nobody can be them any more
+alter table users add column muted_at integer;     -- since when everything they write is refused
+alter table users add column banned_at integer;    -- since when nobody can connect as this user
 
--- Of a group: since when it is for moderators alone. Its name_key then begins with "!", which no
--- name has, so that others may have a group of that name and learn nothing.
+-- Of a group: since when it is restricted to moderators. Its name_key then begins with "!", which no
+-- name contains, so that other people can create a group of that name and learn nothing.
 alter table rooms add column restricted_at integer;
--- Since when it is there for nobody; its name_key then is "~" and its id.
+-- When it was removed; its name_key then is "~" and its id.
 alter table rooms add column removed_at integer;
 create index rooms_restricted on rooms (name_key) where restricted_at is not null;
 create index rooms_closed on rooms (id) where restricted_at is not null or removed_at is not null;
 
-alter table messages add column deleted_by integer; -- who deleted it, if not its author
+alter table messages add column deleted_by integer; -- the moderator who deleted it, if not its author
 
 create table admin_links (
     -- An address that makes one visitor a moderator.

@@ -1,4 +1,4 @@
-//! The JSON doors: bots and other front ends in the same rooms as the page.
+//! The JSON sockets: bots and other front ends in the same rooms as the page.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::wire::{Event, Handshake, Wire};
 use crate::support::{Server, soon, until};
 
-/// A program connected at one of the doors.
+/// A program connected to one of the sockets.
 struct Program {
     wire: Wire,
     heard: Vec<Value>,
@@ -203,7 +203,7 @@ async fn programs_hear_who_joins_and_leaves() {
 }
 
 #[tokio::test]
-async fn connecting_makes_a_missing_group_in_any_script() {
+async fn connecting_creates_a_missing_group_in_any_script() {
     let server = Server::start().await;
     for (path, name) in [
         ("/ws/chat/Ny%20grupp/", "Ny grupp"),
@@ -333,7 +333,7 @@ async fn private_messages_go_both_ways_and_to_nobody_else() {
 }
 
 #[tokio::test]
-async fn the_line_door_knows_only_messages_and_senders() {
+async fn the_lines_socket_knows_only_messages_and_senders() {
     let server = Server::start().await;
     let mut anna = server.tab_at("/chat/python/").await;
     let a = anna.name();
