@@ -122,7 +122,7 @@ impl Store {
                 let change =
                     "update users set password_hash = $1 where id = $2 and password_hash = $3";
                 let values = [&password as _, &session.user.id as _, &former as _];
-                if tx.run(change, &values).await? == 0 {
+                if tx.changed(change, &values).await? == 0 {
                     return Ok(None);
                 }
                 let others = "delete from sessions where user_id = $1 and id <> $2";
@@ -202,5 +202,5 @@ async fn register(
 pub(super) async fn set_password(tx: &Tx<'_>, user: UserId, password: &PasswordHash) -> Sql<()> {
     trace(tx, user).await?;
     let sql = "update users set password_hash = $1, kept_at = $2 where id = $3";
-    tx.run(sql, &[password, &tx.now, &user]).await.map(|_| ())
+    tx.run(sql, &[password, &tx.now, &user]).await
 }

@@ -867,5 +867,4 @@ async fn mark_read(tx: &Tx<'_>, user: UserId, room: RoomId, upto: MessageId) -> 
         &[&upto, &UNREAD_AT_MOST, &user, &room],
     )
     .await
-    .map(|_| ())
 }

@@ -306,7 +306,7 @@ impl Store {
             }
             tx.empty(&["messages", "rooms", "clients", "sessions", "users"])
                 .await?;
-            tx.run(tx.default_groups(), &[]).await.map(|_| ())
+            tx.run(tx.default_groups(), &[]).await
         };
         match &self.driver {
             Driver::Sqlite(_) => self.write("reset", Locks::none(), reset).await,

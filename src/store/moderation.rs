@@ -72,7 +72,7 @@ impl Store {
             tx.run(expired, &[&tx.now.before(ADMIN_LINK_GOOD_FOR)])
                 .await?;
             let sql = "insert into admin_links (token_hash, made_at) values ($1, $2)";
-            tx.run(sql, &[&token, &tx.now]).await.map(|_| ())
+            tx.run(sql, &[&token, &tx.now]).await
         })
         .await
     }
@@ -263,7 +263,7 @@ async fn end_moderator(tx: &Tx<'_>, name: &str) -> Sql<bool> {
     };
     hold_clients(tx, user).await?;
     let ended = "update users set moderator_at = null where id = $1 and moderator_at is not null";
-    if tx.run(ended, &[&user]).await? == 0 {
+    if tx.changed(ended, &[&user]).await? == 0 {
         return Ok(false);
     }
     // Their tabs reconnect, and show what everybody sees.
@@ -441,7 +441,7 @@ async fn ban(tx: &Tx<'_>, user: UserId, since: Option<Millis>) -> Sql<()> {
     if since.is_none() {
         // A guest's tab may resume. People with an account sign in again.
         let clients = "delete from clients where user_id = $1 and not guest";
-        return tx.run(clients, &[&user]).await.map(|_| ());
+        return tx.run(clients, &[&user]).await;
     }
     // They have left. Their clients remain, so that their tabs are recognized and turned away.
     let looks = "delete from clients_active
@@ -451,7 +451,7 @@ async fn ban(tx: &Tx<'_>, user: UserId, since: Option<Millis>) -> Sql<()> {
         where user_id = $2";
     tx.run(left, &[&since, &user]).await?;
     let sessions = "delete from sessions where user_id = $1";
-    tx.run(sessions, &[&user]).await.map(|_| ())
+    tx.run(sessions, &[&user]).await
 }
 
 async fn person_records(

@@ -407,7 +407,6 @@ async fn set_display_name(tx: &Tx<'_>, user: UserId, name: Option<&DisplayName>)
         ],
     )
     .await
-    .map(|_| ())
 }
 
 /// Adds one user while names are locked; `None` if the name or the e-mail address is taken, or
@@ -641,9 +640,7 @@ async fn have_left(tx: &Tx<'_>, mut gone: Vec<(ClientId, UserId)>) -> Sql<Vec<Le
 async fn renew_lease(tx: &Tx<'_>, node: NodeId) -> Sql<()> {
     let sql = "insert into nodes (id, lease_until) values ($1, $2)
         on conflict (id) do update set lease_until = excluded.lease_until";
-    tx.run(sql, &[&node, &tx.now.after(LEASE)])
-        .await
-        .map(|_| ())
+    tx.run(sql, &[&node, &tx.now.after(LEASE)]).await
 }
 
 async fn is_anything_due(tx: &Tx<'_>, node: NodeId, ahead: i64) -> Sql<bool> {
@@ -753,7 +750,7 @@ async fn free_untouched(tx: &Tx<'_>, now: Millis) -> Sql<()> {
         "update users set free = true, gone_at = null where gone_at < $1 and id {}",
         tx.among(2)
     );
-    tx.run(&freed, &[&now, &gone]).await.map(|_| ())
+    tx.run(&freed, &[&now, &gone]).await
 }
 
 async fn people_online(tx: &Tx<'_>, limit: usize) -> Sql<(Vec<Person>, u64)> {

@@ -181,7 +181,7 @@ impl Postgres {
     /// Succeeds if the database can be read.
     pub(super) async fn check(&self) -> Result<()> {
         let life = self.read(false, async |tx| tx.run("select 1 from life", &[]).await);
-        life.await.map(|_| ())
+        life.await
     }
 
     /// Closes every connection, after the writer has written everything.

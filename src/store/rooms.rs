@@ -263,7 +263,7 @@ async fn make_group(tx: &Tx<'_>, maker: UserId, name: &GroupName) -> Sql<bool> {
     }
     let id = RoomId::random();
     let made = tx
-        .run(
+        .changed(
             "insert into rooms (id, kind, name, name_key, created_at)
          values ($1, 'group', $2, $3, $4) on conflict (name_key) do nothing",
             &[&id, &name.as_str(), &name.key(), &tx.now],
@@ -280,7 +280,7 @@ async fn make_group(tx: &Tx<'_>, maker: UserId, name: &GroupName) -> Sql<bool> {
 pub(super) async fn subscribe(tx: &Tx<'_>, user: UserId, group: RoomId) -> Sql<()> {
     let sql = "insert into users_subscribed (user_id, room_id, since) values ($1, $2, $3)
         on conflict do nothing";
-    tx.run(sql, &[&user, &group, &tx.now]).await.map(|_| ())
+    tx.run(sql, &[&user, &group, &tx.now]).await
 }
 
 async fn enter(
@@ -305,7 +305,7 @@ async fn enter(
     let left = look_away(tx, client, Some(room.id)).await?;
     let looks = is_looked_at(tx, room.id, me).await?;
     let entered = tx
-        .run(
+        .changed(
             "insert into clients_active (client_id, room_id, entered_at, user_id)
          values ($1, $2, $3, $4) on conflict (client_id) do nothing",
             &[&client, &room.id, &tx.now, &me],

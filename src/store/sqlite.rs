@@ -972,7 +972,7 @@ mod tests {
         let place = Place::new();
         let mut db = fresh(&place);
         // As a full disk does.
-        let loses = write(async |tx| tx.run("rollback", &[]).await.map(|_| ()));
+        let loses = write(async |tx| tx.run("rollback", &[]).await);
         let (committed, results, _) = in_one_batch(&mut db, vec![add("anna"), loses, add("bob")]);
         assert!(committed.is_err());
         assert_eq!(results, [false; 3]);

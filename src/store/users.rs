@@ -51,13 +51,13 @@ pub(super) async fn hold_clients(tx: &Tx<'_>, user: UserId) -> Sql<()> {
 pub(super) async fn trace(tx: &Tx<'_>, user: UserId) -> Sql<()> {
     let sql = "update users set traced_at = $1, free = false, gone_at = null
         where id = $2 and traced_at is null";
-    tx.run(sql, &[&tx.now, &user]).await.map(|_| ())
+    tx.run(sql, &[&tx.now, &user]).await
 }
 
 /// While somebody has a private room with the user open, the user is not given to a newcomer.
 pub(super) async fn reserve(tx: &Tx<'_>, user: UserId) -> Sql<()> {
     let sql = "update users set free = false, gone_at = $1 where id = $2 and free";
-    tx.run(sql, &[&tx.now, &user]).await.map(|_| ())
+    tx.run(sql, &[&tx.now, &user]).await
 }
 
 pub(super) async fn standing(tx: &Tx<'_>, user: UserId) -> Sql<Standing> {
@@ -81,5 +81,5 @@ pub(super) async fn record(tx: &Tx<'_>, by: UserId, words: &str) -> Sql<()> {
     let sql = "insert into audit_log (at, moderator_id, moderator, action)
         select $1, id, coalesce(display_name || ' (' || name || ')', name), $2
         from users where id = $3";
-    tx.run(sql, &[&tx.now, &words, &by]).await.map(|_| ())
+    tx.run(sql, &[&tx.now, &words, &by]).await
 }

@@ -373,8 +373,13 @@ impl<'a> Tx<'a> {
             db => postgres::rows(db, sql, values, read).await)
     }
 
+    /// Runs a statement.
+    pub(super) async fn run(&self, sql: &str, values: Values<'_>) -> Sql<()> {
+        self.changed(sql, values).await.map(|_| ())
+    }
+
     /// Runs a statement. Returns how many rows it changed.
-    pub(super) async fn run(&self, sql: &str, values: Values<'_>) -> Sql<u64> {
+    pub(super) async fn changed(&self, sql: &str, values: Values<'_>) -> Sql<u64> {
         on!(self, db => sqlite::run(db, sql, values),
             db => postgres::run(db, sql, values).await)
     }
@@ -444,7 +449,7 @@ impl<'a> Tx<'a> {
     pub(super) async fn empty(&self, tables: &[&str]) -> Sql<()> {
         if self.is_shared() {
             let truncate = format!("truncate {} cascade", tables.join(", "));
-            return self.run(&truncate, &[]).await.map(|_| ());
+            return self.run(&truncate, &[]).await;
         }
         for table in tables {
             self.run(&format!("delete from {table}"), &[]).await?;
