@@ -2,8 +2,7 @@
 //!
 //! An operation is in the file of its topic: its method, its result, and the function over `Tx` that
 //! runs it, with one SQL text for both databases. The drivers know connections, commits and locks, and
-//! no operations. What a person may run into (no such room, a known key) is a value; a [`StoreError`]
-//! is a failure of the server. Nothing here knows HTML, sockets or subscribers.
+//! no operations. Nothing here knows HTML, sockets or subscribers.
 
 mod accounts;
 mod messages;
@@ -29,9 +28,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::model::{ClientRef, Message, NodeId, UserId, Version};
 
 pub use accounts::{NewSession, Session, SignedIn};
-pub use messages::{Amend, Amended, CatchUp, OwnReaction, Post, Posted, React, Reacted};
+pub use messages::{CatchUp, OwnReaction, Post, Posted};
 pub use people::{Arrival, Arrived, Left, Renamed};
-pub use rooms::{Entered, Moved};
+pub use rooms::Moved;
 use tx::{Locks, Sql, Tx, Waiting, Write};
 
 /// The prefix of the names of restricted groups.
@@ -66,6 +65,10 @@ pub enum StoreError {
     /// not a result of each operation, since every caller does the same: it closes the socket.
     #[error("this client has left")]
     Gone,
+    /// The person may not do that, so nothing was done. It is an error for the same reason: every caller
+    /// shows them why.
+    #[error("refused: {0:?}")]
+    Refused(Refused),
     /// The file that was opened was moved, replaced or deleted.
     #[error("{0} was deleted or replaced; new data will be lost")]
     Missing(PathBuf),
@@ -88,6 +91,38 @@ impl StoreError {
     fn failed(reason: &'static str) -> Self {
         Self::Database(reason.into())
     }
+}
+
+/// Why an operation was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such room, or they cannot see it.
+    NoSuchRoom,
+    /// A private room with oneself.
+    Oneself,
+    /// There is no such message in that room, or they cannot see it.
+    NoSuchMessage,
+    /// Somebody else wrote the message, and they are not a moderator or want to change its text.
+    NotYours,
+    /// The message is deleted.
+    Deleted,
+    /// The message already has [`Reaction::EMOJIS`](crate::model::Reaction::EMOJIS) other emojis.
+    TooManyEmojis,
+    /// Somebody else has that name, or one that looks like it.
+    NameTaken,
+    /// They are muted.
+    Muted,
+}
+
+/// Somebody who does something, by a client of theirs.
+#[derive(Clone, Copy, Debug)]
+pub struct Actor {
+    /// The node that delivers the changes.
+    pub node: NodeId,
+    /// The client.
+    pub client: ClientRef,
+    /// The person.
+    pub user: UserId,
 }
 
 /// The result of an operation.

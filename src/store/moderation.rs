@@ -7,14 +7,14 @@ use super::messages::{WHOLE_MESSAGE, next_step, push_stored, take_step};
 use super::people::{hand_out, newcomer};
 use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought, span};
 use super::users::{ONLINE, USER, held_standing, hold_clients, person, record, standing, trace};
-use super::{ADMIN_LINK_GOOD_FOR, NewSession, RESTRICTED, Result, SignedIn, Store};
+use super::{ADMIN_LINK_GOOD_FOR, Actor, NewSession, RESTRICTED, Result, SignedIn, Store};
 use crate::model::{
-    ClientId, ClientRef, GroupName, Message, MessageId, Millis, NewUser, NodeId, PasswordHash,
-    RoomId, TokenHash, UserId,
+    ClientId, ClientRef, GroupName, Message, MessageId, Millis, NewUser, PasswordHash, RoomId,
+    TokenHash, UserId,
 };
 use crate::moderation::{
-    AuditEntry, FoundMessages, GroupRecord, MessageRecord, Moderated, Moderation, PersonRecord,
-    Search, Standing,
+    AuditEntry, FoundMessages, GroupRecord, MessageRecord, Moderated, PersonRecord, Search,
+    Standing,
 };
 use crate::protocol::{FIRST_GROUP, ModeratorAction, PAGE_MESSAGES};
 
@@ -129,9 +129,9 @@ impl Store {
 
     /// Takes a moderator's action and adds it to the audit log; durable when it returns. Changes of a
     /// room are delivered.
-    pub async fn moderate(&self, moderation: Moderation) -> Result<Moderated> {
-        let mut locks = Locks::client(moderation.client, moderation.by);
-        match &moderation.action {
+    pub async fn moderate(&self, by: Actor, action: ModeratorAction) -> Result<Moderated> {
+        let mut locks = Locks::actor(by);
+        match &action {
             ModeratorAction::RenameGroup { room, .. }
             | ModeratorAction::RemoveGroup { room }
             | ModeratorAction::RestrictGroup { room, .. }
@@ -143,7 +143,7 @@ impl Store {
             ModeratorAction::Mute { .. } => {}
         }
         self.write("moderate", locks, async move |tx| {
-            moderate(tx, &moderation).await
+            moderate(tx, by, &action).await
         })
         .await
     }
@@ -278,27 +278,26 @@ async fn end_moderator(tx: &Tx<'_>, name: &str) -> Sql<bool> {
     Ok(true)
 }
 
-async fn moderate(tx: &Tx<'_>, moderation: &Moderation) -> Sql<Moderated> {
-    let by = moderation.by;
-    if !held_standing(tx, by).await?.moderator {
+async fn moderate(tx: &Tx<'_>, by: Actor, action: &ModeratorAction) -> Sql<Moderated> {
+    if !held_standing(tx, by.user).await?.moderator {
         return Ok(Moderated::NotAllowed);
     }
-    let done = match &moderation.action {
+    let done = match action {
         ModeratorAction::RenameGroup { room, .. }
         | ModeratorAction::RemoveGroup { room }
         | ModeratorAction::RestrictGroup { room, .. } => match group_of(tx, *room).await? {
             None => Moderated::Nothing,
             Some(group) if group.key == FIRST_GROUP => Moderated::Protected,
-            Some(group) => change_group(tx, group, &moderation.action).await?,
+            Some(group) => change_group(tx, group, action).await?,
         },
         ModeratorAction::RestoreMessage { room, message } => {
-            restore_message(tx, moderation.node, by, *room, *message).await?
+            restore_message(tx, by, *room, *message).await?
         }
         ModeratorAction::Mute { name, on } => mute_or_ban(tx, name, *on, false).await?,
         ModeratorAction::Ban { name, on } => mute_or_ban(tx, name, *on, true).await?,
     };
     if let Moderated::Done { words, .. } = &done {
-        record(tx, by, words).await?;
+        record(tx, by.user, words).await?;
     }
     Ok(done)
 }
@@ -364,13 +363,7 @@ fn done(words: String) -> Moderated {
     Moderated::Done { words, user: None }
 }
 
-async fn restore_message(
-    tx: &Tx<'_>,
-    node: NodeId,
-    by: UserId,
-    room: RoomId,
-    id: MessageId,
-) -> Sql<Moderated> {
+async fn restore_message(tx: &Tx<'_>, by: Actor, room: RoomId, id: MessageId) -> Sql<Moderated> {
     let Some(group) = group_of(tx, room).await? else {
         return Ok(Moderated::Nothing);
     };
@@ -382,7 +375,7 @@ async fn restore_message(
         Some((false, _)) => return Ok(Moderated::Already),
         Some((true, author)) => author,
     };
-    let Some(step) = next_step(tx, room, by).await? else {
+    let Some(step) = next_step(tx, room, by.user).await? else {
         return Ok(Moderated::NotAllowed);
     };
     take_step(tx, step).await?;
@@ -390,7 +383,7 @@ async fn restore_message(
             worded = $1
         where id = $2";
     tx.run(restore, &[&step.version.number, &id]).await?;
-    push_stored(tx, node, step, id, None).await?;
+    push_stored(tx, by, step, id, None).await?;
     let words = format!("restored message {id} of {author} in #{}", group.name);
     Ok(done(words))
 }

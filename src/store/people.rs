@@ -7,8 +7,10 @@ use futures_util::future::try_join_all;
 
 use super::accounts::session;
 use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought, span};
-use super::users::{ONLINE, USER, may_write, person, trace, user_of};
-use super::{FREE_AFTER, LEASE, Result, SESSION_GOOD_FOR, Session, Store, TOKEN_GOOD_FOR};
+use super::users::{ONLINE, USER, check_may_write, person, trace, user_of};
+use super::{
+    Actor, FREE_AFTER, LEASE, Refused, Result, SESSION_GOOD_FOR, Session, Store, TOKEN_GOOD_FOR,
+};
 use crate::model::{
     ClientId, ClientRef, DisplayName, GroupName, Millis, NewUser, NodeId, Person, RoomId,
     SessionId, TokenHash, User, UserId,
@@ -73,22 +75,15 @@ pub struct Left {
     pub last: bool,
 }
 
-/// The result of choosing a display name.
+/// The effect of choosing a display name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Renamed {
-    /// The name is set.
-    As {
-        /// The user with the new name.
-        user: User,
-        /// Offline users who had the name: they are shown with their user name again.
-        former: Vec<UserId>,
-        /// The private rooms of all of them that somebody shows now.
-        rooms: Vec<RoomId>,
-    },
-    /// Somebody else has that name, or one that looks like it.
-    Taken,
-    /// They are muted.
-    Muted,
+pub struct Renamed {
+    /// The user with the new name.
+    pub user: User,
+    /// Offline users who had the name: they are shown with their user name again.
+    pub former: Vec<UserId>,
+    /// The private rooms of all of them that somebody shows now.
+    pub rooms: Vec<RoomId>,
 }
 
 impl Store {
@@ -178,13 +173,12 @@ impl Store {
     /// appended; `namesakes` names are tried in all.
     pub async fn rename(
         &self,
-        client: ClientRef,
-        user: UserId,
+        by: Actor,
         name: Option<DisplayName>,
         namesakes: u32,
     ) -> Result<Renamed> {
-        self.write("rename", Locks::client(client, user), async move |tx| {
-            rename(tx, user, name.as_ref(), namesakes).await
+        self.write("rename", Locks::actor(by), async move |tx| {
+            rename(tx, by.user, name.as_ref(), namesakes).await
         })
         .await
     }
@@ -315,9 +309,7 @@ async fn rename(
     name: Option<&DisplayName>,
     namesakes: u32,
 ) -> Sql<Renamed> {
-    if !may_write(tx, me).await? {
-        return Ok(Renamed::Muted);
-    }
+    check_may_write(tx, me).await?;
     let own = user_of(tx, me).await?;
     let Some(wish) = name.filter(|name| name.as_str() != own.name) else {
         set_display_name(tx, me, None).await?;
@@ -339,7 +331,7 @@ async fn rename(
         set_display_name(tx, me, Some(&name)).await?;
         return renamed(tx, me, former).await;
     }
-    Ok(Renamed::Taken)
+    Err(Refused::NameTaken.into())
 }
 
 /// Users who have the name, are offline and have no account; `None` if the name is taken.
@@ -385,7 +377,7 @@ async fn renamed(tx: &Tx<'_>, me: UserId, former: Vec<UserId>) -> Sql<Renamed> {
             rooms.extend(tx.all::<RoomId>(&open, &[user]).await?);
         }
     }
-    Ok(Renamed::As {
+    Ok(Renamed {
         user: user_of(tx, me).await?,
         former,
         rooms,

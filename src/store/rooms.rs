@@ -1,22 +1,13 @@
 //! Rooms: groups and private rooms, who may enter them, and who is in them.
 
 use super::tx::{FromRow, Hold, Locks, Row, Sql, Tx, end_of, from_row, sought};
-use super::users::{USER, held_standing, hold_user, may_write, person, reserve, standing, trace};
-use super::{Result, Store};
+use super::users::{
+    USER, check_may_write, held_standing, hold_user, person, reserve, standing, trace,
+};
+use super::{Actor, Refused, Result, Store};
 use crate::model::{
     Busy, ClientId, ClientRef, GroupName, Room, RoomId, RoomKind, Target, User, UserId, Version,
 };
-
-/// The result of entering a room.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entered {
-    /// They entered this room.
-    Room(Room),
-    /// There is no room of that name or id that they can see.
-    NoSuchRoom,
-    /// A private room with oneself.
-    Oneself,
-}
 
 /// The effect of a client's move on the rooms it left and entered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,23 +20,16 @@ pub struct Moved {
 
 impl Store {
     /// Moves the client into a room, and out of any other.
-    pub async fn enter(
-        &self,
-        client: ClientRef,
-        user: UserId,
-        target: Target,
-    ) -> Result<(Entered, Moved)> {
-        let mut locks = Locks::client(client, user);
-        locks.rooms_of.push(client.client);
+    pub async fn enter(&self, by: Actor, target: Target) -> Result<(Room, Moved)> {
+        let mut locks = Locks::actor(by);
+        locks.rooms_of.push(by.client.client);
         match &target {
             Target::Group(name) => locks.groups.push(sought(&GroupName::key_of(name))),
             Target::Room(id) => locks.rooms.push(*id),
             Target::Private(_) => {}
         }
-        self.write("enter", locks, async move |tx| {
-            enter(tx, client.client, user, &target).await
-        })
-        .await
+        self.write("enter", locks, async move |tx| enter(tx, by, &target).await)
+            .await
     }
 
     /// Moves the client out of its room.
@@ -66,18 +50,11 @@ impl Store {
 
     /// The private room with the person of that user name, created if it does not exist. Nobody enters
     /// it.
-    pub async fn private_room(
-        &self,
-        client: ClientRef,
-        user: UserId,
-        name: &str,
-    ) -> Result<Entered> {
+    pub async fn private_room(&self, by: Actor, name: &str) -> Result<Room> {
         let name = name.to_owned();
-        self.write(
-            "private_room",
-            Locks::client(client, user),
-            async move |tx| private_room_with(tx, user, &name).await,
-        )
+        self.write("private_room", Locks::actor(by), async move |tx| {
+            private_room_with(tx, by.user, &name).await
+        })
         .await
     }
 
@@ -94,18 +71,11 @@ impl Store {
     }
 
     /// Creates the group of that name, if it does not exist; its creator belongs to it. Repeating it
-    /// changes nothing. Returns false if the creator is muted.
-    pub async fn make_group(
-        &self,
-        client: ClientRef,
-        maker: UserId,
-        name: GroupName,
-    ) -> Result<bool> {
-        self.write(
-            "make_group",
-            Locks::client(client, maker),
-            async move |tx| make_group(tx, maker, &name).await,
-        )
+    /// changes nothing.
+    pub async fn make_group(&self, by: Actor, name: GroupName) -> Result<()> {
+        self.write("make_group", Locks::actor(by), async move |tx| {
+            make_group(tx, by.user, &name).await
+        })
         .await
     }
 
@@ -233,12 +203,10 @@ async fn groups(tx: &Tx<'_>, user: Option<UserId>, limit: usize) -> Sql<Vec<Room
 
 /// The private room with the person of that user name, created if it does not exist. Until the commit
 /// that user is not given to anybody else; while the room is open, the user is reserved.
-async fn private_room_with(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Entered> {
-    let Some(with) = person(tx, name).await? else {
-        return Ok(Entered::NoSuchRoom);
-    };
+async fn private_room_with(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Room> {
+    let with = person(tx, name).await?.ok_or(Refused::NoSuchRoom)?;
     if with.id == me {
-        return Ok(Entered::Oneself);
+        return Err(Refused::Oneself.into());
     }
     hold_user(tx, with.id).await?;
     let (low, high) = (me.min(with.id), me.max(with.id));
@@ -254,13 +222,11 @@ async fn private_room_with(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Entered> 
     let id = tx.the(&room, &[&low, &high]).await?;
     reserve(tx, with.id).await?;
     let kind = RoomKind::Private { with };
-    Ok(Entered::Room(Room { id, kind }))
+    Ok(Room { id, kind })
 }
 
-async fn make_group(tx: &Tx<'_>, maker: UserId, name: &GroupName) -> Sql<bool> {
-    if !may_write(tx, maker).await? {
-        return Ok(false);
-    }
+async fn make_group(tx: &Tx<'_>, maker: UserId, name: &GroupName) -> Sql<()> {
+    check_may_write(tx, maker).await?;
     let id = RoomId::random();
     let made = tx
         .changed(
@@ -273,7 +239,7 @@ async fn make_group(tx: &Tx<'_>, maker: UserId, name: &GroupName) -> Sql<bool> {
         trace(tx, maker).await?;
         subscribe(tx, maker, id).await?;
     }
-    Ok(true)
+    Ok(())
 }
 
 /// From now on the user belongs to the group.
@@ -283,21 +249,14 @@ pub(super) async fn subscribe(tx: &Tx<'_>, user: UserId, group: RoomId) -> Sql<(
     tx.run(sql, &[&user, &group, &tx.now]).await
 }
 
-async fn enter(
-    tx: &Tx<'_>,
-    client: ClientId,
-    me: UserId,
-    target: &Target,
-) -> Sql<(Entered, Moved)> {
-    let found = match target {
-        Target::Group(name) => group(tx, Some(me), name).await?.map(Entered::Room),
-        Target::Room(id) => room(tx, me, *id).await?.map(Entered::Room),
+async fn enter(tx: &Tx<'_>, by: Actor, target: &Target) -> Sql<(Room, Moved)> {
+    let (client, me) = (by.client.client, by.user);
+    let room = match target {
+        Target::Group(name) => group(tx, Some(me), name).await?,
+        Target::Room(id) => room(tx, me, *id).await?,
         Target::Private(name) => Some(private_room_with(tx, me, name).await?),
     };
-    let room = match found {
-        Some(Entered::Room(room)) => room,
-        refused => return Ok((refused.unwrap_or(Entered::NoSuchRoom), Moved::default())),
-    };
+    let room = room.ok_or(Refused::NoSuchRoom)?;
     if let (Target::Room(_), RoomKind::Private { with }) = (target, &room.kind) {
         hold_user(tx, with.id).await?;
         reserve(tx, with.id).await?;
@@ -312,7 +271,7 @@ async fn enter(
         )
         .await?;
     let joined = entered > 0 && !looks;
-    Ok((Entered::Room(room), Moved { joined, left }))
+    Ok((room, Moved { joined, left }))
 }
 
 /// Whether any client of the user shows the room.

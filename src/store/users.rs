@@ -1,5 +1,6 @@
 //! Users: the row of a person, what they may do, and the audit log that records what moderators do.
 
+use super::Refused;
 use super::tx::{Hold, Sql, Tx, from_row, sought};
 use crate::model::{User, UserId};
 use crate::moderation::Standing;
@@ -70,10 +71,13 @@ pub(super) async fn held_standing(tx: &Tx<'_>, user: UserId) -> Sql<Standing> {
     Ok(tx.one(&standing, &[&user]).await?.unwrap_or_default())
 }
 
-/// Whether the user may write; the answer holds until the commit.
-pub(super) async fn may_write(tx: &Tx<'_>, user: UserId) -> Sql<bool> {
+/// Refuses a user who may not write; the answer holds until the commit.
+pub(super) async fn check_may_write(tx: &Tx<'_>, user: UserId) -> Sql<()> {
     let standing = held_standing(tx, user).await?;
-    Ok(!standing.muted && !standing.banned)
+    match standing.muted || standing.banned {
+        true => Err(Refused::Muted.into()),
+        false => Ok(()),
+    }
 }
 
 /// Adds an entry to the audit log.

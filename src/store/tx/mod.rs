@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{Change, Result, StoreError};
+use super::{Actor, Change, Refused, Result, StoreError};
 use crate::model::{
     ClientId, ClientRef, History, MessageId, Millis, NodeId, PasswordHash, RoomId, SessionId,
     TokenHash, UserId,
@@ -55,6 +55,12 @@ impl From<tokio_postgres::Error> for Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self::Store(StoreError::Refused(refused))
     }
 }
 
@@ -513,10 +519,9 @@ impl Locks {
         Self::default()
     }
 
-    /// The client acts for that user.
-    pub(super) fn client(client: ClientRef, user: UserId) -> Self {
+    pub(super) fn actor(by: Actor) -> Self {
         Self {
-            client: Some((client, Some(user))),
+            client: Some((by.client, Some(by.user))),
             ..Self::default()
         }
     }
