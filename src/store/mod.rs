@@ -142,6 +142,7 @@ pub struct Change {
 }
 
 type Changes = Vec<(NodeId, Change)>;
+type Writes = mpsc::UnboundedReceiver<Box<dyn Write>>;
 type Listeners = Arc<Mutex<HashMap<NodeId, mpsc::Sender<Change>>>>;
 
 /// How much a store contains.
@@ -170,6 +171,14 @@ pub struct Store {
 enum Driver {
     Sqlite(sqlite::Sqlite),
     Postgres(postgres::Postgres),
+}
+
+/// What a driver is opened with.
+struct Opening {
+    synchronous: Synchronous,
+    access: Access,
+    writes: Writes,
+    listeners: Listeners,
 }
 
 /// Interferes with operations, to test how the chat handles failures. An operation is named like its
@@ -257,15 +266,15 @@ impl Store {
     async fn open(address: &str, synchronous: Synchronous, access: Access) -> Result<Self> {
         let (writer, writes) = mpsc::unbounded_channel();
         let listeners = Listeners::default();
-        let hears = Arc::clone(&listeners);
+        let opening = Opening {
+            synchronous,
+            access,
+            writes,
+            listeners: Arc::clone(&listeners),
+        };
         let driver = match is_postgres(address) {
-            true => Driver::Postgres(
-                postgres::Postgres::open(address, synchronous, access, writes, hears).await?,
-            ),
-            false => Driver::Sqlite({
-                let path = sqlite_path(address)?;
-                sqlite::Sqlite::open(path, synchronous, access, writes, hears).await?
-            }),
+            true => Driver::Postgres(postgres::Postgres::open(address, opening).await?),
+            false => Driver::Sqlite(sqlite::Sqlite::open(sqlite_path(address)?, opening).await?),
         };
         Ok(Self {
             driver,

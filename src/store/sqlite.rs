@@ -16,11 +16,11 @@ use parking_lot::Mutex;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::tx::{Sql, Tx, Write};
-use super::{Access, Listeners, Result, StoreError, Synchronous};
+use super::{Access, Listeners, Opening, Result, StoreError, Synchronous, Writes};
 use crate::model::{History, Millis};
 
 const MIGRATIONS: [&str; 9] = [
@@ -94,23 +94,14 @@ struct Opened {
 }
 
 type Readers = r2d2::Pool<SqliteConnectionManager>;
-type Writes = mpsc::UnboundedReceiver<Box<dyn Write>>;
 
 impl Sqlite {
     /// Opens the file, and creates and migrates it if needed. A server locks its store with a file
     /// beside the database (`overwire.db.lock`), and marks the clients of the former server as left.
     /// The path may contain links.
-    pub(super) async fn open(
-        path: PathBuf,
-        synchronous: Synchronous,
-        access: Access,
-        writes: Writes,
-        listeners: Listeners,
-    ) -> Result<Self> {
-        let opening = tokio::task::spawn_blocking(move || {
-            open(&path, synchronous, access, writes, listeners)
-        });
-        opening.await.map_err(|_| StoreError::Closed)?
+    pub(super) async fn open(path: PathBuf, opening: Opening) -> Result<Self> {
+        let opened = tokio::task::spawn_blocking(move || open(&path, opening));
+        opened.await.map_err(|_| StoreError::Closed)?
     }
 
     pub(super) fn identity(&self) -> String {
@@ -194,19 +185,13 @@ fn at_once<T>(operation: impl Future<Output = Sql<T>>) -> Sql<T> {
         .expect("an operation awaits nothing but its statements")
 }
 
-fn open(
-    path: &Path,
-    synchronous: Synchronous,
-    access: Access,
-    writes: Writes,
-    listeners: Listeners,
-) -> Result<Sqlite> {
+fn open(path: &Path, opening: Opening) -> Result<Sqlite> {
     let path = &real_path(path)?;
-    let Access::Server = access else {
-        return open_file(path, synchronous, access, writes, listeners);
+    let Access::Server = opening.access else {
+        return open_file(path, opening);
     };
     let (lock, is_new) = lock(path)?;
-    match open_file(path, synchronous, access, writes, listeners) {
+    match open_file(path, opening) {
         Ok(store) => Ok(Sqlite {
             lock: Mutex::new(Some(lock)),
             ..store
@@ -221,13 +206,13 @@ fn open(
     }
 }
 
-fn open_file(
-    path: &Path,
-    synchronous: Synchronous,
-    access: Access,
-    writes: Writes,
-    listeners: Listeners,
-) -> Result<Sqlite> {
+fn open_file(path: &Path, opening: Opening) -> Result<Sqlite> {
+    let Opening {
+        synchronous,
+        access,
+        writes,
+        listeners,
+    } = opening;
     let mut db = Connection::open(path)?;
     prepare(&db)?;
     db.pragma_update(None, "journal_mode", "wal")?;
