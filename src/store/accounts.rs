@@ -44,7 +44,27 @@ impl Store {
     ) -> Result<Option<SignedIn>> {
         let locks = Locks::sessions(session.former);
         self.write("register", locks, async move |tx| {
-            register(tx, token, &password, session).await
+            let guest = "select id, user_id from clients where token_hash = $1 and guest
+                and (left_at is null or left_at > $2)";
+            let values = [&token as _, &tx.now.before(TOKEN_GOOD_FOR) as _];
+            let guest: Option<(ClientId, UserId)> =
+                tx.one(&tx.hold(guest, Hold::Change), &values).await?;
+            let Some((client, user)) = guest else {
+                return Ok(None);
+            };
+            if standing(tx, user).await?.banned {
+                return Ok(None);
+            }
+            set_password(tx, user, &password).await?;
+            let signed_in = begin_session(tx, user, session).await?;
+            // The client stays, so that the person does not leave while the page reloads. But no token leads to
+            // it.
+            let unknown = TokenHash(rand::random());
+            let client_of =
+                "update clients set guest = false, session_id = $1, token_hash = $2 where id = $3";
+            tx.run(client_of, &[&signed_in.session.id, &unknown, &client])
+                .await?;
+            Ok(Some(signed_in))
         })
         .await
     }
@@ -168,34 +188,6 @@ pub(super) async fn begin_session(tx: &Tx<'_>, user: UserId, new: NewSession) ->
         session: Session { id, user },
         former,
     })
-}
-
-async fn register(
-    tx: &Tx<'_>,
-    token: TokenHash,
-    password: &PasswordHash,
-    new: NewSession,
-) -> Sql<Option<SignedIn>> {
-    let guest = "select id, user_id from clients where token_hash = $1 and guest
-        and (left_at is null or left_at > $2)";
-    let values = [&token as _, &tx.now.before(TOKEN_GOOD_FOR) as _];
-    let guest: Option<(ClientId, UserId)> = tx.one(&tx.hold(guest, Hold::Change), &values).await?;
-    let Some((client, user)) = guest else {
-        return Ok(None);
-    };
-    if standing(tx, user).await?.banned {
-        return Ok(None);
-    }
-    set_password(tx, user, password).await?;
-    let signed_in = begin_session(tx, user, new).await?;
-    // The client stays, so that the person does not leave while the page reloads. But no token leads to
-    // it.
-    let unknown = TokenHash(rand::random());
-    let client_of =
-        "update clients set guest = false, session_id = $1, token_hash = $2 where id = $3";
-    tx.run(client_of, &[&signed_in.session.id, &unknown, &client])
-        .await?;
-    Ok(Some(signed_in))
 }
 
 /// Sets the password of the user's account.

@@ -132,8 +132,48 @@ impl Store {
     ) -> Result<Message> {
         let locks = Locks::actor(by).room(room);
         self.write("amend", locks, async move |tx| {
-            let text = text.as_ref().map(MessageText::as_str);
-            amend(tx, by, room, message, text).await
+            let (me, id, new) = (by.user, message, text.as_ref().map(MessageText::as_str));
+            let found = message_in(tx, me, room, id).await?;
+            let found = found.ok_or(Refused::NoSuchMessage)?;
+            let own = found.author.id == me;
+            if !own && (new.is_some() || !may_moderate(tx, me, room).await?) {
+                return Err(Refused::NotYours.into());
+            }
+            match (found.deleted, new) {
+                (true, Some(_)) => return Err(Refused::Deleted.into()),
+                (true, None) => return Ok(found),
+                (false, new) if new == Some(&found.text) => return Ok(found),
+                (false, _) => check_may_write(tx, me).await?,
+            }
+            let step = next_step(tx, room, me).await?;
+            let step = step.ok_or(Refused::NoSuchMessage)?;
+            take_step(tx, step).await?;
+            tx.run(
+                "update messages set changed = $1, worded = $1, text = coalesce(cast($2 as text), text),
+                    edited_at = case when cast($2 as text) is null then edited_at else $3 end,
+                    deleted_at = case when cast($2 as text) is null then cast($3 as bigint) end,
+                    deleted_by = case when user_id <> $4 then $4 end
+                 where id = $5",
+                &[&step.version.number, &new, &tx.now, &me, &id],
+            )
+            .await?;
+            if !own {
+                record_deletion(tx, me, &found).await?;
+            }
+            if new.is_none() && step.between.is_some() {
+                // A deleted message counts as unread for nobody.
+                tx.run(
+                    "update users_subscribed as s set
+                        unread = (select count(*) from (
+                            select 1 from messages m
+                            where m.room_id = s.room_id and m.id > s.read_message_id
+                            and m.user_id <> s.user_id and m.deleted_at is null limit $1) unread)
+                     where room_id = $2 and user_id <> $3 and read_message_id < $4",
+                    &[&UNREAD_AT_MOST, &room, &me, &id],
+                )
+                .await?;
+            }
+            push_stored(tx, by, step, id, None).await
         })
         .await
     }
@@ -150,7 +190,72 @@ impl Store {
     ) -> Result<bool> {
         let locks = Locks::actor(by).room(room);
         self.write("react", locks, async move |tx| {
-            react(tx, by, room, message, emoji, on).await
+            let own = OwnReaction {
+                user: by.user,
+                emoji,
+                on,
+            };
+            let (user, id, emoji) = (by.user, message, emoji.as_str());
+            let found = message_in(tx, user, room, id).await?;
+            let mut found = found.ok_or(Refused::NoSuchMessage)?;
+            if found.deleted {
+                return Err(Refused::Deleted.into());
+            }
+            check_may_write(tx, user).await?;
+            let is_on = "select exists (select 1 from reactions
+                where message_id = $1 and emoji = $2 and user_id = $3)";
+            if tx.the::<bool>(is_on, &[&id, &emoji, &user]).await? == on {
+                return Ok(false);
+            }
+            let reactions = &mut found.reactions;
+            let at = reactions.iter().position(|one| one.emoji == own.emoji);
+            let at = match at {
+                None if reactions.len() >= Reaction::EMOJIS => return Err(Refused::TooManyEmojis.into()),
+                None => {
+                    reactions.push(Reaction {
+                        emoji: own.emoji,
+                        count: 0,
+                        names: Vec::new(),
+                    });
+                    reactions.len() - 1
+                }
+                Some(at) => at,
+            };
+            let step = next_step(tx, room, user).await?;
+            let step = step.ok_or(Refused::NoSuchMessage)?;
+            take_step(tx, step).await?;
+            match on {
+                true => {
+                    tx.run(
+                        "insert into reactions (message_id, room_id, emoji, created_at, user_id, name)
+                         select $1, $2, $3, $4, id, coalesce(display_name, name)
+                         from users where id = $5",
+                        &[&id, &room, &emoji, &tx.now, &user],
+                    )
+                    .await?;
+                    trace(tx, user).await?;
+                    reactions[at].count += 1;
+                }
+                false => {
+                    let sql = "delete from reactions
+                        where message_id = $1 and emoji = $2 and user_id = $3";
+                    tx.run(sql, &[&id, &emoji, &user]).await?;
+                    reactions[at].count = reactions[at].count.saturating_sub(1);
+                }
+            }
+            let names =
+                "select name from reactions where message_id = $1 and emoji = $2 order by id limit $3";
+            let values = [&id as _, &emoji as _, &Reaction::NAMES as _];
+            reactions[at].names = tx.all(names, &values).await?;
+            reactions.retain(|one| one.count > 0);
+            let sql = "update messages set changed = $1, reactions = $2 where id = $3";
+            tx.run(
+                sql,
+                &[&step.version.number, &reactions_json(reactions), &id],
+            )
+            .await?;
+            push_stored(tx, by, step, id, Some(own)).await?;
+            Ok(true)
         })
         .await
     }
@@ -265,8 +370,37 @@ impl Store {
 
     /// The catch-up of a reader who has version `after`; without it, the newest page.
     pub async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp> {
-        self.read("catch_up", async move |tx| catch_up(tx, room, after).await)
-            .await
+        self.read("catch_up", async move |tx| {
+            let newest = async || {
+                let page = page(tx, room, MessageId(i64::MAX)).await?;
+                Ok(CatchUp::Newest(page))
+            };
+            let Some(after) = after.filter(|after| after.room == room) else {
+                return newest().await;
+            };
+            let (version, _) = version(tx, room).await?;
+            if !has_been(tx, after).await? {
+                return newest().await;
+            }
+            if after.number == version.number {
+                return Ok(CatchUp::UpToDate);
+            }
+            let changed = "select count(*) from
+                (select 1 from messages where room_id = $1 and changed > $2 limit $3) changed";
+            let values = [&room as _, &after.number as _, &(PAGE_MESSAGES + 1) as _];
+            if tx.the::<u64>(changed, &values).await? > PAGE_MESSAGES as u64 {
+                return newest().await;
+            }
+            let sql =
+                format!("select {MESSAGE} where m.room_id = $1 and m.changed > $2 order by m.id");
+            let messages = tx.all(&sql, &[&room, &after.number]).await?;
+            Ok(CatchUp::Changes {
+                after,
+                version,
+                messages,
+            })
+        })
+        .await
     }
 }
 
@@ -387,36 +521,6 @@ async fn has_been(tx: &Tx<'_>, after: Version) -> Sql<bool> {
         &[&after.room, &after.history, &after.number],
     )
     .await
-}
-
-async fn catch_up(tx: &Tx<'_>, room: RoomId, after: Option<Version>) -> Sql<CatchUp> {
-    let newest = async || {
-        let page = page(tx, room, MessageId(i64::MAX)).await?;
-        Ok(CatchUp::Newest(page))
-    };
-    let Some(after) = after.filter(|after| after.room == room) else {
-        return newest().await;
-    };
-    let (version, _) = version(tx, room).await?;
-    if !has_been(tx, after).await? {
-        return newest().await;
-    }
-    if after.number == version.number {
-        return Ok(CatchUp::UpToDate);
-    }
-    let changed = "select count(*) from
-        (select 1 from messages where room_id = $1 and changed > $2 limit $3) changed";
-    let values = [&room as _, &after.number as _, &(PAGE_MESSAGES + 1) as _];
-    if tx.the::<u64>(changed, &values).await? > PAGE_MESSAGES as u64 {
-        return newest().await;
-    }
-    let sql = format!("select {MESSAGE} where m.room_id = $1 and m.changed > $2 order by m.id");
-    let messages = tx.all(&sql, &[&room, &after.number]).await?;
-    Ok(CatchUp::Changes {
-        after,
-        version,
-        messages,
-    })
 }
 
 /// The message stored with a key of that author.
@@ -650,57 +754,6 @@ pub(super) async fn push_stored(
     Ok(message)
 }
 
-async fn amend(
-    tx: &Tx<'_>,
-    by: Actor,
-    room: RoomId,
-    id: MessageId,
-    new: Option<&str>,
-) -> Sql<Message> {
-    let me = by.user;
-    let found = message_in(tx, me, room, id).await?;
-    let found = found.ok_or(Refused::NoSuchMessage)?;
-    let own = found.author.id == me;
-    if !own && (new.is_some() || !may_moderate(tx, me, room).await?) {
-        return Err(Refused::NotYours.into());
-    }
-    match (found.deleted, new) {
-        (true, Some(_)) => return Err(Refused::Deleted.into()),
-        (true, None) => return Ok(found),
-        (false, new) if new == Some(&found.text) => return Ok(found),
-        (false, _) => check_may_write(tx, me).await?,
-    }
-    let step = next_step(tx, room, me).await?;
-    let step = step.ok_or(Refused::NoSuchMessage)?;
-    take_step(tx, step).await?;
-    tx.run(
-        "update messages set changed = $1, worded = $1, text = coalesce(cast($2 as text), text),
-            edited_at = case when cast($2 as text) is null then edited_at else $3 end,
-            deleted_at = case when cast($2 as text) is null then cast($3 as bigint) end,
-            deleted_by = case when user_id <> $4 then $4 end
-         where id = $5",
-        &[&step.version.number, &new, &tx.now, &me, &id],
-    )
-    .await?;
-    if !own {
-        record_deletion(tx, me, &found).await?;
-    }
-    if new.is_none() && step.between.is_some() {
-        // A deleted message counts as unread for nobody.
-        tx.run(
-            "update users_subscribed as s set
-                unread = (select count(*) from (
-                    select 1 from messages m
-                    where m.room_id = s.room_id and m.id > s.read_message_id
-                    and m.user_id <> s.user_id and m.deleted_at is null limit $1) unread)
-             where room_id = $2 and user_id <> $3 and read_message_id < $4",
-            &[&UNREAD_AT_MOST, &room, &me, &id],
-        )
-        .await?;
-    }
-    push_stored(tx, by, step, id, None).await
-}
-
 /// Records that a moderator deleted somebody else's message.
 async fn record_deletion(tx: &Tx<'_>, by: UserId, message: &Message) -> Sql<()> {
     let name = "select name from rooms where id = $1 and kind = 'group'";
@@ -713,82 +766,6 @@ async fn record_deletion(tx: &Tx<'_>, by: UserId, message: &Message) -> Sql<()> 
         &format!("deleted message {id} of {author} in #{name}"),
     )
     .await
-}
-
-async fn react(
-    tx: &Tx<'_>,
-    by: Actor,
-    room: RoomId,
-    id: MessageId,
-    emoji: Emoji,
-    on: bool,
-) -> Sql<bool> {
-    let own = OwnReaction {
-        user: by.user,
-        emoji,
-        on,
-    };
-    let (user, emoji) = (by.user, emoji.as_str());
-    let found = message_in(tx, user, room, id).await?;
-    let mut found = found.ok_or(Refused::NoSuchMessage)?;
-    if found.deleted {
-        return Err(Refused::Deleted.into());
-    }
-    check_may_write(tx, user).await?;
-    let is_on = "select exists (select 1 from reactions
-        where message_id = $1 and emoji = $2 and user_id = $3)";
-    if tx.the::<bool>(is_on, &[&id, &emoji, &user]).await? == on {
-        return Ok(false);
-    }
-    let reactions = &mut found.reactions;
-    let at = reactions.iter().position(|one| one.emoji == own.emoji);
-    let at = match at {
-        None if reactions.len() >= Reaction::EMOJIS => return Err(Refused::TooManyEmojis.into()),
-        None => {
-            reactions.push(Reaction {
-                emoji: own.emoji,
-                count: 0,
-                names: Vec::new(),
-            });
-            reactions.len() - 1
-        }
-        Some(at) => at,
-    };
-    let step = next_step(tx, room, user).await?;
-    let step = step.ok_or(Refused::NoSuchMessage)?;
-    take_step(tx, step).await?;
-    match on {
-        true => {
-            tx.run(
-                "insert into reactions (message_id, room_id, emoji, created_at, user_id, name)
-                 select $1, $2, $3, $4, id, coalesce(display_name, name)
-                 from users where id = $5",
-                &[&id, &room, &emoji, &tx.now, &user],
-            )
-            .await?;
-            trace(tx, user).await?;
-            reactions[at].count += 1;
-        }
-        false => {
-            let sql = "delete from reactions
-                where message_id = $1 and emoji = $2 and user_id = $3";
-            tx.run(sql, &[&id, &emoji, &user]).await?;
-            reactions[at].count = reactions[at].count.saturating_sub(1);
-        }
-    }
-    let names =
-        "select name from reactions where message_id = $1 and emoji = $2 order by id limit $3";
-    let values = [&id as _, &emoji as _, &Reaction::NAMES as _];
-    reactions[at].names = tx.all(names, &values).await?;
-    reactions.retain(|one| one.count > 0);
-    let sql = "update messages set changed = $1, reactions = $2 where id = $3";
-    tx.run(
-        sql,
-        &[&step.version.number, &reactions_json(reactions), &id],
-    )
-    .await?;
-    push_stored(tx, by, step, id, Some(own)).await?;
-    Ok(true)
 }
 
 async fn mark_read(tx: &Tx<'_>, user: UserId, room: RoomId, upto: MessageId) -> Sql<()> {

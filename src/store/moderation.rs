@@ -6,7 +6,9 @@ use super::accounts::{begin_session, set_password};
 use super::messages::{WHOLE_MESSAGE, next_step, push_stored, take_step};
 use super::people::{hand_out, newcomer};
 use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought, span};
-use super::users::{ONLINE, USER, held_standing, hold_clients, person, record, standing, trace};
+use super::users::{
+    ONLINE, USER, held_standing, hold_clients, person, record, standing, trace, users_named,
+};
 use super::{ADMIN_LINK_GOOD_FOR, Actor, NewSession, RESTRICTED, Result, SignedIn, Store};
 use crate::model::{
     ClientId, ClientRef, GroupName, Message, MessageId, Millis, NewUser, PasswordHash, RoomId,
@@ -122,7 +124,26 @@ impl Store {
     pub async fn end_moderator(&self, name: &str) -> Result<bool> {
         let name = sought(&name.to_lowercase());
         self.write("end_moderator", Locks::none(), async move |tx| {
-            end_moderator(tx, &name).await
+            let moderator = "select id from users where name = $1 and moderator_at is not null";
+            let Some(user) = tx.one(moderator, &[&name]).await? else {
+                return Ok(false);
+            };
+            hold_clients(tx, user).await?;
+            let ended =
+                "update users set moderator_at = null where id = $1 and moderator_at is not null";
+            if tx.changed(ended, &[&user]).await? == 0 {
+                return Ok(false);
+            }
+            // Their tabs reconnect, and show what everybody sees.
+            let again = "update clients set visit = visit + 1 where user_id = $1";
+            tx.run(again, &[&user]).await?;
+            let words = format!("removed {name} as a moderator");
+            tx.run(
+                "insert into audit_log (at, moderator, action) values ($1, 'the command line', $2)",
+                &[&tx.now, &words],
+            )
+            .await?;
+            Ok(true)
         })
         .await
     }
@@ -143,7 +164,27 @@ impl Store {
             ModeratorAction::Mute { .. } => {}
         }
         self.write("moderate", locks, async move |tx| {
-            moderate(tx, by, &action).await
+            if !held_standing(tx, by.user).await?.moderator {
+                return Ok(Moderated::NotAllowed);
+            }
+            let done = match &action {
+                ModeratorAction::RenameGroup { room, .. }
+                | ModeratorAction::RemoveGroup { room }
+                | ModeratorAction::RestrictGroup { room, .. } => match group_of(tx, *room).await? {
+                    None => Moderated::Nothing,
+                    Some(group) if group.key == FIRST_GROUP => Moderated::Protected,
+                    Some(group) => change_group(tx, group, &action).await?,
+                },
+                ModeratorAction::RestoreMessage { room, message } => {
+                    restore_message(tx, by, *room, *message).await?
+                }
+                ModeratorAction::Mute { name, on } => mute_or_ban(tx, name, *on, false).await?,
+                ModeratorAction::Ban { name, on } => mute_or_ban(tx, name, *on, true).await?,
+            };
+            if let Moderated::Done { words, .. } = &done {
+                record(tx, by.user, words).await?;
+            }
+            Ok(done)
         })
         .await
     }
@@ -199,7 +240,26 @@ impl Store {
     ) -> Result<Vec<PersonRecord>> {
         let (beginning, after) = (beginning.to_owned(), sought(after));
         self.read("person_records", async move |tx| {
-            person_records(tx, &beginning, &after, limit).await
+            let mut found = Vec::new();
+            let names = ("name", sought(&beginning.to_lowercase()));
+            let display_names = ("display_key", sought(&GroupName::key_of(&beginning)));
+            let is_first = after.is_empty() && !beginning.is_empty();
+            let columns = format!(
+                "{USER}, {ONLINE}, u.arrived_at,
+                    u.moderator_at is not null, u.muted_at is not null, u.banned_at is not null"
+            );
+            for (name, beginning) in [Some(names), is_first.then_some(display_names)]
+                .into_iter()
+                .flatten()
+            {
+                let left = limit - found.len();
+                for record in users_named(tx, &columns, name, &beginning, &after, left).await? {
+                    if !found.contains(&record) {
+                        found.push(record);
+                    }
+                }
+            }
+            Ok(found)
         })
         .await
     }
@@ -254,52 +314,6 @@ async fn become_moderator(tx: &Tx<'_>, link: TokenHash, user: UserId) -> Sql<boo
     tx.run(sql, &[&tx.now, &user]).await?;
     record(tx, user, "became a moderator").await?;
     Ok(true)
-}
-
-async fn end_moderator(tx: &Tx<'_>, name: &str) -> Sql<bool> {
-    let moderator = "select id from users where name = $1 and moderator_at is not null";
-    let Some(user) = tx.one(moderator, &[&name]).await? else {
-        return Ok(false);
-    };
-    hold_clients(tx, user).await?;
-    let ended = "update users set moderator_at = null where id = $1 and moderator_at is not null";
-    if tx.changed(ended, &[&user]).await? == 0 {
-        return Ok(false);
-    }
-    // Their tabs reconnect, and show what everybody sees.
-    let again = "update clients set visit = visit + 1 where user_id = $1";
-    tx.run(again, &[&user]).await?;
-    let words = format!("removed {name} as a moderator");
-    tx.run(
-        "insert into audit_log (at, moderator, action) values ($1, 'the command line', $2)",
-        &[&tx.now, &words],
-    )
-    .await?;
-    Ok(true)
-}
-
-async fn moderate(tx: &Tx<'_>, by: Actor, action: &ModeratorAction) -> Sql<Moderated> {
-    if !held_standing(tx, by.user).await?.moderator {
-        return Ok(Moderated::NotAllowed);
-    }
-    let done = match action {
-        ModeratorAction::RenameGroup { room, .. }
-        | ModeratorAction::RemoveGroup { room }
-        | ModeratorAction::RestrictGroup { room, .. } => match group_of(tx, *room).await? {
-            None => Moderated::Nothing,
-            Some(group) if group.key == FIRST_GROUP => Moderated::Protected,
-            Some(group) => change_group(tx, group, action).await?,
-        },
-        ModeratorAction::RestoreMessage { room, message } => {
-            restore_message(tx, by, *room, *message).await?
-        }
-        ModeratorAction::Mute { name, on } => mute_or_ban(tx, name, *on, false).await?,
-        ModeratorAction::Ban { name, on } => mute_or_ban(tx, name, *on, true).await?,
-    };
-    if let Moderated::Done { words, .. } = &done {
-        record(tx, by.user, words).await?;
-    }
-    Ok(done)
 }
 
 const GROUP_RECORD: &str =
@@ -445,44 +459,6 @@ async fn ban(tx: &Tx<'_>, user: UserId, since: Option<Millis>) -> Sql<()> {
     tx.run(left, &[&since, &user]).await?;
     let sessions = "delete from sessions where user_id = $1";
     tx.run(sessions, &[&user]).await
-}
-
-async fn person_records(
-    tx: &Tx<'_>,
-    beginning: &str,
-    after: &str,
-    limit: usize,
-) -> Sql<Vec<PersonRecord>> {
-    let mut found = Vec::new();
-    let names = ("name", sought(&beginning.to_lowercase()));
-    let display_names = ("display_key", sought(&GroupName::key_of(beginning)));
-    let is_first = after.is_empty() && !beginning.is_empty();
-    for (column, beginning) in [Some(names), is_first.then_some(display_names)]
-        .into_iter()
-        .flatten()
-    {
-        let people = format!(
-            "select {USER}, {ONLINE}, u.arrived_at,
-                u.moderator_at is not null, u.muted_at is not null, u.banned_at is not null
-             from users u
-             where u.{column} >= $1 and u.{column} < $2 and u.{column} > $3
-             and u.arrived_at is not null
-             order by u.{column} limit $4"
-        );
-        let left = limit - found.len();
-        let values = [
-            &beginning as _,
-            &end_of(&beginning) as _,
-            &after as _,
-            &left as _,
-        ];
-        for record in tx.all(&people, &values).await? {
-            if !found.contains(&record) {
-                found.push(record);
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// The first id in a room whose message was written at that moment or later. Found by binary search,

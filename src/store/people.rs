@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 
-use super::accounts::session;
+use super::accounts::{self, session};
 use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought, span};
-use super::users::{ONLINE, USER, check_may_write, person, trace, user_of};
+use super::users::{ONLINE, USER, check_may_write, person, trace, user_of, users_named};
 use super::{
     Actor, FREE_AFTER, LEASE, Refused, Result, SESSION_GOOD_FOR, Session, Store, TOKEN_GOOD_FOR,
 };
@@ -133,7 +133,21 @@ impl Store {
         session: Option<TokenHash>,
     ) -> Result<Option<(ClientRef, Option<NodeId>)>> {
         self.read("client_by_token", async move |tx| {
-            client_by_token(tx, token, session).await
+            let session = match session {
+                Some(token) => accounts::session(tx, token).await?,
+                None => None,
+            };
+            tx.one(
+                "select id, visit, case when left_at is null then node_id end from clients
+                 where token_hash = $1 and session_id is not distinct from $2
+                 and (left_at is null or left_at > (select millis()) - $3)",
+                &[
+                    &token,
+                    &session.map(|session| session.id),
+                    &span(TOKEN_GOOD_FOR),
+                ],
+            )
+            .await
         })
         .await
     }
@@ -163,8 +177,24 @@ impl Store {
     /// Marks these clients as left, except those taken over meanwhile. Returns those that have left.
     pub async fn leave(&self, clients: Vec<ClientRef>) -> Result<Vec<Left>> {
         let locks = Locks::rooms_of(clients.iter().map(|client| client.client).collect());
-        self.write("leave", locks, async move |tx| leave(tx, &clients).await)
-            .await
+        self.write("leave", locks, async move |tx| {
+            let found = connected(tx, &clients).await?.into_iter();
+            let gone: Vec<_> = found.map(|(client, user)| (client.client, user)).collect();
+            if gone.is_empty() {
+                return Ok(Vec::new());
+            }
+            let ids: Vec<i64> = gone.iter().map(|(client, _)| client.0).collect();
+            let left = format!("update clients set left_at = $1 where id {}", tx.among(2));
+            tx.run(&left, &[&tx.now, &ids]).await?;
+            let seen = format!(
+                "update sessions set seen_at = $1
+                 where id in (select session_id from clients where id {})",
+                tx.among(2)
+            );
+            tx.run(&seen, &[&tx.now, &ids]).await?;
+            have_left(tx, gone).await
+        })
+        .await
     }
 
     /// Sets the user's display name; `None` for their user name. A name is taken if it is, or looks
@@ -205,7 +235,20 @@ impl Store {
     /// online.
     pub async fn people_online(&self, limit: usize) -> Result<(Vec<Person>, u64)> {
         self.read("people_online", async move |tx| {
-            people_online(tx, limit).await
+            let people = format!(
+                "select {USER}, true, {NO_UNREAD} from clients c join users u on u.id = c.user_id
+                 where c.left_at is null and not exists (
+                    select 1 from clients o where o.user_id = c.user_id and o.left_at is null
+                    and (o.arrived_at, o.id) < (c.arrived_at, c.id))
+                 order by c.arrived_at, c.id limit $1"
+            );
+            let people: Vec<Person> = tx.all(&people, &[&limit]).await?;
+            if people.len() < limit {
+                let count = people.len() as u64;
+                return Ok((people, count));
+            }
+            let count = "select count(distinct user_id) from clients where left_at is null";
+            Ok((people, tx.the(count, &[]).await?))
         })
         .await
     }
@@ -214,7 +257,19 @@ impl Store {
     /// Nobody for a private room.
     pub async fn people_in(&self, room: RoomId, limit: usize) -> Result<(Vec<Person>, u64)> {
         self.read("people_in", async move |tx| {
-            people_in(tx, room, limit).await
+            let count = "select people from rooms where id = $1 and kind = 'group'";
+            let Some(count) = tx.one(count, &[&room]).await? else {
+                return Ok((Vec::new(), 0));
+            };
+            let people = format!(
+                "select {USER}, false, {NO_UNREAD} from clients_active a join users u on u.id = a.user_id
+                 where a.room_id = $1 and not exists (
+                    select 1 from clients_active o
+                    where o.room_id = a.room_id and o.user_id = a.user_id
+                    and (o.entered_at, o.client_id) < (a.entered_at, a.client_id))
+                 order by a.entered_at, a.client_id limit $2"
+            );
+            Ok((tx.all(&people, &[&room, &limit]).await?, count))
         })
         .await
     }
@@ -241,13 +296,8 @@ impl Store {
         self.read("find_people", async move |tx| {
             let mut found = Vec::new();
             for name in ["name", "display_key"] {
-                let people = format!(
-                    "select {USER}, {ONLINE}, {NO_UNREAD} from users u
-                     where u.{name} >= $1 and u.{name} < $2 and u.arrived_at is not null
-                     order by u.{name} limit $3"
-                );
-                let values = [&beginning as _, &end_of(&beginning) as _, &limit as _];
-                for person in tx.all(&people, &values).await? {
+                let columns = format!("{USER}, {ONLINE}, {NO_UNREAD}");
+                for person in users_named(tx, &columns, name, &beginning, "", limit).await? {
                     if !found.contains(&person) {
                         found.push(person);
                     }
@@ -461,24 +511,6 @@ pub(super) async fn hand_out(tx: &Tx<'_>, id: UserId) -> Sql<User> {
     Ok(user)
 }
 
-async fn client_by_token(
-    tx: &Tx<'_>,
-    token: TokenHash,
-    by: Option<TokenHash>,
-) -> Sql<Option<(ClientRef, Option<NodeId>)>> {
-    let by = match by {
-        Some(by) => session(tx, by).await?,
-        None => None,
-    };
-    tx.one(
-        "select id, visit, case when left_at is null then node_id end from clients
-         where token_hash = $1 and session_id is not distinct from $2
-         and (left_at is null or left_at > (select millis()) - $3)",
-        &[&token, &by.map(|session| session.id), &span(TOKEN_GOOD_FOR)],
-    )
-    .await
-}
-
 async fn arrive(tx: &Tx<'_>, arrival: &Arrival) -> Sql<Arrived> {
     renew_lease(tx, arrival.node).await?;
     let session = match arrival.session {
@@ -561,24 +593,6 @@ async fn resume(
         user,
         session,
     })
-}
-
-async fn leave(tx: &Tx<'_>, clients: &[ClientRef]) -> Sql<Vec<Left>> {
-    let found = connected(tx, clients).await?.into_iter();
-    let gone: Vec<_> = found.map(|(client, user)| (client.client, user)).collect();
-    if gone.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids: Vec<i64> = gone.iter().map(|(client, _)| client.0).collect();
-    let left = format!("update clients set left_at = $1 where id {}", tx.among(2));
-    tx.run(&left, &[&tx.now, &ids]).await?;
-    let seen = format!(
-        "update sessions set seen_at = $1
-         where id in (select session_id from clients where id {})",
-        tx.among(2)
-    );
-    tx.run(&seen, &[&tx.now, &ids]).await?;
-    have_left(tx, gone).await
 }
 
 /// The results for these clients, which are marked as left.
@@ -743,37 +757,4 @@ async fn free_untouched(tx: &Tx<'_>, now: Millis) -> Sql<()> {
         tx.among(2)
     );
     tx.run(&freed, &[&now, &gone]).await
-}
-
-async fn people_online(tx: &Tx<'_>, limit: usize) -> Sql<(Vec<Person>, u64)> {
-    let people = format!(
-        "select {USER}, true, {NO_UNREAD} from clients c join users u on u.id = c.user_id
-         where c.left_at is null and not exists (
-            select 1 from clients o where o.user_id = c.user_id and o.left_at is null
-            and (o.arrived_at, o.id) < (c.arrived_at, c.id))
-         order by c.arrived_at, c.id limit $1"
-    );
-    let people: Vec<Person> = tx.all(&people, &[&limit]).await?;
-    if people.len() < limit {
-        let count = people.len() as u64;
-        return Ok((people, count));
-    }
-    let count = "select count(distinct user_id) from clients where left_at is null";
-    Ok((people, tx.the(count, &[]).await?))
-}
-
-async fn people_in(tx: &Tx<'_>, room: RoomId, limit: usize) -> Sql<(Vec<Person>, u64)> {
-    let count = "select people from rooms where id = $1 and kind = 'group'";
-    let Some(count) = tx.one(count, &[&room]).await? else {
-        return Ok((Vec::new(), 0));
-    };
-    let people = format!(
-        "select {USER}, false, {NO_UNREAD} from clients_active a join users u on u.id = a.user_id
-         where a.room_id = $1 and not exists (
-            select 1 from clients_active o
-            where o.room_id = a.room_id and o.user_id = a.user_id
-            and (o.entered_at, o.client_id) < (a.entered_at, a.client_id))
-         order by a.entered_at, a.client_id limit $2"
-    );
-    Ok((tx.all(&people, &[&room, &limit]).await?, count))
 }

@@ -74,7 +74,20 @@ impl Store {
     /// changes nothing.
     pub async fn make_group(&self, by: Actor, name: GroupName) -> Result<()> {
         self.write("make_group", Locks::actor(by), async move |tx| {
-            make_group(tx, by.user, &name).await
+            check_may_write(tx, by.user).await?;
+            let id = RoomId::random();
+            let made = tx
+                .changed(
+                    "insert into rooms (id, kind, name, name_key, created_at)
+                 values ($1, 'group', $2, $3, $4) on conflict (name_key) do nothing",
+                    &[&id, &name.as_str(), &name.key(), &tx.now],
+                )
+                .await?;
+            if made > 0 {
+                trace(tx, by.user).await?;
+                subscribe(tx, by.user, id).await?;
+            }
+            Ok(())
         })
         .await
     }
@@ -82,8 +95,28 @@ impl Store {
     /// At most `limit` groups: the default groups in their order; then, for a user, the groups they
     /// joined last, by name.
     pub async fn groups(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Room>> {
-        self.read("groups", async move |tx| groups(tx, user, limit).await)
-            .await
+        self.read("groups", async move |tx| {
+            let default = "select id, name from rooms
+                where position is not null and restricted_at is null order by position limit $1";
+            let mut groups = tx.all(default, &[&limit]).await?;
+            let Some(me) = user else { return Ok(groups) };
+            let mine = format!(
+                "select r.id, r.name from users_subscribed s join rooms r on r.id = s.room_id
+                 where s.user_id = $1 and s.with_id is null and r.restricted_at is null
+                 and r.position is null and {VISIBLE}
+                 order by s.since desc limit $2"
+            );
+            let left = limit - groups.len();
+            let mut mine = tx.all(&mine, &[&me, &left]).await?;
+            mine.extend(restricted_groups(tx, me, left - mine.len()).await?);
+            mine.sort_by_cached_key(|room| match &room.kind {
+                RoomKind::Group(name) => GroupName::key_of(name),
+                RoomKind::Private { .. } => String::new(),
+            });
+            groups.extend(mine);
+            Ok(groups)
+        })
+        .await
     }
 
     /// At most `limit` groups, those with the most people in them first.
@@ -179,28 +212,6 @@ async fn group(tx: &Tx<'_>, me: Option<UserId>, name: &str) -> Sql<Option<Room>>
         .await
 }
 
-async fn groups(tx: &Tx<'_>, user: Option<UserId>, limit: usize) -> Sql<Vec<Room>> {
-    let default = "select id, name from rooms
-        where position is not null and restricted_at is null order by position limit $1";
-    let mut groups = tx.all(default, &[&limit]).await?;
-    let Some(me) = user else { return Ok(groups) };
-    let mine = format!(
-        "select r.id, r.name from users_subscribed s join rooms r on r.id = s.room_id
-         where s.user_id = $1 and s.with_id is null and r.restricted_at is null
-         and r.position is null and {VISIBLE}
-         order by s.since desc limit $2"
-    );
-    let left = limit - groups.len();
-    let mut mine = tx.all(&mine, &[&me, &left]).await?;
-    mine.extend(restricted_groups(tx, me, left - mine.len()).await?);
-    mine.sort_by_cached_key(|room| match &room.kind {
-        RoomKind::Group(name) => GroupName::key_of(name),
-        RoomKind::Private { .. } => String::new(),
-    });
-    groups.extend(mine);
-    Ok(groups)
-}
-
 /// The private room with the person of that user name, created if it does not exist. Until the commit
 /// that user is not given to anybody else; while the room is open, the user is reserved.
 async fn private_room_with(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Room> {
@@ -223,23 +234,6 @@ async fn private_room_with(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Room> {
     reserve(tx, with.id).await?;
     let kind = RoomKind::Private { with };
     Ok(Room { id, kind })
-}
-
-async fn make_group(tx: &Tx<'_>, maker: UserId, name: &GroupName) -> Sql<()> {
-    check_may_write(tx, maker).await?;
-    let id = RoomId::random();
-    let made = tx
-        .changed(
-            "insert into rooms (id, kind, name, name_key, created_at)
-         values ($1, 'group', $2, $3, $4) on conflict (name_key) do nothing",
-            &[&id, &name.as_str(), &name.key(), &tx.now],
-        )
-        .await?;
-    if made > 0 {
-        trace(tx, maker).await?;
-        subscribe(tx, maker, id).await?;
-    }
-    Ok(())
 }
 
 /// From now on the user belongs to the group.

@@ -1,7 +1,7 @@
 //! Users: the row of a person, what they may do, and the audit log that records what moderators do.
 
 use super::Refused;
-use super::tx::{Hold, Sql, Tx, from_row, sought};
+use super::tx::{FromRow, Hold, Sql, Tx, end_of, from_row, sought};
 use crate::model::{User, UserId};
 use crate::moderation::Standing;
 
@@ -78,6 +78,24 @@ pub(super) async fn check_may_write(tx: &Tx<'_>, user: UserId) -> Sql<()> {
         true => Err(Refused::Muted.into()),
         false => Ok(()),
     }
+}
+
+/// At most `limit` users whose names in that column begin with this text and come after that one.
+pub(super) async fn users_named<T: FromRow>(
+    tx: &Tx<'_>,
+    columns: &str,
+    name: &str,
+    beginning: &str,
+    after: &str,
+    limit: usize,
+) -> Sql<Vec<T>> {
+    let users = format!(
+        "select {columns} from users u
+         where u.{name} >= $1 and u.{name} < $2 and u.{name} > $3 and u.arrived_at is not null
+         order by u.{name} limit $4"
+    );
+    let end = end_of(beginning);
+    tx.all(&users, &[&beginning, &end, &after, &limit]).await
 }
 
 /// Adds an entry to the audit log.
