@@ -506,32 +506,17 @@ fn sqlite_path(address: &str) -> Result<PathBuf> {
     };
     // PostgreSQL's own programs accept this form, and it may contain a password, so it must not become
     // a file name.
-    let keys = [
-        "host=",
-        "hostaddr=",
-        "port=",
-        "user=",
-        "password=",
-        "dbname=",
-    ];
-    if keys.iter().any(|key| path.trim_start().starts_with(key)) {
-        return Err(StoreError::Address(
+    let key = path.trim_start().split_once('=').map(|(key, _)| key);
+    let wrong = match (key, path) {
+        (Some("host" | "hostaddr" | "port" | "user" | "password" | "dbname"), _) => {
             "write the address of a PostgreSQL database as postgres://user:password@host:5432/name"
-                .to_owned(),
-        ));
-    }
-    if path.is_empty() {
-        return Err(StoreError::Address(
-            "the name of the database file is missing".to_owned(),
-        ));
-    }
-    // SQLite would open it, but every connection would get its own empty database.
-    if path == ":memory:" {
-        return Err(StoreError::Address(
-            "the database cannot be in memory; name a file, such as overwire.db".to_owned(),
-        ));
-    }
-    Ok(PathBuf::from(path))
+        }
+        (_, "") => "the name of the database file is missing",
+        // SQLite would open it, but every connection would get its own empty database.
+        (_, ":memory:") => "the database cannot be in memory; name a file, such as overwire.db",
+        _ => return Ok(PathBuf::from(path)),
+    };
+    Err(StoreError::Address(wrong.to_owned()))
 }
 
 #[cfg(test)]

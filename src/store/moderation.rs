@@ -411,13 +411,12 @@ async fn mute_or_ban(tx: &Tx<'_>, name: &str, on: bool, is_ban: bool) -> Sql<Mod
     if standing.moderator {
         return Ok(Moderated::Protected);
     }
-    if on
-        == (if is_ban {
-            standing.banned
-        } else {
-            standing.muted
-        })
-    {
+    let is_so = if is_ban {
+        standing.banned
+    } else {
+        standing.muted
+    };
+    if on == is_so {
         return Ok(Moderated::Already);
     }
     let since = on.then_some(tx.now);

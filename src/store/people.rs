@@ -217,11 +217,13 @@ impl Store {
     /// user name or, if there is none, a display name, without regard to case.
     pub async fn find_person(&self, names: Vec<String>) -> Result<Option<(usize, User)>> {
         self.read("find_person", async move |tx| {
+            let by_display_name = format!("select {USER} from users u where u.display_key = $1");
             for (n, name) in names.iter().enumerate() {
-                let found = match person(tx, name).await? {
-                    None => person_by_display_name(tx, name).await?,
-                    found => found,
-                };
+                let mut found = person(tx, name).await?;
+                if found.is_none() {
+                    let key = sought(&GroupName::key_of(name));
+                    found = tx.one(&by_display_name, &[&key]).await?;
+                }
                 if let Some(user) = found {
                     return Ok(Some((n, user)));
                 }
@@ -327,11 +329,6 @@ impl Store {
 from_row! {
     Person { user, online, unread }
     ClientRef { client, visit }
-}
-
-async fn person_by_display_name(tx: &Tx<'_>, name: &str) -> Sql<Option<User>> {
-    let sql = format!("select {USER} from users u where u.display_key = $1");
-    tx.one(&sql, &[&sought(&GroupName::key_of(name))]).await
 }
 
 /// Those of these clients that are connected, and their users; the answer holds until the commit.

@@ -584,18 +584,15 @@ async fn lock(db: &Object, batch: &[Box<dyn Write>]) -> Sql<(HashSet<usize>, Mil
         db.prepare_cached(sql).await?;
     }
     let all = || batch.iter().map(|write| write.locks());
-    let mut ids: Vec<i64> = all()
-        .flat_map(|locks| &locks.rooms)
-        .map(|id| id.0)
-        .collect();
-    let of: Vec<i64> = all()
-        .flat_map(|locks| &locks.rooms_of)
-        .map(|id| id.0)
-        .collect();
-    let groups: Vec<&String> = all().flat_map(|locks| &locks.groups).collect();
-    let sessions = all().flat_map(|locks| &locks.rooms_of_sessions);
-    let sessions: Vec<&[u8]> = sessions.map(|token| &token.0[..]).collect();
-    let users: Vec<&String> = all().flat_map(|locks| &locks.rooms_of_users).collect();
+    let (mut ids, mut of, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut sessions, mut users) = (Vec::new(), Vec::new());
+    for locks in all() {
+        ids.extend(locks.rooms.iter().map(|room| room.0));
+        of.extend(locks.rooms_of.iter().map(|client| client.0));
+        groups.extend(&locks.groups);
+        sessions.extend(locks.rooms_of_sessions.iter().map(|token| &token.0[..]));
+        users.extend(&locks.rooms_of_users);
+    }
     if !sessions.is_empty() || !users.is_empty() {
         let statement = db.prepare_cached(ROOMS_OF_PEOPLE).await?;
         for row in db.query(&statement, &[&sessions, &users]).await? {

@@ -27,36 +27,22 @@ use crate::model::{
 };
 
 /// Why a statement failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    Sqlite(rusqlite::Error),
-    Postgres(tokio_postgres::Error),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Postgres(#[from] tokio_postgres::Error),
     /// A statement that always returns a row returned none.
+    #[error("a row that must exist does not")]
     NoRow,
     /// An error of the store, not of the database.
-    Store(StoreError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// The result of a statement, or of an operation.
 pub(super) type Sql<T> = std::result::Result<T, Failure>;
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-impl From<tokio_postgres::Error> for Failure {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Postgres(error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
 
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
@@ -69,7 +55,7 @@ impl From<Failure> for StoreError {
         match failure {
             Failure::Sqlite(error) => error.into(),
             Failure::Postgres(error) => error.into(),
-            Failure::NoRow => Self::failed("a row that must exist does not"),
+            no_row @ Failure::NoRow => Self::Database(no_row.into()),
             Failure::Store(error) => error,
         }
     }
