@@ -474,7 +474,7 @@ async fn amend_message(
     Ok(())
 }
 
-/// What a person is told whom the store refuses something.
+/// What a person is shown when the store refuses an operation.
 pub(super) fn refusal(why: Refused) -> Refusal {
     Refusal::new(match why {
         Refused::NoSuchRoom | Refused::Oneself => NO_SUCH_ROOM,
