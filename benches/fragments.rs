@@ -12,7 +12,7 @@ use overwire::model::{
     ResumeToken, RoomId, UserId, Version,
 };
 use overwire::protocol::{Action, Dialect, Frame};
-use overwire::store::{self, Access, Arrival, Arrived, Post, Posted, Store, Synchronous};
+use overwire::store::{self, Access, Actor, Arrival, Arrived, Post, Posted, Store, Synchronous};
 use overwire::views::Views;
 use overwire::websocket::{self, Decoder};
 use uuid::Uuid;
@@ -209,15 +209,14 @@ fn keep(criterion: &mut Criterion) {
         let (store, node) = (path.to_string_lossy(), NodeId::random());
         let store = store::open(&store, synchronous, Access::Server);
         let store = runtime.block_on(store).expect("it opens");
-        let (client, author) = runtime.block_on(newcomer(&store, node));
+        let (client, user) = runtime.block_on(newcomer(&store, node));
+        let by = Actor { node, client, user };
         let room = runtime
             .block_on(store.group("hi", None))
             .expect("it answers");
         let room = room.expect("a default group").id;
         let post = || Post {
-            node,
-            client,
-            author,
+            by,
             room,
             text: MessageText::new(TEXT, 4_000).expect("a valid text"),
             key: Some(Uuid::new_v4()),

@@ -1,7 +1,6 @@
 //! Plain data about moderation: permissions, results, and records.
 
-use crate::model::{ClientRef, Message, MessageId, Millis, NodeId, RoomId, User, UserId};
-use crate::protocol::ModeratorAction;
+use crate::model::{Message, MessageId, Millis, RoomId, User, UserId};
 
 /// The rights of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,19 +11,6 @@ pub struct Standing {
     pub muted: bool,
     /// Banned: nobody can connect as this user.
     pub banned: bool,
-}
-
-/// A moderator's action.
-#[derive(Clone, Debug)]
-pub struct Moderation {
-    /// The node that delivers a change of a room.
-    pub node: NodeId,
-    /// The moderator's client.
-    pub client: ClientRef,
-    /// The moderator.
-    pub by: UserId,
-    /// What they do.
-    pub action: ModeratorAction,
 }
 
 /// The result of a moderator's action.

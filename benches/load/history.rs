@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use overwire::model::{Emoji, MessageId, NodeId, RoomId, Target, Version};
-use overwire::store::{self, Access, Entered, Posted, React, Reacted, Store, Synchronous};
+use overwire::store::{self, Access, Actor, Posted, Store, Synchronous};
 use rusqlite::{Connection, named_params};
 use uuid::Uuid;
 
@@ -171,22 +171,13 @@ async fn people(
     for _ in 0..rounds.min(500) {
         let began = Instant::now();
         let (client, user) = posts::arrives(store, node).await?;
-        let entered = store.enter(client, user, Target::Room(room)).await?;
+        let by = Actor { node, client, user };
+        store.enter(by, Target::Room(room)).await?;
         operations[6].push(milliseconds(began.elapsed()));
-        ensure!(matches!(entered.0, Entered::Room(_)));
-        let react = React {
-            node,
-            client,
-            user,
-            room,
-            message,
-            emoji,
-            on: true,
-        };
         let began = Instant::now();
-        let reacted = store.react(react).await?;
+        let is_new = store.react(by, room, message, emoji, true).await?;
         operations[7].push(milliseconds(began.elapsed()));
-        ensure!(reacted == Reacted::Done);
+        ensure!(is_new);
         let began = Instant::now();
         store.standing(user).await?;
         operations[8].push(milliseconds(began.elapsed()));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use overwire::fake::FakeUsers;
 use overwire::model::{ClientRef, MessageText, NodeId, ResumeToken, RoomId, UserId};
-use overwire::store::{self, Access, Arrival, Arrived, Post, Posted, Store, Synchronous};
+use overwire::store::{self, Access, Actor, Arrival, Arrived, Post, Posted, Store, Synchronous};
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
@@ -219,15 +219,13 @@ fn on_the_store(
 /// A message for the store.
 pub(crate) fn post(
     node: NodeId,
-    (client, author): (ClientRef, UserId),
+    (client, user): (ClientRef, UserId),
     room: RoomId,
     key: Option<Uuid>,
 ) -> anyhow::Result<Post> {
     let text = MessageText::new(TEXT, 4000).map_err(|bad| anyhow::anyhow!("{bad:?}"))?;
     Ok(Post {
-        node,
-        client,
-        author,
+        by: Actor { node, client, user },
         room,
         text,
         key,

@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::protocol::{Action, Dialect, Feed, Frame, NO_SUCH_ROOM, Refusal, Selector, Swap};
 use crate::relay::News;
-use crate::store::{Amend, Amended, Entered, Post, Posted, React, Reacted, Renamed, StoreError};
+use crate::store::{Post, Posted, Refused, Renamed, StoreError};
 use crate::views::{Tone, title};
 
 /// How many programs may ask for one name. The first gets it, the others get it with a number.
@@ -119,8 +119,8 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
 
 async fn change_group(chat: &Chat, client: &Client, target: Target) -> Result<()> {
     match chat.enter(client, target.clone()).await? {
-        (Entered::Room(room), moved) => chat.show_room(client, &room, moved, None).await,
-        (Entered::Oneself | Entered::NoSuchRoom, _) => {
+        Some((room, moved)) => chat.show_room(client, &room, moved, None).await,
+        None => {
             let refusal = no_such_room(&target, client);
             Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into())
         }
@@ -139,10 +139,7 @@ async fn new_group(
         change_name(chat, client, display_name).await?;
     }
     let target = Target::Group(name.as_str().to_owned());
-    let (client_ref, me) = (client.client_ref, client.user.id);
-    if !chat.store.make_group(client_ref, me, name).await? {
-        return Err(Refusal::new(MUTED).into());
-    }
+    chat.store.make_group(chat.actor(client), name).await?;
     chat.spread(News::Presence(RoomId::LOBBY));
     // The group exists: clear the offer to create it, and the form.
     chat.push(client, [chat.views.no_notice()]);
@@ -194,20 +191,18 @@ async fn rename(
     name: Option<DisplayName>,
     namesakes: u32,
 ) -> Result<bool> {
-    let (client_ref, me) = (client.client_ref, client.user.id);
-    match chat.store.rename(client_ref, me, name, namesakes).await? {
-        Renamed::As {
-            user,
-            former,
-            rooms,
-        } => {
-            chat.spread(News::Renamed { user, rooms });
-            former.into_iter().for_each(|user| chat.moved(user));
-            Ok(true)
-        }
-        Renamed::Taken => Ok(false),
-        Renamed::Muted => Err(Refusal::new(MUTED).into()),
-    }
+    let renamed = chat.store.rename(chat.actor(client), name, namesakes);
+    let Renamed {
+        user,
+        former,
+        rooms,
+    } = match renamed.await {
+        Err(StoreError::Refused(Refused::NameTaken)) => return Ok(false),
+        renamed => renamed?,
+    };
+    chat.spread(News::Renamed { user, rooms });
+    former.into_iter().for_each(|user| chat.moved(user));
+    Ok(true)
 }
 
 /// The refusal for a room that cannot be entered by its name.
@@ -295,10 +290,12 @@ async fn private_message(
     }
     let name = found.map_or_else(|| name.to_owned(), |(_, user)| user.name);
     let target = Target::Private(name.clone());
-    let (client_ref, me) = (client.client_ref, client.user.id);
-    let Entered::Room(room) = chat.store.private_room(client_ref, me, &name).await? else {
-        let refusal = no_such_room(&target, client);
-        return Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into());
+    let room = match chat.store.private_room(chat.actor(client), &name).await {
+        Err(StoreError::Refused(_)) => {
+            let refusal = no_such_room(&target, client);
+            return Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into());
+        }
+        room => room?,
     };
     if post(chat, client, text, room.id, key).await? {
         let to = title(&room);
@@ -360,9 +357,7 @@ async fn post(
 ) -> Result<bool> {
     let text = checked(chat, text).map_err(|refusal| refusal.of(key))?;
     let post = Post {
-        node: chat.node,
-        client: client.client_ref,
-        author: client.user.id,
+        by: chat.actor(client),
         room,
         text,
         key,
@@ -383,8 +378,7 @@ async fn post(
             settle_unseen(chat, client, key)?;
             return Ok(false);
         }
-        Ok(Posted::NoSuchRoom) => return Err(Refusal::new(NO_SUCH_ROOM).of(key).into()),
-        Ok(Posted::Muted) => return Err(Refusal::new(MUTED).of(key).into()),
+        Err(StoreError::Refused(why)) => return Err(refusal(why).of(key).into()),
         Err(StoreError::Gone) => return Err(StoreError::Gone.into()),
         Err(error) => {
             // The tab still has the text, and sends it again by itself.
@@ -461,24 +455,10 @@ async fn react(
         let words = "Enter an emoji, such as 🎉, or its name, such as :tada:.";
         return Err(Refusal::new(words).into());
     };
-    let react = React {
-        node: chat.node,
-        client: client.client_ref,
-        user: client.user.id,
-        room: meant(client, room)?,
-        message,
-        emoji,
-        on,
-    };
-    let words = match chat.store.react(react).await? {
-        // The tab is updated in order, together with the change.
-        Reacted::Done | Reacted::Already => return Ok(()),
-        Reacted::NoSuchMessage => NO_SUCH_MESSAGE,
-        Reacted::Deleted => DELETED,
-        Reacted::Muted => MUTED,
-        Reacted::TooMany => "This message already has the maximum number of different reactions.",
-    };
-    Err(Refusal::new(words).into())
+    let (by, room) = (chat.actor(client), meant(client, room)?);
+    // The tab is updated in order, together with the change.
+    chat.store.react(by, room, message, emoji, on).await?;
+    Ok(())
 }
 
 async fn amend_message(
@@ -488,29 +468,25 @@ async fn amend_message(
     text: Option<MessageText>,
     room: Option<RoomId>,
 ) -> Result<()> {
-    let amend = Amend {
-        node: chat.node,
-        client: client.client_ref,
-        author: client.user.id,
-        room: meant(client, room)?,
-        message,
-        text,
-    };
-    amended(&chat.store.amend(amend).await?)?;
+    let (by, room) = (chat.actor(client), meant(client, room)?);
+    chat.store.amend(by, room, message, text).await?;
     chat.push(client, [chat.views.no_message_form()]);
     Ok(())
 }
 
-/// The reason why a message was not changed, if it was not.
-fn amended(amended: &Amended) -> Result<()> {
-    let words = match amended {
-        Amended::Done(_) | Amended::Already(_) => return Ok(()),
-        Amended::Deleted => DELETED,
-        Amended::Muted => MUTED,
-        Amended::NotYours => "You can only change your own messages.",
-        Amended::NoSuchMessage => NO_SUCH_MESSAGE,
-    };
-    Err(Refusal::new(words).into())
+/// What a person is shown when the store refuses an operation.
+pub(super) fn refusal(why: Refused) -> Refusal {
+    Refusal::new(match why {
+        Refused::NoSuchRoom | Refused::Oneself => NO_SUCH_ROOM,
+        Refused::NoSuchMessage => NO_SUCH_MESSAGE,
+        Refused::NotYours => "You can only change your own messages.",
+        Refused::Deleted => DELETED,
+        Refused::TooManyEmojis => {
+            "This message already has the maximum number of different reactions."
+        }
+        Refused::NameTaken => "This name is taken, or is too similar to somebody else's name.",
+        Refused::Muted => MUTED,
+    })
 }
 
 async fn older_messages(

@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::protocol::{self, FIRST_GROUP, Feed, Hello, LOBBY_PATH, Refusal, Selector};
 use crate::relay::{News, To};
-use crate::store::{Arrival, Arrived, Entered, StoreError};
+use crate::store::{Arrival, Arrived, Refused, StoreError};
 
 /// How long a socket may take to show that it is alive before another socket takes over its client.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
@@ -232,22 +232,18 @@ impl Chat {
         let mut refused = None;
         for target in [room.map(Target::Room), address].into_iter().flatten() {
             match self.enter(client, target.clone()).await? {
-                (Entered::Room(room), moved) => {
+                Some((room, moved)) => {
                     let after = after.filter(|after| after.room == room.id);
                     self.show_room(client, &room, moved, after).await?;
                     return Ok(());
                 }
-                (Entered::Oneself | Entered::NoSuchRoom, _) => {
-                    refused = actions::no_such_room(&target, client).or(refused);
-                }
+                None => refused = actions::no_such_room(&target, client).or(refused),
             }
         }
         let first = Target::Group(FIRST_GROUP.to_owned());
         match self.enter(client, first).await? {
-            (Entered::Room(room), moved) => self.show_room(client, &room, moved, None).await?,
-            (Entered::Oneself | Entered::NoSuchRoom, _) => {
-                return Err(Refusal::new(protocol::NO_SUCH_ROOM).into());
-            }
+            Some((room, moved)) => self.show_room(client, &room, moved, None).await?,
+            None => return Err(Refusal::new(protocol::NO_SUCH_ROOM).into()),
         }
         if let Some(refusal) = refused {
             self.tell(client, refusal.into());
@@ -258,21 +254,21 @@ impl Chat {
     /// A program enters the group in its address and gets the latest messages.
     pub(super) async fn greet_program(&self, client: &Client, group: GroupName) -> Result<()> {
         let target = Target::Group(group.as_str().to_owned());
-        let (client_ref, user) = (client.client_ref, client.user.id);
         let mut entered = self.enter(client, target.clone()).await?;
-        if entered.0 == Entered::NoSuchRoom {
-            if !self.store.make_group(client_ref, user, group).await? {
+        if entered.is_none() {
+            match self.store.make_group(self.actor(client), group).await {
                 // They may listen to other groups, but this one does not exist.
-                self.tell(client, Refusal::new(MUTED).into());
-                return Ok(());
+                Err(StoreError::Refused(Refused::Muted)) => {
+                    self.tell(client, Refusal::new(MUTED).into());
+                    return Ok(());
+                }
+                made => made?,
             }
             entered = self.enter(client, target).await?;
         }
         match entered {
-            (Entered::Room(room), moved) => self.show_room(client, &room, moved, None).await,
-            (Entered::Oneself | Entered::NoSuchRoom, _) => {
-                Err(Refusal::new(protocol::NO_SUCH_ROOM).into())
-            }
+            Some((room, moved)) => self.show_room(client, &room, moved, None).await,
+            None => Err(Refusal::new(protocol::NO_SUCH_ROOM).into()),
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::json;
 use crate::model::{ClientId, ClientRef, NodeId, User, UserId};
 use crate::protocol::{Action, Dialect, Feed, Frame, Push, Refusal, Selector};
 use crate::relay::Relay;
-use crate::store::{Store, StoreError};
+use crate::store::{Actor, Store, StoreError};
 use crate::views::{Tone, ViewError, Views};
 
 use accounts::Accounts;
@@ -103,7 +103,10 @@ impl From<Refusal> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        match error {
+            StoreError::Refused(why) => Self::Refused(actions::refusal(why)),
+            error => Self::Store(error),
+        }
     }
 }
 
@@ -256,6 +259,15 @@ impl Chat {
     async fn hang_up(&self, client: &Client) {
         if self.send_away(&[Arc::clone(&client.outbox)]).await.is_err() {
             client.outbox.close(RECONNECT);
+        }
+    }
+
+    /// The client as the store knows it.
+    fn actor(&self, client: &Client) -> Actor {
+        Actor {
+            node: self.node,
+            client: client.client_ref,
+            user: client.user.id,
         }
     }
 

@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 use super::{Chat, Client, MUTED, Result};
 use crate::hub::{Close, Outbox, Region};
 use crate::model::{MessageId, Millis, Room, RoomId, RoomKind, Target, UserId};
-use crate::moderation::{FoundMessages, Moderated, Moderation, Search};
+use crate::moderation::{FoundMessages, Moderated, Search};
 use crate::protocol::{Dialect, Frame, Moderate, ModeratorAction, Push, Refusal, Selector};
 use crate::relay::News;
-use crate::store::{Entered, RESTRICTED};
+use crate::store::RESTRICTED;
 use crate::views::Tone;
 
 /// How many groups, people or audit log entries are shown at once.
@@ -232,13 +232,8 @@ async fn done(
     client: &Client,
     action: ModeratorAction,
 ) -> Result<Option<Option<UserId>>> {
-    let moderation = Moderation {
-        node: chat.node,
-        client: client.client_ref,
-        by: client.user.id,
-        action,
-    };
-    let (words, user) = match chat.store.moderate(moderation).await? {
+    let done = chat.store.moderate(chat.actor(client), action);
+    let (words, user) = match done.await? {
         Moderated::Done { words, user } => (words, user),
         Moderated::Already => return Ok(None),
         Moderated::NotAllowed => return Err(not_allowed().into()),
@@ -426,8 +421,8 @@ impl Chat {
         if !self.changed.has(room.id) {
             return Ok(());
         }
-        let (entered, _) = self.enter(client, Target::Room(room.id)).await?;
-        if entered != Entered::Room(room.clone()) {
+        let entered = self.enter(client, Target::Room(room.id)).await?;
+        if entered.is_none_or(|(entered, _)| entered != *room) {
             client.outbox.close(GROUP_CHANGED);
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::model::{
 };
 use crate::protocol::{self, Dialect, Frame, LOBBY_PATH, Refusal, Selector, Swap};
 use crate::relay::To;
-use crate::store::{Entered, Moved, RESTRICTED};
+use crate::store::{Moved, RESTRICTED, StoreError};
 use crate::views::ChatPage;
 
 /// For this long after a start, people who come back are not announced: they were here before.
@@ -31,10 +31,16 @@ pub struct FirstPage {
 }
 
 impl Chat {
-    /// Moves the client into a room, if it may enter.
-    pub(super) async fn enter(&self, client: &Client, target: Target) -> Result<(Entered, Moved)> {
-        let (client_ref, user) = (client.client_ref, client.user.id);
-        Ok(self.store.enter(client_ref, user, target).await?)
+    /// Moves the client into a room; `None` if there is no such room that it may enter.
+    pub(super) async fn enter(
+        &self,
+        client: &Client,
+        target: Target,
+    ) -> Result<Option<(Room, Moved)>> {
+        match self.store.enter(self.actor(client), target).await {
+            Err(StoreError::Refused(_)) => Ok(None),
+            entered => Ok(Some(entered?)),
+        }
     }
 
     /// Moves the client into the lobby and shows it the groups.

@@ -44,7 +44,27 @@ impl Store {
     ) -> Result<Option<SignedIn>> {
         let locks = Locks::sessions(session.former);
         self.write("register", locks, async move |tx| {
-            register(tx, token, &password, session).await
+            let guest = "select id, user_id from clients where token_hash = $1 and guest
+                and (left_at is null or left_at > $2)";
+            let values = [&token as _, &tx.now.before(TOKEN_GOOD_FOR) as _];
+            let guest: Option<(ClientId, UserId)> =
+                tx.one(&tx.hold(guest, Hold::Change), &values).await?;
+            let Some((client, user)) = guest else {
+                return Ok(None);
+            };
+            if standing(tx, user).await?.banned {
+                return Ok(None);
+            }
+            set_password(tx, user, &password).await?;
+            let signed_in = begin_session(tx, user, session).await?;
+            // The client stays, so that the person does not leave while the page reloads. But no token leads to
+            // it.
+            let unknown = TokenHash(rand::random());
+            let client_of =
+                "update clients set guest = false, session_id = $1, token_hash = $2 where id = $3";
+            tx.run(client_of, &[&signed_in.session.id, &unknown, &client])
+                .await?;
+            Ok(Some(signed_in))
         })
         .await
     }
@@ -122,7 +142,7 @@ impl Store {
                 let change =
                     "update users set password_hash = $1 where id = $2 and password_hash = $3";
                 let values = [&password as _, &session.user.id as _, &former as _];
-                if tx.run(change, &values).await? == 0 {
+                if tx.changed(change, &values).await? == 0 {
                     return Ok(None);
                 }
                 let others = "delete from sessions where user_id = $1 and id <> $2";
@@ -170,37 +190,9 @@ pub(super) async fn begin_session(tx: &Tx<'_>, user: UserId, new: NewSession) ->
     })
 }
 
-async fn register(
-    tx: &Tx<'_>,
-    token: TokenHash,
-    password: &PasswordHash,
-    new: NewSession,
-) -> Sql<Option<SignedIn>> {
-    let guest = "select id, user_id from clients where token_hash = $1 and guest
-        and (left_at is null or left_at > $2)";
-    let values = [&token as _, &tx.now.before(TOKEN_GOOD_FOR) as _];
-    let guest: Option<(ClientId, UserId)> = tx.one(&tx.hold(guest, Hold::Change), &values).await?;
-    let Some((client, user)) = guest else {
-        return Ok(None);
-    };
-    if standing(tx, user).await?.banned {
-        return Ok(None);
-    }
-    set_password(tx, user, password).await?;
-    let signed_in = begin_session(tx, user, new).await?;
-    // The client stays, so that the person does not leave while the page reloads. But no token leads to
-    // it.
-    let unknown = TokenHash(rand::random());
-    let client_of =
-        "update clients set guest = false, session_id = $1, token_hash = $2 where id = $3";
-    tx.run(client_of, &[&signed_in.session.id, &unknown, &client])
-        .await?;
-    Ok(Some(signed_in))
-}
-
 /// Sets the password of the user's account.
 pub(super) async fn set_password(tx: &Tx<'_>, user: UserId, password: &PasswordHash) -> Sql<()> {
     trace(tx, user).await?;
     let sql = "update users set password_hash = $1, kept_at = $2 where id = $3";
-    tx.run(sql, &[password, &tx.now, &user]).await.map(|_| ())
+    tx.run(sql, &[password, &tx.now, &user]).await
 }

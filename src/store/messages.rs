@@ -5,11 +5,11 @@ use uuid::Uuid;
 use super::people::connected;
 use super::rooms::{VISIBLE, may_moderate, room, subscribe};
 use super::tx::{Column, FromRow, Hold, Locks, Row, Sql, Tx, from_row};
-use super::users::{may_write, record, trace};
-use super::{Change, Result, Store};
+use super::users::{check_may_write, record, trace};
+use super::{Actor, Change, Refused, Result, Store};
 use crate::model::{
-    Author, ClientRef, Emoji, Message, MessageId, MessageText, NodeId, Page, Reaction, Room,
-    RoomId, UserId, Version,
+    Author, ClientRef, Emoji, Message, MessageId, MessageText, Page, Reaction, Room, RoomId,
+    UserId, Version,
 };
 use crate::protocol::PAGE_MESSAGES;
 
@@ -19,12 +19,8 @@ const UNREAD_AT_MOST: i64 = 100;
 /// A message to be stored.
 #[derive(Clone, Debug)]
 pub struct Post {
-    /// The node that the change is delivered by.
-    pub node: NodeId,
-    /// The author's client.
-    pub client: ClientRef,
     /// The author.
-    pub author: UserId,
+    pub by: Actor,
     /// The room to post in.
     pub room: RoomId,
     /// The text.
@@ -42,80 +38,6 @@ pub enum Posted {
     Known(Message),
     /// The key was known, but its message is in a room that the author can no longer see.
     Settled,
-    /// The author may not post there, or there is no such room.
-    NoSuchRoom,
-    /// The author is muted.
-    Muted,
-}
-
-/// A change of a message's text, or its deletion.
-#[derive(Clone, Debug)]
-pub struct Amend {
-    /// The node that the change is delivered by.
-    pub node: NodeId,
-    /// The client of the person who changes it.
-    pub client: ClientRef,
-    /// The person who changes it.
-    pub author: UserId,
-    /// The room it is in.
-    pub room: RoomId,
-    /// The message to change.
-    pub message: MessageId,
-    /// Its new text; `None` deletes it.
-    pub text: Option<MessageText>,
-}
-
-/// The result of changing or deleting a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Amended {
-    /// The message is changed, and delivered as a change.
-    Done(Message),
-    /// Nothing to change.
-    Already(Message),
-    /// There is no such message in that room, or they cannot see it.
-    NoSuchMessage,
-    /// Somebody else wrote it, and they are not a moderator or want to change its text.
-    NotYours,
-    /// It is deleted, so its text cannot be changed.
-    Deleted,
-    /// They are muted.
-    Muted,
-}
-
-/// A reaction to add or remove.
-#[derive(Clone, Copy, Debug)]
-pub struct React {
-    /// The node that the change is delivered by.
-    pub node: NodeId,
-    /// The client of the person.
-    pub client: ClientRef,
-    /// The person who reacts.
-    pub user: UserId,
-    /// The room the message is in.
-    pub room: RoomId,
-    /// The message to react to.
-    pub message: MessageId,
-    /// The emoji.
-    pub emoji: Emoji,
-    /// Whether to add or to remove it.
-    pub on: bool,
-}
-
-/// The result of reacting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reacted {
-    /// The reaction is changed, and delivered as a change.
-    Done,
-    /// Nothing to change.
-    Already,
-    /// There is no such message in that room, or they cannot see it.
-    NoSuchMessage,
-    /// The message is deleted.
-    Deleted,
-    /// The message already has [`Reaction::EMOJIS`](crate::model::Reaction::EMOJIS) other emojis.
-    TooMany,
-    /// They are muted.
-    Muted,
 }
 
 /// A change of somebody's own reaction to a message.
@@ -152,7 +74,7 @@ impl Store {
     /// Stores a message in a room that its author may post in. When it returns, the message is durable
     /// and the room's version is one higher. A known key of the same author stores nothing.
     pub async fn post(&self, post: Post) -> Result<Posted> {
-        let locks = Locks::client(post.client, post.author).room(post.room);
+        let locks = Locks::actor(post.by).room(post.room);
         self.write("post", locks, async move |tx| self::post(tx, &post).await)
             .await
     }
@@ -199,21 +121,141 @@ impl Store {
 
     /// Changes the text of a message or deletes it, if that is allowed: authors may do both, moderators
     /// may delete in groups. When it returns, the change is durable and the room's version is one
-    /// higher. Repeating it changes nothing.
-    pub async fn amend(&self, amend: Amend) -> Result<Amended> {
-        let locks = Locks::client(amend.client, amend.author).room(amend.room);
+    /// higher. Repeating it changes nothing. Returns the message as it is now; `text` is its new text,
+    /// and `None` deletes it.
+    pub async fn amend(
+        &self,
+        by: Actor,
+        room: RoomId,
+        message: MessageId,
+        text: Option<MessageText>,
+    ) -> Result<Message> {
+        let locks = Locks::actor(by).room(room);
         self.write("amend", locks, async move |tx| {
-            self::amend(tx, &amend).await
+            let (me, id, new) = (by.user, message, text.as_ref().map(MessageText::as_str));
+            let found = message_in(tx, me, room, id).await?;
+            let found = found.ok_or(Refused::NoSuchMessage)?;
+            let own = found.author.id == me;
+            if !own && (new.is_some() || !may_moderate(tx, me, room).await?) {
+                return Err(Refused::NotYours.into());
+            }
+            match (found.deleted, new) {
+                (true, Some(_)) => return Err(Refused::Deleted.into()),
+                (true, None) => return Ok(found),
+                (false, new) if new == Some(&found.text) => return Ok(found),
+                (false, _) => check_may_write(tx, me).await?,
+            }
+            let step = next_step(tx, room, me).await?;
+            let step = step.ok_or(Refused::NoSuchMessage)?;
+            take_step(tx, step).await?;
+            tx.run(
+                "update messages set changed = $1, worded = $1, text = coalesce(cast($2 as text), text),
+                    edited_at = case when cast($2 as text) is null then edited_at else $3 end,
+                    deleted_at = case when cast($2 as text) is null then cast($3 as bigint) end,
+                    deleted_by = case when user_id <> $4 then $4 end
+                 where id = $5",
+                &[&step.version.number, &new, &tx.now, &me, &id],
+            )
+            .await?;
+            if !own {
+                record_deletion(tx, me, &found).await?;
+            }
+            if new.is_none() && step.between.is_some() {
+                // A deleted message counts as unread for nobody.
+                tx.run(
+                    "update users_subscribed as s set
+                        unread = (select count(*) from (
+                            select 1 from messages m
+                            where m.room_id = s.room_id and m.id > s.read_message_id
+                            and m.user_id <> s.user_id and m.deleted_at is null limit $1) unread)
+                     where room_id = $2 and user_id <> $3 and read_message_id < $4",
+                    &[&UNREAD_AT_MOST, &room, &me, &id],
+                )
+                .await?;
+            }
+            push_stored(tx, by, step, id, None).await
         })
         .await
     }
 
     /// Adds or removes somebody's reaction to a message. When it returns, the change is durable and the
-    /// room's version is one higher. Repeating it changes nothing.
-    pub async fn react(&self, react: React) -> Result<Reacted> {
-        let locks = Locks::client(react.client, react.user).room(react.room);
+    /// room's version is one higher. Repeating it changes nothing; returns whether it changed anything.
+    pub async fn react(
+        &self,
+        by: Actor,
+        room: RoomId,
+        message: MessageId,
+        emoji: Emoji,
+        on: bool,
+    ) -> Result<bool> {
+        let locks = Locks::actor(by).room(room);
         self.write("react", locks, async move |tx| {
-            self::react(tx, &react).await
+            let own = OwnReaction {
+                user: by.user,
+                emoji,
+                on,
+            };
+            let (user, id, emoji) = (by.user, message, emoji.as_str());
+            let found = message_in(tx, user, room, id).await?;
+            let mut found = found.ok_or(Refused::NoSuchMessage)?;
+            if found.deleted {
+                return Err(Refused::Deleted.into());
+            }
+            check_may_write(tx, user).await?;
+            let is_on = "select exists (select 1 from reactions
+                where message_id = $1 and emoji = $2 and user_id = $3)";
+            if tx.the::<bool>(is_on, &[&id, &emoji, &user]).await? == on {
+                return Ok(false);
+            }
+            let reactions = &mut found.reactions;
+            let at = reactions.iter().position(|one| one.emoji == own.emoji);
+            let at = match at {
+                None if reactions.len() >= Reaction::EMOJIS => return Err(Refused::TooManyEmojis.into()),
+                None => {
+                    reactions.push(Reaction {
+                        emoji: own.emoji,
+                        count: 0,
+                        names: Vec::new(),
+                    });
+                    reactions.len() - 1
+                }
+                Some(at) => at,
+            };
+            let step = next_step(tx, room, user).await?;
+            let step = step.ok_or(Refused::NoSuchMessage)?;
+            take_step(tx, step).await?;
+            match on {
+                true => {
+                    tx.run(
+                        "insert into reactions (message_id, room_id, emoji, created_at, user_id, name)
+                         select $1, $2, $3, $4, id, coalesce(display_name, name)
+                         from users where id = $5",
+                        &[&id, &room, &emoji, &tx.now, &user],
+                    )
+                    .await?;
+                    trace(tx, user).await?;
+                    reactions[at].count += 1;
+                }
+                false => {
+                    let sql = "delete from reactions
+                        where message_id = $1 and emoji = $2 and user_id = $3";
+                    tx.run(sql, &[&id, &emoji, &user]).await?;
+                    reactions[at].count = reactions[at].count.saturating_sub(1);
+                }
+            }
+            let names =
+                "select name from reactions where message_id = $1 and emoji = $2 order by id limit $3";
+            let values = [&id as _, &emoji as _, &Reaction::NAMES as _];
+            reactions[at].names = tx.all(names, &values).await?;
+            reactions.retain(|one| one.count > 0);
+            let sql = "update messages set changed = $1, reactions = $2 where id = $3";
+            tx.run(
+                sql,
+                &[&step.version.number, &reactions_json(reactions), &id],
+            )
+            .await?;
+            push_stored(tx, by, step, id, Some(own)).await?;
+            Ok(true)
         })
         .await
     }
@@ -328,8 +370,37 @@ impl Store {
 
     /// The catch-up of a reader who has version `after`; without it, the newest page.
     pub async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp> {
-        self.read("catch_up", async move |tx| catch_up(tx, room, after).await)
-            .await
+        self.read("catch_up", async move |tx| {
+            let newest = async || {
+                let page = page(tx, room, MessageId(i64::MAX)).await?;
+                Ok(CatchUp::Newest(page))
+            };
+            let Some(after) = after.filter(|after| after.room == room) else {
+                return newest().await;
+            };
+            let (version, _) = version(tx, room).await?;
+            if !has_been(tx, after).await? {
+                return newest().await;
+            }
+            if after.number == version.number {
+                return Ok(CatchUp::UpToDate);
+            }
+            let changed = "select count(*) from
+                (select 1 from messages where room_id = $1 and changed > $2 limit $3) changed";
+            let values = [&room as _, &after.number as _, &(PAGE_MESSAGES + 1) as _];
+            if tx.the::<u64>(changed, &values).await? > PAGE_MESSAGES as u64 {
+                return newest().await;
+            }
+            let sql =
+                format!("select {MESSAGE} where m.room_id = $1 and m.changed > $2 order by m.id");
+            let messages = tx.all(&sql, &[&room, &after.number]).await?;
+            Ok(CatchUp::Changes {
+                after,
+                version,
+                messages,
+            })
+        })
+        .await
     }
 }
 
@@ -452,36 +523,6 @@ async fn has_been(tx: &Tx<'_>, after: Version) -> Sql<bool> {
     .await
 }
 
-async fn catch_up(tx: &Tx<'_>, room: RoomId, after: Option<Version>) -> Sql<CatchUp> {
-    let newest = async || {
-        let page = page(tx, room, MessageId(i64::MAX)).await?;
-        Ok(CatchUp::Newest(page))
-    };
-    let Some(after) = after.filter(|after| after.room == room) else {
-        return newest().await;
-    };
-    let (version, _) = version(tx, room).await?;
-    if !has_been(tx, after).await? {
-        return newest().await;
-    }
-    if after.number == version.number {
-        return Ok(CatchUp::UpToDate);
-    }
-    let changed = "select count(*) from
-        (select 1 from messages where room_id = $1 and changed > $2 limit $3) changed";
-    let values = [&room as _, &after.number as _, &(PAGE_MESSAGES + 1) as _];
-    if tx.the::<u64>(changed, &values).await? > PAGE_MESSAGES as u64 {
-        return newest().await;
-    }
-    let sql = format!("select {MESSAGE} where m.room_id = $1 and m.changed > $2 order by m.id");
-    let messages = tx.all(&sql, &[&room, &after.number]).await?;
-    Ok(CatchUp::Changes {
-        after,
-        version,
-        messages,
-    })
-}
-
 /// The message stored with a key of that author.
 async fn by_key(tx: &Tx<'_>, author: UserId, key: Uuid) -> Sql<Option<Message>> {
     let sql = format!("select {MESSAGE} where m.user_id = $1 and m.key = $2");
@@ -524,9 +565,10 @@ async fn writer(tx: &Tx<'_>, room: RoomId, id: UserId) -> Sql<Writer> {
 }
 
 pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
+    let author = post.by.user;
     let known = async {
         match post.key {
-            Some(key) => by_key(tx, post.author, key).await,
+            Some(key) => by_key(tx, author, key).await,
             None => Ok(None),
         }
     };
@@ -534,22 +576,20 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
     // first error is reported: it causes the others.
     let (known, writer, step) = tokio::try_join!(biased;
         known,
-        writer(tx, post.room, post.author),
-        next_step(tx, post.room, post.author)
+        writer(tx, post.room, author),
+        next_step(tx, post.room, author)
     )?;
     if let Some(known) = known {
         // If the room is closed to its author, they must not learn what happened to the message.
-        return Ok(match room(tx, post.author, known.room).await? {
+        return Ok(match room(tx, author, known.room).await? {
             Some(_) => Posted::Known(known),
             None => Posted::Settled,
         });
     }
     if !writer.may_write {
-        return Ok(Posted::Muted);
+        return Err(Refused::Muted.into());
     }
-    let Some(step) = step else {
-        return Ok(Posted::NoSuchRoom);
-    };
+    let step = step.ok_or(Refused::NoSuchRoom)?;
     let made = step.version.number;
     let text = post.text.as_str();
     let (id, ()) = tokio::try_join!(biased;
@@ -560,7 +600,7 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
                  values ($1, $2, $3, $4, $5, $6, $6, $6, $7) returning id",
                 &[
                     &post.room,
-                    &post.author,
+                    &author,
                     &writer.author.name,
                     &text,
                     &post.key,
@@ -591,14 +631,14 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
         Some(both) => share_private(tx, both, &message).await?,
         None => {
             if !writer.is_traced {
-                trace(tx, post.author).await?;
+                trace(tx, author).await?;
             }
             if !writer.is_subscribed {
-                subscribe(tx, post.author, post.room).await?;
+                subscribe(tx, author, post.room).await?;
             }
         }
     }
-    push_change(tx, post.node, step, message.clone(), None);
+    push_change(tx, post.by, step, message.clone(), None);
     Ok(Posted::New(message))
 }
 
@@ -685,9 +725,9 @@ pub(super) async fn take_step(tx: &Tx<'_>, step: Step) -> Sql<()> {
 }
 
 /// Delivers a change, with its message at that version.
-pub(super) fn push_change(
+fn push_change(
     tx: &Tx<'_>,
-    node: NodeId,
+    by: Actor,
     step: Step,
     message: Message,
     reaction: Option<OwnReaction>,
@@ -698,75 +738,20 @@ pub(super) fn push_change(
         between: step.between,
         reaction,
     };
-    tx.push_change(node, change);
+    tx.push_change(by.node, change);
 }
 
 /// The same with the message as it is stored now, which is returned.
 pub(super) async fn push_stored(
     tx: &Tx<'_>,
-    node: NodeId,
+    by: Actor,
     step: Step,
     id: MessageId,
     reaction: Option<OwnReaction>,
 ) -> Sql<Message> {
     let message = message_of(tx, id).await?;
-    push_change(tx, node, step, message.clone(), reaction);
+    push_change(tx, by, step, message.clone(), reaction);
     Ok(message)
-}
-
-async fn amend(tx: &Tx<'_>, amend: &Amend) -> Sql<Amended> {
-    let new = amend.text.as_ref().map(MessageText::as_str);
-    let Some(found) = message_in(tx, amend.author, amend.room, amend.message).await? else {
-        return Ok(Amended::NoSuchMessage);
-    };
-    let own = found.author.id == amend.author;
-    if !own && (new.is_some() || !may_moderate(tx, amend.author, amend.room).await?) {
-        return Ok(Amended::NotYours);
-    }
-    match (found.deleted, new) {
-        (true, Some(_)) => return Ok(Amended::Deleted),
-        (true, None) => return Ok(Amended::Already(found)),
-        (false, new) if new == Some(&found.text) => return Ok(Amended::Already(found)),
-        (false, _) if !may_write(tx, amend.author).await? => return Ok(Amended::Muted),
-        (false, _) => {}
-    }
-    let Some(step) = next_step(tx, amend.room, amend.author).await? else {
-        return Ok(Amended::NoSuchMessage);
-    };
-    take_step(tx, step).await?;
-    tx.run(
-        "update messages set changed = $1, worded = $1, text = coalesce(cast($2 as text), text),
-            edited_at = case when cast($2 as text) is null then edited_at else $3 end,
-            deleted_at = case when cast($2 as text) is null then cast($3 as bigint) end,
-            deleted_by = case when user_id <> $4 then $4 end
-         where id = $5",
-        &[
-            &step.version.number,
-            &new,
-            &tx.now,
-            &amend.author,
-            &found.id,
-        ],
-    )
-    .await?;
-    if !own {
-        record_deletion(tx, amend.author, &found).await?;
-    }
-    if new.is_none() && step.between.is_some() {
-        // A deleted message counts as unread for nobody.
-        tx.run(
-            "update users_subscribed as s set
-                unread = (select count(*) from (
-                    select 1 from messages m
-                    where m.room_id = s.room_id and m.id > s.read_message_id
-                    and m.user_id <> s.user_id and m.deleted_at is null limit $1) unread)
-             where room_id = $2 and user_id <> $3 and read_message_id < $4",
-            &[&UNREAD_AT_MOST, &amend.room, &amend.author, &found.id],
-        )
-        .await?;
-    }
-    let stored = push_stored(tx, amend.node, step, found.id, None).await?;
-    Ok(Amended::Done(stored))
 }
 
 /// Records that a moderator deleted somebody else's message.
@@ -783,79 +768,6 @@ async fn record_deletion(tx: &Tx<'_>, by: UserId, message: &Message) -> Sql<()> 
     .await
 }
 
-async fn react(tx: &Tx<'_>, react: &React) -> Sql<Reacted> {
-    let (user, id, emoji) = (react.user, react.message, react.emoji.as_str());
-    let Some(mut found) = message_in(tx, user, react.room, id).await? else {
-        return Ok(Reacted::NoSuchMessage);
-    };
-    if found.deleted {
-        return Ok(Reacted::Deleted);
-    }
-    if !may_write(tx, user).await? {
-        return Ok(Reacted::Muted);
-    }
-    let is_on = "select exists (select 1 from reactions
-        where message_id = $1 and emoji = $2 and user_id = $3)";
-    if tx.the::<bool>(is_on, &[&id, &emoji, &user]).await? == react.on {
-        return Ok(Reacted::Already);
-    }
-    let reactions = &mut found.reactions;
-    let at = reactions.iter().position(|one| one.emoji == react.emoji);
-    let at = match at {
-        None if reactions.len() >= Reaction::EMOJIS => return Ok(Reacted::TooMany),
-        None => {
-            reactions.push(Reaction {
-                emoji: react.emoji,
-                count: 0,
-                names: Vec::new(),
-            });
-            reactions.len() - 1
-        }
-        Some(at) => at,
-    };
-    let Some(step) = next_step(tx, react.room, user).await? else {
-        return Ok(Reacted::NoSuchMessage);
-    };
-    take_step(tx, step).await?;
-    match react.on {
-        true => {
-            tx.run(
-                "insert into reactions (message_id, room_id, emoji, created_at, user_id, name)
-                 select $1, $2, $3, $4, id, coalesce(display_name, name)
-                 from users where id = $5",
-                &[&id, &react.room, &emoji, &tx.now, &user],
-            )
-            .await?;
-            trace(tx, user).await?;
-            reactions[at].count += 1;
-        }
-        false => {
-            let sql = "delete from reactions
-                where message_id = $1 and emoji = $2 and user_id = $3";
-            tx.run(sql, &[&id, &emoji, &user]).await?;
-            reactions[at].count = reactions[at].count.saturating_sub(1);
-        }
-    }
-    let names =
-        "select name from reactions where message_id = $1 and emoji = $2 order by id limit $3";
-    let values = [&id as _, &emoji as _, &Reaction::NAMES as _];
-    reactions[at].names = tx.all(names, &values).await?;
-    reactions.retain(|one| one.count > 0);
-    let sql = "update messages set changed = $1, reactions = $2 where id = $3";
-    tx.run(
-        sql,
-        &[&step.version.number, &reactions_json(reactions), &id],
-    )
-    .await?;
-    let own = OwnReaction {
-        user,
-        emoji: react.emoji,
-        on: react.on,
-    };
-    push_stored(tx, react.node, step, id, Some(own)).await?;
-    Ok(Reacted::Done)
-}
-
 async fn mark_read(tx: &Tx<'_>, user: UserId, room: RoomId, upto: MessageId) -> Sql<()> {
     tx.run(
         "update users_subscribed as s set
@@ -867,5 +779,4 @@ async fn mark_read(tx: &Tx<'_>, user: UserId, room: RoomId, upto: MessageId) -> 
         &[&upto, &UNREAD_AT_MOST, &user, &room],
     )
     .await
-    .map(|_| ())
 }

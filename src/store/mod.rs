@@ -2,8 +2,7 @@
 //!
 //! An operation is in the file of its topic: its method, its result, and the function over `Tx` that
 //! runs it, with one SQL text for both databases. The drivers know connections, commits and locks, and
-//! no operations. What a person may run into (no such room, a known key) is a value; a [`StoreError`]
-//! is a failure of the server. Nothing here knows HTML, sockets or subscribers.
+//! no operations. Nothing here knows HTML, sockets or subscribers.
 
 mod accounts;
 mod messages;
@@ -29,9 +28,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::model::{ClientRef, Message, NodeId, UserId, Version};
 
 pub use accounts::{NewSession, Session, SignedIn};
-pub use messages::{Amend, Amended, CatchUp, OwnReaction, Post, Posted, React, Reacted};
+pub use messages::{CatchUp, OwnReaction, Post, Posted};
 pub use people::{Arrival, Arrived, Left, Renamed};
-pub use rooms::{Entered, Moved};
+pub use rooms::Moved;
 use tx::{Locks, Sql, Tx, Waiting, Write};
 
 /// The prefix of the names of restricted groups.
@@ -66,6 +65,10 @@ pub enum StoreError {
     /// not a result of each operation, since every caller does the same: it closes the socket.
     #[error("this client has left")]
     Gone,
+    /// The person may not do that, so nothing was done. It is an error for the same reason: every caller
+    /// shows them why.
+    #[error("refused: {0:?}")]
+    Refused(Refused),
     /// The file that was opened was moved, replaced or deleted.
     #[error("{0} was deleted or replaced; new data will be lost")]
     Missing(PathBuf),
@@ -90,6 +93,38 @@ impl StoreError {
     }
 }
 
+/// Why an operation was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such room, or they cannot see it.
+    NoSuchRoom,
+    /// A private room with oneself.
+    Oneself,
+    /// There is no such message in that room, or they cannot see it.
+    NoSuchMessage,
+    /// Somebody else wrote the message, and they are not a moderator or want to change its text.
+    NotYours,
+    /// The message is deleted.
+    Deleted,
+    /// The message already has [`Reaction::EMOJIS`](crate::model::Reaction::EMOJIS) other emojis.
+    TooManyEmojis,
+    /// Somebody else has that name, or one that looks like it.
+    NameTaken,
+    /// They are muted.
+    Muted,
+}
+
+/// Somebody who does something, by a client of theirs.
+#[derive(Clone, Copy, Debug)]
+pub struct Actor {
+    /// The node that delivers the changes.
+    pub node: NodeId,
+    /// The client.
+    pub client: ClientRef,
+    /// The person.
+    pub user: UserId,
+}
+
 /// The result of an operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
@@ -107,6 +142,7 @@ pub struct Change {
 }
 
 type Changes = Vec<(NodeId, Change)>;
+type Writes = mpsc::UnboundedReceiver<Box<dyn Write>>;
 type Listeners = Arc<Mutex<HashMap<NodeId, mpsc::Sender<Change>>>>;
 
 /// How much a store contains.
@@ -135,6 +171,14 @@ pub struct Store {
 enum Driver {
     Sqlite(sqlite::Sqlite),
     Postgres(postgres::Postgres),
+}
+
+/// What a driver is opened with.
+struct Opening {
+    synchronous: Synchronous,
+    access: Access,
+    writes: Writes,
+    listeners: Listeners,
 }
 
 /// Interferes with operations, to test how the chat handles failures. An operation is named like its
@@ -222,15 +266,15 @@ impl Store {
     async fn open(address: &str, synchronous: Synchronous, access: Access) -> Result<Self> {
         let (writer, writes) = mpsc::unbounded_channel();
         let listeners = Listeners::default();
-        let hears = Arc::clone(&listeners);
+        let opening = Opening {
+            synchronous,
+            access,
+            writes,
+            listeners: Arc::clone(&listeners),
+        };
         let driver = match is_postgres(address) {
-            true => Driver::Postgres(
-                postgres::Postgres::open(address, synchronous, access, writes, hears).await?,
-            ),
-            false => Driver::Sqlite({
-                let path = sqlite_path(address)?;
-                sqlite::Sqlite::open(path, synchronous, access, writes, hears).await?
-            }),
+            true => Driver::Postgres(postgres::Postgres::open(address, opening).await?),
+            false => Driver::Sqlite(sqlite::Sqlite::open(sqlite_path(address)?, opening).await?),
         };
         Ok(Self {
             driver,
@@ -306,7 +350,7 @@ impl Store {
             }
             tx.empty(&["messages", "rooms", "clients", "sessions", "users"])
                 .await?;
-            tx.run(tx.default_groups(), &[]).await.map(|_| ())
+            tx.run(tx.default_groups(), &[]).await
         };
         match &self.driver {
             Driver::Sqlite(_) => self.write("reset", Locks::none(), reset).await,
@@ -462,32 +506,17 @@ fn sqlite_path(address: &str) -> Result<PathBuf> {
     };
     // PostgreSQL's own programs accept this form, and it may contain a password, so it must not become
     // a file name.
-    let keys = [
-        "host=",
-        "hostaddr=",
-        "port=",
-        "user=",
-        "password=",
-        "dbname=",
-    ];
-    if keys.iter().any(|key| path.trim_start().starts_with(key)) {
-        return Err(StoreError::Address(
+    let key = path.trim_start().split_once('=').map(|(key, _)| key);
+    let wrong = match (key, path) {
+        (Some("host" | "hostaddr" | "port" | "user" | "password" | "dbname"), _) => {
             "write the address of a PostgreSQL database as postgres://user:password@host:5432/name"
-                .to_owned(),
-        ));
-    }
-    if path.is_empty() {
-        return Err(StoreError::Address(
-            "the name of the database file is missing".to_owned(),
-        ));
-    }
-    // SQLite would open it, but every connection would get its own empty database.
-    if path == ":memory:" {
-        return Err(StoreError::Address(
-            "the database cannot be in memory; name a file, such as overwire.db".to_owned(),
-        ));
-    }
-    Ok(PathBuf::from(path))
+        }
+        (_, "") => "the name of the database file is missing",
+        // SQLite would open it, but every connection would get its own empty database.
+        (_, ":memory:") => "the database cannot be in memory; name a file, such as overwire.db",
+        _ => return Ok(PathBuf::from(path)),
+    };
+    Err(StoreError::Address(wrong.to_owned()))
 }
 
 #[cfg(test)]

@@ -6,15 +6,17 @@ use super::accounts::{begin_session, set_password};
 use super::messages::{WHOLE_MESSAGE, next_step, push_stored, take_step};
 use super::people::{hand_out, newcomer};
 use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought, span};
-use super::users::{ONLINE, USER, held_standing, hold_clients, person, record, standing, trace};
-use super::{ADMIN_LINK_GOOD_FOR, NewSession, RESTRICTED, Result, SignedIn, Store};
+use super::users::{
+    ONLINE, USER, held_standing, hold_clients, person, record, standing, trace, users_named,
+};
+use super::{ADMIN_LINK_GOOD_FOR, Actor, NewSession, RESTRICTED, Result, SignedIn, Store};
 use crate::model::{
-    ClientId, ClientRef, GroupName, Message, MessageId, Millis, NewUser, NodeId, PasswordHash,
-    RoomId, TokenHash, UserId,
+    ClientId, ClientRef, GroupName, Message, MessageId, Millis, NewUser, PasswordHash, RoomId,
+    TokenHash, UserId,
 };
 use crate::moderation::{
-    AuditEntry, FoundMessages, GroupRecord, MessageRecord, Moderated, Moderation, PersonRecord,
-    Search, Standing,
+    AuditEntry, FoundMessages, GroupRecord, MessageRecord, Moderated, PersonRecord, Search,
+    Standing,
 };
 use crate::protocol::{FIRST_GROUP, ModeratorAction, PAGE_MESSAGES};
 
@@ -72,7 +74,7 @@ impl Store {
             tx.run(expired, &[&tx.now.before(ADMIN_LINK_GOOD_FOR)])
                 .await?;
             let sql = "insert into admin_links (token_hash, made_at) values ($1, $2)";
-            tx.run(sql, &[&token, &tx.now]).await.map(|_| ())
+            tx.run(sql, &[&token, &tx.now]).await
         })
         .await
     }
@@ -122,16 +124,35 @@ impl Store {
     pub async fn end_moderator(&self, name: &str) -> Result<bool> {
         let name = sought(&name.to_lowercase());
         self.write("end_moderator", Locks::none(), async move |tx| {
-            end_moderator(tx, &name).await
+            let moderator = "select id from users where name = $1 and moderator_at is not null";
+            let Some(user) = tx.one(moderator, &[&name]).await? else {
+                return Ok(false);
+            };
+            hold_clients(tx, user).await?;
+            let ended =
+                "update users set moderator_at = null where id = $1 and moderator_at is not null";
+            if tx.changed(ended, &[&user]).await? == 0 {
+                return Ok(false);
+            }
+            // Their tabs reconnect, and show what everybody sees.
+            let again = "update clients set visit = visit + 1 where user_id = $1";
+            tx.run(again, &[&user]).await?;
+            let words = format!("removed {name} as a moderator");
+            tx.run(
+                "insert into audit_log (at, moderator, action) values ($1, 'the command line', $2)",
+                &[&tx.now, &words],
+            )
+            .await?;
+            Ok(true)
         })
         .await
     }
 
     /// Takes a moderator's action and adds it to the audit log; durable when it returns. Changes of a
     /// room are delivered.
-    pub async fn moderate(&self, moderation: Moderation) -> Result<Moderated> {
-        let mut locks = Locks::client(moderation.client, moderation.by);
-        match &moderation.action {
+    pub async fn moderate(&self, by: Actor, action: ModeratorAction) -> Result<Moderated> {
+        let mut locks = Locks::actor(by);
+        match &action {
             ModeratorAction::RenameGroup { room, .. }
             | ModeratorAction::RemoveGroup { room }
             | ModeratorAction::RestrictGroup { room, .. }
@@ -143,7 +164,27 @@ impl Store {
             ModeratorAction::Mute { .. } => {}
         }
         self.write("moderate", locks, async move |tx| {
-            moderate(tx, &moderation).await
+            if !held_standing(tx, by.user).await?.moderator {
+                return Ok(Moderated::NotAllowed);
+            }
+            let done = match &action {
+                ModeratorAction::RenameGroup { room, .. }
+                | ModeratorAction::RemoveGroup { room }
+                | ModeratorAction::RestrictGroup { room, .. } => match group_of(tx, *room).await? {
+                    None => Moderated::Nothing,
+                    Some(group) if group.key == FIRST_GROUP => Moderated::Protected,
+                    Some(group) => change_group(tx, group, &action).await?,
+                },
+                ModeratorAction::RestoreMessage { room, message } => {
+                    restore_message(tx, by, *room, *message).await?
+                }
+                ModeratorAction::Mute { name, on } => mute_or_ban(tx, name, *on, false).await?,
+                ModeratorAction::Ban { name, on } => mute_or_ban(tx, name, *on, true).await?,
+            };
+            if let Moderated::Done { words, .. } = &done {
+                record(tx, by.user, words).await?;
+            }
+            Ok(done)
         })
         .await
     }
@@ -199,7 +240,26 @@ impl Store {
     ) -> Result<Vec<PersonRecord>> {
         let (beginning, after) = (beginning.to_owned(), sought(after));
         self.read("person_records", async move |tx| {
-            person_records(tx, &beginning, &after, limit).await
+            let mut found = Vec::new();
+            let names = ("name", sought(&beginning.to_lowercase()));
+            let display_names = ("display_key", sought(&GroupName::key_of(&beginning)));
+            let is_first = after.is_empty() && !beginning.is_empty();
+            let columns = format!(
+                "{USER}, {ONLINE}, u.arrived_at,
+                    u.moderator_at is not null, u.muted_at is not null, u.banned_at is not null"
+            );
+            for (name, beginning) in [Some(names), is_first.then_some(display_names)]
+                .into_iter()
+                .flatten()
+            {
+                let left = limit - found.len();
+                for record in users_named(tx, &columns, name, &beginning, &after, left).await? {
+                    if !found.contains(&record) {
+                        found.push(record);
+                    }
+                }
+            }
+            Ok(found)
         })
         .await
     }
@@ -254,53 +314,6 @@ async fn become_moderator(tx: &Tx<'_>, link: TokenHash, user: UserId) -> Sql<boo
     tx.run(sql, &[&tx.now, &user]).await?;
     record(tx, user, "became a moderator").await?;
     Ok(true)
-}
-
-async fn end_moderator(tx: &Tx<'_>, name: &str) -> Sql<bool> {
-    let moderator = "select id from users where name = $1 and moderator_at is not null";
-    let Some(user) = tx.one(moderator, &[&name]).await? else {
-        return Ok(false);
-    };
-    hold_clients(tx, user).await?;
-    let ended = "update users set moderator_at = null where id = $1 and moderator_at is not null";
-    if tx.run(ended, &[&user]).await? == 0 {
-        return Ok(false);
-    }
-    // Their tabs reconnect, and show what everybody sees.
-    let again = "update clients set visit = visit + 1 where user_id = $1";
-    tx.run(again, &[&user]).await?;
-    let words = format!("removed {name} as a moderator");
-    tx.run(
-        "insert into audit_log (at, moderator, action) values ($1, 'the command line', $2)",
-        &[&tx.now, &words],
-    )
-    .await?;
-    Ok(true)
-}
-
-async fn moderate(tx: &Tx<'_>, moderation: &Moderation) -> Sql<Moderated> {
-    let by = moderation.by;
-    if !held_standing(tx, by).await?.moderator {
-        return Ok(Moderated::NotAllowed);
-    }
-    let done = match &moderation.action {
-        ModeratorAction::RenameGroup { room, .. }
-        | ModeratorAction::RemoveGroup { room }
-        | ModeratorAction::RestrictGroup { room, .. } => match group_of(tx, *room).await? {
-            None => Moderated::Nothing,
-            Some(group) if group.key == FIRST_GROUP => Moderated::Protected,
-            Some(group) => change_group(tx, group, &moderation.action).await?,
-        },
-        ModeratorAction::RestoreMessage { room, message } => {
-            restore_message(tx, moderation.node, by, *room, *message).await?
-        }
-        ModeratorAction::Mute { name, on } => mute_or_ban(tx, name, *on, false).await?,
-        ModeratorAction::Ban { name, on } => mute_or_ban(tx, name, *on, true).await?,
-    };
-    if let Moderated::Done { words, .. } = &done {
-        record(tx, by, words).await?;
-    }
-    Ok(done)
 }
 
 const GROUP_RECORD: &str =
@@ -364,13 +377,7 @@ fn done(words: String) -> Moderated {
     Moderated::Done { words, user: None }
 }
 
-async fn restore_message(
-    tx: &Tx<'_>,
-    node: NodeId,
-    by: UserId,
-    room: RoomId,
-    id: MessageId,
-) -> Sql<Moderated> {
+async fn restore_message(tx: &Tx<'_>, by: Actor, room: RoomId, id: MessageId) -> Sql<Moderated> {
     let Some(group) = group_of(tx, room).await? else {
         return Ok(Moderated::Nothing);
     };
@@ -382,7 +389,7 @@ async fn restore_message(
         Some((false, _)) => return Ok(Moderated::Already),
         Some((true, author)) => author,
     };
-    let Some(step) = next_step(tx, room, by).await? else {
+    let Some(step) = next_step(tx, room, by.user).await? else {
         return Ok(Moderated::NotAllowed);
     };
     take_step(tx, step).await?;
@@ -390,7 +397,7 @@ async fn restore_message(
             worded = $1
         where id = $2";
     tx.run(restore, &[&step.version.number, &id]).await?;
-    push_stored(tx, node, step, id, None).await?;
+    push_stored(tx, by, step, id, None).await?;
     let words = format!("restored message {id} of {author} in #{}", group.name);
     Ok(done(words))
 }
@@ -404,13 +411,12 @@ async fn mute_or_ban(tx: &Tx<'_>, name: &str, on: bool, is_ban: bool) -> Sql<Mod
     if standing.moderator {
         return Ok(Moderated::Protected);
     }
-    if on
-        == (if is_ban {
-            standing.banned
-        } else {
-            standing.muted
-        })
-    {
+    let is_so = if is_ban {
+        standing.banned
+    } else {
+        standing.muted
+    };
+    if on == is_so {
         return Ok(Moderated::Already);
     }
     let since = on.then_some(tx.now);
@@ -441,7 +447,7 @@ async fn ban(tx: &Tx<'_>, user: UserId, since: Option<Millis>) -> Sql<()> {
     if since.is_none() {
         // A guest's tab may resume. People with an account sign in again.
         let clients = "delete from clients where user_id = $1 and not guest";
-        return tx.run(clients, &[&user]).await.map(|_| ());
+        return tx.run(clients, &[&user]).await;
     }
     // They have left. Their clients remain, so that their tabs are recognized and turned away.
     let looks = "delete from clients_active
@@ -451,45 +457,7 @@ async fn ban(tx: &Tx<'_>, user: UserId, since: Option<Millis>) -> Sql<()> {
         where user_id = $2";
     tx.run(left, &[&since, &user]).await?;
     let sessions = "delete from sessions where user_id = $1";
-    tx.run(sessions, &[&user]).await.map(|_| ())
-}
-
-async fn person_records(
-    tx: &Tx<'_>,
-    beginning: &str,
-    after: &str,
-    limit: usize,
-) -> Sql<Vec<PersonRecord>> {
-    let mut found = Vec::new();
-    let names = ("name", sought(&beginning.to_lowercase()));
-    let display_names = ("display_key", sought(&GroupName::key_of(beginning)));
-    let is_first = after.is_empty() && !beginning.is_empty();
-    for (column, beginning) in [Some(names), is_first.then_some(display_names)]
-        .into_iter()
-        .flatten()
-    {
-        let people = format!(
-            "select {USER}, {ONLINE}, u.arrived_at,
-                u.moderator_at is not null, u.muted_at is not null, u.banned_at is not null
-             from users u
-             where u.{column} >= $1 and u.{column} < $2 and u.{column} > $3
-             and u.arrived_at is not null
-             order by u.{column} limit $4"
-        );
-        let left = limit - found.len();
-        let values = [
-            &beginning as _,
-            &end_of(&beginning) as _,
-            &after as _,
-            &left as _,
-        ];
-        for record in tx.all(&people, &values).await? {
-            if !found.contains(&record) {
-                found.push(record);
-            }
-        }
-    }
-    Ok(found)
+    tx.run(sessions, &[&user]).await
 }
 
 /// The first id in a room whose message was written at that moment or later. Found by binary search,

@@ -5,8 +5,8 @@
 //! has to keep all of these. So this module reads and writes the rows themselves, by the list of tables
 //! in `tables.rs`. It refuses a database with other columns, so that no column is ever forgotten.
 //!
-//! The rows are read in one snapshot and written in one transaction, which also reads them back and
-//! compares them. So at any moment the target holds the whole chat or nothing.
+//! The rows are read in one snapshot and written in one transaction. At its end both sides are read and
+//! compared. So at any moment the target holds the whole chat or nothing.
 
 mod tables;
 
@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 use deadpool_postgres::Object;
 use futures_util::future::try_join_all;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use sha2::{Digest as _, Sha256};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
@@ -26,8 +25,8 @@ use super::tx::{Failure, FromRow, Param, Row, Sql, Tx, Value};
 use super::{Address, StoreError, is_postgres, postgres, sqlite, sqlite_path};
 use crate::model::{History, Millis};
 
-/// How many rows are copied at a time: few enough to fit into memory even if each is the longest
-/// possible message.
+/// How many rows are copied or compared at a time: few enough to fit into memory even if each is the
+/// longest possible message.
 const AT_ONCE: usize = 2_000;
 /// How many rows one statement inserts.
 const INSERTED_AT_ONCE: usize = 100;
@@ -106,14 +105,14 @@ pub async fn move_chat(
 ) -> Result<Moved> {
     let mut from = Place::to_read(from).await?;
     let moved = async {
-        from.check_columns().await?;
+        from.begin_reading().await?;
         let mut to = Place::to_write(to, &from.identity).await?;
         let moved = fill(&mut from, &mut to, progress).await;
         to.end(moved.is_ok()).await;
         moved
     };
     let moved = moved.await;
-    from.end(moved.is_ok()).await;
+    from.end(false).await;
     moved
 }
 
@@ -122,53 +121,45 @@ async fn fill(
     to: &mut Place,
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Moved> {
-    to.check_columns().await?;
-    to.begin().await?;
+    to.begin_writing().await?;
     let now = Millis::now().0;
-    let (mut done, mut of) = (0, 0);
-    let mut counts = Vec::new();
+    let mut moved = Vec::new();
     for table in &TABLES {
-        let count = from
-            .count(&format!("select count(*) from {}", table.name))
-            .await?;
-        counts.push(count);
-        // Each row is written and read back.
-        of += 2 * count;
+        let count = format!("select count(*) from {}", table.name);
+        moved.push((table.name, from.value(&count).await?));
     }
+    // Each row is written and compared.
+    let of = 2 * moved.iter().map(|(_, rows)| rows).sum::<u64>();
+    let mut done = 0;
     let mut steps = |rows: usize| {
         done += rows as u64;
         progress(done, of);
     };
-    let mut sums = Vec::new();
     for table in &TABLES {
-        let (mut sum, mut after) = (Sum::default(), None);
+        let mut after = Cells::new();
         loop {
-            let rows = from.part(table, &table.expressions(now), after).await?;
+            let rows = from.part(table, &table.expressions(now), &after).await?;
             let Some(last) = rows.last() else { break };
-            after = Some(last[..table.key].to_vec());
-            sum.add(&rows);
+            after = last[..table.key].to_vec();
             to.put(table, &rows).await?;
             steps(rows.len());
         }
-        sums.push(sum);
         if table.ids != Ids::Chat {
             let last = from.last_id(table).await?;
             to.continue_after(table, last).await?;
         }
     }
-    let mut moved = Vec::new();
-    for ((table, sum), count) in TABLES.iter().zip(sums).zip(counts) {
-        let (mut read, mut after) = (Sum::default(), None);
+    // After everything was written, since a trigger may change what was written before.
+    for table in &TABLES {
+        let mut after = Cells::new();
         loop {
-            let rows = to.part(table, &table.names(), after).await?;
+            let rows = from.part(table, &table.expressions(now), &after).await?;
+            if to.part(table, &table.names(), &after).await? != rows {
+                return Err(MoveError::Different(to.name.clone(), table.name));
+            }
             let Some(last) = rows.last() else { break };
-            after = Some(last[..table.key].to_vec());
-            read.add(&rows);
+            after = last[..table.key].to_vec();
             steps(rows.len());
-        }
-        moved.push((table.name, count));
-        if sum.rows != count || read.end() != sum.end() {
-            return Err(MoveError::Different(to.name.clone(), table.name));
         }
     }
     to.commit().await?;
@@ -176,7 +167,7 @@ async fn fill(
 }
 
 /// A value of one column, the same for both databases.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Cell {
     Null,
     Number(i64),
@@ -214,36 +205,6 @@ impl Value for Cell {
     }
 }
 
-/// What two tables are compared by: how many rows, and their contents in the order of their keys.
-#[derive(Default)]
-struct Sum {
-    rows: u64,
-    hash: Sha256,
-}
-
-impl Sum {
-    fn add(&mut self, rows: &[Cells]) {
-        self.rows += rows.len() as u64;
-        for cell in rows.iter().flatten() {
-            let (kind, bytes): (u8, &[u8]) = match cell {
-                Cell::Null => (0, &[]),
-                Cell::Number(number) => (1, &number.to_be_bytes()),
-                Cell::Flag(flag) => (2, &[u8::from(*flag)]),
-                Cell::Text(text) => (3, text.as_bytes()),
-                Cell::Bytes(bytes) => (4, bytes),
-                Cell::Key(key) => (5, key.as_bytes()),
-            };
-            self.hash.update([kind]);
-            self.hash.update((bytes.len() as u64).to_be_bytes());
-            self.hash.update(bytes);
-        }
-    }
-
-    fn end(self) -> (u64, [u8; 32]) {
-        (self.rows, self.hash.finalize().into())
-    }
-}
-
 /// A description of the row.
 fn row_words(table: &Table, key: &[Cell]) -> String {
     let numbers = key.iter().filter_map(|cell| match cell {
@@ -266,118 +227,77 @@ enum Held {
         db: Connection,
         /// Held as a server holds it.
         _lock: File,
-        /// The files to delete if the copy fails.
+        /// The files that exist for the copy. They are deleted unless the copy remains.
         made: Vec<PathBuf>,
-        /// The lock file, if it is deleted in any case.
-        lent: Option<PathBuf>,
     },
     Database(Object),
 }
 
 impl Place {
-    /// Opens the source in a snapshot. Writers wait.
+    /// Opens the source.
     async fn to_read(address: &Address) -> Result<Self> {
-        let name = address.to_string();
-        let (opened, found, known) = match is_postgres(address.as_str()) {
-            true => {
-                let opened = Self::connected(address).await?;
-                let is_there = "select to_regclass('schema_version') is not null";
-                if !opened.value::<bool>(is_there).await? {
-                    return Err(MoveError::NoChat(name));
-                }
-                opened.hold().await?;
-                let found = "select coalesce(max(version), 0) from schema_version";
-                let found = opened.value(found).await?;
-                (opened, found, postgres::NEWEST)
+        if is_postgres(address.as_str()) {
+            let mut place = Self::connected(address).await?;
+            let is_there = "select to_regclass('schema_version') is not null";
+            if !place.value::<bool>(is_there).await? {
+                return Err(MoveError::NoChat(place.name));
             }
-            false => {
-                let path = file_of(address)?;
-                if !path.exists() {
-                    return Err(MoveError::NoChat(name));
-                }
-                let (lock, is_new) = sqlite::lock(&path).map_err(|error| at(error, &name))?;
-                let lent = is_new.then(|| sqlite::lock_of(&path));
-                let (db, found) = open_to_read(&path).map_err(|failure| {
-                    remove(lent.as_slice());
-                    at(failure, &name)
-                })?;
-                let held = Held::File {
-                    db,
-                    _lock: lock,
-                    made: Vec::new(),
-                    lent,
-                };
-                let opened = Self {
-                    identity: identity(&path),
-                    held,
-                    name: name.clone(),
-                };
-                (opened, found, sqlite::NEWEST)
-            }
-        };
-        let refused = match found {
-            0 => MoveError::NoChat(name),
-            found if found < known => MoveError::TooOld(name, found, known),
-            found if found > known => MoveError::TooNew(name, found, known),
-            _ => return opened.begin_reading().await,
-        };
-        opened.end(false).await;
-        Err(refused)
-    }
-
-    async fn begin_reading(self) -> Result<Self> {
-        if let Held::Database(_) = self.held {
-            let names = TABLES.map(|table| table.name).join(", ");
-            self.is_free().await?;
-            self.run(&format!(
-                "begin isolation level repeatable read; lock table nodes, {names} in share mode"
-            ))
-            .await?;
-            self.is_free().await?;
+            place.hold().await?;
+            return Ok(place);
         }
-        Ok(self)
+        let path = file_of(address)?;
+        match path.exists() {
+            true => Self::file(address, &path, Vec::new(), open_to_read),
+            false => Err(MoveError::NoChat(address.to_string())),
+        }
     }
 
     /// Opens the target, and creates and migrates it if needed.
     async fn to_write(address: &Address, from: &str) -> Result<Self> {
-        let name = address.to_string();
         if is_postgres(address.as_str()) {
-            let mut opened = Self::connected(address).await?;
-            if opened.identity == from {
-                return Err(MoveError::Same(name));
+            let mut place = Self::connected(address).await?;
+            if place.identity == from {
+                return Err(MoveError::Same(place.name));
             }
-            opened.hold().await?;
-            if let Held::Database(db) = &mut opened.held {
+            place.hold().await?;
+            if let Held::Database(db) = &mut place.held {
                 let migrated = postgres::migrate(db).await;
-                migrated.map_err(|error| at(error, &name))?;
+                migrated.map_err(|error| at(error, &place.name))?;
             }
-            opened.is_free().await?;
-            return Ok(opened);
+            place.is_free().await?;
+            return Ok(place);
         }
         let path = file_of(address)?;
-        let is_new = !path.exists();
-        if !is_new && identity(&path) == from {
-            return Err(MoveError::Same(name));
-        }
-        let (lock, lock_is_new) = sqlite::lock(&path).map_err(|error| at(error, &name))?;
-        let mut made = Vec::new();
-        if is_new {
-            made.extend([path.clone(), sqlite::beside(&path, "-journal")]);
-        }
+        let made = match path.exists() {
+            true if identity(&path) == from => return Err(MoveError::Same(address.to_string())),
+            true => Vec::new(),
+            false => vec![path.clone(), sqlite::beside(&path, "-journal")],
+        };
+        Self::file(address, &path, made, open_to_write)
+    }
+
+    /// Opens a file, locked as a server locks it. `made` are the files that this creates.
+    fn file(
+        address: &Address,
+        path: &Path,
+        mut made: Vec<PathBuf>,
+        open: fn(&Path) -> Sql<Connection>,
+    ) -> Result<Self> {
+        let name = address.to_string();
+        let (lock, lock_is_new) = sqlite::lock(path).map_err(|error| at(error, &name))?;
         if lock_is_new {
-            made.push(sqlite::lock_of(&path));
+            made.push(sqlite::lock_of(path));
         }
-        let db = open_to_write(&path).map_err(|failure| {
+        let db = open(path).map_err(|failure| {
             remove(&made);
             at(failure, &name)
         })?;
         Ok(Self {
-            identity: identity(&path),
+            identity: identity(path),
             held: Held::File {
                 db,
                 _lock: lock,
                 made,
-                lent: None,
             },
             name,
         })
@@ -399,7 +319,7 @@ impl Place {
             .await?;
             Ok::<_, StoreError>(db)
         };
-        let opened = Self {
+        let mut place = Self {
             held: Held::Database(connecting.await.map_err(|error| at(error, &name))?),
             name,
             identity: String::new(),
@@ -407,20 +327,12 @@ impl Place {
         let identity = "select concat_ws(' ', 'postgres',
                 extract(epoch from pg_postmaster_start_time()), oid)
             from pg_database where datname = current_database()";
-        let identity = opened.value(identity).await?;
-        Ok(Self { identity, ..opened })
+        place.identity = place.value(identity).await?;
+        Ok(place)
     }
 
     fn at<T>(&self, done: Sql<T>) -> Result<T> {
         done.map_err(|failure| at(failure, &self.name))
-    }
-
-    /// A transaction on PostgreSQL, which needs no exclusive access to the connection.
-    fn database(&self) -> Option<Tx<'_>> {
-        match &self.held {
-            Held::Database(db) => Some(Tx::postgres(db, Millis(0), History(0))),
-            Held::File { .. } => None,
-        }
     }
 
     fn tx(&mut self) -> Tx<'_> {
@@ -430,13 +342,9 @@ impl Place {
         }
     }
 
-    /// A value from PostgreSQL.
-    async fn value<T: FromRow>(&self, sql: &str) -> Result<T> {
-        let value = async {
-            let tx = self.database().ok_or(Failure::NoRow)?;
-            tx.the(sql, &[]).await
-        };
-        self.at(value.await)
+    async fn value<T: FromRow>(&mut self, sql: &str) -> Result<T> {
+        let value = self.tx().the(sql, &[]).await;
+        self.at(value)
     }
 
     /// Runs several statements.
@@ -456,7 +364,7 @@ impl Place {
     }
 
     /// Checks that no server has a lease.
-    async fn is_free(&self) -> Result<()> {
+    async fn is_free(&mut self) -> Result<()> {
         let leased = "select exists (select 1 from nodes where lease_until >= millis())";
         match self.value(leased).await? {
             true => Err(MoveError::InUse(self.name.clone())),
@@ -491,19 +399,13 @@ impl Place {
         Ok(())
     }
 
-    async fn count(&mut self, sql: &str) -> Result<u64> {
-        let count = self.tx().the(sql, &[]).await;
-        self.at(count)
-    }
-
-    /// The next rows after a key, in the order of the keys; none at the end.
+    /// The first rows, or those after a key, in the order of the keys; none at the end.
     async fn part(
         &mut self,
         table: &'static Table,
         columns: &str,
-        after: Option<Cells>,
+        after: &[Cell],
     ) -> Result<Vec<Cells>> {
-        let after = after.unwrap_or_default();
         let keys = table.key_names();
         let values: Vec<_> = (1..=after.len()).map(|n| format!("${n}")).collect();
         let condition = match after.is_empty() {
@@ -579,8 +481,7 @@ impl Place {
     /// Makes the next id higher than this one and all existing ones.
     async fn continue_after(&mut self, table: &'static Table, last: i64) -> Result<()> {
         let highest = format!("select coalesce(max(id), 0) from {}", table.name);
-        let highest = self.tx().the::<i64>(&highest, &[]).await;
-        let last = last.max(self.at(highest)?);
+        let last = last.max(self.value(&highest).await?);
         match self.held {
             // Unlike the sequence's own functions, a rollback undoes this.
             Held::Database(_) => {
@@ -602,8 +503,40 @@ impl Place {
         }
     }
 
+    /// Begins the snapshot, while writers wait. Refused if the chat does not fit this program.
+    async fn begin_reading(&mut self) -> Result<()> {
+        let (version, known) = match self.held {
+            Held::Database(_) => (
+                "select coalesce(max(version), 0) from schema_version",
+                postgres::NEWEST,
+            ),
+            Held::File { .. } => (
+                "select user_version from pragma_user_version",
+                sqlite::NEWEST,
+            ),
+        };
+        let (name, found) = (self.name.clone(), self.value::<i64>(version).await?);
+        match found {
+            0 => return Err(MoveError::NoChat(name)),
+            found if found < known => return Err(MoveError::TooOld(name, found, known)),
+            found if found > known => return Err(MoveError::TooNew(name, found, known)),
+            _ => {}
+        }
+        if let Held::Database(_) = self.held {
+            let names = TABLES.map(|table| table.name).join(", ");
+            self.is_free().await?;
+            self.run(&format!(
+                "begin isolation level repeatable read; lock table nodes, {names} in share mode"
+            ))
+            .await?;
+            self.is_free().await?;
+        }
+        self.check_columns().await
+    }
+
     /// Begins the transaction that writes everything. Refused if the target contains anything.
-    async fn begin(&mut self) -> Result<()> {
+    async fn begin_writing(&mut self) -> Result<()> {
+        self.check_columns().await?;
         match self.held {
             Held::Database(_) => {
                 let names = TABLES.map(|table| table.name).join(", ");
@@ -616,7 +549,7 @@ impl Place {
             Held::File { .. } => self.run("begin exclusive").await?,
         }
         for table in &TABLES {
-            let count = self.count(&table.occupied()).await?;
+            let count = self.value(&table.occupied()).await?;
             if count > 0 {
                 return Err(MoveError::NotEmpty(
                     self.name.clone(),
@@ -644,7 +577,7 @@ impl Place {
     }
 
     /// Releases the store. Everything uncommitted is undone.
-    async fn end(self, is_done: bool) {
+    async fn end(self, remains: bool) {
         match self.held {
             Held::Database(db) => {
                 // A connection that has ended holds nothing.
@@ -652,18 +585,17 @@ impl Place {
                     .batch_execute("rollback; select pg_advisory_unlock_all()")
                     .await;
             }
-            Held::File { db, made, lent, .. } => {
+            Held::File { db, made, .. } => {
                 if !db.is_autocommit()
                     && let Err(error) = db.execute_batch("rollback")
                 {
                     tracing::warn!(%error, place = self.name, "could not roll back");
                 }
                 drop(db);
-                if !is_done {
+                if !remains {
+                    // While the lock is held, so that another server's lock file is never deleted.
                     remove(&made);
                 }
-                // While the lock is held, so that another server's lock file is never deleted.
-                remove(lent.as_slice());
             }
         }
     }
@@ -707,15 +639,13 @@ fn remove(files: &[PathBuf]) {
     }
 }
 
-/// Also returns the schema version.
-fn open_to_read(path: &Path) -> Sql<(Connection, i64)> {
+fn open_to_read(path: &Path) -> Sql<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(sqlite::BUSY_TIMEOUT)?;
     // Nobody may write until the end: it would be missing in the copy.
     db.execute_batch("begin immediate")?;
-    let found = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    Ok((db, found))
+    Ok(db)
 }
 
 fn open_to_write(path: &Path) -> Sql<Connection> {

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 
-use super::accounts::session;
+use super::accounts::{self, session};
 use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought, span};
-use super::users::{ONLINE, USER, may_write, person, trace, user_of};
-use super::{FREE_AFTER, LEASE, Result, SESSION_GOOD_FOR, Session, Store, TOKEN_GOOD_FOR};
+use super::users::{ONLINE, USER, check_may_write, person, trace, user_of, users_named};
+use super::{
+    Actor, FREE_AFTER, LEASE, Refused, Result, SESSION_GOOD_FOR, Session, Store, TOKEN_GOOD_FOR,
+};
 use crate::model::{
     ClientId, ClientRef, DisplayName, GroupName, Millis, NewUser, NodeId, Person, RoomId,
     SessionId, TokenHash, User, UserId,
@@ -73,22 +75,15 @@ pub struct Left {
     pub last: bool,
 }
 
-/// The result of choosing a display name.
+/// The effect of choosing a display name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Renamed {
-    /// The name is set.
-    As {
-        /// The user with the new name.
-        user: User,
-        /// Offline users who had the name: they are shown with their user name again.
-        former: Vec<UserId>,
-        /// The private rooms of all of them that somebody shows now.
-        rooms: Vec<RoomId>,
-    },
-    /// Somebody else has that name, or one that looks like it.
-    Taken,
-    /// They are muted.
-    Muted,
+pub struct Renamed {
+    /// The user with the new name.
+    pub user: User,
+    /// Offline users who had the name: they are shown with their user name again.
+    pub former: Vec<UserId>,
+    /// The private rooms of all of them that somebody shows now.
+    pub rooms: Vec<RoomId>,
 }
 
 impl Store {
@@ -138,7 +133,21 @@ impl Store {
         session: Option<TokenHash>,
     ) -> Result<Option<(ClientRef, Option<NodeId>)>> {
         self.read("client_by_token", async move |tx| {
-            client_by_token(tx, token, session).await
+            let session = match session {
+                Some(token) => accounts::session(tx, token).await?,
+                None => None,
+            };
+            tx.one(
+                "select id, visit, case when left_at is null then node_id end from clients
+                 where token_hash = $1 and session_id is not distinct from $2
+                 and (left_at is null or left_at > (select millis()) - $3)",
+                &[
+                    &token,
+                    &session.map(|session| session.id),
+                    &span(TOKEN_GOOD_FOR),
+                ],
+            )
+            .await
         })
         .await
     }
@@ -168,8 +177,24 @@ impl Store {
     /// Marks these clients as left, except those taken over meanwhile. Returns those that have left.
     pub async fn leave(&self, clients: Vec<ClientRef>) -> Result<Vec<Left>> {
         let locks = Locks::rooms_of(clients.iter().map(|client| client.client).collect());
-        self.write("leave", locks, async move |tx| leave(tx, &clients).await)
-            .await
+        self.write("leave", locks, async move |tx| {
+            let found = connected(tx, &clients).await?.into_iter();
+            let gone: Vec<_> = found.map(|(client, user)| (client.client, user)).collect();
+            if gone.is_empty() {
+                return Ok(Vec::new());
+            }
+            let ids: Vec<i64> = gone.iter().map(|(client, _)| client.0).collect();
+            let left = format!("update clients set left_at = $1 where id {}", tx.among(2));
+            tx.run(&left, &[&tx.now, &ids]).await?;
+            let seen = format!(
+                "update sessions set seen_at = $1
+                 where id in (select session_id from clients where id {})",
+                tx.among(2)
+            );
+            tx.run(&seen, &[&tx.now, &ids]).await?;
+            have_left(tx, gone).await
+        })
+        .await
     }
 
     /// Sets the user's display name; `None` for their user name. A name is taken if it is, or looks
@@ -178,13 +203,12 @@ impl Store {
     /// appended; `namesakes` names are tried in all.
     pub async fn rename(
         &self,
-        client: ClientRef,
-        user: UserId,
+        by: Actor,
         name: Option<DisplayName>,
         namesakes: u32,
     ) -> Result<Renamed> {
-        self.write("rename", Locks::client(client, user), async move |tx| {
-            rename(tx, user, name.as_ref(), namesakes).await
+        self.write("rename", Locks::actor(by), async move |tx| {
+            rename(tx, by.user, name.as_ref(), namesakes).await
         })
         .await
     }
@@ -193,11 +217,13 @@ impl Store {
     /// user name or, if there is none, a display name, without regard to case.
     pub async fn find_person(&self, names: Vec<String>) -> Result<Option<(usize, User)>> {
         self.read("find_person", async move |tx| {
+            let by_display_name = format!("select {USER} from users u where u.display_key = $1");
             for (n, name) in names.iter().enumerate() {
-                let found = match person(tx, name).await? {
-                    None => person_by_display_name(tx, name).await?,
-                    found => found,
-                };
+                let mut found = person(tx, name).await?;
+                if found.is_none() {
+                    let key = sought(&GroupName::key_of(name));
+                    found = tx.one(&by_display_name, &[&key]).await?;
+                }
                 if let Some(user) = found {
                     return Ok(Some((n, user)));
                 }
@@ -211,7 +237,20 @@ impl Store {
     /// online.
     pub async fn people_online(&self, limit: usize) -> Result<(Vec<Person>, u64)> {
         self.read("people_online", async move |tx| {
-            people_online(tx, limit).await
+            let people = format!(
+                "select {USER}, true, {NO_UNREAD} from clients c join users u on u.id = c.user_id
+                 where c.left_at is null and not exists (
+                    select 1 from clients o where o.user_id = c.user_id and o.left_at is null
+                    and (o.arrived_at, o.id) < (c.arrived_at, c.id))
+                 order by c.arrived_at, c.id limit $1"
+            );
+            let people: Vec<Person> = tx.all(&people, &[&limit]).await?;
+            if people.len() < limit {
+                let count = people.len() as u64;
+                return Ok((people, count));
+            }
+            let count = "select count(distinct user_id) from clients where left_at is null";
+            Ok((people, tx.the(count, &[]).await?))
         })
         .await
     }
@@ -220,7 +259,19 @@ impl Store {
     /// Nobody for a private room.
     pub async fn people_in(&self, room: RoomId, limit: usize) -> Result<(Vec<Person>, u64)> {
         self.read("people_in", async move |tx| {
-            people_in(tx, room, limit).await
+            let count = "select people from rooms where id = $1 and kind = 'group'";
+            let Some(count) = tx.one(count, &[&room]).await? else {
+                return Ok((Vec::new(), 0));
+            };
+            let people = format!(
+                "select {USER}, false, {NO_UNREAD} from clients_active a join users u on u.id = a.user_id
+                 where a.room_id = $1 and not exists (
+                    select 1 from clients_active o
+                    where o.room_id = a.room_id and o.user_id = a.user_id
+                    and (o.entered_at, o.client_id) < (a.entered_at, a.client_id))
+                 order by a.entered_at, a.client_id limit $2"
+            );
+            Ok((tx.all(&people, &[&room, &limit]).await?, count))
         })
         .await
     }
@@ -247,13 +298,8 @@ impl Store {
         self.read("find_people", async move |tx| {
             let mut found = Vec::new();
             for name in ["name", "display_key"] {
-                let people = format!(
-                    "select {USER}, {ONLINE}, {NO_UNREAD} from users u
-                     where u.{name} >= $1 and u.{name} < $2 and u.arrived_at is not null
-                     order by u.{name} limit $3"
-                );
-                let values = [&beginning as _, &end_of(&beginning) as _, &limit as _];
-                for person in tx.all(&people, &values).await? {
+                let columns = format!("{USER}, {ONLINE}, {NO_UNREAD}");
+                for person in users_named(tx, &columns, name, &beginning, "", limit).await? {
                     if !found.contains(&person) {
                         found.push(person);
                     }
@@ -285,11 +331,6 @@ from_row! {
     ClientRef { client, visit }
 }
 
-async fn person_by_display_name(tx: &Tx<'_>, name: &str) -> Sql<Option<User>> {
-    let sql = format!("select {USER} from users u where u.display_key = $1");
-    tx.one(&sql, &[&sought(&GroupName::key_of(name))]).await
-}
-
 /// Those of these clients that are connected, and their users; the answer holds until the commit.
 pub(super) async fn connected(
     tx: &Tx<'_>,
@@ -315,9 +356,7 @@ async fn rename(
     name: Option<&DisplayName>,
     namesakes: u32,
 ) -> Sql<Renamed> {
-    if !may_write(tx, me).await? {
-        return Ok(Renamed::Muted);
-    }
+    check_may_write(tx, me).await?;
     let own = user_of(tx, me).await?;
     let Some(wish) = name.filter(|name| name.as_str() != own.name) else {
         set_display_name(tx, me, None).await?;
@@ -339,7 +378,7 @@ async fn rename(
         set_display_name(tx, me, Some(&name)).await?;
         return renamed(tx, me, former).await;
     }
-    Ok(Renamed::Taken)
+    Err(Refused::NameTaken.into())
 }
 
 /// Users who have the name, are offline and have no account; `None` if the name is taken.
@@ -385,7 +424,7 @@ async fn renamed(tx: &Tx<'_>, me: UserId, former: Vec<UserId>) -> Sql<Renamed> {
             rooms.extend(tx.all::<RoomId>(&open, &[user]).await?);
         }
     }
-    Ok(Renamed::As {
+    Ok(Renamed {
         user: user_of(tx, me).await?,
         former,
         rooms,
@@ -407,7 +446,6 @@ async fn set_display_name(tx: &Tx<'_>, user: UserId, name: Option<&DisplayName>)
         ],
     )
     .await
-    .map(|_| ())
 }
 
 /// Adds one user while names are locked; `None` if the name or the e-mail address is taken, or
@@ -468,24 +506,6 @@ pub(super) async fn hand_out(tx: &Tx<'_>, id: UserId) -> Sql<User> {
         )?;
     }
     Ok(user)
-}
-
-async fn client_by_token(
-    tx: &Tx<'_>,
-    token: TokenHash,
-    by: Option<TokenHash>,
-) -> Sql<Option<(ClientRef, Option<NodeId>)>> {
-    let by = match by {
-        Some(by) => session(tx, by).await?,
-        None => None,
-    };
-    tx.one(
-        "select id, visit, case when left_at is null then node_id end from clients
-         where token_hash = $1 and session_id is not distinct from $2
-         and (left_at is null or left_at > (select millis()) - $3)",
-        &[&token, &by.map(|session| session.id), &span(TOKEN_GOOD_FOR)],
-    )
-    .await
 }
 
 async fn arrive(tx: &Tx<'_>, arrival: &Arrival) -> Sql<Arrived> {
@@ -572,24 +592,6 @@ async fn resume(
     })
 }
 
-async fn leave(tx: &Tx<'_>, clients: &[ClientRef]) -> Sql<Vec<Left>> {
-    let found = connected(tx, clients).await?.into_iter();
-    let gone: Vec<_> = found.map(|(client, user)| (client.client, user)).collect();
-    if gone.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids: Vec<i64> = gone.iter().map(|(client, _)| client.0).collect();
-    let left = format!("update clients set left_at = $1 where id {}", tx.among(2));
-    tx.run(&left, &[&tx.now, &ids]).await?;
-    let seen = format!(
-        "update sessions set seen_at = $1
-         where id in (select session_id from clients where id {})",
-        tx.among(2)
-    );
-    tx.run(&seen, &[&tx.now, &ids]).await?;
-    have_left(tx, gone).await
-}
-
 /// The results for these clients, which are marked as left.
 async fn have_left(tx: &Tx<'_>, mut gone: Vec<(ClientId, UserId)>) -> Sql<Vec<Left>> {
     gone.sort();
@@ -641,9 +643,7 @@ async fn have_left(tx: &Tx<'_>, mut gone: Vec<(ClientId, UserId)>) -> Sql<Vec<Le
 async fn renew_lease(tx: &Tx<'_>, node: NodeId) -> Sql<()> {
     let sql = "insert into nodes (id, lease_until) values ($1, $2)
         on conflict (id) do update set lease_until = excluded.lease_until";
-    tx.run(sql, &[&node, &tx.now.after(LEASE)])
-        .await
-        .map(|_| ())
+    tx.run(sql, &[&node, &tx.now.after(LEASE)]).await
 }
 
 async fn is_anything_due(tx: &Tx<'_>, node: NodeId, ahead: i64) -> Sql<bool> {
@@ -753,38 +753,5 @@ async fn free_untouched(tx: &Tx<'_>, now: Millis) -> Sql<()> {
         "update users set free = true, gone_at = null where gone_at < $1 and id {}",
         tx.among(2)
     );
-    tx.run(&freed, &[&now, &gone]).await.map(|_| ())
-}
-
-async fn people_online(tx: &Tx<'_>, limit: usize) -> Sql<(Vec<Person>, u64)> {
-    let people = format!(
-        "select {USER}, true, {NO_UNREAD} from clients c join users u on u.id = c.user_id
-         where c.left_at is null and not exists (
-            select 1 from clients o where o.user_id = c.user_id and o.left_at is null
-            and (o.arrived_at, o.id) < (c.arrived_at, c.id))
-         order by c.arrived_at, c.id limit $1"
-    );
-    let people: Vec<Person> = tx.all(&people, &[&limit]).await?;
-    if people.len() < limit {
-        let count = people.len() as u64;
-        return Ok((people, count));
-    }
-    let count = "select count(distinct user_id) from clients where left_at is null";
-    Ok((people, tx.the(count, &[]).await?))
-}
-
-async fn people_in(tx: &Tx<'_>, room: RoomId, limit: usize) -> Sql<(Vec<Person>, u64)> {
-    let count = "select people from rooms where id = $1 and kind = 'group'";
-    let Some(count) = tx.one(count, &[&room]).await? else {
-        return Ok((Vec::new(), 0));
-    };
-    let people = format!(
-        "select {USER}, false, {NO_UNREAD} from clients_active a join users u on u.id = a.user_id
-         where a.room_id = $1 and not exists (
-            select 1 from clients_active o
-            where o.room_id = a.room_id and o.user_id = a.user_id
-            and (o.entered_at, o.client_id) < (a.entered_at, a.client_id))
-         order by a.entered_at, a.client_id limit $2"
-    );
-    Ok((tx.all(&people, &[&room, &limit]).await?, count))
+    tx.run(&freed, &[&now, &gone]).await
 }

@@ -19,13 +19,14 @@ use deadpool_postgres::{
     RecyclingMethod, Runtime,
 };
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, IsolationLevel, NoTls};
 
 use super::tx::{Failure, Locks, Sql, Tx, Write};
-use super::{Access, Changes, Listeners, Result, StoreError, Synchronous, fail_all};
+use super::{
+    Access, Changes, Listeners, Opening, Result, StoreError, Synchronous, Writes, fail_all,
+};
 use crate::model::{ClientRef, History, Millis, UserId};
 
 const MIGRATIONS: [&str; 2] = [
@@ -57,7 +58,7 @@ const UNANSWERED: Duration = Duration::from_secs(10);
 /// The key of the advisory lock for migrations.
 pub(super) const MIGRATING: i64 = 0x6f76_6572_7769_7265;
 
-type Writes = mpsc::UnboundedReceiver<Box<dyn Write>>;
+type Batch = Vec<Box<dyn Write>>;
 
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
@@ -94,18 +95,12 @@ pub(super) struct Postgres {
 impl Postgres {
     /// Opens the database at an address, and creates and migrates the tables if needed. Does not touch
     /// clients of other nodes.
-    pub(super) async fn open(
-        address: &str,
-        synchronous: Synchronous,
-        access: Access,
-        writes: Writes,
-        listeners: Listeners,
-    ) -> Result<Self> {
+    pub(super) async fn open(address: &str, opening: Opening) -> Result<Self> {
         let config = configuration(address)?;
         let readers = connections(&config, Purpose::Reading, READERS)?;
         let mut db = readers.get().await?;
         migrate(&mut db).await?;
-        if access == Access::Server {
+        if opening.access == Access::Server {
             // The first server begins a new history.
             continue_history(
                 &db,
@@ -117,8 +112,8 @@ impl Postgres {
         let id = rand::random();
         let writer = Writer {
             id,
-            connections: connections(&config, Purpose::Writing(id, synchronous), 1)?,
-            listeners,
+            connections: connections(&config, Purpose::Writing(id, opening.synchronous), 1)?,
+            listeners: opening.listeners,
             batch: 0,
             lost: None,
         };
@@ -129,7 +124,7 @@ impl Postgres {
             .build()?;
         let writer = std::thread::Builder::new()
             .name("writer".to_owned())
-            .spawn(move || runtime.block_on(writer.write_all(writes)))?;
+            .spawn(move || runtime.block_on(writer.write_all(opening.writes)))?;
         Ok(Self {
             readers,
             writer: Mutex::new(Some(writer)),
@@ -181,7 +176,7 @@ impl Postgres {
     /// Succeeds if the database can be read.
     pub(super) async fn check(&self) -> Result<()> {
         let life = self.read(false, async |tx| tx.run("select 1 from life", &[]).await);
-        life.await.map(|_| ())
+        life.await
     }
 
     /// Closes every connection, after the writer has written everything.
@@ -377,16 +372,16 @@ impl Writer {
     async fn write_all(mut self, mut writes: Writes) {
         let mut batch = Vec::new();
         while writes.recv_many(&mut batch, GROUP_COMMIT).await > 0 {
-            let waiting = std::mem::take(&mut batch);
-            for write in self.together(waiting).await {
+            let (left, _) = self.write(std::mem::take(&mut batch)).await;
+            for write in left {
                 self.alone(write).await;
             }
         }
         self.end().await;
     }
 
-    /// Writes a batch. Returns the writes to repeat separately.
-    async fn together(&mut self, mut batch: Vec<Box<dyn Write>>) -> Vec<Box<dyn Write>> {
+    /// Writes a batch. Returns the writes to repeat, and why the transaction was undone, if it was.
+    async fn write(&mut self, mut batch: Batch) -> (Batch, Option<StoreError>) {
         match self.transact(&mut batch).await {
             Fate::Committed { again } => {
                 let mut left = Vec::new();
@@ -396,36 +391,30 @@ impl Writer {
                         false => write.answer(None),
                     }
                 }
-                left
+                (left, None)
             }
-            Fate::Undone(_) => batch,
+            Fate::Undone(error) => (batch, Some(error)),
             Fate::Failed(error) => {
                 fail_all(batch, error);
-                Vec::new()
+                (Vec::new(), None)
             }
         }
     }
 
     /// Writes one write, and repeats it if it collides with other nodes' writes.
     async fn alone(&mut self, write: Box<dyn Write>) {
-        let mut one = vec![write];
+        let mut left = vec![write];
         let mut failure =
             StoreError::failed("the write kept colliding with those of other servers");
         for _ in 0..ATTEMPTS {
-            match self.transact(&mut one).await {
-                Fate::Committed { again } if again.is_empty() => {
-                    one.into_iter().for_each(|write| write.answer(None));
-                    return;
-                }
-                Fate::Committed { .. } => {}
-                Fate::Undone(error) => failure = error,
-                Fate::Failed(error) => {
-                    failure = error;
-                    break;
-                }
+            let undone;
+            (left, undone) = self.write(left).await;
+            if left.is_empty() {
+                return;
             }
+            failure = undone.unwrap_or(failure);
         }
-        fail_all(one, failure);
+        fail_all(left, failure);
     }
 
     /// Runs these writes in one transaction, and delivers their changes after the commit.
@@ -595,18 +584,15 @@ async fn lock(db: &Object, batch: &[Box<dyn Write>]) -> Sql<(HashSet<usize>, Mil
         db.prepare_cached(sql).await?;
     }
     let all = || batch.iter().map(|write| write.locks());
-    let mut ids: Vec<i64> = all()
-        .flat_map(|locks| &locks.rooms)
-        .map(|id| id.0)
-        .collect();
-    let of: Vec<i64> = all()
-        .flat_map(|locks| &locks.rooms_of)
-        .map(|id| id.0)
-        .collect();
-    let groups: Vec<&String> = all().flat_map(|locks| &locks.groups).collect();
-    let sessions = all().flat_map(|locks| &locks.rooms_of_sessions);
-    let sessions: Vec<&[u8]> = sessions.map(|token| &token.0[..]).collect();
-    let users: Vec<&String> = all().flat_map(|locks| &locks.rooms_of_users).collect();
+    let (mut ids, mut of, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut sessions, mut users) = (Vec::new(), Vec::new());
+    for locks in all() {
+        ids.extend(locks.rooms.iter().map(|room| room.0));
+        of.extend(locks.rooms_of.iter().map(|client| client.0));
+        groups.extend(&locks.groups);
+        sessions.extend(locks.rooms_of_sessions.iter().map(|token| &token.0[..]));
+        users.extend(&locks.rooms_of_users);
+    }
     if !sessions.is_empty() || !users.is_empty() {
         let statement = db.prepare_cached(ROOMS_OF_PEOPLE).await?;
         for row in db.query(&statement, &[&sessions, &users]).await? {

@@ -1,22 +1,13 @@
 //! Rooms: groups and private rooms, who may enter them, and who is in them.
 
 use super::tx::{FromRow, Hold, Locks, Row, Sql, Tx, end_of, from_row, sought};
-use super::users::{USER, held_standing, hold_user, may_write, person, reserve, standing, trace};
-use super::{Result, Store};
+use super::users::{
+    USER, check_may_write, held_standing, hold_user, person, reserve, standing, trace,
+};
+use super::{Actor, Refused, Result, Store};
 use crate::model::{
     Busy, ClientId, ClientRef, GroupName, Room, RoomId, RoomKind, Target, User, UserId, Version,
 };
-
-/// The result of entering a room.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entered {
-    /// They entered this room.
-    Room(Room),
-    /// There is no room of that name or id that they can see.
-    NoSuchRoom,
-    /// A private room with oneself.
-    Oneself,
-}
 
 /// The effect of a client's move on the rooms it left and entered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,23 +20,16 @@ pub struct Moved {
 
 impl Store {
     /// Moves the client into a room, and out of any other.
-    pub async fn enter(
-        &self,
-        client: ClientRef,
-        user: UserId,
-        target: Target,
-    ) -> Result<(Entered, Moved)> {
-        let mut locks = Locks::client(client, user);
-        locks.rooms_of.push(client.client);
+    pub async fn enter(&self, by: Actor, target: Target) -> Result<(Room, Moved)> {
+        let mut locks = Locks::actor(by);
+        locks.rooms_of.push(by.client.client);
         match &target {
             Target::Group(name) => locks.groups.push(sought(&GroupName::key_of(name))),
             Target::Room(id) => locks.rooms.push(*id),
             Target::Private(_) => {}
         }
-        self.write("enter", locks, async move |tx| {
-            enter(tx, client.client, user, &target).await
-        })
-        .await
+        self.write("enter", locks, async move |tx| enter(tx, by, &target).await)
+            .await
     }
 
     /// Moves the client out of its room.
@@ -66,18 +50,11 @@ impl Store {
 
     /// The private room with the person of that user name, created if it does not exist. Nobody enters
     /// it.
-    pub async fn private_room(
-        &self,
-        client: ClientRef,
-        user: UserId,
-        name: &str,
-    ) -> Result<Entered> {
+    pub async fn private_room(&self, by: Actor, name: &str) -> Result<Room> {
         let name = name.to_owned();
-        self.write(
-            "private_room",
-            Locks::client(client, user),
-            async move |tx| private_room_with(tx, user, &name).await,
-        )
+        self.write("private_room", Locks::actor(by), async move |tx| {
+            private_room_with(tx, by.user, &name).await
+        })
         .await
     }
 
@@ -94,26 +71,52 @@ impl Store {
     }
 
     /// Creates the group of that name, if it does not exist; its creator belongs to it. Repeating it
-    /// changes nothing. Returns false if the creator is muted.
-    pub async fn make_group(
-        &self,
-        client: ClientRef,
-        maker: UserId,
-        name: GroupName,
-    ) -> Result<bool> {
-        self.write(
-            "make_group",
-            Locks::client(client, maker),
-            async move |tx| make_group(tx, maker, &name).await,
-        )
+    /// changes nothing.
+    pub async fn make_group(&self, by: Actor, name: GroupName) -> Result<()> {
+        self.write("make_group", Locks::actor(by), async move |tx| {
+            check_may_write(tx, by.user).await?;
+            let id = RoomId::random();
+            let made = tx
+                .changed(
+                    "insert into rooms (id, kind, name, name_key, created_at)
+                 values ($1, 'group', $2, $3, $4) on conflict (name_key) do nothing",
+                    &[&id, &name.as_str(), &name.key(), &tx.now],
+                )
+                .await?;
+            if made > 0 {
+                trace(tx, by.user).await?;
+                subscribe(tx, by.user, id).await?;
+            }
+            Ok(())
+        })
         .await
     }
 
     /// At most `limit` groups: the default groups in their order; then, for a user, the groups they
     /// joined last, by name.
     pub async fn groups(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Room>> {
-        self.read("groups", async move |tx| groups(tx, user, limit).await)
-            .await
+        self.read("groups", async move |tx| {
+            let default = "select id, name from rooms
+                where position is not null and restricted_at is null order by position limit $1";
+            let mut groups = tx.all(default, &[&limit]).await?;
+            let Some(me) = user else { return Ok(groups) };
+            let mine = format!(
+                "select r.id, r.name from users_subscribed s join rooms r on r.id = s.room_id
+                 where s.user_id = $1 and s.with_id is null and r.restricted_at is null
+                 and r.position is null and {VISIBLE}
+                 order by s.since desc limit $2"
+            );
+            let left = limit - groups.len();
+            let mut mine = tx.all(&mine, &[&me, &left]).await?;
+            mine.extend(restricted_groups(tx, me, left - mine.len()).await?);
+            mine.sort_by_cached_key(|room| match &room.kind {
+                RoomKind::Group(name) => GroupName::key_of(name),
+                RoomKind::Private { .. } => String::new(),
+            });
+            groups.extend(mine);
+            Ok(groups)
+        })
+        .await
     }
 
     /// At most `limit` groups, those with the most people in them first.
@@ -209,36 +212,12 @@ async fn group(tx: &Tx<'_>, me: Option<UserId>, name: &str) -> Sql<Option<Room>>
         .await
 }
 
-async fn groups(tx: &Tx<'_>, user: Option<UserId>, limit: usize) -> Sql<Vec<Room>> {
-    let default = "select id, name from rooms
-        where position is not null and restricted_at is null order by position limit $1";
-    let mut groups = tx.all(default, &[&limit]).await?;
-    let Some(me) = user else { return Ok(groups) };
-    let mine = format!(
-        "select r.id, r.name from users_subscribed s join rooms r on r.id = s.room_id
-         where s.user_id = $1 and s.with_id is null and r.restricted_at is null
-         and r.position is null and {VISIBLE}
-         order by s.since desc limit $2"
-    );
-    let left = limit - groups.len();
-    let mut mine = tx.all(&mine, &[&me, &left]).await?;
-    mine.extend(restricted_groups(tx, me, left - mine.len()).await?);
-    mine.sort_by_cached_key(|room| match &room.kind {
-        RoomKind::Group(name) => GroupName::key_of(name),
-        RoomKind::Private { .. } => String::new(),
-    });
-    groups.extend(mine);
-    Ok(groups)
-}
-
 /// The private room with the person of that user name, created if it does not exist. Until the commit
 /// that user is not given to anybody else; while the room is open, the user is reserved.
-async fn private_room_with(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Entered> {
-    let Some(with) = person(tx, name).await? else {
-        return Ok(Entered::NoSuchRoom);
-    };
+async fn private_room_with(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Room> {
+    let with = person(tx, name).await?.ok_or(Refused::NoSuchRoom)?;
     if with.id == me {
-        return Ok(Entered::Oneself);
+        return Err(Refused::Oneself.into());
     }
     hold_user(tx, with.id).await?;
     let (low, high) = (me.min(with.id), me.max(with.id));
@@ -254,50 +233,24 @@ async fn private_room_with(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Entered> 
     let id = tx.the(&room, &[&low, &high]).await?;
     reserve(tx, with.id).await?;
     let kind = RoomKind::Private { with };
-    Ok(Entered::Room(Room { id, kind }))
-}
-
-async fn make_group(tx: &Tx<'_>, maker: UserId, name: &GroupName) -> Sql<bool> {
-    if !may_write(tx, maker).await? {
-        return Ok(false);
-    }
-    let id = RoomId::random();
-    let made = tx
-        .run(
-            "insert into rooms (id, kind, name, name_key, created_at)
-         values ($1, 'group', $2, $3, $4) on conflict (name_key) do nothing",
-            &[&id, &name.as_str(), &name.key(), &tx.now],
-        )
-        .await?;
-    if made > 0 {
-        trace(tx, maker).await?;
-        subscribe(tx, maker, id).await?;
-    }
-    Ok(true)
+    Ok(Room { id, kind })
 }
 
 /// From now on the user belongs to the group.
 pub(super) async fn subscribe(tx: &Tx<'_>, user: UserId, group: RoomId) -> Sql<()> {
     let sql = "insert into users_subscribed (user_id, room_id, since) values ($1, $2, $3)
         on conflict do nothing";
-    tx.run(sql, &[&user, &group, &tx.now]).await.map(|_| ())
+    tx.run(sql, &[&user, &group, &tx.now]).await
 }
 
-async fn enter(
-    tx: &Tx<'_>,
-    client: ClientId,
-    me: UserId,
-    target: &Target,
-) -> Sql<(Entered, Moved)> {
-    let found = match target {
-        Target::Group(name) => group(tx, Some(me), name).await?.map(Entered::Room),
-        Target::Room(id) => room(tx, me, *id).await?.map(Entered::Room),
+async fn enter(tx: &Tx<'_>, by: Actor, target: &Target) -> Sql<(Room, Moved)> {
+    let (client, me) = (by.client.client, by.user);
+    let room = match target {
+        Target::Group(name) => group(tx, Some(me), name).await?,
+        Target::Room(id) => room(tx, me, *id).await?,
         Target::Private(name) => Some(private_room_with(tx, me, name).await?),
     };
-    let room = match found {
-        Some(Entered::Room(room)) => room,
-        refused => return Ok((refused.unwrap_or(Entered::NoSuchRoom), Moved::default())),
-    };
+    let room = room.ok_or(Refused::NoSuchRoom)?;
     if let (Target::Room(_), RoomKind::Private { with }) = (target, &room.kind) {
         hold_user(tx, with.id).await?;
         reserve(tx, with.id).await?;
@@ -305,14 +258,14 @@ async fn enter(
     let left = look_away(tx, client, Some(room.id)).await?;
     let looks = is_looked_at(tx, room.id, me).await?;
     let entered = tx
-        .run(
+        .changed(
             "insert into clients_active (client_id, room_id, entered_at, user_id)
          values ($1, $2, $3, $4) on conflict (client_id) do nothing",
             &[&client, &room.id, &tx.now, &me],
         )
         .await?;
     let joined = entered > 0 && !looks;
-    Ok((Entered::Room(room), Moved { joined, left }))
+    Ok((room, Moved { joined, left }))
 }
 
 /// Whether any client of the user shows the room.

@@ -16,11 +16,11 @@ use parking_lot::Mutex;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::tx::{Sql, Tx, Write};
-use super::{Access, Listeners, Result, StoreError, Synchronous};
+use super::{Access, Listeners, Opening, Result, StoreError, Synchronous, Writes};
 use crate::model::{History, Millis};
 
 const MIGRATIONS: [&str; 9] = [
@@ -94,23 +94,14 @@ struct Opened {
 }
 
 type Readers = r2d2::Pool<SqliteConnectionManager>;
-type Writes = mpsc::UnboundedReceiver<Box<dyn Write>>;
 
 impl Sqlite {
     /// Opens the file, and creates and migrates it if needed. A server locks its store with a file
     /// beside the database (`overwire.db.lock`), and marks the clients of the former server as left.
     /// The path may contain links.
-    pub(super) async fn open(
-        path: PathBuf,
-        synchronous: Synchronous,
-        access: Access,
-        writes: Writes,
-        listeners: Listeners,
-    ) -> Result<Self> {
-        let opening = tokio::task::spawn_blocking(move || {
-            open(&path, synchronous, access, writes, listeners)
-        });
-        opening.await.map_err(|_| StoreError::Closed)?
+    pub(super) async fn open(path: PathBuf, opening: Opening) -> Result<Self> {
+        let opened = tokio::task::spawn_blocking(move || open(&path, opening));
+        opened.await.map_err(|_| StoreError::Closed)?
     }
 
     pub(super) fn identity(&self) -> String {
@@ -194,19 +185,13 @@ fn at_once<T>(operation: impl Future<Output = Sql<T>>) -> Sql<T> {
         .expect("an operation awaits nothing but its statements")
 }
 
-fn open(
-    path: &Path,
-    synchronous: Synchronous,
-    access: Access,
-    writes: Writes,
-    listeners: Listeners,
-) -> Result<Sqlite> {
+fn open(path: &Path, opening: Opening) -> Result<Sqlite> {
     let path = &real_path(path)?;
-    let Access::Server = access else {
-        return open_file(path, synchronous, access, writes, listeners);
+    let Access::Server = opening.access else {
+        return open_file(path, opening);
     };
     let (lock, is_new) = lock(path)?;
-    match open_file(path, synchronous, access, writes, listeners) {
+    match open_file(path, opening) {
         Ok(store) => Ok(Sqlite {
             lock: Mutex::new(Some(lock)),
             ..store
@@ -221,13 +206,13 @@ fn open(
     }
 }
 
-fn open_file(
-    path: &Path,
-    synchronous: Synchronous,
-    access: Access,
-    writes: Writes,
-    listeners: Listeners,
-) -> Result<Sqlite> {
+fn open_file(path: &Path, opening: Opening) -> Result<Sqlite> {
+    let Opening {
+        synchronous,
+        access,
+        writes,
+        listeners,
+    } = opening;
     let mut db = Connection::open(path)?;
     prepare(&db)?;
     db.pragma_update(None, "journal_mode", "wal")?;
@@ -513,12 +498,12 @@ mod tests {
         ClientRef, DisplayName, Emoji, GroupName, MessageId, MessageText, NewUser, NodeId,
         PasswordHash, ResumeToken, RoomId, SessionToken, Target, TokenHash, User, UserId, Version,
     };
-    use crate::moderation::{Moderation, Search};
+    use crate::moderation::Search;
     use crate::protocol::ModeratorAction;
     use crate::store::people::{LOOK, hand_out, newcomer};
     use crate::store::tx::{Locks, Waiting};
     use crate::store::users::user_of;
-    use crate::store::{Arrival, Arrived, Driver, Entered, NewSession, Post, Posted, React, Store};
+    use crate::store::{Actor, Arrival, Arrived, Driver, NewSession, Post, Posted, Store};
 
     const NODE: NodeId = NodeId(1);
     const MUCH_LATER: Duration = Duration::from_secs(100 * 60 * 60);
@@ -593,11 +578,17 @@ mod tests {
         }
     }
 
+    fn by(somebody: &Somebody) -> Actor {
+        Actor {
+            node: NODE,
+            client: somebody.0,
+            user: somebody.1.id,
+        }
+    }
+
     fn hello(author: &Somebody, room: RoomId) -> Post {
         Post {
-            node: NODE,
-            client: author.0,
-            author: author.1.id,
+            by: by(author),
             room,
             text: MessageText::new("hello", 9).unwrap(),
             key: Some(Uuid::new_v4()),
@@ -609,10 +600,7 @@ mod tests {
     }
 
     async fn entered(store: &Store, who: &Somebody, to: Target) -> RoomId {
-        match store.enter(who.0, who.1.id, to).await.unwrap().0 {
-            Entered::Room(room) => room.id,
-            other => panic!("{other:?}"),
-        }
+        store.enter(by(who), to).await.unwrap().0.id
     }
 
     /// Runs everything that happens while people talk.
@@ -636,7 +624,7 @@ mod tests {
         store.mark_read(seen).await.unwrap();
         store.groups(None, 50).await.unwrap();
         let name = GroupName::new("apes").unwrap();
-        store.make_group(anna.0, anna.1.id, name).await.unwrap();
+        store.make_group(by(&anna), name).await.unwrap();
         store.groups(Some(anna.1.id), 50).await.unwrap();
         store.versions(vec![group, private]).await.unwrap();
         let page = store.newest(group).await.unwrap();
@@ -644,16 +632,9 @@ mod tests {
         let (first, last) = (message.id, message.id);
         store.changed_among(group, first, last, 0).await.unwrap();
         for on in [true, false] {
-            let react = React {
-                node: NODE,
-                client: bob.0,
-                user: bob.1.id,
-                room: group,
-                message: message.id,
-                emoji: Emoji::new("👍").unwrap(),
-                on,
-            };
-            store.react(react).await.unwrap();
+            let emoji = Emoji::new("👍").unwrap();
+            let reacted = store.react(by(&bob), group, message.id, emoji, on);
+            assert!(reacted.await.unwrap());
         }
         let mine = store.reactions_of(bob.1.id, group, first, last, 9);
         mine.await.unwrap();
@@ -699,14 +680,14 @@ mod tests {
     /// Makes somebody a moderator, and runs all searches and actions of moderators.
     async fn moderate(
         store: &Store,
-        by: &Somebody,
+        moderator: &Somebody,
         other: &User,
         group: RoomId,
         message: MessageId,
     ) {
         let link = SessionToken::random().hash();
         store.add_admin_link(link).await.unwrap();
-        assert!(store.become_moderator(link, by.1.id).await.unwrap());
+        assert!(store.become_moderator(link, moderator.1.id).await.unwrap());
         let spare = new_user("moderator");
         let (token, password) = (SessionToken::random().hash(), PasswordHash("a".to_owned()));
         let session = NewSession {
@@ -716,7 +697,7 @@ mod tests {
         let arriving = store.arrive_as_moderator(link, spare, password, session);
         assert!(arriving.await.unwrap().is_none());
         let name = GroupName::new("bees").unwrap();
-        store.make_group(by.0, by.1.id, name).await.unwrap();
+        store.make_group(by(moderator), name).await.unwrap();
         let room = store.group("bees", None).await.unwrap().unwrap().id;
         let (name, on) = (GroupName::new("cats").unwrap(), true);
         for action in [
@@ -736,15 +717,9 @@ mod tests {
                 on: false,
             },
         ] {
-            let moderation = Moderation {
-                node: NODE,
-                client: by.0,
-                by: by.1.id,
-                action,
-            };
-            store.moderate(moderation).await.unwrap();
+            store.moderate(by(moderator), action).await.unwrap();
         }
-        store.groups(Some(by.1.id), 50).await.unwrap();
+        store.groups(Some(moderator.1.id), 50).await.unwrap();
         store.group_record(group).await.unwrap();
         store.group_records("a", "", 9).await.unwrap();
         store.person_records("a", "", 9).await.unwrap();
@@ -758,7 +733,7 @@ mod tests {
         };
         store.message_records(search).await.unwrap();
         store.audit_log(i64::MAX, 9).await.unwrap();
-        store.end_moderator(&by.1.name).await.unwrap();
+        store.end_moderator(&moderator.1.name).await.unwrap();
     }
 
     /// Registers a guest, and signs them in and out.
@@ -769,7 +744,7 @@ mod tests {
         let (first, second) = (token(), token());
         let kept = store.register(guest.2, hash("a"), new(first, None)).await;
         let user = kept.unwrap().unwrap().session.user;
-        store.rename(guest.0, user.id, None, 1).await.unwrap();
+        store.rename(by(guest), None, 1).await.unwrap();
         store.account("nobody").await.unwrap();
         let begun = store.sign_in(user.id, hash("a"), new(second, Some(first)));
         begun.await.unwrap().unwrap();
@@ -972,7 +947,7 @@ mod tests {
         let place = Place::new();
         let mut db = fresh(&place);
         // As a full disk does.
-        let loses = write(async |tx| tx.run("rollback", &[]).await.map(|_| ()));
+        let loses = write(async |tx| tx.run("rollback", &[]).await);
         let (committed, results, _) = in_one_batch(&mut db, vec![add("anna"), loses, add("bob")]);
         assert!(committed.is_err());
         assert_eq!(results, [false; 3]);

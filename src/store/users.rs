@@ -1,6 +1,7 @@
 //! Users: the row of a person, what they may do, and the audit log that records what moderators do.
 
-use super::tx::{Hold, Sql, Tx, from_row, sought};
+use super::Refused;
+use super::tx::{FromRow, Hold, Sql, Tx, end_of, from_row, sought};
 use crate::model::{User, UserId};
 use crate::moderation::Standing;
 
@@ -51,13 +52,13 @@ pub(super) async fn hold_clients(tx: &Tx<'_>, user: UserId) -> Sql<()> {
 pub(super) async fn trace(tx: &Tx<'_>, user: UserId) -> Sql<()> {
     let sql = "update users set traced_at = $1, free = false, gone_at = null
         where id = $2 and traced_at is null";
-    tx.run(sql, &[&tx.now, &user]).await.map(|_| ())
+    tx.run(sql, &[&tx.now, &user]).await
 }
 
 /// While somebody has a private room with the user open, the user is not given to a newcomer.
 pub(super) async fn reserve(tx: &Tx<'_>, user: UserId) -> Sql<()> {
     let sql = "update users set free = false, gone_at = $1 where id = $2 and free";
-    tx.run(sql, &[&tx.now, &user]).await.map(|_| ())
+    tx.run(sql, &[&tx.now, &user]).await
 }
 
 pub(super) async fn standing(tx: &Tx<'_>, user: UserId) -> Sql<Standing> {
@@ -70,10 +71,31 @@ pub(super) async fn held_standing(tx: &Tx<'_>, user: UserId) -> Sql<Standing> {
     Ok(tx.one(&standing, &[&user]).await?.unwrap_or_default())
 }
 
-/// Whether the user may write; the answer holds until the commit.
-pub(super) async fn may_write(tx: &Tx<'_>, user: UserId) -> Sql<bool> {
+/// Refuses a user who may not write; the answer holds until the commit.
+pub(super) async fn check_may_write(tx: &Tx<'_>, user: UserId) -> Sql<()> {
     let standing = held_standing(tx, user).await?;
-    Ok(!standing.muted && !standing.banned)
+    match standing.muted || standing.banned {
+        true => Err(Refused::Muted.into()),
+        false => Ok(()),
+    }
+}
+
+/// At most `limit` users whose names in that column begin with this text and come after that one.
+pub(super) async fn users_named<T: FromRow>(
+    tx: &Tx<'_>,
+    columns: &str,
+    name: &str,
+    beginning: &str,
+    after: &str,
+    limit: usize,
+) -> Sql<Vec<T>> {
+    let users = format!(
+        "select {columns} from users u
+         where u.{name} >= $1 and u.{name} < $2 and u.{name} > $3 and u.arrived_at is not null
+         order by u.{name} limit $4"
+    );
+    let end = end_of(beginning);
+    tx.all(&users, &[&beginning, &end, &after, &limit]).await
 }
 
 /// Adds an entry to the audit log.
@@ -81,5 +103,5 @@ pub(super) async fn record(tx: &Tx<'_>, by: UserId, words: &str) -> Sql<()> {
     let sql = "insert into audit_log (at, moderator_id, moderator, action)
         select $1, id, coalesce(display_name || ' (' || name || ')', name), $2
         from users where id = $3";
-    tx.run(sql, &[&tx.now, &words, &by]).await.map(|_| ())
+    tx.run(sql, &[&tx.now, &words, &by]).await
 }

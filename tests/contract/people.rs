@@ -2,12 +2,12 @@
 
 use overwire::model::{
     ClientRef, Emoji, GroupName, Message, MessageId, MessageText, NewUser, NodeId, PasswordHash,
-    ResumeToken, RoomId, Target, TokenHash, User,
+    ResumeToken, Room, RoomId, Target, TokenHash, User,
 };
-use overwire::moderation::{Moderated, Moderation};
+use overwire::moderation::Moderated;
 use overwire::protocol::ModeratorAction;
 use overwire::store::{
-    Amend, Amended, Arrival, Arrived, Entered, NewSession, Post, Posted, React, Reacted, Store,
+    self, Actor, Arrival, Arrived, NewSession, Post, Posted, Refused, Store, StoreError,
 };
 use uuid::Uuid;
 
@@ -23,6 +23,19 @@ pub(crate) struct Somebody {
 }
 
 impl Somebody {
+    /// They do something by a node.
+    pub(crate) fn on(&self, node: NodeId) -> Actor {
+        Actor {
+            node,
+            client: self.client,
+            user: self.user.id,
+        }
+    }
+
+    pub(crate) fn here(&self) -> Actor {
+        self.on(NODE)
+    }
+
     /// The person who arrived with this token.
     #[track_caller]
     pub(crate) fn of(arrived: Arrived, token: TokenHash) -> Self {
@@ -46,6 +59,14 @@ pub(crate) fn new_user(name: &str) -> NewUser {
 
 pub(crate) fn token() -> TokenHash {
     ResumeToken::random().hash()
+}
+
+/// What somebody's operation returned, or why it was refused.
+pub(crate) fn settled<T>(done: store::Result<T>) -> Result<T, Refused> {
+    done.map_err(|error| match error {
+        StoreError::Refused(why) => why,
+        other => panic!("{other:?}"),
+    })
 }
 
 // ---- coming and going ----
@@ -126,17 +147,14 @@ pub(crate) async fn sign_in(store: &Store, user: &User) -> TokenHash {
 
 // ---- rooms ----
 
-pub(crate) async fn enter(store: &Store, who: &Somebody, target: Target) -> Entered {
-    let entered = store.enter(who.client, who.user.id, target).await;
-    entered.unwrap().0
+pub(crate) async fn enter(store: &Store, who: &Somebody, target: Target) -> Result<Room, Refused> {
+    let entered = store.enter(who.here(), target).await;
+    settled(entered).map(|(room, _)| room)
 }
 
 /// Somebody enters a room that they may enter.
 pub(crate) async fn enter_room(store: &Store, who: &Somebody, target: Target) -> RoomId {
-    match enter(store, who, target).await {
-        Entered::Room(room) => room.id,
-        refused => panic!("{refused:?}"),
-    }
+    enter(store, who, target).await.unwrap().id
 }
 
 pub(crate) async fn private(store: &Store, who: &Somebody, with: &Somebody) -> RoomId {
@@ -154,8 +172,7 @@ pub(crate) async fn hi(store: &Store) -> RoomId {
 
 pub(crate) async fn make_group(store: &Store, maker: &Somebody, name: &str) -> RoomId {
     let new = GroupName::new(name).unwrap();
-    let made = store.make_group(maker.client, maker.user.id, new);
-    assert!(made.await.unwrap());
+    store.make_group(maker.here(), new).await.unwrap();
     group(store, name).await
 }
 
@@ -170,9 +187,7 @@ pub(crate) fn message_by(
     key: Option<Uuid>,
 ) -> Post {
     Post {
-        node,
-        client: author.client,
-        author: author.user.id,
+        by: author.on(node),
         room,
         text: MessageText::new(text, 100).unwrap(),
         key,
@@ -185,31 +200,15 @@ pub(crate) async fn try_to_post(
     room: RoomId,
     text: &str,
     key: Option<Uuid>,
-) -> Posted {
+) -> Result<Posted, Refused> {
     let message = message_by(NODE, author, room, text, key);
-    store.post(message).await.unwrap()
+    settled(store.post(message).await)
 }
 
 pub(crate) async fn post(store: &Store, author: &Somebody, room: RoomId, text: &str) -> Message {
     match try_to_post(store, author, room, text, None).await {
-        Posted::New(message) => message,
+        Ok(Posted::New(message)) => message,
         other => panic!("{other:?}"),
-    }
-}
-
-pub(crate) fn amendment(
-    author: &Somebody,
-    room: RoomId,
-    message: MessageId,
-    text: Option<&str>,
-) -> Amend {
-    Amend {
-        node: NODE,
-        client: author.client,
-        author: author.user.id,
-        room,
-        message,
-        text: text.map(|text| MessageText::new(text, 100).unwrap()),
     }
 }
 
@@ -219,55 +218,28 @@ pub(crate) async fn amend(
     room: RoomId,
     message: MessageId,
     text: Option<&str>,
-) -> Amended {
-    let amendment = amendment(author, room, message, text);
-    store.amend(amendment).await.unwrap()
+) -> Result<Message, Refused> {
+    let text = text.map(|text| MessageText::new(text, 100).unwrap());
+    settled(store.amend(author.here(), room, message, text).await)
 }
 
-pub(crate) fn reaction_by(
-    who: &Somebody,
-    room: RoomId,
-    message: MessageId,
-    emoji: &str,
-    on: bool,
-) -> React {
-    React {
-        node: NODE,
-        client: who.client,
-        user: who.user.id,
-        room,
-        message,
-        emoji: Emoji::new(emoji).unwrap(),
-        on,
-    }
-}
-
+/// Whether the reaction changed anything.
 pub(crate) async fn react(
     store: &Store,
     who: &Somebody,
     message: &Message,
     emoji: &str,
     on: bool,
-) -> Reacted {
-    let reaction = reaction_by(who, message.room, message.id, emoji, on);
-    store.react(reaction).await.unwrap()
+) -> Result<bool, Refused> {
+    let emoji = Emoji::new(emoji).unwrap();
+    let reacted = store.react(who.here(), message.room, message.id, emoji, on);
+    settled(reacted.await)
 }
 
 // ---- moderation ----
 
-/// What a moderator on a node asks for.
-pub(crate) fn moderation(node: NodeId, by: &Somebody, action: ModeratorAction) -> Moderation {
-    Moderation {
-        node,
-        client: by.client,
-        by: by.user.id,
-        action,
-    }
-}
-
 pub(crate) async fn moderate(store: &Store, by: &Somebody, action: ModeratorAction) -> Moderated {
-    let moderation = moderation(NODE, by, action);
-    store.moderate(moderation).await.unwrap()
+    store.moderate(by.here(), action).await.unwrap()
 }
 
 pub(crate) fn ban_of(whom: &Somebody, on: bool) -> ModeratorAction {

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use overwire::model::{DisplayName, Millis, NodeId, RoomId, Target, UserId};
 use overwire::store::{
-    self, Access, Arrival, Arrived, CatchUp, Change, Entered, Post, Posted, Renamed, Store,
-    StoreError, Synchronous,
+    self, Access, Arrival, Arrived, CatchUp, Change, Post, Posted, Refused, Store, StoreError,
+    Synchronous,
 };
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::people::{
     NODE, OTHER_NODE, Somebody, arrive, arrive_on, back, ban_of, come_back, enter_room, group, hi,
-    keep, message_by, moderation, new_user, post, returning, sign_in,
+    keep, message_by, new_user, post, returning, settled, sign_in,
 };
 use crate::store::{another, ids, moderator, names, whole_room};
 use crate::support::postgres::{Cut, Database, Proxy};
@@ -83,20 +83,19 @@ async fn two_people_choosing_one_name_at_once_do_not_both_get_it() {
         let bob = arrive_on(&there, OTHER_NODE, &format!("bob{n}")).await;
         let name = || Some(DisplayName::new(&format!("Lee {n}")).unwrap());
         let (first, second) = tokio::join!(
-            here.rename(anna.client, anna.user.id, name(), 1),
-            there.rename(bob.client, bob.user.id, name(), 1)
+            here.rename(anna.here(), name(), 1),
+            there.rename(bob.here(), name(), 1)
         );
-        let is_taken = |renamed: &Renamed| *renamed == Renamed::Taken;
-        let taken = [first.unwrap(), second.unwrap()];
-        assert_eq!(taken.iter().filter(|one| is_taken(one)).count(), 1);
+        let is_taken = |renamed| settled(renamed) == Err(Refused::NameTaken);
+        assert_ne!(is_taken(first), is_taken(second));
 
         // Nor is a user added at that moment whose name would be the same.
         let name = DisplayName::new(&format!("Kim{n}")).unwrap();
         let (renamed, made) = tokio::join!(
-            here.rename(anna.client, anna.user.id, Some(name), 1),
+            here.rename(anna.here(), Some(name), 1),
             there.add_users(vec![new_user(&format!("kim{n}"))])
         );
-        assert_eq!(is_taken(&renamed.unwrap()), made.unwrap() == 1);
+        assert_eq!(is_taken(renamed), made.unwrap() == 1);
     }
 }
 
@@ -322,7 +321,7 @@ async fn leases_expire_by_the_clock_of_the_database() {
     assert_eq!(there.people_in(room, 9).await.unwrap().1, 0);
     // An expired client is in no room, even before its node knows.
     let target = Target::Group("python".to_owned());
-    let entered = here.enter(anna.client, anna.user.id, target).await;
+    let entered = here.enter(anna.here(), target).await;
     assert!(matches!(entered, Err(StoreError::Gone)));
     let python = group(&here, "python").await;
     assert_eq!(here.people_in(python, 9).await.unwrap(), (vec![], 0));
@@ -334,12 +333,12 @@ async fn a_person_cut_off_with_their_node_keeps_their_display_name_for_a_while()
     let anna = arrive(&here, "anna").await;
     let bob = arrive_on(&there, OTHER_NODE, "bob").await;
     let lee = || Some(DisplayName::new("Lee").unwrap());
-    let renamed = here.rename(anna.client, anna.user.id, lee(), 1).await;
-    assert!(matches!(renamed.unwrap(), Renamed::As { .. }));
+    let renamed = here.rename(anna.here(), lee(), 1).await;
+    renamed.unwrap();
     here.close().await;
     assert_eq!(online(&there).await, ["bob"]);
-    let renamed = there.rename(bob.client, bob.user.id, lee(), 1).await;
-    assert_eq!(renamed.unwrap(), Renamed::Taken);
+    let renamed = there.rename(bob.here(), lee(), 1).await;
+    assert_eq!(settled(renamed), Err(Refused::NameTaken));
 }
 
 #[tokio::test]
@@ -352,10 +351,10 @@ async fn nothing_of_a_banned_author_is_stored_after_the_ban_is_confirmed() {
         if n % 2 == 0 {
             enter_room(&here, &bob, Target::Room(room)).await;
         }
-        let ban = moderation(OTHER_NODE, &anna, ban_of(&bob, true));
+        let (by, ban) = (anna.on(OTHER_NODE), ban_of(&bob, true));
         let (bans, before) = (Arc::clone(&there), whole_room(&here, room).await.1);
         let banned = tokio::spawn(async move {
-            bans.moderate(ban).await.unwrap();
+            bans.moderate(by, ban).await.unwrap();
             whole_room(&bans, room).await.1
         });
         let mut stored = before;
@@ -386,12 +385,12 @@ async fn nobody_can_connect_while_they_are_being_banned() {
             None => bob,
             Some(session) => another(&here, session).await,
         };
-        let ban = moderation(OTHER_NODE, &anna, ban_of(&bob, true));
+        let (by, ban) = (anna.on(OTHER_NODE), ban_of(&bob, true));
         let arrival = Arrival {
             session,
             ..returning(NODE, bob.client, bob.token)
         };
-        let (banned, arrived) = tokio::join!(there.moderate(ban), here.arrive(arrival));
+        let (banned, arrived) = tokio::join!(there.moderate(by, ban), here.arrive(arrival));
         banned.unwrap();
         match arrived.unwrap() {
             Arrived::As { user, .. } => assert_eq!(user, bob.user),
@@ -640,8 +639,8 @@ async fn a_name_with_a_null_character_finds_nothing() {
         Target::Group(nothing.clone()),
         Target::Private(nothing.clone()),
     ] {
-        let entered = store.enter(anna.client, anna.user.id, target).await;
-        assert_eq!(entered.unwrap().0, Entered::NoSuchRoom);
+        let entered = store.enter(anna.here(), target).await;
+        assert_eq!(settled(entered), Err(Refused::NoSuchRoom));
     }
     assert!(store.find_people(&nothing, 9).await.unwrap().is_empty());
     assert!(store.find_groups(&nothing, 9).await.unwrap().is_empty());

@@ -20,41 +20,33 @@ use tokio::sync::oneshot;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{Change, Result, StoreError};
+use super::{Actor, Change, Refused, Result, StoreError};
 use crate::model::{
     ClientId, ClientRef, History, MessageId, Millis, NodeId, PasswordHash, RoomId, SessionId,
     TokenHash, UserId,
 };
 
 /// Why a statement failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    Sqlite(rusqlite::Error),
-    Postgres(tokio_postgres::Error),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Postgres(#[from] tokio_postgres::Error),
     /// A statement that always returns a row returned none.
+    #[error("a row that must exist does not")]
     NoRow,
     /// An error of the store, not of the database.
-    Store(StoreError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// The result of a statement, or of an operation.
 pub(super) type Sql<T> = std::result::Result<T, Failure>;
 
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-impl From<tokio_postgres::Error> for Failure {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Postgres(error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self::Store(StoreError::Refused(refused))
     }
 }
 
@@ -63,7 +55,7 @@ impl From<Failure> for StoreError {
         match failure {
             Failure::Sqlite(error) => error.into(),
             Failure::Postgres(error) => error.into(),
-            Failure::NoRow => Self::failed("a row that must exist does not"),
+            no_row @ Failure::NoRow => Self::Database(no_row.into()),
             Failure::Store(error) => error,
         }
     }
@@ -373,8 +365,13 @@ impl<'a> Tx<'a> {
             db => postgres::rows(db, sql, values, read).await)
     }
 
+    /// Runs a statement.
+    pub(super) async fn run(&self, sql: &str, values: Values<'_>) -> Sql<()> {
+        self.changed(sql, values).await.map(|_| ())
+    }
+
     /// Runs a statement. Returns how many rows it changed.
-    pub(super) async fn run(&self, sql: &str, values: Values<'_>) -> Sql<u64> {
+    pub(super) async fn changed(&self, sql: &str, values: Values<'_>) -> Sql<u64> {
         on!(self, db => sqlite::run(db, sql, values),
             db => postgres::run(db, sql, values).await)
     }
@@ -444,7 +441,7 @@ impl<'a> Tx<'a> {
     pub(super) async fn empty(&self, tables: &[&str]) -> Sql<()> {
         if self.is_shared() {
             let truncate = format!("truncate {} cascade", tables.join(", "));
-            return self.run(&truncate, &[]).await.map(|_| ());
+            return self.run(&truncate, &[]).await;
         }
         for table in tables {
             self.run(&format!("delete from {table}"), &[]).await?;
@@ -508,10 +505,9 @@ impl Locks {
         Self::default()
     }
 
-    /// The client acts for that user.
-    pub(super) fn client(client: ClientRef, user: UserId) -> Self {
+    pub(super) fn actor(by: Actor) -> Self {
         Self {
-            client: Some((client, Some(user))),
+            client: Some((by.client, Some(by.user))),
             ..Self::default()
         }
     }

@@ -13,7 +13,7 @@ const NAMING: i64 = 0x6e61_6d65;
 /// Until the commit no other node changes names.
 pub(super) async fn lock_names(tx: &Tx<'_>) -> Sql<()> {
     let lock = "select pg_advisory_xact_lock($1)";
-    tx.run(lock, &[&NAMING]).await.map(|_| ())
+    tx.run(lock, &[&NAMING]).await
 }
 
 /// All rows of a statement, which is prepared once on each connection.
