@@ -8,7 +8,7 @@ use overwire::model::NodeId;
 use overwire::relay::redis::RedisRelay;
 use overwire::relay::{Envelope, Heard, News, Relay as _};
 use overwire::store::{self, Access, Synchronous};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -26,6 +26,8 @@ impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let name = Uuid::new_v4().to_string();
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let authority = CertifiedIssuer::self_signed(params, key).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -80,7 +82,7 @@ async fn postgres_must_prove_as_much_as_the_address_asks_for() {
         .await;
     let check = async |host: &str, options: String, expected: Result<(), &str>| {
         let address = format!(
-            "postgres://postgres@{host}:{port}/{}?{options}",
+            "postgres://postgres@{host}:{port}/{}?hostaddr=127.0.0.1&{options}",
             database.name()
         );
         let opened = open(&address).await;

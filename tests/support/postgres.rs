@@ -22,7 +22,8 @@ const SCRIPT: &str = r#"
     bin=$1 folder=$2 fsync=$3
     trap '' HUP INT TERM
     "$bin/initdb" --no-sync -A trust -U postgres -E UTF8 --locale=C -D "$folder/data" >"$folder/log" 2>&1 &&
-    "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/log" -o "-c listen_addresses= -c fsync=$fsync \
+    echo "listen_addresses = ''" >>"$folder/data/postgresql.conf" &&
+    "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/log" -o "-c fsync=$fsync \
         -c unix_socket_directories=$folder -c max_connections=400 -c log_line_prefix=%d:" start >>"$folder/log" 2>&1 &&
     echo ready || cat "$folder/log"
     exec >/dev/null
