@@ -3,6 +3,7 @@
 // These comments are also the text of --help, where angle brackets around addresses would show.
 #![allow(rustdoc::bare_urls)]
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
@@ -39,7 +40,9 @@ pub struct Config {
     pub listen: String,
 
     /// The database: an SQLite file (overwire.db, sqlite:/var/lib/overwire.db), or PostgreSQL 14 or
-    /// later, which several servers may share (postgres://user:password@host:5432/name)
+    /// later, which several servers may share (postgres://user:password@host:5432/name). For TLS, add
+    /// ?sslmode= and one of prefer (the default), require, verify-ca or verify-full, and
+    /// &sslrootcert=FILE if the certificate is not by a public authority
     #[arg(
         long,
         env = "OVERWIRE_DATABASE",
@@ -51,7 +54,7 @@ pub struct Config {
     pub database: store::Address,
 
     /// The Redis through which servers that share a PostgreSQL database notify each other
-    /// (redis://:password@host:6379); a single server does not need it
+    /// (redis://:password@host:6379, or rediss:// for TLS); a single server does not need it
     #[arg(
         long,
         env = "OVERWIRE_RELAY",
@@ -59,6 +62,11 @@ pub struct Config {
         value_name = "URL"
     )]
     pub relay: Option<String>,
+
+    /// The certificate authorities that a rediss:// --relay may be certified by, as a PEM file, if they
+    /// are not public ones
+    #[arg(long, env = "OVERWIRE_RELAY_CA", value_name = "FILE")]
+    pub relay_ca: Option<PathBuf>,
 
     /// What stored messages survive: with “full” a power failure, with “normal”, which is faster, only
     /// a crash of the program

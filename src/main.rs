@@ -120,7 +120,7 @@ async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<Store>
             "--relay needs a PostgreSQL database, but {} is used by one server only",
             config.database
         );
-        RedisRelay::new(relay, "").context("--relay")?;
+        RedisRelay::new(relay, config.relay_ca.as_deref(), "").context("--relay")?;
     }
     let store = store::open(address, config.synchronous, store::Access::Server)
         .await
@@ -145,7 +145,12 @@ async fn relay(config: &Config, store: &Store) -> anyhow::Result<Arc<dyn Relay>>
         }
         return Ok(Arc::new(InProcess::default()));
     };
-    let relay = RedisRelay::new(address, &store.identity().await?).context("--relay")?;
+    let relay = RedisRelay::new(
+        address,
+        config.relay_ca.as_deref(),
+        &store.identity().await?,
+    )
+    .context("--relay")?;
     Ok(Arc::new(relay))
 }
 

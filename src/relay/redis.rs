@@ -8,16 +8,19 @@
 //! it, and a build ignores news that it does not know.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
-use ::redis::{AsyncConnectionConfig, Client, RedisError, RedisResult, pipe};
+use ::redis::{AsyncConnectionConfig, Client, RedisError, RedisResult, TlsCertificates, pipe};
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt as _;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, timeout};
@@ -44,8 +47,18 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     /// The address is not valid. It is not repeated, since it may contain a password.
-    #[error("not a valid Redis address (expected for example redis://127.0.0.1:6379): {0}")]
-    Address(&'static str),
+    #[error(
+        "not a valid Redis address (expected for example redis://127.0.0.1:6379, or rediss:// for TLS)"
+    )]
+    Address,
+    /// The certificates of the authorities cannot be used.
+    #[error("cannot use the certificates of authorities in {file}: {reason}")]
+    Authorities {
+        /// The file with the certificates.
+        file: PathBuf,
+        /// Why not.
+        reason: String,
+    },
 }
 
 /// A node's connection to the relay.
@@ -98,15 +111,18 @@ impl Wanted {
 }
 
 impl RedisRelay {
-    /// The relay for a node of the store with this identity. It does not connect yet: a chat runs
-    /// without Redis, and its nodes exchange news once Redis is available.
-    pub fn new(address: &str, store: &str) -> Result<Self, RelayError> {
-        let client = Client::open(address).map_err(|error| {
-            RelayError::Address(match error.kind() {
-                ::redis::ErrorKind::InvalidClientConfig => "it cannot be parsed, or it needs TLS",
-                _ => "it cannot be parsed",
-            })
-        })?;
+    /// The relay for a node of the store with this identity. If the address asks for TLS, the server
+    /// must have a certificate by one of the `authorities` in that PEM file, or else by one that
+    /// browsers trust. It does not connect yet: a chat runs without Redis, and its nodes exchange news
+    /// once Redis is available.
+    pub fn new(address: &str, authorities: Option<&Path>, store: &str) -> Result<Self, RelayError> {
+        let mut client = Client::open(address).map_err(|_| RelayError::Address)?;
+        if let Some(file) = authorities {
+            client = trusting(&client, file).map_err(|reason| RelayError::Authorities {
+                file: file.to_owned(),
+                reason,
+            })?;
+        }
         let (outgoing, queue) = mpsc::channel(WAITING);
         Ok(Self {
             client,
@@ -181,6 +197,20 @@ impl Relay for RedisRelay {
             publishing.abort();
         }
     }
+}
+
+/// The client, trusting only the authorities in a file.
+fn trusting(client: &Client, file: &Path) -> Result<Client, String> {
+    let certificates = std::fs::read(file).map_err(|error| error.to_string())?;
+    if CertificateDer::from_pem_slice(&certificates).is_err() {
+        return Err("it contains none in PEM format".to_owned());
+    }
+    let trusted = TlsCertificates {
+        client_tls: None,
+        root_cert: Some(certificates),
+    };
+    Client::build_with_tls(client.get_connection_info().clone(), trusted)
+        .map_err(|error| error.to_string())
 }
 
 /// The wait before the next retry, longer each time until something works.

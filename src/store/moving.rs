@@ -306,8 +306,8 @@ impl Place {
     async fn connected(address: &Address) -> Result<Self> {
         let name = address.to_string();
         let connecting = async {
-            let config = postgres::configuration(address.as_str())?;
-            let db = postgres::connections(&config, postgres::Purpose::Reading, 1)?
+            let server = postgres::server(address.as_str())?;
+            let db = postgres::connections(&server, postgres::Purpose::Reading, 1)?
                 .get()
                 .await?;
             // The copy may take as long as it needs, but a lost connection is noticed soon.

@@ -11,6 +11,8 @@
 //! tells whether it happened, before anything is returned, shown or written again. The driver knows no
 //! operations.
 
+mod address;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -21,7 +23,9 @@ use deadpool_postgres::{
 use parking_lot::Mutex;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, IsolationLevel, NoTls};
+use tokio_postgres::{Client, IsolationLevel};
+
+use address::Server;
 
 use super::tx::{Failure, Locks, Sql, Tx, Write};
 use super::{
@@ -96,8 +100,8 @@ impl Postgres {
     /// Opens the database at an address, and creates and migrates the tables if needed. Does not touch
     /// clients of other nodes.
     pub(super) async fn open(address: &str, opening: Opening) -> Result<Self> {
-        let config = configuration(address)?;
-        let readers = connections(&config, Purpose::Reading, READERS)?;
+        let server = server(address)?;
+        let readers = connections(&server, Purpose::Reading, READERS)?;
         let mut db = readers.get().await?;
         migrate(&mut db).await?;
         if opening.access == Access::Server {
@@ -112,7 +116,7 @@ impl Postgres {
         let id = rand::random();
         let writer = Writer {
             id,
-            connections: connections(&config, Purpose::Writing(id, opening.synchronous), 1)?,
+            connections: connections(&server, Purpose::Writing(id, opening.synchronous), 1)?,
             listeners: opening.listeners,
             batch: 0,
             lost: None,
@@ -204,20 +208,14 @@ impl Postgres {
     }
 }
 
-/// Parses an address. Errors do not quote it, since it may contain a password.
-pub(super) fn configuration(address: &str) -> Result<Config> {
-    let mut config: Config = address.parse().map_err(|_| {
-        StoreError::Address(
-            "not a valid PostgreSQL address; write it as postgres://user:password@host:5432/name, \
-             with %40 for an @ in the password"
-                .to_owned(),
-        )
-    })?;
-    config.tcp_user_timeout(UNANSWERED);
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT);
+/// The server at an address.
+pub(super) fn server(address: &str) -> Result<Server> {
+    let mut server = Server::at(address)?;
+    server.config.tcp_user_timeout(UNANSWERED);
+    if server.config.get_connect_timeout().is_none() {
+        server.config.connect_timeout(CONNECT);
     }
-    Ok(config)
+    Ok(server)
 }
 
 /// What a connection is used for.
@@ -229,8 +227,8 @@ pub(super) enum Purpose {
 }
 
 /// A pool of at most `most` connections.
-pub(super) fn connections(config: &Config, purpose: Purpose, most: usize) -> Result<Pool> {
-    let mut config = config.clone();
+pub(super) fn connections(server: &Server, purpose: Purpose, most: usize) -> Result<Pool> {
+    let Server { mut config, tls } = server.clone();
     config.application_name(match purpose {
         Purpose::Reading => "overwire".to_owned(),
         Purpose::Writing(writer, _) => format!("overwire writer {writer}"),
@@ -238,7 +236,7 @@ pub(super) fn connections(config: &Config, purpose: Purpose, most: usize) -> Res
     let recycling = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
-    Pool::builder(Manager::from_config(config, NoTls, recycling))
+    Pool::builder(Manager::from_config(config, tls, recycling))
         .max_size(most)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(WAIT))

@@ -225,6 +225,9 @@ fn open_file(path: &Path, opening: Opening) -> Result<Sqlite> {
         },
     )?;
     db.pragma_update(None, "foreign_keys", true)?;
+    // A savepoint keeps the former pages of its write. Above 16 of them SQLite would create a file for
+    // each savepoint, which takes longer than the write.
+    db.pragma_update(None, "temp_store", "memory")?;
     migrate(&mut db)?;
     if access == Access::Server {
         begin(&mut db)?;

@@ -27,7 +27,7 @@ impl Node {
         let store = opening.await.unwrap();
         populate(&store, 30).await;
         let identity = store.identity().await.unwrap();
-        let relay = Arc::new(RedisRelay::new(redis, &identity).unwrap());
+        let relay = Arc::new(RedisRelay::new(redis, None, &identity).unwrap());
         let chat = start_chat(&store, relay).await;
         let web = Web::new(chat, Access::default(), socket::Limits::default());
         let listener = web::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();

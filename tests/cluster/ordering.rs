@@ -90,7 +90,7 @@ async fn every_tab_ends_with_what_is_stored_with_redis_between_two_stores() {
         let database = Database::fresh().await;
         let relay = || -> Arc<dyn Relay> {
             let address = Redis::shared().address();
-            Arc::new(RedisRelay::new(&address, database.name()).unwrap())
+            Arc::new(RedisRelay::new(&address, None, database.name()).unwrap())
         };
         story(seed, on_a_database(&database, [relay(), relay()]).await).await;
     }

@@ -22,6 +22,7 @@ mod people;
 mod postgres;
 mod relay;
 mod store;
+mod tls;
 
 #[path = "../support/mod.rs"]
 mod support;

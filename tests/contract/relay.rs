@@ -57,7 +57,7 @@ impl ByRedis {
 #[async_trait]
 impl Backend for ByRedis {
     fn end(&self) -> Arc<dyn Relay> {
-        Arc::new(RedisRelay::new(&Redis::shared().address(), &self.0).unwrap())
+        Arc::new(RedisRelay::new(&Redis::shared().address(), None, &self.0).unwrap())
     }
 
     async fn listen(&self, end: &dyn Relay, node: NodeId) -> Receiver<Heard> {
@@ -360,7 +360,7 @@ async fn two_chats_may_share_a_redis() {
 #[tokio::test]
 async fn a_malformed_address_is_refused_without_repeating_its_password() {
     for address in ["", "secret", "http://secret", "redis://:secret@host:secret"] {
-        let refused = RedisRelay::new(address, "store").err().unwrap();
+        let refused = RedisRelay::new(address, None, "store").err().unwrap();
         let words = format!("{refused} {refused:?}");
         assert!(
             words.contains("redis://127.0.0.1") && !words.contains("secret"),

@@ -2,7 +2,9 @@
 //! end.
 
 use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -20,7 +22,8 @@ const SCRIPT: &str = r#"
     bin=$1 folder=$2 fsync=$3
     trap '' HUP INT TERM
     "$bin/initdb" --no-sync -A trust -U postgres -E UTF8 --locale=C -D "$folder/data" >"$folder/log" 2>&1 &&
-    "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/log" -o "-c listen_addresses= -c fsync=$fsync \
+    echo "listen_addresses = ''" >>"$folder/data/postgresql.conf" &&
+    "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/log" -o "-c fsync=$fsync \
         -c unix_socket_directories=$folder -c max_connections=400 -c log_line_prefix=%d:" start >>"$folder/log" 2>&1 &&
     echo ready || cat "$folder/log"
     exec >/dev/null
@@ -106,10 +109,7 @@ fn server() -> &'static Server {
 
 /// Runs a program as the owner of the server, which cannot be root.
 fn as_its_owner(program: impl AsRef<OsStr>) -> Command {
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| {
-        use std::os::unix::fs::MetadataExt as _;
-        me.uid() == 0
-    });
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0);
     if !is_root {
         return Command::new(program);
     }
@@ -165,6 +165,40 @@ impl Database {
             .stdout(Stdio::null());
         let done = tokio::task::spawn_blocking(move || restart.status().unwrap());
         assert!(done.await.unwrap().success());
+    }
+
+    /// From now on its server, which must be its own, is reached at a port of this machine and only by
+    /// TLS, with this certificate and key in PEM files' words. Returns the port.
+    pub(crate) async fn takes_only_tls(&self, certificate: &str, key: &str) -> u16 {
+        let folder = self.server.folder.join("data");
+        let file = folder.join("server.key");
+        for (file, words) in [
+            (folder.join("server.crt"), certificate),
+            (file.clone(), key),
+            (
+                folder.join("pg_hba.conf"),
+                "local all all trust\nhostssl all all 127.0.0.1/32 trust\n",
+            ),
+        ] {
+            std::fs::write(file, words).unwrap();
+        }
+        // The server reads a key only if it is its owner's alone.
+        let data = std::fs::metadata(&folder).unwrap();
+        std::os::unix::fs::chown(&file, Some(data.uid()), Some(data.gid())).unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        let port = free_port();
+        let db = self.look().await;
+        for setting in [
+            "ssl = on",
+            "listen_addresses = '127.0.0.1'",
+            &format!("port = {port}"),
+        ] {
+            let setting = format!("alter system set {setting}");
+            db.batch_execute(&setting).await.unwrap();
+        }
+        drop(db);
+        self.restarts("fast").await;
+        port
     }
 
     /// A copy of this database, while nobody has it open.
@@ -305,6 +339,12 @@ async fn look(server: &Server, database: &str) -> Client {
     let (client, connection) = config.connect(NoTls).await.unwrap();
     tokio::spawn(connection);
     client
+}
+
+/// A port that nobody uses at this moment.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 /// When a proxy cuts a connection.

@@ -341,7 +341,7 @@ async fn run(
     let relay: Arc<dyn Relay> = match relayed {
         true => {
             let identity = store.identity().await.unwrap();
-            Arc::new(RedisRelay::new(&Redis::shared().address(), &identity).unwrap())
+            Arc::new(RedisRelay::new(&Redis::shared().address(), None, &identity).unwrap())
         }
         false => Arc::new(InProcess::default()),
     };
