@@ -88,11 +88,7 @@ enum End {
 
 impl From<Violation> for End {
     fn from(violation: Violation) -> Self {
-        Self::Close(Close {
-            code: violation.code(),
-            reason: violation.reason(),
-            drain: false,
-        })
+        Self::Close(Close::now(violation.code(), violation.reason()))
     }
 }
 
@@ -153,11 +149,7 @@ pub async fn arrive(
         Err(error) => {
             tracing::error!(?error, "could not admit a client");
             // Without a notice: the tab retries by itself, less and less often, until a push arrives.
-            let close = Close {
-                code: 1011,
-                reason: "not possible now",
-                drain: false,
-            };
+            let close = Close::now(1011, "not possible now");
             close_stream(&mut stream, &mut writer, close).await;
             return None;
         }
@@ -479,11 +471,8 @@ impl Socket {
         }
         let full = self.client.outbox.full_since().map(Instant::from_std);
         if full.is_some_and(|since| now >= since + self.limits.drain_within) {
-            return Some(End::Close(Close {
-                code: 1008,
-                reason: "This tab is too slow to receive messages.",
-                drain: false,
-            }));
+            let reason = "This tab is too slow to receive messages.";
+            return Some(End::Close(Close::now(1008, reason)));
         }
         if now >= self.heard + self.limits.drop_after {
             return Some(End::Gone);
@@ -509,11 +498,7 @@ impl Socket {
             End::Gone => self.chat.disconnect(&self.client),
             End::Closed(code) => {
                 self.chat.disconnect(&self.client);
-                let close = Close {
-                    code: code.unwrap_or(1000),
-                    reason: "",
-                    drain: false,
-                };
+                let close = Close::now(code.unwrap_or(1000), "");
                 close_stream(&mut self.stream, &mut self.writer, close).await;
             }
             End::Close(close) => {

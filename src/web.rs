@@ -741,11 +741,7 @@ fn upgrade(
             ),
             (_, Err((_, bad))) => (bad.to_string(), "not the name of a group"),
         };
-        let close = Close {
-            code: 1008,
-            reason,
-            drain: true,
-        };
+        let close = Close::drained(1008, reason);
         let farewell = web.chat.farewell(dialect, &notice);
         socket::turn_away(stream, deflate, farewell, close).await;
     });

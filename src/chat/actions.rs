@@ -11,7 +11,7 @@ use crate::model::{
     BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Room, RoomId,
     RoomKind, Target,
 };
-use crate::protocol::{Action, Dialect, Feed, Frame, NO_SUCH_ROOM, Refusal, Selector, Swap};
+use crate::protocol::{Action, Dialect, Feed, Frame, NO_SUCH_ROOM, Push, Refusal, Selector, Swap};
 use crate::relay::News;
 use crate::store::{Amend, Amended, Entered, Post, Posted, React, Reacted, Renamed, StoreError};
 use crate::views::{Tone, title};
@@ -73,7 +73,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         }
         Action::ChangeName { name } => {
             change_name(chat, client, &name).await?;
-            chat.push(client, [chat.views.no_notice()]);
+            chat.push(client, [Push::empty(Selector::NOTICE)]);
             Ok(())
         }
         Action::OpenMessage { message, room } => open_message(chat, client, message, room).await,
@@ -99,8 +99,8 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             react(chat, client, message, &emoji, on, room).await?;
             if form {
                 // The notice about an invalid emoji is out of date.
-                let views = &chat.views;
-                chat.push(client, [views.no_message_form(), views.no_notice()]);
+                let places = [Selector::MESSAGE_FORM, Selector::NOTICE];
+                chat.push(client, places.map(Push::empty));
             }
             Ok(())
         }
@@ -145,7 +145,7 @@ async fn new_group(
     }
     chat.spread(News::Presence(RoomId::LOBBY));
     // The group exists: clear the offer to create it, and the form.
-    chat.push(client, [chat.views.no_notice()]);
+    chat.push(client, [Push::empty(Selector::NOTICE)]);
     chat.push(client, [chat.views.new_group()?]);
     change_group(chat, client, target).await
 }
@@ -497,7 +497,7 @@ async fn amend_message(
         text,
     };
     amended(&chat.store.amend(amend).await?)?;
-    chat.push(client, [chat.views.no_message_form()]);
+    chat.push(client, [Push::empty(Selector::MESSAGE_FORM)]);
     Ok(())
 }
 

@@ -41,11 +41,7 @@ pub use rooms::FirstPage;
 pub use welcome::Welcome;
 
 /// The tab reconnects. The server then finds out who it is, and admits it where it still may be.
-const RECONNECT: Close = Close {
-    code: 1000,
-    reason: "reconnect",
-    drain: false,
-};
+const RECONNECT: Close = Close::now(1000, "reconnect");
 
 /// The minimum size of the message box, in UTF-16 code units. It exceeds any message, so a message that
 /// is too long is refused with the reason instead of being cut. It also fits the largest frame, even if
@@ -365,11 +361,8 @@ impl Chat {
     /// Closes every socket and waits for them, at most for `deadline`. Then stores what people have
     /// read and who has left.
     pub async fn stop(&self, deadline: Duration) {
-        self.hub.close_all(Close {
-            code: 1012,
-            reason: "the server restarts",
-            drain: true,
-        });
+        self.hub
+            .close_all(Close::drained(1012, "the server restarts"));
         if tokio::time::timeout(deadline, self.hub.empty())
             .await
             .is_err()

@@ -33,11 +33,7 @@ const BANNED: &str = "A moderator has banned you.";
 const UNMUTED: &str = "A moderator has unmuted you.";
 
 /// The tab reconnects, and is admitted where it still may be.
-const GROUP_CHANGED: Close = Close {
-    code: 1000,
-    reason: "the group has changed",
-    drain: true,
-};
+const GROUP_CHANGED: Close = Close::drained(1000, "the group has changed");
 
 /// The groups that have changed recently, so that some people may no longer be in them.
 #[derive(Default)]
@@ -257,7 +253,7 @@ async fn done(
         "moderator action"
     );
     // Clear the notice first, so that a repeated one is shown again.
-    chat.push(client, [chat.views.no_notice()]);
+    chat.push(client, [Push::empty(Selector::NOTICE)]);
     chat.say(client, &Refusal::new(format!("You {words}.")), Tone::Done)?;
     chat.push(client, [log(chat, None).await?]);
     Ok(Some(user))
@@ -412,12 +408,10 @@ impl Chat {
 
     /// The last notice for a tab of somebody who is banned, and how its socket is closed.
     pub fn farewell_to_banned(&self, dialect: Dialect) -> (Option<Frame>, Close) {
-        let close = Close {
-            code: 1008,
-            reason: "banned",
-            drain: true,
-        };
-        (self.farewell(dialect, BANNED), close)
+        (
+            self.farewell(dialect, BANNED),
+            Close::drained(1008, "banned"),
+        )
     }
 
     /// If the group that a client has just entered has changed recently, checks again whether it may be

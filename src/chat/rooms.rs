@@ -8,7 +8,7 @@ use crate::json;
 use crate::model::{
     Emoji, History, MessageId, Page, Room, RoomId, RoomKind, SessionToken, Target, UserId, Version,
 };
-use crate::protocol::{self, Dialect, Frame, LOBBY_PATH, Refusal, Selector, Swap};
+use crate::protocol::{self, Dialect, Frame, LOBBY_PATH, Push, Refusal, Selector, Swap};
 use crate::relay::To;
 use crate::store::{Entered, Moved, RESTRICTED};
 use crate::views::ChatPage;
@@ -101,7 +101,7 @@ impl Chat {
                     outbox.is_new(Region::Heading, heading);
                 }
                 let left_lobby = former.is_some_and(|place| place.room == RoomId::LOBBY);
-                let no_lobby = left_lobby.then(|| self.views.no_lobby().encode());
+                let no_lobby = left_lobby.then(|| Push::empty(Selector::LOBBY).encode());
                 let groups = groups.filter(|groups| outbox.is_new(Region::Groups, groups));
                 let frames = groups
                     .into_iter()

@@ -85,11 +85,7 @@ impl Hub {
         };
         drop(clients);
         if let Some(overtaken) = overtaken {
-            overtaken.close(Close {
-                code: 1000,
-                reason: "taken over",
-                drain: false,
-            });
+            overtaken.close(Close::now(1000, "taken over"));
         }
         outbox
     }
@@ -881,11 +877,7 @@ mod tests {
         let hub = Hub::default();
         let (one, two) = (tab(&hub, 1, Dialect::V1, 4), tab(&hub, 2, Dialect::V1, 4));
         step(&hub, ROOM, 5);
-        let close = Close {
-            code: 1012,
-            reason: "the server restarts",
-            drain: true,
-        };
+        let close = Close::drained(1012, "the server restarts");
         hub.close_all(close);
         step(&hub, ROOM, 6);
         one.push([frame("late")]);

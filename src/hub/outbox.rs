@@ -75,6 +75,28 @@ pub struct Close {
     pub drain: bool,
 }
 
+impl Close {
+    /// Closes at once.
+    pub const fn now(code: u16, reason: &'static str) -> Self {
+        let drain = false;
+        Self {
+            code,
+            reason,
+            drain,
+        }
+    }
+
+    /// Closes after the waiting frames.
+    pub const fn drained(code: u16, reason: &'static str) -> Self {
+        let drain = true;
+        Self {
+            code,
+            reason,
+            drain,
+        }
+    }
+}
+
 /// Everything that waits for one socket.
 pub struct Outbox {
     /// Its client.
@@ -222,11 +244,7 @@ impl Outbox {
         let mut waiting = self.state.lock();
         // Dropping the probes answers them: the socket is not alive.
         waiting.probes.clear();
-        waiting.closing.get_or_insert(Close {
-            code: 1000,
-            reason: "",
-            drain: false,
-        });
+        waiting.closing.get_or_insert(Close::now(1000, ""));
     }
 
     /// Shows the newest page of the tab's room. It replaces a page that is still waiting.

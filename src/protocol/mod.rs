@@ -255,16 +255,8 @@ mod tests {
             ["resume.%%%", "other"].into_iter(),
             "room=%ff&after=&&=&at=%ff&x",
         );
-        let nothing = Hello {
-            dialect: Dialect::Plain,
-            session: None,
-            resume: None,
-            room: None,
-            after: None,
-            at: None,
-            group: None,
-        };
-        assert_eq!(hello, nothing);
+        assert_eq!(hello, Hello::default());
+        assert_eq!(hello.dialect, Dialect::Plain);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
 use super::Frame;
@@ -10,7 +9,7 @@ use crate::model::{Emoji, MessageId, RoomId, UserId, Version};
 
 /// A place in the page that pushes go to. Selectors consist of fixed names and integers, never of what
 /// people typed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Selector(Cow<'static, str>);
 
 macro_rules! selectors {
@@ -155,15 +154,17 @@ pub enum Swap {
 }
 
 /// A change to the page.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Push {
     /// The place.
     pub selector: Selector,
     /// The fragment.
     pub html: String,
     /// How it is inserted; `None` replaces the inner HTML.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub swap: Option<Swap>,
     /// The version of its room that the tab has once this is shown.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
     pub version: Option<Version>,
 }
 
@@ -179,22 +180,30 @@ impl Push {
         }
     }
 
+    /// A push that clears `selector`.
+    #[must_use]
+    pub fn empty(selector: Selector) -> Self {
+        Self::inner(selector, String::new())
+    }
+
+    /// A push that removes `selector` from the page.
+    #[must_use]
+    pub fn removal(selector: Selector) -> Self {
+        Self::empty(selector).swapped(Swap::Remove)
+    }
+
     /// The same push with this swap.
     #[must_use]
-    pub fn swapped(self, swap: Swap) -> Self {
-        Self {
-            swap: Some(swap),
-            ..self
-        }
+    pub fn swapped(mut self, swap: Swap) -> Self {
+        self.swap = Some(swap);
+        self
     }
 
     /// The same push, which leads the tab to `version`.
     #[must_use]
-    pub fn at(self, version: Version) -> Self {
-        Self {
-            version: Some(version),
-            ..self
-        }
+    pub fn at(mut self, version: Version) -> Self {
+        self.version = Some(version);
+        self
     }
 
     /// Encodes the push, once for any number of sockets.
@@ -206,19 +215,8 @@ impl Push {
     }
 }
 
-impl Serialize for Push {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut push = serializer.serialize_struct("Push", 4)?;
-        push.serialize_field("selector", self.selector.as_str())?;
-        push.serialize_field("html", &self.html)?;
-        match self.swap {
-            Some(swap) => push.serialize_field("swap", &swap)?,
-            None => push.skip_field("swap")?,
-        }
-        match self.version {
-            Some(version) => push.serialize_field("version", &version.to_string())?,
-            None => push.skip_field("version")?,
-        }
-        push.end()
-    }
+fn as_text<S: Serializer>(version: &Option<Version>, serializer: S) -> Result<S::Ok, S::Error> {
+    version
+        .map(|version| version.to_string())
+        .serialize(serializer)
 }

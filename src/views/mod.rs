@@ -241,9 +241,8 @@ impl Views {
             "_messages.html",
             context! { page => self.list_context(page) },
         )?;
-        let way = Push::inner(Selector::MESSAGES_OLDER, String::new()).swapped(Swap::Remove);
         Ok([
-            way,
+            Push::removal(Selector::MESSAGES_OLDER),
             Push::inner(Selector::MESSAGES_LIST, html).swapped(Swap::Prepend),
         ])
     }
@@ -319,8 +318,7 @@ impl Views {
     /// A message at the end or in its place. If it is deleted, its form is closed, so that its text
     /// does not stay visible to somebody who has it open.
     fn current(&self, message: &Message, is_new: bool) -> Vec<Push> {
-        let form = Selector::open_message(message.id);
-        let closes = Push::inner(form, String::new()).swapped(Swap::Remove);
+        let closes = Push::removal(Selector::open_message(message.id));
         let shows = match is_new {
             true => self.new_message(message),
             false => self.changed_message(message),
@@ -405,9 +403,7 @@ impl Views {
     pub fn my_reaction(&self, id: MessageId, emoji: Emoji, on: bool) -> Result<Push> {
         Ok(match on {
             true => self.my_reactions(&[(id, emoji)])?.swapped(Swap::Append),
-            false => {
-                Push::inner(Selector::my_reaction(id, emoji), String::new()).swapped(Swap::Remove)
-            }
+            false => Push::removal(Selector::my_reaction(id, emoji)),
         })
     }
 
@@ -417,12 +413,6 @@ impl Views {
             Selector::COMPLETIONS,
             context! { people => people_context(people) },
         )
-    }
-
-    /// Closes the form of a message.
-    #[must_use]
-    pub fn no_message_form(&self) -> Push {
-        Push::inner(Selector::MESSAGE_FORM, String::new())
     }
 
     /// Settles the key of a message. The push goes to the place of a message that never exists.
@@ -465,18 +455,6 @@ impl Views {
     pub fn lobby_found(&self, query: &str, groups: &[Busy], more: bool) -> Result<Push> {
         let context = context! { query, groups => busy_context(groups), more };
         self.fragment(Selector::LOBBY_FOUND, context)
-    }
-
-    /// Empties the lobby.
-    #[must_use]
-    pub fn no_lobby(&self) -> Push {
-        Push::inner(Selector::LOBBY, String::new())
-    }
-
-    /// Clears the notice.
-    #[must_use]
-    pub fn no_notice(&self) -> Push {
-        Push::inner(Selector::NOTICE, String::new())
     }
 
     /// The form to create a group, empty: its field has a new id, so that typed text is not kept.

@@ -52,15 +52,12 @@ impl Views {
 
     /// One group in its current state; `None` if it has been removed.
     pub fn moderation_group(&self, room: RoomId, group: Option<&GroupRecord>) -> Result<Push> {
-        let (html, swap) = match group {
-            Some(group) => {
-                let group = group_record_context(group);
-                let html = self.render("_moderation_group.html", context! { group })?;
-                (html, Swap::Outer)
-            }
-            None => (String::new(), Swap::Remove),
+        let place = Selector::moderation_group(room);
+        let Some(group) = group.map(group_record_context) else {
+            return Ok(Push::removal(place));
         };
-        Ok(Push::inner(Selector::moderation_group(room), html).swapped(swap))
+        let html = self.render("_moderation_group.html", context! { group })?;
+        Ok(Push::inner(place, html).swapped(Swap::Outer))
     }
 
     /// The people whose user names begin with `text`. `is_first` says that this is the first page, and
