@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 use tokio::sync::Notify;
 
 use crate::model::{ClientId, Message, RoomId, UserId, Version};
@@ -52,6 +52,13 @@ struct ActiveRoom {
     /// Whether the newest page is wanted for plain tabs, and whether it is being rendered.
     page_wanted: bool,
     page_drawing: bool,
+}
+
+impl ActiveRoom {
+    fn speaking(&self, dialect: Dialect) -> impl Iterator<Item = &Arc<Outbox>> {
+        let outboxes = self.active.values();
+        outboxes.filter(move |outbox| outbox.dialect == dialect)
+    }
 }
 
 impl Hub {
@@ -147,9 +154,7 @@ impl Hub {
     /// The sockets on this node that are in a room.
     pub fn in_room(&self, room: RoomId) -> Vec<Arc<Outbox>> {
         let active = self.room(room);
-        active.map_or_else(Vec::new, |active| {
-            active.lock().active.values().cloned().collect()
-        })
+        active.map_or_else(Vec::new, |active| active.active.values().cloned().collect())
     }
 
     /// The registered users who are in a room on this node.
@@ -210,8 +215,10 @@ impl Hub {
         }
     }
 
-    fn room(&self, room: RoomId) -> Option<Arc<Mutex<ActiveRoom>>> {
-        self.rooms.lock().get(&room).cloned()
+    /// The clients in a room, locked; other rooms are not held up.
+    fn room(&self, room: RoomId) -> Option<ArcMutexGuard<RawMutex, ActiveRoom>> {
+        let active = self.rooms.lock().get(&room).cloned()?;
+        Some(active.lock_arc())
     }
 
     /// The rooms that have a client on this node.
@@ -221,21 +228,21 @@ impl Hub {
 
     /// The version of a room that this node has shown. `None` if no client here is in the room.
     pub fn shown(&self, room: RoomId) -> Option<Option<Version>> {
-        self.room(room).map(|active| active.lock().shown)
+        self.room(room).map(|active| active.shown)
     }
 
     /// A tab has been given this version of its room. If nothing was shown here yet, the next step must
     /// follow this version.
     pub fn begins(&self, version: Version) {
-        if let Some(active) = self.room(version.room) {
-            active.lock().shown.get_or_insert(version);
+        if let Some(mut active) = self.room(version.room) {
+            active.shown.get_or_insert(version);
         }
     }
 
     /// Whether any client here is in a room with that dialect.
     pub fn is_spoken(&self, room: RoomId, dialect: Dialect) -> bool {
         self.room(room)
-            .is_some_and(|active| active.lock().speakers[dialect as usize] > 0)
+            .is_some_and(|active| active.speakers[dialect as usize] > 0)
     }
 
     /// Shows a room's next step to everyone in it. `frames` lead from the version numbered `follows` to
@@ -249,10 +256,9 @@ impl Hub {
         frames: &[Frame],
         told: &[(Dialect, Option<Frame>)],
     ) {
-        let Some(active) = self.room(room) else {
+        let Some(mut active) = self.room(room) else {
             return;
         };
-        let mut active = active.lock();
         // Callers make sure that the step follows what was shown here before.
         let continues = active.shown.replace(version).is_some() && follows != u64::MAX;
         let told = |dialect| told.iter().find(|(other, _)| *other == dialect);
@@ -277,11 +283,8 @@ impl Hub {
         let Some(active) = self.room(room) else {
             return;
         };
-        let active = active.lock();
-        for outbox in active.active.values() {
-            if outbox.dialect == dialect {
-                outbox.tell(frame);
-            }
+        for outbox in active.speaking(dialect) {
+            outbox.tell(frame);
         }
     }
 
@@ -293,10 +296,9 @@ impl Hub {
 
     /// The room's plain tabs need its newest page. Returns whether the caller has to render it.
     pub fn want_page(&self, room: RoomId) -> bool {
-        let Some(active) = self.room(room) else {
+        let Some(mut active) = self.room(room) else {
             return false;
         };
-        let mut active = active.lock();
         if active.speakers[Dialect::Plain as usize] == 0 {
             return false;
         }
@@ -306,18 +308,17 @@ impl Hub {
 
     /// Whether a page is still wanted. If so, the caller renders it.
     pub fn take_wanted_page(&self, room: RoomId) -> bool {
-        let Some(active) = self.room(room) else {
+        let Some(mut active) = self.room(room) else {
             return false;
         };
-        let mut active = active.lock();
         active.page_drawing = std::mem::take(&mut active.page_wanted);
         active.page_drawing
     }
 
     /// The page could not be rendered, though it was wanted.
     pub fn give_up_page(&self, room: RoomId) {
-        if let Some(active) = self.room(room) {
-            active.lock().page_drawing = false;
+        if let Some(mut active) = self.room(room) {
+            active.page_drawing = false;
         }
     }
 
@@ -326,39 +327,15 @@ impl Hub {
         let Some(active) = self.room(room) else {
             return;
         };
-        let active = active.lock();
-        for outbox in active
-            .active
-            .values()
-            .filter(|outbox| outbox.dialect == Dialect::Plain)
-        {
+        for outbox in active.speaking(Dialect::Plain) {
             outbox.show_page(room, version, frame);
         }
     }
 
-    /// Gives every tab in a room a region that is the same for all of them, if it differs from what
-    /// they have. Tabs that enter later get it too.
-    pub fn show_in(&self, room: RoomId, region: Region, frame: &Frame) {
-        self.show_in_but(room, region, frame, &[]);
-    }
-
-    /// The same for clients with another dialect.
-    pub fn show_told(&self, room: RoomId, dialect: Dialect, region: Region, frame: &Frame) {
-        self.show_to(room, dialect, region, frame, &[]);
-    }
-
-    /// The same, but these people get something else instead.
-    pub fn show_in_but(
-        &self,
-        room: RoomId,
-        region: Region,
-        frame: &Frame,
-        but: &[(UserId, Frame)],
-    ) {
-        self.show_to(room, Dialect::V1, region, frame, but);
-    }
-
-    fn show_to(
+    /// Gives every tab in a room that uses this dialect a region that is the same for all of them, if
+    /// it differs from what they have. Tabs that enter later get it too. The people in `but` get
+    /// something else instead.
+    pub fn show_in(
         &self,
         room: RoomId,
         dialect: Dialect,
@@ -366,10 +343,9 @@ impl Hub {
         frame: &Frame,
         but: &[(UserId, Frame)],
     ) {
-        let Some(active) = self.room(room) else {
+        let Some(mut guard) = self.room(room) else {
             return;
         };
-        let mut guard = active.lock();
         let active = &mut *guard;
         let same = |one: &Frame, other: &Frame| one.payloads().eq(other.payloads());
         let is_it = |other: &(Dialect, Region, Frame)| (other.0, other.1) == (dialect, region);
@@ -383,11 +359,7 @@ impl Hub {
         {
             return;
         }
-        for outbox in active
-            .active
-            .values()
-            .filter(|outbox| outbox.dialect == dialect)
-        {
+        for outbox in active.speaking(dialect) {
             let own = but.iter().find(|(user, _)| *user == outbox.user);
             let frame = own.map_or(frame, |(_, own)| own);
             let had = shown_own.iter().find(|own| own.1 == outbox.user);
@@ -408,7 +380,6 @@ impl Hub {
         let Some(active) = self.room(room) else {
             return;
         };
-        let active = active.lock();
         for outbox in active.active.values() {
             if let Some((_, heading)) = headings.iter().find(|(user, _)| *user == outbox.user) {
                 outbox.show_new(Region::Heading, heading);
