@@ -116,7 +116,6 @@ struct Peer {
 
 impl Web {
     /// The HTTP server of a chat.
-    #[must_use]
     pub fn new(chat: Arc<Chat>, access: Access, socket_limits: socket::Limits) -> Arc<Self> {
         Arc::new(Self {
             chat,

@@ -79,34 +79,20 @@ impl Default for Limits {
 }
 
 /// Why an action failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum Failure {
     /// For a reason that the person is shown.
-    Refused(Refusal),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The person is too fast; a later attempt may succeed.
+    #[error(transparent)]
     Late(Refusal),
     /// The store failed.
-    Store(StoreError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A fragment could not be rendered.
-    View(ViewError),
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<ViewError> for Failure {
-    fn from(error: ViewError) -> Self {
-        Self::View(error)
-    }
+    #[error(transparent)]
+    View(#[from] ViewError),
 }
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -348,7 +334,6 @@ impl Chat {
     }
 
     /// The templates, so that a caller can reload them.
-    #[must_use]
     pub fn views(&self) -> &Views {
         &self.views
     }

@@ -36,7 +36,6 @@ impl Dialect {
     ];
 
     /// How it receives what happens in its room.
-    #[must_use]
     pub fn feed(self) -> Feed {
         match self {
             Self::V1 => Feed::Changes,
@@ -47,7 +46,6 @@ impl Dialect {
     }
 
     /// Whether its page has this place, and so gets pushes for it.
-    #[must_use]
     pub fn has(self, place: &Selector) -> bool {
         const PLAIN: [Selector; 4] = [
             Selector::LOGGED_USER,
@@ -71,7 +69,6 @@ impl Dialect {
     }
 
     /// The subprotocol that the server selects in the handshake.
-    #[must_use]
     pub fn subprotocol(self) -> Option<&'static str> {
         matches!(self, Self::V1 | Self::Moderation).then_some(SUBPROTOCOL)
     }
@@ -136,7 +133,6 @@ impl Hello {
     }
 
     /// The handshake of the page at [`MODERATION_PATH`](super::MODERATION_PATH).
-    #[must_use]
     pub fn of_moderator() -> Self {
         Self {
             dialect: Dialect::Moderation,
@@ -145,7 +141,6 @@ impl Hello {
     }
 
     /// The handshake of a JSON socket.
-    #[must_use]
     pub fn by_door(dialect: Dialect, group: GroupName) -> Self {
         Self {
             dialect,

@@ -90,50 +90,42 @@ impl Selector {
     }
 
     /// One message of the list.
-    #[must_use]
     pub fn message(id: MessageId) -> Self {
         Self(Cow::Owned(format!("#message-{id}")))
     }
 
     /// The form of a message that I have opened.
-    #[must_use]
     pub fn open_message(id: MessageId) -> Self {
         Self(Cow::Owned(format!("#form-{id}")))
     }
 
     /// One of the groups in [`Selector::MODERATION_GROUPS`].
-    #[must_use]
     pub fn moderation_group(id: RoomId) -> Self {
         Self(Cow::Owned(format!("#moderation-group-{id}")))
     }
 
     /// One of the people in [`Selector::MODERATION_PEOPLE`].
-    #[must_use]
     pub fn moderation_person(id: UserId) -> Self {
         Self(Cow::Owned(format!("#moderation-person-{id}")))
     }
 
     /// One of the messages that a moderator is shown.
-    #[must_use]
     pub fn moderation_message(id: MessageId) -> Self {
         Self(Cow::Owned(format!("#moderation-message-{id}")))
     }
 
     /// The element that marks a reaction to a message as mine. It contains the code points of the
     /// emoji, which is one of a fixed set.
-    #[must_use]
     pub fn my_reaction(id: MessageId, emoji: Emoji) -> Self {
         Self(Cow::Owned(format!("#my-reaction-{id}-{}", emoji.code())))
     }
 
     /// Whether the place is in the moderators' page.
-    #[must_use]
     pub fn is_of_moderators(&self) -> bool {
         self.0.starts_with("#moderation-")
     }
 
     /// The selector as text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -170,7 +162,6 @@ pub struct Push {
 
 impl Push {
     /// A push that replaces the inner HTML of `selector`.
-    #[must_use]
     pub fn inner(selector: Selector, html: String) -> Self {
         Self {
             selector,
@@ -181,13 +172,11 @@ impl Push {
     }
 
     /// A push that clears `selector`.
-    #[must_use]
     pub fn empty(selector: Selector) -> Self {
         Self::inner(selector, String::new())
     }
 
     /// A push that removes `selector` from the page.
-    #[must_use]
     pub fn removal(selector: Selector) -> Self {
         Self::empty(selector).swapped(Swap::Remove)
     }
@@ -207,7 +196,6 @@ impl Push {
     }
 
     /// Encodes the push, once for any number of sockets.
-    #[must_use]
     pub fn encode(&self) -> Frame {
         // JSON fails only for keys that are not strings and for numbers that are not finite. A push has
         // neither.

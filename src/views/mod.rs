@@ -229,7 +229,6 @@ impl Views {
     }
 
     /// The newest page of a room for a tab that supports only inner HTML and no older pages.
-    #[must_use]
     pub fn messages(&self, page: &Page) -> Push {
         let (messages, _) = self.page_messages(page);
         Push::inner(Selector::MESSAGES_LIST, messages.join("\n"))
@@ -295,19 +294,16 @@ impl Views {
     }
 
     /// A new message, which is added at the end.
-    #[must_use]
     pub fn new_message(&self, message: &Message) -> Push {
         Push::inner(Selector::MESSAGES_LIST, self.message(message)).swapped(Swap::Append)
     }
 
     /// The current state of a message, which replaces it if the tab shows it.
-    #[must_use]
     pub fn changed_message(&self, message: &Message) -> Push {
         Push::inner(Selector::message(message.id), self.message(message)).swapped(Swap::Outer)
     }
 
     /// The change of a room to `version`, which created the message or changed it.
-    #[must_use]
     pub fn change(&self, message: &Message, version: Version) -> Vec<Push> {
         let mut pushes = self.current(message, message.made == version.number);
         let last = pushes.pop().map(|push| push.at(version));
@@ -330,7 +326,6 @@ impl Views {
     /// The pushes that lead a tab from `after` to `version`. New messages are added at the end, older
     /// ones are replaced, and the last push has the version. `None` if that is more than a page: then
     /// the newest page is shown instead.
-    #[must_use]
     pub fn changes(
         &self,
         after: Version,
@@ -561,7 +556,6 @@ fn unwrapped(text: &str) -> String {
 
 /// The title of a room: `#python`, or the other person's display name with the user name, or only the
 /// user name.
-#[must_use]
 pub fn title(room: &Room) -> String {
     match &room.kind {
         RoomKind::Group(name) => format!("#{name}"),
