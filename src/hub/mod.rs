@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::model::{ClientId, Message, RoomId, UserId, Version};
@@ -55,6 +55,34 @@ struct ActiveRoom {
 }
 
 impl ActiveRoom {
+    fn show(&mut self, dialect: Dialect, region: Region, frame: &Frame, but: &[(UserId, Frame)]) {
+        let same = |one: &Frame, other: &Frame| one.payloads().eq(other.payloads());
+        let is_it = |other: &(Dialect, Region, Frame)| (other.0, other.1) == (dialect, region);
+        let at = self.soft.iter().position(is_it);
+        let shown = at.map(|at| self.soft.swap_remove(at).2);
+        self.soft.push((dialect, region, frame.clone()));
+        let shown_own: Vec<_> = self.own.extract_if(.., |own| own.0 == region).collect();
+        if but.is_empty()
+            && shown_own.is_empty()
+            && shown.as_ref().is_some_and(|shown| same(shown, frame))
+        {
+            return;
+        }
+        for outbox in self.speaking(dialect) {
+            let own = but.iter().find(|(user, _)| *user == outbox.user);
+            let frame = own.map_or(frame, |(_, own)| own);
+            let had = shown_own.iter().find(|own| own.1 == outbox.user);
+            let had = had.map(|(.., own)| own).or(shown.as_ref());
+            if !had.is_some_and(|had| same(had, frame)) {
+                outbox.show(region, frame.clone());
+            }
+        }
+        let own = but
+            .iter()
+            .map(|(user, frame)| (region, *user, frame.clone()));
+        self.own.extend(own);
+    }
+
     fn speaking(&self, dialect: Dialect) -> impl Iterator<Item = &Arc<Outbox>> {
         let outboxes = self.active.values();
         outboxes.filter(move |outbox| outbox.dialect == dialect)
@@ -153,8 +181,8 @@ impl Hub {
 
     /// The sockets on this node that are in a room.
     pub fn in_room(&self, room: RoomId) -> Vec<Arc<Outbox>> {
-        let active = self.room(room);
-        active.map_or_else(Vec::new, |active| active.active.values().cloned().collect())
+        self.with(room, |active| active.active.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// The registered users who are in a room on this node.
@@ -215,10 +243,11 @@ impl Hub {
         }
     }
 
-    /// The clients in a room, locked; other rooms are not held up.
-    fn room(&self, room: RoomId) -> Option<ArcMutexGuard<RawMutex, ActiveRoom>> {
+    /// Locks a room and acts on it, if any client on this node is in it.
+    fn with<T>(&self, room: RoomId, act: impl FnOnce(&mut ActiveRoom) -> T) -> Option<T> {
         let active = self.rooms.lock().get(&room).cloned()?;
-        Some(active.lock_arc())
+        let done = act(&mut active.lock());
+        Some(done)
     }
 
     /// The rooms that have a client on this node.
@@ -228,21 +257,21 @@ impl Hub {
 
     /// The version of a room that this node has shown. `None` if no client here is in the room.
     pub fn shown(&self, room: RoomId) -> Option<Option<Version>> {
-        self.room(room).map(|active| active.shown)
+        self.with(room, |active| active.shown)
     }
 
     /// A tab has been given this version of its room. If nothing was shown here yet, the next step must
     /// follow this version.
     pub fn begins(&self, version: Version) {
-        if let Some(mut active) = self.room(version.room) {
+        self.with(version.room, |active| {
             active.shown.get_or_insert(version);
-        }
+        });
     }
 
     /// Whether any client here is in a room with that dialect.
     pub fn is_spoken(&self, room: RoomId, dialect: Dialect) -> bool {
-        self.room(room)
-            .is_some_and(|active| active.speakers[dialect as usize] > 0)
+        self.with(room, |active| active.speakers[dialect as usize] > 0)
+            .unwrap_or_default()
     }
 
     /// Shows a room's next step to everyone in it. `frames` lead from the version numbered `follows` to
@@ -256,36 +285,32 @@ impl Hub {
         frames: &[Frame],
         told: &[(Dialect, Option<Frame>)],
     ) {
-        let Some(mut active) = self.room(room) else {
-            return;
-        };
-        // Callers make sure that the step follows what was shown here before.
-        let continues = active.shown.replace(version).is_some() && follows != u64::MAX;
         let told = |dialect| told.iter().find(|(other, _)| *other == dialect);
-        for outbox in active.active.values() {
-            match outbox.dialect.feed() {
-                Feed::Changes => outbox.offer(room, follows, version, continues, frames),
-                Feed::Pages | Feed::Nothing => {}
-                Feed::Json => match told(outbox.dialect) {
-                    Some((_, frame)) => {
-                        outbox.offer(room, follows, version, continues, frame.as_slice());
-                    }
-                    // No client has the version that this step follows.
-                    None => outbox.offer(room, u64::MAX, version, continues, &[]),
-                },
+        self.with(room, |active| {
+            // Callers make sure that the step follows what was shown here before.
+            let continues = active.shown.replace(version).is_some() && follows != u64::MAX;
+            for outbox in active.active.values() {
+                let (follows, frames) = match outbox.dialect.feed() {
+                    Feed::Changes => (follows, frames),
+                    Feed::Pages | Feed::Nothing => continue,
+                    Feed::Json => match told(outbox.dialect) {
+                        Some((_, frame)) => (follows, frame.as_slice()),
+                        // No client has the version that this step follows.
+                        None => (u64::MAX, &[][..]),
+                    },
+                };
+                outbox.offer(room, follows, version, continues, frames);
             }
-        }
+        });
     }
 
     /// Sends a frame that is not part of a room's history to everyone there with that dialect. Slow
     /// clients do not get it.
     pub fn tell(&self, room: RoomId, dialect: Dialect, frame: &Frame) {
-        let Some(active) = self.room(room) else {
-            return;
-        };
-        for outbox in active.speaking(dialect) {
-            outbox.tell(frame);
-        }
+        self.with(room, |active| {
+            let outboxes = active.speaking(dialect);
+            outboxes.for_each(|outbox| outbox.tell(frame));
+        });
     }
 
     /// A room changed too much for step-by-step updates: each tab catches up on its own.
@@ -296,40 +321,33 @@ impl Hub {
 
     /// The room's plain tabs need its newest page. Returns whether the caller has to render it.
     pub fn want_page(&self, room: RoomId) -> bool {
-        let Some(mut active) = self.room(room) else {
-            return false;
-        };
-        if active.speakers[Dialect::Plain as usize] == 0 {
-            return false;
-        }
-        active.page_wanted = true;
-        !std::mem::replace(&mut active.page_drawing, true)
+        let wanted = self.with(room, |active| {
+            active.page_wanted = active.speakers[Dialect::Plain as usize] > 0;
+            active.page_wanted && !std::mem::replace(&mut active.page_drawing, true)
+        });
+        wanted.unwrap_or_default()
     }
 
     /// Whether a page is still wanted. If so, the caller renders it.
     pub fn take_wanted_page(&self, room: RoomId) -> bool {
-        let Some(mut active) = self.room(room) else {
-            return false;
-        };
-        active.page_drawing = std::mem::take(&mut active.page_wanted);
-        active.page_drawing
+        let wanted = self.with(room, |active| {
+            active.page_drawing = std::mem::take(&mut active.page_wanted);
+            active.page_drawing
+        });
+        wanted.unwrap_or_default()
     }
 
     /// The page could not be rendered, though it was wanted.
     pub fn give_up_page(&self, room: RoomId) {
-        if let Some(mut active) = self.room(room) {
-            active.page_drawing = false;
-        }
+        self.with(room, |active| active.page_drawing = false);
     }
 
     /// Gives the room's plain tabs its newest page. It replaces a page that is still waiting.
     pub fn show_page(&self, room: RoomId, version: Version, frame: &Frame) {
-        let Some(active) = self.room(room) else {
-            return;
-        };
-        for outbox in active.speaking(Dialect::Plain) {
-            outbox.show_page(room, version, frame);
-        }
+        self.with(room, |active| {
+            let outboxes = active.speaking(Dialect::Plain);
+            outboxes.for_each(|outbox| outbox.show_page(room, version, frame));
+        });
     }
 
     /// Gives every tab in a room that uses this dialect a region that is the same for all of them, if
@@ -343,48 +361,19 @@ impl Hub {
         frame: &Frame,
         but: &[(UserId, Frame)],
     ) {
-        let Some(mut guard) = self.room(room) else {
-            return;
-        };
-        let active = &mut *guard;
-        let same = |one: &Frame, other: &Frame| one.payloads().eq(other.payloads());
-        let is_it = |other: &(Dialect, Region, Frame)| (other.0, other.1) == (dialect, region);
-        let at = active.soft.iter().position(is_it);
-        let shown = at.map(|at| active.soft.swap_remove(at).2);
-        active.soft.push((dialect, region, frame.clone()));
-        let shown_own: Vec<_> = active.own.extract_if(.., |own| own.0 == region).collect();
-        if but.is_empty()
-            && shown_own.is_empty()
-            && shown.as_ref().is_some_and(|shown| same(shown, frame))
-        {
-            return;
-        }
-        for outbox in active.speaking(dialect) {
-            let own = but.iter().find(|(user, _)| *user == outbox.user);
-            let frame = own.map_or(frame, |(_, own)| own);
-            let had = shown_own.iter().find(|own| own.1 == outbox.user);
-            let had = had.map(|(.., own)| own).or(shown.as_ref());
-            if !had.is_some_and(|had| same(had, frame)) {
-                outbox.show(region, frame.clone());
-            }
-        }
-        let own = but
-            .iter()
-            .map(|(user, frame)| (region, *user, frame.clone()));
-        active.own.extend(own);
+        self.with(room, |active| active.show(dialect, region, frame, but));
     }
 
     /// Gives the tabs of these people the name of a room as they see it, if it differs from what they
     /// have.
     pub fn show_heading(&self, room: RoomId, headings: &[(UserId, Frame)]) {
-        let Some(active) = self.room(room) else {
-            return;
-        };
-        for outbox in active.active.values() {
-            if let Some((_, heading)) = headings.iter().find(|(user, _)| *user == outbox.user) {
-                outbox.show_new(Region::Heading, heading);
+        self.with(room, |active| {
+            for outbox in active.active.values() {
+                if let Some((_, heading)) = headings.iter().find(|(user, _)| *user == outbox.user) {
+                    outbox.show_new(Region::Heading, heading);
+                }
             }
-        }
+        });
     }
 
     /// Gives every tab the list of people online, if it differs from what they have. `listed` is the
