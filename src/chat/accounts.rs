@@ -16,8 +16,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::{Chat, RECONNECT};
 use crate::hub::Outbox;
 use crate::model::{
-    BadPassword, ClientRef, GroupName, Password, PasswordHash, ResumeToken, SessionToken, User,
-    UserId,
+    BadPassword, GroupName, Password, PasswordHash, ResumeToken, SessionToken, User, UserId,
 };
 use crate::protocol::Feed;
 use crate::relay::News;
@@ -393,21 +392,20 @@ impl Chat {
         // is still connecting is skipped: the store may have it in its previous room. In a moment it
         // enters a room, or is refused.
         let is_in = |tab: &Arc<Outbox>| {
-            let newest = self.hub.of_client(tab.client);
+            let newest = self.hub.of_client(tab.client.client);
             let has_entered = tab.place().is_some() || tab.dialect.feed() == Feed::Nothing;
-            has_entered && newest.is_some_and(|newest| newest.visit == tab.visit)
+            has_entered && newest.is_some_and(|newest| newest.client == tab.client)
         };
         let tabs: Vec<_> = tabs.into_iter().filter(is_in).collect();
         if tabs.is_empty() {
             return Ok(());
         }
-        let clients = tabs.iter().map(|tab| ClientRef {
-            client: tab.client,
-            visit: tab.visit,
-        });
-        let stale = self.store.stale_clients(clients.collect()).await?;
+        let clients = tabs.iter().map(|tab| tab.client).collect();
+        let stale = self.store.stale_clients(clients).await?;
         let stale: HashSet<_> = stale.into_iter().collect();
-        let stale = tabs.into_iter().filter(|tab| stale.contains(&tab.client));
+        let stale = tabs
+            .into_iter()
+            .filter(|tab| stale.contains(&tab.client.client));
         self.send_away(&Vec::from_iter(stale)).await
     }
 

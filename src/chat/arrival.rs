@@ -40,9 +40,7 @@ impl Chat {
     pub async fn connect(&self, hello: Hello) -> std::result::Result<Client, NotLetIn> {
         let arrived = self.arrive(hello.session, hello.resume).await?;
         let (client_ref, user, session, token) = arrived;
-        let outbox = self
-            .hub
-            .connect(client_ref.client, client_ref.visit, user.id, hello.dialect);
+        let outbox = self.hub.connect(client_ref, user.id, hello.dialect);
         self.relay.follow(self.node, To::User(user.id));
         if session.is_some() {
             outbox.keep();

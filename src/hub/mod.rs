@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::model::{ClientId, Message, RoomId, UserId, Version};
+use crate::model::{ClientId, ClientRef, Message, RoomId, UserId, Version};
 use crate::protocol::{Dialect, Feed, Frame, Selector};
 
 pub use outbox::{Close, OUTBOX_BYTES, OUTBOX_FRAMES, Outbox, Place, Region, Taken};
@@ -90,28 +90,22 @@ impl ActiveRoom {
 }
 
 impl Hub {
-    /// A client has connected a socket, its `visit`th after the first. If a client has two sockets, the
-    /// one of the later visit stays and the other is closed, whichever connects first.
-    pub fn connect(
-        &self,
-        client: ClientId,
-        visit: i64,
-        user: UserId,
-        dialect: Dialect,
-    ) -> Arc<Outbox> {
+    /// A client has connected a socket. If a client has two sockets, the one of the later visit stays
+    /// and the other is closed, whichever connects first.
+    pub fn connect(&self, client: ClientRef, user: UserId, dialect: Dialect) -> Arc<Outbox> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let outbox = Arc::new(Outbox::new(client, visit, user, dialect, serial));
-        self.users
-            .lock()
-            .entry(user)
-            .or_default()
-            .push(Arc::clone(&outbox));
+        let outbox = Arc::new(Outbox::new(client, user, dialect, serial));
+        let mut users = self.users.lock();
+        users.entry(user).or_default().push(Arc::clone(&outbox));
+        drop(users);
         let mut clients = self.clients.lock();
         if let Some(close) = clients.closing {
             outbox.close(close);
         }
-        let overtaken = match clients.connected.entry(client) {
-            Entry::Occupied(later) if later.get().visit > visit => Some(Arc::clone(&outbox)),
+        let overtaken = match clients.connected.entry(client.client) {
+            Entry::Occupied(later) if later.get().client.visit > client.visit => {
+                Some(Arc::clone(&outbox))
+            }
             Entry::Occupied(mut former) => Some(former.insert(Arc::clone(&outbox))),
             Entry::Vacant(place) => {
                 place.insert(Arc::clone(&outbox));
@@ -138,9 +132,9 @@ impl Hub {
             }
         }
         let mut clients = self.clients.lock();
-        let now = clients.connected.get(&outbox.client);
+        let now = clients.connected.get(&outbox.client.client);
         if now.is_some_and(|now| now.serial == outbox.serial) {
-            clients.connected.remove(&outbox.client);
+            clients.connected.remove(&outbox.client.client);
         }
         drop(clients);
         outbox.end();
@@ -481,9 +475,14 @@ mod tests {
         }
     }
 
+    fn visit(client: i64, visit: i64) -> ClientRef {
+        let client = ClientId(client);
+        ClientRef { client, visit }
+    }
+
     /// A tab that is in a room and has its version `seen`.
     fn tab(hub: &Hub, client: i64, dialect: Dialect, seen: u64) -> Arc<Outbox> {
-        let outbox = hub.connect(ClientId(client), 0, UserId(client), dialect);
+        let outbox = hub.connect(visit(client, 0), UserId(client), dialect);
         hub.enter(&outbox, ROOM, None);
         outbox.bring(ROOM, version(ROOM, seen), []);
         outbox
@@ -516,7 +515,7 @@ mod tests {
     fn steps_reach_everyone_in_the_room_in_their_order_and_nobody_else() {
         let hub = Hub::default();
         let here = [tab(&hub, 1, Dialect::V1, 4), tab(&hub, 2, Dialect::V1, 4)];
-        let elsewhere = hub.connect(ClientId(3), 0, UserId(3), Dialect::V1);
+        let elsewhere = hub.connect(visit(3, 0), UserId(3), Dialect::V1);
         hub.enter(&elsewhere, OTHER, None);
         elsewhere.bring(OTHER, version(OTHER, 4), []);
         (5..=7).for_each(|number| step(&hub, ROOM, number));
@@ -536,11 +535,11 @@ mod tests {
         fn check(visits: [i64; 2]) {
             let hub = Hub::default();
             let sockets =
-                visits.map(|visit| hub.connect(ClientId(1), visit, UserId(1), Dialect::V1));
-            let stays = hub.of_client(ClientId(1)).map(|outbox| outbox.visit);
+                visits.map(|number| hub.connect(visit(1, number), UserId(1), Dialect::V1));
+            let stays = hub.of_client(ClientId(1)).map(|outbox| outbox.client.visit);
             assert_eq!(stays, Some(1));
             for outbox in sockets {
-                assert_eq!(outbox.closing().is_none(), outbox.visit == 1);
+                assert_eq!(outbox.closing().is_none(), outbox.client.visit == 1);
                 hub.disconnect(&outbox);
             }
             assert!(hub.of_client(ClientId(1)).is_none());
@@ -638,7 +637,7 @@ mod tests {
     #[test]
     fn what_happens_while_a_tab_enters_is_neither_missed_nor_doubled() {
         let hub = Hub::default();
-        let outbox = hub.connect(ClientId(1), 0, UserId(1), Dialect::V1);
+        let outbox = hub.connect(visit(1, 0), UserId(1), Dialect::V1);
         hub.enter(&outbox, ROOM, None);
         // It is not known here whether the page being read includes 5.
         for number in [5, 6] {
@@ -806,7 +805,7 @@ mod tests {
     #[test]
     fn a_plain_tab_that_enters_while_a_page_is_shown_asks_for_it() {
         let hub = Hub::default();
-        let outbox = hub.connect(ClientId(1), 0, UserId(1), Dialect::Plain);
+        let outbox = hub.connect(visit(1, 0), UserId(1), Dialect::Plain);
         hub.enter(&outbox, ROOM, None);
         hub.show_page(ROOM, version(ROOM, 6), &frame("page at 6"));
         outbox.bring(ROOM, version(ROOM, 5), [frame("page at 5")]);
@@ -897,7 +896,7 @@ mod tests {
             ..version(ROOM, number)
         };
         let hub = Hub::default();
-        let tab = hub.connect(ClientId(1), 0, UserId(1), Dialect::V1);
+        let tab = hub.connect(visit(1, 0), UserId(1), Dialect::V1);
         hub.enter(&tab, ROOM, None);
         tab.bring(ROOM, version(ROOM, 5), []);
         hub.begins(version(ROOM, 5));

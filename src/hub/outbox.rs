@@ -11,7 +11,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-use crate::model::{ClientId, Message, RoomId, UserId, Version};
+use crate::model::{ClientRef, Message, RoomId, UserId, Version};
 use crate::protocol::{Dialect, Feed, Frame, Selector};
 
 /// From this many bytes on, an outbox takes no more changes of its room until it has drained.
@@ -100,13 +100,11 @@ impl Close {
 /// Everything that waits for one socket.
 pub struct Outbox {
     /// Its client.
-    pub client: ClientId,
+    pub client: ClientRef,
     /// Its user.
     pub user: UserId,
     /// Its dialect.
     pub dialect: Dialect,
-    /// How often the client was taken over before.
-    pub visit: i64,
     pub(super) serial: u64,
     state: Mutex<Waiting>,
 }
@@ -201,18 +199,11 @@ impl Waiting {
 
 impl Outbox {
     /// An empty outbox; `serial` tells it apart from all others of the hub.
-    pub(super) fn new(
-        client: ClientId,
-        visit: i64,
-        user: UserId,
-        dialect: Dialect,
-        serial: u64,
-    ) -> Self {
+    pub(super) fn new(client: ClientRef, user: UserId, dialect: Dialect, serial: u64) -> Self {
         Self {
             client,
             user,
             dialect,
-            visit,
             serial,
             state: Mutex::default(),
         }
