@@ -67,7 +67,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         _ => chat.spend(client).map_err(Failure::Late)?,
     }
     match action {
-        Action::ChangeGroup { target } => change_group(chat, client, target).await,
+        Action::ChangeGroup { target } => change_group(chat, client, &target).await,
         Action::NewGroup { name, display_name } => {
             new_group(chat, client, &name, display_name.as_deref()).await
         }
@@ -117,13 +117,10 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
     }
 }
 
-async fn change_group(chat: &Chat, client: &Client, target: Target) -> Result<()> {
-    match chat.enter(client, target.clone()).await? {
-        (Entered::Room(room), moved) => chat.show_room(client, &room, moved, None).await,
-        (Entered::Oneself | Entered::NoSuchRoom, _) => {
-            let refusal = no_such_room(&target, client);
-            Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into())
-        }
+pub(super) async fn change_group(chat: &Chat, client: &Client, target: &Target) -> Result<()> {
+    match chat.visit(client, target, None).await? {
+        true => Ok(()),
+        false => Err(no_such_room(target, client).into()),
     }
 }
 
@@ -147,7 +144,7 @@ async fn new_group(
     // The group exists: clear the offer to create it, and the form.
     chat.push(client, [Push::empty(Selector::NOTICE)]);
     chat.push(client, [chat.views.new_group()?]);
-    change_group(chat, client, target).await
+    change_group(chat, client, &target).await
 }
 
 async fn change_name(chat: &Chat, client: &Client, name: &str) -> Result<()> {
@@ -210,21 +207,20 @@ async fn rename(
     }
 }
 
-/// The refusal for a room that cannot be entered by its name.
-pub(super) fn no_such_room(target: &Target, me: &Client) -> Option<Refusal> {
+/// The refusal for a room that cannot be entered.
+pub(super) fn no_such_room(target: &Target, me: &Client) -> Refusal {
     match target {
-        Target::Group(name) => Some(no_such_group(name)),
+        Target::Group(name) => no_such_group(name),
         Target::Private(name) if name.to_lowercase() == me.user.name => {
-            Some(Refusal::new(match me.outbox.is_kept() {
+            Refusal::new(match me.outbox.is_kept() {
                 true => "That is you.",
                 false => "That is you. Open a second tab to try a conversation.",
-            }))
+            })
         }
-        Target::Private(name) => Some(Refusal::new(format!(
-            "There is nobody named “{}”.",
-            shortened(name)
-        ))),
-        Target::Room(_) => None,
+        Target::Private(name) => {
+            Refusal::new(format!("There is nobody named “{}”.", shortened(name)))
+        }
+        Target::Room(_) => Refusal::new(NO_SUCH_ROOM),
     }
 }
 
@@ -297,8 +293,7 @@ async fn private_message(
     let target = Target::Private(name.clone());
     let (client_ref, me) = (client.client_ref, client.user.id);
     let Entered::Room(room) = chat.store.private_room(client_ref, me, &name).await? else {
-        let refusal = no_such_room(&target, client);
-        return Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into());
+        return Err(no_such_room(&target, client).into());
     };
     if post(chat, client, text, room.id, key).await? {
         let to = title(&room);
