@@ -4,7 +4,8 @@ use uuid::Uuid;
 
 use super::commands::{self, Addressed, Command};
 use super::{
-    Chat, Client, Failure, MUTED, NOT_SAVED, Result, TROUBLE, moderation, most_typed, people,
+    Chat, Client, Failure, MUTED, NOT_SAVED, Result, TROUBLE, has_more, moderation, most_typed,
+    people,
 };
 use crate::json;
 use crate::model::{
@@ -130,7 +131,7 @@ async fn new_group(
     name: &str,
     display_name: Option<&str>,
 ) -> Result<()> {
-    let name = GroupName::new(name).map_err(|bad| Refusal::new(bad.to_string()))?;
+    let name = GroupName::new(name).map_err(Refusal::new)?;
     // An empty field here means that the name stays.
     if let Some(display_name) = display_name.filter(|name| !name.trim().is_empty()) {
         change_name(chat, client, display_name).await?;
@@ -150,13 +151,9 @@ async fn new_group(
 async fn change_name(chat: &Chat, client: &Client, name: &str) -> Result<()> {
     let name = match name.trim().is_empty() {
         true => None,
-        false => Some(display_name(name)?),
+        false => Some(DisplayName::new(name).map_err(Refusal::new)?),
     };
-    let wanted = name.as_ref().map(|name| name.as_str().to_owned());
-    match rename(chat, client, name, 1).await? {
-        true => Ok(()),
-        false => Err(taken(&wanted.unwrap_or_default()).into()),
-    }
+    rename(chat, client, name, 1).await
 }
 
 /// Sets the display name that a program asks for, with a number added if it is taken. A request that
@@ -166,32 +163,21 @@ async fn use_sender_name(chat: &Chat, client: &Client, wish: String) -> Result<(
     if wish.trim().is_empty() || granted().as_deref() == Some(&wish) {
         return Ok(());
     }
-    let name = display_name(&wish)?;
-    if rename(chat, client, Some(name), MOST_NAMESAKES).await? {
-        *granted() = Some(wish);
-        return Ok(());
-    }
-    Err(taken(&wish).into())
+    let name = DisplayName::new(&wish).map_err(Refusal::new)?;
+    rename(chat, client, Some(name), MOST_NAMESAKES).await?;
+    *granted() = Some(wish);
+    Ok(())
 }
 
-fn taken(name: &str) -> Refusal {
-    Refusal::new(format!(
-        "The name “{name}” is taken, or is too similar to somebody else's name."
-    ))
-}
-
-fn display_name(text: &str) -> std::result::Result<DisplayName, Refusal> {
-    DisplayName::new(text).map_err(|bad| Refusal::new(bad.to_string()))
-}
-
-/// Returns whether the name was set; if not, it is taken.
 async fn rename(
     chat: &Chat,
     client: &Client,
     name: Option<DisplayName>,
     namesakes: u32,
-) -> Result<bool> {
+) -> Result<()> {
     let (client_ref, me) = (client.client_ref, client.user.id);
+    let wanted = name.clone();
+    let wanted = wanted.as_ref().map_or("", DisplayName::as_str);
     match chat.store.rename(client_ref, me, name, namesakes).await? {
         Renamed::As {
             user,
@@ -200,9 +186,12 @@ async fn rename(
         } => {
             chat.spread(News::Renamed { user, rooms });
             former.into_iter().for_each(|user| chat.moved(user));
-            Ok(true)
+            Ok(())
         }
-        Renamed::Taken => Ok(false),
+        Renamed::Taken => Err(Refusal::new(format!(
+            "The name “{wanted}” is taken, or is too similar to somebody else's name."
+        ))
+        .into()),
         Renamed::Muted => Err(Refusal::new(MUTED).into()),
     }
 }
@@ -599,8 +588,7 @@ async fn find_people(chat: &Chat, client: &Client, text: &str) -> Result<()> {
         false => chat.store.find_people(&query, people::LISTED + 2).await?,
     };
     found.retain(|person| person.user.id != client.user.id);
-    let more = found.len() > people::LISTED;
-    found.truncate(people::LISTED);
+    let more = has_more(&mut found, people::LISTED);
     chat.push(client, [chat.views.users_found(&query, &found, more)?]);
     Ok(())
 }
@@ -656,10 +644,8 @@ pub(super) async fn find_groups_again(chat: &Chat, client: &Client) -> Result<()
 async fn found_groups(chat: &Chat, query: &str) -> Result<Frame> {
     let mut found = match query.is_empty() {
         true => Vec::new(),
-        // One extra shows whether there are more.
         false => chat.store.find_groups(query, people::LISTED + 1).await?,
     };
-    let more = found.len() > people::LISTED;
-    found.truncate(people::LISTED);
+    let more = has_more(&mut found, people::LISTED);
     Ok(chat.views.lobby_found(query, &found, more)?.encode())
 }

@@ -57,6 +57,13 @@ const MUTED: &str = "A moderator has muted you. You can read, but not write.";
 const TROUBLE: &str = "Something went wrong on the server. Please try again.";
 const NOT_SAVED: &str = "Your message is not saved yet. The page will try again.";
 
+/// Shortens a list that was read with one extra, and returns whether there are more.
+fn has_more<T>(found: &mut Vec<T>, most: usize) -> bool {
+    let more = found.len() > most;
+    found.truncate(most);
+    more
+}
+
 /// The limits on what one person may do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
@@ -255,12 +262,9 @@ impl Chat {
         let Some(per_second) = self.limits.pace_per_second else {
             return Ok(());
         };
-        match client.pace.take(self.limits.pace_burst, per_second) {
-            true => Ok(()),
-            false => Err(Refusal::new(
-                "You are doing that too fast. Please wait a moment.",
-            )),
-        }
+        let words = "You are doing that too fast. Please wait a moment.";
+        let is_allowed = client.pace.take(self.limits.pace_burst, per_second);
+        is_allowed.then_some(()).ok_or_else(|| Refusal::new(words))
     }
 
     /// Sends the pushes that the tab has a place for.
@@ -278,12 +282,8 @@ impl Chat {
             Failure::Store(StoreError::Gone) => return client.outbox.close(RECONNECT),
             Failure::Refused(refusal) => (refusal, Tone::Refusal),
             Failure::Late(refusal) => (refusal, Tone::Wait),
-            Failure::Store(error) => {
-                tracing::error!(user.id = client.user.id.0, ?error, "the store failed");
-                (Refusal::new(TROUBLE), Tone::Trouble)
-            }
-            Failure::View(error) => {
-                tracing::error!(user.id = client.user.id.0, ?error, "a fragment failed");
+            failure @ (Failure::Store(_) | Failure::View(_)) => {
+                tracing::error!(user.id = client.user.id.0, ?failure, "an action failed");
                 (Refusal::new(TROUBLE), Tone::Trouble)
             }
         };
@@ -323,14 +323,11 @@ impl Chat {
 
     /// The last notice for a tab that is disconnected or turned away.
     pub fn farewell(&self, dialect: Dialect, words: &str) -> Option<Frame> {
-        if let Some(notice) = json::notice(dialect, words, false) {
-            return Some(notice);
-        }
-        let notice = self.views.notice(&Refusal::new(words), Tone::Refusal);
-        notice
-            .inspect_err(|error| tracing::error!(?error, "a notice failed"))
-            .ok()
-            .map(|push| push.encode())
+        json::notice(dialect, words, false).or_else(|| {
+            let notice = self.views.notice(&Refusal::new(words), Tone::Refusal);
+            let notice = notice.inspect_err(|error| tracing::error!(?error, "a notice failed"));
+            Some(notice.ok()?.encode())
+        })
     }
 
     /// The templates, so that a caller can reload them.
@@ -348,14 +345,10 @@ impl Chat {
     pub async fn stop(&self, deadline: Duration) {
         self.hub
             .close_all(Close::drained(1012, "the server restarts"));
-        if tokio::time::timeout(deadline, self.hub.empty())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                people = self.hub.people(),
-                "some sockets were still open at shutdown"
-            );
+        let emptied = tokio::time::timeout(deadline, self.hub.empty());
+        if emptied.await.is_err() {
+            let people = self.hub.people();
+            tracing::warn!(people, "some sockets were still open at shutdown");
         }
         people::finish(self).await;
         self.relay.close().await;

@@ -98,6 +98,19 @@ pub struct AccountPage<'a> {
     pub reason: Option<&'a str>,
 }
 
+impl<'a> AccountPage<'a> {
+    /// A form that nobody has filled in.
+    pub fn empty(form: Form, at: &'a str) -> Self {
+        Self {
+            form,
+            user: None,
+            resume: None,
+            at,
+            reason: None,
+        }
+    }
+}
+
 /// The templates, all parsed when the program starts.
 pub struct Views {
     environment: RwLock<Arc<Environment<'static>>>,
