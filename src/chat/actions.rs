@@ -4,8 +4,7 @@ use uuid::Uuid;
 
 use super::commands::{self, Addressed, Command};
 use super::{
-    Chat, Client, Failure, MUTED, NOT_SAVED, Result, TROUBLE, has_more, moderation, most_typed,
-    people,
+    Chat, Client, MUTED, NOT_SAVED, Result, TROUBLE, has_more, moderation, most_typed, people,
 };
 use crate::json;
 use crate::model::{
@@ -33,18 +32,14 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         Action::Moderate(_) | Action::DeleteMessage { .. } | Action::Ping {}
     );
     if client.outbox.dialect == Dialect::Moderation && !is_available {
-        let key = match action {
-            Action::NewMessage { key, .. } => key,
-            _ => None,
-        };
-        chat.spend(client)
-            .map_err(|late| Failure::Late(late.of(key)))?;
-        let refusal = Refusal::new("This action is not available on this page.");
-        return Err(refusal.of(key).into());
+        chat.spend(client)?;
+        return Err(Refusal::new("This action is not available on this page.").into());
     }
     match action {
         Action::Read { message, room } => {
-            read(chat, client, message, room);
+            if let Ok(room) = meant(client, room) {
+                read(chat, client, message, room);
+            }
             return Ok(());
         }
         Action::NewMessage {
@@ -53,11 +48,11 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             key,
             sender,
         } => {
-            if let Err(refusal) = chat.spend(client) {
+            if let Err(late) = chat.spend(client) {
                 // A message that is already stored is settled instead of refused.
                 return match settle_known(chat, client, key).await? {
                     true => Ok(()),
-                    false => Err(Failure::Late(refusal.of(key))),
+                    false => Err(late),
                 };
             }
             if let Some(sender) = sender {
@@ -65,7 +60,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             }
             return new_message(chat, client, &text, room, key).await;
         }
-        _ => chat.spend(client).map_err(Failure::Late)?,
+        _ => chat.spend(client)?,
     }
     match action {
         Action::ChangeGroup { target } => change_group(chat, client, &target).await,
@@ -232,28 +227,18 @@ async fn new_message(
 ) -> Result<()> {
     match commands::read(text) {
         None => {
-            let here = client.outbox.place().map(|place| place.room);
-            let room = room.or(here);
-            let room = room.ok_or_else(|| Refusal::new(NO_SUCH_ROOM).of(key))?;
+            let room = meant(client, room)?;
             post(chat, client, text, room, key).await.map(|_| ())
         }
         Some(Command::Help) => {
             settle_unseen(chat, client, key)?;
             chat.say(client, &Refusal::new(commands::HELP), Tone::Done)
         }
-        Some(Command::Private(to)) => {
-            private_message(chat, client, &to, key)
-                .await
-                .map_err(|failure| match failure {
-                    Failure::Refused(refusal) => refusal.of(key).into(),
-                    failure => failure,
-                })
-        }
+        Some(Command::Private(to)) => private_message(chat, client, &to, key).await,
         Some(Command::Unknown(word)) => Err(Refusal::new(format!(
             "Unknown command /{}. Nothing was sent. Type /help for a list of commands.",
             shortened(word)
         ))
-        .of(key)
         .into()),
     }
 }
@@ -342,7 +327,7 @@ async fn post(
     room: RoomId,
     key: Option<Uuid>,
 ) -> Result<bool> {
-    let text = checked(chat, text).map_err(|refusal| refusal.of(key))?;
+    let text = checked(chat, text)?;
     let post = Post {
         node: chat.node,
         client: client.client_ref,
@@ -357,8 +342,7 @@ async fn post(
         && client.outbox.place().is_some_and(|at| at.room == room)
     {
         // After posting, the tab is scrolled to the end, so everything is read.
-        chat.people
-            .read(client.client_ref, client.user.id, room, message.id);
+        read(chat, client, message.id, room);
     }
     let message = match posted {
         Ok(Posted::New(message)) if client.outbox.expect(&message) => return Ok(true),
@@ -367,16 +351,13 @@ async fn post(
             settle_unseen(chat, client, key)?;
             return Ok(false);
         }
-        Ok(Posted::NoSuchRoom) => return Err(Refusal::new(NO_SUCH_ROOM).of(key).into()),
-        Ok(Posted::Muted) => return Err(Refusal::new(MUTED).of(key).into()),
+        Ok(Posted::NoSuchRoom) => return Err(Refusal::new(NO_SUCH_ROOM).into()),
+        Ok(Posted::Muted) => return Err(Refusal::new(MUTED).into()),
         Err(StoreError::Gone) => return Err(StoreError::Gone.into()),
         Err(error) => {
             // The tab still has the text, and sends it again by itself.
-            tracing::error!(
-                user.id = client.user.id.0,
-                ?error,
-                "a message was not stored"
-            );
+            let me = client.user.id.0;
+            tracing::error!(user.id = me, ?error, "a message was not stored");
             let words = match client.outbox.dialect.feed() {
                 Feed::Changes => NOT_SAVED,
                 _ => TROUBLE,
@@ -513,10 +494,8 @@ async fn older_messages(
     let page = chat.store.older(here, before).await?;
     let ends = page.messages.first().zip(page.messages.last());
     if let Some((first, last)) = ends {
-        let (first, last) = (first.id, last.id);
-        let mine = chat
-            .reactions_among(client.user.id, here, first, last)
-            .await?;
+        let (me, first, last) = (client.user.id, first.id, last.id);
+        let mine = chat.reactions_among(me, here, first, last).await?;
         if !mine.is_empty() {
             let mine = chat.views.my_reactions(&mine)?.swapped(Swap::Append);
             chat.push(client, [mine]);
@@ -540,31 +519,23 @@ async fn change_again(
     last: MessageId,
     mut read_at: u64,
 ) -> Result<()> {
-    while let Some(seen) = client
-        .outbox
-        .place()
-        .filter(|place| place.room == room)
-        .and_then(|place| place.seen)
-    {
-        if seen.number <= read_at {
-            break;
-        }
+    let seen = || {
+        let place = client.outbox.place().filter(|place| place.room == room)?;
+        place.seen
+    };
+    while seen().is_some_and(|seen| seen.number > read_at) {
         let page = chat.store.changed_among(room, first, last, read_at).await?;
         read_at = page.version.number;
-        let again = page
-            .messages
-            .iter()
-            .map(|message| chat.views.changed_message(message));
+        let again = page.messages.iter();
+        let again = again.map(|message| chat.views.changed_message(message));
         chat.push(client, again);
     }
     Ok(())
 }
 
-fn read(chat: &Chat, client: &Client, message: MessageId, room: Option<RoomId>) {
-    if let Some(room) = room.or(client.outbox.place().map(|place| place.room)) {
-        chat.people
-            .read(client.client_ref, client.user.id, room, message);
-    }
+fn read(chat: &Chat, client: &Client, message: MessageId, room: RoomId) {
+    let (client_ref, me) = (client.client_ref, client.user.id);
+    chat.people.read(client_ref, me, room, message);
 }
 
 async fn typing(chat: &Chat, client: &Client, room: Option<RoomId>) -> Result<()> {

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::Instrument as _;
+use uuid::Uuid;
 
 use crate::fake::FakeUsers;
 use crate::hub::{Close, Hub, Outbox, Region};
@@ -100,6 +101,17 @@ enum Failure {
     /// A fragment could not be rendered.
     #[error(transparent)]
     View(#[from] ViewError),
+}
+
+impl Failure {
+    /// The same failure, of an action with this key.
+    fn of(self, key: Option<Uuid>) -> Self {
+        match self {
+            Self::Refused(refusal) => Self::Refused(refusal.of(key)),
+            Self::Late(refusal) => Self::Late(refusal.of(key)),
+            failed => failed,
+        }
+    }
 }
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -222,18 +234,20 @@ impl Chat {
             if client.outbox.closing().is_some() {
                 return;
             }
+            let key = match &action {
+                Ok(Action::NewMessage { key, .. }) => *key,
+                Ok(_) => None,
+                Err(refusal) => refusal.key,
+            };
             let done = match action {
                 Ok(action) => actions::act(self, client, action).await,
-                Err(refusal) => match self.spend(client) {
-                    Ok(()) => Err(refusal.into()),
-                    Err(late) => Err(Failure::Late(late.of(refusal.key))),
-                },
+                Err(refusal) => self.spend(client).and(Err(refusal.into())),
             };
             tracing::debug!(done = done.is_ok(), "handled");
             match done {
                 Ok(()) => {}
                 Err(Failure::Store(StoreError::Gone)) => self.hang_up(client).await,
-                Err(failure) => self.tell(client, failure),
+                Err(failure) => self.tell(client, failure.of(key)),
             }
         }
         .instrument(span)
@@ -250,21 +264,19 @@ impl Chat {
 
     /// Refuses a frame that cannot be an action.
     pub fn refuse(&self, client: &Client, words: &str) {
-        let failure = match self.spend(client) {
-            Ok(()) => Refusal::new(words).into(),
-            Err(late) => Failure::Late(late),
-        };
-        self.tell(client, failure);
+        let late = self.spend(client).err();
+        self.tell(client, late.unwrap_or_else(|| Refusal::new(words).into()));
     }
 
     /// Takes one action from the person's bucket.
-    fn spend(&self, client: &Client) -> std::result::Result<(), Refusal> {
+    fn spend(&self, client: &Client) -> Result<()> {
         let Some(per_second) = self.limits.pace_per_second else {
             return Ok(());
         };
         let words = "You are doing that too fast. Please wait a moment.";
         let is_allowed = client.pace.take(self.limits.pace_burst, per_second);
-        is_allowed.then_some(()).ok_or_else(|| Refusal::new(words))
+        let allowed = is_allowed.then_some(());
+        allowed.ok_or_else(|| Failure::Late(Refusal::new(words)))
     }
 
     /// Sends the pushes that the tab has a place for.
