@@ -7,7 +7,7 @@ mod moderation;
 
 use std::sync::Arc;
 
-use linkify::{LinkFinder, LinkKind};
+use linkify::{LinkFinder, LinkKind, Span};
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use parking_lot::RwLock;
@@ -137,6 +137,12 @@ impl Views {
         Ok(environment.get_template(name)?.render(context)?)
     }
 
+    /// Renders a template that replaces an element.
+    fn outer(&self, place: Selector, name: &str, context: Value) -> Result<Push> {
+        let html = self.render(name, context)?;
+        Ok(Push::inner(place, html).swapped(Swap::Outer))
+    }
+
     /// Renders the fragment for the place it is named after: `#group-name` is `_group_name.html`.
     fn fragment(&self, place: Selector, context: Value) -> Result<Push> {
         let name = place.as_str().trim_start_matches('#').replace('-', "_");
@@ -146,14 +152,15 @@ impl Views {
 
     /// The whole page.
     pub fn chat_page(&self, page: &ChatPage<'_>) -> Result<String> {
-        let room = match page.room {
-            Some((room, _)) => Some(room_context(room)),
-            None => page.lobby.map(|_| lobby_context()),
-        };
-        let title = match page.room {
-            Some((room, _)) => format!("{} · Overwire", title(room)),
-            None if page.lobby.is_some() => format!("{LOBBY_TITLE} · Overwire"),
-            None => "Overwire".to_owned(),
+        let (room, title) = match page.room {
+            Some((room, _)) => (
+                Some(room_context(room)),
+                format!("{} · Overwire", title(room)),
+            ),
+            None if page.lobby.is_some() => {
+                (Some(lobby_context()), format!("{LOBBY_TITLE} · Overwire"))
+            }
+            None => (None, "Overwire".to_owned()),
         };
         let lobby = page.lobby.map(busy_context);
         let list = match page.room {
@@ -163,23 +170,16 @@ impl Views {
                 messages => Vec::<Value>::new(),
             },
         };
-        let nonce = 0;
-        let notice = page
-            .notice
-            .map(|refusal| notice_context(refusal, Tone::Refusal));
-        self.render(
-            "chat.html",
-            context! {
-                title, room, lobby, notice, nonce, quick => QUICK,
-                user => None::<Value>, resume => None::<&str>, at => None::<&str>,
-                most => page.most,
-                page => list,
-                host => page.host,
-                scheme => page.scheme,
-                socket => SOCKET_PATH,
-                groups => page.groups.iter().map(room_context).collect::<Vec<_>>(),
-            },
-        )
+        let notice = page.notice;
+        let notice = notice.map(|refusal| notice_context(refusal, Tone::Refusal));
+        let context = context! {
+            title, room, lobby, notice, nonce => 0, quick => QUICK,
+            user => None::<Value>, resume => None::<&str>, at => None::<&str>,
+            most => page.most, page => list, host => page.host, scheme => page.scheme,
+            socket => SOCKET_PATH,
+            groups => page.groups.iter().map(room_context).collect::<Vec<_>>(),
+        };
+        self.render("chat.html", context)
     }
 
     /// My user name and resume token.
@@ -219,13 +219,10 @@ impl Views {
             Form::Password => ("_password_form.html", "Change my password"),
         };
         let user = page.user.map(|name| context! { name });
-        self.render(
-            "account.html",
-            context! {
-                form, title, user,
-                at => page.at, resume => page.resume, reason => page.reason,
-            },
-        )
+        let context = context! {
+            form, title, user, at => page.at, resume => page.resume, reason => page.reason,
+        };
+        self.render("account.html", context)
     }
 
     /// The room I am in.
@@ -249,14 +246,10 @@ impl Views {
 
     /// An older page. It replaces the control that loaded it, and has a new one if there are more.
     pub fn older_messages(&self, page: &Page) -> Result<[Push; 2]> {
-        let html = self.render(
-            "_messages.html",
-            context! { page => self.list_context(page) },
-        )?;
-        Ok([
-            Push::removal(Selector::MESSAGES_OLDER),
-            Push::inner(Selector::MESSAGES_LIST, html).swapped(Swap::Prepend),
-        ])
+        let context = context! { page => self.list_context(page) };
+        let html = self.render("_messages.html", context)?;
+        let older = Push::inner(Selector::MESSAGES_LIST, html).swapped(Swap::Prepend);
+        Ok([Push::removal(Selector::MESSAGES_OLDER), older])
     }
 
     fn list_context(&self, page: &Page) -> Value {
@@ -293,17 +286,14 @@ impl Views {
             true => "_message_deleted.html",
             false => "_message.html",
         };
-        self.render(name, message_context(message))
-            .unwrap_or_else(|error| {
-                tracing::error!(
-                    message.id = message.id.0,
-                    ?error,
-                    "a message could not be rendered"
-                );
-                let context = context! { message => context! { id => message.id.0 } };
-                self.render("_message_broken.html", context)
-                    .unwrap_or_default()
-            })
+        let html = self.render(name, message_context(message));
+        html.unwrap_or_else(|error| {
+            let id = message.id.0;
+            tracing::error!(message.id = id, ?error, "a message could not be rendered");
+            let context = context! { message => context! { id } };
+            let html = self.render("_message_broken.html", context);
+            html.unwrap_or_default()
+        })
     }
 
     /// A new message, which is added at the end.
@@ -319,8 +309,9 @@ impl Views {
     /// The change of a room to `version`, which created the message or changed it.
     pub fn change(&self, message: &Message, version: Version) -> Vec<Push> {
         let mut pushes = self.current(message, message.made == version.number);
-        let last = pushes.pop().map(|push| push.at(version));
-        pushes.extend(last);
+        if let Some(last) = pushes.last_mut() {
+            last.version = Some(version);
+        }
         pushes
     }
 
@@ -345,16 +336,15 @@ impl Views {
         version: Version,
         messages: &[Message],
     ) -> Option<Vec<Push>> {
-        let mut pushes: Vec<Push> = messages
-            .iter()
-            .flat_map(|message| self.current(message, message.made > after.number))
-            .collect();
-        if pushes.iter().map(|push| push.html.len()).sum::<usize>() > PAGE_BYTES && pushes.len() > 1
-        {
+        let messages = messages.iter();
+        let pushes =
+            messages.flat_map(|message| self.current(message, message.made > after.number));
+        let mut pushes: Vec<Push> = pushes.collect();
+        let bytes: usize = pushes.iter().map(|push| push.html.len()).sum();
+        if bytes > PAGE_BYTES && pushes.len() > 1 {
             return None;
         }
-        let last = pushes.pop()?.at(version);
-        pushes.push(last);
+        pushes.last_mut()?.version = Some(version);
         Some(pushes)
     }
 
@@ -370,27 +360,19 @@ impl Views {
         let (id, room) = (message.id.0, message.room.to_string());
         let payload = json!({ "message": id, "room": room }).to_string();
         let react = |emoji| {
-            json!({
-                "message": id, "room": room, "emoji": emoji, "on": true, "form": true,
-            })
-            .to_string()
+            let on = true;
+            json!({ "message": id, "room": room, "emoji": emoji, "on": on, "form": true })
+                .to_string()
         };
-        let quick: Vec<_> = QUICK
-            .into_iter()
-            .map(|emoji| context! { emoji, payload => react(emoji) })
-            .collect();
-        let reactions: Vec<_> = message
-            .reactions
-            .iter()
-            .map(|reaction| {
-                let names = reactors
-                    .iter()
-                    .filter(|(emoji, _)| *emoji == reaction.emoji);
-                let names: Vec<_> = names.map(|(_, name)| Value::from(name.as_str())).collect();
-                let more = reaction.count.saturating_sub(names.len() as u64);
-                context! { emoji => reaction.emoji.as_str(), names, more }
-            })
-            .collect();
+        let quick = QUICK.map(|emoji| context! { emoji, payload => react(emoji) });
+        let reaction = |reaction: &Reaction| {
+            let emoji = reaction.emoji;
+            let names = reactors.iter().filter(|(other, _)| *other == emoji);
+            let names: Vec<_> = names.map(|(_, name)| Value::from(name.as_str())).collect();
+            let more = reaction.count.saturating_sub(names.len() as u64);
+            context! { emoji => emoji.as_str(), names, more }
+        };
+        let reactions: Vec<_> = message.reactions.iter().map(reaction).collect();
         let context = context! {
             id, text => &message.text, name => &message.author.name, most, quick, reactions,
             payload, may_delete, react => react(""),
@@ -400,10 +382,9 @@ impl Views {
 
     /// My reactions to the messages shown.
     pub fn my_reactions(&self, mine: &[(MessageId, Emoji)]) -> Result<Push> {
-        let reactions: Vec<_> = mine
-            .iter()
-            .map(|(id, emoji)| context! { id => id.0, code => emoji.code() })
-            .collect();
+        let reaction =
+            |(id, emoji): &(MessageId, Emoji)| context! { id => id.0, code => emoji.code() };
+        let reactions: Vec<_> = mine.iter().map(reaction).collect();
         self.fragment(Selector::MY_REACTIONS, context! { reactions })
     }
 
@@ -417,16 +398,14 @@ impl Views {
 
     /// Completions of the name that is being typed.
     pub fn completions(&self, people: &[Person]) -> Result<Push> {
-        self.fragment(
-            Selector::COMPLETIONS,
-            context! { people => people_context(people) },
-        )
+        let context = context! { people => people_context(people) };
+        self.fragment(Selector::COMPLETIONS, context)
     }
 
     /// Settles the key of a message. The push goes to the place of a message that never exists.
     pub fn settled(&self, key: Uuid) -> Result<Push> {
-        let html = self.render("_settled.html", context! { key => key.to_string() })?;
-        Ok(Push::inner(Selector::message(MessageId(0)), html).swapped(Swap::Outer))
+        let context = context! { key => key.to_string() };
+        self.outer(Selector::message(MessageId(0)), "_settled.html", context)
     }
 
     /// A notice for one person, with the key of the refused action.
@@ -535,13 +514,13 @@ fn environment() -> Result<Environment<'static>> {
             minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, words)
         })
     });
-    let templates = Templates::iter().map(|name| (Templates::get(&name), name));
-    let components = Components::iter().map(|name| (Components::get(&name), name));
-    for (file, name) in templates {
-        environment.add_template_owned(name.into_owned(), text_of(file))?;
+    for name in Templates::iter() {
+        let text = text_of(Templates::get(&name));
+        environment.add_template_owned(name, text)?;
     }
-    for (file, name) in components {
-        environment.add_template_owned(name.into_owned(), unwrapped(&text_of(file)))?;
+    for name in Components::iter() {
+        let text = unwrapped(&text_of(Components::get(&name)));
+        environment.add_template_owned(name, text)?;
     }
     Ok(environment)
 }
@@ -614,10 +593,8 @@ fn hue(user: UserId) -> i64 {
 }
 
 fn initial(name: &str) -> String {
-    name.chars()
-        .next()
-        .map(|first| first.to_uppercase().to_string())
-        .unwrap_or_default()
+    let first = name.chars().next();
+    first.map_or(String::new(), |first| first.to_uppercase().to_string())
 }
 
 fn user_context(user: &User) -> Value {
@@ -672,24 +649,20 @@ fn reaction_context(reaction: &Reaction) -> Value {
 fn text_parts(text: &str) -> Vec<Value> {
     let mut finder = LinkFinder::new();
     finder.kinds(&[LinkKind::Url]);
-    finder
-        .spans(text)
-        .map(|span| {
-            let text = span.as_str();
-            let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
-            let web = ["http", "https"]
-                .iter()
-                .any(|known| scheme.eq_ignore_ascii_case(known));
-            context! { text, link => span.kind().is_some() && web }
-        })
-        .collect()
+    let part = |span: Span<'_>| {
+        let text = span.as_str();
+        let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+        let mut web = ["http", "https"].iter();
+        let web = web.any(|known| scheme.eq_ignore_ascii_case(known));
+        context! { text, link => span.kind().is_some() && web }
+    };
+    finder.spans(text).map(part).collect()
 }
 
 fn notice_context(refusal: &Refusal, tone: Tone) -> Value {
     let Refusal { text, offer, key } = refusal;
-    let payload = offer
-        .as_ref()
-        .map(|group| json!({ "groupName": group }).to_string());
+    let payload = offer.as_ref();
+    let payload = payload.map(|group| json!({ "groupName": group }).to_string());
     context! { text, offer, payload, tone => Serde(&tone), key => key.map(|key| key.to_string()) }
 }
 
