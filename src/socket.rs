@@ -93,6 +93,7 @@ impl From<Violation> for End {
 }
 
 /// Writes frames, and nothing else: those that wait for the socket, and how far they are sent.
+#[derive(Default)]
 struct Writer {
     deflate: bool,
     waiting: VecDeque<Frame>,
@@ -184,9 +185,7 @@ impl Writer {
     fn new(deflate: bool) -> Self {
         Self {
             deflate,
-            waiting: VecDeque::new(),
-            begun: 0,
-            blocked: false,
+            ..Self::default()
         }
     }
 
@@ -368,8 +367,7 @@ impl Socket {
                     self.waiting_bytes += 64;
                     self.waiting.push_back(None);
                 }
-                // Only the newest needs an answer, so that pings cannot fill the memory (RFC 6455,
-                // 5.5.3).
+                // Only the newest needs an answer (RFC 6455, 5.5.3), so pings cannot fill the memory.
                 Incoming::Ping(payload) => self.pong = Some(payload),
                 Incoming::Pong(payload) => self.ponged(&payload),
                 Incoming::Close(code) => return Err(End::Closed(code)),
@@ -379,15 +377,11 @@ impl Socket {
     }
 
     fn ponged(&mut self, payload: &[u8]) {
-        let number = std::str::from_utf8(payload)
-            .ok()
-            .and_then(|number| number.parse().ok());
-        let Some(number) = number else { return };
-        let (answered, waiting) = std::mem::take(&mut self.probes)
-            .into_iter()
-            .partition(|(ping, _)| *ping <= number);
-        self.probes = waiting;
-        let answered: Vec<(u64, oneshot::Sender<()>)> = answered;
+        let number = std::str::from_utf8(payload).ok();
+        let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) else {
+            return;
+        };
+        let answered = self.probes.extract_if(.., |(ping, _)| *ping <= number);
         for (_, asked) in answered {
             // The other tab may have stopped waiting.
             let _ = asked.send(());
@@ -452,10 +446,9 @@ impl Socket {
 
     /// The earliest time at which something may be due.
     fn next_look(&self) -> Instant {
-        let silence = if self.pinged {
-            self.limits.drop_after
-        } else {
-            self.limits.ping_after
+        let silence = match self.pinged {
+            true => self.limits.drop_after,
+            false => self.limits.ping_after,
         };
         let mut next = self.heard + silence;
         if let Some(since) = self.client.outbox.full_since() {
@@ -507,9 +500,9 @@ impl Socket {
                     self.writer.put(self.client.outbox.take(usize::MAX).frames);
                 } else if close.code == 1008 {
                     self.writer.cut();
-                    self.writer.put(Vec::from_iter(
-                        self.chat.farewell(self.client.outbox.dialect, close.reason),
-                    ));
+                    let dialect = self.client.outbox.dialect;
+                    let farewell = self.chat.farewell(dialect, close.reason);
+                    self.writer.put(Vec::from_iter(farewell));
                 }
                 close_stream(&mut self.stream, &mut self.writer, close).await;
                 self.chat.disconnect(&self.client);

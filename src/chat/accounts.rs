@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _, phc};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -146,13 +146,9 @@ impl Default for Accounts {
 }
 
 impl Accounts {
-    fn attempts(&self) -> MutexGuard<'_, Attempts> {
-        self.attempts.lock()
-    }
-
     /// Counts an attempt from this address for this name, unless there were too many.
     fn allow(&self, address: IpAddr, name: Option<&String>) -> Result<()> {
-        let (mut attempts, now) = (self.attempts(), Instant::now());
+        let (mut attempts, now) = (self.attempts.lock(), Instant::now());
         let of_name = name.map_or(Duration::ZERO, |name| attempts.by_name.wait(name, now));
         let wait = attempts.by_address.wait(&address, now).max(of_name);
         if !wait.is_zero() {
@@ -167,7 +163,7 @@ impl Accounts {
 
     /// The password was right: the attempt does not count.
     fn give_back(&self, address: IpAddr, name: &String) {
-        let mut attempts = self.attempts();
+        let mut attempts = self.attempts.lock();
         attempts.by_address.give_back(&address);
         attempts.by_name.give_back(name);
     }
@@ -230,23 +226,16 @@ impl Chat {
         by: &Visitor,
     ) -> Result<SessionToken> {
         let password = Password::new(password)?;
-        if self
-            .store
-            .client_by_token(tab.hash(), None)
-            .await?
-            .is_none()
-        {
-            return Err(Denied::SomebodyElse);
-        }
+        let client = self.store.client_by_token(tab.hash(), None).await?;
+        client.ok_or(Denied::SomebodyElse)?;
         self.accounts.allow(by.address, None)?;
         let hash = self.accounts.hash(password).await?;
         let (token, session) = new_session(by);
         let begun = self.store.register(tab.hash(), hash, session).await?;
         let begun = begun.ok_or(Denied::SomebodyElse)?;
         let user = &begun.session.user;
-        for tab in self.hub.of_user(user.id) {
-            tab.keep();
-        }
+        let tabs = self.hub.of_user(user.id);
+        tabs.iter().for_each(|tab| tab.keep());
         tracing::info!(user.id = user.id.0, "registered");
         self.end_clients(user.id).await;
         self.begun(&begun).await;
@@ -335,14 +324,13 @@ impl Chat {
     pub async fn become_moderator(&self, link: &ResumeToken, by: &Visitor) -> Result<()> {
         let user = self.signed_in(by.session.as_ref()).await?;
         let user = user.ok_or(Denied::SomebodyElse)?;
-        match self.store.become_moderator(link.hash(), user.id).await? {
-            true => tracing::info!(user.id = user.id.0, "became a moderator"),
-            false => return Err(Denied::SomebodyElse),
+        if !self.store.become_moderator(link.hash(), user.id).await? {
+            return Err(Denied::SomebodyElse);
         }
+        tracing::info!(user.id = user.id.0, "became a moderator");
         // They can now enter the groups for moderators.
-        for tab in self.hub.of_user(user.id) {
-            tab.outdate_groups();
-        }
+        let tabs = self.hub.of_user(user.id);
+        tabs.iter().for_each(|tab| tab.outdate_groups());
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use super::{Chat, Client, Failure, Result, actions, most_typed, people};
 use crate::hub::Region;
 use crate::json;
 use crate::model::{
-    Emoji, History, MessageId, Page, Room, RoomId, RoomKind, SessionToken, Target, UserId, Version,
+    Emoji, History, MessageId, Room, RoomId, RoomKind, SessionToken, Target, UserId, Version,
 };
 use crate::protocol::{self, Dialect, Frame, LOBBY_PATH, Push, Refusal, Selector, Swap};
 use crate::relay::To;
@@ -278,47 +278,39 @@ impl Chat {
         session: Option<&SessionToken>,
     ) -> anyhow::Result<FirstPage> {
         let groups = self.store.groups(None, GROUPS_LISTED).await?;
-        let target = protocol::read_address(address);
-        let (mut found, mut notice) = (true, None);
-        let lobby = match address == LOBBY_PATH {
-            true => Some(self.store.busiest_groups(people::LISTED_IN_ROOM).await?),
-            false => None,
-        };
-        let room = match &target {
+        let (mut room, mut lobby, mut notice) = (None, None, None);
+        match protocol::read_address(address) {
             Some(Target::Group(name)) => {
                 // A restricted group is looked up with the rights of the signed-in person.
                 let me = match name.starts_with(RESTRICTED) {
                     true => self.signed_in(session).await?.map(|user| user.id),
                     false => None,
                 };
-                self.store.group(name, me).await?
+                match self.store.group(&name, me).await? {
+                    Some(group) => {
+                        let page = self.store.newest(group.id).await?;
+                        room = Some((group, page));
+                    }
+                    None => notice = Some(actions::no_such_group(&name)),
+                }
             }
             // The answer is the same whether that person exists or not.
-            Some(Target::Private(_)) => None,
-            _ if lobby.is_some() => None,
-            _ => {
-                found = false;
-                notice = Some(Refusal::new("This address does not exist."));
-                None
+            Some(Target::Private(_)) => {}
+            _ if address == LOBBY_PATH => {
+                lobby = Some(self.store.busiest_groups(people::LISTED_IN_ROOM).await?);
             }
-        };
-        if let (Some(Target::Group(name)), None) = (&target, &room) {
-            found = false;
-            notice = Some(actions::no_such_group(name));
+            _ => notice = Some(Refusal::new("This address does not exist.")),
         }
-        let page: Option<Page> = match &room {
-            Some(room) => Some(self.store.newest(room.id).await?),
-            None => None,
-        };
         let html = self.views.chat_page(&ChatPage {
             host,
             scheme,
             groups: &groups,
-            room: room.as_ref().zip(page.as_ref()),
+            room: room.as_ref().map(|(room, page)| (room, page)),
             lobby: lobby.as_deref(),
             most: most_typed(self.limits.message_characters),
             notice: notice.as_ref(),
         })?;
+        let found = notice.is_none();
         Ok(FirstPage { html, found })
     }
 }

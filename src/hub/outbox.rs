@@ -51,16 +51,10 @@ pub enum Region {
 impl Region {
     /// Whether the region belongs to the tab's room, and is useless in another.
     fn is_of_room(self) -> bool {
-        match self {
-            Self::Notice | Self::Name | Self::Mine | Self::Groups | Self::Online => false,
-            Self::Heading
-            | Self::Page
-            | Self::RoomCount
-            | Self::RoomPeople
-            | Self::RoomMoves
-            | Self::RoomTyping
-            | Self::LobbyRooms => true,
-        }
+        !matches!(
+            self,
+            Self::Notice | Self::Name | Self::Mine | Self::Groups | Self::Online
+        )
     }
 }
 
@@ -161,8 +155,8 @@ impl Waiting {
     fn push(&mut self, frame: Frame) {
         self.bytes += frame.size();
         self.queue.push_back(frame);
-        if self.is_full() && self.full_since.is_none() {
-            self.full_since = Some(Instant::now());
+        if self.is_full() {
+            self.full_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -191,8 +185,8 @@ impl Waiting {
     fn fall_behind(&mut self, number: u64) {
         self.noted = self.noted.max(number);
         self.behind = true;
-        if self.full_since.is_none() && !self.queue.is_empty() {
-            self.full_since = Some(Instant::now());
+        if !self.queue.is_empty() {
+            self.full_since.get_or_insert_with(Instant::now);
         }
     }
 }
@@ -435,17 +429,15 @@ impl Outbox {
     /// before was sent.
     pub fn take(&self, bytes: usize) -> Taken {
         let mut waiting = self.state.lock();
-        let mut taken = Taken {
-            frames: VecDeque::new(),
-            probes: std::mem::take(&mut waiting.probes),
-        };
+        let mut frames = VecDeque::new();
+        let probes = std::mem::take(&mut waiting.probes);
         if waiting.queue.is_empty() {
             // Everything taken before was sent, or the socket would not ask for more.
             waiting.full_since = None;
         }
         // Usually that is everything, so the whole queue is moved.
         if waiting.bytes <= bytes {
-            taken.frames = std::mem::take(&mut waiting.queue);
+            frames = std::mem::take(&mut waiting.queue);
             waiting.bytes = 0;
         }
         let mut size = 0;
@@ -454,7 +446,7 @@ impl Outbox {
                 break;
             };
             size += frame.size();
-            taken.frames.push_back(frame);
+            frames.push_back(frame);
         }
         waiting.bytes -= size;
         if waiting.queue.is_empty() {
@@ -467,10 +459,10 @@ impl Outbox {
                 let (later, now): (Vec<_>, Vec<_>) =
                     soft.partition(|(region, _)| entering && region.is_of_room());
                 waiting.soft = later;
-                taken.frames.extend(now.into_iter().map(|(_, frame)| frame));
+                frames.extend(now.into_iter().map(|(_, frame)| frame));
             }
         }
-        taken
+        Taken { frames, probes }
     }
 
     /// Whether the tab does not have the latest version of its room.
