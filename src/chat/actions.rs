@@ -126,7 +126,7 @@ async fn new_group(
     name: &str,
     display_name: Option<&str>,
 ) -> Result<()> {
-    let name = GroupName::new(name).map_err(Refusal::new)?;
+    let name = GroupName::new(name).map_err(|bad| Refusal::new(bad.to_string()))?;
     // An empty field here means that the name stays.
     if let Some(display_name) = display_name.filter(|name| !name.trim().is_empty()) {
         change_name(chat, client, display_name).await?;
@@ -146,7 +146,7 @@ async fn new_group(
 async fn change_name(chat: &Chat, client: &Client, name: &str) -> Result<()> {
     let name = match name.trim().is_empty() {
         true => None,
-        false => Some(DisplayName::new(name).map_err(Refusal::new)?),
+        false => Some(display_name(name)?),
     };
     rename(chat, client, name, 1).await
 }
@@ -158,10 +158,14 @@ async fn use_sender_name(chat: &Chat, client: &Client, wish: String) -> Result<(
     if wish.trim().is_empty() || granted().as_deref() == Some(&wish) {
         return Ok(());
     }
-    let name = DisplayName::new(&wish).map_err(Refusal::new)?;
+    let name = display_name(&wish)?;
     rename(chat, client, Some(name), MOST_NAMESAKES).await?;
     *granted() = Some(wish);
     Ok(())
+}
+
+fn display_name(text: &str) -> Result<DisplayName> {
+    DisplayName::new(text).map_err(|bad| Refusal::new(bad.to_string()).into())
 }
 
 async fn rename(

@@ -270,8 +270,8 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal without a key.
-    pub fn new(text: impl ToString) -> Self {
-        let (text, offer, key) = (text.to_string(), None, None);
+    pub fn new(text: impl Into<String>) -> Self {
+        let (text, offer, key) = (text.into(), None, None);
         Self { text, offer, key }
     }
 

@@ -449,15 +449,11 @@ impl Chat {
 
     /// Another node has its first person in a room, who needs to see who is typing there.
     pub(super) fn tell_typists(&self, room: RoomId) {
-        let typists = self.people.due().typing.of(room);
+        let mut typists = self.people.due().typing.of(room);
+        typists.retain(|user| self.hub.has_user(user.id));
         for user in typists {
-            if self.hub.has_user(user.id) {
-                self.tell_others(News::Typing {
-                    room,
-                    user,
-                    on: true,
-                });
-            }
+            let on = true;
+            self.tell_others(News::Typing { room, user, on });
         }
     }
 
