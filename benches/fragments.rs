@@ -149,7 +149,11 @@ fn masked(text: &str) -> Vec<u8> {
 fn crowd(tabs: i64) -> (Hub, Vec<Arc<Outbox>>) {
     let hub = Hub::default();
     let outboxes = (0..tabs).map(|tab| {
-        let outbox = hub.connect(ClientId(tab), 0, UserId(tab), Dialect::V1);
+        let client = ClientRef {
+            client: ClientId(tab),
+            visit: 0,
+        };
+        let outbox = hub.connect(client, UserId(tab), Dialect::V1);
         hub.enter(&outbox, ROOM, None);
         outbox.bring(ROOM, version(0), []);
         outbox

@@ -18,7 +18,6 @@ pub struct FakeUsers {
 
 impl FakeUsers {
     /// The sequence of that seed.
-    #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         Self {
             rng: StdRng::seed_from_u64(seed),
@@ -27,7 +26,6 @@ impl FakeUsers {
     }
 
     /// A sequence with a random seed.
-    #[must_use]
     pub fn random() -> Self {
         Self::from_seed(rand::random())
     }

@@ -3,8 +3,9 @@
 //! `web` decides who may send them, and `chat` what they do.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use cookie::{Cookie, SameSite};
 
@@ -12,7 +13,7 @@ use crate::chat::{Chat, Denied, Visitor};
 use crate::model::{ResumeToken, SessionToken};
 use crate::protocol::{self, LOBBY_PATH, MODERATION_LINK_PATH, MODERATION_PATH};
 use crate::store::SESSION_GOOD_FOR;
-use crate::views::{AccountPage, Form, ViewError};
+use crate::views::{AccountPage, Form};
 
 /// The largest form, in bytes.
 pub(crate) const FORM_BYTES: usize = 4 * 1024;
@@ -85,11 +86,10 @@ pub(crate) async fn answer(chat: &Chat, sent: &Sent<'_>) -> Response {
         return (status(&denied), denied.to_string()).into_response();
     };
     let page = AccountPage {
-        form,
         user: Some(field("name")).filter(|name| !name.is_empty()),
         resume: Some(field("resume")),
-        at: &at,
         reason: Some(&denied.to_string()),
+        ..AccountPage::empty(form, &at)
     };
     let mut response = page_of(chat, &page, status(&denied));
     if let Denied::TooOften(wait) = denied {
@@ -111,16 +111,7 @@ pub(crate) async fn blank(
     }
     let at = return_path(&path_of_referer(headers));
     match form_at(uri.path()) {
-        Some(form @ Form::SignIn) => {
-            let page = AccountPage {
-                form,
-                user: None,
-                resume: None,
-                at: &at,
-                reason: None,
-            };
-            page_of(chat, &page, StatusCode::OK)
-        }
+        Some(form @ Form::SignIn) => page_of(chat, &AccountPage::empty(form, &at), StatusCode::OK),
         _ => see_other(&at, None),
     }
 }
@@ -135,29 +126,24 @@ async fn admin_link(
 ) -> Response {
     let link: Option<ResumeToken> = link.parse().ok();
     let shown = async {
-        let valid = match &link {
-            Some(link) => chat.is_admin_link(link).await?,
-            None => false,
+        let link = match link {
+            Some(link) if chat.is_admin_link(&link).await? => Some(link),
+            _ => None,
         };
-        Ok((valid, chat.signed_in(visitor.session.as_ref()).await?))
+        Ok((link, chat.signed_in(visitor.session.as_ref()).await?))
     };
-    let (valid, user) = match shown.await {
+    let (link, user) = match shown.await {
         Ok(shown) => shown,
         Err(denied) => return trouble(&denied),
     };
-    let reason = match (valid, denied) {
-        (false, _) => Some(LINK_EXPIRED.to_owned()),
-        (true, denied) => denied.map(ToString::to_string),
+    let (status, reason) = match (&link, denied) {
+        (None, _) => (StatusCode::NOT_FOUND, Some(LINK_EXPIRED.to_owned())),
+        (Some(_), Some(denied)) => (status(denied), Some(denied.to_string())),
+        (Some(_), None) => (StatusCode::OK, None),
     };
-    let status = match (valid, denied) {
-        (false, _) => StatusCode::NOT_FOUND,
-        (true, Some(denied)) => status(denied),
-        (true, None) => StatusCode::OK,
-    };
-    let link = link.as_ref().filter(|_| valid);
     let html = chat
         .views()
-        .moderator_link_page(link, user.as_ref(), reason.as_deref());
+        .moderator_link_page(link.as_ref(), user.as_ref(), reason.as_deref());
     rendered(html, status, reason.as_deref().unwrap_or_default())
 }
 
@@ -183,18 +169,14 @@ async fn become_moderator(chat: &Chat, sent: &Sent<'_>, link: &str, password: &s
 /// The moderators' page; for everybody else, the form to sign in.
 pub(crate) async fn admin(chat: &Chat, scheme: &str, host: &str, visitor: &Visitor) -> Response {
     match chat.moderator(visitor.session.as_ref()).await {
-        Ok(Some(_)) => rendered(
-            chat.views().moderation_page(scheme, host),
-            StatusCode::OK,
-            "",
-        ),
+        Ok(Some(_)) => {
+            let page = chat.views().moderation_page(scheme, host);
+            rendered(page, StatusCode::OK, "")
+        }
         Ok(None) => {
             let page = AccountPage {
-                form: Form::SignIn,
-                user: None,
-                resume: None,
-                at: MODERATION_PATH,
                 reason: Some("This page is for moderators. Sign in as a moderator."),
+                ..AccountPage::empty(Form::SignIn, MODERATION_PATH)
             };
             page_of(chat, &page, StatusCode::FORBIDDEN)
         }
@@ -207,20 +189,19 @@ fn trouble(denied: &Denied) -> Response {
     (status(denied), denied.to_string()).into_response()
 }
 
-/// The cookie of a request, with its expiry extended.
-pub(crate) fn renewed(headers: &HeaderMap, secure: bool) -> Option<HeaderValue> {
-    session_of(headers, secure).map(|session| cookie(Some(&session), secure))
-}
-
 /// The session of a request, if any.
 pub(crate) fn session_of(headers: &HeaderMap, secure: bool) -> Option<SessionToken> {
-    let cookies = headers.get_all(header::COOKIE).iter();
-    cookies
-        .filter_map(|cookies| cookies.to_str().ok())
+    texts(headers, header::COOKIE)
         .flat_map(Cookie::split_parse)
         .filter_map(std::result::Result::ok)
         .find(|cookie| cookie.name() == cookie_name(secure))
         .and_then(|cookie| cookie.value().parse().ok())
+}
+
+/// The values of a header that are readable text.
+pub(crate) fn texts(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).into_iter();
+    values.filter_map(|value| value.to_str().ok())
 }
 
 fn form_at(path: &str) -> Option<Form> {
@@ -249,7 +230,7 @@ fn cookie_name(secure: bool) -> &'static str {
 }
 
 /// The cookie of a session; without a session, one that deletes it.
-fn cookie(session: Option<&SessionToken>, secure: bool) -> HeaderValue {
+pub(crate) fn cookie(session: Option<&SessionToken>, secure: bool) -> HeaderValue {
     let kept = session.map_or(0, |_| SESSION_GOOD_FOR.as_secs().cast_signed());
     let value = session.map(ToString::to_string).unwrap_or_default();
     let cookie = Cookie::build((cookie_name(secure), value))
@@ -303,7 +284,11 @@ fn page_of(chat: &Chat, page: &AccountPage<'_>, status: StatusCode) -> Response 
 }
 
 /// A page, or the plain `text` if it could not be rendered.
-fn rendered(html: Result<String, ViewError>, status: StatusCode, text: &str) -> Response {
+pub(crate) fn rendered<E: Debug>(
+    html: Result<String, E>,
+    status: StatusCode,
+    text: &str,
+) -> Response {
     let no_store = [(header::CACHE_CONTROL, "no-store")];
     match html {
         Ok(html) => (status, no_store, Html(html)).into_response(),

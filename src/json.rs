@@ -48,7 +48,6 @@ pub fn read(dialect: Dialect, text: &str) -> Result<Action, Refusal> {
 }
 
 /// A message in its current state; `None` if the dialect is not for programs.
-#[must_use]
 pub fn message(dialect: Dialect, message: &Message) -> Option<Frame> {
     let name = &message.author.name;
     let text = match message.deleted {
@@ -87,7 +86,6 @@ fn line(text: &str, sender: &str) -> Frame {
 
 /// A notice: of success if `done`, otherwise the reason of a failure. `None` if the dialect is not for
 /// programs.
-#[must_use]
 pub fn notice(dialect: Dialect, words: &str, done: bool) -> Option<Frame> {
     match dialect {
         Dialect::Objects => {
@@ -100,7 +98,6 @@ pub fn notice(dialect: Dialect, words: &str, done: bool) -> Option<Frame> {
 }
 
 /// The people in a room, as far as they are listed, and their number.
-#[must_use]
 pub fn user_list(people: &[Person], count: u64) -> Frame {
     let users: Vec<_> = people
         .iter()
@@ -118,7 +115,6 @@ pub fn user_list(people: &[Person], count: u64) -> Frame {
 
 /// People joined the room or, if not `joined`, left it. `who` names some of them and the number of the
 /// others.
-#[must_use]
 pub fn moved(who: &str, joined: bool) -> Frame {
     let (kind, did) = match joined {
         true => ("user_join", "joined"),
@@ -128,14 +124,12 @@ pub fn moved(who: &str, joined: bool) -> Frame {
 }
 
 /// A message in a private room.
-#[must_use]
 pub fn private_message(message: &Message) -> Frame {
     let (user, message) = (&message.author.name, &message.text);
     Frame::json(&json!({ "type": "private_message", "user": user, "message": message }))
 }
 
 /// The author's receipt for a private message.
-#[must_use]
 pub fn private_message_delivered(target: &str, text: &str) -> Frame {
     Frame::json(&json!({
         "type": "private_message_delivered", "target": target, "message": text,

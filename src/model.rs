@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
+use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory as _};
 use uuid::Uuid;
 
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident,)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub struct $name(pub i64);
@@ -25,33 +26,24 @@ macro_rules! id {
                 self.0.fmt(f)
             }
         }
-    };
+    )*};
 }
 
-id!(
+ids! {
     /// A user: a permanent fake person.
-    UserId
-);
-id!(
+    UserId,
     /// A client: a user who is online now. It outlives its sockets while its resume token is valid.
-    ClientId
-);
-id!(
+    ClientId,
     /// A session of a registered person who has signed in.
-    SessionId
-);
-id!(
+    SessionId,
     /// A message. A room's messages are ordered by their ids.
-    MessageId
-);
-id!(
+    MessageId,
     /// One server process; the id is random for each start.
-    NodeId
-);
+    NodeId,
+}
 
 impl NodeId {
     /// A new node's id.
-    #[must_use]
     pub fn random() -> Self {
         Self(random_positive())
     }
@@ -76,7 +68,6 @@ impl RoomId {
     pub const LOBBY: Self = Self(0);
 
     /// A new room's id.
-    #[must_use]
     pub fn random() -> Self {
         Self(random_positive())
     }
@@ -97,16 +88,26 @@ impl FromStr for RoomId {
     type Err = Unreadable;
 
     fn from_str(text: &str) -> Result<Self, Unreadable> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Unreadable)?;
-        let bytes: [u8; 8] = bytes.try_into().map_err(|_| Unreadable)?;
-        Ok(Self(i64::from_be_bytes(bytes)))
+        Ok(Self(i64::from_be_bytes(decoded(text)?)))
     }
+}
+
+fn decoded<const N: usize>(text: &str) -> Result<[u8; N], Unreadable> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Unreadable)?;
+    bytes.try_into().map_err(|_| Unreadable)
 }
 
 /// The start of the store under which a change was made. A room remembers which starts changed it and
 /// from which version on, so a version from a restored or different store is recognized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct History(pub u32);
+
+impl History {
+    /// The history of a new start of a store.
+    pub fn random() -> Self {
+        Self(u32::from_be_bytes(random_bytes()).max(1))
+    }
+}
 
 /// The state of a room that a tab has: the room, the history and the number of the change. The number
 /// grows by one with each stored change of the room and is 0 before the first.
@@ -131,23 +132,16 @@ impl FromStr for Version {
     type Err = Unreadable;
 
     fn from_str(text: &str) -> Result<Self, Unreadable> {
-        let mut parts = text.split('.');
-        let (Some(room), Some(history), Some(number), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
+        let parts: Vec<_> = text.split('.').collect();
+        let [room, history, number] = parts[..] else {
             return Err(Unreadable);
         };
-        let history = URL_SAFE_NO_PAD.decode(history).map_err(|_| Unreadable)?;
-        let history: [u8; 4] = history.try_into().map_err(|_| Unreadable)?;
+        // The store counts in 64-bit signed integers.
+        let number: i64 = number.parse().map_err(|_| Unreadable)?;
         Ok(Self {
             room: room.parse()?,
-            history: History(u32::from_be_bytes(history)),
-            // The store counts in 64-bit signed integers.
-            number: number
-                .parse::<i64>()
-                .ok()
-                .and_then(|n| n.try_into().ok())
-                .ok_or(Unreadable)?,
+            history: History(u32::from_be_bytes(decoded(history)?)),
+            number: number.try_into().map_err(|_| Unreadable)?,
         })
     }
 }
@@ -158,38 +152,32 @@ pub struct Millis(pub i64);
 
 impl Millis {
     /// The current moment, by the machine's clock.
-    #[must_use]
     pub fn now() -> Self {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self(in_millis(since.unwrap_or_default()))
     }
 
     /// The moment `by` later.
     #[must_use]
     pub fn after(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(in_millis(by)))
     }
 
     /// The moment `by` earlier.
     #[must_use]
     pub fn before(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_sub(in_millis(by)))
     }
 
     /// `2026-11-21T07:30:00Z`; moments before 1970 are shown as 1970.
-    #[must_use]
     pub fn to_rfc3339(self) -> String {
         let since = Duration::from_millis(u64::try_from(self.0).unwrap_or(0));
         humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
     }
+}
+
+fn in_millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A user as others see them.
@@ -205,7 +193,6 @@ pub struct User {
 
 impl User {
     /// The name to show: the display name, or else the user name.
-    #[must_use]
     pub fn shown_name(&self) -> &str {
         self.display_name.as_deref().unwrap_or(&self.name)
     }
@@ -338,7 +325,6 @@ pub struct Emoji(&'static str);
 
 impl Emoji {
     /// The emoji for a typed text: the emoji itself or its short code, `🎉`, `:tada:`.
-    #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         let code = text
@@ -349,13 +335,11 @@ impl Emoji {
     }
 
     /// The emoji itself.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         self.0
     }
 
     /// Its code points in hexadecimal, such as `1f44d-1f3fd`.
-    #[must_use]
     pub fn code(self) -> String {
         let points = self.0.chars().map(|c| format!("{:x}", u32::from(c)));
         points.collect::<Vec<_>>().join("-")
@@ -412,14 +396,8 @@ impl GroupName {
     /// Checks a name as it was typed.
     pub fn new(text: &str) -> Result<Self, BadName> {
         let name: String = text.trim().trim_start_matches('#').nfc().collect();
-        let name = match name.contains(['\n', '\t']) {
-            true => name,
-            false => name
-                .split(' ')
-                .filter(|word| !word.is_empty())
-                .collect::<Vec<_>>()
-                .join(" "),
-        };
+        let words: Vec<_> = name.split(' ').filter(|word| !word.is_empty()).collect();
+        let name = words.join(" ");
         let odd = name.chars().find(|c| {
             // In scripts with marks, a mark belongs to the letter before it.
             let is_letter = c.is_alphanumeric() || is_combining_mark(*c);
@@ -439,19 +417,16 @@ impl GroupName {
     }
 
     /// The name as it is shown.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Equal for all names that differ only in case.
-    #[must_use]
     pub fn key(&self) -> String {
         Self::key_of(&self.0)
     }
 
     /// The key of any text, even if it is not a valid name.
-    #[must_use]
     pub fn key_of(text: &str) -> String {
         // Back and forth, so that letters with two forms in either case become the same.
         text.nfc()
@@ -520,14 +495,12 @@ impl DisplayName {
     }
 
     /// The name as it is shown.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// What a reader may take for a name in it: each run of its words, separated by spaces and
     /// punctuation. A hyphen, dot or low line is part of a word.
-    #[must_use]
     pub fn runs(&self) -> Vec<&str> {
         let mut words = Vec::new();
         let mut begun = None;
@@ -560,7 +533,6 @@ impl DisplayName {
     }
 
     /// Equal for all names that differ only in case.
-    #[must_use]
     pub fn key(&self) -> String {
         GroupName::key_of(&self.0)
     }
@@ -568,13 +540,11 @@ impl DisplayName {
     /// Equal for all names that look alike, in small letters and in capitals: a name that shares either
     /// with another one is refused. This is the skeleton of Unicode Technical Standard 39 without
     /// regard to case, spaces and punctuation, with `i`, `l` and `1` as one letter, and `o` and `0`.
-    #[must_use]
     pub fn looks(&self) -> [String; 2] {
         Self::looks_of(&self.0)
     }
 
     /// The looks of a part of a name. Works for user names too.
-    #[must_use]
     pub fn looks_of(name: &str) -> [String; 2] {
         let composed: String = name.nfkc().collect();
         // Without punctuation, since people also write anna as @anna, anna: and “anna,”.
@@ -604,19 +574,15 @@ impl DisplayName {
 }
 
 fn is_punctuation(c: char) -> bool {
-    use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory as _};
     c.general_category_group() == GeneralCategoryGroup::Punctuation
 }
 
 /// Whether a character is visible: not a control or format character, a separator, for private use or
 /// unknown to Unicode.
 fn can_be_seen(c: char) -> bool {
-    use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory as _};
-    !is_invisible(c)
-        && !matches!(
-            c.general_category_group(),
-            GeneralCategoryGroup::Other | GeneralCategoryGroup::Separator
-        )
+    let group = c.general_category_group();
+    let has_ink = group != GeneralCategoryGroup::Other && group != GeneralCategoryGroup::Separator;
+    has_ink && !is_invisible(c)
 }
 
 /// A text that may be stored: not blank, and not longer than allowed.
@@ -655,7 +621,6 @@ impl MessageText {
     }
 
     /// The checked text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -674,21 +639,19 @@ fn is_invisible(c: char) -> bool {
             | '\u{feff}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-macro_rules! token {
-    ($(#[$doc:meta])* $name:ident) => {
+macro_rules! tokens {
+    ($($(#[$doc:meta])* $name:ident,)*) => {$(
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq)]
         pub struct $name([u8; 32]);
 
         impl $name {
             /// A new token of 256 random bits.
-            #[must_use]
             pub fn random() -> Self {
                 Self(random_bytes())
             }
 
             /// The hash, which the store keeps.
-            #[must_use]
             pub fn hash(&self) -> TokenHash {
                 TokenHash(Sha256::digest(self.0).into())
             }
@@ -710,21 +673,18 @@ macro_rules! token {
             type Err = Unreadable;
 
             fn from_str(text: &str) -> Result<Self, Unreadable> {
-                let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Unreadable)?;
-                Ok(Self(bytes.try_into().map_err(|_| Unreadable)?))
+                decoded(text).map(Self)
             }
         }
-    };
+    )*};
 }
 
-token!(
+tokens! {
     /// An unguessable token that identifies a tab. It is sent to that tab only.
-    ResumeToken
-);
-token!(
+    ResumeToken,
     /// An unguessable token that identifies a signed-in person. It is in their cookie only.
-    SessionToken
-);
+    SessionToken,
+}
 
 /// The SHA-256 of a token. The token has 256 random bits, so the hash needs no salt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -763,7 +723,6 @@ impl Password {
     }
 
     /// The bytes to hash.
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
@@ -795,15 +754,6 @@ fn random_bytes<const N: usize>() -> [u8; N] {
 /// A random id from 1 to 2^63 - 1.
 fn random_positive() -> i64 {
     (i64::from_be_bytes(random_bytes()) & i64::MAX).max(1)
-}
-
-/// A random history.
-impl History {
-    /// The history of a new start of a store.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(u32::from_be_bytes(random_bytes()).max(1))
-    }
 }
 
 #[cfg(test)]

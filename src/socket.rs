@@ -88,15 +88,12 @@ enum End {
 
 impl From<Violation> for End {
     fn from(violation: Violation) -> Self {
-        Self::Close(Close {
-            code: violation.code(),
-            reason: violation.reason(),
-            drain: false,
-        })
+        Self::Close(Close::now(violation.code(), violation.reason()))
     }
 }
 
 /// Writes frames, and nothing else: those that wait for the socket, and how far they are sent.
+#[derive(Default)]
 struct Writer {
     deflate: bool,
     waiting: VecDeque<Frame>,
@@ -153,11 +150,7 @@ pub async fn arrive(
         Err(error) => {
             tracing::error!(?error, "could not admit a client");
             // Without a notice: the tab retries by itself, less and less often, until a push arrives.
-            let close = Close {
-                code: 1011,
-                reason: "not possible now",
-                drain: false,
-            };
+            let close = Close::now(1011, "not possible now");
             close_stream(&mut stream, &mut writer, close).await;
             return None;
         }
@@ -192,9 +185,7 @@ impl Writer {
     fn new(deflate: bool) -> Self {
         Self {
             deflate,
-            waiting: VecDeque::new(),
-            begun: 0,
-            blocked: false,
+            ..Self::default()
         }
     }
 
@@ -376,8 +367,7 @@ impl Socket {
                     self.waiting_bytes += 64;
                     self.waiting.push_back(None);
                 }
-                // Only the newest needs an answer, so that pings cannot fill the memory (RFC 6455,
-                // 5.5.3).
+                // Only the newest needs an answer (RFC 6455, 5.5.3), so pings cannot fill the memory.
                 Incoming::Ping(payload) => self.pong = Some(payload),
                 Incoming::Pong(payload) => self.ponged(&payload),
                 Incoming::Close(code) => return Err(End::Closed(code)),
@@ -387,15 +377,11 @@ impl Socket {
     }
 
     fn ponged(&mut self, payload: &[u8]) {
-        let number = std::str::from_utf8(payload)
-            .ok()
-            .and_then(|number| number.parse().ok());
-        let Some(number) = number else { return };
-        let (answered, waiting) = std::mem::take(&mut self.probes)
-            .into_iter()
-            .partition(|(ping, _)| *ping <= number);
-        self.probes = waiting;
-        let answered: Vec<(u64, oneshot::Sender<()>)> = answered;
+        let number = std::str::from_utf8(payload).ok();
+        let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) else {
+            return;
+        };
+        let answered = self.probes.extract_if(.., |(ping, _)| *ping <= number);
         for (_, asked) in answered {
             // The other tab may have stopped waiting.
             let _ = asked.send(());
@@ -460,10 +446,9 @@ impl Socket {
 
     /// The earliest time at which something may be due.
     fn next_look(&self) -> Instant {
-        let silence = if self.pinged {
-            self.limits.drop_after
-        } else {
-            self.limits.ping_after
+        let silence = match self.pinged {
+            true => self.limits.drop_after,
+            false => self.limits.ping_after,
         };
         let mut next = self.heard + silence;
         if let Some(since) = self.client.outbox.full_since() {
@@ -479,11 +464,8 @@ impl Socket {
         }
         let full = self.client.outbox.full_since().map(Instant::from_std);
         if full.is_some_and(|since| now >= since + self.limits.drain_within) {
-            return Some(End::Close(Close {
-                code: 1008,
-                reason: "This tab is too slow to receive messages.",
-                drain: false,
-            }));
+            let reason = "This tab is too slow to receive messages.";
+            return Some(End::Close(Close::now(1008, reason)));
         }
         if now >= self.heard + self.limits.drop_after {
             return Some(End::Gone);
@@ -509,11 +491,7 @@ impl Socket {
             End::Gone => self.chat.disconnect(&self.client),
             End::Closed(code) => {
                 self.chat.disconnect(&self.client);
-                let close = Close {
-                    code: code.unwrap_or(1000),
-                    reason: "",
-                    drain: false,
-                };
+                let close = Close::now(code.unwrap_or(1000), "");
                 close_stream(&mut self.stream, &mut self.writer, close).await;
             }
             End::Close(close) => {
@@ -522,9 +500,9 @@ impl Socket {
                     self.writer.put(self.client.outbox.take(usize::MAX).frames);
                 } else if close.code == 1008 {
                     self.writer.cut();
-                    self.writer.put(Vec::from_iter(
-                        self.chat.farewell(self.client.outbox.dialect, close.reason),
-                    ));
+                    let dialect = self.client.outbox.dialect;
+                    let farewell = self.chat.farewell(dialect, close.reason);
+                    self.writer.put(Vec::from_iter(farewell));
                 }
                 close_stream(&mut self.stream, &mut self.writer, close).await;
                 self.chat.disconnect(&self.client);

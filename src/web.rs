@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{OriginalUri, Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{Html, IntoResponse as _, Redirect, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -30,7 +30,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::chat::{Chat, Visitor};
-use crate::forms;
+use crate::forms::{self, texts};
 use crate::hub::Close;
 use crate::model::{BadName, GroupName, Target};
 use crate::protocol::{
@@ -116,7 +116,6 @@ struct Peer {
 
 impl Web {
     /// The HTTP server of a chat.
-    #[must_use]
     pub fn new(chat: Arc<Chat>, access: Access, socket_limits: socket::Limits) -> Arc<Self> {
         Arc::new(Self {
             chat,
@@ -198,15 +197,11 @@ impl Web {
 
     /// Counts a new connection; `None` if it is over the limit.
     fn count_connection(self: &Arc<Self>, address: IpAddr) -> Option<Peer> {
-        let counted = if self.access.trusts(address) {
-            None
-        } else {
-            Some(Arc::new(self.count(Kind::Connection, address)?))
+        let _counted = match self.access.trusts(address) {
+            true => None,
+            false => Some(Arc::new(self.count(Kind::Connection, address)?)),
         };
-        Some(Peer {
-            address,
-            _counted: counted,
-        })
+        Some(Peer { address, _counted })
     }
 
     /// Counts one more for an address until the result is dropped; `None` if it is over the limit.
@@ -243,10 +238,7 @@ impl Access {
     /// and host are as far from the end. If a list is shorter, not every proxy appends to it, and its
     /// first value is the oldest known.
     fn seen_from_outside(&self, headers: &HeaderMap, peer: IpAddr) -> Outside {
-        let host = headers
-            .get(header::HOST)
-            .and_then(|host| host.to_str().ok())
-            .unwrap_or_default();
+        let host = texts(headers, header::HOST).next().unwrap_or_default();
         if !self.trusts(peer) {
             return Outside {
                 scheme: "http",
@@ -267,13 +259,9 @@ impl Access {
             }
         }
         let used = |name: &str| {
-            let mut values = listed(headers, name);
+            let values = listed(headers, name);
             let oldest = values.len().checked_sub(1)?;
-            Some(
-                values
-                    .swap_remove(oldest - from_end.min(oldest))
-                    .to_lowercase(),
-            )
+            Some(values[oldest - from_end.min(oldest)].to_lowercase())
         };
         let scheme = match used("x-forwarded-proto").as_deref() {
             Some("https" | "wss") => "https",
@@ -315,18 +303,14 @@ pub(crate) fn without_default_port<'a>(scheme: &str, host: &'a str) -> &'a str {
 
 /// The values of a header that is a list, possibly over several lines.
 fn listed(headers: &HeaderMap, name: &str) -> Vec<String> {
-    headers
-        .get_all(name)
-        .iter()
+    let mut listed = Vec::new();
+    for line in headers.get_all(name) {
         // What a proxy appended counts, whatever bytes came before it.
-        .flat_map(|line| {
-            let line = String::from_utf8_lossy(line.as_bytes());
-            line.split(',')
-                .map(|value| value.trim().to_owned())
-                .collect::<Vec<_>>()
-        })
-        .filter(|value| !value.is_empty())
-        .collect()
+        let line = String::from_utf8_lossy(line.as_bytes());
+        let values = line.split(',').map(str::trim);
+        listed.extend(values.filter(|value| !value.is_empty()).map(str::to_owned));
+    }
+    listed
 }
 
 /// An address. Some proxies write it with a port or in brackets.
@@ -336,10 +320,10 @@ fn forwarded_address(text: &str) -> Option<IpAddr> {
         .and_then(|text| text.strip_suffix(']'));
     match bare {
         Some(bare) => bare.parse().map(IpAddr::V6).ok(),
-        None => text
-            .parse()
-            .or_else(|_| text.parse().map(|with_port: SocketAddr| with_port.ip()))
-            .ok(),
+        None => {
+            let with_port = || text.parse().map(|with_port: SocketAddr| with_port.ip());
+            text.parse().or_else(|_| with_port()).ok()
+        }
     }
 }
 
@@ -458,35 +442,22 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
     let session = forms::session_of(request.headers(), outside.is_secure());
     let (scheme, host) = (outside.scheme, &outside.host);
     let path = request.uri().path();
-    match web
-        .chat
-        .first_page(path, scheme, host, session.as_ref())
-        .await
-    {
-        Ok(page) => {
-            let status = if page.found {
-                StatusCode::OK
-            } else {
-                StatusCode::NOT_FOUND
-            };
-            let no_store = [(header::CACHE_CONTROL, "no-store")];
-            let mut response = (status, no_store, Html(page.html)).into_response();
-            if let Some(cookie) = forms::renewed(request.headers(), outside.is_secure()) {
-                response.headers_mut().insert(header::SET_COOKIE, cookie);
-            }
-            response
-        }
-        Err(error) => {
-            tracing::error!(?error, "could not render a page");
-            let notice = "The chat cannot be shown right now. Please try again in a moment.";
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                [(header::CACHE_CONTROL, "no-store")],
-                notice,
-            )
-                .into_response()
-        }
+    let page = web.chat.first_page(path, scheme, host, session.as_ref());
+    let page = page.await;
+    let status = match &page {
+        Ok(page) if page.found => StatusCode::OK,
+        Ok(_) => StatusCode::NOT_FOUND,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let session = session.filter(|_| page.is_ok());
+    let notice = "The chat cannot be shown right now. Please try again in a moment.";
+    let mut response = forms::rendered(page.map(|page| page.html), status, notice);
+    if let Some(session) = session {
+        // The same cookie, which expires later.
+        let cookie = forms::cookie(Some(&session), outside.is_secure());
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
+    response
 }
 
 async fn blank_form(State(web): State<Arc<Web>>, request: Request) -> Response {
@@ -513,27 +484,20 @@ fn visitor(outside: &Outside, headers: &HeaderMap) -> Visitor {
 async fn form(State(web): State<Arc<Web>>, request: Request) -> Response {
     let outside = web.outside(&request);
     if !web.may_connect(request.headers(), &outside) {
-        return (
-            StatusCode::FORBIDDEN,
-            "Requests from that origin are not allowed.\n",
-        )
-            .into_response();
+        let words = "Requests from that origin are not allowed.\n";
+        return (StatusCode::FORBIDDEN, words).into_response();
     }
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, forms::FORM_BYTES);
     let Ok(Ok(body)) = tokio::time::timeout(HEAD_DEADLINE, body).await else {
-        return (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "The request is too large or too slow.\n",
-        )
-            .into_response();
+        let words = "The request is too large or too slow.\n";
+        return (StatusCode::PAYLOAD_TOO_LARGE, words).into_response();
     };
-    let secure = outside.is_secure();
     let sent = forms::Sent {
         path: head.uri.path(),
         headers: &head.headers,
         body: &body,
-        secure,
+        secure: outside.is_secure(),
         visitor: visitor(&outside, &head.headers),
     };
     forms::answer(&web.chat, &sent).await
@@ -546,18 +510,14 @@ async fn static_file(Path((build, path)): Path<(String, String)>, headers: Heade
     // An address of this build never means anything else, so it can be cached for good. An address of
     // another build, from a page left open over a restart or rendered by a node of another build, is
     // answered as well as possible and not cached: the next node may have the right file.
-    let lasts = build == Static::build() && !cfg!(debug_assertions);
-    let cache = if lasts {
-        "public, max-age=31536000, immutable"
-    } else {
-        "no-cache"
+    let cache = match build == Static::build() && !cfg!(debug_assertions) {
+        true => "public, max-age=31536000, immutable",
+        false => "no-cache",
     };
     // Weak, since the response may be compressed.
     let etag = format!("W/\"{tag}\"");
-    let known = headers
-        .get(header::IF_NONE_MATCH)
-        .and_then(|value| value.to_str().ok());
-    let fresh = known.is_some_and(|tags| tags.split(',').any(|known| known.trim() == etag));
+    let mut known = texts(&headers, header::IF_NONE_MATCH).flat_map(|tags| tags.split(','));
+    let fresh = known.any(|known| known.trim() == etag);
     let fixed = [
         (header::CACHE_CONTROL, cache.to_owned()),
         (header::ETAG, etag),
@@ -573,29 +533,19 @@ async fn static_file(Path((build, path)): Path<(String, String)>, headers: Heade
 }
 
 async fn health(State(web): State<Arc<Web>>) -> Response {
-    match web.chat.check().await {
-        Ok(()) => (StatusCode::OK, "well\n"),
-        Err(error @ StoreError::Missing(_)) => {
-            tracing::error!(%error, "database file was deleted or replaced");
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the database file was deleted or replaced\n",
-            )
-        }
-        Err(error) => {
-            tracing::error!(?error, "the store did not answer");
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the store did not answer\n",
-            )
-        }
-    }
-    .into_response()
+    let Err(error) = web.chat.check().await else {
+        return "well\n".into_response();
+    };
+    let words = match error {
+        StoreError::Missing(_) => "the database file was deleted or replaced\n",
+        _ => "the store did not answer\n",
+    };
+    tracing::error!(?error, "{}", words.trim_end());
+    (StatusCode::SERVICE_UNAVAILABLE, words).into_response()
 }
 
 async fn page_socket(State(web): State<Arc<Web>>, request: Request) -> Response {
-    let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
-    let offered = offered.iter().filter_map(|value| value.to_str().ok());
+    let offered = texts(request.headers(), header::SEC_WEBSOCKET_PROTOCOL);
     let hello = Hello::read(offered, request.uri().query().unwrap_or_default());
     upgrade(web, request, Ok(hello))
 }
@@ -643,57 +593,32 @@ fn upgrade(
 ) -> Response {
     let headers = request.headers();
     let has = |name: HeaderName, word: &str| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|part| part.trim().eq_ignore_ascii_case(word))
+        let mut parts = texts(headers, name).flat_map(|value| value.split(','));
+        parts.any(|part| part.trim().eq_ignore_ascii_case(word))
     };
-    let key = headers
-        .get(header::SEC_WEBSOCKET_KEY)
-        .and_then(|key| key.to_str().ok());
-    let (true, true, Some(key)) = (
-        has(header::UPGRADE, "websocket"),
-        has(header::CONNECTION, "upgrade"),
-        key,
-    ) else {
+    let upgrades = has(header::UPGRADE, "websocket") && has(header::CONNECTION, "upgrade");
+    let key = texts(headers, header::SEC_WEBSOCKET_KEY).next();
+    let Some(key) = key.filter(|_| upgrades) else {
         let upgrade = [(header::UPGRADE, "websocket")];
-        return (
-            StatusCode::UPGRADE_REQUIRED,
-            upgrade,
-            "This address accepts only WebSocket connections.\n",
-        )
-            .into_response();
+        let words = "This address accepts only WebSocket connections.\n";
+        return (StatusCode::UPGRADE_REQUIRED, upgrade, words).into_response();
     };
     if !has(header::SEC_WEBSOCKET_VERSION, "13") {
         let version = [(header::SEC_WEBSOCKET_VERSION, "13")];
-        return (
-            StatusCode::UPGRADE_REQUIRED,
-            version,
-            "WebSocket version 13 is required.\n",
-        )
-            .into_response();
+        let words = "WebSocket version 13 is required.\n";
+        return (StatusCode::UPGRADE_REQUIRED, version, words).into_response();
     }
     let peer = request.extensions().get::<Peer>().cloned();
     let outside = web.outside(&request);
     if !web.may_connect(headers, &outside) {
-        return (
-            StatusCode::FORBIDDEN,
-            "Connections from that origin are not allowed.\n",
-        )
-            .into_response();
+        let words = "Connections from that origin are not allowed.\n";
+        return (StatusCode::FORBIDDEN, words).into_response();
     }
 
     let session = forms::session_of(headers, outside.is_secure());
     let hello = hello.map(|hello| Hello { session, ..hello });
-    let texts = |name: HeaderName| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-    };
-    let deflate = websocket::negotiate_deflate(texts(header::SEC_WEBSOCKET_EXTENSIONS));
+    let offers = texts(headers, header::SEC_WEBSOCKET_EXTENSIONS);
+    let deflate = websocket::negotiate_deflate(offers);
     let mut response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::UPGRADE, "websocket")
@@ -741,11 +666,7 @@ fn upgrade(
             ),
             (_, Err((_, bad))) => (bad.to_string(), "not the name of a group"),
         };
-        let close = Close {
-            code: 1008,
-            reason,
-            drain: true,
-        };
+        let close = Close::drained(1008, reason);
         let farewell = web.chat.farewell(dialect, &notice);
         socket::turn_away(stream, deflate, farewell, close).await;
     });

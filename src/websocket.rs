@@ -131,7 +131,8 @@ pub struct Decoder {
     message: Option<Box<Message>>,
     limit: usize,
     deflate: bool,
-    end: Option<End>,
+    /// How the stream ended, whatever bytes follow.
+    end: Option<Result<(), Violation>>,
 }
 
 impl Decoder {
@@ -168,15 +169,13 @@ impl Decoder {
     ///
     /// The violation that broke the stream; every later call returns the same one.
     pub fn next_incoming(&mut self) -> Result<Option<Incoming>, Violation> {
-        match self.end {
-            Some(End::Broken(violation)) => return Err(violation),
-            Some(End::Closed) => return Ok(None),
-            None => {}
+        if let Some(end) = self.end {
+            return end.map(|()| None);
         }
         let incoming = self.advance();
         match incoming {
-            Err(violation) => self.end(End::Broken(violation)),
-            Ok(Some(Incoming::Close(_))) => self.end(End::Closed),
+            Err(violation) => self.end(Err(violation)),
+            Ok(Some(Incoming::Close(_))) => self.end(Ok(())),
             Ok(Some(_)) => {}
             Ok(None) => self.settle(),
         }
@@ -185,11 +184,8 @@ impl Decoder {
 
     /// Payload and frame bytes held now: fed, but not returned yet.
     pub fn buffered(&self) -> usize {
-        let message = self
-            .message
-            .as_ref()
-            .map_or(0, |message| message.data.len());
-        self.input.len() - self.read + message
+        let message = self.message.as_ref();
+        self.input.len() - self.read + message.map_or(0, |message| message.data.len())
     }
 
     fn advance(&mut self) -> Result<Option<Incoming>, Violation> {
@@ -289,7 +285,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn end(&mut self, end: End) {
+    fn end(&mut self, end: Result<(), Violation>) {
         *self = Decoder {
             end: Some(end),
             ..Decoder::new(self.limit, self.deflate)
@@ -361,13 +357,6 @@ thread_local! {
     static DEFLATER: RefCell<(Compress, Vec<u8>)> =
         RefCell::new((Compress::new(Compression::new(LEVEL), false), Vec::new()));
     static INFLATER: RefCell<Decompress> = RefCell::new(Decompress::new(false));
-}
-
-/// How a stream ended, whatever bytes follow.
-#[derive(Clone, Copy)]
-enum End {
-    Closed,
-    Broken(Violation),
 }
 
 struct Header {
@@ -445,15 +434,12 @@ impl Message {
         if self.binary {
             return Ok(Incoming::Binary);
         }
-        let data = if self.deflated {
-            inflate(self.data, limit)?
-        } else {
-            self.data
+        let data = match self.deflated {
+            true => inflate(self.data, limit)?,
+            false => self.data,
         };
-        match String::from_utf8(data) {
-            Ok(text) => Ok(Incoming::Text(text)),
-            Err(_) => Err(Violation::NotUtf8),
-        }
+        let text = String::from_utf8(data).map_err(|_| Violation::NotUtf8)?;
+        Ok(Incoming::Text(text))
     }
 }
 
@@ -532,13 +518,9 @@ fn inflate(mut deflated: Vec<u8>, limit: usize) -> Result<Vec<u8>, Violation> {
         let done = inflater.total_in() as usize;
         // A client may end the stream itself; then it adds a zero byte for the tail to complete.
         let ended_itself = matches!(deflated.get(done..len), Some([] | [0]));
-        if done == deflated.len() || ended_itself {
-            Ok(())
-        } else {
-            Err(BROKEN)
-        }
-    })?;
-    Ok(inflated)
+        let is_whole = done == deflated.len() || ended_itself;
+        is_whole.then_some(inflated).ok_or(BROKEN)
+    })
 }
 
 /// Eight bytes at a time, which the compiler widens further.
@@ -574,10 +556,8 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
         return Err(Violation::Protocol("invalid close code"));
     }
-    match str::from_utf8(reason) {
-        Ok(_) => Ok(Some(code)),
-        Err(_) => Err(Violation::NotUtf8),
-    }
+    str::from_utf8(reason).map_err(|_| Violation::NotUtf8)?;
+    Ok(Some(code))
 }
 
 /// The answer to one offer; `None` if it is another extension, malformed, or not supported.
@@ -634,9 +614,8 @@ fn split_unquoted(header: &str, separator: char) -> impl Iterator<Item = &str> {
 }
 
 fn unquoted(value: &str) -> &str {
-    let inside = value
-        .strip_prefix('"')
-        .and_then(|value| value.strip_suffix('"'));
+    let inside = value.strip_prefix('"');
+    let inside = inside.and_then(|value| value.strip_suffix('"'));
     inside.unwrap_or(value)
 }
 

@@ -9,15 +9,14 @@ use std::time::{Duration, Instant};
 
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _, phc};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization as _;
 
 use super::{Chat, RECONNECT};
 use crate::hub::Outbox;
 use crate::model::{
-    BadPassword, ClientRef, GroupName, Password, PasswordHash, ResumeToken, SessionToken, User,
-    UserId,
+    BadPassword, GroupName, Password, PasswordHash, ResumeToken, SessionToken, User, UserId,
 };
 use crate::protocol::Feed;
 use crate::relay::News;
@@ -147,13 +146,9 @@ impl Default for Accounts {
 }
 
 impl Accounts {
-    fn attempts(&self) -> MutexGuard<'_, Attempts> {
-        self.attempts.lock()
-    }
-
     /// Counts an attempt from this address for this name, unless there were too many.
     fn allow(&self, address: IpAddr, name: Option<&String>) -> Result<()> {
-        let (mut attempts, now) = (self.attempts(), Instant::now());
+        let (mut attempts, now) = (self.attempts.lock(), Instant::now());
         let of_name = name.map_or(Duration::ZERO, |name| attempts.by_name.wait(name, now));
         let wait = attempts.by_address.wait(&address, now).max(of_name);
         if !wait.is_zero() {
@@ -168,7 +163,7 @@ impl Accounts {
 
     /// The password was right: the attempt does not count.
     fn give_back(&self, address: IpAddr, name: &String) {
-        let mut attempts = self.attempts();
+        let mut attempts = self.attempts.lock();
         attempts.by_address.give_back(&address);
         attempts.by_name.give_back(name);
     }
@@ -231,23 +226,16 @@ impl Chat {
         by: &Visitor,
     ) -> Result<SessionToken> {
         let password = Password::new(password)?;
-        if self
-            .store
-            .client_by_token(tab.hash(), None)
-            .await?
-            .is_none()
-        {
-            return Err(Denied::SomebodyElse);
-        }
+        let client = self.store.client_by_token(tab.hash(), None).await?;
+        client.ok_or(Denied::SomebodyElse)?;
         self.accounts.allow(by.address, None)?;
         let hash = self.accounts.hash(password).await?;
         let (token, session) = new_session(by);
         let begun = self.store.register(tab.hash(), hash, session).await?;
         let begun = begun.ok_or(Denied::SomebodyElse)?;
         let user = &begun.session.user;
-        for tab in self.hub.of_user(user.id) {
-            tab.keep();
-        }
+        let tabs = self.hub.of_user(user.id);
+        tabs.iter().for_each(|tab| tab.keep());
         tracing::info!(user.id = user.id.0, "registered");
         self.end_clients(user.id).await;
         self.begun(&begun).await;
@@ -336,14 +324,13 @@ impl Chat {
     pub async fn become_moderator(&self, link: &ResumeToken, by: &Visitor) -> Result<()> {
         let user = self.signed_in(by.session.as_ref()).await?;
         let user = user.ok_or(Denied::SomebodyElse)?;
-        match self.store.become_moderator(link.hash(), user.id).await? {
-            true => tracing::info!(user.id = user.id.0, "became a moderator"),
-            false => return Err(Denied::SomebodyElse),
+        if !self.store.become_moderator(link.hash(), user.id).await? {
+            return Err(Denied::SomebodyElse);
         }
+        tracing::info!(user.id = user.id.0, "became a moderator");
         // They can now enter the groups for moderators.
-        for tab in self.hub.of_user(user.id) {
-            tab.outdate_groups();
-        }
+        let tabs = self.hub.of_user(user.id);
+        tabs.iter().for_each(|tab| tab.outdate_groups());
         Ok(())
     }
 
@@ -393,21 +380,20 @@ impl Chat {
         // is still connecting is skipped: the store may have it in its previous room. In a moment it
         // enters a room, or is refused.
         let is_in = |tab: &Arc<Outbox>| {
-            let newest = self.hub.of_client(tab.client);
+            let newest = self.hub.of_client(tab.client.client);
             let has_entered = tab.place().is_some() || tab.dialect.feed() == Feed::Nothing;
-            has_entered && newest.is_some_and(|newest| newest.visit == tab.visit)
+            has_entered && newest.is_some_and(|newest| newest.client == tab.client)
         };
         let tabs: Vec<_> = tabs.into_iter().filter(is_in).collect();
         if tabs.is_empty() {
             return Ok(());
         }
-        let clients = tabs.iter().map(|tab| ClientRef {
-            client: tab.client,
-            visit: tab.visit,
-        });
-        let stale = self.store.stale_clients(clients.collect()).await?;
+        let clients = tabs.iter().map(|tab| tab.client).collect();
+        let stale = self.store.stale_clients(clients).await?;
         let stale: HashSet<_> = stale.into_iter().collect();
-        let stale = tabs.into_iter().filter(|tab| stale.contains(&tab.client));
+        let stale = tabs
+            .into_iter()
+            .filter(|tab| stale.contains(&tab.client.client));
         self.send_away(&Vec::from_iter(stale)).await
     }
 

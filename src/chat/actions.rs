@@ -4,14 +4,14 @@ use uuid::Uuid;
 
 use super::commands::{self, Addressed, Command};
 use super::{
-    Chat, Client, Failure, MUTED, NOT_SAVED, Result, TROUBLE, moderation, most_typed, people,
+    Chat, Client, MUTED, NOT_SAVED, Result, TROUBLE, has_more, moderation, most_typed, people,
 };
 use crate::json;
 use crate::model::{
     BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Room, RoomId,
     RoomKind, Target,
 };
-use crate::protocol::{Action, Dialect, Feed, Frame, NO_SUCH_ROOM, Refusal, Selector, Swap};
+use crate::protocol::{Action, Dialect, Feed, Frame, NO_SUCH_ROOM, Push, Refusal, Selector, Swap};
 use crate::relay::News;
 use crate::store::{Post, Posted, Refused, Renamed, StoreError};
 use crate::views::{Tone, title};
@@ -32,18 +32,14 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         Action::Moderate(_) | Action::DeleteMessage { .. } | Action::Ping {}
     );
     if client.outbox.dialect == Dialect::Moderation && !is_available {
-        let key = match action {
-            Action::NewMessage { key, .. } => key,
-            _ => None,
-        };
-        chat.spend(client)
-            .map_err(|late| Failure::Late(late.of(key)))?;
-        let refusal = Refusal::new("This action is not available on this page.");
-        return Err(refusal.of(key).into());
+        chat.spend(client)?;
+        return Err(Refusal::new("This action is not available on this page.").into());
     }
     match action {
         Action::Read { message, room } => {
-            read(chat, client, message, room);
+            if let Ok(room) = meant(client, room) {
+                read(chat, client, message, room);
+            }
             return Ok(());
         }
         Action::NewMessage {
@@ -52,11 +48,11 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             key,
             sender,
         } => {
-            if let Err(refusal) = chat.spend(client) {
+            if let Err(late) = chat.spend(client) {
                 // A message that is already stored is settled instead of refused.
                 return match settle_known(chat, client, key).await? {
                     true => Ok(()),
-                    false => Err(Failure::Late(refusal.of(key))),
+                    false => Err(late),
                 };
             }
             if let Some(sender) = sender {
@@ -64,16 +60,16 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             }
             return new_message(chat, client, &text, room, key).await;
         }
-        _ => chat.spend(client).map_err(Failure::Late)?,
+        _ => chat.spend(client)?,
     }
     match action {
-        Action::ChangeGroup { target } => change_group(chat, client, target).await,
+        Action::ChangeGroup { target } => change_group(chat, client, &target).await,
         Action::NewGroup { name, display_name } => {
             new_group(chat, client, &name, display_name.as_deref()).await
         }
         Action::ChangeName { name } => {
             change_name(chat, client, &name).await?;
-            chat.push(client, [chat.views.no_notice()]);
+            chat.push(client, [Push::empty(Selector::NOTICE)]);
             Ok(())
         }
         Action::OpenMessage { message, room } => open_message(chat, client, message, room).await,
@@ -99,8 +95,8 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             react(chat, client, message, &emoji, on, room).await?;
             if form {
                 // The notice about an invalid emoji is out of date.
-                let views = &chat.views;
-                chat.push(client, [views.no_message_form(), views.no_notice()]);
+                let places = [Selector::MESSAGE_FORM, Selector::NOTICE];
+                chat.push(client, places.map(Push::empty));
             }
             Ok(())
         }
@@ -117,13 +113,10 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
     }
 }
 
-async fn change_group(chat: &Chat, client: &Client, target: Target) -> Result<()> {
-    match chat.enter(client, target.clone()).await? {
-        Some((room, moved)) => chat.show_room(client, &room, moved, None).await,
-        None => {
-            let refusal = no_such_room(&target, client);
-            Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into())
-        }
+pub(super) async fn change_group(chat: &Chat, client: &Client, target: &Target) -> Result<()> {
+    match chat.visit(client, target, None).await? {
+        true => Ok(()),
+        false => Err(no_such_room(target, client).into()),
     }
 }
 
@@ -142,9 +135,9 @@ async fn new_group(
     chat.store.make_group(chat.actor(client), name).await?;
     chat.spread(News::Presence(RoomId::LOBBY));
     // The group exists: clear the offer to create it, and the form.
-    chat.push(client, [chat.views.no_notice()]);
+    chat.push(client, [Push::empty(Selector::NOTICE)]);
     chat.push(client, [chat.views.new_group()?]);
-    change_group(chat, client, target).await
+    change_group(chat, client, &target).await
 }
 
 async fn change_name(chat: &Chat, client: &Client, name: &str) -> Result<()> {
@@ -152,11 +145,7 @@ async fn change_name(chat: &Chat, client: &Client, name: &str) -> Result<()> {
         true => None,
         false => Some(display_name(name)?),
     };
-    let wanted = name.as_ref().map(|name| name.as_str().to_owned());
-    match rename(chat, client, name, 1).await? {
-        true => Ok(()),
-        false => Err(taken(&wanted.unwrap_or_default()).into()),
-    }
+    rename(chat, client, name, 1).await
 }
 
 /// Sets the display name that a program asks for, with a number added if it is taken. A request that
@@ -167,59 +156,56 @@ async fn use_sender_name(chat: &Chat, client: &Client, wish: String) -> Result<(
         return Ok(());
     }
     let name = display_name(&wish)?;
-    if rename(chat, client, Some(name), MOST_NAMESAKES).await? {
-        *granted() = Some(wish);
-        return Ok(());
-    }
-    Err(taken(&wish).into())
+    rename(chat, client, Some(name), MOST_NAMESAKES).await?;
+    *granted() = Some(wish);
+    Ok(())
 }
 
-fn taken(name: &str) -> Refusal {
-    Refusal::new(format!(
-        "The name “{name}” is taken, or is too similar to somebody else's name."
-    ))
+fn display_name(text: &str) -> Result<DisplayName> {
+    DisplayName::new(text).map_err(|bad| Refusal::new(bad.to_string()).into())
 }
 
-fn display_name(text: &str) -> std::result::Result<DisplayName, Refusal> {
-    DisplayName::new(text).map_err(|bad| Refusal::new(bad.to_string()))
-}
-
-/// Returns whether the name was set; if not, it is taken.
 async fn rename(
     chat: &Chat,
     client: &Client,
     name: Option<DisplayName>,
     namesakes: u32,
-) -> Result<bool> {
+) -> Result<()> {
+    let wanted = name.clone();
+    let wanted = wanted.as_ref().map_or("", DisplayName::as_str);
     let renamed = chat.store.rename(chat.actor(client), name, namesakes);
     let Renamed {
         user,
         former,
         rooms,
     } = match renamed.await {
-        Err(StoreError::Refused(Refused::NameTaken)) => return Ok(false),
+        Err(StoreError::Refused(Refused::NameTaken)) => {
+            return Err(Refusal::new(format!(
+                "The name “{wanted}” is taken, or is too similar to somebody else's name."
+            ))
+            .into());
+        }
         renamed => renamed?,
     };
     chat.spread(News::Renamed { user, rooms });
     former.into_iter().for_each(|user| chat.moved(user));
-    Ok(true)
+    Ok(())
 }
 
-/// The refusal for a room that cannot be entered by its name.
-pub(super) fn no_such_room(target: &Target, me: &Client) -> Option<Refusal> {
+/// The refusal for a room that cannot be entered.
+pub(super) fn no_such_room(target: &Target, me: &Client) -> Refusal {
     match target {
-        Target::Group(name) => Some(no_such_group(name)),
+        Target::Group(name) => no_such_group(name),
         Target::Private(name) if name.to_lowercase() == me.user.name => {
-            Some(Refusal::new(match me.outbox.is_kept() {
+            Refusal::new(match me.outbox.is_kept() {
                 true => "That is you.",
                 false => "That is you. Open a second tab to try a conversation.",
-            }))
+            })
         }
-        Target::Private(name) => Some(Refusal::new(format!(
-            "There is nobody named “{}”.",
-            shortened(name)
-        ))),
-        Target::Room(_) => None,
+        Target::Private(name) => {
+            Refusal::new(format!("There is nobody named “{}”.", shortened(name)))
+        }
+        Target::Room(_) => Refusal::new(NO_SUCH_ROOM),
     }
 }
 
@@ -242,28 +228,18 @@ async fn new_message(
 ) -> Result<()> {
     match commands::read(text) {
         None => {
-            let here = client.outbox.place().map(|place| place.room);
-            let room = room.or(here);
-            let room = room.ok_or_else(|| Refusal::new(NO_SUCH_ROOM).of(key))?;
+            let room = meant(client, room)?;
             post(chat, client, text, room, key).await.map(|_| ())
         }
         Some(Command::Help) => {
             settle_unseen(chat, client, key)?;
             chat.say(client, &Refusal::new(commands::HELP), Tone::Done)
         }
-        Some(Command::Private(to)) => {
-            private_message(chat, client, &to, key)
-                .await
-                .map_err(|failure| match failure {
-                    Failure::Refused(refusal) => refusal.of(key).into(),
-                    failure => failure,
-                })
-        }
+        Some(Command::Private(to)) => private_message(chat, client, &to, key).await,
         Some(Command::Unknown(word)) => Err(Refusal::new(format!(
             "Unknown command /{}. Nothing was sent. Type /help for a list of commands.",
             shortened(word)
         ))
-        .of(key)
         .into()),
     }
 }
@@ -291,10 +267,7 @@ async fn private_message(
     let name = found.map_or_else(|| name.to_owned(), |(_, user)| user.name);
     let target = Target::Private(name.clone());
     let room = match chat.store.private_room(chat.actor(client), &name).await {
-        Err(StoreError::Refused(_)) => {
-            let refusal = no_such_room(&target, client);
-            return Err(refusal.unwrap_or_else(|| Refusal::new(NO_SUCH_ROOM)).into());
-        }
+        Err(StoreError::Refused(_)) => return Err(no_such_room(&target, client).into()),
         room => room?,
     };
     if post(chat, client, text, room.id, key).await? {
@@ -355,7 +328,7 @@ async fn post(
     room: RoomId,
     key: Option<Uuid>,
 ) -> Result<bool> {
-    let text = checked(chat, text).map_err(|refusal| refusal.of(key))?;
+    let text = checked(chat, text)?;
     let post = Post {
         by: chat.actor(client),
         room,
@@ -368,8 +341,7 @@ async fn post(
         && client.outbox.place().is_some_and(|at| at.room == room)
     {
         // After posting, the tab is scrolled to the end, so everything is read.
-        chat.people
-            .read(client.client_ref, client.user.id, room, message.id);
+        read(chat, client, message.id, room);
     }
     let message = match posted {
         Ok(Posted::New(message)) if client.outbox.expect(&message) => return Ok(true),
@@ -378,15 +350,12 @@ async fn post(
             settle_unseen(chat, client, key)?;
             return Ok(false);
         }
-        Err(StoreError::Refused(why)) => return Err(refusal(why).of(key).into()),
+        Err(StoreError::Refused(why)) => return Err(refusal(why).into()),
         Err(StoreError::Gone) => return Err(StoreError::Gone.into()),
         Err(error) => {
             // The tab still has the text, and sends it again by itself.
-            tracing::error!(
-                user.id = client.user.id.0,
-                ?error,
-                "a message was not stored"
-            );
+            let me = client.user.id.0;
+            tracing::error!(user.id = me, ?error, "a message was not stored");
             let words = match client.outbox.dialect.feed() {
                 Feed::Changes => NOT_SAVED,
                 _ => TROUBLE,
@@ -470,7 +439,7 @@ async fn amend_message(
 ) -> Result<()> {
     let (by, room) = (chat.actor(client), meant(client, room)?);
     chat.store.amend(by, room, message, text).await?;
-    chat.push(client, [chat.views.no_message_form()]);
+    chat.push(client, [Push::empty(Selector::MESSAGE_FORM)]);
     Ok(())
 }
 
@@ -505,10 +474,8 @@ async fn older_messages(
     let page = chat.store.older(here, before).await?;
     let ends = page.messages.first().zip(page.messages.last());
     if let Some((first, last)) = ends {
-        let (first, last) = (first.id, last.id);
-        let mine = chat
-            .reactions_among(client.user.id, here, first, last)
-            .await?;
+        let (me, first, last) = (client.user.id, first.id, last.id);
+        let mine = chat.reactions_among(me, here, first, last).await?;
         if !mine.is_empty() {
             let mine = chat.views.my_reactions(&mine)?.swapped(Swap::Append);
             chat.push(client, [mine]);
@@ -532,31 +499,23 @@ async fn change_again(
     last: MessageId,
     mut read_at: u64,
 ) -> Result<()> {
-    while let Some(seen) = client
-        .outbox
-        .place()
-        .filter(|place| place.room == room)
-        .and_then(|place| place.seen)
-    {
-        if seen.number <= read_at {
-            break;
-        }
+    let seen = || {
+        let place = client.outbox.place().filter(|place| place.room == room)?;
+        place.seen
+    };
+    while seen().is_some_and(|seen| seen.number > read_at) {
         let page = chat.store.changed_among(room, first, last, read_at).await?;
         read_at = page.version.number;
-        let again = page
-            .messages
-            .iter()
-            .map(|message| chat.views.changed_message(message));
+        let again = page.messages.iter();
+        let again = again.map(|message| chat.views.changed_message(message));
         chat.push(client, again);
     }
     Ok(())
 }
 
-fn read(chat: &Chat, client: &Client, message: MessageId, room: Option<RoomId>) {
-    if let Some(room) = room.or(client.outbox.place().map(|place| place.room)) {
-        chat.people
-            .read(client.client_ref, client.user.id, room, message);
-    }
+fn read(chat: &Chat, client: &Client, message: MessageId, room: RoomId) {
+    let (client_ref, me) = (client.client_ref, client.user.id);
+    chat.people.read(client_ref, me, room, message);
 }
 
 async fn typing(chat: &Chat, client: &Client, room: Option<RoomId>) -> Result<()> {
@@ -580,8 +539,7 @@ async fn find_people(chat: &Chat, client: &Client, text: &str) -> Result<()> {
         false => chat.store.find_people(&query, people::LISTED + 2).await?,
     };
     found.retain(|person| person.user.id != client.user.id);
-    let more = found.len() > people::LISTED;
-    found.truncate(people::LISTED);
+    let more = has_more(&mut found, people::LISTED);
     chat.push(client, [chat.views.users_found(&query, &found, more)?]);
     Ok(())
 }
@@ -637,10 +595,8 @@ pub(super) async fn find_groups_again(chat: &Chat, client: &Client) -> Result<()
 async fn found_groups(chat: &Chat, query: &str) -> Result<Frame> {
     let mut found = match query.is_empty() {
         true => Vec::new(),
-        // One extra shows whether there are more.
         false => chat.store.find_groups(query, people::LISTED + 1).await?,
     };
-    let more = found.len() > people::LISTED;
-    found.truncate(people::LISTED);
+    let more = has_more(&mut found, people::LISTED);
     Ok(chat.views.lobby_found(query, &found, more)?.encode())
 }

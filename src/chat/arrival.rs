@@ -40,28 +40,26 @@ impl Chat {
     pub async fn connect(&self, hello: Hello) -> std::result::Result<Client, NotLetIn> {
         let arrived = self.arrive(hello.session, hello.resume).await?;
         let (client_ref, user, session, token) = arrived;
-        let outbox = self
-            .hub
-            .connect(client_ref.client, client_ref.visit, user.id, hello.dialect);
+        let outbox = self.hub.connect(client_ref, user.id, hello.dialect);
         self.relay.follow(self.node, To::User(user.id));
         if session.is_some() {
             outbox.keep();
         }
         let client = Client {
             outbox,
-            pace: self.paces.of(user.id, self.limits.pace_burst),
+            pace: self.paces.of(user.id),
             user,
             client_ref,
             wish: Mutex::default(),
             sought: Mutex::default(),
         };
         self.people.note_name(&client.user);
+        let Hello {
+            room, after, at, ..
+        } = hello;
         let greeted = match hello.group {
             Some(group) => self.greet_program(&client, group).await,
-            None => {
-                self.greet(&client, &token, hello.room, hello.after, hello.at)
-                    .await
-            }
+            None => self.greet(&client, &token, room, after, at).await,
         };
         match greeted {
             Ok(()) => {}
@@ -90,6 +88,13 @@ impl Chat {
     ) -> std::result::Result<(ClientRef, User, Option<SessionId>, ResumeToken), NotLetIn> {
         let (node, fresh) = (self.node, ResumeToken::random());
         let session = session.map(|session| session.hash());
+        let arrival = |resume, token: &ResumeToken, spare| Arrival {
+            node,
+            session,
+            resume,
+            token: token.hash(),
+            spare,
+        };
         if let Some(token) = resume {
             // Another socket may reconnect at the same moment; then that one is probed next.
             while let Some((client_ref, at)) =
@@ -98,14 +103,7 @@ impl Chat {
                 if self.is_alive(client_ref.client, at).await {
                     break;
                 }
-                let resume = Some(client_ref);
-                let arrival = Arrival {
-                    node,
-                    session,
-                    resume,
-                    token: token.hash(),
-                    spare: None,
-                };
+                let arrival = arrival(Some(client_ref), &token, None);
                 match self.store.arrive(arrival).await? {
                     Arrived::As {
                         client,
@@ -119,13 +117,7 @@ impl Chat {
         }
         let mut spare = None;
         loop {
-            let arrival = Arrival {
-                node,
-                session,
-                resume: None,
-                token: fresh.hash(),
-                spare,
-            };
+            let arrival = arrival(None, &fresh, spare);
             if let Arrived::As {
                 client,
                 user,
@@ -231,20 +223,15 @@ impl Chat {
         let address = at.as_deref().and_then(protocol::read_address);
         let mut refused = None;
         for target in [room.map(Target::Room), address].into_iter().flatten() {
-            match self.enter(client, target.clone()).await? {
-                Some((room, moved)) => {
-                    let after = after.filter(|after| after.room == room.id);
-                    self.show_room(client, &room, moved, after).await?;
-                    return Ok(());
-                }
-                None => refused = actions::no_such_room(&target, client).or(refused),
+            if self.visit(client, &target, after).await? {
+                return Ok(());
+            }
+            if !matches!(target, Target::Room(_)) {
+                refused = Some(actions::no_such_room(&target, client));
             }
         }
         let first = Target::Group(FIRST_GROUP.to_owned());
-        match self.enter(client, first).await? {
-            Some((room, moved)) => self.show_room(client, &room, moved, None).await?,
-            None => return Err(Refusal::new(protocol::NO_SUCH_ROOM).into()),
-        }
+        actions::change_group(self, client, &first).await?;
         if let Some(refusal) = refused {
             self.tell(client, refusal.into());
         }
@@ -254,21 +241,17 @@ impl Chat {
     /// A program enters the group in its address and gets the latest messages.
     pub(super) async fn greet_program(&self, client: &Client, group: GroupName) -> Result<()> {
         let target = Target::Group(group.as_str().to_owned());
-        let mut entered = self.enter(client, target.clone()).await?;
-        if entered.is_none() {
-            match self.store.make_group(self.actor(client), group).await {
-                // They may listen to other groups, but this one does not exist.
-                Err(StoreError::Refused(Refused::Muted)) => {
-                    self.tell(client, Refusal::new(MUTED).into());
-                    return Ok(());
-                }
-                made => made?,
+        if self.visit(client, &target, None).await? {
+            return Ok(());
+        }
+        match self.store.make_group(self.actor(client), group).await {
+            // They may listen to other groups, but this one does not exist.
+            Err(StoreError::Refused(Refused::Muted)) => {
+                self.tell(client, Refusal::new(MUTED).into());
+                return Ok(());
             }
-            entered = self.enter(client, target).await?;
+            made => made?,
         }
-        match entered {
-            Some((room, moved)) => self.show_room(client, &room, moved, None).await,
-            None => Err(Refusal::new(protocol::NO_SUCH_ROOM).into()),
-        }
+        actions::change_group(self, client, &target).await
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
 use super::{Chat, Result};
 use crate::json;
-use crate::model::{RoomId, UserId, Version};
+use crate::model::{Page, RoomId, UserId, Version};
 use crate::protocol::{Dialect, Feed, Frame, Push, Selector};
 use crate::relay::{Envelope, Heard, News, Own, To};
 use crate::store::{self, CatchUp, Change, OwnReaction};
@@ -222,10 +222,8 @@ impl Chat {
             return;
         };
         let told_together = told.iter().map(|(dialect, frames)| {
-            (
-                *dialect,
-                together(frames.iter().flatten().cloned().collect()),
-            )
+            let frames = frames.iter().flatten().cloned().collect();
+            (*dialect, together(frames))
         });
         let own: Vec<_> = changes.iter().map(|change| self.own(change)).collect();
         self.show_step(Step {
@@ -241,14 +239,13 @@ impl Chat {
         }
         for (n, ((change, frame), own)) in changes.iter().zip(frames).zip(own).enumerate() {
             let version = change.version;
+            let told = told.iter();
+            let told = told.map(|(dialect, frames)| (*dialect, frames[n].clone()));
             self.tell_others(News::Change {
                 follows: version.number - 1,
                 version,
                 frame,
-                told: told
-                    .iter()
-                    .map(|(dialect, frames)| (*dialect, frames[n].clone()))
-                    .collect(),
+                told: told.collect(),
                 own,
             });
         }
@@ -436,32 +433,26 @@ impl Chat {
     /// Shows a step to the tabs in its room, after any missing steps.
     async fn show_step(self: &Arc<Self>, step: Step) {
         let room = step.version.room;
-        match self.hub.shown(room) {
+        let shown = match self.hub.shown(room) {
             // No tab here shows the room.
-            None => {}
-            // The first change ever follows nothing, whatever its history.
-            Some(Some(shown)) if (shown.number, step.follows) == (0, 0) => self.show(&step),
-            // The numbers of another history may mean something else, so the store is read.
-            Some(Some(shown)) if step.version.history != shown.history => {
-                self.fill(room, shown, Some(step.version)).await;
-                self.want_page(room);
-                for user in step.own.iter().map(|own| own.user) {
-                    self.show_own_again(user, room).await;
-                }
-            }
-            Some(Some(shown)) if step.version.number <= shown.number => {
-                for user in step.own.iter().map(|own| own.user) {
-                    self.show_own_again(user, room).await;
-                }
-            }
-            Some(Some(shown)) if shown.number < step.follows => {
-                self.fill(room, shown, Some(step.version)).await;
-                self.want_page(room);
-                for user in step.own.iter().map(|own| own.user) {
-                    self.show_own_again(user, room).await;
-                }
-            }
-            Some(_) => self.show(&step),
+            None => return,
+            Some(None) => return self.show(&step),
+            Some(Some(shown)) => shown,
+        };
+        // The numbers of another history may mean something else.
+        let is_same = step.version.history == shown.history;
+        let is_known = is_same && step.version.number <= shown.number;
+        let continues = is_same && shown.number >= step.follows && !is_known;
+        // The first change ever follows nothing, whatever its history.
+        if continues || (shown.number, step.follows) == (0, 0) {
+            return self.show(&step);
+        }
+        if !is_known {
+            self.fill(room, shown, Some(step.version)).await;
+            self.want_page(room);
+        }
+        for own in &step.own {
+            self.show_own_again(own.user, room).await;
         }
     }
 
@@ -583,22 +574,18 @@ impl Chat {
                 .filter_map(|message| json::message(dialect, message));
             return Ok((frames.collect(), version));
         }
-        let (pushes, version) = self.rest_of_page(dialect, room, after).await?;
-        Ok((pushes.iter().map(Push::encode).collect(), version))
-    }
-
-    async fn rest_of_page(
-        &self,
-        dialect: Dialect,
-        room: RoomId,
-        after: Option<Version>,
-    ) -> Result<(Vec<Push>, Version)> {
         if dialect.feed() == Feed::Pages {
             let page = self.store.newest(room).await?;
-            return Ok((vec![self.views.messages(&page)], page.version));
+            return Ok((vec![self.views.messages(&page).encode()], page.version));
         }
-        let page = match (self.store.catch_up(room, after).await?, after) {
+        let list = |page: &Page| {
+            let list = self.views.messages_list(page)?;
+            Ok((vec![list.encode()], page.version))
+        };
+        match (self.store.catch_up(room, after).await?, after) {
             (CatchUp::UpToDate, Some(after)) => return Ok((Vec::new(), after)),
+            (CatchUp::UpToDate, None) => {}
+            (CatchUp::Newest(page), _) => return list(&page),
             (
                 CatchUp::Changes {
                     after,
@@ -606,14 +593,13 @@ impl Chat {
                     messages,
                 },
                 _,
-            ) => match self.views.changes(after, version, &messages) {
-                Some(pushes) => return Ok((pushes, version)),
-                None => self.store.newest(room).await?,
-            },
-            (CatchUp::Newest(page), _) => page,
-            (CatchUp::UpToDate, None) => self.store.newest(room).await?,
-        };
-        Ok((vec![self.views.messages_list(&page)?], page.version))
+            ) => {
+                if let Some(pushes) = self.views.changes(after, version, &messages) {
+                    return Ok((pushes.iter().map(Push::encode).collect(), version));
+                }
+            }
+        }
+        list(&self.store.newest(room).await?)
     }
 }
 

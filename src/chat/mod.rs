@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::Instrument as _;
+use uuid::Uuid;
 
 use crate::fake::FakeUsers;
 use crate::hub::{Close, Hub, Outbox, Region};
@@ -41,11 +42,7 @@ pub use rooms::FirstPage;
 pub use welcome::Welcome;
 
 /// The tab reconnects. The server then finds out who it is, and admits it where it still may be.
-const RECONNECT: Close = Close {
-    code: 1000,
-    reason: "reconnect",
-    drain: false,
-};
+const RECONNECT: Close = Close::now(1000, "reconnect");
 
 /// The minimum size of the message box, in UTF-16 code units. It exceeds any message, so a message that
 /// is too long is refused with the reason instead of being cut. It also fits the largest frame, even if
@@ -60,6 +57,13 @@ const MUTED: &str = "A moderator has muted you. You can read, but not write.";
 /// The notice for a failure of the server.
 const TROUBLE: &str = "Something went wrong on the server. Please try again.";
 const NOT_SAVED: &str = "Your message is not saved yet. The page will try again.";
+
+/// Shortens a list that was read with one extra, and returns whether there are more.
+fn has_more<T>(found: &mut Vec<T>, most: usize) -> bool {
+    let more = found.len() > most;
+    found.truncate(most);
+    more
+}
 
 /// The limits on what one person may do.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,22 +87,20 @@ impl Default for Limits {
 }
 
 /// Why an action failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum Failure {
     /// For a reason that the person is shown.
-    Refused(Refusal),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The person is too fast; a later attempt may succeed.
+    #[error(transparent)]
     Late(Refusal),
     /// The store failed.
+    #[error(transparent)]
     Store(StoreError),
     /// A fragment could not be rendered.
-    View(ViewError),
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
+    #[error(transparent)]
+    View(#[from] ViewError),
 }
 
 impl From<StoreError> for Failure {
@@ -110,9 +112,14 @@ impl From<StoreError> for Failure {
     }
 }
 
-impl From<ViewError> for Failure {
-    fn from(error: ViewError) -> Self {
-        Self::View(error)
+impl Failure {
+    /// The same failure, of an action with this key.
+    fn of(self, key: Option<Uuid>) -> Self {
+        match self {
+            Self::Refused(refusal) => Self::Refused(refusal.of(key)),
+            Self::Late(refusal) => Self::Late(refusal.of(key)),
+            failed => failed,
+        }
     }
 }
 
@@ -236,18 +243,20 @@ impl Chat {
             if client.outbox.closing().is_some() {
                 return;
             }
+            let key = match &action {
+                Ok(Action::NewMessage { key, .. }) => *key,
+                Ok(_) => None,
+                Err(refusal) => refusal.key,
+            };
             let done = match action {
                 Ok(action) => actions::act(self, client, action).await,
-                Err(refusal) => match self.spend(client) {
-                    Ok(()) => Err(refusal.into()),
-                    Err(late) => Err(Failure::Late(late.of(refusal.key))),
-                },
+                Err(refusal) => self.spend(client).and(Err(refusal.into())),
             };
             tracing::debug!(done = done.is_ok(), "handled");
             match done {
                 Ok(()) => {}
                 Err(Failure::Store(StoreError::Gone)) => self.hang_up(client).await,
-                Err(failure) => self.tell(client, failure),
+                Err(failure) => self.tell(client, failure.of(key)),
             }
         }
         .instrument(span)
@@ -273,24 +282,19 @@ impl Chat {
 
     /// Refuses a frame that cannot be an action.
     pub fn refuse(&self, client: &Client, words: &str) {
-        let failure = match self.spend(client) {
-            Ok(()) => Refusal::new(words).into(),
-            Err(late) => Failure::Late(late),
-        };
-        self.tell(client, failure);
+        let late = self.spend(client).err();
+        self.tell(client, late.unwrap_or_else(|| Refusal::new(words).into()));
     }
 
     /// Takes one action from the person's bucket.
-    fn spend(&self, client: &Client) -> std::result::Result<(), Refusal> {
+    fn spend(&self, client: &Client) -> Result<()> {
         let Some(per_second) = self.limits.pace_per_second else {
             return Ok(());
         };
-        match client.pace.take(self.limits.pace_burst, per_second) {
-            true => Ok(()),
-            false => Err(Refusal::new(
-                "You are doing that too fast. Please wait a moment.",
-            )),
-        }
+        let words = "You are doing that too fast. Please wait a moment.";
+        let is_allowed = client.pace.take(self.limits.pace_burst, per_second);
+        let allowed = is_allowed.then_some(());
+        allowed.ok_or_else(|| Failure::Late(Refusal::new(words)))
     }
 
     /// Sends the pushes that the tab has a place for.
@@ -308,12 +312,8 @@ impl Chat {
             Failure::Store(StoreError::Gone) => return client.outbox.close(RECONNECT),
             Failure::Refused(refusal) => (refusal, Tone::Refusal),
             Failure::Late(refusal) => (refusal, Tone::Wait),
-            Failure::Store(error) => {
-                tracing::error!(user.id = client.user.id.0, ?error, "the store failed");
-                (Refusal::new(TROUBLE), Tone::Trouble)
-            }
-            Failure::View(error) => {
-                tracing::error!(user.id = client.user.id.0, ?error, "a fragment failed");
+            failure @ (Failure::Store(_) | Failure::View(_)) => {
+                tracing::error!(user.id = client.user.id.0, ?failure, "an action failed");
                 (Refusal::new(TROUBLE), Tone::Trouble)
             }
         };
@@ -353,18 +353,14 @@ impl Chat {
 
     /// The last notice for a tab that is disconnected or turned away.
     pub fn farewell(&self, dialect: Dialect, words: &str) -> Option<Frame> {
-        if let Some(notice) = json::notice(dialect, words, false) {
-            return Some(notice);
-        }
-        let notice = self.views.notice(&Refusal::new(words), Tone::Refusal);
-        notice
-            .inspect_err(|error| tracing::error!(?error, "a notice failed"))
-            .ok()
-            .map(|push| push.encode())
+        json::notice(dialect, words, false).or_else(|| {
+            let notice = self.views.notice(&Refusal::new(words), Tone::Refusal);
+            let notice = notice.inspect_err(|error| tracing::error!(?error, "a notice failed"));
+            Some(notice.ok()?.encode())
+        })
     }
 
     /// The templates, so that a caller can reload them.
-    #[must_use]
     pub fn views(&self) -> &Views {
         &self.views
     }
@@ -377,19 +373,12 @@ impl Chat {
     /// Closes every socket and waits for them, at most for `deadline`. Then stores what people have
     /// read and who has left.
     pub async fn stop(&self, deadline: Duration) {
-        self.hub.close_all(Close {
-            code: 1012,
-            reason: "the server restarts",
-            drain: true,
-        });
-        if tokio::time::timeout(deadline, self.hub.empty())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                people = self.hub.people(),
-                "some sockets were still open at shutdown"
-            );
+        self.hub
+            .close_all(Close::drained(1012, "the server restarts"));
+        let emptied = tokio::time::timeout(deadline, self.hub.empty());
+        if emptied.await.is_err() {
+            let people = self.hub.people();
+            tracing::warn!(people, "some sockets were still open at shutdown");
         }
         people::finish(self).await;
         self.relay.close().await;

@@ -1,14 +1,13 @@
 //! The searches and actions of moderators, and their effect on people online. This module does not know
 //! how anybody becomes a moderator.
 
-use std::collections::VecDeque;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::{Chat, Client, MUTED, Result};
+use super::{Chat, Client, MUTED, Result, has_more};
 use crate::hub::{Close, Outbox, Region};
 use crate::model::{MessageId, Millis, Room, RoomId, RoomKind, Target, UserId};
 use crate::moderation::{FoundMessages, Moderated, Search};
@@ -29,42 +28,36 @@ const OUTDATED_AT_ONCE: usize = 100;
 const OUTDATED_EVERY: Duration = Duration::from_millis(20);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+const NOT_ALLOWED: &str = "Only moderators can do that.";
+const NOTHING: &str = "Not found. It may have been removed.";
 const BANNED: &str = "A moderator has banned you.";
 const UNMUTED: &str = "A moderator has unmuted you.";
 
 /// The tab reconnects, and is admitted where it still may be.
-const GROUP_CHANGED: Close = Close {
-    code: 1000,
-    reason: "the group has changed",
-    drain: true,
-};
+const GROUP_CHANGED: Close = Close::drained(1000, "the group has changed");
 
 /// The groups that have changed recently, so that some people may no longer be in them.
 #[derive(Default)]
-pub(super) struct Changed(Mutex<VecDeque<(Instant, RoomId)>>);
+pub(super) struct Changed(Mutex<Vec<(Instant, RoomId)>>);
 
 impl Changed {
     fn add(&self, room: RoomId) {
         let mut changed = self.0.lock();
-        while changed
-            .pop_front_if(|(at, _)| at.elapsed() > ENTERING)
-            .is_some()
-        {}
-        changed.push_back((Instant::now(), room));
+        changed.retain(|(at, _)| at.elapsed() <= ENTERING);
+        changed.push((Instant::now(), room));
     }
 
     fn has(&self, room: RoomId) -> bool {
         let changed = self.0.lock();
-        changed
-            .iter()
-            .any(|(at, other)| *other == room && at.elapsed() <= ENTERING)
+        let mut recent = changed.iter().filter(|(at, _)| at.elapsed() <= ENTERING);
+        recent.any(|(_, other)| *other == room)
     }
 }
 
 pub(super) async fn act(chat: &Chat, client: &Client, action: Moderate) -> Result<()> {
     // A former moderator finds nothing. An action checks this again in its transaction.
     if client.outbox.dialect != Dialect::Moderation || !is_moderator(chat, client).await? {
-        return Err(not_allowed().into());
+        return Err(Refusal::new(NOT_ALLOWED).into());
     }
     match action {
         Moderate::LookForGroups { text, after } => {
@@ -91,8 +84,12 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Moderate) -> Resul
                 until: day(&until)?.map(|day| day.after(DAY)),
                 before: before.unwrap_or(MessageId(i64::MAX)),
             };
-            let found = look_for_messages(chat, search, &from, &until).await?;
-            chat.push(client, [found]);
+            let found = chat.store.message_records(search.clone()).await?;
+            let views = &chat.views;
+            chat.push(
+                client,
+                [views.moderation_found(&search, &from, &until, &found)?],
+            );
             Ok(())
         }
         Moderate::ShowAuditLog { before } => {
@@ -142,10 +139,6 @@ async fn is_moderator(chat: &Chat, client: &Client) -> Result<bool> {
     Ok(chat.store.standing(client.user.id).await?.moderator)
 }
 
-fn not_allowed() -> Refusal {
-    Refusal::new("Only moderators can do that.")
-}
-
 /// The start of a day in UTC, from the value of a date field.
 fn day(text: &str) -> std::result::Result<Option<Millis>, Refusal> {
     if text.is_empty() {
@@ -161,36 +154,31 @@ fn day(text: &str) -> std::result::Result<Option<Millis>, Refusal> {
 
 async fn look_for_groups(chat: &Chat, client: &Client, text: &str, after: &str) -> Result<()> {
     let text = text.trim().trim_start_matches('#');
-    // One extra shows whether there are more.
     let mut groups = chat.store.group_records(text, after, RECORDS + 1).await?;
-    let more = groups.len() > RECORDS;
-    groups.truncate(RECORDS);
-    chat.push(
-        client,
-        [chat
-            .views
-            .moderation_groups(text, after.is_empty(), &groups, more)?],
-    );
+    let more = has_more(&mut groups, RECORDS);
+    let is_first = after.is_empty();
+    let found = chat
+        .views
+        .moderation_groups(text, is_first, &groups, more)?;
+    chat.push(client, [found]);
     Ok(())
 }
 
 async fn look_for_people(chat: &Chat, client: &Client, text: &str, after: &str) -> Result<()> {
     let text = text.trim().trim_start_matches('@');
     let mut people = chat.store.person_records(text, after, RECORDS + 1).await?;
-    let more = people.len() > RECORDS;
-    people.truncate(RECORDS);
-    chat.push(
-        client,
-        [chat
-            .views
-            .moderation_people(text, after.is_empty(), &people, more)?],
-    );
+    let more = has_more(&mut people, RECORDS);
+    let is_first = after.is_empty();
+    let found = chat
+        .views
+        .moderation_people(text, is_first, &people, more)?;
+    chat.push(client, [found]);
     Ok(())
 }
 
 async fn open_group(chat: &Chat, client: &Client, room: RoomId) -> Result<()> {
     let Some(group) = chat.store.group_record(room).await? else {
-        return Err(nothing().into());
+        return Err(Refusal::new(NOTHING).into());
     };
     let found = chat.store.message_records(newest(room)).await?;
     chat.push(client, [chat.views.moderation_messages(&group, &found)?]);
@@ -208,21 +196,11 @@ fn newest(room: RoomId) -> Search {
     }
 }
 
-async fn look_for_messages(chat: &Chat, search: Search, from: &str, until: &str) -> Result<Push> {
-    let found = chat.store.message_records(search.clone()).await?;
-    Ok(chat.views.moderation_found(&search, from, until, &found)?)
-}
-
 async fn log(chat: &Chat, before: Option<i64>) -> Result<Push> {
     let before = before.unwrap_or(i64::MAX);
     let mut entries = chat.store.audit_log(before, RECORDS + 1).await?;
-    let more = entries.len() > RECORDS;
-    entries.truncate(RECORDS);
+    let more = has_more(&mut entries, RECORDS);
     Ok(chat.views.moderation_log(&entries, more)?)
-}
-
-fn nothing() -> Refusal {
-    Refusal::new("Not found. It may have been removed.")
 }
 
 /// Takes an action, confirms it and shows it in the audit log. Returns the user it was about, or `None`
@@ -233,26 +211,22 @@ async fn done(
     action: ModeratorAction,
 ) -> Result<Option<Option<UserId>>> {
     let done = chat.store.moderate(chat.actor(client), action);
-    let (words, user) = match done.await? {
-        Moderated::Done { words, user } => (words, user),
+    let done = match done.await? {
+        Moderated::Done { words, user } => Ok((words, user)),
         Moderated::Already => return Ok(None),
-        Moderated::NotAllowed => return Err(not_allowed().into()),
-        Moderated::Nothing => return Err(nothing().into()),
-        Moderated::NameTaken => {
-            return Err(Refusal::new("Another group has that name.").into());
-        }
-        Moderated::Protected => {
-            let words = "Moderators and the first group cannot be moderated.";
-            return Err(Refusal::new(words).into());
-        }
+        Moderated::NotAllowed => Err(NOT_ALLOWED),
+        Moderated::Nothing => Err(NOTHING),
+        Moderated::NameTaken => Err("Another group has that name."),
+        Moderated::Protected => Err("Moderators and the first group cannot be moderated."),
     };
+    let (words, user) = done.map_err(Refusal::new)?;
     tracing::info!(
         user.id = client.user.id.0,
         about = user.map(|user| user.0),
         "moderator action"
     );
     // Clear the notice first, so that a repeated one is shown again.
-    chat.push(client, [chat.views.no_notice()]);
+    chat.push(client, [Push::empty(Selector::NOTICE)]);
     chat.say(client, &Refusal::new(format!("You {words}.")), Tone::Done)?;
     chat.push(client, [log(chat, None).await?]);
     Ok(Some(user))
@@ -274,18 +248,13 @@ pub(super) async fn deleted(
     }
 }
 
-async fn show_message(
-    chat: &Chat,
-    client: &Client,
-    message: MessageId,
-    room: RoomId,
-) -> Result<()> {
+async fn show_message(chat: &Chat, client: &Client, id: MessageId, room: RoomId) -> Result<()> {
     let search = Search {
-        before: MessageId(message.0.saturating_add(1)),
+        before: MessageId(id.0.saturating_add(1)),
         ..newest(room)
     };
     let FoundMessages { messages, .. } = chat.store.message_records(search).await?;
-    if let Some(record) = messages.first().filter(|one| one.message.id == message) {
+    if let Some(record) = messages.first().filter(|one| one.message.id == id) {
         chat.push(client, [chat.views.moderation_message(record)?]);
     }
     Ok(())
@@ -326,7 +295,7 @@ impl Chat {
     /// What the moderators' page shows first.
     pub(super) async fn show_moderation(&self, client: &Client) -> Result<()> {
         if !is_moderator(self, client).await? {
-            return Err(not_allowed().into());
+            return Err(Refusal::new(NOT_ALLOWED).into());
         }
         look_for_groups(self, client, "", "").await?;
         look_for_people(self, client, "", "").await?;
@@ -341,12 +310,10 @@ impl Chat {
         let heading = heading.inspect_err(|failure| {
             tracing::warn!(?failure, "could not read a changed group");
         });
+        let heading = heading.ok().flatten();
         for tab in self.hub.in_room(room) {
-            let shows_it = match &heading {
-                Ok(Some(heading)) => !tab.is_new(Region::Heading, heading),
-                Ok(None) | Err(_) => false,
-            };
-            if !shows_it {
+            let is_new = |heading: &Frame| tab.is_new(Region::Heading, heading);
+            if heading.as_ref().is_none_or(is_new) {
                 tab.close(GROUP_CHANGED);
             }
         }
@@ -363,13 +330,10 @@ impl Chat {
     pub(super) async fn make_up_for_groups(&self) -> Result<()> {
         for room in self.hub.active_rooms() {
             if let Some(heading) = self.heading_of_group(room).await? {
-                for tab in self.hub.in_room(room) {
-                    if tab.dialect.has(&Selector::GROUP_NAME)
-                        && tab.is_new(Region::Heading, &heading)
-                    {
-                        tab.close(GROUP_CHANGED);
-                    }
-                }
+                let mut tabs = self.hub.in_room(room);
+                tabs.retain(|tab| tab.dialect.has(&Selector::GROUP_NAME));
+                tabs.retain(|tab| tab.is_new(Region::Heading, &heading));
+                tabs.iter().for_each(|tab| tab.close(GROUP_CHANGED));
             }
         }
         self.groups_have_changed();
@@ -394,9 +358,8 @@ impl Chat {
 
     /// Somebody was banned: their sockets get a notice and are closed.
     pub(super) fn take_ban(&self, user: UserId) {
-        for tab in self.hub.of_user(user) {
-            self.close_banned(&tab);
-        }
+        let tabs = self.hub.of_user(user);
+        tabs.iter().for_each(|tab| self.close_banned(tab));
     }
 
     pub(super) fn close_banned(&self, tab: &Outbox) {
@@ -407,12 +370,10 @@ impl Chat {
 
     /// The last notice for a tab of somebody who is banned, and how its socket is closed.
     pub fn farewell_to_banned(&self, dialect: Dialect) -> (Option<Frame>, Close) {
-        let close = Close {
-            code: 1008,
-            reason: "banned",
-            drain: true,
-        };
-        (self.farewell(dialect, BANNED), close)
+        (
+            self.farewell(dialect, BANNED),
+            Close::drained(1008, "banned"),
+        )
     }
 
     /// If the group that a client has just entered has changed recently, checks again whether it may be

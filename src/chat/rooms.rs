@@ -6,12 +6,12 @@ use super::{Chat, Client, Failure, Result, actions, most_typed, people};
 use crate::hub::Region;
 use crate::json;
 use crate::model::{
-    Emoji, History, MessageId, Page, Room, RoomId, RoomKind, SessionToken, Target, UserId, Version,
+    Emoji, History, MessageId, Room, RoomId, RoomKind, SessionToken, Target, UserId, Version,
 };
-use crate::protocol::{self, Dialect, Frame, LOBBY_PATH, Refusal, Selector, Swap};
+use crate::protocol::{self, Dialect, Frame, LOBBY_PATH, Push, Refusal, Selector, Swap};
 use crate::relay::To;
 use crate::store::{Moved, RESTRICTED, StoreError};
-use crate::views::ChatPage;
+use crate::views::{self, ChatPage};
 
 /// For this long after a start, people who come back are not announced: they were here before.
 const QUIET_AFTER_START: Duration = Duration::from_secs(60);
@@ -41,6 +41,22 @@ impl Chat {
             Err(StoreError::Refused(_)) => Ok(None),
             entered => Ok(Some(entered?)),
         }
+    }
+
+    /// Moves the client into a room and shows it, with the changes since `after` if that is a version of
+    /// it. Returns whether the client may enter.
+    pub(super) async fn visit(
+        &self,
+        client: &Client,
+        target: &Target,
+        after: Option<Version>,
+    ) -> Result<bool> {
+        let Some((room, moved)) = self.enter(client, target.clone()).await? else {
+            return Ok(false);
+        };
+        let after = after.filter(|after| after.room == room.id);
+        self.show_room(client, &room, moved, after).await?;
+        Ok(true)
     }
 
     /// Moves the client into the lobby and shows it the groups.
@@ -74,18 +90,16 @@ impl Chat {
     ) -> Result<()> {
         let outbox = &client.outbox;
         let dialect = outbox.dialect;
-        let heading = match dialect.has(&Selector::GROUP_NAME) {
-            true => Some(self.views.group_name(room)?.encode()),
-            false => None,
+        let drawn = |place, push: &dyn Fn() -> views::Result<Push>| match dialect.has(&place) {
+            true => push().map(|push| Some(push.encode())),
+            false => Ok(None),
         };
+        let heading = drawn(Selector::GROUP_NAME, &|| self.views.group_name(room))?;
         let groups = self.groups(client, Some(room)).await?;
         let welcome = self.welcoming(dialect, room)?;
         // Clears the list of people typing, which may be that of another room or out of date. The
         // people typing here are pushed later.
-        let nobody_types = match dialect.has(&Selector::ROOM_TYPING) {
-            true => Some(self.views.room_typing(&[])?.encode()),
-            false => None,
-        };
+        let nobody_types = drawn(Selector::ROOM_TYPING, &|| self.views.room_typing(&[]))?;
         // Enter the room before reading the page, so that nothing is missed in between.
         let (former, unsettled) = self.hub.enter(outbox, room.id, None);
         self.relay.follow(self.node, To::Room(room.id));
@@ -100,14 +114,13 @@ impl Chat {
         };
         match read.await {
             Ok((mine, rest, version)) => {
-                let settled = unsettled
-                    .iter()
-                    .map(|message| self.views.changed_message(message));
+                let settled = unsettled.iter();
+                let settled = settled.map(|message| self.views.changed_message(message));
                 if let Some(heading) = &heading {
                     outbox.is_new(Region::Heading, heading);
                 }
                 let left_lobby = former.is_some_and(|place| place.room == RoomId::LOBBY);
-                let no_lobby = left_lobby.then(|| self.views.no_lobby().encode());
+                let no_lobby = left_lobby.then(|| Push::empty(Selector::LOBBY).encode());
                 let groups = groups.filter(|groups| outbox.is_new(Region::Groups, groups));
                 let frames = groups
                     .into_iter()
@@ -131,14 +144,14 @@ impl Chat {
             Err(failure) => {
                 if let Some(former) = former {
                     self.hub.enter(outbox, former.room, former.seen);
-                    let back = match former.room {
-                        RoomId::LOBBY => {
-                            let left = self.store.leave_room(client.client_ref).await;
-                            left.map(|_| ()).map_err(Failure::from)
+                    let back = async {
+                        match former.room {
+                            RoomId::LOBBY => drop(self.store.leave_room(client.client_ref).await?),
+                            room => drop(self.enter(client, Target::Room(room)).await?),
                         }
-                        room => self.enter(client, Target::Room(room)).await.map(|_| ()),
+                        Ok::<_, Failure>(())
                     };
-                    if let Err(failure) = back {
+                    if let Err(failure) = back.await {
                         tracing::warn!(?failure, "could not determine a client's room");
                     }
                 }
@@ -167,11 +180,10 @@ impl Chat {
         first: MessageId,
         last: MessageId,
     ) -> Result<Vec<(MessageId, Emoji)>> {
-        let limit = REACTIONS_AT_ONCE;
-        Ok(self
+        let reactions = self
             .store
-            .reactions_of(user, room, first, last, limit)
-            .await?)
+            .reactions_of(user, room, first, last, REACTIONS_AT_ONCE);
+        Ok(reactions.await?)
     }
 
     /// The welcome message of a room. A page gets an empty one too, which replaces that of another
@@ -195,10 +207,8 @@ impl Chat {
         if !client.outbox.dialect.has(&Selector::GROUPS_LIST) {
             return Ok(None);
         }
-        let mut groups = self
-            .store
-            .groups(Some(client.user.id), GROUPS_LISTED)
-            .await?;
+        let me = Some(client.user.id);
+        let mut groups = self.store.groups(me, GROUPS_LISTED).await?;
         if let Some(room) = room
             && matches!(room.kind, RoomKind::Group(_))
             && !groups.contains(room)
@@ -246,16 +256,13 @@ impl Chat {
         let Some(place) = client.outbox.place() else {
             return true;
         };
-        match self
-            .rest(client.outbox.dialect, place.room, place.seen)
-            .await
-        {
+        let dialect = client.outbox.dialect;
+        match self.rest(dialect, place.room, place.seen).await {
             Ok((rest, version)) => {
                 // The catch-up may be a newest page that no longer contains the tab's own message.
                 let unsettled = client.outbox.take_unsettled();
-                let settled = unsettled
-                    .iter()
-                    .map(|message| self.views.changed_message(message));
+                let settled = unsettled.iter();
+                let settled = settled.map(|message| self.views.changed_message(message));
                 let frames = settled.map(|push| push.encode()).chain(rest);
                 client.outbox.bring(place.room, version, frames);
                 true
@@ -277,47 +284,39 @@ impl Chat {
         session: Option<&SessionToken>,
     ) -> anyhow::Result<FirstPage> {
         let groups = self.store.groups(None, GROUPS_LISTED).await?;
-        let target = protocol::read_address(address);
-        let (mut found, mut notice) = (true, None);
-        let lobby = match address == LOBBY_PATH {
-            true => Some(self.store.busiest_groups(people::LISTED_IN_ROOM).await?),
-            false => None,
-        };
-        let room = match &target {
+        let (mut room, mut lobby, mut notice) = (None, None, None);
+        match protocol::read_address(address) {
             Some(Target::Group(name)) => {
                 // A restricted group is looked up with the rights of the signed-in person.
                 let me = match name.starts_with(RESTRICTED) {
                     true => self.signed_in(session).await?.map(|user| user.id),
                     false => None,
                 };
-                self.store.group(name, me).await?
+                match self.store.group(&name, me).await? {
+                    Some(group) => {
+                        let page = self.store.newest(group.id).await?;
+                        room = Some((group, page));
+                    }
+                    None => notice = Some(actions::no_such_group(&name)),
+                }
             }
             // The answer is the same whether that person exists or not.
-            Some(Target::Private(_)) => None,
-            _ if lobby.is_some() => None,
-            _ => {
-                found = false;
-                notice = Some(Refusal::new("This address does not exist."));
-                None
+            Some(Target::Private(_)) => {}
+            _ if address == LOBBY_PATH => {
+                lobby = Some(self.store.busiest_groups(people::LISTED_IN_ROOM).await?);
             }
-        };
-        if let (Some(Target::Group(name)), None) = (&target, &room) {
-            found = false;
-            notice = Some(actions::no_such_group(name));
+            _ => notice = Some(Refusal::new("This address does not exist.")),
         }
-        let page: Option<Page> = match &room {
-            Some(room) => Some(self.store.newest(room.id).await?),
-            None => None,
-        };
         let html = self.views.chat_page(&ChatPage {
             host,
             scheme,
             groups: &groups,
-            room: room.as_ref().zip(page.as_ref()),
+            room: room.as_ref().map(|(room, page)| (room, page)),
             lobby: lobby.as_deref(),
             most: most_typed(self.limits.message_characters),
             notice: notice.as_ref(),
         })?;
+        let found = notice.is_none();
         Ok(FirstPage { html, found })
     }
 }

@@ -18,7 +18,6 @@ pub struct Welcome {
 impl Welcome {
     /// `everywhere` is the message of all groups without a message of their own; an empty message turns
     /// it off. `{group}` is replaced by the group's name, such as `#python`.
-    #[must_use]
     pub fn new(everywhere: String, groups: impl IntoIterator<Item = (GroupName, String)>) -> Self {
         let groups = groups.into_iter();
         Self {

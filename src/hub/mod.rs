@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::model::{ClientId, Message, RoomId, UserId, Version};
+use crate::model::{ClientId, ClientRef, Message, RoomId, UserId, Version};
 use crate::protocol::{Dialect, Feed, Frame, Selector};
 
 pub use outbox::{Close, OUTBOX_BYTES, OUTBOX_FRAMES, Outbox, Place, Region, Taken};
@@ -54,29 +54,58 @@ struct ActiveRoom {
     page_drawing: bool,
 }
 
+impl ActiveRoom {
+    fn show(&mut self, dialect: Dialect, region: Region, frame: &Frame, but: &[(UserId, Frame)]) {
+        let same = |one: &Frame, other: &Frame| one.payloads().eq(other.payloads());
+        let is_it = |other: &(Dialect, Region, Frame)| (other.0, other.1) == (dialect, region);
+        let at = self.soft.iter().position(is_it);
+        let shown = at.map(|at| self.soft.swap_remove(at).2);
+        self.soft.push((dialect, region, frame.clone()));
+        let shown_own: Vec<_> = self.own.extract_if(.., |own| own.0 == region).collect();
+        if but.is_empty()
+            && shown_own.is_empty()
+            && shown.as_ref().is_some_and(|shown| same(shown, frame))
+        {
+            return;
+        }
+        for outbox in self.speaking(dialect) {
+            let own = but.iter().find(|(user, _)| *user == outbox.user);
+            let frame = own.map_or(frame, |(_, own)| own);
+            let had = shown_own.iter().find(|own| own.1 == outbox.user);
+            let had = had.map(|(.., own)| own).or(shown.as_ref());
+            if !had.is_some_and(|had| same(had, frame)) {
+                outbox.show(region, frame.clone());
+            }
+        }
+        let own = but
+            .iter()
+            .map(|(user, frame)| (region, *user, frame.clone()));
+        self.own.extend(own);
+    }
+
+    fn speaking(&self, dialect: Dialect) -> impl Iterator<Item = &Arc<Outbox>> {
+        let outboxes = self.active.values();
+        outboxes.filter(move |outbox| outbox.dialect == dialect)
+    }
+}
+
 impl Hub {
-    /// A client has connected a socket, its `visit`th after the first. If a client has two sockets, the
-    /// one of the later visit stays and the other is closed, whichever connects first.
-    pub fn connect(
-        &self,
-        client: ClientId,
-        visit: i64,
-        user: UserId,
-        dialect: Dialect,
-    ) -> Arc<Outbox> {
+    /// A client has connected a socket. If a client has two sockets, the one of the later visit stays
+    /// and the other is closed, whichever connects first.
+    pub fn connect(&self, client: ClientRef, user: UserId, dialect: Dialect) -> Arc<Outbox> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let outbox = Arc::new(Outbox::new(client, visit, user, dialect, serial));
-        self.users
-            .lock()
-            .entry(user)
-            .or_default()
-            .push(Arc::clone(&outbox));
+        let outbox = Arc::new(Outbox::new(client, user, dialect, serial));
+        let mut users = self.users.lock();
+        users.entry(user).or_default().push(Arc::clone(&outbox));
+        drop(users);
         let mut clients = self.clients.lock();
         if let Some(close) = clients.closing {
             outbox.close(close);
         }
-        let overtaken = match clients.connected.entry(client) {
-            Entry::Occupied(later) if later.get().visit > visit => Some(Arc::clone(&outbox)),
+        let overtaken = match clients.connected.entry(client.client) {
+            Entry::Occupied(later) if later.get().client.visit > client.visit => {
+                Some(Arc::clone(&outbox))
+            }
             Entry::Occupied(mut former) => Some(former.insert(Arc::clone(&outbox))),
             Entry::Vacant(place) => {
                 place.insert(Arc::clone(&outbox));
@@ -85,11 +114,7 @@ impl Hub {
         };
         drop(clients);
         if let Some(overtaken) = overtaken {
-            overtaken.close(Close {
-                code: 1000,
-                reason: "taken over",
-                drain: false,
-            });
+            overtaken.close(Close::now(1000, "taken over"));
         }
         outbox
     }
@@ -107,9 +132,9 @@ impl Hub {
             }
         }
         let mut clients = self.clients.lock();
-        let now = clients.connected.get(&outbox.client);
+        let now = clients.connected.get(&outbox.client.client);
         if now.is_some_and(|now| now.serial == outbox.serial) {
-            clients.connected.remove(&outbox.client);
+            clients.connected.remove(&outbox.client.client);
         }
         drop(clients);
         outbox.end();
@@ -150,10 +175,8 @@ impl Hub {
 
     /// The sockets on this node that are in a room.
     pub fn in_room(&self, room: RoomId) -> Vec<Arc<Outbox>> {
-        let active = self.room(room);
-        active.map_or_else(Vec::new, |active| {
-            active.lock().active.values().cloned().collect()
-        })
+        self.with(room, |active| active.active.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// The registered users who are in a room on this node.
@@ -214,8 +237,11 @@ impl Hub {
         }
     }
 
-    fn room(&self, room: RoomId) -> Option<Arc<Mutex<ActiveRoom>>> {
-        self.rooms.lock().get(&room).cloned()
+    /// Locks a room and acts on it, if any client on this node is in it.
+    fn with<T>(&self, room: RoomId, act: impl FnOnce(&mut ActiveRoom) -> T) -> Option<T> {
+        let active = self.rooms.lock().get(&room).cloned()?;
+        let done = act(&mut active.lock());
+        Some(done)
     }
 
     /// The rooms that have a client on this node.
@@ -225,21 +251,21 @@ impl Hub {
 
     /// The version of a room that this node has shown. `None` if no client here is in the room.
     pub fn shown(&self, room: RoomId) -> Option<Option<Version>> {
-        self.room(room).map(|active| active.lock().shown)
+        self.with(room, |active| active.shown)
     }
 
     /// A tab has been given this version of its room. If nothing was shown here yet, the next step must
     /// follow this version.
     pub fn begins(&self, version: Version) {
-        if let Some(active) = self.room(version.room) {
-            active.lock().shown.get_or_insert(version);
-        }
+        self.with(version.room, |active| {
+            active.shown.get_or_insert(version);
+        });
     }
 
     /// Whether any client here is in a room with that dialect.
     pub fn is_spoken(&self, room: RoomId, dialect: Dialect) -> bool {
-        self.room(room)
-            .is_some_and(|active| active.lock().speakers[dialect as usize] > 0)
+        self.with(room, |active| active.speakers[dialect as usize] > 0)
+            .unwrap_or_default()
     }
 
     /// Shows a room's next step to everyone in it. `frames` lead from the version numbered `follows` to
@@ -253,40 +279,32 @@ impl Hub {
         frames: &[Frame],
         told: &[(Dialect, Option<Frame>)],
     ) {
-        let Some(active) = self.room(room) else {
-            return;
-        };
-        let mut active = active.lock();
-        // Callers make sure that the step follows what was shown here before.
-        let continues = active.shown.replace(version).is_some() && follows != u64::MAX;
         let told = |dialect| told.iter().find(|(other, _)| *other == dialect);
-        for outbox in active.active.values() {
-            match outbox.dialect.feed() {
-                Feed::Changes => outbox.offer(room, follows, version, continues, frames),
-                Feed::Pages | Feed::Nothing => {}
-                Feed::Json => match told(outbox.dialect) {
-                    Some((_, frame)) => {
-                        outbox.offer(room, follows, version, continues, frame.as_slice());
-                    }
-                    // No client has the version that this step follows.
-                    None => outbox.offer(room, u64::MAX, version, continues, &[]),
-                },
+        self.with(room, |active| {
+            // Callers make sure that the step follows what was shown here before.
+            let continues = active.shown.replace(version).is_some() && follows != u64::MAX;
+            for outbox in active.active.values() {
+                let (follows, frames) = match outbox.dialect.feed() {
+                    Feed::Changes => (follows, frames),
+                    Feed::Pages | Feed::Nothing => continue,
+                    Feed::Json => match told(outbox.dialect) {
+                        Some((_, frame)) => (follows, frame.as_slice()),
+                        // No client has the version that this step follows.
+                        None => (u64::MAX, &[][..]),
+                    },
+                };
+                outbox.offer(room, follows, version, continues, frames);
             }
-        }
+        });
     }
 
     /// Sends a frame that is not part of a room's history to everyone there with that dialect. Slow
     /// clients do not get it.
     pub fn tell(&self, room: RoomId, dialect: Dialect, frame: &Frame) {
-        let Some(active) = self.room(room) else {
-            return;
-        };
-        let active = active.lock();
-        for outbox in active.active.values() {
-            if outbox.dialect == dialect {
-                outbox.tell(frame);
-            }
-        }
+        self.with(room, |active| {
+            let outboxes = active.speaking(dialect);
+            outboxes.for_each(|outbox| outbox.tell(frame));
+        });
     }
 
     /// A room changed too much for step-by-step updates: each tab catches up on its own.
@@ -297,72 +315,39 @@ impl Hub {
 
     /// The room's plain tabs need its newest page. Returns whether the caller has to render it.
     pub fn want_page(&self, room: RoomId) -> bool {
-        let Some(active) = self.room(room) else {
-            return false;
-        };
-        let mut active = active.lock();
-        if active.speakers[Dialect::Plain as usize] == 0 {
-            return false;
-        }
-        active.page_wanted = true;
-        !std::mem::replace(&mut active.page_drawing, true)
+        let wanted = self.with(room, |active| {
+            active.page_wanted = active.speakers[Dialect::Plain as usize] > 0;
+            active.page_wanted && !std::mem::replace(&mut active.page_drawing, true)
+        });
+        wanted.unwrap_or_default()
     }
 
     /// Whether a page is still wanted. If so, the caller renders it.
     pub fn take_wanted_page(&self, room: RoomId) -> bool {
-        let Some(active) = self.room(room) else {
-            return false;
-        };
-        let mut active = active.lock();
-        active.page_drawing = std::mem::take(&mut active.page_wanted);
-        active.page_drawing
+        let wanted = self.with(room, |active| {
+            active.page_drawing = std::mem::take(&mut active.page_wanted);
+            active.page_drawing
+        });
+        wanted.unwrap_or_default()
     }
 
     /// The page could not be rendered, though it was wanted.
     pub fn give_up_page(&self, room: RoomId) {
-        if let Some(active) = self.room(room) {
-            active.lock().page_drawing = false;
-        }
+        self.with(room, |active| active.page_drawing = false);
     }
 
     /// Gives the room's plain tabs its newest page. It replaces a page that is still waiting.
     pub fn show_page(&self, room: RoomId, version: Version, frame: &Frame) {
-        let Some(active) = self.room(room) else {
-            return;
-        };
-        let active = active.lock();
-        for outbox in active
-            .active
-            .values()
-            .filter(|outbox| outbox.dialect == Dialect::Plain)
-        {
-            outbox.show_page(room, version, frame);
-        }
+        self.with(room, |active| {
+            let outboxes = active.speaking(Dialect::Plain);
+            outboxes.for_each(|outbox| outbox.show_page(room, version, frame));
+        });
     }
 
-    /// Gives every tab in a room a region that is the same for all of them, if it differs from what
-    /// they have. Tabs that enter later get it too.
-    pub fn show_in(&self, room: RoomId, region: Region, frame: &Frame) {
-        self.show_in_but(room, region, frame, &[]);
-    }
-
-    /// The same for clients with another dialect.
-    pub fn show_told(&self, room: RoomId, dialect: Dialect, region: Region, frame: &Frame) {
-        self.show_to(room, dialect, region, frame, &[]);
-    }
-
-    /// The same, but these people get something else instead.
-    pub fn show_in_but(
-        &self,
-        room: RoomId,
-        region: Region,
-        frame: &Frame,
-        but: &[(UserId, Frame)],
-    ) {
-        self.show_to(room, Dialect::V1, region, frame, but);
-    }
-
-    fn show_to(
+    /// Gives every tab in a room that uses this dialect a region that is the same for all of them, if
+    /// it differs from what they have. Tabs that enter later get it too. The people in `but` get
+    /// something else instead.
+    pub fn show_in(
         &self,
         room: RoomId,
         dialect: Dialect,
@@ -370,54 +355,19 @@ impl Hub {
         frame: &Frame,
         but: &[(UserId, Frame)],
     ) {
-        let Some(active) = self.room(room) else {
-            return;
-        };
-        let mut guard = active.lock();
-        let active = &mut *guard;
-        let same = |one: &Frame, other: &Frame| one.payloads().eq(other.payloads());
-        let is_it = |other: &(Dialect, Region, Frame)| (other.0, other.1) == (dialect, region);
-        let at = active.soft.iter().position(is_it);
-        let shown = at.map(|at| active.soft.swap_remove(at).2);
-        active.soft.push((dialect, region, frame.clone()));
-        let shown_own: Vec<_> = active.own.extract_if(.., |own| own.0 == region).collect();
-        if but.is_empty()
-            && shown_own.is_empty()
-            && shown.as_ref().is_some_and(|shown| same(shown, frame))
-        {
-            return;
-        }
-        for outbox in active
-            .active
-            .values()
-            .filter(|outbox| outbox.dialect == dialect)
-        {
-            let own = but.iter().find(|(user, _)| *user == outbox.user);
-            let frame = own.map_or(frame, |(_, own)| own);
-            let had = shown_own.iter().find(|own| own.1 == outbox.user);
-            let had = had.map(|(.., own)| own).or(shown.as_ref());
-            if !had.is_some_and(|had| same(had, frame)) {
-                outbox.show(region, frame.clone());
-            }
-        }
-        let own = but
-            .iter()
-            .map(|(user, frame)| (region, *user, frame.clone()));
-        active.own.extend(own);
+        self.with(room, |active| active.show(dialect, region, frame, but));
     }
 
     /// Gives the tabs of these people the name of a room as they see it, if it differs from what they
     /// have.
     pub fn show_heading(&self, room: RoomId, headings: &[(UserId, Frame)]) {
-        let Some(active) = self.room(room) else {
-            return;
-        };
-        let active = active.lock();
-        for outbox in active.active.values() {
-            if let Some((_, heading)) = headings.iter().find(|(user, _)| *user == outbox.user) {
-                outbox.show_new(Region::Heading, heading);
+        self.with(room, |active| {
+            for outbox in active.active.values() {
+                if let Some((_, heading)) = headings.iter().find(|(user, _)| *user == outbox.user) {
+                    outbox.show_new(Region::Heading, heading);
+                }
             }
-        }
+        });
     }
 
     /// Gives every tab the list of people online, if it differs from what they have. `listed` is the
@@ -525,9 +475,14 @@ mod tests {
         }
     }
 
+    fn visit(client: i64, visit: i64) -> ClientRef {
+        let client = ClientId(client);
+        ClientRef { client, visit }
+    }
+
     /// A tab that is in a room and has its version `seen`.
     fn tab(hub: &Hub, client: i64, dialect: Dialect, seen: u64) -> Arc<Outbox> {
-        let outbox = hub.connect(ClientId(client), 0, UserId(client), dialect);
+        let outbox = hub.connect(visit(client, 0), UserId(client), dialect);
         hub.enter(&outbox, ROOM, None);
         outbox.bring(ROOM, version(ROOM, seen), []);
         outbox
@@ -560,7 +515,7 @@ mod tests {
     fn steps_reach_everyone_in_the_room_in_their_order_and_nobody_else() {
         let hub = Hub::default();
         let here = [tab(&hub, 1, Dialect::V1, 4), tab(&hub, 2, Dialect::V1, 4)];
-        let elsewhere = hub.connect(ClientId(3), 0, UserId(3), Dialect::V1);
+        let elsewhere = hub.connect(visit(3, 0), UserId(3), Dialect::V1);
         hub.enter(&elsewhere, OTHER, None);
         elsewhere.bring(OTHER, version(OTHER, 4), []);
         (5..=7).for_each(|number| step(&hub, ROOM, number));
@@ -580,11 +535,11 @@ mod tests {
         fn check(visits: [i64; 2]) {
             let hub = Hub::default();
             let sockets =
-                visits.map(|visit| hub.connect(ClientId(1), visit, UserId(1), Dialect::V1));
-            let stays = hub.of_client(ClientId(1)).map(|outbox| outbox.visit);
+                visits.map(|number| hub.connect(visit(1, number), UserId(1), Dialect::V1));
+            let stays = hub.of_client(ClientId(1)).map(|outbox| outbox.client.visit);
             assert_eq!(stays, Some(1));
             for outbox in sockets {
-                assert_eq!(outbox.closing().is_none(), outbox.visit == 1);
+                assert_eq!(outbox.closing().is_none(), outbox.client.visit == 1);
                 hub.disconnect(&outbox);
             }
             assert!(hub.of_client(ClientId(1)).is_none());
@@ -682,7 +637,7 @@ mod tests {
     #[test]
     fn what_happens_while_a_tab_enters_is_neither_missed_nor_doubled() {
         let hub = Hub::default();
-        let outbox = hub.connect(ClientId(1), 0, UserId(1), Dialect::V1);
+        let outbox = hub.connect(visit(1, 0), UserId(1), Dialect::V1);
         hub.enter(&outbox, ROOM, None);
         // It is not known here whether the page being read includes 5.
         for number in [5, 6] {
@@ -850,7 +805,7 @@ mod tests {
     #[test]
     fn a_plain_tab_that_enters_while_a_page_is_shown_asks_for_it() {
         let hub = Hub::default();
-        let outbox = hub.connect(ClientId(1), 0, UserId(1), Dialect::Plain);
+        let outbox = hub.connect(visit(1, 0), UserId(1), Dialect::Plain);
         hub.enter(&outbox, ROOM, None);
         hub.show_page(ROOM, version(ROOM, 6), &frame("page at 6"));
         outbox.bring(ROOM, version(ROOM, 5), [frame("page at 5")]);
@@ -881,11 +836,7 @@ mod tests {
         let hub = Hub::default();
         let (one, two) = (tab(&hub, 1, Dialect::V1, 4), tab(&hub, 2, Dialect::V1, 4));
         step(&hub, ROOM, 5);
-        let close = Close {
-            code: 1012,
-            reason: "the server restarts",
-            drain: true,
-        };
+        let close = Close::drained(1012, "the server restarts");
         hub.close_all(close);
         step(&hub, ROOM, 6);
         one.push([frame("late")]);
@@ -945,7 +896,7 @@ mod tests {
             ..version(ROOM, number)
         };
         let hub = Hub::default();
-        let tab = hub.connect(ClientId(1), 0, UserId(1), Dialect::V1);
+        let tab = hub.connect(visit(1, 0), UserId(1), Dialect::V1);
         hub.enter(&tab, ROOM, None);
         tab.bring(ROOM, version(ROOM, 5), []);
         hub.begins(version(ROOM, 5));

@@ -11,7 +11,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-use crate::model::{ClientId, Message, RoomId, UserId, Version};
+use crate::model::{ClientRef, Message, RoomId, UserId, Version};
 use crate::protocol::{Dialect, Feed, Frame, Selector};
 
 /// From this many bytes on, an outbox takes no more changes of its room until it has drained.
@@ -51,16 +51,10 @@ pub enum Region {
 impl Region {
     /// Whether the region belongs to the tab's room, and is useless in another.
     fn is_of_room(self) -> bool {
-        match self {
-            Self::Notice | Self::Name | Self::Mine | Self::Groups | Self::Online => false,
-            Self::Heading
-            | Self::Page
-            | Self::RoomCount
-            | Self::RoomPeople
-            | Self::RoomMoves
-            | Self::RoomTyping
-            | Self::LobbyRooms => true,
-        }
+        !matches!(
+            self,
+            Self::Notice | Self::Name | Self::Mine | Self::Groups | Self::Online
+        )
     }
 }
 
@@ -75,16 +69,36 @@ pub struct Close {
     pub drain: bool,
 }
 
+impl Close {
+    /// Closes at once.
+    pub const fn now(code: u16, reason: &'static str) -> Self {
+        let drain = false;
+        Self {
+            code,
+            reason,
+            drain,
+        }
+    }
+
+    /// Closes after the waiting frames.
+    pub const fn drained(code: u16, reason: &'static str) -> Self {
+        let drain = true;
+        Self {
+            code,
+            reason,
+            drain,
+        }
+    }
+}
+
 /// Everything that waits for one socket.
 pub struct Outbox {
     /// Its client.
-    pub client: ClientId,
+    pub client: ClientRef,
     /// Its user.
     pub user: UserId,
     /// Its dialect.
     pub dialect: Dialect,
-    /// How often the client was taken over before.
-    pub visit: i64,
     pub(super) serial: u64,
     state: Mutex<Waiting>,
 }
@@ -141,8 +155,8 @@ impl Waiting {
     fn push(&mut self, frame: Frame) {
         self.bytes += frame.size();
         self.queue.push_back(frame);
-        if self.is_full() && self.full_since.is_none() {
-            self.full_since = Some(Instant::now());
+        if self.is_full() {
+            self.full_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -171,26 +185,19 @@ impl Waiting {
     fn fall_behind(&mut self, number: u64) {
         self.noted = self.noted.max(number);
         self.behind = true;
-        if self.full_since.is_none() && !self.queue.is_empty() {
-            self.full_since = Some(Instant::now());
+        if !self.queue.is_empty() {
+            self.full_since.get_or_insert_with(Instant::now);
         }
     }
 }
 
 impl Outbox {
     /// An empty outbox; `serial` tells it apart from all others of the hub.
-    pub(super) fn new(
-        client: ClientId,
-        visit: i64,
-        user: UserId,
-        dialect: Dialect,
-        serial: u64,
-    ) -> Self {
+    pub(super) fn new(client: ClientRef, user: UserId, dialect: Dialect, serial: u64) -> Self {
         Self {
             client,
             user,
             dialect,
-            visit,
             serial,
             state: Mutex::default(),
         }
@@ -222,11 +229,7 @@ impl Outbox {
         let mut waiting = self.state.lock();
         // Dropping the probes answers them: the socket is not alive.
         waiting.probes.clear();
-        waiting.closing.get_or_insert(Close {
-            code: 1000,
-            reason: "",
-            drain: false,
-        });
+        waiting.closing.get_or_insert(Close::now(1000, ""));
     }
 
     /// Shows the newest page of the tab's room. It replaces a page that is still waiting.
@@ -426,17 +429,15 @@ impl Outbox {
     /// before was sent.
     pub fn take(&self, bytes: usize) -> Taken {
         let mut waiting = self.state.lock();
-        let mut taken = Taken {
-            frames: VecDeque::new(),
-            probes: std::mem::take(&mut waiting.probes),
-        };
+        let mut frames = VecDeque::new();
+        let probes = std::mem::take(&mut waiting.probes);
         if waiting.queue.is_empty() {
             // Everything taken before was sent, or the socket would not ask for more.
             waiting.full_since = None;
         }
         // Usually that is everything, so the whole queue is moved.
         if waiting.bytes <= bytes {
-            taken.frames = std::mem::take(&mut waiting.queue);
+            frames = std::mem::take(&mut waiting.queue);
             waiting.bytes = 0;
         }
         let mut size = 0;
@@ -445,7 +446,7 @@ impl Outbox {
                 break;
             };
             size += frame.size();
-            taken.frames.push_back(frame);
+            frames.push_back(frame);
         }
         waiting.bytes -= size;
         if waiting.queue.is_empty() {
@@ -458,10 +459,10 @@ impl Outbox {
                 let (later, now): (Vec<_>, Vec<_>) =
                     soft.partition(|(region, _)| entering && region.is_of_room());
                 waiting.soft = later;
-                taken.frames.extend(now.into_iter().map(|(_, frame)| frame));
+                frames.extend(now.into_iter().map(|(_, frame)| frame));
             }
         }
-        taken
+        Taken { frames, probes }
     }
 
     /// Whether the tab does not have the latest version of its room.

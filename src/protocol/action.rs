@@ -34,7 +34,6 @@ macro_rules! actions {
             pub const NAMES: &[&str] = &[$($name),*];
 
             /// The action's name on the wire.
-            #[must_use]
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Self::$action { .. } => $name,)*
@@ -258,7 +257,8 @@ actions! {
 }
 
 /// Why an action was refused, in words for the person.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
 pub struct Refusal {
     /// The words.
     pub text: String,
@@ -271,11 +271,8 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal without a key.
     pub fn new(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            offer: None,
-            key: None,
-        }
+        let (text, offer, key) = (text.into(), None, None);
+        Self { text, offer, key }
     }
 
     /// The same refusal, with the offer to create that group.

@@ -41,14 +41,12 @@ impl Frame {
     }
 
     /// A frame of JSON.
-    #[must_use]
     pub fn json(value: &Value) -> Self {
         Self::text(value.to_string().as_bytes())
     }
 
     /// Joins frames that are shown together, so that each outbox keeps one item and each socket writes
     /// one.
-    #[must_use]
     pub fn joined(parts: Vec<Self>) -> Self {
         let single = |frame: Self| match frame.0.parts.is_empty() {
             true => vec![frame],
@@ -70,7 +68,6 @@ impl Frame {
     }
 
     /// A ping, pong or close frame, which has no JSON and is never deflated.
-    #[must_use]
     pub fn control(plain: Bytes) -> Self {
         Self(Arc::new(Encoded {
             payload: plain.len(),
@@ -81,7 +78,6 @@ impl Frame {
     }
 
     /// The frame's bytes, for a socket with or without deflate.
-    #[must_use]
     pub fn bytes(&self, deflate: bool) -> &Bytes {
         let Encoded {
             plain,
@@ -108,7 +104,6 @@ impl Frame {
     }
 
     /// The size of the frame in an outbox, in bytes.
-    #[must_use]
     pub fn size(&self) -> usize {
         self.0.plain.len()
     }

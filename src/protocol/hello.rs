@@ -10,11 +10,12 @@ use crate::model::{GroupName, ResumeToken, RoomId, SessionToken, Version};
 const RESUME_PREFIX: &str = "resume.";
 
 /// Which part of the protocol a connection uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dialect {
     /// `overwire.v1`: swaps, versions, presence.
     V1,
     /// The original design: inner HTML only.
+    #[default]
     Plain,
     /// The first JSON socket: objects with a type.
     Objects,
@@ -35,7 +36,6 @@ impl Dialect {
     ];
 
     /// How it receives what happens in its room.
-    #[must_use]
     pub fn feed(self) -> Feed {
         match self {
             Self::V1 => Feed::Changes,
@@ -46,7 +46,6 @@ impl Dialect {
     }
 
     /// Whether its page has this place, and so gets pushes for it.
-    #[must_use]
     pub fn has(self, place: &Selector) -> bool {
         const PLAIN: [Selector; 4] = [
             Selector::LOGGED_USER,
@@ -70,7 +69,6 @@ impl Dialect {
     }
 
     /// The subprotocol that the server selects in the handshake.
-    #[must_use]
     pub fn subprotocol(self) -> Option<&'static str> {
         matches!(self, Self::V1 | Self::Moderation).then_some(SUBPROTOCOL)
     }
@@ -90,7 +88,7 @@ pub enum Feed {
 }
 
 /// What a client tells about itself in the handshake.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hello {
     /// Its dialect.
     pub dialect: Dialect,
@@ -112,15 +110,7 @@ impl Hello {
     /// Reads the offered subprotocols (the header's values, which may contain commas) and the query of
     /// the URL. Values that cannot be parsed are ignored.
     pub fn read<'a>(offered: impl Iterator<Item = &'a str>, query: &str) -> Self {
-        let mut hello = Self {
-            dialect: Dialect::Plain,
-            session: None,
-            resume: None,
-            room: None,
-            after: None,
-            at: None,
-            group: None,
-        };
+        let mut hello = Self::default();
         for offer in offered.flat_map(|value| value.split(',')).map(str::trim) {
             if offer == SUBPROTOCOL {
                 hello.dialect = Dialect::V1;
@@ -143,25 +133,19 @@ impl Hello {
     }
 
     /// The handshake of the page at [`MODERATION_PATH`](super::MODERATION_PATH).
-    #[must_use]
     pub fn of_moderator() -> Self {
         Self {
             dialect: Dialect::Moderation,
-            ..Self::read(std::iter::empty(), "")
+            ..Self::default()
         }
     }
 
     /// The handshake of a JSON socket.
-    #[must_use]
     pub fn by_door(dialect: Dialect, group: GroupName) -> Self {
         Self {
             dialect,
-            session: None,
-            resume: None,
-            room: None,
-            after: None,
-            at: None,
             group: Some(group),
+            ..Self::default()
         }
     }
 }

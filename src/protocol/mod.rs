@@ -40,7 +40,6 @@ pub const PAGE_MESSAGES: usize = 50;
 pub const PAGE_BYTES: usize = 64 * 1024;
 
 /// The address of a room, `/chat/python/` or `/chat/@brenda82/`.
-#[must_use]
 pub fn address(target: &Target) -> Option<String> {
     use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
     const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -56,7 +55,6 @@ pub fn address(target: &Target) -> Option<String> {
 }
 
 /// Parses an address as in the browser's address bar, still percent-encoded.
-#[must_use]
 pub fn read_address(address: &str) -> Option<Target> {
     let segment = address.strip_prefix("/chat/")?;
     let segment = segment.strip_suffix('/').unwrap_or(segment);
@@ -255,16 +253,8 @@ mod tests {
             ["resume.%%%", "other"].into_iter(),
             "room=%ff&after=&&=&at=%ff&x",
         );
-        let nothing = Hello {
-            dialect: Dialect::Plain,
-            session: None,
-            resume: None,
-            room: None,
-            after: None,
-            at: None,
-            group: None,
-        };
-        assert_eq!(hello, nothing);
+        assert_eq!(hello, Hello::default());
+        assert_eq!(hello.dialect, Dialect::Plain);
     }
 
     #[test]

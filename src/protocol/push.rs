@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
 use super::Frame;
@@ -10,7 +9,7 @@ use crate::model::{Emoji, MessageId, RoomId, UserId, Version};
 
 /// A place in the page that pushes go to. Selectors consist of fixed names and integers, never of what
 /// people typed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Selector(Cow<'static, str>);
 
 macro_rules! selectors {
@@ -91,50 +90,42 @@ impl Selector {
     }
 
     /// One message of the list.
-    #[must_use]
     pub fn message(id: MessageId) -> Self {
         Self(Cow::Owned(format!("#message-{id}")))
     }
 
     /// The form of a message that I have opened.
-    #[must_use]
     pub fn open_message(id: MessageId) -> Self {
         Self(Cow::Owned(format!("#form-{id}")))
     }
 
     /// One of the groups in [`Selector::MODERATION_GROUPS`].
-    #[must_use]
     pub fn moderation_group(id: RoomId) -> Self {
         Self(Cow::Owned(format!("#moderation-group-{id}")))
     }
 
     /// One of the people in [`Selector::MODERATION_PEOPLE`].
-    #[must_use]
     pub fn moderation_person(id: UserId) -> Self {
         Self(Cow::Owned(format!("#moderation-person-{id}")))
     }
 
     /// One of the messages that a moderator is shown.
-    #[must_use]
     pub fn moderation_message(id: MessageId) -> Self {
         Self(Cow::Owned(format!("#moderation-message-{id}")))
     }
 
     /// The element that marks a reaction to a message as mine. It contains the code points of the
     /// emoji, which is one of a fixed set.
-    #[must_use]
     pub fn my_reaction(id: MessageId, emoji: Emoji) -> Self {
         Self(Cow::Owned(format!("#my-reaction-{id}-{}", emoji.code())))
     }
 
     /// Whether the place is in the moderators' page.
-    #[must_use]
     pub fn is_of_moderators(&self) -> bool {
         self.0.starts_with("#moderation-")
     }
 
     /// The selector as text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -155,21 +146,22 @@ pub enum Swap {
 }
 
 /// A change to the page.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Push {
     /// The place.
     pub selector: Selector,
     /// The fragment.
     pub html: String,
     /// How it is inserted; `None` replaces the inner HTML.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub swap: Option<Swap>,
     /// The version of its room that the tab has once this is shown.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
     pub version: Option<Version>,
 }
 
 impl Push {
     /// A push that replaces the inner HTML of `selector`.
-    #[must_use]
     pub fn inner(selector: Selector, html: String) -> Self {
         Self {
             selector,
@@ -179,26 +171,31 @@ impl Push {
         }
     }
 
+    /// A push that clears `selector`.
+    pub fn empty(selector: Selector) -> Self {
+        Self::inner(selector, String::new())
+    }
+
+    /// A push that removes `selector` from the page.
+    pub fn removal(selector: Selector) -> Self {
+        Self::empty(selector).swapped(Swap::Remove)
+    }
+
     /// The same push with this swap.
     #[must_use]
-    pub fn swapped(self, swap: Swap) -> Self {
-        Self {
-            swap: Some(swap),
-            ..self
-        }
+    pub fn swapped(mut self, swap: Swap) -> Self {
+        self.swap = Some(swap);
+        self
     }
 
     /// The same push, which leads the tab to `version`.
     #[must_use]
-    pub fn at(self, version: Version) -> Self {
-        Self {
-            version: Some(version),
-            ..self
-        }
+    pub fn at(mut self, version: Version) -> Self {
+        self.version = Some(version);
+        self
     }
 
     /// Encodes the push, once for any number of sockets.
-    #[must_use]
     pub fn encode(&self) -> Frame {
         // JSON fails only for keys that are not strings and for numbers that are not finite. A push has
         // neither.
@@ -206,19 +203,8 @@ impl Push {
     }
 }
 
-impl Serialize for Push {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut push = serializer.serialize_struct("Push", 4)?;
-        push.serialize_field("selector", self.selector.as_str())?;
-        push.serialize_field("html", &self.html)?;
-        match self.swap {
-            Some(swap) => push.serialize_field("swap", &swap)?,
-            None => push.skip_field("swap")?,
-        }
-        match self.version {
-            Some(version) => push.serialize_field("version", &version.to_string())?,
-            None => push.skip_field("version")?,
-        }
-        push.end()
-    }
+fn as_text<S: Serializer>(version: &Option<Version>, serializer: S) -> Result<S::Ok, S::Error> {
+    version
+        .map(|version| version.to_string())
+        .serialize(serializer)
 }

@@ -13,14 +13,12 @@ pub struct Static;
 impl Static {
     /// The address of a file. It contains the id of the [build](Self::build), so its content never
     /// changes. All files of a build are in one directory, so that scripts can find each other.
-    #[must_use]
     pub fn address(build: &str, path: &str) -> Option<String> {
         Self::get(path)?;
         Some(format!("/static/{build}/{path}"))
     }
 
     /// The id of a build: 16 hexadecimal digits of a SHA-256 over all its files.
-    #[must_use]
     pub fn build() -> String {
         static BUILD: OnceLock<String> = OnceLock::new();
         let hash = || {
@@ -38,7 +36,6 @@ impl Static {
     }
 
     /// The id of a file's content: 16 hexadecimal digits of its SHA-256.
-    #[must_use]
     pub fn tag(path: &str) -> Option<String> {
         Some(hexadecimal(&Self::get(path)?.metadata.sha256_hash()))
     }

@@ -7,7 +7,7 @@ mod moderation;
 
 use std::sync::Arc;
 
-use linkify::{LinkFinder, LinkKind};
+use linkify::{LinkFinder, LinkKind, Span};
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use parking_lot::RwLock;
@@ -98,6 +98,19 @@ pub struct AccountPage<'a> {
     pub reason: Option<&'a str>,
 }
 
+impl<'a> AccountPage<'a> {
+    /// A form that nobody has filled in.
+    pub fn empty(form: Form, at: &'a str) -> Self {
+        Self {
+            form,
+            user: None,
+            resume: None,
+            at,
+            reason: None,
+        }
+    }
+}
+
 /// The templates, all parsed when the program starts.
 pub struct Views {
     environment: RwLock<Arc<Environment<'static>>>,
@@ -124,6 +137,12 @@ impl Views {
         Ok(environment.get_template(name)?.render(context)?)
     }
 
+    /// Renders a template that replaces an element.
+    fn outer(&self, place: Selector, name: &str, context: Value) -> Result<Push> {
+        let html = self.render(name, context)?;
+        Ok(Push::inner(place, html).swapped(Swap::Outer))
+    }
+
     /// Renders the fragment for the place it is named after: `#group-name` is `_group_name.html`.
     fn fragment(&self, place: Selector, context: Value) -> Result<Push> {
         let name = place.as_str().trim_start_matches('#').replace('-', "_");
@@ -133,14 +152,15 @@ impl Views {
 
     /// The whole page.
     pub fn chat_page(&self, page: &ChatPage<'_>) -> Result<String> {
-        let room = match page.room {
-            Some((room, _)) => Some(room_context(room)),
-            None => page.lobby.map(|_| lobby_context()),
-        };
-        let title = match page.room {
-            Some((room, _)) => format!("{} · Overwire", title(room)),
-            None if page.lobby.is_some() => format!("{LOBBY_TITLE} · Overwire"),
-            None => "Overwire".to_owned(),
+        let (room, title) = match page.room {
+            Some((room, _)) => (
+                Some(room_context(room)),
+                format!("{} · Overwire", title(room)),
+            ),
+            None if page.lobby.is_some() => {
+                (Some(lobby_context()), format!("{LOBBY_TITLE} · Overwire"))
+            }
+            None => (None, "Overwire".to_owned()),
         };
         let lobby = page.lobby.map(busy_context);
         let list = match page.room {
@@ -150,23 +170,16 @@ impl Views {
                 messages => Vec::<Value>::new(),
             },
         };
-        let nonce = 0;
-        let notice = page
-            .notice
-            .map(|refusal| notice_context(refusal, Tone::Refusal));
-        self.render(
-            "chat.html",
-            context! {
-                title, room, lobby, notice, nonce, quick => QUICK,
-                user => None::<Value>, resume => None::<&str>, at => None::<&str>,
-                most => page.most,
-                page => list,
-                host => page.host,
-                scheme => page.scheme,
-                socket => SOCKET_PATH,
-                groups => page.groups.iter().map(room_context).collect::<Vec<_>>(),
-            },
-        )
+        let notice = page.notice;
+        let notice = notice.map(|refusal| notice_context(refusal, Tone::Refusal));
+        let context = context! {
+            title, room, lobby, notice, nonce => 0, quick => QUICK,
+            user => None::<Value>, resume => None::<&str>, at => None::<&str>,
+            most => page.most, page => list, host => page.host, scheme => page.scheme,
+            socket => SOCKET_PATH,
+            groups => page.groups.iter().map(room_context).collect::<Vec<_>>(),
+        };
+        self.render("chat.html", context)
     }
 
     /// My user name and resume token.
@@ -206,13 +219,10 @@ impl Views {
             Form::Password => ("_password_form.html", "Change my password"),
         };
         let user = page.user.map(|name| context! { name });
-        self.render(
-            "account.html",
-            context! {
-                form, title, user,
-                at => page.at, resume => page.resume, reason => page.reason,
-            },
-        )
+        let context = context! {
+            form, title, user, at => page.at, resume => page.resume, reason => page.reason,
+        };
+        self.render("account.html", context)
     }
 
     /// The room I am in.
@@ -229,7 +239,6 @@ impl Views {
     }
 
     /// The newest page of a room for a tab that supports only inner HTML and no older pages.
-    #[must_use]
     pub fn messages(&self, page: &Page) -> Push {
         let (messages, _) = self.page_messages(page);
         Push::inner(Selector::MESSAGES_LIST, messages.join("\n"))
@@ -237,15 +246,10 @@ impl Views {
 
     /// An older page. It replaces the control that loaded it, and has a new one if there are more.
     pub fn older_messages(&self, page: &Page) -> Result<[Push; 2]> {
-        let html = self.render(
-            "_messages.html",
-            context! { page => self.list_context(page) },
-        )?;
-        let way = Push::inner(Selector::MESSAGES_OLDER, String::new()).swapped(Swap::Remove);
-        Ok([
-            way,
-            Push::inner(Selector::MESSAGES_LIST, html).swapped(Swap::Prepend),
-        ])
+        let context = context! { page => self.list_context(page) };
+        let html = self.render("_messages.html", context)?;
+        let older = Push::inner(Selector::MESSAGES_LIST, html).swapped(Swap::Prepend);
+        Ok([Push::removal(Selector::MESSAGES_OLDER), older])
     }
 
     fn list_context(&self, page: &Page) -> Value {
@@ -282,45 +286,39 @@ impl Views {
             true => "_message_deleted.html",
             false => "_message.html",
         };
-        self.render(name, message_context(message))
-            .unwrap_or_else(|error| {
-                tracing::error!(
-                    message.id = message.id.0,
-                    ?error,
-                    "a message could not be rendered"
-                );
-                let context = context! { message => context! { id => message.id.0 } };
-                self.render("_message_broken.html", context)
-                    .unwrap_or_default()
-            })
+        let html = self.render(name, message_context(message));
+        html.unwrap_or_else(|error| {
+            let id = message.id.0;
+            tracing::error!(message.id = id, ?error, "a message could not be rendered");
+            let context = context! { message => context! { id } };
+            let html = self.render("_message_broken.html", context);
+            html.unwrap_or_default()
+        })
     }
 
     /// A new message, which is added at the end.
-    #[must_use]
     pub fn new_message(&self, message: &Message) -> Push {
         Push::inner(Selector::MESSAGES_LIST, self.message(message)).swapped(Swap::Append)
     }
 
     /// The current state of a message, which replaces it if the tab shows it.
-    #[must_use]
     pub fn changed_message(&self, message: &Message) -> Push {
         Push::inner(Selector::message(message.id), self.message(message)).swapped(Swap::Outer)
     }
 
     /// The change of a room to `version`, which created the message or changed it.
-    #[must_use]
     pub fn change(&self, message: &Message, version: Version) -> Vec<Push> {
         let mut pushes = self.current(message, message.made == version.number);
-        let last = pushes.pop().map(|push| push.at(version));
-        pushes.extend(last);
+        if let Some(last) = pushes.last_mut() {
+            last.version = Some(version);
+        }
         pushes
     }
 
     /// A message at the end or in its place. If it is deleted, its form is closed, so that its text
     /// does not stay visible to somebody who has it open.
     fn current(&self, message: &Message, is_new: bool) -> Vec<Push> {
-        let form = Selector::open_message(message.id);
-        let closes = Push::inner(form, String::new()).swapped(Swap::Remove);
+        let closes = Push::removal(Selector::open_message(message.id));
         let shows = match is_new {
             true => self.new_message(message),
             false => self.changed_message(message),
@@ -332,23 +330,21 @@ impl Views {
     /// The pushes that lead a tab from `after` to `version`. New messages are added at the end, older
     /// ones are replaced, and the last push has the version. `None` if that is more than a page: then
     /// the newest page is shown instead.
-    #[must_use]
     pub fn changes(
         &self,
         after: Version,
         version: Version,
         messages: &[Message],
     ) -> Option<Vec<Push>> {
-        let mut pushes: Vec<Push> = messages
-            .iter()
-            .flat_map(|message| self.current(message, message.made > after.number))
-            .collect();
-        if pushes.iter().map(|push| push.html.len()).sum::<usize>() > PAGE_BYTES && pushes.len() > 1
-        {
+        let messages = messages.iter();
+        let pushes =
+            messages.flat_map(|message| self.current(message, message.made > after.number));
+        let mut pushes: Vec<Push> = pushes.collect();
+        let bytes: usize = pushes.iter().map(|push| push.html.len()).sum();
+        if bytes > PAGE_BYTES && pushes.len() > 1 {
             return None;
         }
-        let last = pushes.pop()?.at(version);
-        pushes.push(last);
+        pushes.last_mut()?.version = Some(version);
         Some(pushes)
     }
 
@@ -364,27 +360,19 @@ impl Views {
         let (id, room) = (message.id.0, message.room.to_string());
         let payload = json!({ "message": id, "room": room }).to_string();
         let react = |emoji| {
-            json!({
-                "message": id, "room": room, "emoji": emoji, "on": true, "form": true,
-            })
-            .to_string()
+            let on = true;
+            json!({ "message": id, "room": room, "emoji": emoji, "on": on, "form": true })
+                .to_string()
         };
-        let quick: Vec<_> = QUICK
-            .into_iter()
-            .map(|emoji| context! { emoji, payload => react(emoji) })
-            .collect();
-        let reactions: Vec<_> = message
-            .reactions
-            .iter()
-            .map(|reaction| {
-                let names = reactors
-                    .iter()
-                    .filter(|(emoji, _)| *emoji == reaction.emoji);
-                let names: Vec<_> = names.map(|(_, name)| Value::from(name.as_str())).collect();
-                let more = reaction.count.saturating_sub(names.len() as u64);
-                context! { emoji => reaction.emoji.as_str(), names, more }
-            })
-            .collect();
+        let quick = QUICK.map(|emoji| context! { emoji, payload => react(emoji) });
+        let reaction = |reaction: &Reaction| {
+            let emoji = reaction.emoji;
+            let names = reactors.iter().filter(|(other, _)| *other == emoji);
+            let names: Vec<_> = names.map(|(_, name)| Value::from(name.as_str())).collect();
+            let more = reaction.count.saturating_sub(names.len() as u64);
+            context! { emoji => emoji.as_str(), names, more }
+        };
+        let reactions: Vec<_> = message.reactions.iter().map(reaction).collect();
         let context = context! {
             id, text => &message.text, name => &message.author.name, most, quick, reactions,
             payload, may_delete, react => react(""),
@@ -394,10 +382,9 @@ impl Views {
 
     /// My reactions to the messages shown.
     pub fn my_reactions(&self, mine: &[(MessageId, Emoji)]) -> Result<Push> {
-        let reactions: Vec<_> = mine
-            .iter()
-            .map(|(id, emoji)| context! { id => id.0, code => emoji.code() })
-            .collect();
+        let reaction =
+            |(id, emoji): &(MessageId, Emoji)| context! { id => id.0, code => emoji.code() };
+        let reactions: Vec<_> = mine.iter().map(reaction).collect();
         self.fragment(Selector::MY_REACTIONS, context! { reactions })
     }
 
@@ -405,30 +392,20 @@ impl Views {
     pub fn my_reaction(&self, id: MessageId, emoji: Emoji, on: bool) -> Result<Push> {
         Ok(match on {
             true => self.my_reactions(&[(id, emoji)])?.swapped(Swap::Append),
-            false => {
-                Push::inner(Selector::my_reaction(id, emoji), String::new()).swapped(Swap::Remove)
-            }
+            false => Push::removal(Selector::my_reaction(id, emoji)),
         })
     }
 
     /// Completions of the name that is being typed.
     pub fn completions(&self, people: &[Person]) -> Result<Push> {
-        self.fragment(
-            Selector::COMPLETIONS,
-            context! { people => people_context(people) },
-        )
-    }
-
-    /// Closes the form of a message.
-    #[must_use]
-    pub fn no_message_form(&self) -> Push {
-        Push::inner(Selector::MESSAGE_FORM, String::new())
+        let context = context! { people => people_context(people) };
+        self.fragment(Selector::COMPLETIONS, context)
     }
 
     /// Settles the key of a message. The push goes to the place of a message that never exists.
     pub fn settled(&self, key: Uuid) -> Result<Push> {
-        let html = self.render("_settled.html", context! { key => key.to_string() })?;
-        Ok(Push::inner(Selector::message(MessageId(0)), html).swapped(Swap::Outer))
+        let context = context! { key => key.to_string() };
+        self.outer(Selector::message(MessageId(0)), "_settled.html", context)
     }
 
     /// A notice for one person, with the key of the refused action.
@@ -465,18 +442,6 @@ impl Views {
     pub fn lobby_found(&self, query: &str, groups: &[Busy], more: bool) -> Result<Push> {
         let context = context! { query, groups => busy_context(groups), more };
         self.fragment(Selector::LOBBY_FOUND, context)
-    }
-
-    /// Empties the lobby.
-    #[must_use]
-    pub fn no_lobby(&self) -> Push {
-        Push::inner(Selector::LOBBY, String::new())
-    }
-
-    /// Clears the notice.
-    #[must_use]
-    pub fn no_notice(&self) -> Push {
-        Push::inner(Selector::NOTICE, String::new())
     }
 
     /// The form to create a group, empty: its field has a new id, so that typed text is not kept.
@@ -549,13 +514,13 @@ fn environment() -> Result<Environment<'static>> {
             minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, words)
         })
     });
-    let templates = Templates::iter().map(|name| (Templates::get(&name), name));
-    let components = Components::iter().map(|name| (Components::get(&name), name));
-    for (file, name) in templates {
-        environment.add_template_owned(name.into_owned(), text_of(file))?;
+    for name in Templates::iter() {
+        let text = text_of(Templates::get(&name));
+        environment.add_template_owned(name, text)?;
     }
-    for (file, name) in components {
-        environment.add_template_owned(name.into_owned(), unwrapped(&text_of(file)))?;
+    for name in Components::iter() {
+        let text = unwrapped(&text_of(Components::get(&name)));
+        environment.add_template_owned(name, text)?;
     }
     Ok(environment)
 }
@@ -583,7 +548,6 @@ fn unwrapped(text: &str) -> String {
 
 /// The title of a room: `#python`, or the other person's display name with the user name, or only the
 /// user name.
-#[must_use]
 pub fn title(room: &Room) -> String {
     match &room.kind {
         RoomKind::Group(name) => format!("#{name}"),
@@ -629,10 +593,8 @@ fn hue(user: UserId) -> i64 {
 }
 
 fn initial(name: &str) -> String {
-    name.chars()
-        .next()
-        .map(|first| first.to_uppercase().to_string())
-        .unwrap_or_default()
+    let first = name.chars().next();
+    first.map_or(String::new(), |first| first.to_uppercase().to_string())
 }
 
 fn user_context(user: &User) -> Value {
@@ -687,24 +649,20 @@ fn reaction_context(reaction: &Reaction) -> Value {
 fn text_parts(text: &str) -> Vec<Value> {
     let mut finder = LinkFinder::new();
     finder.kinds(&[LinkKind::Url]);
-    finder
-        .spans(text)
-        .map(|span| {
-            let text = span.as_str();
-            let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
-            let web = ["http", "https"]
-                .iter()
-                .any(|known| scheme.eq_ignore_ascii_case(known));
-            context! { text, link => span.kind().is_some() && web }
-        })
-        .collect()
+    let part = |span: Span<'_>| {
+        let text = span.as_str();
+        let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+        let mut web = ["http", "https"].iter();
+        let web = web.any(|known| scheme.eq_ignore_ascii_case(known));
+        context! { text, link => span.kind().is_some() && web }
+    };
+    finder.spans(text).map(part).collect()
 }
 
 fn notice_context(refusal: &Refusal, tone: Tone) -> Value {
     let Refusal { text, offer, key } = refusal;
-    let payload = offer
-        .as_ref()
-        .map(|group| json!({ "groupName": group }).to_string());
+    let payload = offer.as_ref();
+    let payload = payload.map(|group| json!({ "groupName": group }).to_string());
     context! { text, offer, payload, tone => Serde(&tone), key => key.map(|key| key.to_string()) }
 }
 

@@ -8,15 +8,13 @@ use crate::model::{Millis, ResumeToken, RoomId, User};
 use crate::moderation::{
     AuditEntry, FoundMessages, GroupRecord, MessageRecord, PersonRecord, Search, Standing,
 };
-use crate::protocol::{FIRST_GROUP, MODERATION_SOCKET_PATH, Push, Selector, Swap};
+use crate::protocol::{FIRST_GROUP, MODERATION_SOCKET_PATH, Push, Selector};
 
 impl Views {
     /// The moderators' page.
     pub fn moderation_page(&self, scheme: &str, host: &str) -> Result<String> {
-        self.render(
-            "moderation.html",
-            context! { scheme, host, socket => MODERATION_SOCKET_PATH },
-        )
+        let context = context! { scheme, host, socket => MODERATION_SOCKET_PATH };
+        self.render("moderation.html", context)
     }
 
     /// The page at which a visitor becomes a moderator with a `link`: the signed-in `user`, otherwise
@@ -44,23 +42,17 @@ impl Views {
         let last = groups.last().filter(|_| more);
         let more = last.map(|last| json!({ "text": text, "after": last.key }).to_string());
         let groups: Vec<_> = groups.iter().map(group_record_context).collect();
-        self.fragment(
-            Selector::MODERATION_GROUPS,
-            context! { groups, first, more },
-        )
+        let context = context! { groups, first, more };
+        self.fragment(Selector::MODERATION_GROUPS, context)
     }
 
     /// One group in its current state; `None` if it has been removed.
     pub fn moderation_group(&self, room: RoomId, group: Option<&GroupRecord>) -> Result<Push> {
-        let (html, swap) = match group {
-            Some(group) => {
-                let group = group_record_context(group);
-                let html = self.render("_moderation_group.html", context! { group })?;
-                (html, Swap::Outer)
-            }
-            None => (String::new(), Swap::Remove),
+        let place = Selector::moderation_group(room);
+        let Some(group) = group.map(group_record_context) else {
+            return Ok(Push::removal(place));
         };
-        Ok(Push::inner(Selector::moderation_group(room), html).swapped(swap))
+        self.outer(place, "_moderation_group.html", context! { group })
     }
 
     /// The people whose user names begin with `text`. `is_first` says that this is the first page, and
@@ -76,17 +68,15 @@ impl Views {
         let last = people.last().filter(|_| more);
         let more = last.map(|last| json!({ "text": text, "after": last.user.name }).to_string());
         let people: Vec<_> = people.iter().map(person_record_context).collect();
-        self.fragment(
-            Selector::MODERATION_PEOPLE,
-            context! { people, first, more },
-        )
+        let context = context! { people, first, more };
+        self.fragment(Selector::MODERATION_PEOPLE, context)
     }
 
     /// One person in their current state.
     pub fn moderation_person(&self, person: &PersonRecord) -> Result<Push> {
         let context = context! { person => person_record_context(person) };
-        let html = self.render("_moderation_person.html", context)?;
-        Ok(Push::inner(Selector::moderation_person(person.user.id), html).swapped(Swap::Outer))
+        let place = Selector::moderation_person(person.user.id);
+        self.outer(place, "_moderation_person.html", context)
     }
 
     /// A group's newest messages, and the form to search for others.
@@ -123,8 +113,8 @@ impl Views {
     /// One message in its current state.
     pub fn moderation_message(&self, record: &MessageRecord) -> Result<Push> {
         let context = context! { message => message_record_context(record) };
-        let html = self.render("_moderation_message.html", context)?;
-        Ok(Push::inner(Selector::moderation_message(record.message.id), html).swapped(Swap::Outer))
+        let place = Selector::moderation_message(record.message.id);
+        self.outer(place, "_moderation_message.html", context)
     }
 
     /// The audit log, the latest entries first, and whether there is `more`.
@@ -170,11 +160,8 @@ fn person_record_context(person: &PersonRecord) -> Value {
         (muted, "muted"),
         (banned, "banned"),
     ];
-    let marks: Vec<_> = marks
-        .iter()
-        .filter(|(is, _)| *is)
-        .map(|(_, mark)| *mark)
-        .collect();
+    let marks = marks.into_iter().filter(|(is, _)| *is);
+    let marks: Vec<_> = marks.map(|(_, mark)| mark).collect();
     context! {
         id => person.user.id.0, online => person.online, since => &moment(person.arrived_at)[..10],
         moderator, muted, banned, marks,

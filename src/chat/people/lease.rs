@@ -82,10 +82,7 @@ impl Chat {
 
     /// Forgets what nobody needs any longer.
     pub(super) fn forget(&self) {
-        if let Some(per_second) = self.limits.pace_per_second {
-            let seconds = self.limits.pace_burst.div_ceil(per_second);
-            self.paces.forget(Duration::from_secs(seconds.into()));
-        }
+        self.paces.forget();
         self.relay.keep(self.node, &|to| match to {
             To::Room(room) => self.hub.has_room(room),
             To::User(user) => self.hub.has_user(user),

@@ -108,16 +108,21 @@ impl People {
         self.due.lock()
     }
 
+    /// Notes what has to be rendered soon.
+    fn note<T>(&self, note: impl FnOnce(&mut Due) -> T) -> T {
+        let noted = note(&mut self.due());
+        self.wake.notify_one();
+        noted
+    }
+
     /// Somebody came online or left, which their partners may see.
     fn moved(&self, user: UserId) {
-        self.due().moved.insert(user);
-        self.wake.notify_one();
+        self.note(|due| due.moved.insert(user));
     }
 
     /// The list of people online is out of date.
     pub(super) fn online_changed(&self) {
-        self.due().online_changed = true;
-        self.wake.notify_one();
+        self.note(|due| due.online_changed = true);
     }
 
     /// Remembers the display name of somebody online.
@@ -131,24 +136,21 @@ impl People {
 
     /// The list of people in a room is out of date; for the lobby, the list of groups.
     pub(super) fn room_changed(&self, room: RoomId) {
-        self.due().rooms.insert(room);
-        self.wake.notify_one();
+        self.note(|due| due.rooms.insert(room));
     }
 
     fn joined(&self, room: RoomId, user: &User, returns: bool) {
-        let mut due = self.due();
-        due.moves.joined(room, user, returns, Instant::now());
-        due.rooms.insert(room);
-        drop(due);
-        self.wake.notify_one();
+        self.note(|due| {
+            due.moves.joined(room, user, returns, Instant::now());
+            due.rooms.insert(room);
+        });
     }
 
     fn left_room(&self, room: RoomId, user: &User, may_return: bool) {
-        let mut due = self.due();
-        due.moves.left(room, user, may_return, Instant::now());
-        due.rooms.insert(room);
-        drop(due);
-        self.wake.notify_one();
+        self.note(|due| {
+            due.moves.left(room, user, may_return, Instant::now());
+            due.rooms.insert(room);
+        });
     }
 
     /// Somebody started or stopped typing in a room. Returns whether that is new.
@@ -185,28 +187,23 @@ impl People {
 
     /// Somebody's own list is out of date.
     pub(super) fn redraw(&self, user: UserId) {
-        self.due().mine.insert(user);
-        self.wake.notify_one();
+        self.note(|due| due.mine.insert(user));
     }
 
     /// Somebody got a message in the room that their tab shows. They are about to see it.
     pub(super) fn redraw_unless_seen(&self, user: UserId) {
-        self.due()
-            .later
-            .entry(user)
-            .or_insert_with(|| Instant::now() + SEEING);
+        let at = Instant::now() + SEEING;
+        self.due().later.entry(user).or_insert(at);
     }
 
     /// Some of this person's clients may have ended.
     pub(super) fn ended(&self, user: UserId) {
-        self.due().ended.insert(user);
-        self.wake.notify_one();
+        self.note(|due| due.ended.insert(user));
     }
 
     /// News of other nodes may have been lost.
     pub(super) fn missed(&self) {
-        self.due().missed = true;
-        self.wake.notify_one();
+        self.note(|due| due.missed = true);
     }
 
     /// Somebody has read a room up to a message.
@@ -261,12 +258,9 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
         if ticked {
             let now = Instant::now();
             // Read marks come first: they are only written for a client that has not ended.
-            people
-                .attempt("writing read marks", chat.write_reads())
-                .await;
-            people
-                .attempt("writing departures", chat.write_leaving(now))
-                .await;
+            let (reads, leaving) = (chat.write_reads(), chat.write_leaving(now));
+            people.attempt("writing read marks", reads).await;
+            people.attempt("writing departures", leaving).await;
             if is_due(expired, EXPIRE_EVERY) {
                 expired = Some(now);
                 people.attempt("ending expired leases", chat.expire()).await;
@@ -286,27 +280,29 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
             let (people, chat) = (Arc::clone(&people), Arc::clone(&chat));
             tokio::spawn(async move {
                 let making_up = chat.make_up_for_groups();
-                people
-                    .attempt("checking for changed groups", making_up)
-                    .await;
+                let what = "checking for changed groups";
+                people.attempt(what, making_up).await;
             });
         }
+        let drawing = chat.draw_moved();
         people
-            .attempt("rendering joins and departures", chat.draw_moved())
+            .attempt("rendering joins and departures", drawing)
             .await;
+        let drawing = chat.draw_mine();
         people
-            .attempt("rendering people's own lists", chat.draw_mine())
+            .attempt("rendering people's own lists", drawing)
             .await;
+        let drawing = chat.draw_rooms();
         people
-            .attempt("rendering the people in a room", chat.draw_rooms())
+            .attempt("rendering the people in a room", drawing)
             .await;
-        people
-            .attempt("rendering who is typing", async { chat.draw_typing() })
-            .await;
+        let drawing = async { chat.draw_typing() };
+        people.attempt("rendering who is typing", drawing).await;
         if people.due().online_changed && is_due(drawn, ONLINE_EVERY) {
             drawn = Some(Instant::now());
+            let drawing = chat.draw_online();
             people
-                .attempt("rendering the list of people online", chat.draw_online())
+                .attempt("rendering the list of people online", drawing)
                 .await;
         }
     }
@@ -316,9 +312,8 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
 pub(super) async fn finish(chat: &Chat) {
     let people = &chat.people;
     // The clients must not have ended yet, as above.
-    people
-        .attempt("writing read marks", chat.write_reads())
-        .await;
+    let writing = chat.write_reads();
+    people.attempt("writing read marks", writing).await;
     // From here on the lease is not renewed: a renewal would bring the node back.
     people.finished.store(true, Ordering::Relaxed);
     if let Err(error) = chat.end().await {
@@ -383,14 +378,12 @@ impl Chat {
                 Err(error) => tracing::error!(?error, "could not render a fragment"),
             }
         }
-        {
-            let mut due = self.people.due();
+        self.people.note(|due| {
             due.rooms.extend(rooms);
-            let typing = due.typing.rename(user);
-            due.typing_changed.extend(typing);
+            due.typing_changed.extend(due.typing.rename(user));
             due.online_changed = true;
-        }
-        self.people.moved(user.id);
+            due.moved.insert(user.id);
+        });
         for place in tabs.iter().filter_map(|tab| tab.place()) {
             self.spread(News::Presence(place.room));
         }
@@ -456,15 +449,11 @@ impl Chat {
 
     /// Another node has its first person in a room, who needs to see who is typing there.
     pub(super) fn tell_typists(&self, room: RoomId) {
-        let typists = self.people.due().typing.of(room);
+        let mut typists = self.people.due().typing.of(room);
+        typists.retain(|user| self.hub.has_user(user.id));
         for user in typists {
-            if self.hub.has_user(user.id) {
-                self.tell_others(News::Typing {
-                    room,
-                    user,
-                    on: true,
-                });
-            }
+            let on = true;
+            self.tell_others(News::Typing { room, user, on });
         }
     }
 
@@ -485,28 +474,19 @@ impl Chat {
     }
 
     async fn write_leaving(&self, now: Instant) -> Result<()> {
-        let mut gone = Vec::new();
-        {
-            let mut due = self.people.due();
-            while let Some((_, client, user, room)) = due.leaving.pop_front_if(|next| next.0 <= now)
-            {
-                gone.push((client, user, room));
-            }
-        }
+        let pop = || {
+            let leaving = &mut self.people.due().leaving;
+            leaving.pop_front_if(|next| next.0 <= now)
+        };
+        let gone: Vec<_> = std::iter::from_fn(pop).collect();
         if gone.is_empty() {
             return Ok(());
         }
-        let clients = gone.iter().map(|(client, ..)| *client).collect();
+        let clients = gone.iter().map(|(_, client, ..)| *client).collect();
         let left = self.store.leave(clients).await;
-        if left.is_err() {
-            let again = gone
-                .iter()
-                .map(|(client, user, room)| (Instant::now(), *client, *user, *room));
-            self.people.due().leaving.extend(again);
-        }
-        let left = left?;
+        let left = left.inspect_err(|_| self.people.due().leaving.extend(gone.clone()))?;
         let told: HashSet<_> = left.iter().map(|left| left.user.id).collect();
-        for (_, user, room) in &gone {
+        for (.., user, room) in &gone {
             if !self.hub.has_user(*user) {
                 self.people.due().names.remove(user);
             }
@@ -558,17 +538,15 @@ impl Chat {
             .collect();
         // In parts, so that no message waits for all of them.
         for part in rows.chunks(READS_AT_ONCE) {
-            let written = self.store.mark_read(part.to_vec()).await;
-            if written.is_err() {
+            if let Err(error) = self.store.mark_read(part.to_vec()).await {
                 for (client, user, room, message) in rows {
                     self.people.read(client, user, room, message);
                 }
-                return Ok(written?);
+                return Err(error.into());
             }
         }
-        reads
-            .into_keys()
-            .for_each(|user| self.spread(News::Mine(user)));
+        let readers = reads.into_keys();
+        readers.for_each(|user| self.spread(News::Mine(user)));
         Ok(())
     }
 }

@@ -33,23 +33,13 @@ impl Chat {
         let mine = {
             let mut due = self.people.due();
             due.drawn.retain(|_, at| now < *at + MINE_EVERY);
-            let in_time = due
-                .later
-                .extract_if(|_, at| *at <= now)
-                .map(|(user, _)| user);
-            let mut mine: HashSet<_> = in_time.collect();
+            // The first change is rendered at once. Changes that follow soon are rendered together.
             for user in std::mem::take(&mut due.mine) {
-                match due.drawn.get(&user).copied() {
-                    // The first change is rendered at once. Changes that follow soon are rendered
-                    // together.
-                    Some(at) => {
-                        due.later.insert(user, at + MINE_EVERY);
-                    }
-                    None => {
-                        mine.insert(user);
-                    }
-                }
+                let at = due.drawn.get(&user).map_or(now, |at| *at + MINE_EVERY);
+                due.later.insert(user, at);
             }
+            let in_time = due.later.extract_if(|_, at| *at <= now);
+            let mut mine: HashSet<_> = in_time.map(|(user, _)| user).collect();
             mine.retain(|user| !self.hub.of_user(*user).is_empty());
             due.drawn.extend(mine.iter().map(|user| (*user, now)));
             mine
@@ -77,14 +67,10 @@ impl Chat {
             }
             Ok(people)
         };
-        let drawn = drawing.await;
-        if drawn.is_err() {
-            self.people
-                .due()
-                .later
-                .insert(user, Instant::now() + MINE_EVERY);
-        }
-        drawn
+        drawing.await.inspect_err(|_| {
+            let at = Instant::now() + MINE_EVERY;
+            self.people.due().later.insert(user, at);
+        })
     }
 
     /// Renders the people in rooms that somebody has joined or left, and who that was.
@@ -118,10 +104,11 @@ impl Chat {
             self.people.due().moves.take_news(room);
             return Ok(());
         }
+        let show = |dialect, region, frame| self.hub.show_in(room, dialect, region, &frame, &[]);
         if room == RoomId::LOBBY {
             let groups = self.store.busiest_groups(LISTED_IN_ROOM).await?;
             let list = self.views.lobby_rooms(&groups)?;
-            self.hub.show_in(room, Region::LobbyRooms, &list.encode());
+            show(Dialect::V1, Region::LobbyRooms, list.encode());
             return Ok(());
         }
         let pair = self.store.pair(room).await?;
@@ -143,16 +130,14 @@ impl Chat {
             }
         };
         let programs = self.hub.is_spoken(room, Dialect::Objects);
-        let listed = if programs {
-            LISTED_TO_PROGRAMS
-        } else {
-            LISTED_IN_ROOM
+        let listed = match programs {
+            true => LISTED_TO_PROGRAMS,
+            false => LISTED_IN_ROOM,
         };
         let (mut people, count) = self.store.people_in(room, listed).await?;
         if programs {
             let list = json::user_list(&people, count);
-            self.hub
-                .show_told(room, Dialect::Objects, Region::RoomPeople, &list);
+            show(Dialect::Objects, Region::RoomPeople, list);
             for (names, joined) in [(&news.joined, true), (&news.left, false)] {
                 if !names.is_empty() {
                     let moved = json::moved(&names.words(), joined);
@@ -162,12 +147,11 @@ impl Chat {
         }
         people.truncate(LISTED_IN_ROOM);
         let [number, list] = self.views.room_people(room, &people, count)?;
-        let moves = self
-            .views
-            .room_moves(&lines.joined.words(), &lines.left.words())?;
-        self.hub.show_in(room, Region::RoomCount, &number.encode());
-        self.hub.show_in(room, Region::RoomPeople, &list.encode());
-        self.hub.show_in(room, Region::RoomMoves, &moves.encode());
+        let (joined, left) = (lines.joined.words(), lines.left.words());
+        let moves = self.views.room_moves(&joined, &left)?;
+        show(Dialect::V1, Region::RoomCount, number.encode());
+        show(Dialect::V1, Region::RoomPeople, list.encode());
+        show(Dialect::V1, Region::RoomMoves, moves.encode());
         Ok(())
     }
 
@@ -189,8 +173,8 @@ impl Chat {
             for typist in &typists {
                 own.push((typist.id, others(Some(typist.id))?));
             }
-            self.hub
-                .show_in_but(room, Region::RoomTyping, &others(None)?, &own);
+            let (region, frame) = (Region::RoomTyping, others(None)?);
+            self.hub.show_in(room, Dialect::V1, region, &frame, &own);
         }
         Ok(())
     }
