@@ -500,7 +500,7 @@ impl DisplayName {
     }
 
     /// What a reader may take for a name in it: each run of its words, separated by spaces and
-    /// punctuation. A hyphen, dot or low line is part of a word.
+    /// punctuation. A hyphen, dot or underscore is part of a word.
     pub fn runs(&self) -> Vec<&str> {
         let mut words = Vec::new();
         let mut begun = None;

@@ -50,7 +50,7 @@ struct Step {
     follows: u64,
     version: Version,
     frame: Frame,
-    told: ProgramFrames,
+    for_programs: ProgramFrames,
     own: Vec<Own>,
 }
 
@@ -206,22 +206,22 @@ impl Chat {
             return;
         };
         let others = self.relay.has_others(self.node);
-        let mut told: Vec<(Dialect, Vec<Option<Frame>>)> = Vec::new();
+        let mut for_programs: Vec<(Dialect, Vec<Option<Frame>>)> = Vec::new();
         for dialect in [Dialect::Objects, Dialect::Lines] {
             // Other nodes may have programs there, even if this one has none.
-            if others || self.hub.is_spoken(first.version.room, dialect) {
+            if others || self.hub.has_dialect(first.version.room, dialect) {
                 let frames = changes.iter().map(|change| {
                     // Programs get no reactions.
                     let is_said = change.message.worded == change.version.number;
                     is_said.then(|| json::message(dialect, &change.message))?
                 });
-                told.push((dialect, frames.collect()));
+                for_programs.push((dialect, frames.collect()));
             }
         }
         let Some(frame) = together(frames.clone()) else {
             return;
         };
-        let told_together = told.iter().map(|(dialect, frames)| {
+        let joined = for_programs.iter().map(|(dialect, frames)| {
             let frames = frames.iter().flatten().cloned().collect();
             (*dialect, together(frames))
         });
@@ -230,7 +230,7 @@ impl Chat {
             follows: first.version.number - 1,
             version: last.version,
             frame,
-            told: told_together.collect(),
+            for_programs: joined.collect(),
             own: own.iter().flatten().cloned().collect(),
         })
         .await;
@@ -239,13 +239,13 @@ impl Chat {
         }
         for (n, ((change, frame), own)) in changes.iter().zip(frames).zip(own).enumerate() {
             let version = change.version;
-            let told = told.iter();
-            let told = told.map(|(dialect, frames)| (*dialect, frames[n].clone()));
+            let for_programs = for_programs.iter();
+            let for_programs = for_programs.map(|(dialect, frames)| (*dialect, frames[n].clone()));
             self.tell_others(News::Change {
                 follows: version.number - 1,
                 version,
                 frame,
-                told: told.collect(),
+                for_programs: for_programs.collect(),
                 own,
             });
         }
@@ -304,14 +304,14 @@ impl Chat {
         for user in change.between.into_iter().flatten() {
             let by_other = user != message.author.id;
             let is_new = by_other && message.made == change.version.number;
-            let told = is_new.then(|| json::private_message(message));
+            let for_programs = is_new.then(|| json::private_message(message));
             let room = change.version.room;
-            self.note_private_message(user, room, by_other, told.as_ref());
+            self.note_private_message(user, room, by_other, for_programs.as_ref());
             self.tell_others(News::Written {
                 user,
                 room,
                 by_other,
-                told,
+                for_programs,
             });
         }
     }
@@ -321,20 +321,20 @@ impl Chat {
         user: UserId,
         room: RoomId,
         by_other: bool,
-        told: Option<&Frame>,
+        for_programs: Option<&Frame>,
     ) {
         let tabs = self.hub.of_user(user);
-        if let Some(told) = told {
+        if let Some(for_programs) = for_programs {
             for tab in tabs.iter().filter(|tab| tab.dialect == Dialect::Objects) {
-                tab.push([told.clone()]);
+                tab.push([for_programs.clone()]);
             }
         }
         let looks = tabs
             .iter()
             .any(|tab| tab.place().is_some_and(|at| at.room == room));
         match looks && by_other {
-            true => self.people.redraw_unless_seen(user),
-            false => self.people.redraw(user),
+            true => self.people.refresh_unless_seen(user),
+            false => self.people.refresh(user),
         }
     }
 
@@ -349,7 +349,7 @@ impl Chat {
             }
             Heard::Following(To::User(user)) => {
                 self.people.ended(user);
-                return self.people.redraw(user);
+                return self.people.refresh(user);
             }
             Heard::Following(_) => return,
             Heard::Missed => return self.take(&News::Missed),
@@ -359,14 +359,14 @@ impl Chat {
                 follows,
                 version,
                 frame,
-                told,
+                for_programs,
                 own,
             } => {
                 let step = Step {
                     follows,
                     version,
                     frame,
-                    told,
+                    for_programs,
                     own: own.into_iter().collect(),
                 };
                 self.follow(step, early).await;
@@ -375,8 +375,8 @@ impl Chat {
                 user,
                 room,
                 by_other,
-                told,
-            } => self.note_private_message(user, room, by_other, told.as_ref()),
+                for_programs,
+            } => self.note_private_message(user, room, by_other, for_programs.as_ref()),
             News::WhoTypes(room) => self.tell_typists(room),
             News::Notice { user, frame } => self.show_notice(user, &frame),
             News::Ended(user) => self.people.ended(user),
@@ -460,7 +460,7 @@ impl Chat {
         let room = step.version.room;
         let frames = std::slice::from_ref(&step.frame);
         self.hub
-            .show(room, step.follows, step.version, frames, &step.told);
+            .show(room, step.follows, step.version, frames, &step.for_programs);
         for own in &step.own {
             self.show_own(own.user, room, &own.frame);
         }
@@ -469,7 +469,7 @@ impl Chat {
 
     fn want_page(self: &Arc<Self>, room: RoomId) {
         if self.hub.want_page(room) {
-            tokio::spawn(Arc::clone(self).draw_pages(room));
+            tokio::spawn(Arc::clone(self).render_pages(room));
         }
     }
 
@@ -516,7 +516,7 @@ impl Chat {
                     self.hub.show(room, after.number, version, &frames, &[]);
                     // It is not known who reacted on other nodes. Guests cannot have, since they are on
                     // one node only. No message waits for this.
-                    let (chat, users) = (Arc::clone(self), self.hub.kept_in(room));
+                    let (chat, users) = (Arc::clone(self), self.hub.registered_in(room));
                     tokio::spawn(async move {
                         for user in users {
                             chat.show_own_again(user, room).await;
@@ -538,7 +538,7 @@ impl Chat {
     }
 
     /// Renders the newest page for a room's plain tabs, and again as long as it is out of date.
-    async fn draw_pages(self: Arc<Self>, room: RoomId) {
+    async fn render_pages(self: Arc<Self>, room: RoomId) {
         while self.hub.take_wanted_page(room) {
             match self.store.newest(room).await {
                 Ok(page) => {

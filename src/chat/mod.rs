@@ -318,7 +318,7 @@ impl Chat {
             }
         };
         if let Err(error) = self.say(client, &refusal, tone) {
-            tracing::error!(?error, "a notice failed");
+            tracing::error!(?error, "could not render a notice");
         }
     }
 
@@ -355,7 +355,8 @@ impl Chat {
     pub fn farewell(&self, dialect: Dialect, words: &str) -> Option<Frame> {
         json::notice(dialect, words, false).or_else(|| {
             let notice = self.views.notice(&Refusal::new(words), Tone::Refusal);
-            let notice = notice.inspect_err(|error| tracing::error!(?error, "a notice failed"));
+            let notice =
+                notice.inspect_err(|error| tracing::error!(?error, "could not render a notice"));
             Some(notice.ok()?.encode())
         })
     }

@@ -90,16 +90,16 @@ impl Chat {
     ) -> Result<()> {
         let outbox = &client.outbox;
         let dialect = outbox.dialect;
-        let drawn = |place, push: &dyn Fn() -> views::Result<Push>| match dialect.has(&place) {
+        let rendered = |place, push: &dyn Fn() -> views::Result<Push>| match dialect.has(&place) {
             true => push().map(|push| Some(push.encode())),
             false => Ok(None),
         };
-        let heading = drawn(Selector::GROUP_NAME, &|| self.views.group_name(room))?;
+        let heading = rendered(Selector::GROUP_NAME, &|| self.views.group_name(room))?;
         let groups = self.groups(client, Some(room)).await?;
         let welcome = self.welcoming(dialect, room)?;
         // Clears the list of people typing, which may be that of another room or out of date. The
         // people typing here are pushed later.
-        let nobody_types = drawn(Selector::ROOM_TYPING, &|| self.views.room_typing(&[]))?;
+        let nobody_types = rendered(Selector::ROOM_TYPING, &|| self.views.room_typing(&[]))?;
         // Enter the room before reading the page, so that nothing is missed in between.
         let (former, unsettled) = self.hub.enter(outbox, room.id, None);
         self.relay.follow(self.node, To::Room(room.id));

@@ -44,14 +44,14 @@ struct ActiveRoom {
     shown: Option<Version>,
     active: HashMap<u64, Arc<Outbox>>,
     /// How many clients use each dialect.
-    speakers: [usize; Dialect::ALL.len()],
+    dialects: [usize; Dialect::ALL.len()],
     /// The regions of the room that each dialect is shown, besides the messages.
     soft: Vec<(Dialect, Region, Frame)>,
     /// The regions that single people are shown instead.
     own: Vec<(Region, UserId, Frame)>,
     /// Whether the newest page is wanted for plain tabs, and whether it is being rendered.
     page_wanted: bool,
-    page_drawing: bool,
+    page_rendering: bool,
 }
 
 impl ActiveRoom {
@@ -180,7 +180,7 @@ impl Hub {
     }
 
     /// The registered users who are in a room on this node.
-    pub fn kept_in(&self, room: RoomId) -> Vec<UserId> {
+    pub fn registered_in(&self, room: RoomId) -> Vec<UserId> {
         let tabs = self.in_room(room);
         let kept = tabs.iter().filter(|tab| tab.is_kept());
         let mut users: Vec<_> = kept.map(|tab| tab.user).collect();
@@ -209,7 +209,7 @@ impl Hub {
         let active = Arc::clone(rooms.entry(room).or_default());
         let mut active = active.lock();
         active.active.insert(outbox.serial, Arc::clone(outbox));
-        active.speakers[outbox.dialect as usize] += 1;
+        active.dialects[outbox.dialect as usize] += 1;
         drop(rooms);
         let soft: Vec<_> = active
             .soft
@@ -230,7 +230,7 @@ impl Hub {
         };
         let mut active = active.lock();
         if active.active.remove(&outbox.serial).is_some() {
-            active.speakers[outbox.dialect as usize] -= 1;
+            active.dialects[outbox.dialect as usize] -= 1;
         }
         if active.active.is_empty() {
             rooms.remove(&room);
@@ -263,13 +263,13 @@ impl Hub {
     }
 
     /// Whether any client here is in a room with that dialect.
-    pub fn is_spoken(&self, room: RoomId, dialect: Dialect) -> bool {
-        self.with(room, |active| active.speakers[dialect as usize] > 0)
+    pub fn has_dialect(&self, room: RoomId, dialect: Dialect) -> bool {
+        self.with(room, |active| active.dialects[dialect as usize] > 0)
             .unwrap_or_default()
     }
 
     /// Shows a room's next step to everyone in it. `frames` lead from the version numbered `follows` to
-    /// `version`. Programs get the frames of their dialect from `told`, if there are any; without an
+    /// `version`. Programs get the frames of their dialect from `for_programs`, if there are any; without an
     /// entry for their dialect they catch up on their own.
     pub fn show(
         &self,
@@ -277,9 +277,9 @@ impl Hub {
         follows: u64,
         version: Version,
         frames: &[Frame],
-        told: &[(Dialect, Option<Frame>)],
+        for_programs: &[(Dialect, Option<Frame>)],
     ) {
-        let told = |dialect| told.iter().find(|(other, _)| *other == dialect);
+        let entry = |dialect| for_programs.iter().find(|(other, _)| *other == dialect);
         self.with(room, |active| {
             // Callers make sure that the step follows what was shown here before.
             let continues = active.shown.replace(version).is_some() && follows != u64::MAX;
@@ -287,7 +287,7 @@ impl Hub {
                 let (follows, frames) = match outbox.dialect.feed() {
                     Feed::Changes => (follows, frames),
                     Feed::Pages | Feed::Nothing => continue,
-                    Feed::Json => match told(outbox.dialect) {
+                    Feed::Json => match entry(outbox.dialect) {
                         Some((_, frame)) => (follows, frame.as_slice()),
                         // No client has the version that this step follows.
                         None => (u64::MAX, &[][..]),
@@ -316,8 +316,8 @@ impl Hub {
     /// The room's plain tabs need its newest page. Returns whether the caller has to render it.
     pub fn want_page(&self, room: RoomId) -> bool {
         let wanted = self.with(room, |active| {
-            active.page_wanted = active.speakers[Dialect::Plain as usize] > 0;
-            active.page_wanted && !std::mem::replace(&mut active.page_drawing, true)
+            active.page_wanted = active.dialects[Dialect::Plain as usize] > 0;
+            active.page_wanted && !std::mem::replace(&mut active.page_rendering, true)
         });
         wanted.unwrap_or_default()
     }
@@ -325,15 +325,15 @@ impl Hub {
     /// Whether a page is still wanted. If so, the caller renders it.
     pub fn take_wanted_page(&self, room: RoomId) -> bool {
         let wanted = self.with(room, |active| {
-            active.page_drawing = std::mem::take(&mut active.page_wanted);
-            active.page_drawing
+            active.page_rendering = std::mem::take(&mut active.page_wanted);
+            active.page_rendering
         });
         wanted.unwrap_or_default()
     }
 
     /// The page could not be rendered, though it was wanted.
     pub fn give_up_page(&self, room: RoomId) {
-        self.with(room, |active| active.page_drawing = false);
+        self.with(room, |active| active.page_rendering = false);
     }
 
     /// Gives the room's plain tabs its newest page. It replaces a page that is still waiting.

@@ -87,7 +87,7 @@ pub enum Feed {
     Nothing,
 }
 
-/// What a client tells about itself in the handshake.
+/// What a client says about itself in the handshake.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hello {
     /// Its dialect.

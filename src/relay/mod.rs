@@ -32,7 +32,8 @@ pub enum News {
         /// What the pages in the room are shown.
         frame: Frame,
         /// What the programs in the room get, in each of their dialects, if anything.
-        told: Vec<(Dialect, Option<Frame>)>,
+        #[serde(rename = "told")]
+        for_programs: Vec<(Dialect, Option<Frame>)>,
         /// What only the person who made the change is shown as well.
         own: Option<Own>,
     },
@@ -78,7 +79,8 @@ pub enum News {
         /// Whether the other person did it.
         by_other: bool,
         /// What this person's programs get, if it is a new message for them.
-        told: Option<Frame>,
+        #[serde(rename = "told")]
+        for_programs: Option<Frame>,
     },
     /// A node has its first person in a room, and asks who is typing there.
     WhoTypes(RoomId),

@@ -785,8 +785,8 @@ mod tests {
         #[track_caller]
         fn check(text: &str, expected: &str) {
             let environment = super::Environment::new();
-            let drawn = environment.render_str(&super::unwrapped(text), ());
-            assert_eq!(drawn.unwrap(), expected);
+            let rendered = environment.render_str(&super::unwrapped(text), ());
+            assert_eq!(rendered.unwrap(), expected);
         }
         check("<p>\n  <b>a</b>\n</p>\n", "<p><b>a</b></p>");
         check("<p id=\"a\"\n    class=\"b\">", "<p id=\"a\" class=\"b\">");
@@ -862,7 +862,7 @@ mod tests {
         }];
         let nasty = page(vec![message(1, NASTY)]);
         let nasty_reactors = [(Emoji::new("👍").unwrap(), NASTY.to_owned())];
-        let drawn = [
+        let rendered = [
             whole_page(NASTY),
             views
                 .logged_user(&user(NASTY), Some(&ResumeToken::random()))
@@ -902,7 +902,7 @@ mod tests {
             views.room_typing(&[&user(NASTY)]).unwrap().html,
             views.users_found(NASTY, &[], false).unwrap().html,
         ];
-        for html in drawn {
+        for html in rendered {
             assert!(!html.contains("alert(1)</script>"), "{html}");
             assert!(!html.contains("\" onload='x'"), "{html}");
             let inline = Css::parse("script:not([src]), [onload]").unwrap();

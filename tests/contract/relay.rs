@@ -168,7 +168,7 @@ async fn news_arrives_unchanged(backend: &impl Backend) {
         follows: 6,
         version,
         frame: sent.clone(),
-        told: vec![
+        for_programs: vec![
             (Dialect::Objects, Some(sent.clone())),
             (Dialect::Lines, None),
         ],

@@ -69,7 +69,7 @@ struct Due {
     /// Whose own list is rendered at that time, unless they see a message before.
     later: HashMap<UserId, Instant>,
     /// When own lists were last rendered, if less than [`MINE_EVERY`] ago.
-    drawn: HashMap<UserId, Instant>,
+    rendered: HashMap<UserId, Instant>,
     online_changed: bool,
     /// News of other nodes may have been lost, so that everything may be out of date.
     missed: bool,
@@ -79,7 +79,7 @@ struct Due {
     /// The rooms that people have joined or left.
     rooms: HashSet<RoomId>,
     /// When rooms were last rendered, if less than [`ROOM_EVERY`] ago.
-    rooms_drawn: HashMap<RoomId, Instant>,
+    rooms_rendered: HashMap<RoomId, Instant>,
     moves: Moves,
     typing: Typing,
     /// The display names of people online, where they have one.
@@ -186,12 +186,12 @@ impl People {
     }
 
     /// Somebody's own list is out of date.
-    pub(super) fn redraw(&self, user: UserId) {
+    pub(super) fn refresh(&self, user: UserId) {
         self.note(|due| due.mine.insert(user));
     }
 
     /// Somebody got a message in the room that their tab shows. They are about to see it.
-    pub(super) fn redraw_unless_seen(&self, user: UserId) {
+    pub(super) fn refresh_unless_seen(&self, user: UserId) {
         let at = Instant::now() + SEEING;
         self.due().later.entry(user).or_insert(at);
     }
@@ -244,7 +244,7 @@ impl People {
 pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut drawn, mut expired, mut made_up) = (None, None, None);
+    let (mut rendered, mut expired, mut made_up) = (None, None, None);
     let is_due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
     loop {
         let ticked = tokio::select! {
@@ -284,25 +284,25 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
                 people.attempt(what, making_up).await;
             });
         }
-        let drawing = chat.draw_moved();
+        let rendering = chat.render_moved();
         people
-            .attempt("rendering joins and departures", drawing)
+            .attempt("rendering joins and departures", rendering)
             .await;
-        let drawing = chat.draw_mine();
+        let rendering = chat.render_mine();
         people
-            .attempt("rendering people's own lists", drawing)
+            .attempt("rendering people's own lists", rendering)
             .await;
-        let drawing = chat.draw_rooms();
+        let rendering = chat.render_rooms();
         people
-            .attempt("rendering the people in a room", drawing)
+            .attempt("rendering the people in a room", rendering)
             .await;
-        let drawing = async { chat.draw_typing() };
-        people.attempt("rendering who is typing", drawing).await;
-        if people.due().online_changed && is_due(drawn, ONLINE_EVERY) {
-            drawn = Some(Instant::now());
-            let drawing = chat.draw_online();
+        let rendering = async { chat.render_typing() };
+        people.attempt("rendering who is typing", rendering).await;
+        if people.due().online_changed && is_due(rendered, ONLINE_EVERY) {
+            rendered = Some(Instant::now());
+            let rendering = chat.render_online();
             people
-                .attempt("rendering the list of people online", drawing)
+                .attempt("rendering the list of people online", rendering)
                 .await;
         }
     }
@@ -352,7 +352,7 @@ impl Chat {
                 people.types(*room, user, *on);
             }
             News::Online => people.online_changed(),
-            News::Mine(user) => people.redraw(*user),
+            News::Mine(user) => people.refresh(*user),
             News::Renamed { user, rooms } => self.take_name(user, rooms),
             News::Missed => {
                 people.missed();

@@ -12,11 +12,11 @@ use crate::protocol::{Dialect, Selector};
 use crate::relay::News;
 
 impl Chat {
-    pub(super) async fn draw_moved(&self) -> Result<()> {
+    pub(super) async fn render_moved(&self) -> Result<()> {
         let moved = std::mem::take(&mut self.people.due().moved);
         let mut done = Ok(());
         for user in moved {
-            match self.draw_own(user).await {
+            match self.render_own(user).await {
                 Ok(people) => {
                     for partner in people {
                         self.spread(News::Mine(partner.user.id));
@@ -28,25 +28,25 @@ impl Chat {
         done
     }
 
-    pub(super) async fn draw_mine(&self) -> Result<()> {
+    pub(super) async fn render_mine(&self) -> Result<()> {
         let now = Instant::now();
         let mine = {
             let mut due = self.people.due();
-            due.drawn.retain(|_, at| now < *at + MINE_EVERY);
+            due.rendered.retain(|_, at| now < *at + MINE_EVERY);
             // The first change is rendered at once. Changes that follow soon are rendered together.
             for user in std::mem::take(&mut due.mine) {
-                let at = due.drawn.get(&user).map_or(now, |at| *at + MINE_EVERY);
+                let at = due.rendered.get(&user).map_or(now, |at| *at + MINE_EVERY);
                 due.later.insert(user, at);
             }
             let in_time = due.later.extract_if(|_, at| *at <= now);
             let mut mine: HashSet<_> = in_time.map(|(user, _)| user).collect();
             mine.retain(|user| !self.hub.of_user(*user).is_empty());
-            due.drawn.extend(mine.iter().map(|user| (*user, now)));
+            due.rendered.extend(mine.iter().map(|user| (*user, now)));
             mine
         };
         let mut done = Ok(());
         for user in mine {
-            if let Err(failure) = self.draw_own(user).await {
+            if let Err(failure) = self.render_own(user).await {
                 done = Err(failure);
             }
         }
@@ -55,8 +55,8 @@ impl Chat {
 
     /// Renders a person's own list for their tabs on this node. After a failure it is rendered again
     /// later.
-    pub(super) async fn draw_own(&self, user: UserId) -> Result<Vec<Person>> {
-        let drawing = async {
+    pub(super) async fn render_own(&self, user: UserId) -> Result<Vec<Person>> {
+        let rendering = async {
             let people = self.store.people_of(user, LISTED).await?;
             let mut tabs = self.hub.of_user(user);
             tabs.retain(|tab| tab.dialect.has(&Selector::USERS_MINE));
@@ -67,30 +67,30 @@ impl Chat {
             }
             Ok(people)
         };
-        drawing.await.inspect_err(|_| {
+        rendering.await.inspect_err(|_| {
             let at = Instant::now() + MINE_EVERY;
             self.people.due().later.insert(user, at);
         })
     }
 
     /// Renders the people in rooms that somebody has joined or left, and who that was.
-    pub(super) async fn draw_rooms(&self) -> Result<()> {
+    pub(super) async fn render_rooms(&self) -> Result<()> {
         let now = Instant::now();
         let rooms: Vec<RoomId> = {
             let mut guard = self.people.due();
             let due = &mut *guard;
             due.rooms.extend(due.moves.pass(now));
-            due.rooms_drawn.retain(|_, at| now < *at + ROOM_EVERY);
-            let drawn = &due.rooms_drawn;
-            let rooms = due.rooms.extract_if(|room| !drawn.contains_key(room));
+            due.rooms_rendered.retain(|_, at| now < *at + ROOM_EVERY);
+            let rendered = &due.rooms_rendered;
+            let rooms = due.rooms.extract_if(|room| !rendered.contains_key(room));
             let rooms: Vec<_> = rooms.collect();
-            due.rooms_drawn
+            due.rooms_rendered
                 .extend(rooms.iter().map(|room| (*room, now)));
             rooms
         };
         let mut done = Ok(());
         for room in rooms {
-            if let Err(failure) = self.draw_room(room).await {
+            if let Err(failure) = self.render_room(room).await {
                 self.people.due().rooms.insert(room);
                 done = Err(failure);
             }
@@ -98,7 +98,7 @@ impl Chat {
         done
     }
 
-    pub(super) async fn draw_room(&self, room: RoomId) -> Result<()> {
+    pub(super) async fn render_room(&self, room: RoomId) -> Result<()> {
         if self.hub.shown(room).is_none() {
             // No tab here shows the room, and nobody will need these lines later.
             self.people.due().moves.take_news(room);
@@ -129,7 +129,7 @@ impl Chat {
                 (moves.lines(room), moves.take_news(room))
             }
         };
-        let programs = self.hub.is_spoken(room, Dialect::Objects);
+        let programs = self.hub.has_dialect(room, Dialect::Objects);
         let listed = match programs {
             true => LISTED_TO_PROGRAMS,
             false => LISTED_IN_ROOM,
@@ -156,7 +156,7 @@ impl Chat {
     }
 
     /// Renders who is typing: the same for everybody in the room, except the people typing.
-    pub(super) fn draw_typing(&self) -> Result<()> {
+    pub(super) fn render_typing(&self) -> Result<()> {
         let rooms = {
             let mut guard = self.people.due();
             let due = &mut *guard;
@@ -180,7 +180,7 @@ impl Chat {
     }
 
     /// Renders the people online, for everyone.
-    pub(super) async fn draw_online(&self) -> Result<()> {
+    pub(super) async fn render_online(&self) -> Result<()> {
         self.people.due().online_changed = false;
         let people = self.store.people_online(LISTED).await;
         if people.is_err() {
