@@ -1,7 +1,7 @@
 //! The SQLite driver: one file with one writer thread, a pool of readers and a thread for checkpoints.
 //!
 //! The writer commits all waiting writes in one transaction, so that they share one wait for the disk.
-//! Each write has a savepoint, so a failing write is undone alone. Results and changes are sent after
+//! Each of several has a savepoint, so a failing write is undone alone. Results and changes are sent after
 //! the commit. The driver knows no operations.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -442,11 +442,23 @@ fn commit(
 ) -> rusqlite::Result<super::Changes> {
     db.prepare_cached("begin immediate")?.execute([])?;
     let tx = Tx::sqlite(db, Millis::now(), history);
-    for write in batch {
-        let kept = tx.changes();
-        if let Err(failure) = at_once(savepoint(&tx, &mut **write)) {
-            tx.undo_changes(kept);
+    if let [write] = batch {
+        // The transaction is its savepoint, which saves SQLite a copy of each page that it changes.
+        if let Err(failure) = at_once(super::run_if_connected(&tx, &mut **write)) {
+            drop(tx);
             write.fail(failure.into());
+            if !db.is_autocommit() {
+                db.execute_batch("rollback")?;
+            }
+            return Ok(Vec::new());
+        }
+    } else {
+        for write in batch {
+            let kept = tx.changes();
+            if let Err(failure) = at_once(savepoint(&tx, &mut **write)) {
+                tx.undo_changes(kept);
+                write.fail(failure.into());
+            }
         }
     }
     let changes = tx.into_changes();
