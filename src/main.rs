@@ -281,7 +281,7 @@ async fn healthcheck(listen: &str) -> anyhow::Result<()> {
         }
         let mut stream = TcpStream::connect(address).await?;
         let request =
-            format!("GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+            format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;

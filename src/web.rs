@@ -1,4 +1,4 @@
-//! HTTP: the page, static files, the health check, and the WebSocket upgrade.
+//! HTTP: the page, static files, the health checks, and the WebSocket upgrade.
 //!
 //! This module decides who may connect, by origin and address. After the upgrade, `socket` takes over.
 
@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ use crate::model::{BadName, GroupName, Target};
 use crate::protocol::{
     Dialect, FIRST_GROUP, Hello, MODERATION_PATH, MODERATION_SOCKET_PATH, SOCKET_PATH, address,
 };
+use crate::relay;
 use crate::socket;
 use crate::store::StoreError;
 use crate::views::Static;
@@ -94,6 +96,8 @@ pub struct Web {
     /// The limits of a socket.
     pub socket_limits: socket::Limits,
     connected: Mutex<HashMap<(Kind, IpAddr), usize>>,
+    /// The last result of `/ready`, so that the log has a line for each change only.
+    is_ready: AtomicBool,
 }
 
 /// What is counted per address.
@@ -122,6 +126,7 @@ impl Web {
             access,
             socket_limits,
             connected: Mutex::default(),
+            is_ready: AtomicBool::new(true),
         })
     }
 
@@ -147,6 +152,7 @@ impl Web {
             .route("/ws/chat/{group}/", get(objects_socket))
             .route("/ws/{group}/", get(lines_socket))
             .route("/health", get(health))
+            .route("/ready", get(ready))
             .merge(forms)
             .fallback(page)
             .layer(header(
@@ -532,16 +538,33 @@ async fn static_file(Path((build, path)): Path<(String, String)>, headers: Heade
     (fixed, [(header::CONTENT_TYPE, kind)], file.data).into_response()
 }
 
-async fn health(State(web): State<Arc<Web>>) -> Response {
-    let Err(error) = web.chat.check().await else {
-        return "well\n".into_response();
+/// The process is alive and serves requests.
+async fn health() -> &'static str {
+    "alive\n"
+}
+
+/// Whether people can chat here: the database can be written and read. The state of the relay is named
+/// too, but a node is ready without it.
+async fn ready(State(web): State<Arc<Web>>) -> Response {
+    let checked = web.chat.check().await;
+    let was_ready = web.is_ready.swap(checked.is_ok(), Ordering::Relaxed);
+    let words = match &checked {
+        Ok(relay::State::InProcess) => "ready\nrelay: none\n",
+        Ok(relay::State::Connected) => "ready\nrelay: connected\n",
+        Ok(relay::State::Disconnected) => "ready\nrelay: disconnected\n",
+        Err(StoreError::Missing(_)) => "not ready: the database file was deleted or replaced\n",
+        Err(_) => "not ready: the database cannot be written and read\n",
     };
-    let words = match error {
-        StoreError::Missing(_) => "the database file was deleted or replaced\n",
-        _ => "the store did not answer\n",
+    let status = match checked {
+        Ok(_) => StatusCode::OK,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    tracing::error!(?error, "{}", words.trim_end());
-    (StatusCode::SERVICE_UNAVAILABLE, words).into_response()
+    match &checked {
+        Ok(_) if !was_ready => tracing::info!("ready again"),
+        Err(error) if was_ready => tracing::error!(%error, "{}", words.trim_end()),
+        _ => {}
+    }
+    (status, [(header::CACHE_CONTROL, "no-store")], words).into_response()
 }
 
 async fn page_socket(State(web): State<Arc<Web>>, request: Request) -> Response {

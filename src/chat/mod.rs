@@ -28,7 +28,7 @@ use crate::hub::{Close, Hub, Outbox, Region};
 use crate::json;
 use crate::model::{ClientId, ClientRef, NodeId, User, UserId};
 use crate::protocol::{Action, Dialect, Feed, Frame, Push, Refusal, Selector};
-use crate::relay::Relay;
+use crate::relay::{self, Relay};
 use crate::store::{Actor, Store, StoreError};
 use crate::views::{Tone, ViewError, Views};
 
@@ -366,9 +366,11 @@ impl Chat {
         &self.views
     }
 
-    /// Checks that the store answers.
-    pub async fn check(&self) -> std::result::Result<(), StoreError> {
-        self.store.check().await
+    /// Checks that the store reads and writes, and says how the relay is doing. A chat works without
+    /// its relay, only more slowly between nodes.
+    pub async fn check(&self) -> std::result::Result<relay::State, StoreError> {
+        self.store.check().await?;
+        Ok(self.relay.state())
     }
 
     /// Closes every socket and waits for them, at most for `deadline`. Then stores what people have

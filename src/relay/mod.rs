@@ -190,11 +190,25 @@ pub enum Heard {
     Missed,
 }
 
+/// How a relay is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// There is nothing to connect to.
+    InProcess,
+    /// News is sent and received.
+    Connected,
+    /// News is not sent or not received at the moment. The relay keeps trying.
+    Disconnected,
+}
+
 /// Carries news to the other nodes.
 #[async_trait]
 pub trait Relay: Send + Sync + 'static {
     /// Sends an envelope to the nodes that need it. It does not wait, and delivery is not guaranteed.
     fn announce(&self, envelope: Envelope);
+
+    /// How it is doing at the moment.
+    fn state(&self) -> State;
 
     /// Whether there may be other nodes.
     fn has_others(&self, node: NodeId) -> bool;
@@ -247,6 +261,10 @@ impl Relay for InProcess {
                 let _ = listener.heard.try_send(Heard::News(envelope.clone()));
             }
         }
+    }
+
+    fn state(&self) -> State {
+        State::InProcess
     }
 
     fn has_others(&self, node: NodeId) -> bool {

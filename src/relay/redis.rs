@@ -25,7 +25,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, timeout};
 
-use super::{Envelope, Heard, News, Relay, To, WAITING};
+use super::{Envelope, Heard, News, Relay, State, To, WAITING};
 use crate::model::NodeId;
 
 /// How many envelopes are sent at once at most.
@@ -72,6 +72,14 @@ pub struct RedisRelay {
     lost: Arc<AtomicBool>,
     wanted: Arc<Wanted>,
     publishing: Mutex<Option<JoinHandle<()>>>,
+    connected: Arc<Connected>,
+}
+
+/// Which of the two connections are established.
+#[derive(Default)]
+struct Connected {
+    publisher: AtomicBool,
+    listener: AtomicBool,
 }
 
 /// The names of the channels. They contain the identity of the store, so two chats can share a Redis.
@@ -132,6 +140,7 @@ impl RedisRelay {
             lost: Arc::default(),
             wanted: Arc::default(),
             publishing: Mutex::default(),
+            connected: Arc::default(),
         })
     }
 }
@@ -143,6 +152,17 @@ impl Relay for RedisRelay {
             && outgoing.try_send(envelope).is_err()
         {
             self.lost.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn state(&self) -> State {
+        let Connected {
+            publisher,
+            listener,
+        } = &*self.connected;
+        match publisher.load(Ordering::Relaxed) && listener.load(Ordering::Relaxed) {
+            true => State::Connected,
+            false => State::Disconnected,
         }
     }
 
@@ -159,6 +179,7 @@ impl Relay for RedisRelay {
             wanted: Arc::clone(&self.wanted),
             heard: sender,
             overflowed: AtomicBool::new(false),
+            connected: Arc::clone(&self.connected),
         };
         tokio::spawn(listener.run());
         if let Some(queue) = self.queue.lock().take() {
@@ -167,6 +188,7 @@ impl Relay for RedisRelay {
                 channels: self.channels.clone(),
                 node,
                 lost: Arc::clone(&self.lost),
+                connected: Arc::clone(&self.connected),
             };
             *self.publishing.lock() = Some(tokio::spawn(publisher.run(queue)));
         }
@@ -245,6 +267,7 @@ struct Publisher {
     channels: Channels,
     node: NodeId,
     lost: Arc<AtomicBool>,
+    connected: Arc<Connected>,
 }
 
 impl Publisher {
@@ -268,6 +291,7 @@ impl Publisher {
             if std::mem::take(&mut lost) {
                 tracing::info!("reconnected to Redis");
             }
+            self.connected.publisher.store(true, Ordering::Relaxed);
             loop {
                 if batch.is_empty() && queue.recv_many(&mut batch, TOGETHER).await == 0 {
                     return;
@@ -279,6 +303,7 @@ impl Publisher {
                 let sent = self.publish(&mut connection, &batch).await;
                 batch.clear();
                 if let Err(error) = sent {
+                    self.connected.publisher.store(false, Ordering::Relaxed);
                     tracing::warn!(%error, "lost the connection to Redis; reconnecting");
                     lost = true;
                     // It is not known whether the last envelopes arrived.
@@ -336,6 +361,7 @@ struct Listener {
     heard: mpsc::Sender<Heard>,
     /// The node was too slow and lost news, and does not know it yet.
     overflowed: AtomicBool,
+    connected: Arc<Connected>,
 }
 
 impl Listener {
@@ -345,6 +371,7 @@ impl Listener {
         while !self.heard.is_closed() {
             let began = Instant::now();
             let lost = self.hear().await;
+            self.connected.listener.store(false, Ordering::Relaxed);
             if self.heard.is_closed() {
                 return;
             }
@@ -394,6 +421,7 @@ impl Listener {
         for part in all.chunks(CHANNELS_TOGETHER) {
             in_time(sink.subscribe(&self.names(part)[..])).await?;
         }
+        self.connected.listener.store(true, Ordering::Relaxed);
         // News may have been missed on all channels.
         self.tell(Heard::Missed);
         loop {

@@ -23,7 +23,7 @@ use deadpool_postgres::{
 use parking_lot::Mutex;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, IsolationLevel};
+use tokio_postgres::{Client, IsolationLevel, SimpleQueryMessage};
 
 use address::Server;
 
@@ -103,6 +103,7 @@ impl Postgres {
         let server = server(address)?;
         let readers = connections(&server, Purpose::Reading, READERS)?;
         let mut db = readers.get().await?;
+        refuse_a_shared_connection(&db, &readers).await?;
         migrate(&mut db).await?;
         if opening.access == Access::Server {
             // The first server begins a new history.
@@ -293,6 +294,42 @@ pub(super) async fn continue_history(db: &Client, or_where: &str) -> Asked<()> {
         History::random().0
     ))
     .await
+}
+
+/// Refuses a pooler that gives each transaction any connection: prepared statements, settings and the
+/// lock of a migration belong to a connection.
+async fn refuse_a_shared_connection(db: &Object, readers: &Pool) -> Result<()> {
+    let mut other = readers.get().await?;
+    match has_its_own_process(db, &mut other).await {
+        Ok(true) => Ok(()),
+        Err(error) if error.as_db_error().is_none() => Err(error.into()),
+        // In a pool for single statements, a transaction is an error.
+        Ok(false) | Err(_) => Err(StoreError::Address(
+            "a pooler between this server and PostgreSQL shares connections between transactions \
+             (PgBouncer's pool_mode = transaction or statement), which does not work; use \
+             pool_mode = session, or connect to PostgreSQL directly"
+                .to_owned(),
+        )),
+    }
+}
+
+async fn has_its_own_process(db: &Client, other: &mut Object) -> Asked<bool> {
+    let first = process_of(db).await?;
+    // While the other connection is in a transaction, nobody else can have its server process.
+    let transaction = other.transaction().await?;
+    let others = process_of(transaction.client()).await?;
+    let second = process_of(db).await?;
+    Ok(first == second && first != others)
+}
+
+/// The number of the server process that runs the next statement. It is asked without a prepared
+/// statement, which a pooler might break.
+async fn process_of(db: &Client) -> Asked<Option<String>> {
+    let answer = db.simple_query("select pg_backend_pid()").await?;
+    Ok(answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    }))
 }
 
 /// Creates and migrates the tables. Other programs that want to do the same wait.

@@ -195,6 +195,7 @@ async fn every_answer_has_the_security_headers() {
         "/nothing",
         "/static/0/js/chat.js",
         "/health",
+        "/ready",
         "/ws/chat/",
     ] {
         check_safety(path, &server.get(path).await);
@@ -307,11 +308,18 @@ async fn answers_are_compressed_on_request() {
 }
 
 #[tokio::test]
-async fn health_is_200_only_while_the_store_answers() {
+async fn it_is_ready_only_while_the_store_answers_but_alive_all_the_time() {
     let server = Server::start().await;
-    assert_eq!(server.get("/health").await.status, 200);
+    assert_eq!(server.get("/ready").await.status, 200);
     server.store().close().await;
-    assert_eq!(server.get("/health").await.status, 503);
+    let answer = server.get("/ready").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(
+        answer.body,
+        "not ready: the database cannot be written and read\n"
+    );
+    let answer = server.get("/health").await;
+    assert_eq!((answer.status, &*answer.body), (200, "alive\n"));
     let page = server.get("/chat/hi/").await;
     assert_eq!(page.status, 503);
     assert_eq!(page.header("cache-control"), Some("no-store"));

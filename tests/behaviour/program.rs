@@ -361,33 +361,51 @@ async fn the_health_command_answers_by_its_exit_code() {
 }
 
 #[tokio::test]
-async fn it_is_unhealthy_once_its_database_is_deleted_or_replaced() {
+async fn it_is_not_ready_once_its_database_is_deleted_or_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("overwire.db");
-    let server = Program::start(&file, &[]).await;
+    let server = Program::start(&file, &["--log", "info"]).await;
     let is_lost = async || {
-        let answer = server.get("/health").await;
+        let answer = server.get("/ready").await;
         assert_eq!(answer.status, 503);
-        assert_eq!(answer.body, "the database file was deleted or replaced\n");
+        assert_eq!(
+            answer.body,
+            "not ready: the database file was deleted or replaced\n"
+        );
     };
-    assert_eq!(server.get("/health").await.status, 200);
+    assert_eq!(server.get("/ready").await.status, 200);
     let away = folder.path().join("away.db");
     std::fs::rename(&file, &away).unwrap();
     is_lost().await;
     std::fs::copy(&away, &file).unwrap();
     is_lost().await;
     std::fs::rename(&away, &file).unwrap();
-    assert_eq!(server.get("/health").await.status, 200);
+    assert_eq!(server.get("/ready").await.status, 200);
     std::fs::remove_file(&file).unwrap();
     is_lost().await;
 
     server.signal("TERM");
     let (_, words) = server.ends().await;
-    let times = words
-        .matches("database file was deleted or replaced")
-        .count();
-    assert_eq!(times, 3, "once for each time it was asked: {words}");
+    let times = |phrase| words.matches(phrase).count();
+    assert_eq!(
+        times("database file was deleted or replaced"),
+        2,
+        "once for each loss: {words}"
+    );
+    assert_eq!(times("ready again"), 1, "{words}");
     assert!(words.contains(file.to_str().unwrap()), "{words}");
+}
+
+#[tokio::test]
+async fn it_is_ready_only_after_a_write_has_reached_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let server = Program::start(&file, &[]).await;
+    let log = || std::fs::read(folder.path().join("overwire.db-wal")).unwrap();
+    let before = log();
+    let answer = server.get("/ready").await;
+    assert_eq!(answer.body, "ready\nrelay: none\n");
+    assert!(log() != before, "nothing was written");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use overwire::chat::{Chat, Client};
 use overwire::model::{GroupName, Message, NodeId, Version};
 use overwire::protocol::{Dialect, Frame, Hello};
 use overwire::relay::redis::RedisRelay;
-use overwire::relay::{Envelope, Heard, InProcess, News, Relay, To};
+use overwire::relay::{Envelope, Heard, InProcess, News, Relay, State, To};
 use overwire::store::{self, Access, Store, Synchronous};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -62,6 +62,9 @@ async fn every_tab_ends_with_what_is_stored_if_nodes_receive_no_news() {
     #[async_trait]
     impl Relay for Deaf {
         fn announce(&self, _: Envelope) {}
+        fn state(&self) -> State {
+            self.0.state()
+        }
         fn has_others(&self, node: NodeId) -> bool {
             self.0.has_others(node)
         }
@@ -175,6 +178,10 @@ impl Relay for Shaky {
             let one = rng.random_range(0..held.len());
             self.inner.announce(held.swap_remove(one));
         }
+    }
+
+    fn state(&self) -> State {
+        self.inner.state()
     }
 
     fn has_others(&self, node: NodeId) -> bool {

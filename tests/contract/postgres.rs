@@ -16,6 +16,7 @@ use crate::people::{
     keep, message_by, new_user, post, returning, settled, sign_in,
 };
 use crate::store::{another, ids, moderator, names, whole_room};
+use crate::support::pooler::Pooler;
 use crate::support::postgres::{Cut, Database, Proxy};
 
 async fn open(address: &str) -> Arc<Store> {
@@ -57,6 +58,27 @@ async fn two_nodes_never_give_one_user_to_two_people() {
     assert_eq!(stores[1].people_online(200).await.unwrap().0.len(), 100);
     let seeded = |somebody: &&Somebody| somebody.user.name.starts_with("seed");
     assert_eq!(all.iter().filter(seeded).count(), 30);
+}
+
+#[tokio::test]
+async fn a_pooler_that_shares_connections_between_transactions_is_refused() {
+    let database = Database::empty().await;
+    for mode in ["transaction", "statement"] {
+        let pooler = Pooler::start(&database, mode).await;
+        let address = database.address_at(pooler.port);
+        let refused = store::open(&address, Synchronous::Full, Access::Server).await;
+        let words = refused.err().unwrap().to_string();
+        assert!(words.contains("use pool_mode = session"), "{words}");
+    }
+    let tables = "select count(*)::text from pg_tables where schemaname = 'public'";
+    assert_eq!(database.look_at_once(tables.to_owned()), ["0"]);
+    let pooler = Pooler::start(&database, "session").await;
+    let store = open(&database.address_at(pooler.port)).await;
+    let anna = arrive(&store, "anna").await;
+    let room = hi(&store).await;
+    enter_room(&store, &anna, Target::Room(room)).await;
+    store.check().await.unwrap();
+    store.close().await;
 }
 
 #[tokio::test]

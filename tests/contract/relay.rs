@@ -8,11 +8,12 @@ use async_trait::async_trait;
 use overwire::model::{History, NodeId, RoomId, User, UserId, Version};
 use overwire::protocol::{Dialect, Push, Selector};
 use overwire::relay::redis::RedisRelay;
-use overwire::relay::{Envelope, Heard, InProcess, News, Own, Relay, To};
+use overwire::relay::{Envelope, Heard, InProcess, News, Own, Relay, State, To};
 use tokio::sync::mpsc::Receiver;
 use uuid::Uuid;
 
 use crate::support::redis::Redis;
+use crate::support::until;
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 const ROOM: RoomId = RoomId(5);
@@ -355,6 +356,27 @@ async fn two_chats_may_share_a_redis() {
     end.close().await;
     third.announce(news(NODES[2], 2));
     assert_eq!(next_number(&mut heard).await, (NODES[2], 2));
+}
+
+#[tokio::test]
+async fn an_end_says_whether_it_is_connected() {
+    let redis = Redis::start();
+    let end = RedisRelay::new(&redis.address(), None, "store").unwrap();
+    assert_eq!(end.state(), State::Disconnected);
+    let _heard = end.listen(NODES[0]).await;
+    until("it is connected", async || end.state() == State::Connected).await;
+    redis.dies();
+    end.announce(news(NODES[0], 1));
+    until("it is disconnected", async || {
+        end.state() == State::Disconnected
+    })
+    .await;
+    redis.starts_again();
+    until("it is connected again", async || {
+        end.state() == State::Connected
+    })
+    .await;
+    assert_eq!(InProcess::default().state(), State::InProcess);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ pub(crate) mod door;
 pub(crate) mod list;
 pub(crate) mod page;
 pub(crate) mod parts;
+pub(crate) mod pooler;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod redis;

@@ -108,7 +108,7 @@ fn server() -> &'static Server {
 }
 
 /// Runs a program as the owner of the server, which cannot be root.
-fn as_its_owner(program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn as_its_owner(program: impl AsRef<OsStr>) -> Command {
     let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0);
     if !is_root {
         return Command::new(program);
@@ -267,6 +267,11 @@ impl Database {
         }
         plans.retain(|plan| plan.contains("Seq Scan on"));
         plans
+    }
+
+    /// The folder with the socket of its server.
+    pub(crate) fn socket_folder(&self) -> &Path {
+        &self.server.folder
     }
 
     pub(crate) fn name(&self) -> &str {
