@@ -32,6 +32,8 @@ const STOP_REQUESTS: Duration = Duration::from_secs(3);
 const STOP: Duration = Duration::from_millis(4_500);
 /// The number of steps from which a progress bar is shown.
 const MANY: u64 = 10_000;
+/// How often a server without a relay looks for others on its database.
+const LOOK_FOR_OTHERS: Duration = Duration::from_secs(2);
 /// How long the server may take to report its health.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -138,10 +140,10 @@ async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<Store>
     Ok((store, chat))
 }
 
-async fn relay(config: &Config, store: &Store) -> anyhow::Result<Arc<dyn Relay>> {
+async fn relay(config: &Config, store: &Arc<Store>) -> anyhow::Result<Arc<dyn Relay>> {
     let Some(address) = &config.relay else {
         if store::may_be_shared(config.database.as_str()) {
-            tracing::info!("no --relay: this must be the only server on the database");
+            tokio::spawn(warn_of_others(Arc::clone(store)));
         }
         return Ok(Arc::new(InProcess::default()));
     };
@@ -152,6 +154,28 @@ async fn relay(config: &Config, store: &Store) -> anyhow::Result<Arc<dyn Relay>>
     )
     .context("--relay")?;
     Ok(Arc::new(relay))
+}
+
+/// Says so while another server uses the database, although nothing connects the two.
+async fn warn_of_others(store: Arc<Store>) {
+    let mut newest = None;
+    let mut is_alone = true;
+    loop {
+        // A lease may be left from a server that was killed. One that grows is not.
+        let lease = store.lease_of_others().await.unwrap_or(newest);
+        if is_alone && newest.is_some() && lease > newest {
+            is_alone = false;
+            tracing::error!(
+                "another server is running on this database, and there is no --relay: people on one \
+                 server do not see what happens on the other; give all servers the same --relay, or \
+                 stop one"
+            );
+        } else if lease.is_none() {
+            is_alone = true;
+        }
+        newest = lease;
+        tokio::time::sleep(LOOK_FOR_OTHERS).await;
+    }
 }
 
 async fn listen(listen: &str) -> anyhow::Result<TcpListener> {

@@ -102,6 +102,20 @@ impl Store {
         .await
     }
 
+    /// Until when the newest lease of a node of another process is valid, if there is one. It grows while
+    /// that process runs.
+    pub async fn lease_of_others(&self) -> Result<Option<Millis>> {
+        let own = self.own_nodes();
+        self.ask("lease_of_others", async move |tx| {
+            let newest = format!(
+                "select max(lease_until) from nodes where lease_until >= millis() and not id {}",
+                tx.among(1)
+            );
+            tx.the(&newest, &[&own]).await
+        })
+        .await
+    }
+
     /// Handles everything that has expired by `now`, a limited amount at a time. Clients of nodes whose
     /// lease has expired have left; only one node gets them as the result. Unused users gone for
     /// [`FREE_AFTER`] are free again, unless somebody has a private room with them open. Clients gone

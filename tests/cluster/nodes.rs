@@ -33,6 +33,20 @@ async fn programs(database: &Database, redis: &Redis) -> [Program; 2] {
     ]
 }
 
+#[tokio::test]
+async fn two_servers_on_one_database_without_a_relay_are_loud_about_it() {
+    let database = Database::empty().await;
+    let address = database.address();
+    let mut first = Program::start(Path::new(&address), &[]).await;
+    let mut second = Program::start(Path::new(&address), &[]).await;
+    first
+        .logs("another server is running on this database")
+        .await;
+    second
+        .logs("another server is running on this database")
+        .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_killed_while_people_write() {
     let database = Database::empty().await;

@@ -96,6 +96,20 @@ impl Program {
         signal(self.child.id(), name);
     }
 
+    /// Waits until its log contains these words.
+    pub(crate) async fn logs(&mut self, words: &'static str) {
+        let mut log = BufReader::new(self.child.stderr.take().unwrap());
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            while !line.contains(words) {
+                line.clear();
+                assert!(log.read_line(&mut line).unwrap() > 0, "the log ends");
+            }
+            log.into_inner()
+        });
+        self.child.stderr = Some(soon(words, reading).await.unwrap());
+    }
+
     /// Closes the reading end of its log.
     pub(crate) fn loses_its_log(&mut self) {
         self.child.stderr = None;
