@@ -244,7 +244,8 @@ pub(crate) fn cookie(session: Option<&SessionToken>, secure: bool) -> HeaderValu
 }
 
 /// An address of this chat, whatever was asked for.
-fn return_path(path: &str) -> String {
+#[must_use]
+pub fn return_path(path: &str) -> String {
     if [LOBBY_PATH, MODERATION_PATH].contains(&path) {
         return path.to_owned();
     }

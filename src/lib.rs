@@ -17,7 +17,7 @@ pub mod views;
 
 pub mod chat;
 
-mod forms;
+pub mod forms;
 pub mod socket;
 pub mod web;
 
