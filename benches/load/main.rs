@@ -1,4 +1,4 @@
-//! Load on the real server over real sockets: fan-out, memory, durable posts, long histories.
+//! Load on the real server over real sockets: fan-out, memory, durable posts, long histories, long times.
 //!
 //! `scripts/bench` builds the server and runs this. The server is a separate process, on its own
 //! processor if there are two. Every delivery and every stored row is checked. Small parts on their own
@@ -18,6 +18,7 @@ mod posts;
 #[path = "../../tests/support/redis.rs"]
 mod redis;
 mod server;
+mod soak;
 mod table;
 mod wire;
 
@@ -69,6 +70,10 @@ struct Options {
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
 
+    /// How long the mixed load goes on, in minutes
+    #[arg(long, value_name = "N", default_value_t = 60.0)]
+    minutes: f64,
+
     /// Messages in the long history
     #[arg(long, value_name = "N")]
     messages: Option<u32>,
@@ -101,6 +106,8 @@ enum Part {
     /// One node and two nodes on PostgreSQL with Redis, which it starts: posts, deliveries, delay
     /// across nodes, and what a message costs each part
     Cluster,
+    /// A mixed load that goes on for minutes: whether memory or open files grow
+    Soak,
 }
 
 /// The default size of a run.
@@ -196,6 +203,13 @@ impl Options {
         Duration::from_secs_f64(self.seconds.unwrap_or(self.size().seconds))
     }
 
+    fn lasts(&self) -> Duration {
+        match self.smoke {
+            true => Duration::ZERO,
+            false => Duration::from_secs_f64(self.minutes * 60.0),
+        }
+    }
+
     fn messages(&self) -> u32 {
         self.messages.unwrap_or(self.size().messages)
     }
@@ -217,6 +231,7 @@ fn main() -> anyhow::Result<()> {
             Part::Posts => posts::measure(&options, &machine)?,
             Part::History => history::measure(&options, &machine)?,
             Part::Cluster => cluster::measure(&options, &machine)?,
+            Part::Soak => soak::measure(&options, &machine)?,
         }
         println!(
             "Other processes used {:.1} % of the processors' time.\n",

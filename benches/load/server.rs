@@ -85,6 +85,12 @@ impl Process {
         machine::number(&machine::field(&status, "VmRSS"))
     }
 
+    /// How many files and sockets it has open.
+    pub(crate) fn open_files(&self) -> anyhow::Result<f64> {
+        let files = format!("/proc/{}/fd", self.child.id());
+        Ok(fs::read_dir(files).context("the process is gone")?.count() as f64)
+    }
+
     /// Kills it, like a crash.
     pub(crate) fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill()?;
