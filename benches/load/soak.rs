@@ -142,7 +142,7 @@ fn visit(server: &Process, done: &mut Done) -> anyhow::Result<()> {
         }
     }
     // The last action's answer shows that all are done.
-    let mut elsewhere = vec![false; VISITORS];
+    let mut elsewhere = [false; VISITORS];
     while elsewhere.contains(&false) {
         ensure!(
             began.elapsed() < PATIENCE,
