@@ -39,6 +39,16 @@ pub struct Config {
     #[arg(value_parser = host_and_port, global = true)]
     pub listen: String,
 
+    /// Where to serve metrics for Prometheus, at /metrics: a host or address that only Prometheus can
+    /// reach, and a port; without it, there are none
+    #[arg(
+        long,
+        env = "OVERWIRE_METRICS",
+        value_name = "HOST:PORT",
+        value_parser = host_and_port
+    )]
+    pub metrics: Option<String>,
+
     /// The database: an SQLite file (overwire.db, sqlite:/var/lib/overwire.db), or PostgreSQL 14 or
     /// later, which several servers may share (postgres://user:password@host:5432/name). For TLS, add
     /// ?sslmode= and one of prefer (the default), require, verify-ca or verify-full, and
@@ -367,6 +377,7 @@ mod tests {
         }
         check(&["--listen", "127.0.0.1"], "a port is missing");
         check(&["--listen", ":80"], "a host is missing");
+        check(&["--metrics", "9100"], "a port is missing");
         check(&["--listen", "a:99999"], "“99999” is not a port");
         check(&["--trusted-proxy", "caddy"], "not an address or a network");
         check(

@@ -10,6 +10,7 @@ use axum::response::{Html, IntoResponse as _, Response};
 use cookie::{Cookie, SameSite};
 
 use crate::chat::{Chat, Denied, Visitor};
+use crate::metrics::METRICS;
 use crate::model::{ResumeToken, SessionToken};
 use crate::protocol::{self, LOBBY_PATH, MODERATION_LINK_PATH, MODERATION_PATH};
 use crate::store::SESSION_GOOD_FOR;
@@ -79,6 +80,7 @@ pub(crate) async fn answer(chat: &Chat, sent: &Sent<'_>) -> Response {
         Ok(cookie) => return see_other(&at, cookie),
         Err(denied) => denied,
     };
+    METRICS.refused(reason(&denied));
     if let Denied::Trouble(error) = &denied {
         tracing::error!(?error, "the store failed");
     }
@@ -162,7 +164,10 @@ async fn become_moderator(chat: &Chat, sent: &Sent<'_>, link: &str, password: &s
     };
     match becoming.await {
         Ok(cookie) => see_other(MODERATION_PATH, cookie),
-        Err(denied) => admin_link(chat, link, visitor, Some(&denied)).await,
+        Err(denied) => {
+            METRICS.refused(reason(&denied));
+            admin_link(chat, link, visitor, Some(&denied)).await
+        }
     }
 }
 
@@ -258,6 +263,18 @@ fn path_of_referer(headers: &HeaderMap) -> String {
     let referer = headers.get(header::REFERER);
     let referer: Option<Uri> = referer.and_then(|uri| uri.as_bytes().try_into().ok());
     referer.map_or(String::new(), |uri| uri.path().to_owned())
+}
+
+/// The reason in metrics.
+fn reason(denied: &Denied) -> &'static str {
+    match denied {
+        Denied::Password(_) => "password",
+        Denied::Wrong => "sign_in",
+        Denied::SomebodyElse => "session",
+        Denied::TooOften(_) => "attempts",
+        Denied::Busy => "busy",
+        Denied::Trouble(_) => "unavailable",
+    }
 }
 
 fn status(denied: &Denied) -> StatusCode {

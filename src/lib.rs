@@ -4,6 +4,7 @@
 //! pushes the fragments to every tab that shows the room. The modules, in reading order:
 
 pub mod json;
+pub mod metrics;
 pub mod model;
 pub mod moderation;
 pub mod protocol;
@@ -18,6 +19,7 @@ pub mod views;
 pub mod chat;
 
 pub mod forms;
+pub mod scrape;
 pub mod socket;
 pub mod web;
 

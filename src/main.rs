@@ -14,6 +14,7 @@ use overwire::model::ResumeToken;
 use overwire::protocol::MODERATION_LINK_PATH;
 use overwire::relay::redis::RedisRelay;
 use overwire::relay::{InProcess, Relay};
+use overwire::scrape;
 use overwire::store::{self, Store, moving};
 use overwire::views::Views;
 use overwire::web::{self, Access, Web};
@@ -74,7 +75,11 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     // Everything that may fail runs before the store is opened, so that a failed start leaves nothing
     // behind. Connections that arrive while the store opens wait in the backlog.
-    let listener = listen(&config.listen).await?;
+    let listener = listen("--listen", &config.listen).await?;
+    let for_metrics = match &config.metrics {
+        Some(address) => Some(listen("--metrics", address).await?),
+        None => None,
+    };
     let views = Arc::new(Views::new()?);
     let stop = CancellationToken::new();
     tokio::spawn(stop_signal(stop.clone())?);
@@ -93,12 +98,17 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     println!("Overwire is at http://{}", listener.local_addr()?);
 
     let serving = web::serve(listener, &web, stop.cancelled(), STOP_REQUESTS);
+    let measuring = async {
+        if let Some(listener) = for_metrics {
+            scrape::serve(listener, Arc::clone(&chat), stop.cancelled()).await;
+        }
+    };
     let ending = async {
         stop.cancelled().await;
         chat.stop(STOP_SOCKETS).await;
     };
     let all = async {
-        tokio::join!(serving, ending);
+        tokio::join!(serving, measuring, ending);
         store.close().await;
     };
     let overdue = async {
@@ -178,15 +188,16 @@ async fn warn_of_others(store: Arc<Store>) {
     }
 }
 
-async fn listen(listen: &str) -> anyhow::Result<TcpListener> {
+/// Listens at the address that a flag names.
+async fn listen(flag: &str, listen: &str) -> anyhow::Result<TcpListener> {
     let address = tokio::net::lookup_host(listen)
         .await
         .ok()
         .and_then(|mut addresses| addresses.next())
-        .with_context(|| format!("--listen: cannot resolve the host in {listen}"))?;
+        .with_context(|| format!("{flag}: cannot resolve the host in {listen}"))?;
     web::listen(address).with_context(|| {
         format!(
-            "could not listen on {address}; is Overwire running there already? Use --listen to choose \
+            "could not listen on {address}; is Overwire running there already? Use {flag} to choose \
              another address"
         )
     })

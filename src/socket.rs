@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::chat::{Chat, Client, NotLetIn};
 use crate::hub::Close;
+use crate::metrics::METRICS;
 use crate::protocol::{Frame, Hello};
 use crate::websocket::{self, Decoder, Incoming, Violation};
 
@@ -34,6 +35,9 @@ const CLOSE_DRAIN: Duration = Duration::from_secs(2);
 const CLOSE_ANSWER: Duration = Duration::from_secs(1);
 /// How long to wait before retrying when a tab could not be brought up to date.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// The last notice for a tab whose outbox has stayed full.
+const TOO_SLOW: &str = "This tab is too slow to receive messages.";
 
 /// The limits and timeouts of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,10 +84,33 @@ enum Event {
 enum End {
     /// The other side has gone, or nothing can be sent to it.
     Gone,
+    /// The other side has been silent for too long.
+    Silent,
     /// The other side sent a close frame, with this code.
     Closed(Option<u16>),
     /// The server closes it.
     Close(Close),
+}
+
+impl End {
+    /// The reason in metrics.
+    fn reason(&self) -> &'static str {
+        let close = match self {
+            Self::Gone => return "lost",
+            Self::Silent => return "silent",
+            Self::Closed(_) => return "closed",
+            Self::Close(close) => close,
+        };
+        match (close.code, close.reason) {
+            (1000, "taken over") => "taken_over",
+            (1000, "reconnect") => "reconnect",
+            (1000, _) => "group_changed",
+            (1008, "banned") => "banned",
+            (1008, TOO_SLOW) => "slow",
+            (1012, _) => "restart",
+            _ => "protocol",
+        }
+    }
 }
 
 impl From<Violation> for End {
@@ -142,12 +169,14 @@ pub async fn arrive(
         Ok(client) => Arc::new(client),
         // As for the ban itself, the tab retries by itself after a while.
         Err(NotLetIn::Banned) => {
+            METRICS.refused("banned");
             tracing::info!("rejected a banned client");
             let (notice, close) = chat.farewell_to_banned(dialect);
             turn_away(stream, deflate, notice, close).await;
             return None;
         }
         Err(error) => {
+            METRICS.refused("unavailable");
             tracing::error!(?error, "could not admit a client");
             // Without a notice: the tab retries by itself, less and less often, until a push arrives.
             let close = Close::now(1011, "not possible now");
@@ -215,7 +244,10 @@ impl Writer {
         while !self.waiting.is_empty() {
             match self.try_write(stream) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => self.advance(written),
+                Ok(written) => {
+                    METRICS.sent.inc_by(written as u64);
+                    self.advance(written);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked = true;
                     return Ok(());
@@ -347,6 +379,7 @@ impl Socket {
     fn receive(&mut self) -> io::Result<usize> {
         let mut bytes = [0; READ_BYTES];
         let read = self.stream.try_read(&mut bytes)?;
+        METRICS.received.inc_by(read as u64);
         self.decoder.feed(&bytes[..read]);
         Ok(read)
     }
@@ -428,6 +461,8 @@ impl Socket {
                     self.writer.ping(self.pings);
                     self.probes.push((self.pings, asked));
                 }
+                let pushes = taken.frames.iter().map(Frame::count);
+                METRICS.pushes.inc_by(pushes.sum::<usize>() as u64);
                 self.writer.put(taken.frames);
                 if self.writer.is_empty() {
                     break;
@@ -464,11 +499,10 @@ impl Socket {
         }
         let full = self.client.outbox.full_since().map(Instant::from_std);
         if full.is_some_and(|since| now >= since + self.limits.drain_within) {
-            let reason = "This tab is too slow to receive messages.";
-            return Some(End::Close(Close::now(1008, reason)));
+            return Some(End::Close(Close::now(1008, TOO_SLOW)));
         }
         if now >= self.heard + self.limits.drop_after {
-            return Some(End::Gone);
+            return Some(End::Silent);
         }
         if now >= self.heard + self.limits.ping_after && !self.pinged {
             self.pinged = true;
@@ -481,6 +515,7 @@ impl Socket {
     /// Finishes the actions that were sent before the end. A client that the server closes counts as
     /// connected until then, so that a stopping server waits for it.
     async fn end(&mut self, end: End) {
+        METRICS.disconnected(end.reason());
         if let Some(work) = self.work.take() {
             work.await;
         }
@@ -488,7 +523,7 @@ impl Socket {
             act(&self.chat, &self.client, text).await;
         }
         match end {
-            End::Gone => self.chat.disconnect(&self.client),
+            End::Gone | End::Silent => self.chat.disconnect(&self.client),
             End::Closed(code) => {
                 self.chat.disconnect(&self.client);
                 let close = Close::now(code.unwrap_or(1000), "");

@@ -33,6 +33,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::chat::{Chat, Visitor};
 use crate::forms::{self, texts};
 use crate::hub::Close;
+use crate::metrics::METRICS;
 use crate::model::{BadName, GroupName, Target};
 use crate::protocol::{
     Dialect, FIRST_GROUP, Hello, MODERATION_PATH, MODERATION_SOCKET_PATH, SOCKET_PATH, address,
@@ -490,6 +491,7 @@ fn visitor(outside: &Outside, headers: &HeaderMap) -> Visitor {
 async fn form(State(web): State<Arc<Web>>, request: Request) -> Response {
     let outside = web.outside(&request);
     if !web.may_connect(request.headers(), &outside) {
+        METRICS.refused("origin");
         let words = "Requests from that origin are not allowed.\n";
         return (StatusCode::FORBIDDEN, words).into_response();
     }
@@ -578,7 +580,10 @@ async fn admin_socket(State(web): State<Arc<Web>>, request: Request) -> Response
     let visitor = visitor(&web.outside(&request), request.headers());
     match web.chat.moderator(visitor.session.as_ref()).await {
         Ok(Some(_)) => upgrade(web, request, Ok(Hello::of_moderator())),
-        Ok(None) => (StatusCode::FORBIDDEN, "Only moderators may connect here.\n").into_response(),
+        Ok(None) => {
+            METRICS.refused("not_moderator");
+            (StatusCode::FORBIDDEN, "Only moderators may connect here.\n").into_response()
+        }
         Err(error) => {
             tracing::error!(?error, "the store failed");
             StatusCode::SERVICE_UNAVAILABLE.into_response()
@@ -634,6 +639,7 @@ fn upgrade(
     let peer = request.extensions().get::<Peer>().cloned();
     let outside = web.outside(&request);
     if !web.may_connect(headers, &outside) {
+        METRICS.refused("origin");
         let words = "Connections from that origin are not allowed.\n";
         return (StatusCode::FORBIDDEN, words).into_response();
     }
@@ -666,7 +672,7 @@ fn upgrade(
         };
         let stream = parts.io.into_inner().stream;
         let counted = web.count(Kind::Socket, outside.address);
-        let (notice, reason) = match (counted, hello) {
+        let (notice, reason, why) = match (counted, hello) {
             (Some(counted), Ok(hello)) => {
                 let chat = Arc::clone(&web.chat);
                 // Early bytes are copied, so that the buffer they came in is freed.
@@ -686,9 +692,11 @@ fn upgrade(
             (None, _) => (
                 "There are too many connections from your address.".to_owned(),
                 "too many connections",
+                "sockets_per_address",
             ),
-            (_, Err((_, bad))) => (bad.to_string(), "not the name of a group"),
+            (_, Err((_, bad))) => (bad.to_string(), "not the name of a group", "group_name"),
         };
+        METRICS.refused(why);
         let close = Close::drained(1008, reason);
         let farewell = web.chat.farewell(dialect, &notice);
         socket::turn_away(stream, deflate, farewell, close).await;
@@ -738,6 +746,7 @@ pub async fn serve(
             },
         };
         let Some(peer) = web.count_connection(peer.ip()) else {
+            METRICS.refused("connections_per_address");
             // An answer would need a request first, and waiting for it.
             tracing::debug!("too many connections from one address");
             continue;

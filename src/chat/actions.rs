@@ -7,6 +7,7 @@ use super::{
     Chat, Client, MUTED, NOT_SAVED, Result, TROUBLE, has_more, moderation, most_typed, people,
 };
 use crate::json;
+use crate::metrics::METRICS;
 use crate::model::{
     BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Room, RoomId,
     RoomKind, Target,
@@ -355,6 +356,7 @@ async fn post(
         Err(error) => {
             // The tab still has the text, and sends it again by itself.
             let me = client.user.id.0;
+            METRICS.refused("unavailable");
             tracing::error!(user.id = me, ?error, "a message was not stored");
             let words = match client.outbox.dialect.feed() {
                 Feed::Changes => NOT_SAVED,

@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
 use super::{Chat, Result};
 use crate::json;
+use crate::metrics::METRICS;
 use crate::model::{Page, RoomId, UserId, Version};
 use crate::protocol::{Dialect, Feed, Frame, Push, Selector};
 use crate::relay::{Envelope, Heard, News, Own, To};
@@ -153,6 +154,11 @@ impl Delivery {
 impl Chat {
     /// Shows this node's changes to everyone in their rooms and sends them to the other nodes.
     async fn deliver(self: &Arc<Self>, changes: &mut Vec<Change>, early: &mut Early) {
+        let is_new = |change: &&Change| change.message.made == change.version.number;
+        METRICS.changes.inc_by(changes.len() as u64);
+        METRICS
+            .messages
+            .inc_by(changes.iter().filter(is_new).count() as u64);
         // The sort is stable: the order within each room stays.
         changes.sort_by_key(|change| change.version.room);
         let follow = |one: &Change, next: &Change| {
@@ -341,7 +347,10 @@ impl Chat {
     /// Handles what the relay brings.
     async fn hear(self: &Arc<Self>, heard: Heard, early: &mut Early, comparing: &mut Comparing) {
         let Envelope { node, news } = match heard {
-            Heard::News(envelope) => envelope,
+            Heard::News(envelope) => {
+                METRICS.relay_received.inc();
+                envelope
+            }
             Heard::Following(To::Room(room)) => {
                 self.people.room_changed(room);
                 self.tell_others(News::WhoTypes(room));
@@ -352,7 +361,10 @@ impl Chat {
                 return self.people.refresh(user);
             }
             Heard::Following(_) => return,
-            Heard::Missed => return self.take(&News::Missed),
+            Heard::Missed => {
+                METRICS.relay_missed.inc();
+                return self.take(&News::Missed);
+            }
         };
         match news {
             News::Change {
@@ -390,7 +402,12 @@ impl Chat {
                 tokio::spawn(Arc::clone(self).answer_probe(client, node));
             }
             News::Alive { client, alive, .. } => self.take_answer(client, alive),
-            soft => self.take(&soft),
+            soft => {
+                if let News::Missed = soft {
+                    METRICS.relay_missed.inc();
+                }
+                self.take(&soft);
+            }
         }
     }
 

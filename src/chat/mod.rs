@@ -26,6 +26,7 @@ use uuid::Uuid;
 use crate::fake::FakeUsers;
 use crate::hub::{Close, Hub, Outbox, Region};
 use crate::json;
+use crate::metrics::{METRICS, Metrics};
 use crate::model::{ClientId, ClientRef, NodeId, User, UserId};
 use crate::protocol::{Action, Dialect, Feed, Frame, Push, Refusal, Selector};
 use crate::relay::{self, Relay};
@@ -221,6 +222,7 @@ impl Chat {
 
     /// Handles an action of a person.
     pub async fn handle(&self, client: &Client, text: &str) {
+        METRICS.actions.inc();
         let dialect = client.outbox.dialect;
         let action = match dialect.feed() {
             Feed::Json => json::read(dialect, text),
@@ -310,9 +312,16 @@ impl Chat {
         let (refusal, tone) = match failure {
             // Callers normally close the socket themselves.
             Failure::Store(StoreError::Gone) => return client.outbox.close(RECONNECT),
-            Failure::Refused(refusal) => (refusal, Tone::Refusal),
-            Failure::Late(refusal) => (refusal, Tone::Wait),
+            Failure::Refused(refusal) => {
+                METRICS.refused("action");
+                (refusal, Tone::Refusal)
+            }
+            Failure::Late(refusal) => {
+                METRICS.refused("pace");
+                (refusal, Tone::Wait)
+            }
             failure @ (Failure::Store(_) | Failure::View(_)) => {
+                METRICS.refused("unavailable");
                 tracing::error!(user.id = client.user.id.0, ?failure, "an action failed");
                 (Refusal::new(TROUBLE), Tone::Trouble)
             }
@@ -371,6 +380,29 @@ impl Chat {
     pub async fn check(&self) -> std::result::Result<relay::State, StoreError> {
         self.store.check().await?;
         Ok(self.relay.state())
+    }
+
+    /// Sets the metrics that are read rather than counted.
+    pub fn gauge(&self) {
+        let load = self.hub.load();
+        for (dialect, sockets) in Dialect::ALL.into_iter().zip(load.sockets) {
+            let gauge = METRICS.sockets.with_label_values(&[dialect.name()]);
+            Metrics::set(&gauge, sockets);
+        }
+        let is_connected = self.relay.state() != relay::State::Disconnected;
+        for (gauge, count) in [
+            (&METRICS.people, load.people),
+            (&METRICS.rooms, load.rooms),
+            (&METRICS.waiting, load.frames),
+            (&METRICS.waiting_bytes, load.bytes),
+            (&METRICS.fullest, load.fullest),
+            (&METRICS.behind, load.behind),
+            (&METRICS.relay_connected, usize::from(is_connected)),
+        ] {
+            Metrics::set(gauge, count);
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        METRICS.build.with_label_values(&[version]).set(1);
     }
 
     /// Closes every socket and waits for them, at most for `deadline`. Then stores what people have

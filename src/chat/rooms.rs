@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Chat, Client, Failure, Result, actions, most_typed, people};
 use crate::hub::Region;
 use crate::json;
+use crate::metrics::METRICS;
 use crate::model::{
     Emoji, History, MessageId, Room, RoomId, RoomKind, SessionToken, Target, UserId, Version,
 };
@@ -265,9 +266,11 @@ impl Chat {
                 let settled = settled.map(|message| self.views.changed_message(message));
                 let frames = settled.map(|push| push.encode()).chain(rest);
                 client.outbox.bring(place.room, version, frames);
+                METRICS.caught_up(true);
                 true
             }
             Err(failure) => {
+                METRICS.caught_up(false);
                 self.tell(client, failure);
                 false
             }

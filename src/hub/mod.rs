@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::model::{ClientId, ClientRef, Message, RoomId, UserId, Version};
 use crate::protocol::{Dialect, Feed, Frame, Selector};
 
+use outbox::Depth;
 pub use outbox::{Close, OUTBOX_BYTES, OUTBOX_FRAMES, Outbox, Place, Region, Taken};
 
 /// All outboxes of this node.
@@ -35,6 +36,25 @@ struct Clients {
     online: Option<(usize, Frame)>,
     /// The server is stopping: new sockets are closed as well.
     closing: Option<Close>,
+}
+
+/// How many sockets a node has, and what waits for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// The sockets that use each dialect, in the order of [`Dialect::ALL`].
+    pub sockets: [usize; Dialect::ALL.len()],
+    /// The people with a socket.
+    pub people: usize,
+    /// The rooms that a socket shows.
+    pub rooms: usize,
+    /// The frames that wait.
+    pub frames: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// The bytes in the fullest outbox.
+    pub fullest: usize,
+    /// The sockets that are behind.
+    pub behind: usize,
 }
 
 /// The clients that are in a room on this node.
@@ -171,6 +191,28 @@ impl Hub {
     /// Whether any client on this node is in a room.
     pub fn has_room(&self, room: RoomId) -> bool {
         self.rooms.lock().contains_key(&room)
+    }
+
+    /// How many sockets there are, and what waits for them.
+    pub fn load(&self) -> Load {
+        let mut load = Load {
+            people: self.people(),
+            rooms: self.rooms.lock().len(),
+            ..Load::default()
+        };
+        for outbox in self.all() {
+            let Depth {
+                frames,
+                bytes,
+                behind,
+            } = outbox.depth();
+            load.sockets[outbox.dialect as usize] += 1;
+            load.frames += frames;
+            load.bytes += bytes;
+            load.fullest = load.fullest.max(bytes);
+            load.behind += usize::from(behind);
+        }
+        load
     }
 
     /// The sockets on this node that are in a room.

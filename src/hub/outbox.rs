@@ -11,6 +11,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
+use crate::metrics::METRICS;
 use crate::model::{ClientRef, Message, RoomId, UserId, Version};
 use crate::protocol::{Dialect, Feed, Frame, Selector};
 
@@ -184,7 +185,9 @@ impl Waiting {
 
     fn fall_behind(&mut self, number: u64) {
         self.noted = self.noted.max(number);
-        self.behind = true;
+        if !std::mem::replace(&mut self.behind, true) {
+            METRICS.fell_behind.inc();
+        }
         if !self.queue.is_empty() {
             self.full_since.get_or_insert_with(Instant::now);
         }
@@ -465,6 +468,17 @@ impl Outbox {
         Taken { frames, probes }
     }
 
+    /// How much waits.
+    pub(super) fn depth(&self) -> Depth {
+        let waiting = self.state.lock();
+        let soft = waiting.soft.iter();
+        Depth {
+            frames: waiting.queue.len() + waiting.soft.len(),
+            bytes: waiting.bytes + soft.map(|(_, frame)| frame.size()).sum::<usize>(),
+            behind: waiting.behind,
+        }
+    }
+
     /// Whether the tab does not have the latest version of its room.
     pub fn is_behind(&self) -> bool {
         self.state.lock().behind
@@ -493,6 +507,13 @@ impl Outbox {
     pub fn full_since(&self) -> Option<Instant> {
         self.state.lock().full_since
     }
+}
+
+/// How much waits in an outbox, and whether its tab is behind.
+pub(super) struct Depth {
+    pub(super) frames: usize,
+    pub(super) bytes: usize,
+    pub(super) behind: bool,
 }
 
 /// What a socket takes from its outbox.

@@ -103,6 +103,11 @@ impl Frame {
         whole.iter().map(|frame| &frame.0.plain[frame.0.payload..])
     }
 
+    /// How many frames were joined to this one.
+    pub fn count(&self) -> usize {
+        self.0.parts.len().max(1)
+    }
+
     /// The size of the frame in an outbox, in bytes.
     pub fn size(&self) -> usize {
         self.0.plain.len()

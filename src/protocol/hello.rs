@@ -35,6 +35,17 @@ impl Dialect {
         Self::Moderation,
     ];
 
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::Plain => "plain",
+            Self::Objects => "objects",
+            Self::Lines => "lines",
+            Self::Moderation => "moderation",
+        }
+    }
+
     /// How it receives what happens in its room.
     pub fn feed(self) -> Feed {
         match self {

@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::{Envelope, Heard, News, Relay, State, To, WAITING};
+use crate::metrics::METRICS;
 use crate::model::NodeId;
 
 /// How many envelopes are sent at once at most.
@@ -151,6 +152,7 @@ impl Relay for RedisRelay {
         if let Some(outgoing) = &*self.outgoing.lock()
             && outgoing.try_send(envelope).is_err()
         {
+            METRICS.relay_lost.inc();
             self.lost.store(true, Ordering::Relaxed);
         }
     }
@@ -301,8 +303,10 @@ impl Publisher {
                     batch.push(self.says(News::Missed));
                 }
                 let sent = self.publish(&mut connection, &batch).await;
+                let count = batch.len() as u64;
                 batch.clear();
                 if let Err(error) = sent {
+                    METRICS.relay_lost.inc_by(count);
                     self.connected.publisher.store(false, Ordering::Relaxed);
                     tracing::warn!(%error, "lost the connection to Redis; reconnecting");
                     lost = true;
@@ -311,6 +315,7 @@ impl Publisher {
                     backoff.wait().await;
                     continue 'connected;
                 }
+                METRICS.relay_sent.inc_by(count);
                 backoff = Backoff::new();
             }
         }

@@ -19,12 +19,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::metrics::METRICS;
 use crate::model::{ClientRef, Message, NodeId, UserId, Version};
 
 pub use accounts::{NewSession, Session, SignedIn};
@@ -402,7 +403,7 @@ impl Store {
         locks: Locks,
         operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
-        self.interfered(name, async {
+        let writing = self.interfered(name, async {
             let (sender, answer) = oneshot::channel();
             let waiting: Box<dyn Write> = Box::new(Waiting::new(locks, operation, sender));
             {
@@ -411,8 +412,8 @@ impl Store {
                 writer.send(waiting).map_err(|_| StoreError::Closed)?;
             }
             answer.await.map_err(|_| StoreError::Closed)?
-        })
-        .await
+        });
+        count_failure("write", writing.await)
     }
 
     /// Runs one statement.
@@ -439,13 +440,16 @@ impl Store {
         name: &'static str,
         operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
-        self.interfered(name, async {
+        let began = Instant::now();
+        let reading = self.interfered(name, async {
             match &self.driver {
                 Driver::Sqlite(sqlite) => sqlite.read(snapshot, operation).await,
                 Driver::Postgres(postgres) => postgres.read(snapshot, operation).await,
             }
-        })
-        .await
+        });
+        let read = reading.await;
+        METRICS.read_seconds.observe(began.elapsed().as_secs_f64());
+        count_failure("read", read)
     }
 
     async fn interfered<T>(
@@ -468,6 +472,14 @@ impl Store {
     fn own_nodes(&self) -> Vec<i64> {
         self.nodes.lock().iter().map(|node| node.0).collect()
     }
+}
+
+/// Counts an operation that the database did not do.
+fn count_failure<T>(operation: &str, done: Result<T>) -> Result<T> {
+    if let Err(StoreError::Database(_)) = &done {
+        METRICS.store_failures.with_label_values(&[operation]).inc();
+    }
+    done
 }
 
 /// Runs a write if its client is connected.

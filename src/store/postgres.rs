@@ -14,7 +14,7 @@
 mod address;
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
     GenericClient, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError,
@@ -31,6 +31,7 @@ use super::tx::{Failure, Locks, Sql, Tx, Write};
 use super::{
     Access, Changes, Listeners, Opening, Result, StoreError, Synchronous, Writes, fail_all,
 };
+use crate::metrics::METRICS;
 use crate::model::{ClientRef, History, Millis, UserId};
 
 const MIGRATIONS: [&str; 2] = [
@@ -459,7 +460,7 @@ impl Writer {
             Err(error) => return Fate::Failed(error),
         };
         self.batch += 1;
-        let number = self.batch;
+        let (number, began) = (self.batch, Instant::now());
         let prepared = timeout(DEADLINE, prepare(&db, self.id, number, batch)).await;
         let (again, changes) = match prepared {
             Ok(Ok(prepared)) => prepared,
@@ -494,6 +495,7 @@ impl Writer {
                 };
             }
         }
+        METRICS.committed(batch.len(), began);
         self.send_out(changes).await;
         Fate::Committed { again }
     }

@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::tx::{Sql, Tx, Write};
 use super::{Access, Listeners, Opening, Result, StoreError, Synchronous, Writes};
+use crate::metrics::METRICS;
 use crate::model::{History, Millis};
 
 const MIGRATIONS: [&str; 9] = [
@@ -440,6 +441,7 @@ fn commit(
     batch: &mut [Box<dyn Write>],
     history: History,
 ) -> rusqlite::Result<super::Changes> {
+    let (writes, began) = (batch.len(), Instant::now());
     db.prepare_cached("begin immediate")?.execute([])?;
     let tx = Tx::sqlite(db, Millis::now(), history);
     if let [write] = batch {
@@ -466,7 +468,10 @@ fn commit(
     if committed.is_err() && !db.is_autocommit() {
         db.execute_batch("rollback")?;
     }
-    committed.map(|_| changes)
+    committed.map(|_| {
+        METRICS.committed(writes, began);
+        changes
+    })
 }
 
 /// Runs one write, so that its failure undoes it alone.

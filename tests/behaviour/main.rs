@@ -12,6 +12,7 @@ mod commands;
 mod groups;
 mod json_sockets;
 mod lobby;
+mod metrics;
 mod moderation;
 mod names;
 mod pages;

@@ -12,8 +12,9 @@ use crate::support::program::{command, ending, make_fake_users, run};
 use crate::support::tab::all;
 use crate::support::{Program, Tab};
 
-const FLAGS: [&str; 17] = [
+const FLAGS: [&str; 18] = [
     "listen",
+    "metrics",
     "database",
     "relay",
     "synchronous",
