@@ -201,7 +201,8 @@ impl Chat {
     ) -> Result<()> {
         let dialect = client.outbox.dialect;
         let resume = (dialect.feed() == Feed::Changes).then_some(token);
-        self.push(client, [self.views.logged_user(&client.user, resume)?]);
+        let me = self.views.logged_user(dialect, &client.user, resume)?;
+        self.push(client, [me]);
         // Somebody who reconnects may have lost a name that their page still shows.
         if client.user.display_name.is_some() || client.client_ref.visit > 0 {
             self.push(client, [self.views.name_form(&client.user)?]);

@@ -390,7 +390,7 @@ impl Chat {
                 for_programs,
             } => self.note_private_message(user, room, by_other, for_programs.as_ref()),
             News::WhoTypes(room) => self.tell_typists(room),
-            News::Notice { user, frame } => self.show_notice(user, &frame),
+            News::Notice { user, frame, plain } => self.show_notice(user, &frame, plain.as_ref()),
             News::Ended(user) => self.people.ended(user),
             News::Banned(user) => self.take_ban(user),
             News::GroupChanged(room) => {
@@ -557,17 +557,21 @@ impl Chat {
     /// Renders the newest page for a room's plain tabs, and again as long as it is out of date.
     async fn render_pages(self: Arc<Self>, room: RoomId) {
         while self.hub.take_wanted_page(room) {
-            match self.store.newest(room).await {
-                Ok(page) => {
-                    let frame = self.views.messages(&page).encode();
-                    self.hub.show_page(room, page.version, &frame);
-                }
-                Err(error) => {
-                    tracing::error!(room.id = %room, ?error, "could not read a room's newest page");
+            match self.newest_plain(room).await {
+                Ok((frame, version)) => self.hub.show_page(room, version, &frame),
+                Err(failure) => {
+                    tracing::error!(room.id = %room, ?failure, "could not read a room's newest page");
                     return self.hub.give_up_page(room);
                 }
             }
         }
+    }
+
+    /// The newest page of a room for plain tabs, and its version.
+    async fn newest_plain(&self, room: RoomId) -> Result<(Frame, Version)> {
+        let page = self.store.newest(room).await?;
+        let list = self.views.plain_messages_list(&page)?;
+        Ok((list.encode(), page.version))
     }
 
     /// The catch-up of a reader who has `after`, in their dialect, and the version it leads to.
@@ -592,8 +596,8 @@ impl Chat {
             return Ok((frames.collect(), version));
         }
         if dialect.feed() == Feed::Pages {
-            let page = self.store.newest(room).await?;
-            return Ok((vec![self.views.messages(&page).encode()], page.version));
+            let (page, version) = self.newest_plain(room).await?;
+            return Ok((vec![page], version));
         }
         let list = |page: &Page| {
             let list = self.views.messages_list(page)?;

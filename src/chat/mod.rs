@@ -211,11 +211,13 @@ impl Chat {
         Ok(chat)
     }
 
-    /// Shows a notice in all tabs that a user has on this node.
-    fn show_notice(&self, user: UserId, frame: &Frame) {
+    /// Shows a notice in all tabs that a user has on this node; plain ones get their own, if there is
+    /// one.
+    fn show_notice(&self, user: UserId, frame: &Frame, plain: Option<&Frame>) {
         for tab in self.hub.of_user(user) {
+            let plain = plain.filter(|_| tab.dialect == Dialect::Plain);
             if tab.dialect.has(&Selector::NOTICE) {
-                tab.show(Region::Notice, frame.clone());
+                tab.show(Region::Notice, plain.unwrap_or(frame).clone());
             }
         }
     }
@@ -338,10 +340,13 @@ impl Chat {
         match json::notice(outbox.dialect, &refusal.text, done) {
             Some(notice) => outbox.push([notice]),
             // Every key has to be settled. Of other notices only the newest matters.
-            None => match (self.views.notice(refusal, tone)?.encode(), refusal.key) {
-                (notice, Some(_)) => outbox.push([notice]),
-                (notice, None) => outbox.show(Region::Notice, notice),
-            },
+            None => {
+                let notice = self.views.notice(outbox.dialect, refusal, tone)?.encode();
+                match refusal.key {
+                    Some(_) => outbox.push([notice]),
+                    None => outbox.show(Region::Notice, notice),
+                }
+            }
         }
         Ok(())
     }
@@ -363,7 +368,9 @@ impl Chat {
     /// The last notice for a tab that is disconnected or turned away.
     pub fn farewell(&self, dialect: Dialect, words: &str) -> Option<Frame> {
         json::notice(dialect, words, false).or_else(|| {
-            let notice = self.views.notice(&Refusal::new(words), Tone::Refusal);
+            let notice = self
+                .views
+                .notice(dialect, &Refusal::new(words), Tone::Refusal);
             let notice =
                 notice.inspect_err(|error| tracing::error!(?error, "could not render a notice"));
             Some(notice.ok()?.encode())

@@ -271,10 +271,15 @@ async fn show_person(chat: &Chat, client: &Client, name: &str) -> Result<()> {
 
 /// Shows a notice in all tabs of a user, on every node.
 fn tell_all(chat: &Chat, user: UserId, words: &str) -> Result<()> {
-    let notice = chat.views.notice(&Refusal::new(words), Tone::Refusal)?;
-    let frame = notice.encode();
-    chat.show_notice(user, &frame);
-    chat.tell_others(News::Notice { user, frame });
+    let refusal = Refusal::new(words);
+    let notice = |dialect| chat.views.notice(dialect, &refusal, Tone::Refusal);
+    let (frame, plain) = (
+        notice(Dialect::V1)?.encode(),
+        notice(Dialect::Plain)?.encode(),
+    );
+    chat.show_notice(user, &frame, Some(&plain));
+    let plain = Some(plain);
+    chat.tell_others(News::Notice { user, frame, plain });
     Ok(())
 }
 
@@ -288,6 +293,23 @@ pub(super) async fn outdate_groups(chat: Weak<Chat>, mut changed: mpsc::Receiver
             tabs.iter().for_each(|tab| tab.outdate_groups());
             tokio::time::sleep(OUTDATED_EVERY).await;
         }
+    }
+}
+
+/// The name of a group as the tabs in it show it.
+struct Headings {
+    page: Frame,
+    plain: Frame,
+}
+
+impl Headings {
+    /// Whether a tab shows another name. Notes that it has this one now.
+    fn are_new_to(&self, tab: &Outbox) -> bool {
+        let heading = match tab.dialect {
+            Dialect::Plain => &self.plain,
+            _ => &self.page,
+        };
+        tab.is_new(Region::Heading, heading)
     }
 }
 
@@ -306,14 +328,16 @@ impl Chat {
     /// The people in a changed group reconnect, except those whose page already shows the new name.
     pub(super) async fn take_group_change(&self, room: RoomId) {
         self.changed.add(room);
-        let heading = self.heading_of_group(room).await;
-        let heading = heading.inspect_err(|failure| {
+        let headings = self.headings_of_group(room).await;
+        let headings = headings.inspect_err(|failure| {
             tracing::warn!(?failure, "could not read a changed group");
         });
-        let heading = heading.ok().flatten();
+        let headings = headings.ok().flatten();
         for tab in self.hub.in_room(room) {
-            let is_new = |heading: &Frame| tab.is_new(Region::Heading, heading);
-            if heading.as_ref().is_none_or(is_new) {
+            if headings
+                .as_ref()
+                .is_none_or(|headings| headings.are_new_to(&tab))
+            {
                 tab.close(GROUP_CHANGED);
             }
         }
@@ -329,10 +353,10 @@ impl Chat {
     /// now. Those who may no longer be in their group are found when the lease is renewed.
     pub(super) async fn make_up_for_groups(&self) -> Result<()> {
         for room in self.hub.active_rooms() {
-            if let Some(heading) = self.heading_of_group(room).await? {
+            if let Some(headings) = self.headings_of_group(room).await? {
                 let mut tabs = self.hub.in_room(room);
                 tabs.retain(|tab| tab.dialect.has(&Selector::GROUP_NAME));
-                tabs.retain(|tab| tab.is_new(Region::Heading, &heading));
+                tabs.retain(|tab| headings.are_new_to(tab));
                 tabs.iter().for_each(|tab| tab.close(GROUP_CHANGED));
             }
         }
@@ -350,10 +374,15 @@ impl Chat {
         }))
     }
 
-    async fn heading_of_group(&self, room: RoomId) -> Result<Option<Frame>> {
-        let group = self.group(room).await?;
-        let heading = group.map(|group| self.views.group_name(&group));
-        Ok(heading.transpose()?.map(|heading| heading.encode()))
+    async fn headings_of_group(&self, room: RoomId) -> Result<Option<Headings>> {
+        let Some(group) = self.group(room).await? else {
+            return Ok(None);
+        };
+        let heading = |dialect| self.views.group_name(dialect, &group);
+        Ok(Some(Headings {
+            page: heading(Dialect::V1)?.encode(),
+            plain: heading(Dialect::Plain)?.encode(),
+        }))
     }
 
     /// Somebody was banned: their sockets get a notice and are closed.

@@ -95,7 +95,9 @@ impl Chat {
             true => push().map(|push| Some(push.encode())),
             false => Ok(None),
         };
-        let heading = rendered(Selector::GROUP_NAME, &|| self.views.group_name(room))?;
+        let heading = rendered(Selector::GROUP_NAME, &|| {
+            self.views.group_name(dialect, room)
+        })?;
         let groups = self.groups(client, Some(room)).await?;
         let welcome = self.welcoming(dialect, room)?;
         // Clears the list of people typing, which may be that of another room or out of date. The

@@ -400,11 +400,11 @@ impl Hub {
         self.with(room, |active| active.show(dialect, region, frame, but));
     }
 
-    /// Gives the tabs of these people the name of a room as they see it, if it differs from what they
-    /// have.
-    pub fn show_heading(&self, room: RoomId, headings: &[(UserId, Frame)]) {
+    /// Gives the tabs of these people that use this dialect the name of a room as they see it, if it
+    /// differs from what they have.
+    pub fn show_heading(&self, room: RoomId, dialect: Dialect, headings: &[(UserId, Frame)]) {
         self.with(room, |active| {
-            for outbox in active.active.values() {
+            for outbox in active.speaking(dialect) {
                 if let Some((_, heading)) = headings.iter().find(|(user, _)| *user == outbox.user) {
                     outbox.show_new(Region::Heading, heading);
                 }

@@ -90,6 +90,9 @@ pub enum News {
         user: UserId,
         /// The notice.
         frame: Frame,
+        /// The same for plain clients; nodes of earlier versions send none.
+        #[serde(default)]
+        plain: Option<Frame>,
     },
     /// Some of this person's clients may have ended.
     Ended(UserId),

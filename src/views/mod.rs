@@ -20,7 +20,9 @@ use crate::model::{
     Busy, Emoji, Message, MessageId, Millis, Page, Person, Reaction, ResumeToken, Room, RoomId,
     RoomKind, Target, User, UserId, Version,
 };
-use crate::protocol::{self, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap};
+use crate::protocol::{
+    self, Dialect, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap,
+};
 
 pub use assets::Static;
 
@@ -145,8 +147,14 @@ impl Views {
 
     /// Renders the fragment for the place it is named after: `#group-name` is `_group_name.html`.
     fn fragment(&self, place: Selector, context: Value) -> Result<Push> {
+        self.fragment_in(Dialect::V1, place, context)
+    }
+
+    /// The same in a dialect. A plain client gets a fragment of its own, `_plain_group_name.html`,
+    /// without controls that it could not work.
+    fn fragment_in(&self, dialect: Dialect, place: Selector, context: Value) -> Result<Push> {
         let name = place.as_str().trim_start_matches('#').replace('-', "_");
-        let html = self.render(&format!("_{name}.html"), context)?;
+        let html = self.render(&format!("{}{name}.html", prefix(dialect)), context)?;
         Ok(Push::inner(place, html))
     }
 
@@ -182,12 +190,17 @@ impl Views {
         self.render("chat.html", context)
     }
 
-    /// My user name and resume token.
-    pub fn logged_user(&self, user: &User, resume: Option<&ResumeToken>) -> Result<Push> {
+    /// My user name, with the resume token where the dialect knows tokens.
+    pub fn logged_user(
+        &self,
+        dialect: Dialect,
+        user: &User,
+        resume: Option<&ResumeToken>,
+    ) -> Result<Push> {
         let context = context! {
             user => user_context(user), resume => resume.map(ToString::to_string),
         };
-        self.fragment(Selector::LOGGED_USER, context)
+        self.fragment_in(dialect, Selector::LOGGED_USER, context)
     }
 
     /// My display name, and the form to change it.
@@ -226,9 +239,9 @@ impl Views {
     }
 
     /// The room I am in.
-    pub fn group_name(&self, room: &Room) -> Result<Push> {
+    pub fn group_name(&self, dialect: Dialect, room: &Room) -> Result<Push> {
         let context = context! { room => room_context(room) };
-        self.fragment(Selector::GROUP_NAME, context)
+        self.fragment_in(dialect, Selector::GROUP_NAME, context)
     }
 
     /// The list of messages with the newest page of a room.
@@ -238,10 +251,11 @@ impl Views {
         Ok(push.swapped(Swap::Outer).at(page.version))
     }
 
-    /// The newest page of a room for a tab that supports only inner HTML and no older pages.
-    pub fn messages(&self, page: &Page) -> Push {
-        let (messages, _) = self.page_messages(page);
-        Push::inner(Selector::MESSAGES_LIST, messages.join("\n"))
+    /// The newest page of a room for a plain client, which has no older pages.
+    pub fn plain_messages_list(&self, page: &Page) -> Result<Push> {
+        let (messages, _) = self.page_messages(Dialect::Plain, page);
+        let context = context! { messages => rendered(messages) };
+        self.fragment_in(Dialect::Plain, Selector::MESSAGES_LIST, context)
     }
 
     /// An older page. It replaces the control that loaded it, and has a new one if there are more.
@@ -253,22 +267,22 @@ impl Views {
     }
 
     fn list_context(&self, page: &Page) -> Value {
-        let (messages, older) = self.page_messages(page);
+        let (messages, older) = self.page_messages(Dialect::V1, page);
         context! {
             room => page.version.room.to_string(),
             version => page.version.to_string(),
             reads => page.private,
-            messages => messages.into_iter().map(Value::from_safe_string).collect::<Vec<_>>(),
+            messages => rendered(messages),
             older,
         }
     }
 
     /// The newest messages of the page that fit [`PAGE_BYTES`], and whether there are older ones.
-    fn page_messages(&self, page: &Page) -> (Vec<String>, bool) {
+    fn page_messages(&self, dialect: Dialect, page: &Page) -> (Vec<String>, bool) {
         let mut room = PAGE_BYTES;
         let mut messages: Vec<String> = Vec::new();
         for message in page.messages.iter().rev() {
-            let html = self.message(message);
+            let html = self.message(dialect, message);
             if html.len() > room && !messages.is_empty() {
                 break;
             }
@@ -281,29 +295,32 @@ impl Views {
     }
 
     /// One message. If it cannot be rendered, it becomes a placeholder and the rest of the list stays.
-    fn message(&self, message: &Message) -> String {
-        let name = match message.deleted {
-            true => "_message_deleted.html",
-            false => "_message.html",
+    fn message(&self, dialect: Dialect, message: &Message) -> String {
+        let prefix = prefix(dialect);
+        let name = match (dialect, message.deleted) {
+            (Dialect::Plain, _) | (_, false) => "message",
+            (_, true) => "message_deleted",
         };
-        let html = self.render(name, message_context(message));
+        let html = self.render(&format!("{prefix}{name}.html"), message_context(message));
         html.unwrap_or_else(|error| {
             let id = message.id.0;
             tracing::error!(message.id = id, ?error, "a message could not be rendered");
             let context = context! { message => context! { id } };
-            let html = self.render("_message_broken.html", context);
+            let html = self.render(&format!("{prefix}message_broken.html"), context);
             html.unwrap_or_default()
         })
     }
 
     /// A new message, which is added at the end.
     pub fn new_message(&self, message: &Message) -> Push {
-        Push::inner(Selector::MESSAGES_LIST, self.message(message)).swapped(Swap::Append)
+        let html = self.message(Dialect::V1, message);
+        Push::inner(Selector::MESSAGES_LIST, html).swapped(Swap::Append)
     }
 
     /// The current state of a message, which replaces it if the tab shows it.
     pub fn changed_message(&self, message: &Message) -> Push {
-        Push::inner(Selector::message(message.id), self.message(message)).swapped(Swap::Outer)
+        let html = self.message(Dialect::V1, message);
+        Push::inner(Selector::message(message.id), html).swapped(Swap::Outer)
     }
 
     /// The change of a room to `version`, which created the message or changed it.
@@ -409,9 +426,9 @@ impl Views {
     }
 
     /// A notice for one person, with the key of the refused action.
-    pub fn notice(&self, refusal: &Refusal, tone: Tone) -> Result<Push> {
+    pub fn notice(&self, dialect: Dialect, refusal: &Refusal, tone: Tone) -> Result<Push> {
         let context = context! { notice => notice_context(refusal, tone) };
-        self.fragment(Selector::NOTICE, context)
+        self.fragment_in(dialect, Selector::NOTICE, context)
     }
 
     /// The answer to `Ping`.
@@ -546,6 +563,20 @@ fn unwrapped(text: &str) -> String {
     unwrapped
 }
 
+/// How the names of a dialect's fragments begin.
+fn prefix(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Plain => "_plain_",
+        Dialect::V1 | Dialect::Moderation | Dialect::Objects | Dialect::Lines => "_",
+    }
+}
+
+/// Fragments as values of a template that contains them.
+fn rendered(fragments: Vec<String>) -> Vec<Value> {
+    let fragments = fragments.into_iter();
+    fragments.map(Value::from_safe_string).collect()
+}
+
 /// The title of a room: `#python`, or the other person's display name with the user name, or only the
 /// user name.
 pub fn title(room: &Room) -> String {
@@ -631,6 +662,7 @@ fn message_context(message: &Message) -> Value {
             time_utc => &time_utc,
             text => text_parts(&message.text),
             edited => message.edited,
+            deleted => message.deleted,
             by_moderator => message.by_moderator,
             reactions => message.reactions.iter().map(reaction_context).collect::<Vec<_>>(),
         }
@@ -853,8 +885,46 @@ mod tests {
     }
 
     #[test]
+    fn a_plain_client_gets_cards_without_controls() {
+        let views = Views::new().unwrap();
+        let list = |message| views.plain_messages_list(&page(vec![message])).unwrap();
+        let push = list(Message {
+            edited: true,
+            ..message(1, "two\nlines")
+        });
+        let html = "<article class=\"message__item\" id=\"message-1\" data-user=\"two\nlines\" \
+            data-key=\"00000000-0000-0000-0000-000000000000\"><header class=\"message__header\">\
+            <h3 class=\"message__title\">two\nlines</h3> <time class=\"message__time\" \
+            datetime=\"2026-11-21T07:30:00Z\">21/11/2026 07:30</time> \
+            <i class=\"message__edited\">edited</i></header>\
+            <p class=\"message__text\">two<br>lines</p>\
+            <p class=\"message__reactions\"><span id=\"reaction-1-1f44d\">👍 12</span></p></article>";
+        assert_eq!(push.html, html);
+        assert_eq!((push.selector, push.swap), (Selector::MESSAGES_LIST, None));
+        let deleted = list(Message {
+            deleted: true,
+            edited: true,
+            ..message(1, "anna")
+        });
+        let html = deleted.html;
+        assert!(html.contains("<p class=\"message__text\">anna deleted a message.</p>"));
+        assert!(!html.contains("edited") && !html.contains("👍"), "{html}");
+
+        let name = views.logged_user(Dialect::Plain, &user("anna"), None);
+        assert_eq!(name.unwrap().html, "anna");
+        let refused = views.notice(Dialect::Plain, &nasty_refusal(), Tone::Wait);
+        let refused = refused.unwrap().html;
+        assert!(
+            refused.contains("data-tone=\"wait\" data-key=\"00000000-"),
+            "{refused}"
+        );
+        assert!(!refused.contains("<button"), "{refused}");
+    }
+
+    #[test]
     fn nothing_that_people_typed_becomes_markup() {
         let views = Views::new().unwrap();
+        let plain = |push: Result<Push>| push.unwrap().html;
         let people = [Person {
             user: user(NASTY),
             unread: 1,
@@ -865,9 +935,14 @@ mod tests {
         let rendered = [
             whole_page(NASTY),
             views
-                .logged_user(&user(NASTY), Some(&ResumeToken::random()))
+                .logged_user(Dialect::V1, &user(NASTY), Some(&ResumeToken::random()))
                 .unwrap()
                 .html,
+            plain(views.logged_user(Dialect::Plain, &user(NASTY), None)),
+            plain(views.group_name(Dialect::Plain, &group(NASTY))),
+            plain(views.group_name(Dialect::Plain, &private(NASTY))),
+            plain(views.plain_messages_list(&nasty)),
+            plain(views.notice(Dialect::Plain, &nasty_refusal(), Tone::Refusal)),
             views.account(&user(NASTY), None, true).unwrap().html,
             views
                 .account(&user(NASTY), Some(&ResumeToken::random()), false)
@@ -876,10 +951,9 @@ mod tests {
             nasty_form(&views, Form::Keep),
             nasty_form(&views, Form::SignIn),
             nasty_form(&views, Form::Password),
-            views.group_name(&group(NASTY)).unwrap().html,
-            views.group_name(&private(NASTY)).unwrap().html,
+            views.group_name(Dialect::V1, &group(NASTY)).unwrap().html,
+            views.group_name(Dialect::V1, &private(NASTY)).unwrap().html,
             views.messages_list(&nasty).unwrap().html,
-            views.messages(&nasty).html,
             views.older_messages(&nasty).unwrap()[1].html.clone(),
             views.changed_message(&message(1, NASTY)).html,
             views
@@ -891,7 +965,10 @@ mod tests {
                 .unwrap()
                 .html,
             views.completions(&people).unwrap().html,
-            views.notice(&nasty_refusal(), Tone::Refusal).unwrap().html,
+            views
+                .notice(Dialect::V1, &nasty_refusal(), Tone::Refusal)
+                .unwrap()
+                .html,
             views.users_mine(&people).unwrap().html,
             views.users_online(&people, Some(7)).unwrap().html,
             views.users_found(NASTY, &people, true).unwrap().html,

@@ -393,6 +393,18 @@ async fn a_muted_program_gets_a_notice() {
 }
 
 #[tokio::test]
+async fn a_muted_person_with_a_plain_client_gets_a_plain_notice() {
+    let server = Server::start().await;
+    let (_device, _, mut desk) = moderator(&server).await;
+    let mut plain = server.plain_tab().await;
+    let mark = plain.pushes.len();
+    let data = json!({ "userName": plain.name(), "on": true });
+    desk.does("Mute", data, "notice", "muted").await;
+    let words = "A moderator has muted you. You can read, but not write.";
+    assert_eq!(plain.gets_notice_since(mark).await, words);
+}
+
+#[tokio::test]
 async fn a_muted_person_gets_a_notice_and_can_still_read() {
     let server = Server::start().await;
     let (_device, mut anna, mut desk) = moderator(&server).await;

@@ -7,7 +7,10 @@ use crate::support::{Device, Server, Tab};
 /// The reactions that a tab shows: each with its count, and whether it is mine.
 fn reactions(tab: &Tab) -> Vec<(String, bool)> {
     let list = tab.page.the("messages-list");
-    let chips = list.all().filter(|part| part.has_class("chip"));
+    let chips = list.all().filter(|part| {
+        let id = part.id().unwrap_or_default();
+        id.starts_with("reaction-")
+    });
     chips
         .map(|chip| {
             let mine = format!("my-{}", chip.id().unwrap());

@@ -30,8 +30,7 @@ async fn person<'a>(browser: &'a Browser, origin: &str, server: &Server) -> Tab<
 }
 
 async fn name(tab: &Tab<'_>) -> String {
-    tab.get("document.querySelector('#logged-user [data-user]').dataset.user")
-        .await
+    tab.text("#logged-user").await
 }
 
 async fn enters(tab: &Tab<'_>, name: &str, is_group: bool) {
@@ -126,6 +125,70 @@ async fn twenty_lines_of_script_are_enough_to_talk_in_groups_and_private_rooms()
         anna.until("document.querySelector('#notice').textContent.includes('no group #nowhere')")
             .await;
         // It is sent only what such a client can place; anything else is an error in its page.
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_of_the_original_design_reads_as_its_author_meant() {
+    let origin = elsewhere().await;
+    let server = Server::start(&["--allow-origin", &origin]);
+    story(async |browser| {
+        let anna = person(browser, &origin, &server).await;
+        let carl = browser.person(&server.url("/")).await;
+        let c = carl.name().await;
+        assert_eq!(anna.text("#me").await, format!("I'm {}", name(&anna).await));
+        assert_eq!(anna.text("#group-name").await, "#hi");
+        carl.says("two\nlines").await;
+        anna.until("document.querySelector('.message__text')?.innerText === 'two\\nlines'")
+            .await;
+        carl.run("document.querySelector('.message .change').focus()")
+            .await;
+        carl.click(".message .change").await;
+        carl.click("#message-form .chip").await;
+        anna.sees(".message__reactions").await;
+
+        // A card: who, when, what.
+        let card = "#messages-list > article.message__item";
+        assert_eq!(
+            anna.text(&format!("{card} > header > h3.message__title"))
+                .await,
+            c
+        );
+        let time = anna
+            .text(&format!("{card} > header > time.message__time"))
+            .await;
+        let shape: String = time
+            .chars()
+            .map(|c| if c.is_ascii_digit() { '0' } else { c })
+            .collect();
+        assert_eq!(shape, "00/00/0000 00:00");
+        let lines: Vec<String> = anna
+            .get(&format!(
+                "document.querySelector('{card}').innerText.split(/\\n+/)"
+            ))
+            .await;
+        assert_eq!(lines, [&c, &time, "two", "lines", "👍 1"]);
+        // Every rule of the style sheet finds something.
+        let idle: Vec<String> = anna
+            .get(
+                "[...document.styleSheets[0].cssRules].map((rule) => rule.selectorText)\
+                 .filter((selector) => !document.querySelector(selector))",
+            )
+            .await;
+        assert_eq!(idle, [""; 0]);
+        // And nothing is a control that the page cannot work.
+        anna.run("act('Change group', { groupName: 'nowhere', isGroup: true })")
+            .await;
+        anna.until(
+            "document.querySelector('#notice').textContent === 'There is no group #nowhere.'",
+        )
+        .await;
+        assert!(
+            !anna
+                .shows("#messages-list button, #notice button, #logged-user *")
+                .await
+        );
     })
     .await;
 }

@@ -141,7 +141,11 @@ impl List {
         }
         match selector {
             "#logged-user" => {
-                self.name = quoted(html, "data-user=\"").next().unwrap().to_owned();
+                let name = match self.plain {
+                    true => Some(html),
+                    false => quoted(html, "data-user=\"").next(),
+                };
+                self.name = name.unwrap().to_owned();
                 self.resume = quoted(html, "data-resume=\"").next().map(str::to_owned);
             }
             "#group-name" => {

@@ -64,7 +64,7 @@ impl Page {
         let list = self.get("messages-list");
         list.into_iter()
             .flat_map(Element::elements)
-            .filter(|element| element.has_class("message"))
+            .filter(|element| element.has_class("message") || element.has_class("message__item"))
             .map(Shown::read)
             .collect()
     }
@@ -223,7 +223,8 @@ impl Shown {
         let time = message.with("datetime").next();
         Self {
             id: id.and_then(|id| id.parse().ok()).expect("#message-<id>"),
-            author: part("message__name"),
+            // The second is a plain tab's.
+            author: [part("message__name"), part("message__title")].concat(),
             text: part("message__text"),
             key: message.attribute("data-key").map(str::to_owned),
             time: time

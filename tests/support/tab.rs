@@ -429,6 +429,9 @@ impl Tab {
     /// My user name.
     pub(crate) fn name(&self) -> String {
         let place = self.page.the("logged-user");
+        if self.plain {
+            return place.text();
+        }
         let name = place.with("data-user").next();
         name.and_then(|me| me.attribute("data-user"))
             .unwrap_or("nobody")
@@ -557,9 +560,17 @@ impl Tab {
             false => PLACES.contains(&place) || is_message || is_single,
         };
         assert!(promised, "nothing is pushed there: {frame}");
+        let html = text("html").expect("html");
+        let has_controls = ["<button", "<form", "data-action"]
+            .iter()
+            .any(|part| html.contains(part));
+        assert!(
+            !(self.plain && has_controls),
+            "a plain page cannot work that: {frame}"
+        );
         Push {
             place: place.to_owned(),
-            html: text("html").expect("html"),
+            html,
             swap: text("swap"),
             version: text("version"),
             frame: frame.to_owned(),

@@ -113,13 +113,15 @@ impl Chat {
         }
         let pair = self.store.pair(room).await?;
         if let Some([low, high]) = &pair {
-            let heading = |me: &User, with: &User| {
-                let kind = RoomKind::Private { with: with.clone() };
-                let heading = self.views.group_name(&Room { id: room, kind })?;
-                Ok::<_, Failure>((me.id, heading.encode()))
-            };
-            let headings = [heading(low, high)?, heading(high, low)?];
-            self.hub.show_heading(room, &headings);
+            for dialect in [Dialect::V1, Dialect::Plain] {
+                let heading = |me: &User, with: &User| {
+                    let kind = RoomKind::Private { with: with.clone() };
+                    let heading = self.views.group_name(dialect, &Room { id: room, kind })?;
+                    Ok::<_, Failure>((me.id, heading.encode()))
+                };
+                let headings = [heading(low, high)?, heading(high, low)?];
+                self.hub.show_heading(room, dialect, &headings);
+            }
         }
         let (lines, news) = match pair {
             // Private rooms announce nobody.
