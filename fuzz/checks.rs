@@ -102,6 +102,10 @@ pub(crate) fn form(data: &[u8]) {
             }
             "group" => {
                 if let Ok(group) = GroupName::new(&value) {
+                    assert_eq!(GroupName::key_of(&group.key()), group.key());
+                    // What earlier versions took for the same name still is.
+                    let former = GroupName::former_key_of(group.as_str());
+                    assert_eq!(GroupName::key_of(&former), group.key());
                     assert_eq!(GroupName::new(group.as_str()).ok(), Some(group));
                 }
             }

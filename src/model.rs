@@ -421,22 +421,37 @@ impl GroupName {
         &self.0
     }
 
-    /// Equal for all names that differ only in case.
+    /// Equal for all names that differ only in case or in the form of their letters: `Full` and
+    /// `ｆｕｌｌ`, `fi` and `ﬁ`, `ss` and `ß`.
     pub fn key(&self) -> String {
         Self::key_of(&self.0)
     }
 
     /// The key of any text, even if it is not a valid name.
     pub fn key_of(text: &str) -> String {
-        // Back and forth, so that letters with two forms in either case become the same.
-        text.nfc()
-            .collect::<String>()
-            .to_lowercase()
-            .to_uppercase()
-            .to_lowercase()
-            .nfc()
-            .collect()
+        let composed: String = text.nfkc().collect();
+        // A sigma has another form at the end of a word, even if the word continues in a longer name.
+        let folded = without_case(&composed).replace('ς', "σ");
+        folded.nfkc().collect()
     }
+
+    /// The key that earlier versions made, for which only case made no difference. A group still has
+    /// it if another one got the present key.
+    pub fn former_key_of(text: &str) -> String {
+        without_case(text)
+    }
+}
+
+/// A text as it is compared without regard to case.
+fn without_case(text: &str) -> String {
+    // Back and forth, so that letters with two forms in either case become the same.
+    text.nfc()
+        .collect::<String>()
+        .to_lowercase()
+        .to_uppercase()
+        .to_lowercase()
+        .nfc()
+        .collect()
 }
 
 /// A display name: 1 to 32 visible characters of any script. Composed (Unicode NFC) and trimmed, with
@@ -534,7 +549,12 @@ impl DisplayName {
 
     /// Equal for all names that differ only in case.
     pub fn key(&self) -> String {
-        GroupName::key_of(&self.0)
+        Self::key_of(&self.0)
+    }
+
+    /// The key of any text, even if it is not a valid name.
+    pub fn key_of(text: &str) -> String {
+        without_case(text)
     }
 
     /// Equal for all names that look alike, in small letters and in capitals: a name that shares either
@@ -554,7 +574,7 @@ impl DisplayName {
         } else {
             bare
         };
-        let lower = GroupName::key_of(&name);
+        let lower = Self::key_of(&name);
         // In Cyrillic, for example, only the capital of \u{432} looks like a Latin letter.
         [lower.clone(), lower.to_uppercase()].map(|seen| {
             let seen: String = unicode_security::skeleton(&seen).collect();
@@ -876,6 +896,44 @@ mod tests {
         assert_eq!(key("Größe"), key("GRÖSSE"));
         assert_eq!(key("ΣΊΣΥΦΟΣ"), key("σίσυφος"));
         assert_ne!(key("rust"), key("rust2"));
+    }
+
+    #[test]
+    fn a_groups_name_has_one_key_in_all_its_forms() {
+        let key = |text: &str| GroupName::new(text).unwrap().key();
+        for forms in [
+            &["full", "Full", "Ｆｕｌｌ", "ＦＵＬＬ", "ⓕⓤⓛⓛ"][..],
+            &["fish", "ﬁsh", "FISH", "ﬁSH"],
+            &["strasse", "straße", "STRASSE", "STRAẞE", "ſtraſſe"],
+            &["caf\u{e9}", "cafe\u{301}", "CAFÉ"],
+            &["ガイド", "ｶﾞｲﾄﾞ"],
+            &["x2", "x²", "X₂"],
+            &["12", "１２", "⑫"],
+            &["οδός", "ΟΔΌΣ", "οδόσ"],
+            &["ω", "\u{2126}"],
+        ] {
+            for form in forms {
+                assert_eq!(key(form), key(forms[0]), "{form}");
+            }
+        }
+        for (one, other) in [("o", "ö"), ("hi", "hī"), ("а", "a"), ("1", "l")] {
+            assert_ne!(key(one), key(other), "{one} {other}");
+        }
+        // Whatever earlier versions took for one name is still one.
+        assert_eq!(GroupName::former_key_of("ı"), GroupName::former_key_of("i"));
+        for c in (char::MIN..=char::MAX).filter(|c| c.is_alphanumeric()) {
+            let (text, key) = (c.to_string(), GroupName::key_of(&c.to_string()));
+            assert_eq!(GroupName::key_of(&key), key, "{c}");
+            for same in [
+                GroupName::former_key_of(&text),
+                text.to_lowercase(),
+                text.to_uppercase(),
+                text.nfd().collect(),
+                text.nfkd().collect(),
+            ] {
+                assert_eq!(GroupName::key_of(&same), key, "{c}");
+            }
+        }
     }
 
     #[test]

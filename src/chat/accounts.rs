@@ -16,7 +16,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::{Chat, RECONNECT};
 use crate::hub::Outbox;
 use crate::model::{
-    BadPassword, GroupName, Password, PasswordHash, ResumeToken, SessionToken, User, UserId,
+    BadPassword, DisplayName, Password, PasswordHash, ResumeToken, SessionToken, User, UserId,
 };
 use crate::protocol::Feed;
 use crate::relay::News;
@@ -213,7 +213,7 @@ fn is(hash: &PasswordHash, typed: &str) -> bool {
 /// A name as the store compares it, the same for all spellings.
 fn key_of(name: &str) -> String {
     let words: Vec<_> = name.split_whitespace().collect();
-    let key = GroupName::key_of(&words.join(" "));
+    let key = DisplayName::key_of(&words.join(" "));
     key.chars().take(NAME_CHARACTERS).collect()
 }
 

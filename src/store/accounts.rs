@@ -3,7 +3,7 @@
 use super::tx::{Hold, Locks, Sql, Tx, from_row, sought, span};
 use super::users::{USER, hold_clients, standing, trace, user_of};
 use super::{Result, SESSION_GOOD_FOR, Store, TOKEN_GOOD_FOR};
-use crate::model::{ClientId, GroupName, PasswordHash, SessionId, TokenHash, User, UserId};
+use crate::model::{ClientId, DisplayName, PasswordHash, SessionId, TokenHash, User, UserId};
 
 /// A session of a signed-in person.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Store {
     /// The account with this name, and its password. The name is a user name or, if there is none, a
     /// display name, without regard to case.
     pub async fn account(&self, name: &str) -> Result<Option<(User, PasswordHash)>> {
-        let name = sought(&GroupName::key_of(name));
+        let name = sought(&DisplayName::key_of(name));
         self.read("account", async move |tx| {
             for column in ["name", "display_key"] {
                 let account = format!(

@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use super::accounts::{begin_session, set_password};
 use super::messages::{WHOLE_MESSAGE, next_step, push_stored, take_step};
 use super::people::{hand_out, newcomer};
+use super::rooms::beginnings;
 use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought, span};
 use super::users::{
     ONLINE, USER, held_standing, hold_clients, person, record, standing, trace, users_named,
 };
 use super::{ADMIN_LINK_GOOD_FOR, Actor, NewSession, RESTRICTED, Result, SignedIn, Store};
 use crate::model::{
-    ClientId, ClientRef, GroupName, Message, MessageId, Millis, NewUser, PasswordHash, RoomId,
+    ClientId, ClientRef, DisplayName, Message, MessageId, Millis, NewUser, PasswordHash, RoomId,
     TokenHash, UserId,
 };
 use crate::moderation::{
@@ -197,7 +198,7 @@ impl Store {
         after: &str,
         limit: usize,
     ) -> Result<Vec<GroupRecord>> {
-        let (beginning, after) = (sought(&GroupName::key_of(beginning)), sought(after));
+        let (beginnings, after) = (beginnings(beginning), sought(after));
         self.read("group_records", async move |tx| {
             let groups = format!(
                 "select {GROUP_RECORD}
@@ -208,16 +209,18 @@ impl Store {
             );
             let mut found = Vec::new();
             for (prefix, restricted) in [(RESTRICTED, true), ("", false)] {
-                let from = format!("{prefix}{beginning}");
-                let left = limit - found.len();
-                let values = [
-                    &from as _,
-                    &end_of(&from) as _,
-                    &after as _,
-                    &restricted as _,
-                    &left as _,
-                ];
-                found.extend(tx.all::<GroupRecord>(&groups, &values).await?);
+                for beginning in &beginnings {
+                    let from = format!("{prefix}{beginning}");
+                    let left = limit - found.len();
+                    let values = [
+                        &from as _,
+                        &end_of(&from) as _,
+                        &after as _,
+                        &restricted as _,
+                        &left as _,
+                    ];
+                    found.extend(tx.all::<GroupRecord>(&groups, &values).await?);
+                }
             }
             Ok(found)
         })
@@ -242,7 +245,7 @@ impl Store {
         self.read("person_records", async move |tx| {
             let mut found = Vec::new();
             let names = ("name", sought(&beginning.to_lowercase()));
-            let display_names = ("display_key", sought(&GroupName::key_of(&beginning)));
+            let display_names = ("display_key", sought(&DisplayName::key_of(&beginning)));
             let is_first = after.is_empty() && !beginning.is_empty();
             let columns = format!(
                 "{USER}, {ONLINE}, u.arrived_at,

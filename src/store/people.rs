@@ -12,8 +12,8 @@ use super::{
     Actor, FREE_AFTER, LEASE, Refused, Result, SESSION_GOOD_FOR, Session, Store, TOKEN_GOOD_FOR,
 };
 use crate::model::{
-    ClientId, ClientRef, DisplayName, GroupName, Millis, NewUser, NodeId, Person, RoomId,
-    SessionId, TokenHash, User, UserId,
+    ClientId, ClientRef, DisplayName, Millis, NewUser, NodeId, Person, RoomId, SessionId,
+    TokenHash, User, UserId,
 };
 
 /// How long people keep their display name after their server stopped.
@@ -235,7 +235,7 @@ impl Store {
             for (n, name) in names.iter().enumerate() {
                 let mut found = person(tx, name).await?;
                 if found.is_none() {
-                    let key = sought(&GroupName::key_of(name));
+                    let key = sought(&DisplayName::key_of(name));
                     found = tx.one(&by_display_name, &[&key]).await?;
                 }
                 if let Some(user) = found {
@@ -308,7 +308,7 @@ impl Store {
     /// At most `limit` people: those whose user names begin with this text, by name, then those whose
     /// display names do.
     pub async fn find_people(&self, beginning: &str, limit: usize) -> Result<Vec<Person>> {
-        let beginning = sought(&GroupName::key_of(beginning));
+        let beginning = sought(&DisplayName::key_of(beginning));
         self.read("find_people", async move |tx| {
             let mut found = Vec::new();
             for name in ["name", "display_key"] {

@@ -27,6 +27,7 @@ use tokio_postgres::{Client, IsolationLevel, SimpleQueryMessage};
 
 use address::Server;
 
+use super::rooms::{KEYED_GROUPS, SET_KEY, folded_keys};
 use super::tx::{Failure, Locks, Sql, Tx, Write};
 use super::{
     Access, Changes, Listeners, Opening, Result, StoreError, Synchronous, Writes, fail_all,
@@ -34,15 +35,18 @@ use super::{
 use crate::metrics::METRICS;
 use crate::model::{ClientRef, History, Millis, UserId};
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     concat!(
         include_str!("migrations/postgres/0001_chat.sql"),
         include_str!("migrations/postgres/default_groups.sql"),
     ),
     include_str!("migrations/postgres/0002_audit_log.sql"),
+    include_str!("migrations/postgres/0003_group_keys.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
+/// The schema version since which all forms of a group's name have one key.
+const FOLDED_KEYS: i64 = 3;
 
 /// The oldest supported PostgreSQL, as it numbers itself.
 const OLDEST: i32 = 140_000;
@@ -371,6 +375,16 @@ pub(super) async fn migrate(db: &mut Object) -> Result<()> {
     }
     for sql in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
         migration.batch_execute(sql).await?;
+    }
+    if found < FOLDED_KEYS {
+        let groups = migration.query(KEYED_GROUPS, &[]).await?;
+        let groups = groups
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
+            .collect::<Asked<_>>()?;
+        for (key, id) in folded_keys(groups) {
+            migration.execute(SET_KEY, &[&key, &id]).await?;
+        }
     }
     migration
         .batch_execute(&format!(

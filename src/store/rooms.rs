@@ -1,10 +1,12 @@
 //! Rooms: groups and private rooms, who may enter them, and who is in them.
 
+use std::collections::HashSet;
+
 use super::tx::{FromRow, Hold, Locks, Row, Sql, Tx, end_of, from_row, sought};
 use super::users::{
     USER, check_may_write, held_standing, hold_user, person, reserve, standing, trace,
 };
-use super::{Actor, Refused, Result, Store};
+use super::{Actor, RESTRICTED, Refused, Result, Store};
 use crate::model::{
     Busy, ClientId, ClientRef, GroupName, Room, RoomId, RoomKind, Target, User, UserId, Version,
 };
@@ -24,7 +26,7 @@ impl Store {
         let mut locks = Locks::actor(by);
         locks.rooms_of.push(by.client.client);
         match &target {
-            Target::Group(name) => locks.groups.push(sought(&GroupName::key_of(name))),
+            Target::Group(name) => locks.groups.extend(keys_of(name)),
             Target::Room(id) => locks.rooms.push(*id),
             Target::Private(_) => {}
         }
@@ -75,6 +77,9 @@ impl Store {
     pub async fn make_group(&self, by: Actor, name: GroupName) -> Result<()> {
         self.write("make_group", Locks::actor(by), async move |tx| {
             check_may_write(tx, by.user).await?;
+            if group(tx, Some(by.user), name.as_str()).await?.is_some() {
+                return Ok(());
+            }
             let id = RoomId::random();
             let made = tx
                 .changed(
@@ -130,16 +135,21 @@ impl Store {
         .await
     }
 
-    /// At most `limit` groups whose names begin with this text, without regard to case, by name.
+    /// At most `limit` groups whose names begin with this text, in any form of its letters, by name.
     pub async fn find_groups(&self, beginning: &str, limit: usize) -> Result<Vec<Busy>> {
-        let beginning = sought(&GroupName::key_of(beginning));
-        self.ask("find_groups", async move |tx| {
+        let beginnings = beginnings(beginning);
+        self.read("find_groups", async move |tx| {
             let groups = "select id, name, people from rooms
                 where name_key >= $1 and name_key < $2
                 and restricted_at is null and removed_at is null
                 order by name_key limit $3";
-            tx.all(groups, &[&beginning, &end_of(&beginning), &limit])
-                .await
+            let mut found: Vec<Busy> = Vec::new();
+            for beginning in &beginnings {
+                let left = limit - found.len();
+                let values = [beginning as _, &end_of(beginning) as _, &left as _];
+                found.extend(tx.all::<Busy>(groups, &values).await?);
+            }
+            Ok(found)
         })
         .await
     }
@@ -206,10 +216,53 @@ pub(super) async fn room(tx: &Tx<'_>, me: UserId, id: RoomId) -> Sql<Option<Room
     Ok(tx.rows(&sql, &[&me, &id], read).await?.pop())
 }
 
+/// The keys that a group of that name may have: the one that earlier versions made, which wins, and
+/// the present one.
+fn keys_of(name: &str) -> [String; 2] {
+    [GroupName::former_key_of(name), GroupName::key_of(name)].map(|key| sought(&key))
+}
+
+/// How the keys of groups begin whose names begin with this text: in the order of the keys, and so that
+/// no key begins with two of them.
+pub(super) fn beginnings(text: &str) -> Vec<String> {
+    let mut beginnings = keys_of(text).to_vec();
+    beginnings.sort();
+    beginnings.dedup_by(|longer, shorter| longer.starts_with(&**shorter));
+    beginnings
+}
+
 async fn group(tx: &Tx<'_>, me: Option<UserId>, name: &str) -> Sql<Option<Room>> {
-    let sql = format!("select r.id, {SHOWN} from rooms r where {VISIBLE} and r.name_key = $2");
-    tx.one(&sql, &[&me, &sought(&GroupName::key_of(name))])
-        .await
+    let sql = format!(
+        "select r.id, {SHOWN}, r.name_key from rooms r
+         where {VISIBLE} and r.name_key in ($2, $3)"
+    );
+    let [former, key] = keys_of(name);
+    let found: Vec<(Room, String)> = tx.all(&sql, &[&me, &former, &key]).await?;
+    let found = found.into_iter().max_by_key(|(_, key)| *key == former);
+    Ok(found.map(|(room, _)| room))
+}
+
+/// The groups whose keys the drivers fold when they migrate, oldest first: id, name and key.
+pub(super) const KEYED_GROUPS: &str = "select id, name, name_key from rooms
+    where kind = 'group' and removed_at is null order by created_at, id";
+/// Sets the key of a group.
+pub(super) const SET_KEY: &str = "update rooms set name_key = $1 where id = $2";
+
+/// The groups that get another key, so that all forms of a name have one. Of several groups whose names
+/// are the same now, one that has that key already keeps it, otherwise the oldest gets it. The others
+/// stay as they are.
+pub(super) fn folded_keys(groups: Vec<(i64, String, String)>) -> Vec<(String, i64)> {
+    let mut taken: HashSet<_> = groups.iter().map(|(_, _, key)| key.clone()).collect();
+    let folded = groups.into_iter().filter_map(|(id, name, key)| {
+        let prefix = if key.starts_with(RESTRICTED) {
+            RESTRICTED
+        } else {
+            ""
+        };
+        let folded = format!("{prefix}{}", GroupName::key_of(&name));
+        taken.insert(folded.clone()).then_some((folded, id))
+    });
+    folded.collect()
 }
 
 /// The private room with the person of that user name, created if it does not exist. Until the commit

@@ -19,12 +19,13 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use super::rooms::{KEYED_GROUPS, SET_KEY, folded_keys};
 use super::tx::{Sql, Tx, Write};
 use super::{Access, Listeners, Opening, Result, StoreError, Synchronous, Writes};
 use crate::metrics::METRICS;
 use crate::model::{History, Millis};
 
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -37,9 +38,12 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/sqlite/0007_accounts.sql"),
     include_str!("migrations/sqlite/0008_moderation.sql"),
     include_str!("migrations/sqlite/0009_one_store.sql"),
+    include_str!("migrations/sqlite/0010_group_keys.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
+/// The schema version since which all forms of a group's name have one key.
+const FOLDED_KEYS: i64 = 10;
 
 /// How many writes share one transaction at most.
 const GROUP_COMMIT: usize = 512;
@@ -391,6 +395,15 @@ pub(super) fn migrate(db: &mut Connection) -> Result<()> {
     }
     for sql in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
         migration.execute_batch(sql)?;
+    }
+    if found < FOLDED_KEYS {
+        let groups = migration
+            .prepare(KEYED_GROUPS)?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        for change in folded_keys(groups) {
+            migration.execute(SET_KEY, change)?;
+        }
     }
     migration.pragma_update(None, "user_version", known)?;
     migration.commit()?;
@@ -797,6 +810,7 @@ mod tests {
                 || sql.starts_with("update users set gone_at = millis()")
                 || sql.contains("update rooms set people = (select count(*)")
                 || sql.ends_with("update messages set worded = changed;")
+                || sql == KEYED_GROUPS
                 || sql == "delete from admin_links where made_at < $1"
                 || ["delete from clients_active;", "delete from nodes;"].contains(&sql)
                 || ["messages", "rooms", "clients", "sessions", "users"]

@@ -64,6 +64,39 @@ async fn a_group_is_created_once_however_often_and_however_it_is_spelled() {
 }
 
 #[tokio::test]
+async fn all_forms_of_a_name_are_one_group_shown_as_first_typed() {
+    let server = Server::start().await;
+    let [mut anna, mut bob] = server.tabs().await;
+    anna.makes_group("ﬁne Straße").await;
+    anna.says("here").await;
+    for name in ["FINE STRASSE", "Ｆｉｎｅ straſſe"] {
+        for action in ["Change group", "New group"] {
+            bob.enters_group("hi").await;
+            bob.sends(action, json!({ "groupName": name, "isGroup": true }));
+            bob.sees_exactly(&["here"]).await;
+            assert_eq!(bob.title(), "#ﬁne Straße");
+        }
+    }
+    let mut lobby = server.tab_at("/chat/").await;
+    for beginning in ["FI", "ｆｉｎｅ strassE", "ﬁne straß"] {
+        lobby.sends("Find groups", json!({ "text": beginning }));
+        lobby
+            .until("the group", |tab| {
+                tab.groups_in("lobby-found") == ["ﬁne Straße"]
+            })
+            .await;
+        lobby.sends("Find groups", json!({ "text": "" }));
+        lobby
+            .until("nothing", |tab| tab.groups_in("lobby-found").is_empty())
+            .await;
+    }
+    let carl = server.tab_at("/chat/fine%20STRASSE/").await;
+    assert_eq!(carl.texts(), ["here"]);
+    assert_eq!(server.get("/chat/FINE%20strasse/").await.status, 200);
+    assert_eq!(server.count("rooms where kind = 'group'"), 5);
+}
+
+#[tokio::test]
 async fn the_sidebar_lists_default_groups_own_groups_and_the_current_one() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;

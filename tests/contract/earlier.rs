@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use overwire::model::{ClientId, ClientRef, Millis, RoomId, TokenHash};
 use overwire::store::{self, Access, Store, Synchronous};
 use rusqlite::Connection;
+use tempfile::TempDir;
 
 use crate::moving::Story;
 use crate::people::{OTHER_NODE, Somebody, password};
@@ -35,26 +36,111 @@ fn as_if_created_now() -> String {
     )
 }
 
-#[tokio::test]
-async fn a_file_of_an_earlier_build_opens_with_everything_in_it() {
+/// A file of an earlier build, after some more statements.
+fn earlier_file(more: &str) -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("earlier.db");
     let file = Connection::open(&path).unwrap();
-    file.execute_batch(SQLITE).unwrap();
-    file.execute_batch(&as_if_created_now()).unwrap();
+    for sql in [SQLITE, &as_if_created_now(), more] {
+        file.execute_batch(sql).unwrap();
+    }
     file.close().unwrap();
-    opens(path.to_str().unwrap()).await;
+    (folder, path.to_str().unwrap().to_owned())
+}
+
+/// A database of an earlier build, after some more statements.
+async fn earlier_database(more: &str) -> Database {
+    let database = Database::empty().await;
+    let client = database.look().await;
+    // The dump leaves the connection with an empty search path.
+    for sql in [POSTGRES, "reset search_path", &as_if_created_now(), more] {
+        client.batch_execute(sql).await.unwrap();
+    }
+    database
+}
+
+#[tokio::test]
+async fn a_file_of_an_earlier_build_opens_with_everything_in_it() {
+    let (_folder, path) = earlier_file("");
+    opens(&path).await;
 }
 
 #[tokio::test]
 async fn a_postgres_database_of_an_earlier_build_opens_with_everything_in_it() {
-    let database = Database::empty().await;
-    let client = database.look().await;
-    client.batch_execute(POSTGRES).await.unwrap();
-    // The dump leaves the connection with an empty search path.
-    client.batch_execute("reset search_path").await.unwrap();
-    client.batch_execute(&as_if_created_now()).await.unwrap();
+    let database = earlier_database("").await;
     opens(&database.address()).await;
+}
+
+/// Groups whose names earlier builds took for different ones, with the keys that those made.
+const FORMS: &str = "insert into rooms (id, kind, name, name_key, created_at) values
+    (901, 'group', 'Ｆｕｌｌ', 'ｆｕｌｌ', 1), (902, 'group', 'full', 'full', 2),
+    (903, 'group', 'Ｎｅｗｓ', 'ｎｅｗｓ', 4), (904, 'group', 'ⓝⓔⓦⓢ', 'ⓝⓔⓦⓢ', 3),
+    (905, 'group', 'ｓｏｌｏ', 'ｓｏｌｏ', 1), (906, 'group', 'ΟΔΌΣ', 'οδός', 1),
+    (907, 'group', 'ſi', 'si', 1);
+    insert into rooms (id, kind, name, name_key, created_at, restricted_at) values
+    (908, 'group', 'Ｐｌａｎ', '!ｐｌａｎ', 1, 1);
+    insert into rooms (id, kind, name, name_key, created_at, removed_at) values
+    (909, 'group', 'ｓｏｌｏ', '~909', 1, 1);";
+
+#[tokio::test]
+async fn groups_in_a_file_of_an_earlier_build_are_found_by_all_forms_of_their_names() {
+    let (_folder, path) = earlier_file(FORMS);
+    finds_groups(&path).await;
+}
+
+#[tokio::test]
+async fn groups_in_a_postgres_database_of_an_earlier_build_are_found_by_all_forms_of_their_names() {
+    let database = earlier_database(FORMS).await;
+    finds_groups(&database.address()).await;
+}
+
+async fn finds_groups(address: &str) {
+    // The second time, nothing is left to migrate.
+    for _ in 0..2 {
+        let store = store::open(address, Synchronous::Full, Access::Server);
+        let store = store.await.unwrap();
+        let carla = store.find_person(vec!["carla".to_owned()]).await.unwrap();
+        let (_, carla) = carla.unwrap();
+        for (name, expected) in [
+            // Two groups: one has the common key already.
+            ("full", Some(902)),
+            ("FULL", Some(902)),
+            ("ⓕⓤⓛⓛ", Some(902)),
+            ("Ｆｕｌｌ", Some(901)),
+            ("ＦＵＬＬ", Some(901)),
+            // Two groups: the older one gets the common key.
+            ("news", Some(904)),
+            ("ⓝⓔⓦⓢ", Some(904)),
+            ("Ｎｅｗｓ", Some(903)),
+            // One group.
+            ("solo", Some(905)),
+            ("Ｓolo", Some(905)),
+            ("ｓｏｌｏ", Some(905)),
+            ("οδός", Some(906)),
+            ("οδόσ", Some(906)),
+            ("SI", Some(907)),
+            ("ſi", Some(907)),
+            ("!plan", Some(908)),
+            ("!Ｐｌａｎ", Some(908)),
+            ("plan", None),
+        ] {
+            let found = store.group(name, Some(carla.id)).await.unwrap();
+            assert_eq!(found.map(|room| room.id.0), expected, "{name}");
+        }
+        let names = async |beginning: &str| {
+            let found = store.find_groups(beginning, 9).await.unwrap();
+            let ids = found.iter().map(|busy| busy.group.id.0);
+            ids.collect::<Vec<_>>()
+        };
+        assert_eq!(names("fu").await, [902]);
+        assert_eq!(names("Ｆｕ").await, [902, 901]);
+        assert_eq!(names("ΟΔΌ").await, [906]);
+        assert_eq!(names("ΟΔΌΣ").await, [906]);
+        let records = store.group_records("Ｆ", "", 9).await.unwrap();
+        let records: Vec<_> = records.iter().map(|record| record.id.0).collect();
+        assert_eq!(records, [902, 901]);
+        store.close().await;
+    }
 }
 
 async fn opens(address: &str) {

@@ -2043,7 +2043,9 @@ async fn a_group_is_created_once_and_belongs_to_its_creator(backend: &impl Backe
     let makes = |somebody: &Somebody, text: &str| store.make_group(somebody.here(), name(text));
     makes(&anna, "Zebras").await.unwrap();
     makes(&anna, "apes").await.unwrap();
-    makes(&bob, "ZEBRAS").await.unwrap();
+    for same in ["ZEBRAS", "Ｚｅｂｒａｓ", "zebraſ"] {
+        makes(&bob, same).await.unwrap();
+    }
     let names = async |user: Option<UserId>, limit| -> Vec<String> {
         let groups = store.groups(user, limit).await.unwrap();
         groups.iter().map(overwire::views::title).collect()
@@ -2054,7 +2056,7 @@ async fn a_group_is_created_once_and_belongs_to_its_creator(backend: &impl Backe
     let mine = [&default[..], &["#apes", "#Zebras"]].concat();
     assert_eq!(names(Some(anna.user.id), 50).await, mine);
     assert_eq!(names(Some(anna.user.id), 5).await.len(), 5);
-    let zebras = store.group("zebras", None).await.unwrap().unwrap();
+    let zebras = store.group("ｚebras", None).await.unwrap().unwrap();
     assert_eq!(overwire::views::title(&zebras), "#Zebras");
     post(&store, &bob, zebras.id, "hello").await;
     let mine = [&default[..], &["#Zebras"]].concat();

@@ -1,0 +1,2 @@
+-- The keys of groups are the same for all forms of a name. The program computes them (folded_keys), since
+-- SQL cannot fold letters.
