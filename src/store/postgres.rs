@@ -176,8 +176,9 @@ impl Postgres {
         match done.await {
             Ok(done) => Ok(done?),
             Err(_) => {
-                // A connection that timed out is not used again.
+                // A connection that timed out is not used again, and the idle ones may be dead as well.
                 drop(Object::take(reader));
+                self.readers.retain(|_, _| false);
                 Err(too_slow())
             }
         }
