@@ -4,7 +4,6 @@
 
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
-mod crowd;
 mod database;
 mod node;
 mod nodes;
@@ -14,5 +13,5 @@ mod relay;
 #[path = "../support/mod.rs"]
 mod support;
 
-use crowd::Crowd;
 use node::Node;
+use support::Crowd;

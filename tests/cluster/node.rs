@@ -1,6 +1,8 @@
-//! A node in the process of the test.
+//! A node, in the process of the test or as a program of its own.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +11,10 @@ use overwire::socket;
 use overwire::store::{self, Store, Synchronous};
 use overwire::web::{self, Access, Web};
 
-use crate::support::Door;
 use crate::support::parts::{populate, start_chat};
 use crate::support::postgres::Database;
 use crate::support::redis::Redis;
+use crate::support::{Door, Program};
 
 /// A node that is reached directly. It ends with its test.
 pub(crate) struct Node {
@@ -51,4 +53,17 @@ impl Node {
             Self::start(databases[1], redis).await,
         ]
     }
+}
+
+/// A node as a program of its own, which is started by a command of the program.
+pub(crate) async fn program(
+    command: Command,
+    database: &Database,
+    redis: &Redis,
+    listen: &str,
+) -> Program {
+    let (database, redis) = (database.address(), redis.address());
+    let relay = ["--relay", &redis, "--unlimited", "--log", "error"];
+    let arguments = [&relay[..], &["--listen", listen]].concat();
+    Program::start_with(command, Path::new(&database), &arguments).await
 }

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use overwire::model::RoomKind;
 use serde_json::{Value, json};
 
-use crate::crowd::Record;
+use crate::node::program;
+use crate::support::crowd::Record;
 use crate::support::page::Element;
 use crate::support::postgres::Database;
+use crate::support::program::command;
 use crate::support::redis::Redis;
 use crate::support::tab::all;
 use crate::support::wire::Wire;
@@ -24,12 +26,12 @@ const RENEWED: Duration = Duration::from_secs(8);
 /// The shortest time between two updates after missed announcements.
 const MADE_UP: Duration = Duration::from_secs(15);
 
-async fn programs(database: &Database, redis: &Redis) -> [Program; 2] {
-    let (database, redis) = (database.address(), redis.address());
-    let arguments = ["--relay", &redis, "--unlimited", "--log", "error"];
+/// Two nodes as programs of their own.
+pub(crate) async fn programs(database: &Database, redis: &Redis) -> [Program; 2] {
+    let anywhere = "127.0.0.1:0";
     [
-        Program::start(Path::new(&database), &arguments).await,
-        Program::start(Path::new(&database), &arguments).await,
+        program(command(), database, redis, anywhere).await,
+        program(command(), database, redis, anywhere).await,
     ]
 }
 
@@ -321,7 +323,7 @@ async fn a_copied_tab_on_another_node_is_a_new_person_unless_the_first_is_dead()
             == 1
     })
     .await;
-    let record = Record::of(&database).await;
+    let record = Record::of(&database);
     for tab in [&mut again, &mut copy] {
         record.is_shown_to(tab).await;
     }

@@ -241,6 +241,12 @@ impl List {
             .collect()
     }
 
+    /// The key under which a message was sent that it has shown.
+    pub(crate) fn key(&self, id: i64) -> Uuid {
+        let key = quoted(&self.saw[&id], "data-key=\"").next();
+        key.unwrap().parse().unwrap()
+    }
+
     /// Whether it shows that text for a message, or that it was deleted if there is none.
     pub(crate) fn shows(&self, id: i64, text: Option<&str>) -> bool {
         let shown = text_of(&self.saw[&id]);

@@ -10,6 +10,7 @@
 )]
 
 pub(crate) mod balancer;
+pub(crate) mod crowd;
 pub(crate) mod device;
 pub(crate) mod door;
 pub(crate) mod list;
@@ -19,6 +20,7 @@ pub(crate) mod pooler;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod redis;
+pub(crate) mod rows;
 pub(crate) mod server;
 pub(crate) mod tab;
 pub(crate) mod wire;
@@ -27,6 +29,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
+pub(crate) use crowd::Crowd;
 pub(crate) use device::Device;
 pub(crate) use door::{Answer, Door};
 pub(crate) use program::Program;
@@ -35,6 +38,15 @@ pub(crate) use tab::Tab;
 
 /// How long anything expected may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a fault lasts, or how often it happens: the second value if OVERWIRE_TEST_LONG is set, as
+/// `scripts/test --long` does.
+pub(crate) fn long<T>(usually: T, long: T) -> T {
+    match std::env::var_os("OVERWIRE_TEST_LONG") {
+        Some(_) => long,
+        None => usually,
+    }
+}
 
 /// Waits for something expected, at most until the deadline.
 pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {

@@ -151,20 +151,57 @@ impl Database {
         Self::made_from(server.await.unwrap(), "template0").await
     }
 
-    /// Stops its server, in one of the modes of `pg_ctl`, and starts it again.
+    /// Stops its server, which must be its own, in one of the modes of `pg_ctl`.
+    pub(crate) async fn stops(&self, mode: &str) {
+        self.controls(&["-m", mode, "stop"]).await;
+    }
+
+    /// Starts its server, after stopping it in one of the modes of `pg_ctl` if it runs.
     pub(crate) async fn restarts(&self, mode: &str) {
-        let mut restart = as_its_owner(programs().join("pg_ctl"));
+        self.controls(&["-m", mode, "restart"]).await;
+    }
+
+    async fn controls(&self, arguments: &[&str]) {
+        let mut control = as_its_owner(programs().join("pg_ctl"));
         let folder = &self.server.folder;
-        restart
+        control
             .arg("-D")
             .arg(folder.join("data"))
-            .args(["-w", "-m", mode, "-l"])
+            .args(["-w", "-l"])
             .arg(folder.join("log"))
-            .arg("restart")
-            .current_dir("/")
-            .stdout(Stdio::null());
-        let done = tokio::task::spawn_blocking(move || restart.status().unwrap());
-        assert!(done.await.unwrap().success());
+            .args(arguments)
+            .current_dir("/");
+        succeeds(control).await;
+    }
+
+    /// Writes a dump of it, with all that is needed to restore it in its place.
+    pub(crate) async fn dumps(&self, file: &Path) {
+        let mut dump = self.client("pg_dump");
+        dump.args(["--clean", "--if-exists", "--file"]).arg(file);
+        succeeds(dump).await;
+    }
+
+    /// Restores a dump, in one transaction.
+    pub(crate) async fn restores(&self, file: &Path) {
+        let mut restore = self.client("psql");
+        restore
+            .args([
+                "--quiet",
+                "--single-transaction",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "--file",
+            ])
+            .arg(file);
+        succeeds(restore).await;
+    }
+
+    /// A program of PostgreSQL, to be run on this database.
+    fn client(&self, program: &str) -> Command {
+        let mut client = Command::new(programs().join(program));
+        client.args(["-U", "postgres", "-d", &self.name, "-h"]);
+        client.arg(&self.server.folder);
+        client
     }
 
     /// From now on its server, which must be its own, is reached at a port of this machine and only by
@@ -321,6 +358,14 @@ fn looker(server: &'static Server, database: String) -> std::sync::mpsc::Sender<
         });
     });
     sender
+}
+
+/// Runs a program to its successful end.
+async fn succeeds(mut command: Command) {
+    // The server that `pg_ctl` starts keeps its output open.
+    command.stdout(Stdio::null());
+    let done = tokio::task::spawn_blocking(move || command.status().unwrap());
+    assert!(done.await.unwrap().success());
 }
 
 /// The id of the server's first process, whose children do its work.

@@ -1,5 +1,6 @@
 //! The real program in a process of its own: for signals, locks, ports and sudden ends.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::ops::Deref;
 use std::path::Path;
@@ -16,6 +17,20 @@ pub(crate) struct Program {
 /// The program's command, without the settings of this process.
 pub(crate) fn command() -> Command {
     unset(Command::new(env!("CARGO_BIN_EXE_overwire")))
+}
+
+/// The same for the program of an earlier build.
+pub(crate) fn command_of(program: &OsStr) -> Command {
+    unset(Command::new(program))
+}
+
+/// The program's command, run by a shell after these words, which limit or change what the program
+/// finds.
+pub(crate) fn command_after(words: &str) -> Command {
+    let mut command = unset(Command::new("sh"));
+    let words = format!("{words}\nexec \"$0\" \"$@\"");
+    command.args(["-c", &words, env!("CARGO_BIN_EXE_overwire")]);
+    command
 }
 
 /// The same for the program that makes fake users.
@@ -54,7 +69,20 @@ pub(crate) async fn ending(mut command: Command) -> Output {
 impl Program {
     /// Serves a database, at any free port unless the arguments say otherwise.
     pub(crate) async fn start(database: &Path, arguments: &[&str]) -> Self {
-        let mut command = command();
+        Self::start_with(command(), database, arguments).await
+    }
+
+    /// The same, started by a shell after these words.
+    pub(crate) async fn start_after(words: &str, database: &Path, arguments: &[&str]) -> Self {
+        Self::start_with(command_after(words), database, arguments).await
+    }
+
+    /// The same with another command of the program.
+    pub(crate) async fn start_with(
+        mut command: Command,
+        database: &Path,
+        arguments: &[&str],
+    ) -> Self {
         command
             .env("OVERWIRE_LISTEN", "127.0.0.1:0")
             .env("OVERWIRE_LOG", "warn")
@@ -89,6 +117,11 @@ impl Program {
             door: Door(address),
             child,
         }
+    }
+
+    /// The id of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends it a signal by name.

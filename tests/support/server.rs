@@ -15,7 +15,7 @@ use overwire::socket;
 use overwire::store::{self, Store, Synchronous};
 use overwire::views::Views;
 use overwire::web::{self, Access, Web};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -24,6 +24,7 @@ use super::balancer::{Balancer, Choice};
 use super::parts::populate;
 use super::postgres::Database;
 use super::redis::Redis;
+use super::rows::Rows as _;
 use super::{Door, until};
 
 /// What a server consists of.
@@ -217,24 +218,9 @@ impl Server {
     /// database.
     #[track_caller]
     pub(crate) fn look(&self, query: &str) -> Vec<String> {
-        let query = format!("select cast(it as text) from ({query}) found (it)");
         match &self.kept {
-            Kept::InFile(_) => {
-                // SQLite cannot name the columns of a subquery.
-                let query = query.replace(" found (it)", "").replacen(
-                    "select cast(it as text) from (",
-                    "with found (it) as (",
-                    1,
-                ) + " select cast(it as text) from found";
-                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-                let database = Connection::open_with_flags(self.file(), flags).unwrap();
-                let mut query = database.prepare(&query).unwrap();
-                let rows = query.query_map([], |row| row.get::<_, Option<String>>(0));
-                rows.unwrap()
-                    .map(|it| it.unwrap().unwrap_or_default())
-                    .collect()
-            }
-            Kept::InDatabase(database) => database.look_at_once(query),
+            Kept::InFile(_) => self.file().rows(query),
+            Kept::InDatabase(database) => database.rows(query),
         }
     }
 

@@ -1,6 +1,6 @@
 //! One open socket, read and answered in the background like in a browser.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::AsyncWriteExt as _;
@@ -23,6 +23,8 @@ pub(crate) struct Handshake {
     pub(crate) headers: Vec<(String, String)>,
     /// In bytes; `None` for the system's default.
     pub(crate) receive_buffer: Option<u32>,
+    /// The address to come from, of this machine's.
+    pub(crate) from: Option<Ipv4Addr>,
 }
 
 /// What arrived.
@@ -75,6 +77,9 @@ impl Wire {
         let socket = TcpSocket::new_v4().unwrap();
         if let Some(bytes) = handshake.receive_buffer {
             socket.set_recv_buffer_size(bytes).unwrap();
+        }
+        if let Some(from) = handshake.from {
+            socket.bind((from, 0).into()).unwrap();
         }
         let stream = socket.connect(address).await?;
         let (socket, response) = client_async(request, stream).await?;

@@ -1,12 +1,13 @@
-//! People who write all the time, whatever happens, and what is checked at the end.
+//! People who write all the time, whatever happens, and the audit at the end: every message that was
+//! written or shown is stored exactly once, no version is missing, and every tab shows what is stored.
 //!
 //! Their tabs keep only what order needs. Whoever loses their socket reconnects, to another node if
 //! their own does not answer, like a browser behind a balancer, and sends unsettled messages again.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use overwire::protocol::Dialect;
 use tokio::sync::watch;
@@ -14,13 +15,15 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
-use crate::support::list::List;
-use crate::support::postgres::Database;
-use crate::support::wire::{Event, Wire};
-use crate::support::{Door, Tab};
+use super::list::List;
+use super::rows::{Rows, columns};
+use super::wire::{Event, Wire};
+use super::{Door, Tab};
 
 /// How often somebody writes, and retries to connect.
 const BEAT: Duration = Duration::from_millis(30);
+/// The same for people in a hurry: as fast as the server answers.
+const HURRY: Duration = Duration::from_millis(2);
 /// How often somebody sends unsettled messages again; browsers wait for longer.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long a node may take to answer a handshake.
@@ -43,24 +46,31 @@ struct Stored {
 pub(crate) struct Record(HashMap<String, Vec<Stored>>);
 
 impl Record {
-    pub(crate) async fn of(database: &Database) -> Self {
-        let db = database.look().await;
-        let all = "select r.name, m.id, m.text, m.key, m.made from messages m
-            join rooms r on r.id = m.room_id where r.kind = 'group' order by m.id";
+    pub(crate) fn of(database: &impl Rows) -> Self {
+        let all = "select r.name || '\t' || m.id || '\t' || m.made || '\t'
+            || coalesce(cast(m.key as text), '') || '\t' || m.text
+            from messages m join rooms r on r.id = m.room_id where r.kind = 'group'";
         let mut rooms: HashMap<String, Vec<Stored>> = HashMap::new();
-        for row in db.query(all, &[]).await.unwrap() {
-            let room = rooms.entry(format!("/chat/{}/", row.get::<_, String>(0)));
+        for row in database.rows(all) {
+            let [name, id, made, key, text] = columns(&row);
+            let room = rooms.entry(format!("/chat/{name}/"));
             room.or_default().push(Stored {
-                id: row.get(1),
-                text: row.get(2),
-                key: row.get(3),
-                made: row.get(4),
+                id: id.parse().unwrap(),
+                text: text.to_owned(),
+                key: key.parse().ok(),
+                made: made.parse().unwrap(),
             });
         }
-        for stored in rooms.values() {
+        for stored in rooms.values_mut() {
+            stored.sort_by_key(|message| message.id);
+        }
+        let versions = "select name || '\t' || version from rooms where kind = 'group'";
+        for row in database.rows(versions) {
+            let [name, version] = columns(&row);
+            let stored = rooms.entry(format!("/chat/{name}/")).or_default();
             // These tests never change a message.
             let made = stored.iter().map(|message| message.made);
-            assert!(made.eq(1..=i64::try_from(stored.len()).unwrap()));
+            assert!(made.eq(1..=version.parse().unwrap()), "a gap in #{name}");
         }
         Self(rooms)
     }
@@ -73,6 +83,14 @@ impl Record {
     pub(crate) fn times(&self, text: &str) -> usize {
         let all = self.0.values().flatten();
         all.filter(|message| message.text == text).count()
+    }
+
+    /// Whether a tab shows its group as it is stored.
+    pub(crate) fn is_shown_by(&self, list: &List) -> bool {
+        let stored = self.room(&list.title);
+        let ids: Vec<i64> = stored.iter().map(|message| message.id).collect();
+        let mut shown = stored.iter().filter(|one| list.ids.contains(&one.id));
+        list.is_end_of(&ids) && shown.all(|one| list.shows(one.id, Some(&one.text)))
     }
 
     /// Waits until a tab shows its group as it is stored. Everything it ever showed must be stored.
@@ -103,6 +121,31 @@ enum Phase {
     EndAs(Arc<Record>),
 }
 
+/// How far the crowd has come.
+#[derive(Default)]
+struct Progress {
+    settled: AtomicUsize,
+    /// People who have stopped writing, and whose messages are all settled.
+    quiet: AtomicUsize,
+    /// Sockets that were opened.
+    arrivals: AtomicUsize,
+    /// When the last message was settled, and the longest time without one.
+    pause: Mutex<(Option<Instant>, Duration)>,
+}
+
+impl Progress {
+    fn settle(&self, messages: usize) {
+        if messages == 0 {
+            return;
+        }
+        self.settled.fetch_add(messages, Ordering::SeqCst);
+        let mut pause = self.pause.lock().unwrap();
+        let now = Instant::now();
+        let lasted = pause.0.map_or(Duration::ZERO, |last| now - last);
+        *pause = (Some(now), pause.1.max(lasted));
+    }
+}
+
 struct Writer {
     number: usize,
     doors: Vec<Door>,
@@ -111,8 +154,8 @@ struct Writer {
     rooms: Vec<String>,
     list: List,
     written: Vec<(Uuid, String)>,
-    settled: Arc<AtomicUsize>,
-    quiet: Arc<AtomicUsize>,
+    beat: Duration,
+    progress: Arc<Progress>,
     name: Option<String>,
 }
 
@@ -126,7 +169,10 @@ impl Writer {
             let handshake = self.list.socket_handshake();
             let attempt = Wire::attempt(self.doors[self.at].0, &handshake);
             match timeout(HANDSHAKE, attempt).await {
-                Ok(Ok(wire)) => return wire,
+                Ok(Ok(wire)) => {
+                    self.progress.arrivals.fetch_add(1, Ordering::SeqCst);
+                    return wire;
+                }
                 _ => self.at = (self.at + 1) % self.doors.len(),
             }
         }
@@ -146,28 +192,15 @@ impl Writer {
     fn takes(&mut self, push: &str) {
         let before = self.list.unsettled.len();
         self.list.take(push);
-        let settled = before - self.list.unsettled.len();
-        self.settled.fetch_add(settled, Ordering::SeqCst);
+        self.progress.settle(before - self.list.unsettled.len());
         if !self.list.name.is_empty() {
             let name = self.name.get_or_insert_with(|| self.list.name.clone());
             assert_eq!(*name, self.list.name, "everybody stays who they are");
         }
     }
 
-    fn shows(&self, record: &Record) -> bool {
-        let stored = record.room(&self.list.title);
-        let ids: Vec<i64> = stored.iter().map(|message| message.id).collect();
-        let shown = stored
-            .iter()
-            .filter(|message| self.list.ids.contains(&message.id));
-        self.list.is_end_of(&ids)
-            && shown
-                .into_iter()
-                .all(|message| self.list.shows(message.id, Some(&message.text)))
-    }
-
     async fn lives(mut self, mut phase: watch::Receiver<Phase>) -> Self {
-        let (mut beats, mut again) = (interval(BEAT), interval(AGAIN));
+        let (mut beats, mut again) = (interval(self.beat), interval(AGAIN));
         for clock in [&mut beats, &mut again] {
             clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
@@ -203,9 +236,11 @@ impl Writer {
                     Phase::Write => {}
                     Phase::Settle if is_settled && !is_quiet => {
                         is_quiet = true;
-                        self.quiet.fetch_add(1, Ordering::SeqCst);
+                        self.progress.quiet.fetch_add(1, Ordering::SeqCst);
                     }
-                    Phase::EndAs(record) if is_in && is_settled && self.shows(record) => {
+                    Phase::EndAs(record)
+                        if is_in && is_settled && record.is_shown_by(&self.list) =>
+                    {
                         return self;
                     }
                     Phase::Settle | Phase::EndAs(_) => {}
@@ -220,15 +255,24 @@ pub(crate) struct Crowd {
     writers: JoinSet<Writer>,
     count: usize,
     phase: watch::Sender<Phase>,
-    settled: Arc<AtomicUsize>,
-    quiet: Arc<AtomicUsize>,
+    progress: Arc<Progress>,
+    began: Instant,
 }
 
 impl Crowd {
     /// This many people in the first group, spread over these nodes, who write in these rooms.
     pub(crate) fn of(count: usize, doors: &[Door], rooms: &[String]) -> Self {
+        Self::at_a_beat(BEAT, count, doors, rooms)
+    }
+
+    /// The same in the first group, where everybody writes as fast as the server answers.
+    pub(crate) fn in_a_hurry(count: usize, doors: &[Door]) -> Self {
+        Self::at_a_beat(HURRY, count, doors, &[])
+    }
+
+    fn at_a_beat(beat: Duration, count: usize, doors: &[Door], rooms: &[String]) -> Self {
         let (phase, orders) = watch::channel(Phase::Write);
-        let (settled, quiet) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let progress = Arc::<Progress>::default();
         let mut writers = JoinSet::new();
         for number in 0..count {
             let writer = Writer {
@@ -238,8 +282,8 @@ impl Crowd {
                 rooms: rooms.to_vec(),
                 list: List::new(Dialect::V1),
                 written: Vec::new(),
-                settled: Arc::clone(&settled),
-                quiet: Arc::clone(&quiet),
+                beat,
+                progress: Arc::clone(&progress),
                 name: None,
             };
             writers.spawn(writer.lives(orders.clone()));
@@ -248,17 +292,17 @@ impl Crowd {
             writers,
             count,
             phase,
-            settled,
-            quiet,
+            progress,
+            began: Instant::now(),
         }
     }
 
     /// Waits until this many more messages are settled.
     pub(crate) async fn goes_on(&mut self, messages: usize) {
-        let enough = self.settled.load(Ordering::SeqCst) + messages;
+        let enough = self.progress.settled.load(Ordering::SeqCst) + messages;
         let going = timeout(DEADLINE, async {
             let mut looks = interval(BEAT);
-            while self.settled.load(Ordering::SeqCst) < enough {
+            while self.progress.settled.load(Ordering::SeqCst) < enough {
                 looks.tick().await;
             }
         });
@@ -273,7 +317,7 @@ impl Crowd {
         self.phase.send_replace(Phase::Settle);
         let settling = timeout(DEADLINE, async {
             let mut looks = interval(BEAT);
-            while self.quiet.load(Ordering::SeqCst) < self.count {
+            while self.progress.quiet.load(Ordering::SeqCst) < self.count {
                 looks.tick().await;
             }
         });
@@ -284,11 +328,12 @@ impl Crowd {
         self
     }
 
-    /// Stops writing, waits until everything is settled and every tab shows what is stored, and
-    /// compares what they wrote and saw with it.
-    pub(crate) async fn ends_as_stored_in(self, database: &Database) -> Arc<Record> {
+    /// The audit. Stops writing, waits until everything is settled and every tab shows what is stored,
+    /// compares what they wrote and saw with it, and prints the figures.
+    pub(crate) async fn ends_as_stored_in(self, database: &impl Rows) -> Arc<Record> {
+        let wrote_for = self.began.elapsed();
         let mut crowd = self.falls_silent().await;
-        let record = Arc::new(Record::of(database).await);
+        let record = Arc::new(Record::of(database));
         let (phase, writers) = (&crowd.phase, &mut crowd.writers);
         phase.send_replace(Phase::EndAs(Arc::clone(&record)));
         let all = timeout(DEADLINE, std::mem::take(writers).join_all()).await;
@@ -302,10 +347,9 @@ impl Crowd {
             .map(|message| (message.id, message))
             .collect();
         for message in stored.values() {
-            by_key
-                .entry(message.key.unwrap())
-                .or_default()
-                .push(message);
+            if let Some(key) = message.key {
+                by_key.entry(key).or_default().push(message);
+            }
         }
         for (key, text) in all.iter().flat_map(|writer| &writer.written) {
             let found = by_key.get(key).map_or(&[][..], Vec::as_slice);
@@ -321,6 +365,17 @@ impl Crowd {
             let text = format!("<p class=\"message__text\">{}</p>", message.text);
             assert!(article.contains(&text), "{article} is {text}");
         }
+        let written: usize = all.iter().map(|writer| writer.written.len()).sum();
+        let shown: usize = all.iter().map(|writer| writer.list.saw.len()).sum();
+        println!(
+            "{} people wrote {written} messages in {:.1} s: each is stored once and shown to all, and \
+             so is everything else of the {shown} that they saw. Sockets opened: {}. Longest time in \
+             which nothing was stored: {:.2} s",
+            crowd.count,
+            wrote_for.as_secs_f64(),
+            crowd.progress.arrivals.load(Ordering::SeqCst),
+            crowd.progress.pause.lock().unwrap().1.as_secs_f64(),
+        );
         record
     }
 }
