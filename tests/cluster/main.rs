@@ -8,6 +8,7 @@ mod database;
 mod node;
 mod nodes;
 mod ordering;
+mod outages;
 mod relay;
 
 #[path = "../support/mod.rs"]
