@@ -626,7 +626,9 @@ const LOCK_CLIENTS: &str = "select w.n
     join clients c on c.id = w.client
     where c.visit = w.visit and c.left_at is null and c.user_id = coalesce(w.user_id, c.user_id)
     order by c.id for share of c";
-const NOW: &str = "select millis(), life.history from life";
+/// The last part of the mark is the identity of the tables, which a dump replaces when it is restored.
+const NOW: &str = "select millis(), life.history, life.mark like '% ' || 'rooms'::regclass::oid
+    from life";
 
 /// Locks the rooms of a batch, in the same order on all nodes, and then its clients. Returns the writes
 /// whose clients are connected, the time once everything was locked, and the history.
@@ -661,6 +663,10 @@ async fn lock(db: &Object, batch: &[Box<dyn Write>]) -> Sql<(HashSet<usize>, Mil
     let now = async {
         let row = db.query_one(&db.prepare_cached(NOW).await?, &[]).await?;
         let history = u32::try_from(row.try_get::<_, i64>(1)?).unwrap_or(u32::MAX);
+        if !row.try_get::<_, bool>(2)? {
+            // A new connection begins another history.
+            return Err(StoreError::failed("the tables were replaced").into());
+        }
         Ok((Millis(row.try_get(0)?), History(history)))
     };
     let (_, connected, (now, history)) =

@@ -208,38 +208,3 @@ async fn two_nodes_writing_crosswise_survive_deadlocks() {
     crowd.goes_on(100).await;
     crowd.ends_as_stored_in(&database).await;
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_is_restored_to_an_earlier_state_under_open_tabs() {
-    let database = Database::fresh().await;
-    let nodes = Node::two(&database, Redis::shared()).await;
-    let (mut anna, mut bob) = (nodes[0].door.tab().await, nodes[1].door.tab().await);
-    for text in ["one", "two", "three", "four"] {
-        anna.says(text).await;
-    }
-    bob.sees("four").await;
-    // Like restoring a dump: later messages are gone, all connections are cut, and the database has
-    // a new identity.
-    let db = database.look().await;
-    db.batch_execute(
-        "begin;
-         delete from messages where made > 2;
-         update rooms set version = 2 where name = 'hi';
-         delete from room_histories where first_version > 2;
-         update life set mark = '';
-         commit;
-         select pg_terminate_backend(pid, 10000) from pg_stat_activity
-            where datname = current_database() and pid <> pg_backend_pid()",
-    )
-    .await
-    .unwrap();
-    bob.says("and on").await;
-    for tab in [&mut anna, &mut bob] {
-        tab.sees_exactly(&["one", "two", "and on"]).await;
-    }
-    anna.says("as ever").await;
-    for tab in [&mut anna, &mut bob] {
-        tab.sees_exactly(&["one", "two", "and on", "as ever"]).await;
-    }
-    assert_eq!(anna.version(), bob.version());
-}

@@ -6,6 +6,7 @@ use tokio::time::sleep;
 
 use crate::node::program;
 use crate::nodes::programs;
+use crate::support::crowd::Record;
 use crate::support::long;
 use crate::support::postgres::Database;
 use crate::support::program::{command, command_of};
@@ -118,4 +119,33 @@ async fn nodes_of_an_earlier_build_are_replaced_one_by_one() {
         crowd.goes_on(long(MESSAGES, 2_000)).await;
     }
     crowd.ends_as_stored_in(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_is_restored_under_open_tabs() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = folder.path().join("dump.sql");
+    let database = Database::fresh().await;
+    let nodes = Node::two(&database, Redis::shared()).await;
+    let (mut anna, mut bob) = (nodes[0].door.tab().await, nodes[1].door.tab().await);
+    for text in ["one", "two"] {
+        anna.says(text).await;
+    }
+    database.dumps(&dump).await;
+    for text in ["three", "four"] {
+        anna.says(text).await;
+    }
+    bob.sees("four").await;
+    database.restores(&dump).await;
+    bob.says("and on").await;
+    for tab in [&mut anna, &mut bob] {
+        tab.sees_exactly(&["one", "two", "and on"]).await;
+    }
+    anna.says("as ever").await;
+    for tab in [&mut anna, &mut bob] {
+        tab.sees_exactly(&["one", "two", "and on", "as ever"]).await;
+    }
+    assert_eq!(anna.version(), bob.version());
+    let record = Record::of(&database);
+    assert_eq!(record.times("as ever"), 1);
 }
