@@ -1,6 +1,5 @@
 //! Adds fake users to a database. Uses only `fake`, `store` and the settings parser of `config`.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -85,7 +84,10 @@ async fn run(options: &Options) -> anyhow::Result<()> {
     }
     let made = make(&store, options).await?;
     store.close().await;
-    println!("Added {made} fake users to {}.", options.database);
+    config::print(format_args!(
+        "Added {made} fake users to {}.",
+        options.database
+    ))?;
     Ok(())
 }
 
@@ -95,13 +97,12 @@ async fn reset(store: &Store, options: &Options) -> anyhow::Result<()> {
     if census.users == 0 {
         return Ok(());
     }
-    println!(
+    config::print(format_args!(
         "This deletes {} users, {} messages, {} private rooms and all groups that people created from {}.",
         census.users, census.messages, census.private_rooms, options.database
-    );
+    ))?;
     if !options.yes {
-        print!("Delete them? [y/N] ");
-        std::io::stdout().flush()?;
+        config::print("Delete them? [y/N]")?;
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         if !matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {

@@ -3,6 +3,8 @@
 // These comments are also the text of --help, where angle brackets around addresses would show.
 #![allow(rustdoc::bare_urls)]
 
+use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -246,7 +248,7 @@ pub enum AdminCommand {
     /// hour
     Link {
         /// The chat's address as browsers see it [default: http:// and --listen]
-        #[arg(long, env = "OVERWIRE_ADDRESS", value_name = "URL")]
+        #[arg(long, env = "OVERWIRE_ADDRESS", value_name = "URL", value_parser = chat_address)]
         address: Option<String>,
     },
     /// Revoke somebody's moderator rights
@@ -282,6 +284,14 @@ pub fn read<Flags: Parser>() -> Flags {
     });
     Flags::from_arg_matches(&command.get_matches())
         .unwrap_or_else(|error| error.format(&mut Flags::command()).exit())
+}
+
+/// Writes lines to standard output. Whoever closes it, such as `head`, has read enough.
+pub fn print(lines: impl Display) -> io::Result<()> {
+    match writeln!(io::stdout(), "{lines}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
 
 impl Config {
@@ -358,6 +368,14 @@ fn origin(text: &str) -> Result<String, String> {
     }
 }
 
+/// The chat is at the root of its host.
+fn chat_address(text: &str) -> Result<String, String> {
+    origin(text.strip_suffix('/').unwrap_or(text)).map_err(|_| {
+        "an address consists of a scheme and a host only, such as https://chat.example.org"
+            .to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,6 +408,12 @@ mod tests {
         );
         check(&["--synchronous", "off"], "possible values: full, normal");
         check(&["--pace-burst", "0"], "0 is not in 1..");
+        for address in ["chat.example", "ftp://a.example", "https://a.example/b/"] {
+            check(
+                &["admin", "link", "--address", address],
+                "an address consists of a scheme and a host only",
+            );
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Chooses the parts, starts and stops them. Contains no rules of the chat.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +95,10 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         ..Access::default()
     };
     let web = Web::new(Arc::clone(&chat), access, config.socket_limits());
-    println!("Overwire is at http://{}", listener.local_addr()?);
+    config::print(format_args!(
+        "Overwire is at http://{}",
+        listener.local_addr()?
+    ))?;
 
     let serving = web::serve(listener, &web, stop.cancelled(), STOP_REQUESTS);
     let measuring = async {
@@ -260,15 +263,15 @@ async fn admin(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
                 let token = ResumeToken::random();
                 store.add_admin_link(token.hash()).await?;
                 let address = match address {
-                    Some(address) => address.trim_end_matches('/').to_owned(),
+                    Some(address) => address.clone(),
                     None => format!("http://{}", config.listen),
                 };
-                println!("{address}{MODERATION_LINK_PATH}?{token}");
+                config::print(format_args!("{address}{MODERATION_LINK_PATH}?{token}"))?;
             }
             AdminCommand::Revoke { name } => {
                 let ended = store.end_moderator(name).await?;
                 anyhow::ensure!(ended, "{name} is not a moderator");
-                println!("{name} is no longer a moderator.");
+                config::print(format_args!("{name} is no longer a moderator."))?;
             }
         }
         Ok(())
@@ -293,39 +296,49 @@ async fn migrate_store(from: &store::Address, to: &store::Address) -> anyhow::Re
         bar.finish_and_clear();
     }
     let moved = moved.with_context(|| format!("could not copy the chat from {from} to {to}"))?;
-    println!("Copied the chat from {from} to {to} and verified the copy:");
-    for (table, rows) in moved.rows {
-        println!("{rows:>12} {}", table.replace('_', " "));
-    }
-    println!("{from} was not changed. To use the copy, run: overwire --database {to}");
+    let rows = moved.rows.into_iter();
+    let rows = rows.map(|(table, rows)| format!("{rows:>12} {}\n", table.replace('_', " ")));
+    config::print(format_args!(
+        "Copied the chat from {from} to {to} and verified the copy:\n\
+         {}{from} was not changed. To use the copy, run: overwire --database {to}",
+        rows.collect::<String>()
+    ))?;
     Ok(())
 }
 
 /// Checks the health of a server. If it listens on all addresses, asks it on the loopback address.
 async fn healthcheck(listen: &str) -> anyhow::Result<()> {
-    let check = async {
-        let mut address = tokio::net::lookup_host(listen)
-            .await?
-            .next()
-            .context("no such host")?;
-        if address.ip().is_unspecified() {
-            address.set_ip(match address {
-                std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-                std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        let mut stream = TcpStream::connect(address).await?;
-        let request =
-            format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        let answer = String::from_utf8_lossy(&answer);
-        let status = answer.split(' ').nth(1).unwrap_or("nothing");
-        anyhow::ensure!(status == "200", "the server answered with status {status}");
-        Ok(())
-    };
-    tokio::time::timeout(HEALTH_DEADLINE, check)
+    let resolved = tokio::net::lookup_host(listen).await;
+    let mut address = resolved
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .with_context(|| format!("--listen: cannot resolve the host in {listen}"))?;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let asked = tokio::time::timeout(HEALTH_DEADLINE, ask_if_ready(address));
+    let asked = asked
         .await
-        .context("the server did not answer")?
+        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)));
+    let answer = asked.with_context(|| format!("no answer from http://{address}/ready"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).unwrap_or("nothing");
+    anyhow::ensure!(
+        status == "200",
+        "http://{address}/ready answered {status}: {}",
+        body.trim_end()
+    );
+    Ok(())
+}
+
+async fn ask_if_ready(address: std::net::SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -59,6 +59,9 @@ pub enum StoreError {
     /// The address is not the address of a store.
     #[error("{0}")]
     Address(String),
+    /// The file belongs to another program.
+    #[error("{0} is not a database of Overwire; use --database to name another file")]
+    Foreign(String),
     /// The store is closed.
     #[error("the store is closed")]
     Closed,

@@ -11,7 +11,6 @@
 mod tables;
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use deadpool_postgres::Object;
@@ -92,7 +91,7 @@ pub struct Moved {
 }
 
 /// Copies the chat in `from` to `to`, which is created if it does not exist (a PostgreSQL database must
-/// exist). `to` must contain no users and no messages; its default groups are replaced. No server may
+/// exist). `to` must contain no people and no messages; its default groups and unused fake users are replaced. No server may
 /// use either store meanwhile, which is checked and prevented as far as the databases allow. `progress`
 /// is called with the number of finished steps and of all steps.
 ///
@@ -226,7 +225,7 @@ enum Held {
     File {
         db: Connection,
         /// Held as a server holds it.
-        _lock: File,
+        _lock: sqlite::Lock,
         /// The files that exist for the copy. They are deleted unless the copy remains.
         made: Vec<PathBuf>,
     },
@@ -284,11 +283,17 @@ impl Place {
         open: fn(&Path) -> Sql<Connection>,
     ) -> Result<Self> {
         let name = address.to_string();
-        let (lock, lock_is_new) = sqlite::lock(path).map_err(|error| at(error, &name))?;
-        if lock_is_new {
+        let mut lock = sqlite::Lock::take(path).map_err(|error| at(error, &name))?;
+        if lock.is_new {
             made.push(sqlite::lock_of(path));
         }
-        let db = open(path).map_err(|failure| {
+        let opened = sqlite::recognize(path).map_err(Failure::from);
+        let opened = opened.and_then(|()| {
+            let db = open(path)?;
+            lock.take_file(path)?;
+            Ok(db)
+        });
+        let db = opened.map_err(|failure| {
             remove(&made);
             at(failure, &name)
         })?;
@@ -558,7 +563,8 @@ impl Place {
                 ));
             }
         }
-        self.run("delete from rooms").await
+        let emptied = self.tx().empty(&["rooms", "users"]).await;
+        self.at(emptied)
     }
 
     async fn commit(&mut self) -> Result<()> {

@@ -5,7 +5,7 @@
 //! the commit. The driver knows no operations.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +44,12 @@ const MIGRATIONS: [&str; 10] = [
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
 /// The schema version since which all forms of a group's name have one key.
 const FOLDED_KEYS: i64 = 10;
+
+/// Marks a file as one of ours, in its header: `OvWr`.
+const APPLICATION: u32 = 0x4f76_5772;
+/// What a file of SQLite begins with, and where its header has the application's mark.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+const APPLICATION_AT: usize = 68;
 
 /// How many writes share one transaction at most.
 const GROUP_COMMIT: usize = 512;
@@ -89,7 +95,7 @@ pub(super) struct Sqlite {
     readers: Mutex<Option<Readers>>,
     reading: Arc<Semaphore>,
     /// A server's lock, held while the store is open.
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<Lock>>,
 }
 
 /// The path of the file, and its identity: its device and its number there.
@@ -195,17 +201,18 @@ fn open(path: &Path, opening: Opening) -> Result<Sqlite> {
     let Access::Server = opening.access else {
         return open_file(path, opening);
     };
-    let (lock, is_new) = lock(path)?;
-    match open_file(path, opening) {
+    let mut lock = Lock::take(path)?;
+    let opened = open_file(path, opening).and_then(|store| {
+        lock.take_file(path)?;
+        Ok(store)
+    });
+    match opened {
         Ok(store) => Ok(Sqlite {
             lock: Mutex::new(Some(lock)),
             ..store
         }),
         Err(error) => {
-            if is_new {
-                // While the lock is held, so that another server's lock file is never deleted.
-                let _ = std::fs::remove_file(lock_of(path));
-            }
+            lock.leave_nothing(path);
             Err(error)
         }
     }
@@ -218,6 +225,7 @@ fn open_file(path: &Path, opening: Opening) -> Result<Sqlite> {
         writes,
         listeners,
     } = opening;
+    recognize(path)?;
     let mut db = Connection::open(path)?;
     prepare(&db)?;
     db.pragma_update(None, "journal_mode", "wal")?;
@@ -353,9 +361,59 @@ pub(super) fn lock_of(path: &Path) -> PathBuf {
     beside(path, ".lock")
 }
 
-/// Takes the advisory lock of a server, and returns whether the lock file is new. The system releases
-/// the lock when the process ends for any reason.
-pub(super) fn lock(path: &Path) -> Result<(File, bool)> {
+/// The advisory lock of a server. The system releases it when the process ends for any reason.
+pub(super) struct Lock {
+    /// A file beside the database, since a new database has no file yet.
+    _beside: File,
+    /// Whether that file is new.
+    pub(super) is_new: bool,
+    /// The database itself, which hard links have in common.
+    file: Option<File>,
+}
+
+impl Lock {
+    /// Locks the database at a path, whether it exists or not.
+    pub(super) fn take(path: &Path) -> Result<Self> {
+        let (beside, is_new) = lock_beside(path)?;
+        let mut lock = Self {
+            _beside: beside,
+            is_new,
+            file: None,
+        };
+        let taken = match path.exists() {
+            true => lock.take_file(path),
+            false => Ok(()),
+        };
+        match taken {
+            Ok(()) => Ok(lock),
+            Err(error) => {
+                lock.leave_nothing(path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes the file beside the database if it is new. The lock is still held, so another server's
+    /// file is never deleted.
+    fn leave_nothing(self, path: &Path) {
+        if self.is_new {
+            let _ = std::fs::remove_file(lock_of(path));
+        }
+    }
+
+    /// Locks the database itself, which now exists. Only Linux does that: there `flock` does not concern
+    /// SQLite's own locks, which belong to the process.
+    pub(super) fn take_file(&mut self, path: &Path) -> Result<()> {
+        if cfg!(target_os = "linux") && self.file.is_none() {
+            let file = File::open(path)?;
+            try_lock(&file, path)?;
+            self.file = Some(file);
+        }
+        Ok(())
+    }
+}
+
+fn lock_beside(path: &Path) -> Result<(File, bool)> {
     let place = lock_of(path);
     loop {
         let (file, is_new) = match File::create_new(&place) {
@@ -370,18 +428,61 @@ pub(super) fn lock(path: &Path) -> Result<(File, bool)> {
             }
             Err(error) => return Err(error.into()),
         };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::InUse(path.display().to_string()));
-            }
-            Err(TryLockError::Error(error)) => return Err(error.into()),
-        }
+        try_lock(&file, path)?;
         // A failed start may have deleted the file meanwhile. The lock would then protect nothing.
         let locked = file.metadata()?;
         if file_at(&place).is_ok_and(|there| there == (locked.dev(), locked.ino())) {
             return Ok((file, is_new));
         }
+    }
+}
+
+fn try_lock(file: &File, path: &Path) -> Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.display().to_string())),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+/// Refuses a file that another program made, and writes nothing to it. A file that does not exist, or
+/// is empty, becomes ours.
+pub(super) fn recognize(path: &Path) -> Result<()> {
+    let foreign = || Err(StoreError::Foreign(path.display().to_string()));
+    let mut header = Vec::new();
+    match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        file => file?.take(100).read_to_end(&mut header)?,
+    };
+    if header.is_empty() {
+        return Ok(());
+    }
+    let mark = header.get(APPLICATION_AT..APPLICATION_AT + 4);
+    let mark = mark.and_then(|mark| mark.try_into().ok());
+    match mark.map(u32::from_be_bytes) {
+        Some(APPLICATION) => return Ok(()),
+        Some(0) if header.starts_with(MAGIC) => {}
+        _ => return foreign(),
+    }
+    // Earlier builds left no mark, but these tables. Without a log beside it, the file is everything:
+    // SQLite then need not create any other file to read it.
+    let db = match wal_of(path).exists() {
+        true => Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?,
+        false => {
+            let name = percent_encoding::percent_encode(
+                path.as_os_str().as_encoded_bytes(),
+                percent_encoding::NON_ALPHANUMERIC,
+            );
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+            Connection::open_with_flags(format!("file:{name}?immutable=1"), flags)?
+        }
+    };
+    let tables = "select count(*),
+            count(*) filter (where name in ('users', 'clients', 'rooms', 'messages'))
+        from sqlite_schema where type = 'table'";
+    match db.query_row(tables, [], |row| Ok((row.get(0)?, row.get(1)?)))? {
+        (0, _) | (_, 4) => Ok(()),
+        (_, _) => foreign(),
     }
 }
 
@@ -406,6 +507,7 @@ pub(super) fn migrate(db: &mut Connection) -> Result<()> {
         }
     }
     migration.pragma_update(None, "user_version", known)?;
+    migration.pragma_update(None, "application_id", APPLICATION)?;
     migration.commit()?;
     Ok(())
 }
@@ -1163,7 +1265,7 @@ mod tests {
                 std::fs::write(&lock, "").unwrap();
             }
             let refused = place.try_to_open(Access::Server).await;
-            assert!(matches!(refused, Err(StoreError::Database(_))));
+            assert!(matches!(refused, Err(StoreError::Foreign(_))));
             assert_eq!(lock.exists(), was_there);
         }
         std::fs::remove_file(place.file()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -109,6 +109,97 @@ async fn a_database_in_use_is_recognized_through_a_link() {
 }
 
 #[tokio::test]
+async fn a_hard_link_is_the_same_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let first = Program::start(&file, &[]).await;
+    let mut anna = first.tab().await;
+    let elsewhere = tempfile::tempdir_in(&folder).unwrap();
+    let link = elsewhere.path().join("link.db");
+    std::fs::hard_link(&file, &link).unwrap();
+    let link = link.to_str().unwrap();
+    let second = run(&["--listen", "127.0.0.1:0", "--database", link]).await;
+    assert_eq!(second.status.code(), Some(1));
+    let words = String::from_utf8(second.stderr).unwrap();
+    assert!(words.contains("another server is running on"), "{words}");
+    assert_eq!(files(&elsewhere), ["link.db"]);
+    anna.says("not disturbed").await;
+    first.signal("TERM");
+    first.ends().await;
+    let again = Program::start(link.as_ref(), &[]).await;
+    let bob = again.tab().await;
+    assert_eq!(bob.texts(), ["not disturbed"]);
+}
+
+#[tokio::test]
+async fn a_file_of_another_program_is_refused_and_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    for (n, (mode, made)) in [
+        ("delete", "create table users (name); create table books (title)"),
+        ("wal", "create table notes (text); insert into notes values ('mine')"),
+        ("delete", "pragma application_id = 7"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = folder.path().join(format!("{n}.db"));
+        let db = rusqlite::Connection::open(&path).unwrap();
+        db.pragma_update(None, "journal_mode", mode).unwrap();
+        db.execute_batch(made).unwrap();
+    }
+    let letter = "Dear Sir or Madam, this is a letter. ".repeat(99);
+    std::fs::write(folder.path().join("letter.txt"), letter).unwrap();
+    let names = files(&folder);
+    assert_eq!(names, ["0.db", "1.db", "2.db", "letter.txt"]);
+    for name in &names {
+        let path = folder.path().join(name);
+        let before = std::fs::read(&path).unwrap();
+        let database = path.to_str().unwrap();
+        let copy = folder.path().join("copy.db");
+        let copy = copy.to_str().unwrap();
+        for arguments in [
+            &["--listen", "127.0.0.1:0", "--database", database][..],
+            &["admin", "link", "--database", database],
+            &["migrate-store", database, copy],
+        ] {
+            let output = run(arguments).await;
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+            let words = String::from_utf8(output.stderr).unwrap();
+            let expected = format!("{name} is not a database of Overwire");
+            assert!(words.contains(&expected), "{words}");
+            assert!(std::fs::read(&path).unwrap() == before, "{arguments:?}");
+            assert_eq!(files(&folder), names, "{arguments:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_closed_standard_output_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let server = Program::start(&file, &[]).await;
+    for arguments in [
+        &["--help"][..],
+        &["admin", "link"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = command();
+        command.current_dir(&folder).args(arguments);
+        let output = tokio::task::spawn_blocking(|| {
+            let mut command = command;
+            let child = command.stdout(writer).stderr(Stdio::piped()).spawn();
+            child.unwrap().wait_with_output().unwrap()
+        });
+        let output = output.await.unwrap();
+        let words = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(words, "", "{arguments:?}");
+        assert!(output.status.success(), "{arguments:?}");
+    }
+    server.tab().await.says("still there").await;
+}
+
+#[tokio::test]
 async fn an_unusable_address_is_named_and_leaves_nothing_behind() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
@@ -154,6 +245,9 @@ async fn the_help_names_every_setting_with_its_variable() {
     let output = run(&["--help"]).await;
     assert!(output.status.success());
     let words = String::from_utf8(output.stdout).unwrap();
+    let longest = words.lines().max_by_key(|line| line.chars().count());
+    let longest = longest.unwrap();
+    assert!(longest.chars().count() <= 100, "{longest}");
     for flag in FLAGS {
         assert!(words.contains(&format!("--{flag}")), "{flag}");
         let variable = variable(flag);
@@ -359,6 +453,25 @@ async fn the_health_command_answers_by_its_exit_code() {
     server.ends().await;
     let output = run(&["--listen", &listen, "healthcheck"]).await;
     assert_eq!(output.status.code(), Some(1));
+    let words = String::from_utf8(output.stderr).unwrap();
+    let expected = format!("no answer from http://{listen}/ready: ");
+    assert!(words.contains(&expected), "{words}");
+}
+
+#[tokio::test]
+async fn the_health_command_says_what_the_server_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let server = Program::start(&file, &[]).await;
+    std::fs::remove_file(&file).unwrap();
+    let listen = server.door.0.to_string();
+    let output = run(&["--listen", &listen, "healthcheck"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let words = String::from_utf8(output.stderr).unwrap();
+    let expected = format!(
+        "http://{listen}/ready answered 503: not ready: the database file was deleted or replaced\n"
+    );
+    assert!(words.contains(&expected), "{words}");
 }
 
 #[tokio::test]

@@ -63,6 +63,12 @@ async fn earlier_database(more: &str) -> Database {
 async fn a_file_of_an_earlier_build_opens_with_everything_in_it() {
     let (_folder, path) = earlier_file("");
     opens(&path).await;
+    // It is recognized by its tables, and then marked as ours.
+    let file = Connection::open(&path).unwrap();
+    let mark: i64 = file
+        .pragma_query_value(None, "application_id", |row| row.get(0))
+        .unwrap();
+    assert_eq!(mark.to_be_bytes()[4..], *b"OvWr");
 }
 
 #[tokio::test]

@@ -549,7 +549,7 @@ async fn a_chat_is_not_moved_into_a_database_that_has_one() {
     let (database, file) = (Database::fresh().await, files.address("to.db"));
     for to in [&database.address(), &file] {
         let store = open(to).await;
-        store.add_users(vec![new_user("somebody")]).await.unwrap();
+        arrive(&store, "somebody").await;
         store.close().await;
         let refused = move_chat(&from, to).await.unwrap_err();
         let words = words(&refused);
@@ -567,6 +567,25 @@ async fn a_chat_is_not_moved_into_a_database_that_has_one() {
     other.look().await.batch_execute(made).await.unwrap();
     let refused = move_chat(&from, &other.address()).await.unwrap_err();
     assert!(words(&refused).contains("1 rooms"), "{refused}");
+}
+
+#[tokio::test]
+async fn fake_users_that_nobody_has_been_make_way() {
+    let files = Files::fresh();
+    let (from, story) = files.with_a_chat("from.db").await;
+    let (database, file) = (Database::fresh().await, files.address("to.db"));
+    for to in [&database.address(), &file] {
+        let store = open(to).await;
+        let unused = (0..30).map(|n| new_user(&format!("unused{n}"))).collect();
+        assert_eq!(store.add_users(unused).await.unwrap(), 30);
+        store.close().await;
+        let moved = move_chat(&from, to).await.unwrap();
+        assert_eq!(moved.rows[0], ("users", 11));
+        let store = open(to).await;
+        assert_eq!(store.census().await.unwrap().users, 11);
+        story.goes_on(&store).await;
+        store.close().await;
+    }
 }
 
 #[tokio::test]

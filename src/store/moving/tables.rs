@@ -180,9 +180,11 @@ impl Table {
         )
     }
 
-    /// Counts what must not exist in the target: anything except default groups without messages.
+    /// Counts what must not exist in the target: anything except default groups without messages, and
+    /// fake users that nobody has been.
     pub(super) fn occupied(&self) -> String {
         let condition = match self.name {
+            "users" => "where not free or arrived_at is not null or traced_at is not null",
             "rooms" => "where position is null or version > 0",
             _ => "",
         };
