@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::builder::Resettable;
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::chat;
@@ -222,7 +222,7 @@ pub struct Config {
 pub enum Command {
     /// Check the health of the server at --listen; exits with 0 if it is healthy
     Healthcheck,
-    /// Add or remove moderators; the server may be running
+    /// Add, list and remove moderators, and reset passwords; the server may be running
     #[command(subcommand)]
     Admin(AdminCommand),
     /// Copy the whole chat from one database to another, of either kind; no server may be running on
@@ -241,21 +241,38 @@ pub enum Command {
     },
 }
 
-/// The commands about moderators.
+/// The commands about moderators and accounts.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum AdminCommand {
     /// Print a link that makes the person who opens it a moderator; it works once and expires after an
     /// hour
-    Link {
-        /// The chat's address as browsers see it [default: http:// and --listen]
-        #[arg(long, env = "OVERWIRE_ADDRESS", value_name = "URL", value_parser = chat_address)]
-        address: Option<String>,
+    Link(ChatAddress),
+    /// List the moderators
+    List,
+    /// Print a link with which a registered person chooses a new password; it works once and expires
+    /// after an hour
+    ///
+    /// The old password works until then. Choosing a new one signs the person out everywhere else.
+    ResetPassword {
+        /// Their user name
+        name: String,
+        /// Where the link leads.
+        #[command(flatten)]
+        address: ChatAddress,
     },
     /// Revoke somebody's moderator rights
     Revoke {
         /// Their user name
         name: String,
     },
+}
+
+/// Where a link leads.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ChatAddress {
+    /// The chat's address as browsers see it [default: http:// and --listen]
+    #[arg(long, env = "OVERWIRE_ADDRESS", value_name = "URL", value_parser = chat_address)]
+    pub address: Option<String>,
 }
 
 /// The log format.
@@ -309,6 +326,13 @@ impl Config {
     #[must_use]
     pub fn welcome(&self) -> chat::Welcome {
         chat::Welcome::new(self.welcome.clone(), self.welcome_to.clone())
+    }
+
+    /// The address of the chat in a link.
+    #[must_use]
+    pub fn address(&self, given: &ChatAddress) -> String {
+        let given = given.address.clone();
+        given.unwrap_or_else(|| format!("http://{}", self.listen))
     }
 
     /// The limits of one socket.

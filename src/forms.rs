@@ -12,7 +12,10 @@ use cookie::{Cookie, SameSite};
 use crate::chat::{Chat, Denied, Visitor};
 use crate::metrics::METRICS;
 use crate::model::{ResumeToken, SessionToken};
-use crate::protocol::{self, LOBBY_PATH, MODERATION_LINK_PATH, MODERATION_PATH};
+use crate::protocol::{
+    self, LOBBY_PATH, MODERATION_LINK_PATH, MODERATION_PASSWORD_PATH, MODERATION_PATH,
+    PASSWORD_LINK_PATH,
+};
 use crate::store::SESSION_GOOD_FOR;
 use crate::views::{AccountPage, Form};
 
@@ -20,17 +23,24 @@ use crate::views::{AccountPage, Form};
 pub(crate) const FORM_BYTES: usize = 4 * 1024;
 
 /// The addresses that forms are sent to.
-pub(crate) const PATHS: [&str; 5] = [
+pub(crate) const PATHS: [&str; 7] = [
     "/keep/",
     "/sign-in/",
     "/change-password/",
     SIGN_OUT,
     MODERATION_LINK_PATH,
+    MODERATION_PASSWORD_PATH,
+    PASSWORD_LINK_PATH,
 ];
 const SIGN_OUT: &str = "/sign-out/";
 
 const LINK_EXPIRED: &str =
     "This link was already used or has expired. Ask the server's administrator for a new one.";
+const PASSWORD_LINK_EXPIRED: &str =
+    "This link was already used or has expired. Ask a moderator for a new one.";
+const NO_ACCOUNT: &str =
+    "There is no account with that user name, or it belongs to a moderator or somebody banned.";
+const NOT_ALLOWED: &str = "Only moderators can do that.\n";
 
 /// A submitted form.
 pub(crate) struct Sent<'a> {
@@ -40,6 +50,8 @@ pub(crate) struct Sent<'a> {
     pub(crate) body: &'a [u8],
     /// Whether the page was loaded over `https`.
     pub(crate) secure: bool,
+    /// The scheme and the host of the chat, as the browser sees them.
+    pub(crate) origin: String,
     pub(crate) visitor: Visitor,
 }
 
@@ -55,6 +67,12 @@ pub(crate) async fn answer(chat: &Chat, sent: &Sent<'_>) -> Response {
     let (password, visitor) = (field("password"), &sent.visitor);
     if sent.path == MODERATION_LINK_PATH {
         return become_moderator(chat, sent, field("link"), password).await;
+    }
+    if sent.path == MODERATION_PASSWORD_PATH {
+        return add_password_link(chat, sent, field("name")).await;
+    }
+    if sent.path == PASSWORD_LINK_PATH {
+        return reset_password(chat, sent, field("link"), password).await;
     }
     let signed_in = |token| Some(cookie(Some(&token), sent.secure));
     let form = form_at(sent.path);
@@ -110,6 +128,9 @@ pub(crate) async fn blank(
 ) -> Response {
     if uri.path() == MODERATION_LINK_PATH {
         return admin_link(chat, uri.query().unwrap_or_default(), visitor, None).await;
+    }
+    if uri.path() == PASSWORD_LINK_PATH {
+        return password_link(chat, uri.query().unwrap_or_default(), None).await;
     }
     let at = return_path(&path_of_referer(headers));
     match form_at(uri.path()) {
@@ -168,6 +189,61 @@ async fn become_moderator(chat: &Chat, sent: &Sent<'_>, link: &str, password: &s
             METRICS.refused(reason(&denied));
             admin_link(chat, link, visitor, Some(&denied)).await
         }
+    }
+}
+
+/// Creates a link to reset somebody's password and shows it, once, to the moderator who asked for it.
+async fn add_password_link(chat: &Chat, sent: &Sent<'_>, name: &str) -> Response {
+    let moderator = match chat.moderator(sent.visitor.session.as_ref()).await {
+        Ok(Some(moderator)) => moderator,
+        Ok(None) => return (StatusCode::FORBIDDEN, NOT_ALLOWED).into_response(),
+        Err(denied) => return trouble(&denied),
+    };
+    let (status, link) = match chat.add_password_link(moderator.id, name).await {
+        Ok(Some(token)) => {
+            let link = format!("{}{PASSWORD_LINK_PATH}?{token}", sent.origin);
+            (StatusCode::OK, Ok(link))
+        }
+        Ok(None) => (StatusCode::NOT_FOUND, Err(NO_ACCOUNT)),
+        Err(denied) => return trouble(&denied),
+    };
+    let link = link.as_deref().map_err(|reason| *reason);
+    let html = chat.views().password_link_page(name, link);
+    rendered(html, status, link.unwrap_or_else(|reason| reason))
+}
+
+/// The page behind such a link. Only submitting its form uses the link up.
+async fn password_link(chat: &Chat, link: &str, denied: Option<&Denied>) -> Response {
+    let user = match link.parse() {
+        Ok(token) => chat.password_link(&token).await,
+        Err(_) => Ok(None),
+    };
+    let user = match user {
+        Ok(user) => user,
+        Err(denied) => return trouble(&denied),
+    };
+    let (status, reason) = match (&user, denied) {
+        (None, _) => (
+            StatusCode::NOT_FOUND,
+            Some(PASSWORD_LINK_EXPIRED.to_owned()),
+        ),
+        (Some(_), Some(denied)) => (status(denied), Some(denied.to_string())),
+        (Some(_), None) => (StatusCode::OK, None),
+    };
+    let reason = reason.as_deref();
+    let html = chat
+        .views()
+        .reset_password_page(link, user.as_ref(), reason);
+    rendered(html, status, reason.unwrap_or_default())
+}
+
+async fn reset_password(chat: &Chat, sent: &Sent<'_>, link: &str, password: &str) -> Response {
+    let Ok(token) = link.parse::<ResumeToken>() else {
+        return password_link(chat, link, None).await;
+    };
+    match chat.reset_password(&token, password, &sent.visitor).await {
+        Ok(session) => see_other("/", Some(cookie(Some(&session), sent.secure))),
+        Err(denied) => password_link(chat, link, Some(&denied)).await,
     }
 }
 

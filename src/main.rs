@@ -11,7 +11,8 @@ use overwire::chat::Chat;
 use overwire::config::{self, AdminCommand, Command, Config, LogFormat};
 use overwire::fake::FakeUsers;
 use overwire::model::ResumeToken;
-use overwire::protocol::MODERATION_LINK_PATH;
+use overwire::moderation::Moderated;
+use overwire::protocol::{MODERATION_LINK_PATH, PASSWORD_LINK_PATH};
 use overwire::relay::redis::RedisRelay;
 use overwire::relay::{InProcess, Relay};
 use overwire::scrape;
@@ -247,7 +248,7 @@ async fn seed(store: &Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Adds and removes moderators.
+/// Adds, lists and removes moderators, and resets passwords.
 async fn admin(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
     let database = &config.database;
     anyhow::ensure!(
@@ -259,14 +260,29 @@ async fn admin(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
         .with_context(|| format!("could not open the database {}", config.database))?;
     let done = async {
         match command {
-            AdminCommand::Link { address } => {
+            AdminCommand::Link(at) => {
                 let token = ResumeToken::random();
                 store.add_admin_link(token.hash()).await?;
-                let address = match address {
-                    Some(address) => address.clone(),
-                    None => format!("http://{}", config.listen),
-                };
+                let address = config.address(at);
                 config::print(format_args!("{address}{MODERATION_LINK_PATH}?{token}"))?;
+            }
+            AdminCommand::List => {
+                for (moderator, since) in store.moderators().await? {
+                    let shown = moderator.display_name.map(|name| format!(" ({name})"));
+                    let (name, shown) = (moderator.name, shown.unwrap_or_default());
+                    let since = since.to_rfc3339();
+                    config::print(format_args!("{name}{shown} since {since}"))?;
+                }
+            }
+            AdminCommand::ResetPassword { name, address } => {
+                let token = ResumeToken::random();
+                let added = store.add_password_link(None, name, token.hash()).await?;
+                anyhow::ensure!(
+                    matches!(added, Moderated::Done { .. }),
+                    "there is no account with the user name {name}, or its owner is banned"
+                );
+                let address = config.address(address);
+                config::print(format_args!("{address}{PASSWORD_LINK_PATH}?{token}"))?;
             }
             AdminCommand::Revoke { name } => {
                 let ended = store.end_moderator(name).await?;

@@ -65,6 +65,8 @@ pub struct PersonRecord {
     pub online: bool,
     /// Their rights.
     pub standing: Standing,
+    /// Whether they have an account.
+    pub registered: bool,
 }
 
 /// A search for messages of a group.

@@ -506,6 +506,7 @@ async fn form(State(web): State<Arc<Web>>, request: Request) -> Response {
         headers: &head.headers,
         body: &body,
         secure: outside.is_secure(),
+        origin: format!("{}://{}", outside.scheme, outside.host),
         visitor: visitor(&outside, &head.headers),
     };
     forms::answer(&web.chat, &sent).await

@@ -297,6 +297,32 @@ impl Chat {
         Ok(())
     }
 
+    /// The person who chooses a new password with that link, which nobody can guess.
+    pub async fn password_link(&self, link: &ResumeToken) -> Result<Option<User>> {
+        Ok(self.store.password_link(link.hash()).await?)
+    }
+
+    /// Sets the password of the person of that link, ends their sessions and signs them in.
+    pub async fn reset_password(
+        &self,
+        link: &ResumeToken,
+        password: &str,
+        by: &Visitor,
+    ) -> Result<SessionToken> {
+        let password = Password::new(password)?;
+        let user = self.password_link(link).await?;
+        let user = user.ok_or(Denied::SomebodyElse)?;
+        self.accounts.allow(by.address, None)?;
+        let hash = self.accounts.hash(password).await?;
+        let ((token, session), id) = (new_session(by), user.id);
+        let reset = self.store.reset_password(link.hash(), user, hash, session);
+        let begun = reset.await?.ok_or(Denied::SomebodyElse)?;
+        tracing::info!(user.id = id.0, "reset the password");
+        self.end_clients(id).await;
+        self.begun(&begun).await;
+        Ok(token)
+    }
+
     /// The user of that session, if they are a moderator.
     pub async fn moderator(&self, session: Option<&SessionToken>) -> Result<Option<User>> {
         let Some(session) = self.signed_in(session).await? else {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::{Chat, Client, MUTED, Result, has_more};
+use super::{Chat, Client, Denied, MUTED, Result, has_more};
 use crate::hub::{Close, Outbox, Region};
-use crate::model::{MessageId, Millis, Room, RoomId, RoomKind, Target, UserId};
+use crate::model::{MessageId, Millis, ResumeToken, Room, RoomId, RoomKind, Target, UserId};
 use crate::moderation::{FoundMessages, Moderated, Search};
 use crate::protocol::{Dialect, Frame, Moderate, ModeratorAction, Push, Refusal, Selector};
 use crate::relay::News;
@@ -31,6 +31,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const NOT_ALLOWED: &str = "Only moderators can do that.";
 const NOTHING: &str = "Not found. It may have been removed.";
 const BANNED: &str = "A moderator has banned you.";
+const PASSWORD_LINK: &str = "A moderator has created a link to reset your password.";
 const UNMUTED: &str = "A moderator has unmuted you.";
 
 /// The tab reconnects, and is admitted where it still may be.
@@ -323,6 +324,30 @@ impl Chat {
         look_for_people(self, client, "", "").await?;
         self.push(client, [log(self, None).await?]);
         Ok(())
+    }
+
+    /// Creates a link with which somebody chooses a new password, for a moderator to pass on. The person
+    /// is told if they are online. `None` if there is no such account, or if it is a moderator's.
+    pub async fn add_password_link(
+        &self,
+        by: UserId,
+        name: &str,
+    ) -> std::result::Result<Option<ResumeToken>, Denied> {
+        let token = ResumeToken::random();
+        let added = self.store.add_password_link(Some(by), name, token.hash());
+        let Moderated::Done { user, .. } = added.await? else {
+            return Ok(None);
+        };
+        tracing::info!(
+            user.id = by.0,
+            about = user.map(|user| user.0),
+            "moderator action"
+        );
+        if let Some(user) = user {
+            let told = tell_all(self, user, PASSWORD_LINK);
+            let _ = told.inspect_err(|failure| tracing::warn!(?failure, "could not tell them"));
+        }
+        Ok(Some(token))
     }
 
     /// The people in a changed group reconnect, except those whose page already shows the new name.

@@ -28,6 +28,10 @@ pub const MODERATION_PATH: &str = "/admin/";
 /// The address at which a visitor becomes a moderator. The link's token is the query, which is never
 /// logged.
 pub const MODERATION_LINK_PATH: &str = "/admin/link/";
+/// The address at which a moderator creates a link to reset somebody's password.
+pub const MODERATION_PASSWORD_PATH: &str = "/admin/password-link/";
+/// The address at which such a link leads to a new password. Its token is the query too.
+pub const PASSWORD_LINK_PATH: &str = "/reset-password/";
 /// The address of the moderators' socket.
 pub const MODERATION_SOCKET_PATH: &str = "/admin/ws/";
 /// The group in which a person starts.

@@ -1,9 +1,13 @@
 //! Accounts: people who registered a password, and the sessions they are signed in with.
 
 use super::tx::{Hold, Locks, Sql, Tx, from_row, sought, span};
-use super::users::{USER, hold_clients, standing, trace, user_of};
-use super::{Result, SESSION_GOOD_FOR, Store, TOKEN_GOOD_FOR};
+use super::users::{
+    USER, held_standing, hold_clients, hold_sessions, hold_user, person, record, record_command,
+    standing, trace, user_of,
+};
+use super::{PASSWORD_LINK_GOOD_FOR, Result, SESSION_GOOD_FOR, Store, TOKEN_GOOD_FOR};
 use crate::model::{ClientId, DisplayName, PasswordHash, SessionId, TokenHash, User, UserId};
+use crate::moderation::Moderated;
 
 /// A session of a signed-in person.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,15 +151,110 @@ impl Store {
                 }
                 let others = "delete from sessions where user_id = $1 and id <> $2";
                 tx.run(others, &[&session.user.id, &session.id]).await?;
+                forget_password_link(tx, session.user.id).await?;
                 Ok(Some(session))
             },
         )
+        .await
+    }
+
+    /// Adds a link with which that registered person chooses a new password, in place of an earlier one.
+    /// It is valid for [`PASSWORD_LINK_GOOD_FOR`]. `by` is the moderator who passes it on; `None` is the
+    /// server's command line, which gives one to moderators too. Either is recorded in the audit log.
+    pub async fn add_password_link(
+        &self,
+        by: Option<UserId>,
+        name: &str,
+        token: TokenHash,
+    ) -> Result<Moderated> {
+        let name = name.to_owned();
+        self.write("add_password_link", Locks::none(), async move |tx| {
+            if let Some(by) = by
+                && !held_standing(tx, by).await?.moderator
+            {
+                return Ok(Moderated::NotAllowed);
+            }
+            let Some(user) = person(tx, &name).await? else {
+                return Ok(Moderated::Nothing);
+            };
+            let standing = held_standing(tx, user.id).await?;
+            if standing.moderator && by.is_some() {
+                return Ok(Moderated::Protected);
+            }
+            let has_account = "select password_hash is not null from users where id = $1";
+            if standing.banned || !tx.the::<bool>(has_account, &[&user.id]).await? {
+                return Ok(Moderated::Nothing);
+            }
+            let link =
+                "insert into password_links (user_id, token_hash, made_at) values ($1, $2, $3)
+                on conflict (user_id) do update set token_hash = $2, made_at = $3";
+            tx.run(link, &[&user.id, &token, &tx.now]).await?;
+            let words = format!("created a link to reset the password of {}", user.name);
+            match by {
+                Some(by) => record(tx, by, &words).await?,
+                None => record_command(tx, &words).await?,
+            }
+            let user = Some(user.id);
+            Ok(Moderated::Done { words, user })
+        })
+        .await
+    }
+
+    /// The person who chooses a new password with this link, if it is valid.
+    pub async fn password_link(&self, token: TokenHash) -> Result<Option<User>> {
+        self.ask("password_link", async move |tx| {
+            password_link(tx, token).await
+        })
+        .await
+    }
+
+    /// Sets the password of the user by a link, which is then used up. Ends all sessions of the account
+    /// and signs them in. `None` if the link is not valid.
+    pub async fn reset_password(
+        &self,
+        link: TokenHash,
+        user: User,
+        password: PasswordHash,
+        session: NewSession,
+    ) -> Result<Option<SignedIn>> {
+        let locks = Locks {
+            rooms_of_users: vec![user.name.clone()],
+            ..Locks::sessions(session.former)
+        };
+        self.write("reset_password", locks, async move |tx| {
+            hold_sessions(tx, user.id).await?;
+            hold_user(tx, user.id).await?;
+            let linked = password_link(tx, link).await?;
+            if linked.is_none_or(|linked| linked.id != user.id) {
+                return Ok(None);
+            }
+            let sql = "update users set password_hash = $1 where id = $2";
+            tx.run(sql, &[&password, &user.id]).await?;
+            let sessions = "delete from sessions where user_id = $1";
+            tx.run(sessions, &[&user.id]).await?;
+            forget_password_link(tx, user.id).await?;
+            record(tx, user.id, "chose a new password with a link").await?;
+            begin_session(tx, user.id, session).await.map(Some)
+        })
         .await
     }
 }
 
 from_row! {
     Session { id, user }
+}
+
+async fn password_link(tx: &Tx<'_>, token: TokenHash) -> Sql<Option<User>> {
+    let sql = format!(
+        "select {USER} from password_links l join users u on u.id = l.user_id
+         where l.token_hash = $1 and l.made_at > (select millis()) - $2 and u.banned_at is null"
+    );
+    tx.one(&sql, &[&token, &span(PASSWORD_LINK_GOOD_FOR)]).await
+}
+
+pub(super) async fn forget_password_link(tx: &Tx<'_>, user: UserId) -> Sql<()> {
+    let sql = "delete from password_links where user_id = $1";
+    tx.run(sql, &[&user]).await
 }
 
 /// The session with that token, if it is valid.

@@ -44,6 +44,8 @@ pub const TOKEN_GOOD_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 pub const SESSION_GOOD_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How long a link that makes a moderator is valid.
 pub const ADMIN_LINK_GOOD_FOR: Duration = Duration::from_secs(60 * 60);
+/// How long a link to choose a new password is valid.
+pub const PASSWORD_LINK_GOOD_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a node's clients stay connected without a renewal of its lease.
 pub const LEASE: Duration = Duration::from_secs(15);
 

@@ -2,18 +2,19 @@
 
 use std::collections::HashSet;
 
-use super::accounts::{begin_session, set_password};
+use super::accounts::{begin_session, forget_password_link, set_password};
 use super::messages::{WHOLE_MESSAGE, next_step, push_stored, take_step};
 use super::people::{hand_out, newcomer};
 use super::rooms::beginnings;
 use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought, span};
 use super::users::{
-    ONLINE, USER, held_standing, hold_clients, person, record, standing, trace, users_named,
+    ONLINE, USER, held_standing, hold_clients, hold_sessions, person, record, record_command,
+    standing, trace, users_named,
 };
 use super::{ADMIN_LINK_GOOD_FOR, Actor, NewSession, RESTRICTED, Result, SignedIn, Store};
 use crate::model::{
     ClientId, ClientRef, DisplayName, Message, MessageId, Millis, NewUser, PasswordHash, RoomId,
-    TokenHash, UserId,
+    TokenHash, User, UserId,
 };
 use crate::moderation::{
     AuditEntry, FoundMessages, GroupRecord, MessageRecord, Moderated, PersonRecord, Search,
@@ -120,6 +121,18 @@ impl Store {
         .await
     }
 
+    /// The moderators in the order of their names, and since when they are.
+    pub async fn moderators(&self) -> Result<Vec<(User, Millis)>> {
+        self.ask("moderators", async move |tx| {
+            let moderators = format!(
+                "select {USER}, u.moderator_at from users u where u.moderator_at is not null
+                 order by u.name"
+            );
+            tx.all(&moderators, &[]).await
+        })
+        .await
+    }
+
     /// Revokes the moderator rights of the user with that name; their tabs reconnect. Returns whether
     /// they were a moderator.
     pub async fn end_moderator(&self, name: &str) -> Result<bool> {
@@ -138,12 +151,7 @@ impl Store {
             // Their tabs reconnect, and show what everybody sees.
             let again = "update clients set visit = visit + 1 where user_id = $1";
             tx.run(again, &[&user]).await?;
-            let words = format!("removed {name} as a moderator");
-            tx.run(
-                "insert into audit_log (at, moderator, action) values ($1, 'the command line', $2)",
-                &[&tx.now, &words],
-            )
-            .await?;
+            record_command(tx, &format!("removed {name} as a moderator")).await?;
             Ok(true)
         })
         .await
@@ -249,7 +257,8 @@ impl Store {
             let is_first = after.is_empty() && !beginning.is_empty();
             let columns = format!(
                 "{USER}, {ONLINE}, u.arrived_at,
-                    u.moderator_at is not null, u.muted_at is not null, u.banned_at is not null"
+                    u.moderator_at is not null, u.muted_at is not null, u.banned_at is not null,
+                    u.kept_at is not null"
             );
             for (name, beginning) in [Some(names), is_first.then_some(display_names)]
                 .into_iter()
@@ -289,7 +298,7 @@ impl Store {
 
 from_row! {
     GroupRecord { id, name, key, people, changes, created_at, restricted }
-    PersonRecord { user, online, arrived_at, standing }
+    PersonRecord { user, online, arrived_at, standing, registered }
     AuditEntry { id, at, moderator, words }
 }
 
@@ -315,6 +324,8 @@ async fn become_moderator(tx: &Tx<'_>, link: TokenHash, user: UserId) -> Sql<boo
     trace(tx, user).await?;
     let sql = "update users set moderator_at = $1, muted_at = null where id = $2";
     tx.run(sql, &[&tx.now, &user]).await?;
+    // Another moderator may have it, but none takes over another's account.
+    forget_password_link(tx, user).await?;
     record(tx, user, "became a moderator").await?;
     Ok(true)
 }
@@ -439,11 +450,7 @@ async fn mute_or_ban(tx: &Tx<'_>, name: &str, on: bool, is_ban: bool) -> Sql<Mod
 }
 
 async fn ban(tx: &Tx<'_>, user: UserId, since: Option<Millis>) -> Sql<()> {
-    // Somebody who is just connecting with a session holds the session first, then their client.
-    let sessions = "select id from sessions where user_id = $1 order by id";
-    let sessions = tx.hold(sessions, Hold::Delete);
-    tx.all::<()>(&sessions, &[&user]).await?;
-    hold_clients(tx, user).await?;
+    hold_sessions(tx, user).await?;
     trace(tx, user).await?;
     let ban = "update users set banned_at = $1 where id = $2";
     tx.run(ban, &[&since, &user]).await?;

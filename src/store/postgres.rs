@@ -35,13 +35,14 @@ use super::{
 use crate::metrics::METRICS;
 use crate::model::{ClientRef, History, Millis, UserId};
 
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     concat!(
         include_str!("migrations/postgres/0001_chat.sql"),
         include_str!("migrations/postgres/default_groups.sql"),
     ),
     include_str!("migrations/postgres/0002_audit_log.sql"),
     include_str!("migrations/postgres/0003_group_keys.sql"),
+    include_str!("migrations/postgres/0004_password_links.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;

@@ -48,6 +48,16 @@ pub(super) async fn hold_clients(tx: &Tx<'_>, user: UserId) -> Sql<()> {
     Ok(())
 }
 
+/// Until the commit nobody signs in as the user with a session that exists, or comes back with one.
+/// Somebody who is just connecting holds the session first, then their client.
+pub(super) async fn hold_sessions(tx: &Tx<'_>, user: UserId) -> Sql<()> {
+    if tx.is_shared() {
+        let sessions = "select id from sessions where user_id = $1 order by id";
+        tx.run(&tx.hold(sessions, Hold::Delete), &[&user]).await?;
+    }
+    hold_clients(tx, user).await
+}
+
 /// From now on the user is never given to somebody else.
 pub(super) async fn trace(tx: &Tx<'_>, user: UserId) -> Sql<()> {
     let sql = "update users set traced_at = $1, free = false, gone_at = null
@@ -96,6 +106,12 @@ pub(super) async fn users_named<T: FromRow>(
     );
     let end = end_of(beginning);
     tx.all(&users, &[&beginning, &end, &after, &limit]).await
+}
+
+/// Adds an entry to the audit log, about something that was done on the server's command line.
+pub(super) async fn record_command(tx: &Tx<'_>, words: &str) -> Sql<()> {
+    let sql = "insert into audit_log (at, moderator, action) values ($1, 'the command line', $2)";
+    tx.run(sql, &[&tx.now, &words]).await
 }
 
 /// Adds an entry to the audit log.

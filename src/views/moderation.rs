@@ -29,6 +29,29 @@ impl Views {
         self.render("moderator_link.html", context! { link, user, reason })
     }
 
+    /// The page that shows a moderator the link with which somebody chooses a new password, or the
+    /// reason why there is none.
+    pub fn password_link_page(
+        &self,
+        name: &str,
+        link: std::result::Result<&str, &str>,
+    ) -> Result<String> {
+        let (link, reason) = (link.ok(), link.err());
+        self.render("password_link.html", context! { name, link, reason })
+    }
+
+    /// The page at which a person chooses a new password with a `link`. Without a person it only shows
+    /// the reason.
+    pub fn reset_password_page(
+        &self,
+        link: &str,
+        user: Option<&User>,
+        reason: Option<&str>,
+    ) -> Result<String> {
+        let user = user.map(user_context);
+        self.render("reset_password.html", context! { link, user, reason })
+    }
+
     /// The groups whose names begin with `text`. `is_first` says that this is the first page, and
     /// `more` that there are others.
     pub fn moderation_groups(
@@ -164,7 +187,7 @@ fn person_record_context(person: &PersonRecord) -> Value {
     let marks: Vec<_> = marks.map(|(_, mark)| mark).collect();
     context! {
         id => person.user.id.0, online => person.online, since => &moment(person.arrived_at)[..10],
-        moderator, muted, banned, marks,
+        moderator, muted, banned, marks, registered => person.registered,
         mute => json!({ "userName": name, "on": !muted }).to_string(),
         ban => json!({ "userName": name, "on": !banned }).to_string(),
         ..user_context(&person.user)

@@ -237,6 +237,127 @@ async fn only_moderators_get_the_admin_page_its_socket_and_its_actions() {
 }
 
 #[tokio::test]
+async fn a_moderator_helps_somebody_to_a_new_password() {
+    let server = Server::start().await;
+    let (mut moderator, _tab, mut desk) = moderator(&server).await;
+    let (mut bob, mut tab) = Device::of_somebody(&server).await;
+    let (name, mut guest) = (tab.name(), server.tab().await);
+    tab.says("I forget everything").await;
+    guest.says("me too").await;
+    desk.sends("Look for people", json!({ "text": name }));
+    desk.until("the button", |desk| {
+        desk.text("moderation-people")
+            .contains("Create password link")
+    })
+    .await;
+    desk.sends("Look for people", json!({ "text": guest.name() }));
+    desk.until("the guest", |desk| {
+        desk.text("moderation-people").contains(&guest.name())
+    })
+    .await;
+    let people = desk.text("moderation-people");
+    assert!(!people.contains("password"), "{people}");
+
+    let path = "/admin/password-link/";
+    let page = moderator.sends(path, &[("name", &name)]).await;
+    assert_eq!(page.status, 200, "{}", page.body);
+    assert_eq!(page.header("Cache-Control"), Some("no-store"));
+    let link = Page::parse(&page.body);
+    let link = link
+        .root()
+        .all()
+        .find(|part| part.id() == Some("password-link"));
+    let link = link.unwrap().attribute("value").unwrap().to_owned();
+    let begins = format!("http://{}/reset-password/?", server.door.0);
+    let token = link.strip_prefix(&begins).expect(&link).to_owned();
+    // The person is told, in case they did not ask for it.
+    tab.until("a notice", |tab| {
+        tab.page
+            .the("notice")
+            .text()
+            .contains("A moderator has created a link")
+    })
+    .await;
+    assert_eq!(
+        moderator
+            .sends(path, &[("name", &guest.name())])
+            .await
+            .status,
+        404
+    );
+    let refused = moderator.sends(path, &[("name", "nobody")]).await;
+    assert!(
+        refused.body.contains("There is no account"),
+        "{}",
+        refused.body
+    );
+
+    // The link is opened on another device, where a preview was made of it before.
+    let mut phone = Device::new(&server);
+    let address = format!("/reset-password/?{token}");
+    for _ in 0..2 {
+        let page = server.get(&address).await;
+        assert!(page.status == 200 && page.body.contains(&name));
+    }
+    let fields = [("link", &*token), ("password", "short")];
+    assert_eq!(phone.sends("/reset-password/", &fields).await.status, 422);
+    tab.says("still here").await;
+    let fields = [("link", &*token), ("password", "an owl is not a fish")];
+    let answer = phone.sends("/reset-password/", &fields).await;
+    assert_eq!((answer.status, answer.header("Location")), (303, Some("/")));
+    assert_eq!(phone.tab("/chat/hi/").await.name(), name);
+    // Whoever was signed in as them is not any longer.
+    assert_eq!(tab.is_closed().await, Some(1000));
+    tab.connects().await;
+    assert_ne!(tab.name(), name);
+    let old = [("name", &*name), ("password", PASSWORD)];
+    assert_eq!(bob.sends("/sign-in/", &old).await.status, 401);
+    let new = [("name", &*name), ("password", "an owl is not a fish")];
+    assert_eq!(bob.sends("/sign-in/", &new).await.status, 303);
+    for used in [&*token, "nonsense"] {
+        let fields = [("link", used), ("password", "an owl is not a fish")];
+        let answer = phone.sends("/reset-password/", &fields).await;
+        assert_eq!(answer.status, 404);
+        assert!(answer.body.contains("already used"), "{}", answer.body);
+        let page = server.get(&format!("/reset-password/?{used}")).await;
+        assert_eq!(page.status, 404);
+    }
+    let chose = "chose a new password with a link";
+    desk.does("Show audit log", json!({}), "moderation-log", chose)
+        .await;
+    let log = desk.text("moderation-log");
+    let created = format!("created a link to reset the password of {name}");
+    assert!(log.contains(&created) && !log.contains(&token), "{log}");
+}
+
+#[tokio::test]
+async fn only_moderators_create_password_links_and_none_for_a_moderator() {
+    let server = Server::start().await;
+    let (mut anna, tab, _desk) = moderator(&server).await;
+    let (mut bob, other) = Device::of_somebody(&server).await;
+    let path = "/admin/password-link/";
+    for device in [&mut bob, &mut Device::new(&server)] {
+        let sent = device.sends(path, &[("name", &other.name())]).await;
+        assert_eq!(sent.status, 403);
+    }
+    let headers = [
+        ("Origin", "https://evil.example"),
+        ("Cookie", anna.cookie.as_deref().unwrap()),
+    ];
+    let sent = server
+        .post(path, &[("name", &other.name())], &headers)
+        .await;
+    assert_eq!(sent.status, 403);
+    assert_eq!(anna.sends(path, &[("name", &tab.name())]).await.status, 404);
+    assert_eq!(server.count("password_links"), 0);
+    assert_eq!(
+        anna.sends(path, &[("name", &other.name())]).await.status,
+        200
+    );
+    assert_eq!(server.count("password_links"), 1);
+}
+
+#[tokio::test]
 async fn a_former_moderator_finds_no_admin_page() {
     let server = Server::start().await;
     let (device, mut tab, mut desk) = moderator(&server).await;

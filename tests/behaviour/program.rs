@@ -135,8 +135,14 @@ async fn a_hard_link_is_the_same_database() {
 async fn a_file_of_another_program_is_refused_and_not_touched() {
     let folder = tempfile::tempdir().unwrap();
     for (n, (mode, made)) in [
-        ("delete", "create table users (name); create table books (title)"),
-        ("wal", "create table notes (text); insert into notes values ('mine')"),
+        (
+            "delete",
+            "create table users (name); create table books (title)",
+        ),
+        (
+            "wal",
+            "create table notes (text); insert into notes values ('mine')",
+        ),
         ("delete", "pragma application_id = 7"),
     ]
     .into_iter()
@@ -181,6 +187,7 @@ async fn a_closed_standard_output_is_no_failure() {
     for arguments in [
         &["--help"][..],
         &["admin", "link"],
+        &["admin", "list"],
     ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -581,14 +588,35 @@ async fn a_moderator_is_added_and_removed_on_the_command_line() {
             row.get(0)
         })
         .unwrap();
+    let (done, said) = admin(&["list"]).await;
+    assert!(
+        done && said.starts_with(&format!("{name} since 20")),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1);
+    let (done, reset) =
+        admin(&["reset-password", &name, "--address", "https://chat.example"]).await;
+    assert!(done, "{reset}");
+    let begins = "https://chat.example/reset-password/?";
+    let token = reset.trim().strip_prefix(begins).expect(&reset);
+    let fields = [("link", token), ("password", "an owl is not a fish")];
+    let answer = server.post("/reset-password/", &fields, &[]).await;
+    assert_eq!(answer.status, 303, "{}", answer.body);
+    let (done, said) = admin(&["reset-password", "nobody"]).await;
+    assert!(
+        !done && said.contains("no account with the user name nobody"),
+        "{said}"
+    );
     let (done, said) = admin(&["revoke", &name]).await;
     assert!(done && said.contains("no longer a moderator"), "{said}");
+    let (done, said) = admin(&["list"]).await;
+    assert!(done && said.is_empty(), "{said}");
     let (done, said) = admin(&["revoke", &name]).await;
     assert!(!done && said.contains("is not a moderator"), "{said}");
     // The log contains none of the links.
     server.signal("TERM");
     let (_, log) = server.ends().await;
-    assert!(!log.contains(query), "{log}");
+    assert!(!log.contains(query) && !log.contains(token), "{log}");
 }
 
 #[tokio::test]
@@ -625,7 +653,7 @@ async fn a_chat_moves_to_another_database_and_continues_there() {
     let (code, _, complained) = migrate(&old, &new).await;
     assert_eq!(code, Some(1));
     assert!(
-        complained.contains("already contains 30 users"),
+        complained.contains("already contains 1 users"),
         "{complained}"
     );
     let (code, ..) = migrate(&new, &back).await;

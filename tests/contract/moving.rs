@@ -172,6 +172,8 @@ impl Story {
         moderate(store, carla, ban_of(mal, true)).await;
         let link = token();
         store.add_admin_link(link).await.unwrap();
+        let reset = store.add_password_link(None, "dora", token()).await;
+        assert!(matches!(reset, Ok(Moderated::Done { .. })));
         // One person has left, one is online.
         store.leave(vec![bob.client]).await.unwrap();
         let message = post(store, carla, hi, "last").await;

@@ -14,8 +14,8 @@ use overwire::moderation::{FoundMessages, Moderated, Search, Standing};
 use overwire::protocol::{ModeratorAction, PAGE_MESSAGES};
 use overwire::store::{
     self, ADMIN_LINK_GOOD_FOR, Access, Arrival, Arrived, CatchUp, FREE_AFTER, LEASE, Left, Moved,
-    NewSession, Posted, Refused, Renamed, SESSION_GOOD_FOR, SignedIn, Store, StoreError,
-    Synchronous, TOKEN_GOOD_FOR,
+    NewSession, PASSWORD_LINK_GOOD_FOR, Posted, Refused, Renamed, SESSION_GOOD_FOR, SignedIn,
+    Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use uuid::Uuid;
 
@@ -216,6 +216,7 @@ macro_rules! every_promise {
             a_closed_store_refuses_everything
             a_link_makes_one_moderator_once
             a_newcomer_with_a_moderator_link_registers_by_it
+            a_password_is_reset_by_a_link_once
             only_moderators_moderate_and_what_they_do_is_recorded
             a_muted_person_can_write_and_change_nothing
             a_banned_person_cannot_return_as_their_user
@@ -2602,6 +2603,88 @@ async fn a_newcomer_with_a_moderator_link_registers_by_it(backend: &impl Backend
     }
     expire_after(&store, 2 * FREE_AFTER).await;
     assert!(nobody_is_free(&store).await);
+}
+
+async fn a_password_is_reset_by_a_link_once(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let moderator = moderator(&store, "mo").await;
+    let first = keep(&store, &bob).await;
+    let second = sign_in(&store, &bob.user).await;
+    let phone = Arrival {
+        session: Some(second),
+        ..newcomer(NODE, None)
+    };
+    let phone = Somebody::of(store.arrive(phone).await.unwrap(), token());
+    let (links, by) = ([token(), token(), token()], Some(moderator.user.id));
+    let added = async |by, name, link| store.add_password_link(by, name, link).await.unwrap();
+    let created = was_done("created a link to reset the password of bob", Some(&bob));
+    let reset = async |link, user: &Somebody, hash: &str| {
+        let (password, session) = (PasswordHash(hash.to_owned()), new_session(None));
+        let reset = store.reset_password(link, user.user.clone(), password, session);
+        reset.await.unwrap().map(|_| session.token)
+    };
+
+    // Who may not, and for whom not.
+    let anna_id = Some(anna.user.id);
+    let expected = Moderated::NotAllowed;
+    assert_eq!(added(anna_id, "bob", links[0]).await, expected);
+    assert_eq!(added(by, "anna", links[0]).await, Moderated::Nothing);
+    assert_eq!(added(by, "nobody", links[0]).await, Moderated::Nothing);
+    assert_eq!(added(by, "mo", links[0]).await, Moderated::Protected);
+    assert_eq!(store.password_link(links[0]).await.unwrap(), None);
+
+    // A newer link replaces an older one. Nothing else has changed so far.
+    assert_eq!(added(by, "BOB", links[0]).await, created);
+    assert_eq!(added(None, "bob", links[1]).await, created);
+    assert_eq!(store.password_link(links[0]).await.unwrap(), None);
+    let linked = store.password_link(links[1]).await.unwrap();
+    assert_eq!(linked.as_ref(), Some(&bob.user));
+    assert!(store.session(first).await.unwrap().is_some());
+    let (_, hash) = store.account("bob").await.unwrap().unwrap();
+    assert_eq!(hash, password("hers"));
+
+    assert_eq!(reset(links[0], &bob, "x").await, None);
+    assert_eq!(reset(links[1], &anna, "x").await, None, "not her link");
+    let new = reset(links[1], &bob, "new").await.unwrap();
+    assert_eq!(reset(links[1], &bob, "again").await, None);
+    let (_, hash) = store.account("bob").await.unwrap().unwrap();
+    assert_eq!(hash.0, "new");
+    for ended in [first, second] {
+        assert_eq!(store.session(ended).await.unwrap(), None);
+    }
+    let session = store.session(new).await.unwrap().unwrap();
+    assert_eq!(session.user, bob.user);
+    let stale = store.stale_clients(vec![phone.client]).await.unwrap();
+    assert_eq!(stale, [phone.client.client]);
+
+    // A link is void once the password was changed, the person is banned, or became a moderator.
+    assert_eq!(added(by, "bob", links[2]).await, created);
+    let changed = PasswordHash("changed".to_owned());
+    let changed = store.change_password(new, PasswordHash("new".to_owned()), changed);
+    assert!(changed.await.unwrap().is_some());
+    assert_eq!(reset(links[2], &bob, "x").await, None);
+    assert_eq!(added(by, "bob", links[2]).await, created);
+    moderate(&store, &moderator, ban_of(&bob, true)).await;
+    assert_eq!(reset(links[2], &bob, "x").await, None);
+    assert_eq!(added(by, "bob", links[0]).await, Moderated::Nothing);
+    moderate(&store, &moderator, ban_of(&bob, false)).await;
+    assert_eq!(added(by, "bob", links[2]).await, created);
+    promote(&store, &bob).await;
+    assert_eq!(reset(links[2], &bob, "x").await, None);
+    assert_eq!(added(None, "bob", links[2]).await, created);
+    assert!(reset(links[2], &bob, "last").await.is_some());
+    let moderators = store.moderators().await.unwrap();
+    let names = moderators.iter().map(|(user, _)| &*user.name);
+    assert_eq!(names.collect::<Vec<_>>(), ["bob", "mo"]);
+    assert!(PASSWORD_LINK_GOOD_FOR <= 60 * MINUTE);
+
+    let log = audit_log(&store).await;
+    let all = |entry: &str| log.iter().filter(|other| *other == entry).count();
+    assert_eq!(all("mo created a link to reset the password of bob"), 4);
+    let by_command = "the command line created a link to reset the password of bob";
+    assert_eq!(all(by_command), 2);
+    assert_eq!(all("bob chose a new password with a link"), 2);
 }
 
 async fn only_moderators_moderate_and_what_they_do_is_recorded(backend: &impl Backend) {

@@ -58,7 +58,7 @@ const INSTEAD: [(&str, &str, &str); 3] = [
 ///
 /// Not copied: `clients_active`, since nobody is in a room, and what a database stores about itself and
 /// its servers: `nodes`, and for PostgreSQL `writers`, `life` and `schema_version`.
-pub(super) const TABLES: [Table; 10] = [
+pub(super) const TABLES: [Table; 11] = [
     Table {
         name: "users",
         columns: "id, name text, email text, display_name text, display_key text,
@@ -115,6 +115,12 @@ pub(super) const TABLES: [Table; 10] = [
     Table {
         name: "admin_links",
         columns: "token_hash bytes, made_at",
+        key: 1,
+        ids: Ids::Chat,
+    },
+    Table {
+        name: "password_links",
+        columns: "user_id, token_hash bytes, made_at",
         key: 1,
         ids: Ids::Chat,
     },
