@@ -225,6 +225,19 @@ pub enum Command {
     /// Add, list and remove moderators, and reset passwords; the server may be running
     #[command(subcommand)]
     Admin(AdminCommand),
+    /// Copy the whole chat of an SQLite --database into a new file; the server may be running
+    ///
+    /// The copy is one snapshot, and is read back before it gets its name. To restore it, stop the server
+    /// and put the file in the place of the database. A PostgreSQL database is backed up with pg_dump.
+    Backup {
+        /// The file to create
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Examine the whole --database for damage; the server may be running
+    ///
+    /// Changes nothing. Prints a line for each problem, and exits with 1 if there is one.
+    Check,
     /// Copy the whole chat from one database to another, of either kind; no server may be running on
     /// them
     ///

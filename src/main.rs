@@ -1,6 +1,7 @@
 //! Chooses the parts, starts and stops them. Contains no rules of the chat.
 
 use std::io::{self, IsTerminal as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +56,8 @@ fn main() -> ExitCode {
         match &config.command {
             Some(Command::Healthcheck) => healthcheck(&config.listen).await,
             Some(Command::Admin(command)) => admin(&config, command).await,
+            Some(Command::Backup { file }) => backup(&config.database, file).await,
+            Some(Command::Check) => check(&config.database).await,
             Some(Command::MigrateStore { from, to }) => migrate_store(from, to).await,
             None => serve(&config).await,
         }
@@ -295,6 +298,35 @@ async fn admin(config: &Config, command: &AdminCommand) -> anyhow::Result<()> {
     let done = done.await;
     store.close().await;
     done
+}
+
+/// Copies the chat to a file.
+async fn backup(database: &store::Address, file: &Path) -> anyhow::Result<()> {
+    let bytes = store::backup::backup(database, file)
+        .await
+        .with_context(|| format!("could not back up {database}"))?;
+    config::print(format_args!(
+        "Backed up {database} to {} and verified the copy ({}).",
+        file.display(),
+        indicatif::HumanBytes(bytes)
+    ))?;
+    Ok(())
+}
+
+/// Examines the database and prints what is wrong.
+async fn check(database: &store::Address) -> anyhow::Result<()> {
+    let checked = store::checking::check(database)
+        .await
+        .with_context(|| format!("could not check {database}"))?;
+    for problem in &checked.problems {
+        config::print(problem)?;
+    }
+    let (wrong, rooms, messages) = (checked.problems.len(), checked.rooms, checked.messages);
+    anyhow::ensure!(wrong == 0, "{database} has {wrong} problems");
+    config::print(format_args!(
+        "{database} has no problems ({rooms} rooms, {messages} messages)."
+    ))?;
+    Ok(())
 }
 
 /// Copies the chat and prints what was copied.

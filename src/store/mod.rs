@@ -5,6 +5,8 @@
 //! no operations. Nothing here knows HTML, sockets or subscribers.
 
 mod accounts;
+pub mod backup;
+pub mod checking;
 mod messages;
 mod moderation;
 pub mod moving;
@@ -86,6 +88,17 @@ pub enum StoreError {
         /// The schema version of the store.
         found: i64,
         /// The newest schema version that this program knows.
+        known: i64,
+    },
+    /// The store was created by an older version of this program, and this operation migrates nothing.
+    #[error(
+        "the database has schema version {found}, but this build needs version {known}; start this \
+         build's server on it once to migrate it"
+    )]
+    TooOld {
+        /// The schema version of the store.
+        found: i64,
+        /// The schema version that this program knows.
         known: i64,
     },
     /// The database reported an error.

@@ -166,6 +166,8 @@ async fn a_file_of_another_program_is_refused_and_not_touched() {
         for arguments in [
             &["--listen", "127.0.0.1:0", "--database", database][..],
             &["admin", "link", "--database", database],
+            &["backup", copy, "--database", database],
+            &["check", "--database", database],
             &["migrate-store", database, copy],
         ] {
             let output = run(arguments).await;
@@ -188,6 +190,8 @@ async fn a_closed_standard_output_is_no_failure() {
         &["--help"][..],
         &["admin", "link"],
         &["admin", "list"],
+        &["check"],
+        &["backup", "copy.db"],
     ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);

@@ -16,6 +16,7 @@ macro_rules! promises {
     };
 }
 
+mod checking;
 mod earlier;
 mod moving;
 mod people;

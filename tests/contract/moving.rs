@@ -31,28 +31,28 @@ const LEFT: [&str; 5] = [
     "writers",
 ];
 
-async fn move_chat(from: &str, to: &str) -> Result<Moved, MoveError> {
+pub(crate) async fn move_chat(from: &str, to: &str) -> Result<Moved, MoveError> {
     moving::move_chat(&Address::from(from), &Address::from(to), &mut |_, _| {}).await
 }
 
 /// The files of a test.
-struct Files(TempDir);
+pub(crate) struct Files(TempDir);
 
 impl Files {
-    fn fresh() -> Self {
+    pub(crate) fn fresh() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn address(&self, name: &str) -> String {
+    pub(crate) fn address(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
 
     /// A file with the whole chat in it.
-    async fn with_a_chat(&self, name: &str) -> (String, Story) {
+    pub(crate) async fn with_a_chat(&self, name: &str) -> (String, Story) {
         let address = self.address(name);
         let store = open(&address).await;
         let story = Story::happens(&store).await;
@@ -60,7 +60,7 @@ impl Files {
         (address, story)
     }
 
-    fn names(&self) -> BTreeSet<String> {
+    pub(crate) fn names(&self) -> BTreeSet<String> {
         let files = std::fs::read_dir(&self.0).unwrap();
         files
             .map(|file| file.unwrap().file_name().into_string().unwrap())
@@ -68,7 +68,7 @@ impl Files {
     }
 }
 
-async fn open(address: &str) -> Arc<Store> {
+pub(crate) async fn open(address: &str) -> Arc<Store> {
     store::open(address, Synchronous::Full, Access::Server)
         .await
         .unwrap()
