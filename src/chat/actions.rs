@@ -12,10 +12,12 @@ use crate::model::{
     BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Room, RoomId,
     RoomKind, Target,
 };
-use crate::protocol::{Action, Dialect, Feed, Frame, NO_SUCH_ROOM, Push, Refusal, Selector, Swap};
+use crate::protocol::{
+    Action, Dialect, Feed, Frame, NO_SUCH_ROOM, Push, Refusal, Selector, Swap, Tone,
+};
 use crate::relay::News;
 use crate::store::{Post, Posted, Refused, Renamed, StoreError};
-use crate::views::{Tone, title};
+use crate::views::title;
 
 /// How many programs may ask for one name. The first gets it, the others get it with a number.
 const MOST_NAMESAKES: u32 = 1000;

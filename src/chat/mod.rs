@@ -28,10 +28,10 @@ use crate::hub::{Close, Hub, Outbox, Region};
 use crate::json;
 use crate::metrics::{METRICS, Metrics};
 use crate::model::{ClientId, ClientRef, NodeId, User, UserId};
-use crate::protocol::{Action, Dialect, Feed, Frame, Push, Refusal, Selector};
+use crate::protocol::{Action, Dialect, Feed, Frame, Push, Refusal, Selector, Tone};
 use crate::relay::{self, Relay};
 use crate::store::{Actor, Store, StoreError};
-use crate::views::{Tone, ViewError, Views};
+use crate::views::{ViewError, Views};
 
 use accounts::Accounts;
 pub use accounts::{Denied, Visitor};

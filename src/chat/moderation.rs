@@ -11,10 +11,9 @@ use super::{Chat, Client, Denied, MUTED, Result, has_more};
 use crate::hub::{Close, Outbox, Region};
 use crate::model::{MessageId, Millis, ResumeToken, Room, RoomId, RoomKind, Target, UserId};
 use crate::moderation::{FoundMessages, Moderated, Search};
-use crate::protocol::{Dialect, Frame, Moderate, ModeratorAction, Push, Refusal, Selector};
+use crate::protocol::{Dialect, Frame, Moderate, ModeratorAction, Push, Refusal, Selector, Tone};
 use crate::relay::News;
 use crate::store::RESTRICTED;
-use crate::views::Tone;
 
 /// How many groups, people or audit log entries are shown at once.
 const RECORDS: usize = 25;

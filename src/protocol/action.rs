@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -254,6 +254,20 @@ actions! {
             on: bool = data.get("on")?,
         }
     }
+}
+
+/// The kind of a notice, which decides how it looks, and what becomes of the text that a client keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tone {
+    /// An action was refused, with a reason.
+    Refusal,
+    /// An action came too fast. It was not refused: later it may succeed.
+    Wait,
+    /// The server failed. The action may have taken effect or not.
+    Trouble,
+    /// The action succeeded.
+    Done,
 }
 
 /// Why an action was refused, in words for the person.

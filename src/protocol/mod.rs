@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::model::Target;
 
-pub use action::{Action, Moderate, ModeratorAction, NO_SUCH_ROOM, Refusal};
+pub use action::{Action, Moderate, ModeratorAction, NO_SUCH_ROOM, Refusal, Tone};
 pub use frame::Frame;
 pub use hello::{Dialect, Feed, Hello};
 pub use push::{Push, Selector, Swap};
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_protocol_document_names_every_action_and_selector() {
+    fn the_protocol_document_names_every_action_selector_and_tone() {
         const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
         let cell = |name: &str| {
             DOCUMENT
@@ -299,6 +299,11 @@ mod tests {
                 cell(selector.as_str()),
                 "the selector {selector:?} is not documented"
             );
+        }
+        for tone in [Tone::Refusal, Tone::Wait, Tone::Trouble, Tone::Done] {
+            let tone = serde_json::to_value(tone).unwrap();
+            let tone = tone.as_str().unwrap();
+            assert!(cell(tone), "the tone {tone} is not documented");
         }
         let (_, actions) = DOCUMENT.split_once("## Actions").unwrap();
         let (actions, _) = actions.split_once("###").unwrap();

@@ -12,7 +12,6 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use parking_lot::RwLock;
 use rust_embed::RustEmbed;
-use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -21,7 +20,7 @@ use crate::model::{
     RoomKind, Target, User, UserId, Version,
 };
 use crate::protocol::{
-    self, Dialect, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap,
+    self, Dialect, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap, Tone,
 };
 
 pub use assets::Static;
@@ -41,20 +40,6 @@ pub struct ViewError(#[from] minijinja::Error);
 
 /// The result of rendering.
 pub type Result<T> = std::result::Result<T, ViewError>;
-
-/// The kind of a notice, which decides how it looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Tone {
-    /// An action was refused, with a reason.
-    Refusal,
-    /// An action came too fast; it will be tried again in a moment.
-    Wait,
-    /// The server failed.
-    Trouble,
-    /// The action succeeded.
-    Done,
-}
 
 /// The data of the page.
 pub struct ChatPage<'a> {

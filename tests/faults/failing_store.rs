@@ -19,11 +19,11 @@ use crate::support::list::List;
 use crate::support::parts::start_chat;
 use crate::support::soon;
 
-const FINE: u8 = 0;
+pub(crate) const FINE: u8 = 0;
 /// Nothing is done.
-const BROKEN: u8 = 1;
+pub(crate) const BROKEN: u8 = 1;
 /// It is done, but the answer is lost.
-const MUTE: u8 = 2;
+pub(crate) const MUTE: u8 = 2;
 /// Everything works except reading messages.
 const UNREADABLE: u8 = 3;
 /// An arrival has to wait for its answer.
@@ -36,7 +36,7 @@ const LATE: u8 = 6;
 const NO_GROUPS: u8 = 7;
 
 #[derive(Default)]
-struct Failing {
+pub(crate) struct Failing {
     how: AtomicU8,
     /// Somebody waits for the answer.
     waiting: Notify,
@@ -44,7 +44,7 @@ struct Failing {
 }
 
 impl Failing {
-    fn is(&self, how: u8) {
+    pub(crate) fn is(&self, how: u8) {
         self.how.store(how, Ordering::SeqCst);
     }
 

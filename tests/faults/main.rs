@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
+mod careful_client;
 mod failing_store;
 mod floods;
 mod machine;
