@@ -6,8 +6,8 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::model::{Message, Person};
-use crate::protocol::{Action, Dialect, Frame, Refusal};
+use crate::model::{Message, Millis, Person};
+use crate::protocol::{Action, Dialect, Frame, Refusal, Tone};
 
 /// Parses what a program sends, in its dialect.
 pub fn read(dialect: Dialect, text: &str) -> Result<Action, Refusal> {
@@ -84,14 +84,20 @@ fn line(text: &str, sender: &str) -> Frame {
     Frame::json(&json!({ "text": text, "sender": sender }))
 }
 
-/// A notice: of success if `done`, otherwise the reason of a failure. `None` if the dialect is not for
-/// programs.
-pub fn notice(dialect: Dialect, words: &str, done: bool) -> Option<Frame> {
+/// A notice. A failure is a message of nobody with a tone, so that a program that knows only messages
+/// can show it. `None` if the dialect is not for programs.
+pub fn notice(dialect: Dialect, words: &str, tone: Tone) -> Option<Frame> {
     match dialect {
-        Dialect::Objects => {
-            let kind = if done { "notice" } else { "error" };
-            Some(Frame::json(&json!({ "type": kind, "message": words })))
-        }
+        Dialect::Objects => Some(Frame::json(&match tone {
+            Tone::Done => json!({ "type": "notice", "message": words }),
+            Tone::Refusal | Tone::Wait | Tone::Trouble => json!({
+                "type": "chat_message",
+                "user": "",
+                "message": words,
+                "time": Millis::now().to_rfc3339(),
+                "tone": tone,
+            }),
+        })),
         Dialect::Lines => Some(line(words, "")),
         Dialect::V1 | Dialect::Plain | Dialect::Moderation => None,
     }

@@ -336,8 +336,7 @@ impl Chat {
     /// Shows a notice to this person only.
     fn say(&self, client: &Client, refusal: &Refusal, tone: Tone) -> Result<()> {
         let outbox = &client.outbox;
-        let done = matches!(tone, Tone::Done);
-        match json::notice(outbox.dialect, &refusal.text, done) {
+        match json::notice(outbox.dialect, &refusal.text, tone) {
             Some(notice) => outbox.push([notice]),
             // Every key has to be settled. Of other notices only the newest matters.
             None => {
@@ -367,7 +366,7 @@ impl Chat {
 
     /// The last notice for a tab that is disconnected or turned away.
     pub fn farewell(&self, dialect: Dialect, words: &str) -> Option<Frame> {
-        json::notice(dialect, words, false).or_else(|| {
+        json::notice(dialect, words, Tone::Refusal).or_else(|| {
             let notice = self
                 .views
                 .notice(dialect, &Refusal::new(words), Tone::Refusal);

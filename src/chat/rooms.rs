@@ -9,7 +9,7 @@ use crate::metrics::METRICS;
 use crate::model::{
     Emoji, History, MessageId, Room, RoomId, RoomKind, SessionToken, Target, UserId, Version,
 };
-use crate::protocol::{self, Dialect, Frame, LOBBY_PATH, Push, Refusal, Selector, Swap};
+use crate::protocol::{self, Dialect, Frame, LOBBY_PATH, Push, Refusal, Selector, Swap, Tone};
 use crate::relay::To;
 use crate::store::{Moved, RESTRICTED, StoreError};
 use crate::views::{self, ChatPage};
@@ -198,7 +198,7 @@ impl Chat {
         }
         // Programs of the other dialect get only people's messages.
         let words = words.filter(|_| dialect == Dialect::Objects);
-        Ok(words.and_then(|words| json::notice(dialect, &words, true)))
+        Ok(words.and_then(|words| json::notice(dialect, &words, Tone::Done)))
     }
 
     /// The groups in the side pane of a person in this room, which is always listed.

@@ -84,10 +84,11 @@ impl Program {
         heard.filter(|object| object["type"] == kind).collect()
     }
 
-    /// The texts of the messages it has received.
+    /// The texts of the messages of people that it has received.
     fn texts(&self) -> Vec<&str> {
         let messages = self.of_type("chat_message").into_iter();
         messages
+            .filter(|object| object.get("tone").is_none())
             .filter_map(|object| object["message"].as_str())
             .collect()
     }
@@ -108,6 +109,11 @@ impl Program {
             .unwrap()
             .to_owned()
     }
+}
+
+/// What a program is sent when an action is refused.
+fn refusal(words: &str) -> Value {
+    json!({ "type": "chat_message", "user": "", "message": words, "tone": "refusal" })
 }
 
 fn through(path: &str) -> Handshake {
@@ -170,6 +176,42 @@ async fn a_program_is_in_the_same_room_as_the_page() {
     late.hears(json!({ "message": "hello bot" })).await;
     let gone = format!("{a} deleted a message.");
     assert_eq!(late.texts(), [&gone, "<b>I am</b> a bot", "hello bot"]);
+}
+
+#[tokio::test]
+async fn a_program_that_knows_only_messages_can_show_a_refusal() {
+    let server = Server::with(|setup| {
+        setup.chat.pace_burst = 2;
+        setup.chat.pace_per_second = Some(1);
+    })
+    .await;
+    for path in ["/ws/chat/python/", "/ws/python/"] {
+        let mut bot = Program::at(&server, path).await;
+        bot.says(" ");
+        bot.line(" ", "");
+        for _ in 0..2 {
+            bot.says("and on");
+            bot.line("and on", "");
+        }
+        // In its own words, and as a message of nobody.
+        let words = [
+            "The message is empty.",
+            "You are doing that too fast. Please wait a moment.",
+        ];
+        for (words, tone) in words.into_iter().zip(["refusal", "wait"]) {
+            let expected = match path {
+                "/ws/python/" => json!({ "text": words, "sender": "" }),
+                _ => json!({ "type": "chat_message", "user": "", "message": words, "tone": tone }),
+            };
+            bot.hears(expected).await;
+        }
+        for object in bot.of_type("chat_message") {
+            let keys = ["user", "message", "time"];
+            let mut values = keys.iter().map(|key| &object[key]);
+            assert!(values.all(Value::is_string), "{object}");
+            assert_eq!(object.get("id").is_none(), object.get("tone").is_some());
+        }
+    }
 }
 
 #[tokio::test]
@@ -303,17 +345,13 @@ async fn private_messages_go_both_ways_and_to_nobody_else() {
         ),
     ] {
         bot.says(&text);
-        bot.hears(json!({ "type": "error", "message": words }))
-            .await;
+        bot.hears(refusal(&words)).await;
     }
     bot.wire.text("not json");
-    bot.hears(json!({
-        "type": "error", "message": "Invalid message. Send {\"message\": \"…\"}.",
-    }))
-    .await;
-    bot.wire.binary([1, 2, 3].as_slice());
-    bot.hears(json!({ "type": "error", "message": "Binary frames are not supported." }))
+    bot.hears(refusal("Invalid message. Send {\"message\": \"…\"}."))
         .await;
+    bot.wire.binary([1, 2, 3].as_slice());
+    bot.hears(refusal("Binary frames are not supported.")).await;
     bot.says("/help");
     bot.until("help", |bot| {
         let notices = bot.of_type("notice").into_iter();
