@@ -66,6 +66,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 const WAL_WORTH_COPYING: u64 = 4 * 1024 * 1024;
 /// The size in bytes from which writers wait until the write-ahead log starts over.
 const WAL_BOUND: u64 = 64 * 1024 * 1024;
+/// How long they wait for readers each time. A long reader, such as a backup, then delays them little.
+const WAL_PATIENCE: Duration = Duration::from_millis(250);
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
@@ -275,7 +277,7 @@ fn open_file(path: &Path, opening: Opening) -> Result<Sqlite> {
     if access == Access::Server {
         let path = path.to_owned();
         let checkpoints = Connection::open(&path)?;
-        checkpoints.busy_timeout(BUSY_TIMEOUT)?;
+        checkpoints.busy_timeout(WAL_PATIENCE)?;
         threads.push(
             std::thread::Builder::new()
                 .name("checkpoints".to_owned())
