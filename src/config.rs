@@ -423,6 +423,56 @@ mod tests {
         Config::command().debug_assert();
     }
 
+    /// A row of the document for each setting of a command and its subcommands.
+    fn rows(command: &clap::Command, path: &str) -> String {
+        let mut rows = String::new();
+        for setting in command.get_arguments() {
+            let Some(variable) = setting.get_env() else {
+                continue;
+            };
+            let values = setting.get_value_names().unwrap_or_default().join(" ");
+            let takes_value = setting.get_action().takes_values();
+            let name = match setting.get_long() {
+                Some(long) if takes_value => format!("--{long} {values}"),
+                Some(long) => format!("--{long}"),
+                None => values,
+            };
+            let defaults = setting.get_default_values().iter();
+            let defaults: Vec<_> = defaults.map(|value| value.to_string_lossy()).collect();
+            let default = match defaults.is_empty() {
+                true => "–".to_owned(),
+                false => format!("`{}`", defaults.join(",")),
+            };
+            let meaning = setting.get_help().unwrap().to_string();
+            let cells = [
+                format!("`{path}{name}`"),
+                format!("`{}`", variable.display()),
+                default,
+                meaning,
+            ];
+            let cells = cells.map(|cell| cell.replace('|', "\\|"));
+            rows += &format!("| {} |\n", cells.join(" | "));
+        }
+        for command in command.get_subcommands() {
+            rows += &self::rows(command, &format!("{path}{} ", command.get_name()));
+        }
+        rows
+    }
+
+    #[test]
+    fn the_document_lists_every_setting_as_the_help_does() {
+        use clap::CommandFactory as _;
+        let document = include_str!("../docs/OPERATING.md");
+        let table = format!(
+            "| setting | variable | default | meaning |\n|---|---|---|---|\n{}\n",
+            rows(&Config::command(), "")
+        );
+        assert!(
+            document.contains(&table),
+            "docs/OPERATING.md must contain this table:\n{table}"
+        );
+    }
+
     #[test]
     fn a_wrong_setting_is_explained() {
         #[track_caller]

@@ -322,7 +322,7 @@ async fn check(database: &store::Address) -> anyhow::Result<()> {
         config::print(problem)?;
     }
     let (wrong, rooms, messages) = (checked.problems.len(), checked.rooms, checked.messages);
-    anyhow::ensure!(wrong == 0, "{database} has {wrong} problems");
+    anyhow::ensure!(wrong == 0, "problems in {database}: {wrong}");
     config::print(format_args!(
         "{database} has no problems ({rooms} rooms, {messages} messages)."
     ))?;
