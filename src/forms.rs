@@ -3,13 +3,12 @@
 //! `web` decides who may send them, and `chat` what they do.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use cookie::{Cookie, SameSite};
 
-use crate::chat::{Chat, Denied, Visitor};
+use crate::chat::{Chat, Denied, Visitor, log_failure};
 use crate::metrics::METRICS;
 use crate::model::{ResumeToken, SessionToken};
 use crate::protocol::{
@@ -100,7 +99,7 @@ pub(crate) async fn answer(chat: &Chat, sent: &Sent<'_>) -> Response {
     };
     METRICS.refused(reason(&denied));
     if let Denied::Trouble(error) = &denied {
-        tracing::error!(?error, "the store failed");
+        log_failure("answer a form", error);
     }
     let Some(form) = form else {
         return (status(&denied), denied.to_string()).into_response();
@@ -266,7 +265,7 @@ pub(crate) async fn admin(chat: &Chat, scheme: &str, host: &str, visitor: &Visit
 }
 
 fn trouble(denied: &Denied) -> Response {
-    tracing::error!(?denied, "the store failed");
+    log_failure("answer a request", denied);
     (status(denied), denied.to_string()).into_response()
 }
 
@@ -378,8 +377,8 @@ fn page_of(chat: &Chat, page: &AccountPage<'_>, status: StatusCode) -> Response 
 }
 
 /// A page, or the plain `text` if it could not be rendered.
-pub(crate) fn rendered<E: Debug>(
-    html: Result<String, E>,
+pub(crate) fn rendered(
+    html: Result<String, impl Into<anyhow::Error>>,
     status: StatusCode,
     text: &str,
 ) -> Response {
@@ -387,7 +386,7 @@ pub(crate) fn rendered<E: Debug>(
     match html {
         Ok(html) => (status, no_store, Html(html)).into_response(),
         Err(error) => {
-            tracing::error!(?error, "could not render a page");
+            log_failure("render a page", &*error.into());
             (status, no_store, text.to_owned()).into_response()
         }
     }

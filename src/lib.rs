@@ -4,6 +4,7 @@
 //! pushes the fragments to every tab that shows the room. The modules, in reading order:
 
 pub mod json;
+pub mod log;
 pub mod metrics;
 pub mod model;
 pub mod moderation;

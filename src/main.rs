@@ -225,7 +225,8 @@ fn stop_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = (
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log)
+    // Otherwise each connection of a pool that ends is a line. The store says once what is wrong.
+    let filter = EnvFilter::try_new(format!("deadpool=off,{}", config.log))
         .with_context(|| format!("--log: “{}” is not a filter", config.log))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use crate::chat::{Chat, Client, NotLetIn};
+use crate::chat::{Chat, Client, NotLetIn, log_failure};
 use crate::hub::Close;
 use crate::metrics::METRICS;
 use crate::protocol::{Frame, Hello};
@@ -177,7 +177,9 @@ pub async fn arrive(
         }
         Err(error) => {
             METRICS.refused("unavailable");
-            tracing::error!(?error, "could not admit a client");
+            if let NotLetIn::Store(error) = &error {
+                log_failure("admit a client", error);
+            }
             // Without a notice: the tab retries by itself, less and less often, until a push arrives.
             let close = Close::now(1011, "not possible now");
             close_stream(&mut stream, &mut writer, close).await;

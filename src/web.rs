@@ -7,7 +7,6 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -30,9 +29,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::chat::{Chat, Visitor};
+use crate::chat::{Chat, Visitor, log_failure};
 use crate::forms::{self, texts};
 use crate::hub::Close;
+use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{BadName, GroupName, Target};
 use crate::protocol::{
@@ -97,8 +97,6 @@ pub struct Web {
     /// The limits of a socket.
     pub socket_limits: socket::Limits,
     connected: Mutex<HashMap<(Kind, IpAddr), usize>>,
-    /// The last result of `/ready`, so that the log has a line for each change only.
-    is_ready: AtomicBool,
 }
 
 /// What is counted per address.
@@ -127,7 +125,6 @@ impl Web {
             access,
             socket_limits,
             connected: Mutex::default(),
-            is_ready: AtomicBool::new(true),
         })
     }
 
@@ -191,7 +188,7 @@ impl Web {
         if cfg!(debug_assertions)
             && let Err(error) = self.chat.views().reload()
         {
-            tracing::error!(?error, "invalid template; keeping the previous templates");
+            log_failure("read a changed template, so the previous ones stay", &error);
         }
     }
 
@@ -550,7 +547,6 @@ async fn health() -> &'static str {
 /// too, but a node is ready without it.
 async fn ready(State(web): State<Arc<Web>>) -> Response {
     let checked = web.chat.check().await;
-    let was_ready = web.is_ready.swap(checked.is_ok(), Ordering::Relaxed);
     let words = match &checked {
         Ok(relay::State::InProcess) => "ready\nrelay: none\n",
         Ok(relay::State::Connected) => "ready\nrelay: connected\n",
@@ -562,11 +558,6 @@ async fn ready(State(web): State<Arc<Web>>) -> Response {
         Ok(_) => StatusCode::OK,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    match &checked {
-        Ok(_) if !was_ready => tracing::info!("ready again"),
-        Err(error) if was_ready => tracing::error!(%error, "{}", words.trim_end()),
-        _ => {}
-    }
     (status, [(header::CACHE_CONTROL, "no-store")], words).into_response()
 }
 
@@ -586,7 +577,7 @@ async fn admin_socket(State(web): State<Arc<Web>>, request: Request) -> Response
             (StatusCode::FORBIDDEN, "Only moderators may connect here.\n").into_response()
         }
         Err(error) => {
-            tracing::error!(?error, "the store failed");
+            log_failure("admit a moderator", &error);
             StatusCode::SERVICE_UNAVAILABLE.into_response()
         }
     }
@@ -703,7 +694,7 @@ fn upgrade(
         socket::turn_away(stream, deflate, farewell, close).await;
     });
     response.body(Body::empty()).unwrap_or_else(|error| {
-        tracing::error!(?error, "could not answer a WebSocket upgrade");
+        log_failure("answer a WebSocket upgrade", &error);
         StatusCode::INTERNAL_SERVER_ERROR.into_response()
     })
 }
@@ -740,7 +731,7 @@ pub async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "could not accept a connection");
+                    tracing::warn!("could not accept a connection: {error}");
                     tokio::time::sleep(ACCEPT_RETRY).await;
                     continue;
                 }
@@ -777,7 +768,7 @@ pub async fn serve(
                 }
             };
             if let Err(error) = done {
-                tracing::debug!(%error, "a connection ended early");
+                tracing::debug!("a connection ended early: {}", Chain(&error));
             }
         });
     }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::{Chat, RECONNECT};
+use super::{Chat, RECONNECT, log_failure};
 use crate::hub::Outbox;
 use crate::model::{
     BadPassword, DisplayName, Password, PasswordHash, ResumeToken, SessionToken, User, UserId,
@@ -396,7 +396,7 @@ impl Chat {
     async fn end_clients(&self, user: UserId) {
         self.tell_others(News::Ended(user));
         if let Err(failure) = self.close_stale(self.hub.of_user(user)).await {
-            tracing::warn!(?failure, "could not close stale sockets; will retry");
+            log_failure("close stale sockets, which will be tried again", &failure);
         }
     }
 

@@ -4,7 +4,8 @@ use uuid::Uuid;
 
 use super::commands::{self, Addressed, Command};
 use super::{
-    Chat, Client, MUTED, NOT_SAVED, Result, TROUBLE, has_more, moderation, most_typed, people,
+    Chat, Client, MUTED, NOT_SAVED, Result, TROUBLE, has_more, log_failure, moderation, most_typed,
+    people,
 };
 use crate::json;
 use crate::metrics::METRICS;
@@ -357,9 +358,9 @@ async fn post(
         Err(StoreError::Gone) => return Err(StoreError::Gone.into()),
         Err(error) => {
             // The tab still has the text, and sends it again by itself.
-            let me = client.user.id.0;
             METRICS.refused("unavailable");
-            tracing::error!(user.id = me, ?error, "a message was not stored");
+            let what = format_args!("store a message of user {}", client.user.id.0);
+            log_failure(what, &error);
             let words = match client.outbox.dialect.feed() {
                 Feed::Changes => NOT_SAVED,
                 _ => TROUBLE,

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
-use super::{Chat, Result};
+use super::{Chat, Result, log_failure};
 use crate::json;
 use crate::metrics::METRICS;
 use crate::model::{Page, RoomId, UserId, Version};
@@ -139,10 +139,10 @@ impl Delivery {
                     match found {
                         Ok(Ok(versions)) => chat.compare(versions).await,
                         Ok(Err(error)) => {
-                            tracing::warn!(?error, "could not compare room versions with the store");
+                            log_failure("compare the versions of rooms", &error);
                         }
                         Err(error) => {
-                            tracing::error!(?error, "the comparison of room versions failed");
+                            log_failure("compare the versions of rooms", &error);
                         }
                     }
                 }
@@ -267,7 +267,7 @@ impl Chat {
                 frame: push.encode(),
             }),
             Err(error) => {
-                tracing::error!(?error, "could not render a fragment");
+                log_failure("render a fragment", &error);
                 None
             }
         }
@@ -297,7 +297,7 @@ impl Chat {
                 Ok(_) if self.hub.shown(room) != before && tries.next().is_some() => {}
                 Ok(frame) => return self.show_own(user, room, &frame),
                 Err(failure) => {
-                    return tracing::warn!(?failure, "could not push a person's own reactions");
+                    return log_failure("push a person's own reactions", &failure);
                 }
             }
         }
@@ -544,7 +544,7 @@ impl Chat {
             },
             Ok(CatchUp::Newest(page)) => self.hub.skip_to(room, page.version),
             Err(error) => {
-                tracing::error!(room.id = %room, ?error, "could not read missing changes");
+                log_failure(format_args!("read missing changes of room {room}"), &error);
                 // With several nodes, the next comparison finds the same gap. A single node does not
                 // compare, so each tab catches up on its own.
                 if let (Some(version), false) = (up_to, self.relay.has_others(self.node)) {
@@ -560,7 +560,10 @@ impl Chat {
             match self.newest_plain(room).await {
                 Ok((frame, version)) => self.hub.show_page(room, version, &frame),
                 Err(failure) => {
-                    tracing::error!(room.id = %room, ?failure, "could not read a room's newest page");
+                    log_failure(
+                        format_args!("read the newest page of room {room}"),
+                        &failure,
+                    );
                     return self.hub.give_up_page(room);
                 }
             }

@@ -15,6 +15,8 @@ mod rooms;
 mod welcome;
 
 use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -26,11 +28,12 @@ use uuid::Uuid;
 use crate::fake::FakeUsers;
 use crate::hub::{Close, Hub, Outbox, Region};
 use crate::json;
+use crate::log::Chain;
 use crate::metrics::{METRICS, Metrics};
 use crate::model::{ClientId, ClientRef, NodeId, User, UserId};
 use crate::protocol::{Action, Dialect, Feed, Frame, Push, Refusal, Selector, Tone};
 use crate::relay::{self, Relay};
-use crate::store::{Actor, Store, StoreError};
+use crate::store::{self, Actor, Store, StoreError};
 use crate::views::{ViewError, Views};
 
 use accounts::Accounts;
@@ -97,8 +100,8 @@ enum Failure {
     #[error(transparent)]
     Late(Refusal),
     /// The store failed.
-    #[error(transparent)]
-    Store(StoreError),
+    #[error("{0}")]
+    Store(#[source] StoreError),
     /// A fragment could not be rendered.
     #[error(transparent)]
     View(#[from] ViewError),
@@ -125,6 +128,14 @@ impl Failure {
 }
 
 type Result<T> = std::result::Result<T, Failure>;
+
+/// Logs what the server could not do. During an outage of the database, this says nothing new.
+pub fn log_failure(what: impl fmt::Display, error: &(dyn Error + 'static)) {
+    match store::is_outage(error) {
+        true => tracing::debug!("could not {what}: {}", Chain(error)),
+        false => tracing::error!("could not {what}: {}", Chain(error)),
+    }
+}
 
 /// The chat on one node.
 pub struct Chat {
@@ -242,7 +253,7 @@ impl Chat {
         async {
             if let Err(failure) = self.keep_lease_valid().await {
                 // If the client has ended, the store refuses the action anyway.
-                tracing::warn!(?failure, "lease expired and could not be renewed");
+                log_failure("renew the expired lease", &failure);
             }
             if client.outbox.closing().is_some() {
                 return;
@@ -324,12 +335,15 @@ impl Chat {
             }
             failure @ (Failure::Store(_) | Failure::View(_)) => {
                 METRICS.refused("unavailable");
-                tracing::error!(user.id = client.user.id.0, ?failure, "an action failed");
+                log_failure(
+                    format_args!("do what user {} asked", client.user.id.0),
+                    &failure,
+                );
                 (Refusal::new(TROUBLE), Tone::Trouble)
             }
         };
         if let Err(error) = self.say(client, &refusal, tone) {
-            tracing::error!(?error, "could not render a notice");
+            log_failure("render a notice", &error);
         }
     }
 
@@ -370,8 +384,7 @@ impl Chat {
             let notice = self
                 .views
                 .notice(dialect, &Refusal::new(words), Tone::Refusal);
-            let notice =
-                notice.inspect_err(|error| tracing::error!(?error, "could not render a notice"));
+            let notice = notice.inspect_err(|error| log_failure("render a notice", error));
             Some(notice.ok()?.encode())
         })
     }

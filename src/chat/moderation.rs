@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::{Chat, Client, Denied, MUTED, Result, has_more};
+use super::{Chat, Client, Denied, MUTED, Result, has_more, log_failure};
 use crate::hub::{Close, Outbox, Region};
 use crate::model::{MessageId, Millis, ResumeToken, Room, RoomId, RoomKind, Target, UserId};
 use crate::moderation::{FoundMessages, Moderated, Search};
@@ -344,7 +344,7 @@ impl Chat {
         );
         if let Some(user) = user {
             let told = tell_all(self, user, PASSWORD_LINK);
-            let _ = told.inspect_err(|failure| tracing::warn!(?failure, "could not tell them"));
+            let _ = told.inspect_err(|failure| log_failure("tell a person", failure));
         }
         Ok(Some(token))
     }
@@ -353,9 +353,7 @@ impl Chat {
     pub(super) async fn take_group_change(&self, room: RoomId) {
         self.changed.add(room);
         let headings = self.headings_of_group(room).await;
-        let headings = headings.inspect_err(|failure| {
-            tracing::warn!(?failure, "could not read a changed group");
-        });
+        let headings = headings.inspect_err(|failure| log_failure("read a changed group", failure));
         let headings = headings.ok().flatten();
         for tab in self.hub.in_room(room) {
             if headings

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Chat, Client, Failure, Result, actions, most_typed, people};
+use super::{Chat, Client, Failure, Result, actions, log_failure, most_typed, people};
 use crate::hub::Region;
 use crate::json;
 use crate::metrics::METRICS;
@@ -155,7 +155,7 @@ impl Chat {
                         Ok::<_, Failure>(())
                     };
                     if let Err(failure) = back.await {
-                        tracing::warn!(?failure, "could not determine a client's room");
+                        log_failure("bring a client back to its room", &failure);
                     }
                 }
                 Err(failure)
@@ -248,7 +248,10 @@ impl Chat {
         if client.outbox.take_groups_changed()
             && let Err(failure) = self.show_groups(client).await
         {
-            tracing::warn!(?failure, "could not render the list of groups; will retry");
+            log_failure(
+                "update a list of groups, which will be tried again",
+                &failure,
+            );
             client.outbox.outdate_groups();
             return false;
         }

@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::{Envelope, Heard, News, Relay, State, To, WAITING};
+use crate::log::Dependency;
 use crate::metrics::METRICS;
 use crate::model::NodeId;
 
@@ -69,18 +70,28 @@ pub struct RedisRelay {
     outgoing: Mutex<Option<mpsc::Sender<Envelope>>>,
     /// The queue, until the node listens and the publisher takes it.
     queue: Mutex<Option<mpsc::Receiver<Envelope>>>,
-    /// News found the queue full and was lost.
-    lost: Arc<AtomicBool>,
+    /// How much news found the queue full and was lost.
+    lost: Arc<AtomicU64>,
     wanted: Arc<Wanted>,
     publishing: Mutex<Option<JoinHandle<()>>>,
-    connected: Arc<Connected>,
+    redis: Arc<Redis>,
 }
 
-/// Which of the two connections are established.
-#[derive(Default)]
-struct Connected {
-    publisher: AtomicBool,
-    listener: AtomicBool,
+/// Whether the two connections work.
+struct Redis {
+    dependency: Dependency,
+    /// The listener has lost its connection, so the publisher checks its own.
+    doubtful: Notify,
+}
+
+/// The two connections.
+const PUBLISHER: u8 = 1;
+const LISTENER: u8 = 2;
+
+impl Redis {
+    fn failed(&self, connections: u8, error: &RedisError) {
+        self.dependency.failed(connections, Duration::ZERO, error);
+    }
 }
 
 /// The names of the channels. They contain the identity of the store, so two chats can share a Redis.
@@ -141,7 +152,10 @@ impl RedisRelay {
             lost: Arc::default(),
             wanted: Arc::default(),
             publishing: Mutex::default(),
-            connected: Arc::default(),
+            redis: Arc::new(Redis {
+                dependency: Dependency::new("Redis", PUBLISHER | LISTENER),
+                doubtful: Notify::new(),
+            }),
         })
     }
 }
@@ -153,16 +167,12 @@ impl Relay for RedisRelay {
             && outgoing.try_send(envelope).is_err()
         {
             METRICS.relay_lost.inc();
-            self.lost.store(true, Ordering::Relaxed);
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn state(&self) -> State {
-        let Connected {
-            publisher,
-            listener,
-        } = &*self.connected;
-        match publisher.load(Ordering::Relaxed) && listener.load(Ordering::Relaxed) {
+        match self.redis.dependency.is_available() {
             true => State::Connected,
             false => State::Disconnected,
         }
@@ -181,7 +191,7 @@ impl Relay for RedisRelay {
             wanted: Arc::clone(&self.wanted),
             heard: sender,
             overflowed: AtomicBool::new(false),
-            connected: Arc::clone(&self.connected),
+            redis: Arc::clone(&self.redis),
         };
         tokio::spawn(listener.run());
         if let Some(queue) = self.queue.lock().take() {
@@ -190,7 +200,7 @@ impl Relay for RedisRelay {
                 channels: self.channels.clone(),
                 node,
                 lost: Arc::clone(&self.lost),
-                connected: Arc::clone(&self.connected),
+                redis: Arc::clone(&self.redis),
             };
             *self.publishing.lock() = Some(tokio::spawn(publisher.run(queue)));
         }
@@ -253,6 +263,11 @@ impl Backoff {
     }
 }
 
+fn was_closed() -> RedisError {
+    let closed = "the connection was closed";
+    std::io::Error::new(std::io::ErrorKind::ConnectionReset, closed).into()
+}
+
 fn took_too_long() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
@@ -268,21 +283,19 @@ struct Publisher {
     client: Client,
     channels: Channels,
     node: NodeId,
-    lost: Arc<AtomicBool>,
-    connected: Arc<Connected>,
+    lost: Arc<AtomicU64>,
+    redis: Arc<Redis>,
 }
 
 impl Publisher {
     /// Publishes news in order, until the node has no more.
     async fn run(self, mut queue: mpsc::Receiver<Envelope>) {
-        let (mut backoff, mut batch, mut lost) = (Backoff::new(), Vec::new(), false);
+        let (mut backoff, mut batch) = (Backoff::new(), Vec::new());
         'connected: loop {
             let mut connection = match self.connect().await {
                 Ok(connection) => connection,
                 Err(error) => {
-                    if !std::mem::replace(&mut lost, true) {
-                        tracing::warn!(%error, "cannot connect to Redis; retrying");
-                    }
+                    self.redis.failed(PUBLISHER, &error);
                     if queue.is_closed() {
                         return;
                     }
@@ -290,16 +303,23 @@ impl Publisher {
                     continue;
                 }
             };
-            if std::mem::take(&mut lost) {
-                tracing::info!("reconnected to Redis");
-            }
-            self.connected.publisher.store(true, Ordering::Relaxed);
+            self.redis.dependency.works(PUBLISHER);
             loop {
-                if batch.is_empty() && queue.recv_many(&mut batch, TOGETHER).await == 0 {
-                    return;
+                tokio::select! {
+                    count = queue.recv_many(&mut batch, TOGETHER), if batch.is_empty() => {
+                        if count == 0 {
+                            return;
+                        }
+                    }
+                    () = self.redis.doubtful.notified() => {}
+                    () = std::future::ready(()), if !batch.is_empty() => {}
                 }
-                if self.lost.swap(false, Ordering::Relaxed) {
-                    tracing::warn!("Redis was too slow; some news was lost");
+                let lost = self.lost.swap(0, Ordering::Relaxed);
+                if lost > 0 {
+                    tracing::warn!(
+                        "{lost} pieces of news were lost while Redis was slow or not available; \
+                         the other nodes read the database instead"
+                    );
                     batch.push(self.says(News::Missed));
                 }
                 let sent = self.publish(&mut connection, &batch).await;
@@ -307,15 +327,14 @@ impl Publisher {
                 batch.clear();
                 if let Err(error) = sent {
                     METRICS.relay_lost.inc_by(count);
-                    self.connected.publisher.store(false, Ordering::Relaxed);
-                    tracing::warn!(%error, "lost the connection to Redis; reconnecting");
-                    lost = true;
+                    self.redis.failed(PUBLISHER, &error);
                     // It is not known whether the last envelopes arrived.
                     batch.push(self.says(News::Missed));
                     backoff.wait().await;
                     continue 'connected;
                 }
                 METRICS.relay_sent.inc_by(count);
+                self.redis.dependency.works(PUBLISHER);
                 backoff = Backoff::new();
             }
         }
@@ -345,13 +364,16 @@ impl Publisher {
         batch: &[Envelope],
     ) -> RedisResult<()> {
         let mut sending = pipe();
+        if batch.is_empty() {
+            sending.cmd("PING").ignore();
+        }
         for envelope in batch {
             match serde_json::to_vec(envelope) {
                 Ok(json) => {
                     let channel = self.channels.name(envelope.news.to());
                     sending.cmd("PUBLISH").arg(channel).arg(json).ignore();
                 }
-                Err(error) => tracing::error!(%error, "news could not be encoded"),
+                Err(error) => tracing::error!("could not encode news: {error}"),
             }
         }
         in_time(sending.query_async(connection)).await
@@ -366,7 +388,7 @@ struct Listener {
     heard: mpsc::Sender<Heard>,
     /// The node was too slow and lost news, and does not know it yet.
     overflowed: AtomicBool,
-    connected: Arc<Connected>,
+    redis: Arc<Redis>,
 }
 
 impl Listener {
@@ -376,13 +398,14 @@ impl Listener {
         while !self.heard.is_closed() {
             let began = Instant::now();
             let lost = self.hear().await;
-            self.connected.listener.store(false, Ordering::Relaxed);
             if self.heard.is_closed() {
                 return;
             }
-            if let Err(error) = lost {
-                tracing::debug!(%error, "cannot subscribe to Redis; retrying");
-            }
+            // The publisher's connection has probably ended too. It finds out at once, so that one outage
+            // of Redis is not two.
+            let lost = lost.err().unwrap_or_else(was_closed);
+            self.redis.failed(PUBLISHER | LISTENER, &lost);
+            self.redis.doubtful.notify_one();
             // Meanwhile, this makes the node read its soft state from the store now and then.
             self.tell(Heard::Missed);
             if began.elapsed() > PING_EVERY {
@@ -407,7 +430,7 @@ impl Listener {
             match serde_json::from_slice::<Envelope>(message.get_payload_bytes()) {
                 Ok(envelope) if envelope.node == self.node => {}
                 Ok(envelope) => self.tell(Heard::News(envelope)),
-                Err(error) => tracing::debug!(%error, "ignored news of an unknown kind"),
+                Err(error) => tracing::debug!("ignored news of an unknown kind: {error}"),
             }
         }
         Ok(())
@@ -426,7 +449,7 @@ impl Listener {
         for part in all.chunks(CHANNELS_TOGETHER) {
             in_time(sink.subscribe(&self.names(part)[..])).await?;
         }
-        self.connected.listener.store(true, Ordering::Relaxed);
+        self.redis.dependency.works(LISTENER);
         // News may have been missed on all channels.
         self.tell(Heard::Missed);
         loop {

@@ -27,6 +27,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::log::{Chain, Dependency};
 use crate::metrics::METRICS;
 use crate::model::{ClientRef, Message, NodeId, UserId, Version};
 
@@ -101,6 +102,9 @@ pub enum StoreError {
         /// The schema version that this program knows.
         known: i64,
     },
+    /// The database cannot be reached, or cannot do anything at the moment, whatever it is asked.
+    #[error("the database is not available")]
+    Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// The database reported an error.
     #[error("the database failed")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -109,6 +113,18 @@ pub enum StoreError {
 impl StoreError {
     fn failed(reason: &'static str) -> Self {
         Self::Database(reason.into())
+    }
+
+    fn unavailable(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable(reason.into().into())
+    }
+}
+
+/// Whether an error is a sign of an outage of the database, which the store has logged.
+pub fn is_outage(error: &(dyn std::error::Error + 'static)) -> bool {
+    match error.downcast_ref() {
+        Some(StoreError::Unavailable(_) | StoreError::Missing(_)) => true,
+        _ => error.source().is_some_and(is_outage),
     }
 }
 
@@ -185,7 +201,18 @@ pub struct Store {
     /// The nodes that have joined through this store.
     nodes: Mutex<HashSet<NodeId>>,
     faults: Option<Arc<dyn Faults>>,
+    /// Whether the database works.
+    database: Arc<Dependency>,
 }
+
+/// The parts of a database that work or fail on their own: a full disk can be read, and a deleted file
+/// even written.
+const READING: u8 = 1;
+const WRITING: u8 = 2;
+const FILE: u8 = 4;
+/// After a failure, it takes this long until a success means that the database works again: some
+/// connections of a pool may still be broken, or some tables locked.
+const SETTLES: Duration = Duration::from_secs(1);
 
 enum Driver {
     Sqlite(sqlite::Sqlite),
@@ -301,6 +328,7 @@ impl Store {
             listeners,
             nodes: Mutex::default(),
             faults: None,
+            database: Arc::new(Dependency::new("the database", 0)),
         })
     }
 
@@ -379,10 +407,11 @@ impl Store {
 
     /// Succeeds if the store can read and write, and the file is still the one that was opened.
     pub async fn check(&self) -> Result<()> {
-        match &self.driver {
-            Driver::Sqlite(sqlite) => sqlite.check().await?,
-            Driver::Postgres(postgres) => postgres.check().await?,
-        }
+        let checked = match &self.driver {
+            Driver::Sqlite(sqlite) => sqlite.check().await,
+            Driver::Postgres(postgres) => postgres.check().await,
+        };
+        self.note(READING | FILE, checked)?;
         self.write("check", Locks::none(), async |tx| match tx.is_shared() {
             // Each transaction writes the writer's row.
             true => Ok(()),
@@ -403,7 +432,9 @@ impl Store {
             let end = async move |tx: &Tx<'_>| people::end_nodes(tx, &nodes).await;
             match self.write("close", Locks::none(), end).await {
                 Ok(_) | Err(StoreError::Closed) => {}
-                Err(error) => tracing::warn!(%error, "could not end the nodes' leases"),
+                Err(error) => {
+                    tracing::warn!("could not end the nodes' leases: {}", Chain(&error));
+                }
             }
         }
         self.writer.lock().take();
@@ -431,7 +462,8 @@ impl Store {
             }
             answer.await.map_err(|_| StoreError::Closed)?
         });
-        count_failure("write", writing.await)
+        // What can be written can be read.
+        self.note(READING | WRITING, writing.await)
     }
 
     /// Runs one statement.
@@ -467,7 +499,7 @@ impl Store {
         });
         let read = reading.await;
         METRICS.read_seconds.observe(began.elapsed().as_secs_f64());
-        count_failure("read", read)
+        self.note(READING, read)
     }
 
     async fn interfered<T>(
@@ -483,6 +515,40 @@ impl Store {
         faults.after(name).await.and(done)
     }
 
+    /// Takes note of the result of an operation that needs these parts of the database.
+    fn note<T>(&self, parts: u8, done: Result<T>) -> Result<T> {
+        let failed = match &done {
+            Ok(_) | Err(StoreError::Gone | StoreError::Refused(_)) => {
+                self.database.works(parts);
+                return done;
+            }
+            Err(StoreError::Unavailable(error)) => {
+                // The last of the parts is what the operation was for.
+                let part = if parts & WRITING == 0 {
+                    READING
+                } else {
+                    WRITING
+                };
+                self.database.failed(part, SETTLES, &**error);
+                true
+            }
+            Err(error @ StoreError::Missing(_)) => {
+                self.database.failed(FILE, Duration::ZERO, error);
+                true
+            }
+            Err(error) => matches!(error, StoreError::Database(_)),
+        };
+        if failed {
+            let operation = if parts & WRITING == 0 {
+                "read"
+            } else {
+                "write"
+            };
+            METRICS.store_failures.with_label_values(&[operation]).inc();
+        }
+        done
+    }
+
     fn works_by_this(&self, node: NodeId) {
         self.nodes.lock().insert(node);
     }
@@ -490,14 +556,6 @@ impl Store {
     fn own_nodes(&self) -> Vec<i64> {
         self.nodes.lock().iter().map(|node| node.0).collect()
     }
-}
-
-/// Counts an operation that the database did not do.
-fn count_failure<T>(operation: &str, done: Result<T>) -> Result<T> {
-    if let Err(StoreError::Database(_)) = &done {
-        METRICS.store_failures.with_label_values(&[operation]).inc();
-    }
-    done
 }
 
 /// Runs a write if its client is connected.
@@ -513,6 +571,12 @@ async fn run_if_connected(tx: &Tx<'_>, write: &mut dyn Write) -> Sql<()> {
 }
 
 fn fail_all(batch: Vec<Box<dyn Write>>, error: StoreError) {
+    if let StoreError::Unavailable(error) = error {
+        for write in batch {
+            write.answer(Some(StoreError::Unavailable(Arc::clone(&error))));
+        }
+        return;
+    }
     let error = Arc::new(error);
     for write in batch {
         write.answer(Some(StoreError::Database(Arc::clone(&error).into())));

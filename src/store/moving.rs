@@ -22,6 +22,7 @@ use uuid::Uuid;
 use self::tables::{Column, Ids, Kind, TABLES, Table};
 use super::tx::{Failure, FromRow, Param, Row, Sql, Tx, Value};
 use super::{Address, StoreError, is_postgres, postgres, sqlite, sqlite_path};
+use crate::log::Chain;
 use crate::model::{History, Millis};
 
 /// How many rows are copied or compared at a time: few enough to fit into memory even if each is the
@@ -595,7 +596,7 @@ impl Place {
                 if !db.is_autocommit()
                     && let Err(error) = db.execute_batch("rollback")
                 {
-                    tracing::warn!(%error, place = self.name, "could not roll back");
+                    tracing::warn!("could not roll back {}: {}", self.name, Chain(&error));
                 }
                 drop(db);
                 if !remains {

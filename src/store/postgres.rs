@@ -32,6 +32,7 @@ use super::tx::{Failure, Locks, Sql, Tx, Write};
 use super::{
     Access, Changes, Listeners, Opening, Result, StoreError, Synchronous, Writes, fail_all,
 };
+use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{ClientRef, History, Millis, UserId};
 
@@ -68,6 +69,11 @@ const UNANSWERED: Duration = Duration::from_secs(10);
 /// The key of the advisory lock for migrations.
 pub(super) const MIGRATING: i64 = 0x6f76_6572_7769_7265;
 
+/// The classes of error codes that have nothing to do with the statement: connections, read-only
+/// transactions, sign-in, a missing database, resources, locks, an operator's intervention, the system,
+/// internal errors.
+const OUTAGE: [&str; 9] = ["08", "25", "28", "3D", "53", "55", "57", "58", "XX"];
+
 type Batch = Vec<Box<dyn Write>>;
 
 impl From<tokio_postgres::Error> for StoreError {
@@ -75,9 +81,14 @@ impl From<tokio_postgres::Error> for StoreError {
         match error.as_db_error() {
             // Without the details, which quote what people wrote.
             Some(refused) => {
-                Self::Database(format!("{} ({})", refused.message(), refused.code().code()).into())
+                let code = refused.code().code();
+                let words = format!("{} ({code})", refused.message());
+                match OUTAGE.iter().any(|class| code.starts_with(class)) {
+                    true => Self::unavailable(words),
+                    false => Self::Database(words.into()),
+                }
             }
-            None => Self::Database(error.into()),
+            None => Self::unavailable(error),
         }
     }
 }
@@ -87,13 +98,13 @@ impl From<PoolError> for StoreError {
         match error {
             PoolError::Closed => Self::Closed,
             PoolError::Backend(error) => error.into(),
-            other => Self::Database(other.into()),
+            other => Self::unavailable(other),
         }
     }
 }
 
 fn too_slow() -> StoreError {
-    StoreError::failed("the database took too long")
+    StoreError::unavailable("it took too long")
 }
 
 /// An open database.
@@ -500,7 +511,7 @@ impl Writer {
             lost => {
                 drop(Object::take(db));
                 self.lost = Some(changes);
-                tracing::warn!("lost the connection during a commit; checking its outcome");
+                tracing::debug!("lost the connection during a commit; checking its outcome");
                 return match self.settle().await {
                     Ok(true) => Fate::Committed { again },
                     Ok(false) => Fate::Undone(match lost {
@@ -569,7 +580,7 @@ impl Writer {
             Ok::<_, StoreError>(())
         };
         if let Ok(Err(error)) = timeout(DEADLINE, ended).await {
-            tracing::warn!(%error, "could not delete the writer's row");
+            tracing::warn!("could not delete the writer's row: {}", Chain(&error));
         }
     }
 }

@@ -15,13 +15,14 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::functions::FunctionFlags;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::rooms::{KEYED_GROUPS, SET_KEY, folded_keys};
 use super::tx::{Sql, Tx, Write};
 use super::{Access, Listeners, Opening, Result, StoreError, Synchronous, Writes};
+use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{History, Millis};
 
@@ -71,19 +72,33 @@ const WAL_PATIENCE: Duration = Duration::from_millis(250);
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error.into())
+        match error.sqlite_error_code() {
+            Some(
+                ErrorCode::CannotOpen
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::OutOfMemory
+                | ErrorCode::PermissionDenied
+                | ErrorCode::ReadOnly
+                | ErrorCode::SystemIoFailure,
+            ) => Self::unavailable(error),
+            _ => Self::Database(error.into()),
+        }
     }
 }
 
 impl From<r2d2::Error> for StoreError {
     fn from(error: r2d2::Error) -> Self {
-        Self::Database(error.into())
+        Self::unavailable(error)
     }
 }
 
 impl From<std::io::Error> for StoreError {
     fn from(error: std::io::Error) -> Self {
-        Self::Database(error.into())
+        Self::unavailable(error)
     }
 }
 
@@ -261,6 +276,8 @@ fn open_file(path: &Path, opening: Opening) -> Result<Sqlite> {
     let readers = r2d2::Pool::builder()
         .max_size(READERS)
         .test_on_check_out(false)
+        // A failure is the result of the read that waits for the connection.
+        .error_handler(Box::new(r2d2::NopErrorHandler))
         .build(manager)?;
 
     let writing = Arc::new(());
@@ -286,7 +303,8 @@ fn open_file(path: &Path, opening: Opening) -> Result<Sqlite> {
                         let wal = wal_of(&path);
                         let done = checkpoint(&checkpoints, &wal, WAL_WORTH_COPYING, WAL_BOUND);
                         if let Err(error) = done {
-                            tracing::warn!(%error, "could not copy the write-ahead log");
+                            let chain = Chain(&error);
+                            tracing::warn!("could not copy the write-ahead log: {chain}");
                         }
                         std::thread::park_timeout(CHECKPOINT_EVERY);
                     }
@@ -549,7 +567,7 @@ fn write_all(db: &mut Connection, mut writes: Writes, listeners: &Listeners, his
         }
     }
     if let Err(error) = db.execute_batch("pragma wal_checkpoint(truncate)") {
-        tracing::warn!(%error, "could not copy the write-ahead log");
+        tracing::warn!("could not copy the write-ahead log: {}", Chain(&error));
     }
 }
 
@@ -596,7 +614,7 @@ fn commit(
 async fn savepoint(tx: &Tx<'_>, write: &mut dyn Write) -> Sql<()> {
     // A full disk ends the transaction. A savepoint would then begin and commit its own.
     if !tx.is_open() {
-        return Err(rusqlite::Error::InvalidQuery.into());
+        return Err(StoreError::unavailable("the transaction has ended").into());
     }
     tx.run("savepoint act", &[]).await?;
     let done = super::run_if_connected(tx, write).await;

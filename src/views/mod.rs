@@ -15,6 +15,7 @@ use rust_embed::RustEmbed;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::log::Chain;
 use crate::model::{
     Busy, Emoji, Message, MessageId, Millis, Page, Person, Reaction, ResumeToken, Room, RoomId,
     RoomKind, Target, User, UserId, Version,
@@ -289,7 +290,7 @@ impl Views {
         let html = self.render(&format!("{prefix}{name}.html"), message_context(message));
         html.unwrap_or_else(|error| {
             let id = message.id.0;
-            tracing::error!(message.id = id, ?error, "a message could not be rendered");
+            tracing::error!("could not render message {id}: {}", Chain(&error));
             let context = context! { message => context! { id } };
             let html = self.render(&format!("{prefix}message_broken.html"), context);
             html.unwrap_or_default()

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 mod database;
+mod log;
 mod node;
 mod nodes;
 mod ordering;

@@ -578,7 +578,10 @@ async fn an_unknown_outcome_is_reported_only_once_it_is_known() {
         it.proxy.close_with_the_cut(cut);
         let new = hello(NODE, &it.anna, it.room);
         let posted = it.store.post(new.clone()).await;
-        assert!(matches!(posted, Err(StoreError::Database(_))), "{posted:?}");
+        assert!(
+            matches!(posted, Err(StoreError::Unavailable(_))),
+            "{posted:?}"
+        );
         assert!(it.changes.try_recv().is_err());
         assert!(it.store.check().await.is_err());
         let stored = it.database.look().await;
@@ -608,8 +611,11 @@ async fn an_operation_fails_rather_than_hangs_on_a_dead_connection() {
         it.store.post(hello(NODE, &it.anna, it.room)),
         it.store.newest(it.room)
     );
-    assert!(matches!(posted, Err(StoreError::Database(_))), "{posted:?}");
-    assert!(matches!(page, Err(StoreError::Database(_))), "{page:?}");
+    assert!(
+        matches!(posted, Err(StoreError::Unavailable(_))),
+        "{posted:?}"
+    );
+    assert!(matches!(page, Err(StoreError::Unavailable(_))), "{page:?}");
     it.proxy.open();
     it.store.check().await.unwrap();
     assert_eq!(post(&it.store, &it.anna, it.room, "hello").await.made, 1);

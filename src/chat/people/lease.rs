@@ -26,9 +26,7 @@ pub(in crate::chat) async fn keep(people: Arc<People>, chat: Weak<Chat>) {
         if people.finished.load(Ordering::Relaxed) {
             return;
         }
-        people
-            .attempt("renewing the lease", chat.renew_lease())
-            .await;
+        people.attempt("renew the lease", chat.renew_lease()).await;
     }
 }
 

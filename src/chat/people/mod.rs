@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
-use super::{Chat, Result};
+use super::{Chat, Result, log_failure};
 use crate::hub::{Hub, Region};
 use crate::model::{ClientRef, MessageId, Room, RoomId, RoomKind, User, UserId};
 use crate::relay::{Envelope, News};
@@ -235,7 +235,7 @@ impl People {
         if let Err(error) = act.await
             && !self.finished.load(Ordering::Relaxed)
         {
-            tracing::warn!(what, ?error, "failed; will retry");
+            log_failure(what, &error);
         }
     }
 }
@@ -259,11 +259,11 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
             let now = Instant::now();
             // Read marks come first: they are only written for a client that has not ended.
             let (reads, leaving) = (chat.write_reads(), chat.write_leaving(now));
-            people.attempt("writing read marks", reads).await;
-            people.attempt("writing departures", leaving).await;
+            people.attempt("write read marks", reads).await;
+            people.attempt("write departures", leaving).await;
             if is_due(expired, EXPIRE_EVERY) {
                 expired = Some(now);
-                people.attempt("ending expired leases", chat.expire()).await;
+                people.attempt("end expired leases", chat.expire()).await;
                 chat.forget();
             }
         }
@@ -271,7 +271,7 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
         for user in ended {
             let ending = chat.close_stale(chat.hub.of_user(user));
             people
-                .attempt("closing sockets of ended clients", ending)
+                .attempt("close sockets of ended clients", ending)
                 .await;
         }
         if people.due().missed && is_due(made_up, MAKE_UP_EVERY) {
@@ -280,29 +280,27 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
             let (people, chat) = (Arc::clone(&people), Arc::clone(&chat));
             tokio::spawn(async move {
                 let making_up = chat.make_up_for_groups();
-                let what = "checking for changed groups";
+                let what = "check for changed groups";
                 people.attempt(what, making_up).await;
             });
         }
         let rendering = chat.render_moved();
         people
-            .attempt("rendering joins and departures", rendering)
+            .attempt("render joins and departures", rendering)
             .await;
         let rendering = chat.render_mine();
-        people
-            .attempt("rendering people's own lists", rendering)
-            .await;
+        people.attempt("render people's own lists", rendering).await;
         let rendering = chat.render_rooms();
         people
-            .attempt("rendering the people in a room", rendering)
+            .attempt("render the people in a room", rendering)
             .await;
         let rendering = async { chat.render_typing() };
-        people.attempt("rendering who is typing", rendering).await;
+        people.attempt("render who is typing", rendering).await;
         if people.due().online_changed && is_due(rendered, ONLINE_EVERY) {
             rendered = Some(Instant::now());
             let rendering = chat.render_online();
             people
-                .attempt("rendering the list of people online", rendering)
+                .attempt("render the list of people online", rendering)
                 .await;
         }
     }
@@ -313,11 +311,14 @@ pub(super) async fn finish(chat: &Chat) {
     let people = &chat.people;
     // The clients must not have ended yet, as above.
     let writing = chat.write_reads();
-    people.attempt("writing read marks", writing).await;
+    people.attempt("write read marks", writing).await;
     // From here on the lease is not renewed: a renewal would bring the node back.
     people.finished.store(true, Ordering::Relaxed);
     if let Err(error) = chat.end().await {
-        tracing::warn!(?error, "could not mark clients as left; another node will");
+        log_failure(
+            "mark the clients as left, which another node will do",
+            &error,
+        );
     }
 }
 
@@ -375,7 +376,7 @@ impl Chat {
                         tab.show(Region::Name, frame.clone());
                     }
                 }
-                Err(error) => tracing::error!(?error, "could not render a fragment"),
+                Err(error) => log_failure("render a fragment", &error),
             }
         }
         self.people.note(|due| {
