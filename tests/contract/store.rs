@@ -2062,6 +2062,10 @@ async fn a_group_is_created_once_and_belongs_to_its_creator(backend: &impl Backe
     post(&store, &bob, zebras.id, "hello").await;
     let mine = [&default[..], &["#Zebras"]].concat();
     assert_eq!(names(Some(bob.user.id), 50).await, mine);
+    // The letter whose other form is longest: 18 letters.
+    let long = "\u{fdfa}".repeat(GroupName::CHARACTERS);
+    makes(&bob, &long).await.unwrap();
+    assert!(store.group(&long, None).await.unwrap().is_some());
 }
 
 async fn the_census_counts_users_rooms_and_messages(backend: &impl Backend) {
