@@ -7,6 +7,7 @@ mod careful_client;
 mod failing_store;
 mod floods;
 mod machine;
+mod model;
 mod readers;
 mod sudden_death;
 
