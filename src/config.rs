@@ -12,6 +12,7 @@ use clap::builder::BoolishValueParser;
 use clap::builder::Resettable;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use tracing_subscriber::filter::Targets;
 
 use crate::chat;
 use crate::model::GroupName;
@@ -212,7 +213,8 @@ pub struct Config {
         long,
         env = "OVERWIRE_LOG",
         default_value = "info",
-        value_name = "FILTER"
+        value_name = "FILTER",
+        value_parser = log_filter
     )]
     pub log: String,
 }
@@ -373,6 +375,23 @@ fn host_and_port(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A filter of log messages. One that shows nothing of this program is a mistake, such as a word that is
+/// not a level, unless it is “off”.
+fn log_filter(text: &str) -> Result<String, String> {
+    let wrong = || {
+        format!(
+            "“{text}” would show nothing of this program; use a level (error, warn, info, debug, trace or \
+             off) or levels for its parts, such as warn,overwire::chat=debug"
+        )
+    };
+    let filter: Targets = text.parse().map_err(|_| wrong())?;
+    let shows = filter.default_level().is_some()
+        || filter
+            .iter()
+            .any(|(target, _)| target == "overwire" || target.starts_with("overwire::"));
+    shows.then(|| text.to_owned()).ok_or_else(wrong)
+}
+
 fn welcome_to(text: &str) -> Result<(GroupName, String), String> {
     let (group, welcome) = text
         .split_once('=')
@@ -493,6 +512,9 @@ mod tests {
             &["--allow-origin", "a.example"],
             "an origin consists of a scheme and a host only",
         );
+        for log in ["verbose", "hyper=debug", "overwired=debug", "info=loud"] {
+            check(&["--log", log], "would show nothing of this program");
+        }
         check(&["--synchronous", "off"], "possible values: full, normal");
         check(&["--pace-burst", "0"], "0 is not in 1..");
         for address in ["chat.example", "ftp://a.example", "https://a.example/b/"] {
@@ -516,6 +538,20 @@ mod tests {
         check("http://ok.example:443", "http://ok.example:443");
         check("http://[::1]:80", "http://[::1]");
         check("http://[::80]", "http://[::80]");
+    }
+
+    #[test]
+    fn a_filter_of_the_log_shows_something_or_is_off() {
+        for log in [
+            "info",
+            "WARN",
+            "off",
+            "overwire=debug",
+            "overwire",
+            "warn,overwire::chat=trace,hyper=debug",
+        ] {
+            assert_eq!(log_filter(log).as_deref(), Ok(log));
+        }
     }
 
     #[test]

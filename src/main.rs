@@ -14,7 +14,7 @@ use overwire::fake::FakeUsers;
 use overwire::model::ResumeToken;
 use overwire::moderation::Moderated;
 use overwire::protocol::{MODERATION_LINK_PATH, PASSWORD_LINK_PATH};
-use overwire::relay::redis::RedisRelay;
+use overwire::relay::redis::{self, RedisRelay};
 use overwire::relay::{InProcess, Relay};
 use overwire::scrape;
 use overwire::store::{self, Store, moving};
@@ -103,6 +103,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         "Overwire is at http://{}",
         listener.local_addr()?
     ))?;
+    log_start(config, &listener, for_metrics.as_ref())?;
 
     let serving = web::serve(listener, &web, stop.cancelled(), STOP_REQUESTS);
     let measuring = async {
@@ -226,8 +227,7 @@ fn stop_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = (
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
     // Otherwise each connection of a pool that ends is a line. The store says once what is wrong.
-    let filter = EnvFilter::try_new(format!("deadpool=off,{}", config.log))
-        .with_context(|| format!("--log: “{}” is not a filter", config.log))?;
+    let filter = EnvFilter::try_new(format!("deadpool=off,{}", config.log)).context("--log")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // If the log cannot be written, an error message about that cannot be written either, and would
@@ -239,6 +239,27 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
+    Ok(())
+}
+
+/// Logs which program this is and what it uses. Passwords are left out.
+fn log_start(
+    config: &Config,
+    listener: &TcpListener,
+    for_metrics: Option<&TcpListener>,
+) -> anyhow::Result<()> {
+    let none = || "none".to_owned();
+    let relay = config.relay.as_deref().map_or_else(none, redis::place);
+    let metrics = for_metrics.map(TcpListener::local_addr).transpose()?;
+    let metrics = metrics.map_or_else(none, |address| address.to_string());
+    tracing::info!(
+        version = %env!("CARGO_PKG_VERSION"),
+        database = %config.database,
+        %relay,
+        listen = %listener.local_addr()?,
+        %metrics,
+        "started"
+    );
     Ok(())
 }
 

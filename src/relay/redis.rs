@@ -160,6 +160,16 @@ impl RedisRelay {
     }
 }
 
+/// Where the Redis at an address is, without its user and password.
+#[must_use]
+pub fn place(address: &str) -> String {
+    let client = Client::open(address);
+    client.map_or_else(
+        |_| "invalid".to_owned(),
+        |client| client.get_connection_info().addr().to_string(),
+    )
+}
+
 #[async_trait]
 impl Relay for RedisRelay {
     fn announce(&self, envelope: Envelope) {
@@ -501,5 +511,25 @@ impl Listener {
         if self.overflowed.load(Ordering::Relaxed) && self.heard.try_send(Heard::Missed).is_ok() {
             self.overflowed.store(false, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_redis_has_no_password() {
+        #[track_caller]
+        fn check(address: &str, expected: &str) {
+            assert_eq!(place(address), expected);
+        }
+        check(
+            "redis://me:secret@redis.example:6380/1",
+            "redis.example:6380",
+        );
+        check("rediss://:secret@10.0.0.6", "10.0.0.6:6379");
+        check("unix:///run/redis.sock?pass=secret", "/run/redis.sock");
+        check("secret", "invalid");
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::program::{command, ending, make_fake_users, run};
@@ -294,11 +294,54 @@ async fn an_empty_variable_counts_as_none() {
 }
 
 #[tokio::test]
+async fn the_log_begins_with_what_the_server_is_and_uses() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let file = file.to_str().unwrap();
+    for format in ["text", "json"] {
+        let mut command = command();
+        command.args(["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
+        command.args(["--database", file, "--log-format", format]);
+        let server = Program::serves(command).await;
+        let listen = server.door.0.to_string();
+        server.signal("TERM");
+        let (_, words) = server.ends().await;
+        let first = words.lines().next().unwrap();
+        let version = env!("CARGO_PKG_VERSION");
+        match format {
+            "text" => {
+                let expected = format!(
+                    " INFO overwire: started version={version} database={file} relay=none listen={listen} \
+                     metrics=127.0.0.1:"
+                );
+                assert!(first.contains(&expected), "{first}");
+            }
+            _ => {
+                let line: Value = serde_json::from_str(first).unwrap();
+                assert_eq!(line["level"], "INFO");
+                let fields = &line["fields"];
+                assert_eq!(fields["message"], "started");
+                assert_eq!(fields["version"], version);
+                assert_eq!(fields["database"], file);
+                assert_eq!(fields["relay"], "none");
+                assert_eq!(fields["listen"], listen);
+                let metrics = fields["metrics"].as_str().unwrap();
+                assert!(metrics.starts_with("127.0.0.1:"), "{metrics}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_setting_is_explained() {
     let output = run(&["--listen", "somewhere"]).await;
     assert_eq!(output.status.code(), Some(2));
     let words = String::from_utf8(output.stderr).unwrap();
     assert!(words.contains("a port is missing"), "{words}");
+    let output = run(&["--log", "verbose"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(words.contains("“verbose” would show nothing"), "{words}");
 }
 
 #[tokio::test]
