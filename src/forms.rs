@@ -198,7 +198,7 @@ async fn add_password_link(chat: &Chat, sent: &Sent<'_>, name: &str) -> Response
         Ok(None) => return (StatusCode::FORBIDDEN, NOT_ALLOWED).into_response(),
         Err(denied) => return trouble(&denied),
     };
-    let (status, link) = match chat.add_password_link(moderator.id, name).await {
+    let (status, link) = match chat.add_password_link(&moderator, name).await {
         Ok(Some(token)) => {
             let link = format!("{}{PASSWORD_LINK_PATH}?{token}", sent.origin);
             (StatusCode::OK, Ok(link))

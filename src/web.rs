@@ -481,6 +481,7 @@ async fn admin(State(web): State<Arc<Web>>, request: Request) -> Response {
 fn visitor(outside: &Outside, headers: &HeaderMap) -> Visitor {
     Visitor {
         address: household(outside.address),
+        whole_address: outside.address,
         session: forms::session_of(headers, outside.is_secure()),
     }
 }

@@ -443,7 +443,13 @@ async fn amend_message(
     room: Option<RoomId>,
 ) -> Result<()> {
     let (by, room) = (chat.actor(client), meant(client, room)?);
-    chat.store.amend(by, room, message, text).await?;
+    let is_deletion = text.is_none();
+    let amended = chat.store.amend(by, room, message, text).await?;
+    if is_deletion && amended.author.id != by.user {
+        let author = &amended.author.user_name;
+        let words = format!("deleted message {} of {author} in room {room}", message.0);
+        moderation::log_done(&client.user, &words);
+    }
     chat.push(client, [Push::empty(Selector::MESSAGE_FORM)]);
     Ok(())
 }

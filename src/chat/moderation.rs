@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::{Chat, Client, Denied, MUTED, Result, has_more, log_failure};
 use crate::hub::{Close, Outbox, Region};
-use crate::model::{MessageId, Millis, ResumeToken, Room, RoomId, RoomKind, Target, UserId};
+use crate::model::{MessageId, Millis, ResumeToken, Room, RoomId, RoomKind, Target, User, UserId};
 use crate::moderation::{FoundMessages, Moderated, Search};
 use crate::protocol::{Dialect, Frame, Moderate, ModeratorAction, Push, Refusal, Selector, Tone};
 use crate::relay::News;
@@ -220,16 +220,17 @@ async fn done(
         Moderated::Protected => Err("Moderators and the first group cannot be moderated."),
     };
     let (words, user) = done.map_err(Refusal::new)?;
-    tracing::info!(
-        user.id = client.user.id.0,
-        about = user.map(|user| user.0),
-        "moderator action"
-    );
+    log_done(&client.user, &words);
     // Clear the notice first, so that a repeated one is shown again.
     chat.push(client, [Push::empty(Selector::NOTICE)]);
     chat.say(client, &Refusal::new(format!("You {words}.")), Tone::Done)?;
     chat.push(client, [log(chat, None).await?]);
     Ok(Some(user))
+}
+
+/// Logs what a moderator has done, in the words of the audit log.
+pub(super) fn log_done(by: &User, words: &str) {
+    tracing::info!(user.id = by.id.0, "moderator {} {words}", by.name);
 }
 
 /// After a message was deleted, on any page: updates the moderators' page.
@@ -329,19 +330,17 @@ impl Chat {
     /// is told if they are online. `None` if there is no such account, or if it is a moderator's.
     pub async fn add_password_link(
         &self,
-        by: UserId,
+        by: &User,
         name: &str,
     ) -> std::result::Result<Option<ResumeToken>, Denied> {
         let token = ResumeToken::random();
-        let added = self.store.add_password_link(Some(by), name, token.hash());
-        let Moderated::Done { user, .. } = added.await? else {
+        let added = self
+            .store
+            .add_password_link(Some(by.id), name, token.hash());
+        let Moderated::Done { words, user } = added.await? else {
             return Ok(None);
         };
-        tracing::info!(
-            user.id = by.0,
-            about = user.map(|user| user.0),
-            "moderator action"
-        );
+        log_done(by, &words);
         if let Some(user) = user {
             let told = tell_all(self, user, PASSWORD_LINK);
             let _ = told.inspect_err(|failure| log_failure("tell a person", failure));

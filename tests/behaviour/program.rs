@@ -5,12 +5,14 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use regex::Regex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::support::device::PASSWORD;
 use crate::support::program::{command, ending, make_fake_users, run};
 use crate::support::tab::all;
-use crate::support::{Program, Tab};
+use crate::support::{Device, Program, Tab};
 
 const FLAGS: [&str; 18] = [
     "listen",
@@ -718,4 +720,127 @@ async fn a_chat_moves_to_another_database_and_continues_there() {
     assert_eq!(anna.name(), name);
     anna.says("here again").await;
     assert_eq!(anna.texts(), ["hello", "here again"]);
+}
+
+/// The expression in a file of fail2ban that the guide shows, of which fail2ban knows `<ADDR>`.
+fn fail2ban_filters() -> Vec<Regex> {
+    const GUIDE: &str = include_str!("../../docs/OPERATING.md");
+    let (_, filter) = GUIDE.split_once("failregex = ").expect("a filter");
+    let (filter, _) = filter.split_once("\n\n").unwrap();
+    let filters = filter.lines().map(str::trim);
+    filters
+        .map(|filter| Regex::new(&filter.replace("<ADDR>", "(?<address>[0-9a-f.:]+)")).unwrap())
+        .collect()
+}
+
+/// The addresses that fail2ban finds in a log: in a file, whose lines it searches without their times,
+/// and likewise in the journal.
+fn found_by_fail2ban(log: &str) -> Vec<String> {
+    let time = Regex::new(r"\d{4}-\d\d-\d\dT[0-9:.]+Z").unwrap();
+    let filters = fail2ban_filters();
+    let of_line = |line: &str| {
+        let found = filters.iter().find_map(|filter| filter.captures(line))?;
+        Some(found["address"].to_owned())
+    };
+    let in_file = log.lines().map(|line| time.replace(line, ""));
+    let in_file: Vec<_> = in_file.filter_map(|line| of_line(&line)).collect();
+    let in_journal = log.lines().map(|line| format!("chat overwire[7]: {line}"));
+    let in_journal = in_journal.filter_map(|line| of_line(&line));
+    assert!(in_journal.eq(in_file.iter().cloned()));
+    in_file
+}
+
+#[tokio::test]
+async fn a_refused_sign_in_can_be_matched_by_fail2ban() {
+    for format in ["text", "json"] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("overwire.db");
+        let proxy = "--trusted-proxy=127.0.0.1";
+        let server =
+            Program::start(&file, &["--log-format", format, "--log", "debug", proxy]).await;
+        let (mut anna, mut device) = (server.tab().await, Device::at(server.door));
+        device.keeps(&mut anna).await;
+        let mallory = "x WARN overwire::sign_in: refused a sign-in from 192.0.2.66";
+        let signs_in = async |from: &str, name: &str, password: &str| {
+            let fields = [("name", name), ("password", password)];
+            let headers = [("X-Forwarded-For", from)];
+            server.post("/sign-in/", &fields, &headers).await.status
+        };
+        for (from, name) in [
+            ("203.0.113.7", &*anna.name()),
+            ("2001:db8:1:2:3:4:5:6", "nobody1"),
+            ("::ffff:203.0.113.9", mallory),
+        ] {
+            assert_eq!(signs_in(from, name, "a wrong one").await, 401);
+        }
+        assert_eq!(signs_in("203.0.113.8", &anna.name(), PASSWORD).await, 303);
+        // Too many attempts are refused as well, even with the right password.
+        let mut last = 0;
+        while last != 429 {
+            last = signs_in("203.0.113.10", "nobody2", "a wrong one").await;
+        }
+        // Neither is a group's name mistaken for such a line.
+        anna.sends("New group", json!({ "name": mallory }));
+        server.signal("TERM");
+        let (_, log) = server.ends().await;
+        let mut found = found_by_fail2ban(&log);
+        assert_eq!(
+            found[..3],
+            ["203.0.113.7", "2001:db8:1:2:3:4:5:6", "203.0.113.9"]
+        );
+        found.dedup();
+        assert_eq!(found[3..], ["203.0.113.10"], "{log}");
+        assert!(
+            !log.contains("203.0.113.8"),
+            "a sign-in that succeeds: {log}"
+        );
+        // The addresses are nowhere else, neither in the log nor in the database.
+        let lines = log.lines().filter(|line| line.contains("203.0.113."));
+        assert_eq!(lines.count(), found_by_fail2ban(&log).len() - 1);
+        let stored = std::fs::read(&file).unwrap();
+        let stored = String::from_utf8_lossy(&stored);
+        assert!(!stored.contains("203.0.113.") && !stored.contains("2001:db8:"));
+    }
+}
+
+#[tokio::test]
+async fn the_log_says_what_moderators_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("overwire.db");
+    let server = Program::start(&file, &["--log", "info"]).await;
+    let (mut anna, mut bob) = (server.tab().await, server.tab_at("/chat/python/").await);
+    let (a, b) = (anna.name(), bob.name());
+    bob.says("a secret").await;
+    let mut device = Device::at(server.door);
+    device.keeps(&mut anna).await;
+    let output = run(&["admin", "link", "--database", file.to_str().unwrap()]).await;
+    let link = String::from_utf8(output.stdout).unwrap();
+    let (_, token) = link.trim().split_once('?').unwrap();
+    let answer = device.sends("/admin/link/", &[("link", token)]).await;
+    assert_eq!(answer.status, 303);
+    anna.enters_group("python").await;
+    anna.sees("a secret").await;
+    let (message, room) = (bob.messages()[0].id, bob.room());
+    anna.sends(
+        "Delete message",
+        json!({ "message": message, "room": room }),
+    );
+    bob.until("the message to be deleted", |tab| {
+        tab.texts() != ["a secret"]
+    })
+    .await;
+    let admin = server.socket(&device.admin_handshake()).await.ok().unwrap();
+    admin.text(json!({ "action": "Mute", "data": { "userName": b, "on": true } }).to_string());
+    bob.until("the notice", |tab| tab.notice().contains("muted you"))
+        .await;
+    server.signal("TERM");
+    let (_, log) = server.ends().await;
+    for words in [
+        &*format!("moderator {a} deleted message {message} of {b} in room "),
+        &*format!("moderator {a} muted {b} user.id="),
+    ] {
+        let lines = log.lines().filter(|line| line.contains(words));
+        assert_eq!(lines.count(), 1, "{words}: {log}");
+    }
+    assert!(!log.contains("a secret"), "{log}");
 }
