@@ -246,6 +246,7 @@ async fn a_backup_replaces_nothing_and_is_private() {
     assert_eq!(mode & 0o777, 0o600);
     let names = files.names();
     let before = std::fs::read(&copy).unwrap();
+    assert_eq!(before[18..20], [1, 1], "it needs no write-ahead log");
     for there in [copy.clone(), files.path("chat.db")] {
         let refused = backup(&from, &there).await;
         assert!(matches!(refused, Err(BackupError::Exists(_))));
