@@ -93,7 +93,7 @@ impl Dependency {
         let Some(over) = outage.take() else { return };
         drop(outage);
         tracing::warn!(
-            "{} is available again after {:.1} s and {} failures",
+            "{} is available again after {:.1} s (failed operations: {})",
             self.name,
             over.since.elapsed().as_secs_f64(),
             over.failures
