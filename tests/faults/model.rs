@@ -311,14 +311,20 @@ async fn runs(schedule: &Schedule) -> Result<(), TestCaseError> {
             _ => {}
         }
     }
-    // Everything is stored once all have settled, and shown once all have been answered again.
     for person in &mut people {
         person.settles(door).await;
     }
+    let groups = stored(&file);
+    // Pushes come in order, so with the last message of a group everything before it has come.
     for person in &mut people {
-        person.is_answered().await;
+        let last = groups[&person.list.title].last().map(|message| message.id);
+        person
+            .until("the last message", |person| {
+                person.list.ids.last() == last.as_ref()
+            })
+            .await;
     }
-    is_at_rest(&people, &file)
+    is_at_rest(&people, &groups)
 }
 
 /// A message as it is stored.
@@ -360,8 +366,10 @@ fn stored(file: &Path) -> HashMap<String, Vec<Stored>> {
 }
 
 /// What is stored is what the model expects, and every tab shows what is stored.
-fn is_at_rest(people: &[Person], file: &Path) -> Result<(), TestCaseError> {
-    let groups = stored(file);
+fn is_at_rest(
+    people: &[Person],
+    groups: &HashMap<String, Vec<Stored>>,
+) -> Result<(), TestCaseError> {
     let by_key: HashMap<Uuid, (&str, &Stored)> = groups
         .iter()
         .flat_map(|(group, all)| all.iter().map(move |one| (one.key, (group.as_str(), one))))
