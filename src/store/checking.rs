@@ -204,3 +204,27 @@ async fn examine(tx: &Tx<'_>) -> Sql<Checked> {
         messages,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_foreign_key_is_examined() {
+        let mut db = Connection::open_in_memory().unwrap();
+        sqlite::migrate(&mut db).unwrap();
+        let keys = "select t.name, k.\"from\", k.\"table\" from sqlite_schema t,
+            pragma_foreign_key_list(t.name) k where t.type = 'table'";
+        let mut keys = db.prepare(keys).unwrap();
+        let keys = keys.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        let keys: Vec<(String, String, String)> =
+            keys.unwrap().map(std::result::Result::unwrap).collect();
+        assert!(keys.len() > 10);
+        for (table, column, parent) in keys {
+            let is_known = REFERENCES
+                .iter()
+                .any(|(known, _, by, to)| (*known, *by, *to) == (&*table, &*column, &*parent));
+            assert!(is_known, "{table}.{column} refers to {parent}");
+        }
+    }
+}
