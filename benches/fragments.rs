@@ -53,7 +53,6 @@ fn message(number: u64) -> Message {
 fn page() -> Page {
     Page {
         version: version(1_000),
-        private: false,
         messages: (951..=1_000).map(message).collect(),
         older: true,
     }

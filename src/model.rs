@@ -18,7 +18,7 @@ use uuid::Uuid;
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident,)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub struct $name(pub i64);
 
         impl fmt::Display for $name {
@@ -40,6 +40,11 @@ ids! {
     MessageId,
     /// One server process; the id is random for each start.
     NodeId,
+}
+
+impl UserId {
+    /// The id of no user: somebody who has not connected yet.
+    pub const NOBODY: Self = Self(0);
 }
 
 impl NodeId {
@@ -250,13 +255,57 @@ pub enum Target {
     Room(RoomId),
 }
 
-/// A group, and how many people are in it.
+/// A group in somebody's list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The group.
+    pub group: Room,
+    /// Whether they belong to it.
+    pub joined: bool,
+    /// Whether they have turned its news off.
+    pub muted: bool,
+    /// Whether somebody else has written there since they last read it.
+    pub unread: bool,
+}
+
+/// A group in the lobby.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Busy {
     /// The group.
     pub group: Room,
     /// How many people are in it now.
     pub people: u64,
+    /// What it is about, in one line.
+    pub topic: Option<String>,
+    /// When the last message was written.
+    pub active_at: Option<Millis>,
+}
+
+/// What a group is about, in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic(String);
+
+impl Topic {
+    /// The longest topic, in characters.
+    pub const CHARACTERS: usize = 200;
+
+    /// Checks a topic; white space is joined, and `None` is no topic. Fails with the number of its
+    /// characters if it is too long.
+    pub fn new(text: &str) -> Result<Option<Self>, usize> {
+        let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+        let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+        let topic = words.join(" ");
+        match topic.chars().count() {
+            0 => Ok(None),
+            1..=Self::CHARACTERS => Ok(Some(Self(topic))),
+            characters => Err(characters),
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Who wrote a message.
@@ -351,8 +400,6 @@ impl Emoji {
 pub struct Page {
     /// The room's version in the same snapshot.
     pub version: Version,
-    /// Whether the room is private.
-    pub private: bool,
     /// The messages, at most a page.
     pub messages: Vec<Message>,
     /// Whether there are older ones.

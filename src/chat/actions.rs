@@ -11,7 +11,7 @@ use crate::json;
 use crate::metrics::METRICS;
 use crate::model::{
     BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Room, RoomId,
-    RoomKind, Target,
+    RoomKind, Target, Topic,
 };
 use crate::protocol::{
     Action, Dialect, Feed, Frame, NO_SUCH_ROOM, Push, Refusal, Selector, Swap, Tone,
@@ -42,7 +42,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
     match action {
         Action::Read { message, room } => {
             if let Ok(room) = meant(client, room) {
-                read(chat, client, message, room);
+                chat.note_read(client, room, message);
             }
             return Ok(());
         }
@@ -105,6 +105,21 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             Ok(())
         }
         Action::OlderMessages { before, room } => older_messages(chat, client, before, room).await,
+        Action::MarkUnread { message, room } => {
+            let room = meant(client, room)?;
+            chat.mark_unread(client, room, message).await?;
+            chat.push(client, [Push::empty(Selector::MESSAGE_FORM)]);
+            Ok(())
+        }
+        Action::MarkAllAsRead {} => chat.read_all(client).await,
+        Action::LeaveGroup { room } => leave_group(chat, client, room).await,
+        Action::MuteGroup { room, on } => {
+            let room = meant(client, room)?;
+            chat.store.mute_group(chat.actor(client), room, on).await?;
+            chat.spread(News::Groups(client.user.id));
+            show_menu_again(chat, client, room).await
+        }
+        Action::ChangeTopic { room, topic } => change_topic(chat, client, room, &topic).await,
         Action::Typing { room } => typing(chat, client, room).await,
         Action::FindPeople { text } => find_people(chat, client, &text).await,
         Action::FindGroups { text } => find_groups(chat, client, &text).await,
@@ -345,7 +360,7 @@ async fn post(
         && client.outbox.place().is_some_and(|at| at.room == room)
     {
         // After posting, the tab is scrolled to the end, so everything is read.
-        read(chat, client, message.id, room);
+        chat.note_read(client, room, message.id);
     }
     let message = match posted {
         Ok(Posted::New(message)) if client.outbox.expect(&message) => return Ok(true),
@@ -461,6 +476,7 @@ pub(super) fn refusal(why: Refused) -> Refusal {
         Refused::NoSuchMessage => NO_SUCH_MESSAGE,
         Refused::NotYours => "You can only change your own messages.",
         Refused::Deleted => DELETED,
+        Refused::NotMaker => "Only the group's creator and moderators can change its topic.",
         Refused::TooManyEmojis => {
             "This message already has the maximum number of different reactions."
         }
@@ -524,9 +540,48 @@ async fn change_again(
     Ok(())
 }
 
-fn read(chat: &Chat, client: &Client, message: MessageId, room: RoomId) {
-    let (client_ref, me) = (client.client_ref, client.user.id);
-    chat.people.read(client_ref, me, room, message);
+/// The group leaves the person's list. Tabs that show it go to the lobby.
+async fn leave_group(chat: &Chat, client: &Client, room: Option<RoomId>) -> Result<()> {
+    let room = meant(client, room)?;
+    chat.store.leave_group(chat.actor(client), room).await?;
+    if client
+        .outbox
+        .place()
+        .is_some_and(|place| place.room == room)
+    {
+        chat.show_lobby_instead(client).await?;
+    }
+    chat.spread(News::Groups(client.user.id));
+    Ok(())
+}
+
+async fn change_topic(
+    chat: &Chat,
+    client: &Client,
+    room: Option<RoomId>,
+    topic: &str,
+) -> Result<()> {
+    let room = meant(client, room)?;
+    let topic = Topic::new(topic).map_err(|characters| {
+        Refusal::new(format!(
+            "The topic has {characters} characters. The limit is {}.",
+            Topic::CHARACTERS
+        ))
+    })?;
+    chat.store
+        .set_topic(chat.actor(client), room, topic)
+        .await?;
+    chat.spread(News::Presence(room));
+    chat.spread(News::Presence(RoomId::LOBBY));
+    show_menu_again(chat, client, room).await
+}
+
+/// Shows what the person can do with their room, after one of these things has changed.
+async fn show_menu_again(chat: &Chat, client: &Client, room: RoomId) -> Result<()> {
+    if let Some(room) = chat.group(room).await? {
+        client.outbox.push([chat.room_menu(client, &room).await?]);
+    }
+    Ok(())
 }
 
 async fn typing(chat: &Chat, client: &Client, room: Option<RoomId>) -> Result<()> {

@@ -169,7 +169,10 @@ impl Chat {
             if let Some(last) = run.last() {
                 self.show_early(last.version.room, early);
             }
-            run.iter().for_each(|change| self.notify_partners(change));
+            for change in run {
+                self.notify_partners(change);
+                self.note_news(change);
+            }
         }
         changes.clear();
     }

@@ -1,5 +1,6 @@
 //! Which room a tab is in: it enters a room or the lobby, is shown it, and is kept up to date.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Chat, Client, Failure, Result, actions, log_failure, most_typed, people};
@@ -7,7 +8,8 @@ use crate::hub::Region;
 use crate::json;
 use crate::metrics::METRICS;
 use crate::model::{
-    Emoji, History, MessageId, Room, RoomId, RoomKind, SessionToken, Target, UserId, Version,
+    Emoji, History, Listed, MessageId, Room, RoomId, RoomKind, SessionToken, Target, UserId,
+    Version,
 };
 use crate::protocol::{self, Dialect, Frame, LOBBY_PATH, Push, Refusal, Selector, Swap, Tone};
 use crate::relay::To;
@@ -63,6 +65,7 @@ impl Chat {
     /// Moves the client into the lobby and shows it the groups.
     pub(super) async fn show_lobby(&self, client: &Client) -> Result<()> {
         let moved = self.store.leave_room(client.client_ref).await?;
+        self.write_reads_of(client.user.id).await?;
         let name = self.views.lobby_name()?.encode();
         let groups = self.groups(client, None).await?;
         let groups = groups.filter(|groups| client.outbox.is_new(Region::Groups, groups));
@@ -78,6 +81,22 @@ impl Chat {
         let from = former.map(|place| place.room);
         self.entered(&client.user, None, from, moved, false);
         Ok(())
+    }
+
+    /// Moves the client into the lobby from a room, whose content it no longer shows.
+    pub(super) async fn show_lobby_instead(&self, client: &Client) -> Result<()> {
+        let groups = self.store.busiest_groups(people::LISTED_IN_ROOM).await?;
+        let places = [
+            Selector::ROOM_MENU,
+            Selector::ROOM_TOPIC,
+            Selector::ROOM_WELCOME,
+        ];
+        self.push(client, places.map(Push::empty));
+        self.push(
+            client,
+            [self.views.no_messages()?, self.views.lobby(&groups)?],
+        );
+        self.show_lobby(client).await
     }
 
     /// Shows the client the room that it has just entered: the changes since `after`, or the newest
@@ -98,7 +117,15 @@ impl Chat {
         let heading = rendered(Selector::GROUP_NAME, &|| {
             self.views.group_name(dialect, room)
         })?;
+        self.write_reads_of(client.user.id).await?;
         let groups = self.groups(client, Some(room)).await?;
+        let menu = match dialect.has(&Selector::ROOM_MENU) {
+            true => Some(self.room_menu(client, room).await?),
+            false => None,
+        };
+        let my_read = rendered(Selector::MY_READ, &|| {
+            self.views.my_read(room.id, moved.read, false)
+        })?;
         let welcome = self.welcoming(dialect, room)?;
         // Clears the list of people typing, which may be that of another room or out of date. The
         // people typing here are pushed later.
@@ -130,6 +157,8 @@ impl Chat {
                     .chain(settled.map(|push| push.encode()))
                     .chain(no_lobby)
                     .chain(mine)
+                    .chain(menu)
+                    .chain(my_read)
                     .chain(heading)
                     .chain(rest)
                     .chain(welcome)
@@ -210,16 +239,43 @@ impl Chat {
         if !client.outbox.dialect.has(&Selector::GROUPS_LIST) {
             return Ok(None);
         }
+        client.outbox.begin_list();
         let me = Some(client.user.id);
         let mut groups = self.store.groups(me, GROUPS_LISTED).await?;
         if let Some(room) = room
             && matches!(room.kind, RoomKind::Group(_))
-            && !groups.contains(room)
+            && !groups.iter().any(|listed| listed.group.id == room.id)
         {
             groups.truncate(GROUPS_LISTED - 1);
-            groups.push(room.clone());
+            groups.push(Listed {
+                group: room.clone(),
+                joined: true,
+                muted: false,
+                unread: false,
+            });
         }
+        let with_news = groups
+            .iter()
+            .filter(|listed| listed.joined && !listed.muted);
+        let with_news: Arc<[RoomId]> = with_news.map(|listed| listed.group.id).collect();
+        for room in with_news.iter() {
+            self.relay.follow(self.node, To::Listing(*room));
+        }
+        client.outbox.list(with_news);
         Ok(Some(self.views.groups_list(&groups)?.encode()))
+    }
+
+    /// What a person can do with the room they are in.
+    pub(super) async fn room_menu(&self, client: &Client, room: &Room) -> Result<Frame> {
+        if matches!(room.kind, RoomKind::Private { .. }) {
+            return Ok(Push::empty(Selector::ROOM_MENU).encode());
+        }
+        let user = client.user.id;
+        let (topic, may_change) = self.store.topic(user, room.id).await?;
+        let topic = may_change.then(|| topic.unwrap_or_default());
+        let muted = self.store.is_muted(user, room.id).await?;
+        let menu = self.views.room_menu(room, muted, topic.as_deref())?;
+        Ok(menu.encode())
     }
 
     /// A group was renamed, or its access changed.
@@ -292,7 +348,7 @@ impl Chat {
         session: Option<&SessionToken>,
     ) -> anyhow::Result<FirstPage> {
         let groups = self.store.groups(None, GROUPS_LISTED).await?;
-        let (mut room, mut lobby, mut notice) = (None, None, None);
+        let (mut room, mut topic, mut lobby, mut notice) = (None, None, None, None);
         match protocol::read_address(address) {
             Some(Target::Group(name)) => {
                 // A restricted group is looked up with the rights of the signed-in person.
@@ -303,6 +359,7 @@ impl Chat {
                 match self.store.group(&name, me).await? {
                     Some(group) => {
                         let page = self.store.newest(group.id).await?;
+                        (topic, _) = self.store.topic(UserId::NOBODY, group.id).await?;
                         room = Some((group, page));
                     }
                     None => notice = Some(actions::no_such_group(&name)),
@@ -320,6 +377,7 @@ impl Chat {
             scheme,
             groups: &groups,
             room: room.as_ref().map(|(room, page)| (room, page)),
+            topic: topic.as_deref(),
             lobby: lobby.as_deref(),
             most: most_typed(self.limits.message_characters),
             notice: notice.as_ref(),

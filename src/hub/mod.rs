@@ -4,8 +4,8 @@
 
 mod outbox;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -445,6 +445,31 @@ impl Hub {
                 outbox.show(Region::Online, online.clone());
             }
             _ => {}
+        }
+    }
+
+    /// The groups that any tab on this node lists.
+    pub fn listed(&self) -> HashSet<RoomId> {
+        let users = self.users.lock();
+        let lists = users.values().flatten().map(|tab| tab.listed());
+        lists.flat_map(|list| list.to_vec()).collect()
+    }
+
+    /// Shows every tab the news of the groups that it lists, in one frame.
+    pub fn show_news(&self, news: &HashMap<RoomId, Frame>) {
+        // Most tabs list the same groups.
+        let mut joined: HashMap<Vec<RoomId>, Frame> = HashMap::new();
+        for outbox in self.users.lock().values().flatten() {
+            outbox.show_news(|mut listed| {
+                listed.retain(|room| news.contains_key(room));
+                if listed.is_empty() {
+                    return None;
+                }
+                let frame = joined.entry(listed).or_insert_with_key(|rooms| {
+                    Frame::joined(rooms.iter().map(|room| news[room].clone()).collect())
+                });
+                Some(frame.clone())
+            });
         }
     }
 

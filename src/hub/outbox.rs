@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -41,6 +42,8 @@ pub enum Region {
     RoomCount,
     /// The people in the room.
     RoomPeople,
+    /// What the room is about.
+    RoomTopic,
     /// Who joined and who left the room.
     RoomMoves,
     /// Who is typing in the room.
@@ -124,6 +127,10 @@ struct Waiting {
     mine: Option<u64>,
     groups: Option<u64>,
     heading: Option<u64>,
+    /// The groups whose news the tab shows.
+    listed: Arc<[RoomId]>,
+    /// The list of groups is being rendered. News that arrives meanwhile may be missing in it.
+    listing: bool,
     /// The list of groups may be out of date.
     groups_changed: bool,
     /// Own messages of this room whose ordered push has not been shown yet.
@@ -173,6 +180,15 @@ impl Waiting {
     fn replace(&mut self, region: Region, frame: Frame) {
         self.soft.retain(|(other, _)| *other != region);
         self.soft.push((region, frame));
+    }
+
+    /// The hash of the list that the tab was last given.
+    fn given(&mut self, region: Region) -> &mut Option<u64> {
+        match region {
+            Region::Groups => &mut self.groups,
+            Region::Heading => &mut self.heading,
+            _ => &mut self.mine,
+        }
     }
 
     /// The tab now has everything up to `version`.
@@ -327,12 +343,10 @@ impl Outbox {
         let payloads: Vec<_> = frame.payloads().collect();
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(payloads);
         let mut waiting = self.state.lock();
-        let given = match region {
-            Region::Groups => &mut waiting.groups,
-            Region::Heading => &mut waiting.heading,
-            _ => &mut waiting.mine,
-        };
-        given.replace(hash) != Some(hash)
+        if region == Region::Groups {
+            waiting.listing = false;
+        }
+        waiting.given(region).replace(hash) != Some(hash)
     }
 
     /// The list of groups may be out of date. The socket updates it.
@@ -342,6 +356,45 @@ impl Outbox {
             waiting.groups_changed = true;
             wake(waiting);
         }
+    }
+
+    /// The list of groups is going to be read and rendered for the tab.
+    pub fn begin_list(&self) {
+        self.state.lock().listing = true;
+    }
+
+    /// The tab lists these groups, and is shown their news from now on.
+    pub fn list(&self, groups: Arc<[RoomId]>) {
+        self.state.lock().listed = groups;
+    }
+
+    /// The groups that the tab lists.
+    pub(super) fn listed(&self) -> Arc<[RoomId]> {
+        Arc::clone(&self.state.lock().listed)
+    }
+
+    /// Shows news of groups, made of the groups that the tab lists but does not show.
+    pub(super) fn show_news(&self, frame: impl FnOnce(Vec<RoomId>) -> Option<Frame>) {
+        let mut waiting = self.state.lock();
+        waiting.groups_changed |= waiting.listing;
+        let listed = waiting.listed.iter().copied();
+        let elsewhere = listed.filter(|room| waiting.room != Some(*room));
+        let Some(frame) = frame(elsewhere.collect()) else {
+            return;
+        };
+        match waiting.is_full() || waiting.closing.is_some() {
+            // The list is rendered when there is space.
+            true => waiting.groups_changed = true,
+            false => waiting.push(frame),
+        }
+        // The list no longer is what the tab was last given.
+        waiting.groups = None;
+        wake(waiting);
+    }
+
+    /// The tab has changed a list by itself, so that it may need the same one again.
+    pub fn forget(&self, region: Region) {
+        *self.state.lock().given(region) = None;
     }
 
     /// Whether the list of groups has to be rendered again, by the caller.

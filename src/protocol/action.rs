@@ -134,6 +134,34 @@ actions! {
             /// Its room.
             room: Option<RoomId> = data.get("room")?,
         }
+        /// `Mark unread`: the room is unread from a message on.
+        "Mark unread" MarkUnread {
+            /// The first unread message.
+            message: MessageId = data.get("message")?,
+            /// Its room.
+            room: Option<RoomId> = data.get("room")?,
+        }
+        /// `Mark all as read`: every room is read up to its end.
+        "Mark all as read" MarkAllAsRead {}
+        /// `Leave group`: it is no longer in the person's list.
+        "Leave group" LeaveGroup {
+            /// The group.
+            room: Option<RoomId> = data.get("room")?,
+        }
+        /// `Mute group`: turn its news off, or on again.
+        "Mute group" MuteGroup {
+            /// The group.
+            room: Option<RoomId> = data.get("room")?,
+            /// Whether it is muted.
+            on: bool = data.get("on")?,
+        }
+        /// `Change topic`: say what a group is about.
+        "Change topic" ChangeTopic {
+            /// The group.
+            room: Option<RoomId> = data.get("room")?,
+            /// The new topic; empty for none.
+            topic: String = data.get("topic")?,
+        }
         /// `Typing`: the person is typing.
         "Typing" Typing {
             /// In which room.

@@ -50,6 +50,12 @@ selectors! {
     MESSAGE_FORM = "#message-form",
     /// My reactions to the messages shown: an element for each.
     MY_REACTIONS = "#my-reactions",
+    /// Up to where I had read the room when I entered it.
+    MY_READ = "#my-read",
+    /// What I can do with the room: its topic, its news, leaving it.
+    ROOM_MENU = "#room-menu",
+    /// What the room is about.
+    ROOM_TOPIC = "#room-topic",
     /// Completions of the name that I am typing.
     COMPLETIONS = "#completions",
     /// The lobby, which lists groups.
@@ -92,6 +98,11 @@ impl Selector {
     /// One message of the list.
     pub fn message(id: MessageId) -> Self {
         Self(Cow::Owned(format!("#message-{id}")))
+    }
+
+    /// The news of a group in my list.
+    pub fn group_news(id: RoomId) -> Self {
+        Self(Cow::Owned(format!("#news-{id}")))
     }
 
     /// The form of a message that I have opened.

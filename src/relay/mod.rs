@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::model::{ClientId, NodeId, RoomId, User, UserId, Version};
+use crate::model::{ClientId, MessageId, NodeId, RoomId, User, UserId, Version};
 use crate::protocol::{Dialect, Frame};
 
 /// How much news may wait for a node before more is lost.
@@ -70,6 +70,26 @@ pub enum News {
     Online,
     /// This person's own list is out of date.
     Mine(UserId),
+    /// This person's list of groups is out of date.
+    Groups(UserId),
+    /// A message was posted in a group, which tabs that list it may mark as unread.
+    Posted {
+        /// The group.
+        room: RoomId,
+        /// The message.
+        message: MessageId,
+        /// The user name of its author.
+        author: String,
+    },
+    /// This person has marked a room as unread.
+    MarkedUnread {
+        /// The person.
+        user: UserId,
+        /// The room.
+        room: RoomId,
+        /// Up to which message it now counts as read.
+        read: MessageId,
+    },
     /// A message was posted or changed in a private room of this person.
     Written {
         /// The person.
@@ -145,6 +165,8 @@ pub enum To {
     Node(NodeId),
     /// The nodes with somebody in this room.
     Room(RoomId),
+    /// The nodes with a tab that lists this group.
+    Listing(RoomId),
     /// The nodes with a tab of this person.
     User(UserId),
 }
@@ -160,7 +182,10 @@ impl News {
             | Self::Left { room, .. }
             | Self::Typing { room, .. }
             | Self::WhoTypes(room) => To::Room(*room),
+            Self::Posted { room, .. } => To::Listing(*room),
             Self::Mine(user)
+            | Self::Groups(user)
+            | Self::MarkedUnread { user, .. }
             | Self::Written { user, .. }
             | Self::Notice { user, .. }
             | Self::Ended(user)
@@ -257,7 +282,7 @@ impl Relay for InProcess {
             let needs_it = match to {
                 To::Everyone => true,
                 To::Node(node) => node == listener.node,
-                To::Room(_) | To::User(_) => listener.follows.contains(&to),
+                To::Room(_) | To::Listing(_) | To::User(_) => listener.follows.contains(&to),
             };
             if needs_it && listener.node != envelope.node {
                 // A node that is slow or gone reads what it missed from the store.

@@ -105,6 +105,7 @@ impl Channels {
             To::Everyone => format!("overwire:{store}:everyone"),
             To::Node(node) => format!("overwire:{store}:node:{node}"),
             To::Room(room) => format!("overwire:{store}:room:{room}"),
+            To::Listing(room) => format!("overwire:{store}:listing:{room}"),
             To::User(user) => format!("overwire:{store}:user:{user}"),
         }
     }

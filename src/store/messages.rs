@@ -1,5 +1,7 @@
 //! Messages: writing, changing and reacting to them, and reading them by page and by version.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use super::people::connected;
@@ -288,11 +290,11 @@ impl Store {
     }
 
     /// Marks these rooms as read up to these messages. A mark never moves back. Clients that have left
-    /// are skipped.
+    /// are skipped. Returns the people who have read a private room, whose numbers have changed.
     pub async fn mark_read(
         &self,
         reads: Vec<(ClientRef, UserId, RoomId, MessageId)>,
-    ) -> Result<()> {
+    ) -> Result<HashSet<UserId>> {
         // Locked, so that each message written meanwhile is counted exactly once.
         let locks = Locks {
             rooms: reads.iter().map(|(_, _, room, _)| *room).collect(),
@@ -301,12 +303,46 @@ impl Store {
         self.write("mark_read", locks, async move |tx| {
             let clients: Vec<_> = reads.iter().map(|read| read.0).collect();
             let connected = connected(tx, &clients).await?;
+            let mut counted = HashSet::new();
             for (client, user, room, message) in &reads {
-                if connected.get(client) == Some(user) {
-                    mark_read(tx, *user, *room, *message).await?;
+                if connected.get(client) == Some(user)
+                    && mark_read(tx, *user, *room, *message).await?
+                {
+                    counted.insert(*user);
                 }
             }
-            Ok(())
+            Ok(counted)
+        })
+        .await
+    }
+
+    /// Marks a room as unread from this message of it on, for a user who belongs to it.
+    pub async fn mark_unread(&self, by: Actor, room: RoomId, from: MessageId) -> Result<()> {
+        let locks = Locks::actor(by).room(room);
+        self.write("mark_unread", locks, async move |tx| {
+            let found = message_in(tx, by.user, room, from).await?;
+            found.ok_or(Refused::NoSuchMessage)?;
+            let before = MessageId(from.0 - 1);
+            let mark = format!(
+                "update users_subscribed as s set read_message_id = $1,
+                unread = {UNREAD} where user_id = $3 and room_id = $4"
+            );
+            tx.run(&mark, &[&before, &UNREAD_AT_MOST, &by.user, &room])
+                .await
+        })
+        .await
+    }
+
+    /// The rooms in which the user has something unread, and the newest message of each.
+    pub async fn unread_rooms(&self, user: UserId) -> Result<Vec<(RoomId, MessageId)>> {
+        self.ask("unread_rooms", async move |tx| {
+            tx.all(
+                "select s.room_id, max(m.id) from users_subscribed s
+                 join messages m on m.room_id = s.room_id and m.id > s.read_message_id
+                 where s.user_id = $1 and s.left_at is null group by s.room_id",
+                &[&user],
+            )
+            .await
         })
         .await
     }
@@ -335,14 +371,13 @@ impl Store {
         after: u64,
     ) -> Result<Page> {
         self.read("changed_among", async move |tx| {
-            let (version, private) = version(tx, room).await?;
+            let version = version(tx, room).await?;
             let changed = format!(
                 "select {MESSAGE} where m.room_id = $1 and m.id between $2 and $3
                  and m.changed > $4 order by m.id"
             );
             Ok(Page {
                 version,
-                private,
                 messages: tx.all(&changed, &[&room, &first, &last, &after]).await?,
                 older: false,
             })
@@ -354,7 +389,7 @@ impl Store {
     /// present state and in the order of their last text change, and the version after them.
     pub async fn worded_since(&self, room: RoomId, after: u64) -> Result<(Vec<Message>, Version)> {
         self.read("worded_since", async move |tx| {
-            let (mut version, _) = version(tx, room).await?;
+            let mut version = version(tx, room).await?;
             let worded = format!(
                 "select {MESSAGE} where m.room_id = $1 and m.worded > $2
                  order by m.worded limit $3"
@@ -378,7 +413,7 @@ impl Store {
             let Some(after) = after.filter(|after| after.room == room) else {
                 return newest().await;
             };
-            let (version, _) = version(tx, room).await?;
+            let version = version(tx, room).await?;
             if !has_been(tx, after).await? {
                 return newest().await;
             }
@@ -481,7 +516,7 @@ fn reactions_json(reactions: &[Reaction]) -> Option<String> {
 
 /// The newest messages before one, oldest first, and whether there are older ones.
 async fn page(tx: &Tx<'_>, room: RoomId, before: MessageId) -> Sql<Page> {
-    let (version, private) = version(tx, room).await?;
+    let version = version(tx, room).await?;
     let sql =
         format!("select {MESSAGE} where m.room_id = $1 and m.id < $2 order by m.id desc limit $3");
     let mut messages: Vec<_> = tx
@@ -492,15 +527,13 @@ async fn page(tx: &Tx<'_>, room: RoomId, before: MessageId) -> Sql<Page> {
     messages.reverse();
     Ok(Page {
         version,
-        private,
         messages,
         older,
     })
 }
 
-/// A room's version, and whether the room is private.
-async fn version(tx: &Tx<'_>, room: RoomId) -> Sql<(Version, bool)> {
-    let sql = "select id, history, version, kind = 'private' from rooms where id = $1";
+async fn version(tx: &Tx<'_>, room: RoomId) -> Sql<Version> {
+    let sql = "select id, history, version from rooms where id = $1";
     tx.the(sql, &[&room]).await
 }
 
@@ -768,15 +801,22 @@ async fn record_deletion(tx: &Tx<'_>, by: UserId, message: &Message) -> Sql<()> 
     .await
 }
 
-async fn mark_read(tx: &Tx<'_>, user: UserId, room: RoomId, upto: MessageId) -> Sql<()> {
-    tx.run(
-        "update users_subscribed as s set
-            read_message_id = case when $1 < s.last_message_id then $1 else s.last_message_id end,
-            unread = (select count(*) from (
-                select 1 from messages m where m.room_id = s.room_id and m.id > $1
-                and m.user_id <> s.user_id and m.deleted_at is null limit $2) unread)
-         where s.user_id = $3 and s.room_id = $4 and s.read_message_id < $1",
-        &[&upto, &UNREAD_AT_MOST, &user, &room],
-    )
-    .await
+/// The unread messages of a private room after `$1`, counted up to `$2`, in an update of
+/// `users_subscribed` as `s`. In groups nothing is counted.
+const UNREAD: &str = "case when s.with_id is null then 0 else (select count(*) from (
+        select 1 from messages m where m.room_id = s.room_id and m.id > $1
+        and m.user_id <> s.user_id and m.deleted_at is null limit $2) unread) end";
+
+/// Marks a room as read up to a message. Returns whether that was news about a private room.
+async fn mark_read(tx: &Tx<'_>, user: UserId, room: RoomId, upto: MessageId) -> Sql<bool> {
+    // The newest message of the room up to that one: nobody reads ahead.
+    let mark = format!(
+        "update users_subscribed as s set unread = {UNREAD}, read_message_id = coalesce(
+            (select max(m.id) from messages m where m.room_id = s.room_id and m.id <= $1),
+            s.read_message_id)
+         where s.user_id = $3 and s.room_id = $4 and s.read_message_id < $1
+         returning with_id is not null"
+    );
+    let values = [&upto as _, &UNREAD_AT_MOST as _, &user as _, &room as _];
+    Ok(tx.one(&mark, &values).await?.unwrap_or_default())
 }

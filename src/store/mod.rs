@@ -143,6 +143,8 @@ pub enum Refused {
     Deleted,
     /// The message already has [`Reaction::EMOJIS`](crate::model::Reaction::EMOJIS) other emojis.
     TooManyEmojis,
+    /// Only the creator of a group and moderators may do that.
+    NotMaker,
     /// Somebody else has that name, or one that looks like it.
     NameTaken,
     /// They are muted.

@@ -504,8 +504,8 @@ async fn free_user(tx: &Tx<'_>) -> Sql<Option<UserId>> {
     Ok(None)
 }
 
-/// Removes what is left of the user's former person: their token ends, and their private rooms without
-/// messages are deleted.
+/// Removes what is left of the user's former person: their token ends, they belong to no group, and
+/// their private rooms without messages are deleted.
 pub(super) async fn hand_out(tx: &Tx<'_>, id: UserId) -> Sql<User> {
     let take = "update users set free = false, gone_at = null,
             arrived_at = coalesce(arrived_at, $1)
@@ -515,6 +515,7 @@ pub(super) async fn hand_out(tx: &Tx<'_>, id: UserId) -> Sql<User> {
         let id = [&id as _];
         tokio::try_join!(biased;
             tx.run("delete from clients where user_id = $1", &id),
+            tx.run("delete from users_subscribed where user_id = $1", &id),
             tx.run("delete from rooms where version = 0 and user_low = $1", &id),
             tx.run("delete from rooms where version = 0 and user_high = $1", &id),
         )?;

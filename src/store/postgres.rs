@@ -36,7 +36,7 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{ClientRef, History, Millis, UserId};
 
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     concat!(
         include_str!("migrations/postgres/0001_chat.sql"),
         include_str!("migrations/postgres/default_groups.sql"),
@@ -44,6 +44,7 @@ const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/postgres/0002_audit_log.sql"),
     include_str!("migrations/postgres/0003_group_keys.sql"),
     include_str!("migrations/postgres/0004_password_links.sql"),
+    include_str!("migrations/postgres/0005_unread.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;

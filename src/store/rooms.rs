@@ -8,7 +8,8 @@ use super::users::{
 };
 use super::{Actor, RESTRICTED, Refused, Result, Store};
 use crate::model::{
-    Busy, ClientId, ClientRef, GroupName, Room, RoomId, RoomKind, Target, User, UserId, Version,
+    Busy, ClientId, ClientRef, GroupName, Listed, MessageId, Room, RoomId, RoomKind, Target, Topic,
+    User, UserId, Version,
 };
 
 /// The effect of a client's move on the rooms it left and entered.
@@ -18,6 +19,8 @@ pub struct Moved {
     pub joined: bool,
     /// The room that no tab of theirs shows any longer.
     pub left: Option<RoomId>,
+    /// Up to which message they had read the room they entered. On the first visit that is the newest.
+    pub read: MessageId,
 }
 
 impl Store {
@@ -43,8 +46,8 @@ impl Store {
         self.write("leave_room", locks, async move |tx| {
             let left = look_away(tx, client.client, None).await?;
             Ok(Moved {
-                joined: false,
                 left,
+                ..Moved::default()
             })
         })
         .await
@@ -83,9 +86,9 @@ impl Store {
             let id = RoomId::random();
             let made = tx
                 .changed(
-                    "insert into rooms (id, kind, name, name_key, created_at)
-                 values ($1, 'group', $2, $3, $4) on conflict (name_key) do nothing",
-                    &[&id, &name.as_str(), &name.key(), &tx.now],
+                    "insert into rooms (id, kind, name, name_key, created_at, made_by)
+                 values ($1, 'group', $2, $3, $4, $5) on conflict (name_key) do nothing",
+                    &[&id, &name.as_str(), &name.key(), &tx.now, &by.user],
                 )
                 .await?;
             if made > 0 {
@@ -98,23 +101,30 @@ impl Store {
     }
 
     /// At most `limit` groups: the default groups in their order; then, for a user, the groups they
-    /// joined last, by name.
-    pub async fn groups(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Room>> {
+    /// joined last, by name. The groups that a user has left are not listed.
+    pub async fn groups(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Listed>> {
         self.read("groups", async move |tx| {
-            let default = "select id, name from rooms
-                where position is not null and restricted_at is null order by position limit $1";
-            let mut groups = tx.all(default, &[&limit]).await?;
+            let default = format!(
+                "select {LISTED} and s.left_at is null and r.restricted_at is null
+                 and r.position is not null order by r.position limit $2"
+            );
+            let mut groups: Vec<Listed> = tx.all(&default, &[&user, &limit]).await?;
             let Some(me) = user else { return Ok(groups) };
             let mine = format!(
-                "select r.id, r.name from users_subscribed s join rooms r on r.id = s.room_id
-                 where s.user_id = $1 and s.with_id is null and r.restricted_at is null
-                 and r.position is null and {VISIBLE}
+                "select {LISTED} and s.left_at is null and s.user_id = $1 and s.with_id is null
+                 and r.restricted_at is null and r.position is null
                  order by s.since desc limit $2"
             );
             let left = limit - groups.len();
-            let mut mine = tx.all(&mine, &[&me, &left]).await?;
-            mine.extend(restricted_groups(tx, me, left - mine.len()).await?);
-            mine.sort_by_cached_key(|room| match &room.kind {
+            let mut mine: Vec<Listed> = tx.all(&mine, &[&me, &left]).await?;
+            if standing(tx, me).await?.moderator {
+                let restricted = format!(
+                    "select {LISTED} and r.restricted_at is not null order by r.name_key limit $2"
+                );
+                let left = left - mine.len();
+                mine.extend(tx.all::<Listed>(&restricted, &[&me, &left]).await?);
+            }
+            mine.sort_by_cached_key(|listed| match &listed.group.kind {
                 RoomKind::Group(name) => GroupName::key_of(name),
                 RoomKind::Private { .. } => String::new(),
             });
@@ -124,13 +134,76 @@ impl Store {
         .await
     }
 
+    /// The user leaves the group: it is no longer in their list. Repeating it changes nothing.
+    pub async fn leave_group(&self, by: Actor, group: RoomId) -> Result<()> {
+        self.write("leave_group", Locks::actor(by), async move |tx| {
+            let left = "update users_subscribed set left_at = $1
+                where user_id = $2 and room_id = $3 and with_id is null";
+            tx.run(left, &[&tx.now, &by.user, &group]).await
+        })
+        .await
+    }
+
+    /// Turns the news of a group off or on, for a user who belongs to it.
+    pub async fn mute_group(&self, by: Actor, group: RoomId, on: bool) -> Result<()> {
+        self.write("mute_group", Locks::actor(by), async move |tx| {
+            let muted = "update users_subscribed set muted = $1
+                where user_id = $2 and room_id = $3 and with_id is null";
+            tx.run(muted, &[&on, &by.user, &group]).await
+        })
+        .await
+    }
+
+    /// What a group is about, and whether the user may change that. The caller has checked that they may
+    /// see the group.
+    pub async fn topic(&self, user: UserId, group: RoomId) -> Result<(Option<String>, bool)> {
+        self.ask("topic", async move |tx| {
+            let topic = "select topic, made_by is not distinct from $1 or exists
+                    (select 1 from users me where me.id = $1 and me.moderator_at is not null)
+                from rooms where kind = 'group' and id = $2";
+            let found = tx.one(topic, &[&user, &group]).await?;
+            Ok(found.unwrap_or((None, false)))
+        })
+        .await
+    }
+
+    /// Whether the user has turned the news of a group off.
+    pub async fn is_muted(&self, user: UserId, group: RoomId) -> Result<bool> {
+        self.ask("is_muted", async move |tx| {
+            let muted = "select exists (select 1 from users_subscribed
+                where user_id = $1 and room_id = $2 and muted)";
+            tx.the(muted, &[&user, &group]).await
+        })
+        .await
+    }
+
+    /// Sets the topic of a group. Its creator and moderators may do that.
+    pub async fn set_topic(&self, by: Actor, group: RoomId, topic: Option<Topic>) -> Result<()> {
+        let locks = Locks::actor(by).room(group);
+        self.write("set_topic", locks, async move |tx| {
+            room(tx, by.user, group).await?.ok_or(Refused::NoSuchRoom)?;
+            check_may_write(tx, by.user).await?;
+            let is_maker = "select made_by is not distinct from $1 from rooms where id = $2";
+            let is_maker: bool = tx.the(is_maker, &[&by.user, &group]).await?;
+            if !is_maker && !may_moderate(tx, by.user, group).await? {
+                return Err(Refused::NotMaker.into());
+            }
+            let sql = "update rooms set topic = $1 where id = $2 and kind = 'group'";
+            let topic = topic.as_ref().map(Topic::as_str);
+            tx.run(sql, &[&topic, &group]).await
+        })
+        .await
+    }
+
     /// At most `limit` groups, those with the most people in them first.
     pub async fn busiest_groups(&self, limit: usize) -> Result<Vec<Busy>> {
         self.ask("busiest_groups", async move |tx| {
-            let groups = "select id, name, people from rooms
-                where kind = 'group' and restricted_at is null and removed_at is null
-                order by people desc, name_key limit $1";
-            tx.all(groups, &[&limit]).await
+            let groups = format!(
+                "select {BUSY} where r.kind = 'group'
+                 and r.restricted_at is null and r.removed_at is null
+                 order by r.people desc, r.name_key limit $1"
+            );
+            tx.all(&groups, &[&limit]).await
         })
         .await
     }
@@ -139,15 +212,16 @@ impl Store {
     pub async fn find_groups(&self, beginning: &str, limit: usize) -> Result<Vec<Busy>> {
         let beginnings = beginnings(beginning);
         self.read("find_groups", async move |tx| {
-            let groups = "select id, name, people from rooms
-                where name_key >= $1 and name_key < $2
-                and restricted_at is null and removed_at is null
-                order by name_key limit $3";
+            let groups = format!(
+                "select {BUSY} where r.name_key >= $1 and r.name_key < $2
+                 and r.restricted_at is null and r.removed_at is null
+                 order by r.name_key limit $3"
+            );
             let mut found: Vec<Busy> = Vec::new();
             for beginning in &beginnings {
                 let left = limit - found.len();
                 let values = [beginning as _, &end_of(beginning) as _, &left as _];
-                found.extend(tx.all::<Busy>(groups, &values).await?);
+                found.extend(tx.all::<Busy>(&groups, &values).await?);
             }
             Ok(found)
         })
@@ -178,7 +252,8 @@ impl Store {
 
 from_row! {
     Version { room, history, number }
-    Busy { group, people }
+    Busy { group, people, topic, active_at }
+    Listed { group, joined, muted, unread }
 }
 
 /// A group, by its id and its name.
@@ -197,6 +272,19 @@ pub(super) const VISIBLE: &str = "r.removed_at is null and (r.restricted_at is n
 
 /// The name of a group `r` as it is shown and found.
 const SHOWN: &str = "case when r.restricted_at is null then r.name else '!' || r.name end";
+
+/// A [`Listed`] group `r` of the user `$1`, with their row `s`.
+const LISTED: &str = "r.id, case when r.restricted_at is null then r.name else '!' || r.name end,
+        s.user_id is not null and s.left_at is null, coalesce(s.muted, false),
+        exists (select 1 from messages m where m.room_id = r.id and m.id > s.read_message_id
+            and m.user_id <> s.user_id and m.deleted_at is null)
+    from rooms r left join users_subscribed s on s.user_id = $1 and s.room_id = r.id
+    where r.kind = 'group' and r.removed_at is null";
+
+/// A [`Busy`] group `r`.
+const BUSY: &str = "r.id, r.name, r.people, r.topic,
+        (select m.created_at from messages m where m.room_id = r.id order by m.id desc limit 1)
+    from rooms r";
 
 /// A room as `me` sees it, if they can see it.
 pub(super) async fn room(tx: &Tx<'_>, me: UserId, id: RoomId) -> Sql<Option<Room>> {
@@ -289,10 +377,13 @@ async fn private_room_with(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Room> {
     Ok(Room { id, kind })
 }
 
-/// From now on the user belongs to the group.
+/// From now on the user belongs to the group. What was written there before counts as read.
 pub(super) async fn subscribe(tx: &Tx<'_>, user: UserId, group: RoomId) -> Sql<()> {
-    let sql = "insert into users_subscribed (user_id, room_id, since) values ($1, $2, $3)
-        on conflict do nothing";
+    let sql = "insert into users_subscribed as s (user_id, room_id, since, read_message_id)
+        values ($1, $2, $3, coalesce((select max(id) from messages where room_id = $2), 0))
+        on conflict (user_id, room_id) do update set since = excluded.since, left_at = null,
+            read_message_id = excluded.read_message_id
+        where s.left_at is not null";
     tx.run(sql, &[&user, &group, &tx.now]).await
 }
 
@@ -318,7 +409,15 @@ async fn enter(tx: &Tx<'_>, by: Actor, target: &Target) -> Sql<(Room, Moved)> {
         )
         .await?;
     let joined = entered > 0 && !looks;
-    Ok((room, Moved { joined, left }))
+    let read = "select read_message_id from users_subscribed
+        where user_id = $1 and room_id = $2 and left_at is null";
+    let mut found: Option<MessageId> = tx.one(read, &[&me, &room.id]).await?;
+    if found.is_none() && matches!(room.kind, RoomKind::Group(_)) {
+        subscribe(tx, me, room.id).await?;
+        found = tx.one(read, &[&me, &room.id]).await?;
+    }
+    let read = found.unwrap_or(MessageId(0));
+    Ok((room, Moved { joined, left, read }))
 }
 
 /// Whether any client of the user shows the room.
@@ -336,16 +435,6 @@ async fn look_away(tx: &Tx<'_>, client: ClientId, but: Option<RoomId>) -> Sql<Op
         Some((room, user)) if !is_looked_at(tx, room, user).await? => Ok(Some(room)),
         _ => Ok(None),
     }
-}
-
-/// The restricted groups, if the user is a moderator.
-async fn restricted_groups(tx: &Tx<'_>, user: UserId, limit: usize) -> Sql<Vec<Room>> {
-    if !standing(tx, user).await?.moderator {
-        return Ok(Vec::new());
-    }
-    let groups = "select id, '!' || name from rooms
-        where restricted_at is not null and removed_at is null order by name_key limit $1";
-    tx.all(groups, &[&limit]).await
 }
 
 /// Whether the user may delete other people's messages in a room: moderators may, in groups.

@@ -26,7 +26,7 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{History, Millis};
 
-const MIGRATIONS: [&str; 11] = [
+const MIGRATIONS: [&str; 12] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -41,6 +41,7 @@ const MIGRATIONS: [&str; 11] = [
     include_str!("migrations/sqlite/0009_one_store.sql"),
     include_str!("migrations/sqlite/0010_group_keys.sql"),
     include_str!("migrations/sqlite/0011_password_links.sql"),
+    include_str!("migrations/sqlite/0012_unread.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;

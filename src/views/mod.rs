@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use crate::log::Chain;
 use crate::model::{
-    Busy, Emoji, Message, MessageId, Millis, Page, Person, Reaction, ResumeToken, Room, RoomId,
-    RoomKind, Target, User, UserId, Version,
+    Busy, Emoji, Listed, Message, MessageId, Millis, Page, Person, Reaction, ResumeToken, Room,
+    RoomId, RoomKind, Target, User, UserId, Version,
 };
 use crate::protocol::{
     self, Dialect, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap, Tone,
@@ -49,9 +49,11 @@ pub struct ChatPage<'a> {
     /// `http` or `https`, as the browser sees it.
     pub scheme: &'a str,
     /// The default groups.
-    pub groups: &'a [Room],
+    pub groups: &'a [Listed],
     /// The group shown and its newest page; a private room is rendered empty.
     pub room: Option<(&'a Room, &'a Page)>,
+    /// What the group is about.
+    pub topic: Option<&'a str>,
     /// The size of the message box, in UTF-16 code units.
     pub most: usize,
     /// The busiest groups, if the page is the lobby.
@@ -159,10 +161,7 @@ impl Views {
         let lobby = page.lobby.map(busy_context);
         let list = match page.room {
             Some((_, messages)) => self.list_context(messages),
-            None => context! {
-                room => "", version => "", reads => false, older => false,
-                messages => Vec::<Value>::new(),
-            },
+            None => no_messages(),
         };
         let notice = page.notice;
         let notice = notice.map(|refusal| notice_context(refusal, Tone::Refusal));
@@ -171,7 +170,8 @@ impl Views {
             user => None::<Value>, resume => None::<&str>, at => None::<&str>,
             most => page.most, page => list, host => page.host, scheme => page.scheme,
             socket => SOCKET_PATH,
-            groups => page.groups.iter().map(room_context).collect::<Vec<_>>(),
+            groups => page.groups.iter().map(listed_context).collect::<Vec<_>>(),
+            topic => page.topic,
         };
         self.render("chat.html", context)
     }
@@ -257,7 +257,6 @@ impl Views {
         context! {
             room => page.version.room.to_string(),
             version => page.version.to_string(),
-            reads => page.private,
             messages => rendered(messages),
             older,
         }
@@ -424,15 +423,49 @@ impl Views {
     }
 
     /// The default groups and those of one person.
-    pub fn groups_list(&self, groups: &[Room]) -> Result<Push> {
-        let groups: Vec<_> = groups.iter().map(room_context).collect();
+    pub fn groups_list(&self, groups: &[Listed]) -> Result<Push> {
+        let groups = groups.iter().map(listed_context).collect::<Vec<_>>();
         self.fragment(Selector::GROUPS_LIST, context! { groups })
+    }
+
+    /// The news of a group: its newest message, and the user name of the author.
+    pub fn group_news(&self, room: RoomId, message: MessageId, author: &str) -> Result<Push> {
+        let context = context! { room => room.to_string(), message => message.0, author };
+        self.outer(Selector::group_news(room), "_group_news.html", context)
+    }
+
+    /// Up to where I have read a room, and whether I have marked it as unread from there.
+    pub fn my_read(&self, room: RoomId, read: MessageId, marked: bool) -> Result<Push> {
+        let (room, read) = (room.to_string(), read.0);
+        self.fragment(Selector::MY_READ, context! { room, read, marked })
+    }
+
+    /// What a room is about.
+    pub fn room_topic(&self, topic: Option<&str>) -> Result<Push> {
+        self.fragment(Selector::ROOM_TOPIC, context! { topic })
+    }
+
+    /// What I can do with a group. With the topic of a group whose topic I may change.
+    pub fn room_menu(&self, room: &Room, muted: bool, topic: Option<&str>) -> Result<Push> {
+        let context = context! { room => room_context(room), muted, topic };
+        self.fragment(Selector::ROOM_MENU, context)
     }
 
     /// The heading of the lobby.
     pub fn lobby_name(&self) -> Result<Push> {
         let context = context! { room => lobby_context() };
         self.fragment(Selector::GROUP_NAME, context)
+    }
+
+    /// The lobby, for a tab that comes from a room.
+    pub fn lobby(&self, groups: &[Busy]) -> Result<Push> {
+        self.fragment(Selector::LOBBY, context! { groups => busy_context(groups) })
+    }
+
+    /// The list of messages of a tab that is in no room.
+    pub fn no_messages(&self) -> Result<Push> {
+        let context = context! { page => no_messages() };
+        self.outer(Selector::MESSAGES_LIST, "_messages_list.html", context)
     }
 
     /// The busiest groups, in the lobby.
@@ -599,8 +632,24 @@ fn lobby_context() -> Value {
     context! { id => "", kind => "lobby", title => LOBBY_TITLE, address => LOBBY_PATH, user => None::<Value> }
 }
 
+fn no_messages() -> Value {
+    context! { room => "", version => "", older => false, messages => Vec::<Value>::new() }
+}
+
+fn listed_context(listed: &Listed) -> Value {
+    context! {
+        joined => listed.joined, muted => listed.muted, unread => listed.unread && !listed.muted,
+        ..room_context(&listed.group)
+    }
+}
+
 fn busy_context(groups: &[Busy]) -> Vec<Value> {
-    let busy = |busy: &Busy| context! { people => busy.people, ..room_context(&busy.group) };
+    let busy = |busy: &Busy| {
+        let active_at = busy.active_at.map(Millis::to_rfc3339);
+        context! {
+            people => busy.people, topic => &busy.topic, active_at, ..room_context(&busy.group)
+        }
+    };
     groups.iter().map(busy).collect()
 }
 
@@ -738,7 +787,6 @@ mod tests {
     fn page(messages: Vec<Message>) -> Page {
         Page {
             version: VERSION,
-            private: false,
             messages,
             older: false,
         }
@@ -748,6 +796,15 @@ mod tests {
         Room {
             id: VERSION.room,
             kind: RoomKind::Group(name.to_owned()),
+        }
+    }
+
+    fn listed(group: Room) -> Listed {
+        Listed {
+            group,
+            joined: true,
+            muted: false,
+            unread: true,
         }
     }
 
@@ -784,12 +841,13 @@ mod tests {
             host: "127.0.0.1:8000",
             scheme: "http",
             groups: &[
-                Room {
+                listed(Room {
                     id: RoomId(6),
                     ..group("hi")
-                },
-                group(name),
+                }),
+                listed(group(name)),
             ],
+            topic: Some(name),
             room: Some((&room, &messages)),
             most: 10_000,
             lobby: None,
@@ -962,6 +1020,16 @@ mod tests {
                 .html
                 .clone(),
             views.room_moves(NASTY, "").unwrap().html,
+            views.room_topic(Some(NASTY)).unwrap().html,
+            views
+                .room_menu(&group(NASTY), false, Some(NASTY))
+                .unwrap()
+                .html,
+            views
+                .group_news(VERSION.room, MessageId(1), NASTY)
+                .unwrap()
+                .html,
+            views.groups_list(&[listed(group(NASTY))]).unwrap().html,
             views.room_typing(&[&user(NASTY)]).unwrap().html,
             views.users_found(NASTY, &[], false).unwrap().html,
         ];

@@ -10,7 +10,9 @@ import { askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom } f
 import { hooks, on } from "./runtime.js";
 import { askForOlder, noteView, restoreView, stopAwaitingOlder } from "./scroll.js";
 import { arrive, identify, leave } from "./session.js";
-import { forgetSeen, reportRead, showTitle } from "./unread.js";
+import {
+  forgetSeen, reportRead, showNewLine, showTitle, takeMessages, takeMyRead, takeNews,
+} from "./unread.js";
 
 /**
  * The element that had the focus before a push.
@@ -72,11 +74,15 @@ hooks.after = ({ selector, swap, version, fragment }) => {
     askForRoom();
   }
   if (selector === "#message-form") focusMessageForm();
-  if (/user|my/.test(selector)) mark(document);
-  showTitle();
-  openRoom();
+  if (selector === "#my-read") takeMyRead();
+  if (/user|my|group|lobby/.test(selector)) mark(document);
+  takeNews(fragment);
   const hasMessages = fragment.querySelector(".message") !== null;
   if (hasMessages) joinMessages();
+  const entered = openRoom();
+  if (swap === "append") takeMessages(fragment);
+  showNewLine(entered);
+  showTitle();
   if (swap === "prepend") stopAwaitingOlder();
   restoreView(swap === "append" && hasMessages);
   keepQuickBar();

@@ -11,6 +11,10 @@ export function mark(parent) {
   for (const link of findAll(parent, "a[data-group-name]")) {
     link.ariaCurrent = link.getAttribute("href") === place() ? "page" : null;
   }
+  for (const group of findAll(parent, "[data-group]")) {
+    const listed = document.getElementById(`listed-${group.dataset.group}`);
+    group.toggleAttribute("data-joined", listed?.matches("[data-joined]") ?? false);
+  }
   for (const reaction of findAll(parent, ".reactions .chip")) {
     reaction.ariaPressed = String(document.getElementById(`my-${reaction.id}`) !== null);
   }

@@ -28,8 +28,13 @@ export function messageNumber(message) {
 export function localiseTimes(parent) {
   for (const time of /** @type {HTMLTimeElement[]} */ (findAll(parent, "time"))) {
     const date = new Date(time.dateTime);
-    time.textContent = date.toLocaleTimeString([], { timeStyle: "short" });
-    time.title = date.toLocaleDateString([], { dateStyle: "full" });
+    const day = date.toLocaleDateString([], { dateStyle: "full" });
+    const isToday = day === new Date().toLocaleDateString([], { dateStyle: "full" });
+    // A list of rooms has no separators of days.
+    time.textContent = time.matches("[data-dated]") && !isToday
+      ? date.toLocaleDateString([], { dateStyle: "medium" })
+      : date.toLocaleTimeString([], { timeStyle: "short" });
+    time.title = day;
   }
 }
 

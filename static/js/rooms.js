@@ -7,6 +7,7 @@ import { clearNotice, closePopover, find, messageBox, messageForm, roomAddress, 
 import { on, send } from "./runtime.js";
 import { scrollToEnd, stopAwaitingOlder } from "./scroll.js";
 import { destination, place, present, setDestination } from "./session.js";
+import { reportAllRead } from "./unread.js";
 
 const sendButton = /** @type {HTMLButtonElement} */ (find("#send"));
 
@@ -53,7 +54,9 @@ function enter(address, replaces) {
  * @returns {void}
  */
 export function askForRoom() {
-  if (destination && present && send("Change group", destination.data)) asked.push(destination.address);
+  if (!destination || !present) return;
+  reportAllRead();
+  if (send("Change group", destination.data)) asked.push(destination.address);
 }
 
 /** @returns {void} */
@@ -121,10 +124,10 @@ function showPlace() {
 
 /**
  * Resets the page if the messages are those of another room.
- * @returns {void}
+ * @returns {boolean} whether they are
  */
 export function openRoom() {
-  if (roomId() === shownRoom) return;
+  if (roomId() === shownRoom) return false;
   shownRoom = roomId();
   stopAwaitingOlder();
   closePopover();
@@ -136,6 +139,7 @@ export function openRoom() {
   sendDue();
   scrollToEnd();
   takeIdleFocus();
+  return true;
 }
 
 on("popstate", () => enter(location.pathname, true), window);

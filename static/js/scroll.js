@@ -10,6 +10,9 @@ const NEAR_END = 48;
 /** Older messages are requested when the reader is this close to the first one, in pixels. */
 const NEAR_START = 600;
 
+/** The space above a message that is shown at the top, in pixels. */
+const MARGIN = 48;
+
 /** A page that follows the end keeps at most this many messages. */
 const MOST_MESSAGES = 500;
 
@@ -38,6 +41,18 @@ export function scrollToEnd() {
   if (!awaitsOlder) dropOldest();
   rangeAtEnd = range();
   scroller.scrollTop = rangeAtEnd;
+}
+
+/**
+ * Shows a message near the top of the view, if it is above it.
+ * @param {Element} message
+ * @returns {void}
+ */
+export function showAt(message) {
+  const above = top(message) - top(scroller) - MARGIN;
+  if (above >= 0) return;
+  following = false;
+  scroller.scrollTop += above;
 }
 
 /**

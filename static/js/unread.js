@@ -1,15 +1,21 @@
-/** Unread messages: reports what I have read, and counts the unread conversations. */
+/** Unread messages: reports what I have read, marks rooms with news, and shows where I left off. */
 
 import { messageNumber, messages } from "./messages.js";
-import { findAll, messageList, roomId, roomTitle } from "./page.js";
-import { send } from "./runtime.js";
-import { following } from "./scroll.js";
-import { present } from "./session.js";
+import { find, findAll, messageList, roomId, roomTitle } from "./page.js";
+import { on, send } from "./runtime.js";
+import { following, showAt } from "./scroll.js";
+import { me, present } from "./session.js";
 
 /** The shortest time between two `Read` actions. */
 const INTERVAL = 2000;
 
-/** The id of the last message that I have seen. */
+/** A report younger than this when the socket closes may be lost. */
+const UNSURE = 10_000;
+
+const icon = /** @type {HTMLLinkElement} */ (find("link[rel=icon]"));
+const icons = { read: icon.href, unread: icon.dataset.unread };
+
+/** The id of the last message that I have seen in this room. */
 let seen = "";
 
 /**
@@ -17,35 +23,146 @@ let seen = "";
  * @type {Map<string, number>}
  */
 const unreported = new Map();
+
+/**
+ * The newest message I have reported in each room, and when.
+ * @type {Map<string, { message: number, at: number }>}
+ */
+const reported = new Map();
 let reportedAt = 0;
+
+/** This visit to the room: up to where I had read it, and whether I have marked it as unread myself. */
+let visit = { room: "", read: 0, marked: false };
+
+/** @returns {boolean} whether I see the end of the conversation */
+function isWatching() {
+  return following && !document.hidden && document.hasFocus();
+}
+
+/**
+ * @returns {HTMLElement | undefined} the room that is shown, in my lists
+ */
+function currentItem() {
+  return find("#aside a[aria-current]")?.closest("li");
+}
 
 /** @returns {void} */
 export function reportRead() {
   const last = messages().at(-1);
-  const watching = following && !document.hidden;
-  if (last && messageList().dataset.reads && watching && last.id !== seen) {
-    seen = last.id;
-    unreported.set(roomId(), messageNumber(last));
+  if (last && isWatching() && !visit.marked) {
+    const item = currentItem();
+    item?.removeAttribute("data-news");
+    if (last.id !== seen) {
+      seen = last.id;
+      unreported.set(roomId(), messageNumber(last));
+    }
   }
-  if (!unreported.size || !present || Date.now() - reportedAt < INTERVAL) return;
-  const [[room, message]] = unreported;
-  reportedAt = Date.now();
-  send("Read", { message, room });
-  unreported.delete(room);
+  if (unreported.size && present && Date.now() - reportedAt >= INTERVAL) sendReport();
 }
 
 /**
- * A new socket reports again, because the last report on the old one may be lost.
+ * Reports what I have read at once: the lists of another room depend on it.
+ * @returns {void}
+ */
+export function reportAllRead() {
+  while (unreported.size && sendReport());
+}
+
+/**
+ * @returns {boolean} whether a report was sent
+ */
+function sendReport() {
+  const [[room, message]] = unreported;
+  if (!send("Read", { message, room })) return false;
+  reportedAt = Date.now();
+  reported.set(room, { message, at: reportedAt });
+  unreported.delete(room);
+  return true;
+}
+
+/**
+ * A new socket reports again, because the last reports on the old one may be lost.
  * @returns {void}
  */
 export function forgetSeen() {
   seen = "";
+  for (const [room, { message, at }] of reported) {
+    if (Date.now() - at < UNSURE && !unreported.has(room)) unreported.set(room, message);
+  }
+}
+
+/**
+ * Marks the groups that have news.
+ * @param {DocumentFragment} fragment
+ * @returns {void}
+ */
+export function takeNews(fragment) {
+  for (const { id, dataset } of findAll(fragment, "[id^=news-][data-message]")) {
+    const read = reported.get(id.slice("news-".length))?.message ?? 0;
+    if (dataset.user === me || Number(dataset.message) <= read) continue;
+    document.getElementById(id)?.closest("li").setAttribute("data-news", "");
+  }
+}
+
+/**
+ * A message has arrived in the room. If I do not see it, the room has news.
+ * @param {DocumentFragment} fragment
+ * @returns {void}
+ */
+export function takeMessages(fragment) {
+  const byOthers = findAll(fragment, ".message[data-user]").some(({ dataset }) => dataset.user !== me);
+  if (byOthers && !isWatching()) currentItem()?.setAttribute("data-news", "");
+}
+
+/**
+ * Up to where I have read the room, when I enter it or mark it as unread.
+ * @returns {void}
+ */
+export function takeMyRead() {
+  const { room, read, marked } = find("#my-read [data-room]").dataset;
+  const isMarked = marked !== undefined;
+  // After a reconnect the visit goes on.
+  if (room === visit.room && !isMarked) return;
+  visit = { room, read: Number(read), marked: isMarked };
+  seen = "";
+  if (isMarked) showNewLine(true);
+}
+
+/**
+ * Marks the first message that I have not read. While I see the end of the conversation, nothing is new.
+ * @param {boolean} entered whether I have just entered the room
+ * @returns {void}
+ */
+export function showNewLine(entered) {
+  const marked = findAll(messageList(), "[data-new]");
+  if (!entered && !marked.length && isWatching()) {
+    const last = messages().at(-1);
+    if (last && visit.room === roomId()) visit.read = messageNumber(last);
+    return;
+  }
+  const isNew = (message) => messageNumber(message) > visit.read && message.dataset.user !== me;
+  const first = visit.room === roomId() && messages().find(isNew);
+  for (const message of marked) if (message !== first) message.removeAttribute("data-new");
+  if (!first) return;
+  first.setAttribute("data-new", "");
+  if (entered) showAt(first);
 }
 
 /** @returns {void} */
 export function showTitle() {
   const title = roomTitle();
   if (!title) return;
-  const unread = findAll(document, "#users-mine [data-unread]").length;
+  const numbers = findAll(document, "#aside [data-unread]").map(({ dataset }) => Number(dataset.unread));
+  const unread = numbers.reduce((sum, number) => sum + number, 0);
   document.title = `${unread ? `(${unread}) ` : ""}${title} · Overwire`;
+  const isWaiting = unread > 0 || find("#groups-list [data-news]") !== null;
+  icon.href = isWaiting ? icons.unread : icons.read;
 }
+
+on("keydown", (event) => {
+  if (event.key !== "Escape" || !event.shiftKey) return;
+  event.preventDefault();
+  send("Mark all as read", {});
+});
+
+on("focus", reportRead, window);

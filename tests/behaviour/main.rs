@@ -25,6 +25,7 @@ mod reactions;
 mod refusals;
 mod talking;
 mod typing;
+mod unread;
 mod welcome;
 
 #[path = "../support/mod.rs"]

@@ -213,7 +213,8 @@ async fn files_are_fetched_again_only_when_they_have_changed() {
     let mut files: Vec<_> = page
         .root()
         .all()
-        .filter_map(|element| element.attribute("src").or(element.attribute("href")))
+        .flat_map(|element| ["src", "href", "data-unread"].map(|name| element.attribute(name)))
+        .flatten()
         .filter(|address| address.starts_with("/static/"))
         .map(str::to_owned)
         .collect();

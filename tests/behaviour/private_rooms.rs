@@ -117,13 +117,17 @@ async fn an_outsider_cannot_enter_or_detect_a_private_room() {
             json!({ "before": message + 1, "room": place }),
         );
         carol.sends("Read", json!({ "message": message, "room": place }));
+        let here = json!({ "message": message, "room": place, "on": true, "topic": "mine" });
+        for action in ["Mark unread", "Mute group", "Leave group", "Change topic"] {
+            carol.sends(action, here.clone());
+        }
         carol.hears_all().await;
         let fresh = carol.pushes[mark..].iter();
         let fresh = fresh.filter(|push| !soft(&push.place));
         answers.push(fresh.map(|push| push.frame.clone()).collect::<Vec<_>>());
     }
     assert_eq!(answers[0], answers[1]);
-    assert_eq!(answers[0].len(), 3, "{:#?}", answers[0]);
+    assert!(answers[0].len() >= 3, "{:#?}", answers[0]);
 
     // By every name it might have.
     let [id, low, high] = ["id", "user_low", "user_high"].map(|column| {
@@ -205,10 +209,6 @@ async fn a_private_message_is_marked_until_it_is_read() {
     assert_eq!(anna.unread_from(&to), 0, "her own words are no news to her");
 
     bob.opens_private(&from).await;
-    assert_eq!(
-        bob.page.the("messages-list").attribute("data-reads"),
-        Some("true")
-    );
     let ids: Vec<_> = bob.messages().iter().map(|message| message.id).collect();
     bob.sends("Read", json!({ "message": ids[0], "room": bob.room() }));
     bob.until("one mark", |tab| tab.unread_from(&from) == 1)

@@ -59,6 +59,7 @@ async fn everything_works_by_keyboard() {
             "people-search",
             "bob",
             "2",
+            "⋯",
             "scroller",
             "message-text",
             "send",

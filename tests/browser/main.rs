@@ -25,6 +25,7 @@ mod proxy;
 mod reactions;
 mod rooms;
 mod talking;
+mod unread;
 
 #[path = "../support/mod.rs"]
 mod support;

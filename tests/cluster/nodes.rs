@@ -353,7 +353,7 @@ async fn missed_group_changes_are_shown_after_an_outage() {
     let now = ["hi", "Feasts", "off-topic"];
     until("the groups as they are now", async || {
         let groups = nodes[0].store.groups(None, 9).await.unwrap();
-        let names = groups.iter().map(|group| match &group.kind {
+        let names = groups.iter().map(|group| match &group.group.kind {
             RoomKind::Group(name) => name.as_str(),
             RoomKind::Private { .. } => "",
         });

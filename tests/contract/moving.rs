@@ -454,10 +454,10 @@ async fn an_unknown_column_stops_the_move() {
     let files = Files::fresh();
     let (from, _) = files.with_a_chat("from.db").await;
     let to = Database::fresh().await;
-    let change = "alter table rooms add column topic text";
+    let change = "alter table rooms add column weather text";
     to.look().await.batch_execute(change).await.unwrap();
     let refused = move_chat(&from, &to.address()).await.unwrap_err();
-    assert!(words(&refused).contains("topic"), "{refused}");
+    assert!(words(&refused).contains("weather"), "{refused}");
     assert!(is_empty(&to.address()).await);
     let db = Connection::open(files.path("from.db")).unwrap();
     db.execute_batch(change).unwrap();
@@ -465,7 +465,7 @@ async fn an_unknown_column_stops_the_move() {
     let to = files.address("to.db");
     let refused = move_chat(&from, &to).await.unwrap_err();
     assert!(
-        matches!(&refused, MoveError::Columns(_, "rooms", columns) if columns == "topic"),
+        matches!(&refused, MoveError::Columns(_, "rooms", columns) if columns == "weather"),
         "{refused}"
     );
     assert!(!files.path("to.db").exists());

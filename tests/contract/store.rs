@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use overwire::model::{
     Busy, ClientRef, DisplayName, Emoji, GroupName, History, Message, MessageId, Millis, Page,
-    PasswordHash, Person, Reaction, Room, RoomId, RoomKind, Target, TokenHash, UserId, Version,
+    PasswordHash, Person, Reaction, Room, RoomId, RoomKind, Target, TokenHash, Topic, UserId,
+    Version,
 };
 use overwire::moderation::{FoundMessages, Moderated, Search, Standing};
 use overwire::protocol::{ModeratorAction, PAGE_MESSAGES};
@@ -17,6 +18,7 @@ use overwire::store::{
     NewSession, PASSWORD_LINK_GOOD_FOR, Posted, Refused, Renamed, SESSION_GOOD_FOR, SignedIn,
     Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
+use overwire::views::title;
 use uuid::Uuid;
 
 use crate::people::{
@@ -192,6 +194,12 @@ macro_rules! every_promise {
             changes_among_older_messages_are_found_by_their_first_and_last
             unread_messages_are_counted_until_they_are_read
             a_read_message_never_becomes_unread_again
+            a_group_is_unread_from_the_words_of_others_on
+            a_room_is_unread_again_from_a_message_on
+            a_group_is_listed_until_it_is_left
+            a_group_that_is_muted_says_so
+            the_creator_of_a_group_and_moderators_set_its_topic
+            a_user_given_to_a_newcomer_belongs_to_no_group
             people_online_are_listed_longest_first
             people_in_a_group_are_listed_and_counted
             groups_are_listed_busiest_first_and_found_by_name
@@ -273,6 +281,9 @@ async fn no_everyday_query_scans_a_whole_table_of_postgres() {
         ones_own_reactions_are_listed_newest_first
         a_deleted_message_is_no_longer_unread
         unread_messages_are_counted_until_they_are_read
+        a_group_is_unread_from_the_words_of_others_on
+        a_room_is_unread_again_from_a_message_on
+        the_creator_of_a_group_and_moderators_set_its_topic
         people_online_are_listed_longest_first
         people_in_a_group_are_listed_and_counted
         groups_are_listed_busiest_first_and_found_by_name
@@ -515,8 +526,8 @@ async fn a_person_with_several_tabs_joins_and_leaves_a_room_once(backend: &impl 
     assert_eq!(
         goes_out(&tab).await,
         Moved {
-            joined: false,
-            left
+            left,
+            ..Moved::default()
         }
     );
     assert_eq!(goes_out(&tab).await, Moved::default());
@@ -1069,7 +1080,7 @@ async fn versions_grow_by_one_and_ids_with_them_when_many_write(backend: &impl B
         .await
         .unwrap()
         .iter()
-        .map(|room| room.id)
+        .map(|listed| listed.group.id)
         .collect();
     let mut writing = tokio::task::JoinSet::new();
     for n in 0..8 {
@@ -1254,7 +1265,7 @@ async fn the_newest_page_has_the_newest_messages_oldest_first(backend: &impl Bac
     let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
     let page = store.newest(room).await.unwrap();
     assert_eq!(page.version.number, 0);
-    assert!(page.messages.is_empty() && !page.older && !page.private);
+    assert!(page.messages.is_empty() && !page.older);
     post_many(&store, &anna, room, PAGE_MESSAGES).await;
     let page = store.newest(room).await.unwrap();
     assert_eq!((page.messages.len(), page.older), (PAGE_MESSAGES, false));
@@ -1264,9 +1275,6 @@ async fn the_newest_page_has_the_newest_messages_oldest_first(backend: &impl Bac
     assert_eq!((page.messages.len(), page.older), (PAGE_MESSAGES, true));
     assert_eq!(page.messages[0].text, "1");
     assert_eq!(page.messages[PAGE_MESSAGES - 1].text, "last");
-    let bob = arrive(&store, "bob").await;
-    let room = private(&store, &anna, &bob).await;
-    assert!(store.newest(room).await.unwrap().private);
 }
 
 async fn older_pages_reach_the_beginning_without_a_gap(backend: &impl Backend) {
@@ -1856,6 +1864,140 @@ async fn a_read_message_never_becomes_unread_again(backend: &impl Backend) {
     assert_eq!(unread(&store, &bob).await, [1]);
 }
 
+/// How a group is listed for somebody: whether they belong to it, and whether it is unread.
+async fn listed(store: &Store, who: &Somebody, room: RoomId) -> Option<(bool, bool)> {
+    let groups = store.groups(Some(who.user.id), 50).await.unwrap();
+    let found = groups.iter().find(|listed| listed.group.id == room)?;
+    Some((found.joined, found.unread))
+}
+
+async fn a_group_is_unread_from_the_words_of_others_on(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let room = hi(&store).await;
+    let seen = |who: &Somebody, upto| store.mark_read(vec![(who.client, who.user.id, room, upto)]);
+    post(&store, &anna, room, "before bob").await;
+    assert_eq!(listed(&store, &bob, room).await, Some((false, false)));
+    enter(&store, &bob, Target::Room(room)).await.unwrap();
+    assert_eq!(listed(&store, &bob, room).await, Some((true, false)));
+    post(&store, &bob, room, "his own").await;
+    assert_eq!(listed(&store, &bob, room).await, Some((true, false)));
+    let news = post(&store, &anna, room, "news").await;
+    assert_eq!(listed(&store, &bob, room).await, Some((true, true)));
+    assert_eq!(
+        store.unread_rooms(bob.user.id).await.unwrap(),
+        [(room, news.id)]
+    );
+    assert!(seen(&bob, news.id).await.unwrap().is_empty(), "no number");
+    assert_eq!(listed(&store, &bob, room).await, Some((true, false)));
+    assert_eq!(store.unread_rooms(bob.user.id).await.unwrap(), []);
+    // Nobody reads ahead.
+    seen(&bob, MessageId(i64::MAX)).await.unwrap();
+    let more = post(&store, &anna, room, "more").await;
+    assert_eq!(listed(&store, &bob, room).await, Some((true, true)));
+    amend(&store, &anna, room, more.id, None).await.unwrap();
+    assert_eq!(listed(&store, &bob, room).await, Some((true, false)));
+}
+
+async fn a_room_is_unread_again_from_a_message_on(backend: &impl Backend) {
+    let (store, anna, bob, private) = two_in_private(backend).await;
+    let group = hi(&store).await;
+    enter(&store, &bob, Target::Room(group)).await.unwrap();
+    for room in [private, group] {
+        let first = post(&store, &anna, room, "1").await;
+        let last = post(&store, &anna, room, "2").await;
+        let seen = vec![(bob.client, bob.user.id, room, last.id)];
+        store.mark_read(seen).await.unwrap();
+        assert_eq!(store.unread_rooms(bob.user.id).await.unwrap(), []);
+        let again = |who: &Somebody, room| store.mark_unread(who.here(), room, first.id);
+        again(&bob, room).await.unwrap();
+        assert_eq!(
+            store.unread_rooms(bob.user.id).await.unwrap(),
+            [(room, last.id)]
+        );
+        let entered = store.enter(bob.here(), Target::Room(room)).await.unwrap();
+        assert_eq!(entered.1.read, MessageId(first.id.0 - 1));
+        let carl = arrive(&store, &format!("carl{}", room.0.unsigned_abs())).await;
+        if room == private {
+            assert_eq!(unread(&store, &bob).await, [2]);
+            let refused = settled(again(&carl, room).await);
+            assert_eq!(refused, Err(Refused::NoSuchMessage));
+        }
+        let seen = vec![(bob.client, bob.user.id, room, last.id)];
+        store.mark_read(seen).await.unwrap();
+    }
+}
+
+async fn a_group_is_listed_until_it_is_left(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let apes = make_group(&store, &anna, "apes").await;
+    for room in [hi(&store).await, apes] {
+        enter(&store, &bob, Target::Room(room)).await.unwrap();
+        assert_eq!(listed(&store, &bob, room).await, Some((true, false)));
+        store.leave_group(bob.here(), room).await.unwrap();
+        assert_eq!(listed(&store, &bob, room).await, None);
+        assert_eq!(listed(&store, &anna, apes).await, Some((true, false)));
+        post(&store, &anna, room, "while bob is away").await;
+        enter(&store, &bob, Target::Room(room)).await.unwrap();
+        assert_eq!(listed(&store, &bob, room).await, Some((true, false)));
+    }
+}
+
+async fn a_group_that_is_muted_says_so(backend: &impl Backend) {
+    let store = backend.open().await;
+    let bob = arrive(&store, "bob").await;
+    let room = hi(&store).await;
+    enter(&store, &bob, Target::Room(room)).await.unwrap();
+    for on in [true, false] {
+        store.mute_group(bob.here(), room, on).await.unwrap();
+        assert_eq!(store.is_muted(bob.user.id, room).await.unwrap(), on);
+        let groups = store.groups(Some(bob.user.id), 50).await.unwrap();
+        assert_eq!(groups[0].muted, on);
+        assert!(!groups[1].muted);
+    }
+}
+
+async fn the_creator_of_a_group_and_moderators_set_its_topic(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let carl = arrive(&store, "carl").await;
+    let apes = make_group(&store, &anna, "apes").await;
+    keep(&store, &carl).await;
+    promote(&store, &carl).await;
+    let topic = |text: &str| Topic::new(text).unwrap();
+    let sets =
+        async |who: &Somebody, text| settled(store.set_topic(who.here(), apes, topic(text)).await);
+    let read = async |who: &Somebody| store.topic(who.user.id, apes).await.unwrap();
+    assert_eq!(read(&anna).await, (None, true));
+    sets(&anna, " all  about\napes ").await.unwrap();
+    let all = Some("all about apes".to_owned());
+    assert_eq!(read(&bob).await, (all, false));
+    assert_eq!(sets(&bob, "mine").await, Err(Refused::NotMaker));
+    sets(&carl, "").await.unwrap();
+    assert_eq!(read(&carl).await, (None, true));
+    let groups = store.busiest_groups(50).await.unwrap();
+    assert!(
+        groups
+            .iter()
+            .any(|busy| busy.group.id == apes && busy.topic.is_none())
+    );
+}
+
+async fn a_user_given_to_a_newcomer_belongs_to_no_group(backend: &impl Backend) {
+    let store = backend.open().await;
+    let bob = arrive(&store, "bob").await;
+    let room = hi(&store).await;
+    enter(&store, &bob, Target::Room(room)).await.unwrap();
+    assert_eq!(listed(&store, &bob, room).await, Some((true, false)));
+    store.leave(vec![bob.client]).await.unwrap();
+    let later = Millis::now().after(FREE_AFTER + MINUTE);
+    store.expire(NODE, later).await.unwrap();
+    let newcomer = arrive(&store, "carl").await;
+    assert_eq!(newcomer.user.id, bob.user.id, "bob's user is free");
+    assert_eq!(listed(&store, &newcomer, room).await, Some((false, false)));
+}
+
 async fn people_in_a_group_are_listed_and_counted(backend: &impl Backend) {
     #[track_caller]
     fn check((people, count): (Vec<Person>, u64), expected: &[&str]) {
@@ -2030,7 +2172,8 @@ async fn the_default_groups_are_in_order(backend: &impl Backend) {
     let store = backend.open().await;
     let groups = store.groups(None, 50).await.unwrap();
     let expected = ["hi", "python", "events", "off-topic"];
-    for (group, name) in groups.iter().zip(expected) {
+    for (listed, name) in groups.iter().zip(expected) {
+        let group = &listed.group;
         assert_eq!(group.kind, RoomKind::Group(name.to_owned()));
         assert_eq!(store.group(name, None).await.unwrap().as_ref(), Some(group));
     }
@@ -2049,7 +2192,8 @@ async fn a_group_is_created_once_and_belongs_to_its_creator(backend: &impl Backe
     }
     let names = async |user: Option<UserId>, limit| -> Vec<String> {
         let groups = store.groups(user, limit).await.unwrap();
-        groups.iter().map(overwire::views::title).collect()
+        let titles = groups.iter().map(|listed| title(&listed.group));
+        titles.collect()
     };
     let default = ["#hi", "#python", "#events", "#off-topic"];
     assert_eq!(names(None, 50).await, default);
@@ -2355,7 +2499,7 @@ async fn a_reset_leaves_the_default_groups_and_nothing_else(backend: &impl Backe
     let groups = store.groups(None, 50).await.unwrap();
     assert_eq!(groups.len(), 4);
     // Rooms get new ids, so an old version cannot be mistaken for a new one.
-    assert!(groups.iter().all(|group| group.id != room));
+    assert!(groups.iter().all(|listed| listed.group.id != room));
     let new_hi = hi(&store).await;
     let rest = store.catch_up(new_hi, Some(page.version)).await.unwrap();
     assert!(matches!(rest, CatchUp::Newest(page) if page.messages.is_empty()));
@@ -2986,7 +3130,7 @@ async fn a_moderators_group_does_not_exist_for_others(backend: &impl Backend) {
     assert_eq!(opened.await.unwrap(), None);
     let listed = async |who: Option<&Somebody>| {
         let groups = store.groups(who.map(|who| who.user.id), 50).await.unwrap();
-        groups.iter().any(|group| group.id == room)
+        groups.iter().any(|listed| listed.group.id == room)
     };
     assert!(!listed(None).await && !listed(Some(&bob)).await && listed(Some(&anna)).await);
     let busiest = store.busiest_groups(50).await.unwrap();
@@ -3076,7 +3220,7 @@ async fn a_removed_group_frees_its_name(backend: &impl Backend) {
         let posted = try_to_post(&store, who, python, "two", None).await;
         assert_eq!(posted, Err(Refused::NoSuchRoom));
         let groups = store.groups(Some(who.user.id), 50).await.unwrap();
-        assert!(groups.iter().all(|group| group.id != python));
+        assert!(groups.iter().all(|listed| listed.group.id != python));
     }
     let busiest = store.busiest_groups(50).await.unwrap();
     assert!(busiest.iter().all(|busy| busy.group.id != python));

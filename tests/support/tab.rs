@@ -15,7 +15,7 @@ use super::{Door, soon};
 
 /// The places that pushes may go to, apart from `#message-<id>`, `#form-<id>` and
 /// `#my-reaction-<id>-<code>`.
-const PLACES: [&str; 29] = [
+const PLACES: [&str; 32] = [
     "logged-user",
     "group-name",
     "messages-list",
@@ -38,6 +38,9 @@ const PLACES: [&str; 29] = [
     "account",
     "new-group",
     "users-mine",
+    "room-menu",
+    "room-topic",
+    "my-read",
     "users-online",
     "users-found",
     "moderation-groups",
@@ -554,7 +557,8 @@ impl Tab {
         let is_message = place
             .strip_prefix("message-")
             .is_some_and(|id| id.parse::<i64>().is_ok());
-        let is_single = place.starts_with("my-reaction-") || place.starts_with("form-");
+        let single = ["my-reaction-", "form-", "news-"];
+        let is_single = single.iter().any(|one| place.starts_with(one));
         let promised = match self.plain {
             true => PLAIN_PLACES.contains(&place),
             false => PLACES.contains(&place) || is_message || is_single,
@@ -579,7 +583,7 @@ impl Tab {
 
     fn place(&mut self, push: Push) {
         let there = self.page.put(&push.place, push.swap.as_deref(), &push.html);
-        let may_be_missing = ["message-", "form-", "my-reaction-"];
+        let may_be_missing = ["message-", "form-", "my-reaction-", "news-"];
         let may_be_missing = may_be_missing.iter().any(|one| push.place.starts_with(one));
         assert!(there || may_be_missing, "{push:?}");
         if push.swap.as_deref() == Some("remove") {

@@ -81,8 +81,10 @@ impl Chat {
     /// Forgets what nobody needs any longer.
     pub(super) fn forget(&self) {
         self.paces.forget();
+        let listed = self.hub.listed();
         self.relay.keep(self.node, &|to| match to {
             To::Room(room) => self.hub.has_room(room),
+            To::Listing(room) => listed.contains(&room),
             To::User(user) => self.hub.has_user(user),
             To::Everyone | To::Node(_) => true,
         });

@@ -5,6 +5,7 @@ mod lease;
 mod moves;
 mod presence;
 mod typing;
+mod unread;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,13 +18,14 @@ use tokio::time::MissedTickBehavior;
 
 use super::{Chat, Result, log_failure};
 use crate::hub::{Hub, Region};
-use crate::model::{ClientRef, MessageId, Room, RoomId, RoomKind, User, UserId};
+use crate::model::{ClientRef, Room, RoomId, RoomKind, User, UserId};
 use crate::relay::{Envelope, News};
 use crate::store::{Left, Moved};
 
 pub(super) use lease::keep as keep_lease;
 use moves::{GRACE, Moves};
 use typing::Typing;
+use unread::Unread;
 
 /// How many people a list shows at most.
 pub(super) const LISTED: usize = 25;
@@ -43,10 +45,6 @@ const MINE_EVERY: Duration = Duration::from_secs(1);
 const ROOM_EVERY: Duration = Duration::from_secs(1);
 /// How long somebody in a room may take to see a message before it counts as unread.
 const SEEING: Duration = Duration::from_secs(3);
-/// In how many rooms one person can read something between two ticks.
-const ROOMS_READ: usize = 8;
-/// How many read marks are written in one transaction at most.
-const READS_AT_ONCE: usize = 100;
 /// The shortest time between two full updates after news may have been lost.
 const MAKE_UP_EVERY: Duration = Duration::from_secs(10);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
@@ -86,12 +84,8 @@ struct Due {
     names: HashMap<UserId, String>,
     /// The rooms where somebody started or stopped typing.
     typing_changed: HashSet<RoomId>,
-    /// What people have read, in at most [`ROOMS_READ`] rooms each.
-    reads: HashMap<UserId, Vec<Read>>,
+    unread: Unread,
 }
-
-/// The last message of a room that somebody has read, and the client that reported it.
-type Read = (ClientRef, RoomId, MessageId);
 
 impl Due {
     /// The same user, with their current display name.
@@ -206,20 +200,6 @@ impl People {
         self.note(|due| due.missed = true);
     }
 
-    /// Somebody has read a room up to a message.
-    pub(super) fn read(&self, client: ClientRef, user: UserId, room: RoomId, message: MessageId) {
-        let mut due = self.due();
-        let reads = due.reads.entry(user).or_default();
-        let full = reads.len() == ROOMS_READ;
-        match reads.iter_mut().find(|(_, other, _)| *other == room) {
-            Some((by, _, read)) => (*by, *read) = (client, message.max(*read)),
-            // `Read` has no limit on its pace. So the number of rooms is limited: it fills neither the
-            // memory nor the writer's time.
-            None if full => {}
-            None => reads.push((client, room, message)),
-        }
-    }
-
     /// Renders everything again that lost news may have changed.
     fn make_up(&self, hub: &Hub) {
         let mut due = self.due();
@@ -227,6 +207,7 @@ impl People {
         due.online_changed = true;
         due.mine.extend(hub.users());
         due.rooms.extend(hub.active_rooms());
+        hub.all().iter().for_each(|tab| tab.outdate_groups());
     }
 
     /// Soft state is right again after the next round, so a failure is only logged. It is not even
@@ -294,6 +275,8 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
         people
             .attempt("render the people in a room", rendering)
             .await;
+        let rendering = async { chat.render_news() };
+        people.attempt("rendering news of groups", rendering).await;
         let rendering = async { chat.render_typing() };
         people.attempt("render who is typing", rendering).await;
         if people.due().online_changed && is_due(rendered, ONLINE_EVERY) {
@@ -354,6 +337,15 @@ impl Chat {
             }
             News::Online => people.online_changed(),
             News::Mine(user) => people.refresh(*user),
+            News::Groups(user) => self.take_groups(*user),
+            News::Posted {
+                room,
+                message,
+                author,
+            } => self.take_posted(*room, *message, author),
+            News::MarkedUnread { user, room, read } => {
+                self.take_marked_unread(*user, *room, *read);
+            }
             News::Renamed { user, rooms } => self.take_name(user, rooms),
             News::Missed => {
                 people.missed();
@@ -523,60 +515,5 @@ impl Chat {
             }
         }
         self.spread(News::Presence(RoomId::LOBBY));
-    }
-
-    async fn write_reads(&self) -> Result<()> {
-        let reads = std::mem::take(&mut self.people.due().reads);
-        if reads.is_empty() {
-            return Ok(());
-        }
-        let rows: Vec<_> = reads
-            .iter()
-            .flat_map(|(user, reads)| {
-                let reads = reads.iter();
-                reads.map(|(client, room, message)| (*client, *user, *room, *message))
-            })
-            .collect();
-        // In parts, so that no message waits for all of them.
-        for part in rows.chunks(READS_AT_ONCE) {
-            if let Err(error) = self.store.mark_read(part.to_vec()).await {
-                for (client, user, room, message) in rows {
-                    self.people.read(client, user, room, message);
-                }
-                return Err(error.into());
-            }
-        }
-        let readers = reads.into_keys();
-        readers.for_each(|user| self.spread(News::Mine(user)));
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::ClientId;
-
-    #[test]
-    fn only_a_few_read_rooms_are_kept_and_their_marks_never_go_back() {
-        let people = People::default();
-        let by = |client| ClientRef {
-            client: ClientId(client),
-            visit: 0,
-        };
-        for (room, message) in [(1, 5), (1, 9), (1, 7)] {
-            people.read(by(1), UserId(1), RoomId(room), MessageId(message));
-        }
-        for room in 2..10_000 {
-            people.read(by(1), UserId(1), RoomId(room), MessageId(1));
-        }
-        people.read(by(2), UserId(1), RoomId(1), MessageId(11));
-        people.read(by(3), UserId(2), RoomId(1), MessageId(3));
-        let due = people.due();
-        assert_eq!(due.reads[&UserId(1)].len(), ROOMS_READ);
-        let newest = (by(2), RoomId(1), MessageId(11));
-        assert_eq!(due.reads[&UserId(1)][0], newest);
-        let other = (by(3), RoomId(1), MessageId(3));
-        assert_eq!(due.reads[&UserId(2)], [other]);
     }
 }

@@ -148,6 +148,10 @@ impl Chat {
             }
         }
         people.truncate(LISTED_IN_ROOM);
+        // The topic is the same for everybody, whoever asks.
+        let (topic, _) = self.store.topic(UserId::NOBODY, room).await?;
+        let topic = self.views.room_topic(topic.as_deref())?;
+        show(Dialect::V1, Region::RoomTopic, topic.encode());
         let [number, list] = self.views.room_people(room, &people, count)?;
         let (joined, left) = (lines.joined.words(), lines.left.words());
         let moves = self.views.room_moves(&joined, &left)?;

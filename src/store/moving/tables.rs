@@ -83,7 +83,7 @@ pub(super) const TABLES: [Table; 11] = [
     Table {
         name: "rooms",
         columns: "id, kind text, name text, name_key text, position, user_low, user_high,
-            version, history, people, created_at, restricted_at, removed_at",
+            version, history, people, created_at, restricted_at, removed_at, topic text, made_by",
         key: 1,
         ids: Ids::Chat,
     },
@@ -108,7 +108,8 @@ pub(super) const TABLES: [Table; 11] = [
     },
     Table {
         name: "users_subscribed",
-        columns: "user_id, room_id, since, with_id, last_message_id, read_message_id, unread",
+        columns: "user_id, room_id, since, with_id, last_message_id, read_message_id, unread,
+            left_at, muted flag",
         key: 2,
         ids: Ids::Chat,
     },

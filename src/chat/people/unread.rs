@@ -1,0 +1,289 @@
+//! What people have not read: up to where each has read their rooms, and which groups have news.
+//!
+//! A group tells the tabs that list it once that something was written there, at most once a second. Such
+//! news is the same for everybody; a tab knows itself what it has read.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use crate::chat::{Chat, Client, Result};
+use crate::hub::Region;
+use crate::model::{ClientRef, MessageId, RoomId, UserId};
+use crate::protocol::{Frame, Selector};
+use crate::relay::News;
+use crate::store::Change;
+
+/// The shortest time between two pushes of news to one tab.
+const NEWS_EVERY: Duration = Duration::from_secs(1);
+/// In how many rooms one person can read something between two ticks.
+const ROOMS_READ: usize = 8;
+/// How many read marks are written in one transaction at most.
+const READS_AT_ONCE: usize = 100;
+
+/// The last message of a room that somebody has read, and the client that reported it.
+type Read = (ClientRef, RoomId, MessageId);
+
+/// The same, with the person.
+type Row = (ClientRef, UserId, RoomId, MessageId);
+
+/// What is still to be written and shown.
+#[derive(Default)]
+pub(super) struct Unread {
+    /// What people have read, in at most [`ROOMS_READ`] rooms each.
+    reads: HashMap<UserId, Vec<Read>>,
+    /// The newest message of each group with news, its author's user name, and whether it is news of
+    /// this node, so that the others have to be told.
+    posted: HashMap<RoomId, (MessageId, String, bool)>,
+    shown: Option<Instant>,
+}
+
+impl Unread {
+    fn read(&mut self, client: ClientRef, user: UserId, room: RoomId, message: MessageId) {
+        let reads = self.reads.entry(user).or_default();
+        let full = reads.len() == ROOMS_READ;
+        match reads.iter_mut().find(|(_, other, _)| *other == room) {
+            Some((by, _, read)) => (*by, *read) = (client, message.max(*read)),
+            // `Read` has no limit on its pace. So the number of rooms is limited: it fills neither the
+            // memory nor the writer's time.
+            None if full => {}
+            None => reads.push((client, room, message)),
+        }
+    }
+
+    fn rows_of(&self, user: UserId) -> impl Iterator<Item = Row> {
+        let reads = self.reads.get(&user).into_iter().flatten();
+        reads.map(move |(client, room, message)| (*client, user, *room, *message))
+    }
+
+    /// These are written. What was read since is kept.
+    fn written(&mut self, rows: &[Row]) {
+        for (client, user, room, message) in rows {
+            if let Some(reads) = self.reads.get_mut(user) {
+                reads.retain(|read| *read != (*client, *room, *message));
+                if reads.is_empty() {
+                    self.reads.remove(user);
+                }
+            }
+        }
+    }
+
+    fn posted(&mut self, room: RoomId, message: MessageId, author: &str, ours: bool) {
+        let posted = self.posted.entry(room);
+        let posted = posted.or_insert_with(|| (message, author.to_owned(), false));
+        posted.2 |= ours;
+        if posted.0 < message {
+            (posted.0, posted.1) = (message, author.to_owned());
+        }
+    }
+}
+
+impl Chat {
+    /// Somebody has read a room up to a message.
+    pub(in crate::chat) fn note_read(&self, client: &Client, room: RoomId, message: MessageId) {
+        // The tab has removed the mark by itself.
+        client.outbox.forget(Region::Groups);
+        let mut due = self.people.due();
+        let user = client.user.id;
+        due.unread.read(client.client_ref, user, room, message);
+    }
+
+    /// A message was posted in a group on this node.
+    pub(in crate::chat) fn note_news(&self, change: &Change) {
+        let message = &change.message;
+        if change.between.is_none() && message.made == change.version.number {
+            let author = &message.author.user_name;
+            self.people.note(|due| {
+                due.unread.posted(message.room, message.id, author, true);
+            });
+        }
+    }
+
+    /// The same on another node.
+    pub(super) fn take_posted(&self, room: RoomId, message: MessageId, author: &str) {
+        self.people
+            .note(|due| due.unread.posted(room, message, author, false));
+    }
+
+    /// Shows the news of groups to the tabs that list them.
+    pub(super) fn render_news(&self) -> Result<()> {
+        let posted = {
+            let now = Instant::now();
+            let unread = &mut self.people.due().unread;
+            let early = unread.shown.is_some_and(|at| now < at + NEWS_EVERY);
+            if early || unread.posted.is_empty() {
+                return Ok(());
+            }
+            unread.shown = Some(now);
+            std::mem::take(&mut unread.posted)
+        };
+        let mut frames = HashMap::new();
+        for (room, (message, author, ours)) in posted {
+            let news = self.views.group_news(room, message, &author)?;
+            frames.insert(room, news.encode());
+            if ours {
+                self.tell_others(News::Posted {
+                    room,
+                    message,
+                    author,
+                });
+            }
+        }
+        self.hub.show_news(&frames);
+        Ok(())
+    }
+
+    /// Writes what this person has read, before lists are rendered that depend on it.
+    pub(in crate::chat) async fn write_reads_of(&self, user: UserId) -> Result<()> {
+        let rows = self.people.due().unread.rows_of(user).collect();
+        self.write(rows).await
+    }
+
+    /// Writes what people have read, in parts, so that no message waits for all of them.
+    pub(super) async fn write_reads(&self) -> Result<()> {
+        let users: Vec<_> = self.people.due().unread.reads.keys().copied().collect();
+        for users in users.chunks(READS_AT_ONCE / ROOMS_READ) {
+            let rows = {
+                let unread = &self.people.due().unread;
+                users
+                    .iter()
+                    .flat_map(|user| unread.rows_of(*user))
+                    .collect()
+            };
+            self.write(rows).await?;
+        }
+        Ok(())
+    }
+
+    /// Until they are written, the rows are kept, so that others can wait for them too.
+    async fn write(&self, rows: Vec<Row>) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let counted = self.store.mark_read(rows.clone()).await?;
+        self.people.due().unread.written(&rows);
+        for user in counted {
+            self.spread(News::Mine(user));
+        }
+        let users: HashSet<_> = rows.iter().map(|(_, user, ..)| *user).collect();
+        for user in users {
+            // A guest has only the tab that reported it.
+            if self.hub.of_user(user).iter().any(|tab| tab.is_kept()) {
+                self.spread(News::Groups(user));
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody's list of groups is out of date.
+    pub(super) fn take_groups(&self, user: UserId) {
+        for tab in self.hub.of_user(user) {
+            tab.outdate_groups();
+        }
+    }
+
+    /// Marks a room as unread from that message on, in all tabs of the person.
+    pub(in crate::chat) async fn mark_unread(
+        &self,
+        client: &Client,
+        room: RoomId,
+        from: MessageId,
+    ) -> Result<()> {
+        // What was read before must not be written after this.
+        self.write_reads_of(client.user.id).await?;
+        let by = self.actor(client);
+        self.store.mark_unread(by, room, from).await?;
+        let (user, read) = (client.user.id, MessageId(from.0 - 1));
+        self.spread(News::MarkedUnread { user, room, read });
+        self.spread(News::Mine(user));
+        self.spread(News::Groups(user));
+        Ok(())
+    }
+
+    pub(super) fn take_marked_unread(&self, user: UserId, room: RoomId, read: MessageId) {
+        let frame = match self.my_read(room, read, true) {
+            Ok(frame) => frame,
+            Err(failure) => return tracing::error!(?failure, "could not render a fragment"),
+        };
+        for tab in self.hub.of_user(user) {
+            let is_there = tab.place().is_some_and(|place| place.room == room);
+            if is_there && tab.dialect.has(&Selector::MY_READ) {
+                tab.push([frame.clone()]);
+            }
+        }
+    }
+
+    /// Up to where a person has read the room that they enter.
+    pub(in crate::chat) fn my_read(
+        &self,
+        room: RoomId,
+        read: MessageId,
+        marked: bool,
+    ) -> Result<Frame> {
+        Ok(self.views.my_read(room, read, marked)?.encode())
+    }
+
+    /// Marks everything as read.
+    pub(in crate::chat) async fn read_all(&self, client: &Client) -> Result<()> {
+        self.write_reads_of(client.user.id).await?;
+        let (by, user) = (client.client_ref, client.user.id);
+        let unread = self.store.unread_rooms(user).await?;
+        let reads: Vec<_> = unread
+            .into_iter()
+            .map(|(room, newest)| (by, user, room, newest))
+            .collect();
+        for part in reads.chunks(READS_AT_ONCE) {
+            self.store.mark_read(part.to_vec()).await?;
+        }
+        self.spread(News::Mine(user));
+        self.spread(News::Groups(user));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ClientId;
+
+    #[test]
+    fn only_a_few_read_rooms_are_kept_and_their_marks_never_go_back() {
+        let mut unread = Unread::default();
+        let by = |client| ClientRef {
+            client: ClientId(client),
+            visit: 0,
+        };
+        for (room, message) in [(1, 5), (1, 9), (1, 7)] {
+            unread.read(by(1), UserId(1), RoomId(room), MessageId(message));
+        }
+        for room in 2..10_000 {
+            unread.read(by(1), UserId(1), RoomId(room), MessageId(1));
+        }
+        unread.read(by(2), UserId(1), RoomId(1), MessageId(11));
+        unread.read(by(3), UserId(2), RoomId(1), MessageId(3));
+        assert_eq!(unread.reads[&UserId(1)].len(), ROOMS_READ);
+        let newest = (by(2), RoomId(1), MessageId(11));
+        assert_eq!(unread.reads[&UserId(1)][0], newest);
+        let other = (by(3), RoomId(1), MessageId(3));
+        assert_eq!(unread.reads[&UserId(2)], [other]);
+        // What was read while these were being written stays.
+        let rows: Vec<_> = [UserId(1), UserId(2)]
+            .into_iter()
+            .flat_map(|user| unread.rows_of(user))
+            .collect();
+        unread.read(by(3), UserId(2), RoomId(1), MessageId(4));
+        unread.written(&rows);
+        assert_eq!(unread.reads.len(), 1);
+        let later = (by(3), RoomId(1), MessageId(4));
+        assert_eq!(unread.reads[&UserId(2)], [later]);
+    }
+
+    #[test]
+    fn of_several_messages_in_a_group_the_newest_is_news() {
+        let mut unread = Unread::default();
+        for (message, author, ours) in [(5, "anna", false), (9, "bob", true), (7, "carl", false)] {
+            unread.posted(RoomId(1), MessageId(message), author, ours);
+        }
+        let news = &unread.posted[&RoomId(1)];
+        assert_eq!(*news, (MessageId(9), "bob".to_owned(), true));
+    }
+}

@@ -1,0 +1,187 @@
+//! Unread messages as people see them: dots, the line where they left off, the title and the icon.
+
+use serde_json::json;
+use thirtyfour::Key;
+
+use crate::browser::{Tab, story};
+use crate::server::Server;
+
+/// The entry of a group in the side pane.
+fn entry(group: &str, state: &str) -> String {
+    format!("#groups-list li{state} > [data-group-name='{group}']")
+}
+
+const HAS_NEWS: &str = "[data-news]";
+const NO_NEWS: &str = ":not([data-news])";
+
+/// Whether the page's icon says that something is waiting.
+const WAITING: &str = "document.querySelector('link[rel=icon]').href.includes('unread')";
+
+impl Tab<'_> {
+    /// The person looks at this window, whatever happens in others.
+    async fn looks_here(&self) {
+        self.devtools(
+            "Emulation.setFocusEmulationEnabled",
+            json!({ "enabled": true }),
+        )
+        .await;
+    }
+
+    /// The person looks at another window.
+    async fn looks_away(&self) {
+        self.run("document.hasFocus = () => false").await;
+    }
+
+    async fn looks_back(&self) {
+        self.run("delete document.hasFocus; window.dispatchEvent(new Event('focus'))")
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_group_with_news_has_a_dot_until_its_end_was_seen() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
+        anna.looks_here().await;
+        bob.looks_here().await;
+        anna.says("before").await;
+        bob.hears("before").await;
+        bob.sees(&entry("python", NO_NEWS)).await;
+        bob.enters("hi").await;
+        bob.until(&format!("!{WAITING}")).await;
+        anna.says("news").await;
+        bob.sees(&entry("python", HAS_NEWS)).await;
+        bob.until(WAITING).await;
+        assert!(bob.shows(&format!("{} .news", entry("python", ""))).await);
+        anna.enters("hi").await;
+        anna.sees(&entry("python", NO_NEWS)).await;
+        anna.says("my own words").await;
+        anna.enters("python").await;
+        anna.sees(&entry("hi", NO_NEWS)).await;
+
+        bob.enters("python").await;
+        bob.until("document.querySelector('[data-new] .message__text')?.textContent === 'news'")
+            .await;
+        bob.sees(&entry("python", NO_NEWS)).await;
+        bob.until(&format!("!{WAITING}")).await;
+        // The line stays until the next visit, also when more is written.
+        anna.says("more").await;
+        bob.hears("more").await;
+        bob.until("document.querySelector('[data-new] .message__text')?.textContent === 'news'")
+            .await;
+        bob.enters("hi").await;
+        bob.enters("python").await;
+        bob.hears("more").await;
+        bob.sees_no("[data-new]").await;
+        bob.sees(&entry("python", NO_NEWS)).await;
+        // What is written while I look is not new.
+        anna.says("live").await;
+        bob.hears("live").await;
+        bob.sees_no("[data-new]").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_room_is_read_only_by_somebody_who_looks_at_its_end() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
+        anna.looks_here().await;
+        bob.looks_here().await;
+        bob.looks_away().await;
+        anna.says("are you there?").await;
+        bob.hears("are you there?").await;
+        bob.sees(&entry("python", HAS_NEWS)).await;
+        bob.until("document.querySelectorAll('[data-new]').length === 1")
+            .await;
+        bob.looks_back().await;
+        bob.sees(&entry("python", NO_NEWS)).await;
+
+        // More than a screen: the list opens where I left off, and its end is not yet seen.
+        bob.enters("hi").await;
+        for n in 0..30 {
+            anna.says(&format!("line {n}\n\n\nend of {n}")).await;
+        }
+        bob.sees(&entry("python", HAS_NEWS)).await;
+        bob.enters("python").await;
+        let place = "document.querySelector('[data-new]').getBoundingClientRect().top \
+            - document.querySelector('#scroller').getBoundingClientRect().top";
+        bob.until(&format!("Math.abs({place} - 48) < 8")).await;
+        bob.sees(&entry("python", HAS_NEWS)).await;
+        bob.run("document.querySelector('#scroller').scrollTop = 1e6")
+            .await;
+        bob.sees(&entry("python", NO_NEWS)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_room_is_marked_unread_by_hand_and_all_are_marked_read_with_two_keys() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
+        anna.looks_here().await;
+        bob.looks_here().await;
+        for text in ["one", "two", "three"] {
+            anna.says(text).await;
+            bob.hears(text).await;
+        }
+        bob.run("document.querySelectorAll('.message .change')[1].click()")
+            .await;
+        bob.click("#message-form [data-action='Mark unread']").await;
+        bob.until("document.querySelector('[data-new] .message__text')?.textContent === 'two'")
+            .await;
+        bob.sees(&entry("python", HAS_NEWS)).await;
+        // It stays unread although I see its end, until I come back.
+        anna.says("four").await;
+        bob.hears("four").await;
+        bob.enters("hi").await;
+        bob.sees(&entry("python", HAS_NEWS)).await;
+        bob.presses_with(Key::Shift, Key::Escape).await;
+        bob.sees(&entry("python", NO_NEWS)).await;
+        bob.enters("python").await;
+        bob.hears("four").await;
+        bob.sees_no("[data-new]").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_group_has_a_topic_and_a_menu_to_leave_it() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/chat/hi/")).await;
+        anna.click("#new-group input").await;
+        anna.types("apes").await;
+        anna.presses(Key::Enter).await;
+        anna.is_in("#apes", "/chat/apes/").await;
+        anna.click("#room-menu > button").await;
+        anna.click("#room-menu [name=topic]").await;
+        anna.types("All about apes").await;
+        anna.presses(Key::Enter).await;
+        anna.until("document.querySelector('#room-topic').textContent === 'All about apes'")
+            .await;
+        bob.goto(&server.url("/chat/")).await;
+        bob.is_somebody().await;
+        bob.sees(
+            "#lobby-rooms [data-group]:not([data-joined]) [data-group-name=apes] .lobby__topic",
+        )
+        .await;
+        bob.click("#lobby-rooms [data-group-name=apes]").await;
+        bob.is_in("#apes", "/chat/apes/").await;
+        bob.until("document.querySelector('#room-topic').textContent === 'All about apes'")
+            .await;
+        bob.click("#room-menu > button").await;
+        bob.click("#room-menu [data-action='Leave group']").await;
+        bob.until("location.pathname === '/chat/' && document.title === 'Lobby · Overwire'")
+            .await;
+        bob.sees_no("#groups-list [data-group-name=apes]").await;
+        bob.sees("#lobby-rooms [data-group]:not([data-joined]) [data-group-name=apes]")
+            .await;
+        bob.sees("#lobby-rooms [data-group][data-joined] [data-group-name=hi]")
+            .await;
+    })
+    .await;
+}
