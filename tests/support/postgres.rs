@@ -362,10 +362,9 @@ fn looker(server: &'static Server, database: String) -> std::sync::mpsc::Sender<
 
 /// Runs a program to its successful end.
 async fn succeeds(mut command: Command) {
-    // The server that `pg_ctl` starts keeps its output open.
-    command.stdout(Stdio::null());
-    let done = tokio::task::spawn_blocking(move || command.status().unwrap());
-    assert!(done.await.unwrap().success());
+    let done = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let done = done.await.unwrap();
+    assert!(done.status.success(), "{done:?}");
 }
 
 /// The id of the server's first process, whose children do its work.
