@@ -53,6 +53,7 @@ fn message(number: u64) -> Message {
 fn page() -> Page {
     Page {
         version: version(1_000),
+        newer: false,
         messages: (951..=1_000).map(message).collect(),
         older: true,
     }
@@ -76,14 +77,14 @@ fn render(criterion: &mut Criterion) {
     group.bench_function("the newest page of 50", |bench| {
         bench.iter(|| {
             views
-                .messages_list(black_box(&page))
+                .messages_list(black_box(&page), None)
                 .expect("it is rendered")
         });
     });
     group.bench_function("the newest page of 50, encoded", |bench| {
         bench.iter(|| {
             let page = views
-                .messages_list(black_box(&page))
+                .messages_list(black_box(&page), None)
                 .expect("it is rendered");
             page.encode()
         });
@@ -95,7 +96,7 @@ fn frames(criterion: &mut Criterion) {
     let views = Views::new().expect("the templates are valid");
     let one = views.new_message(&message(1)).at(version(1)).encode();
     let many = views
-        .messages_list(&page())
+        .messages_list(&page(), None)
         .expect("it is rendered")
         .encode();
     let mut group = criterion.benchmark_group("frame");

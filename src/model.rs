@@ -400,6 +400,8 @@ impl Emoji {
 pub struct Page {
     /// The room's version in the same snapshot.
     pub version: Version,
+    /// Whether the room has newer messages, which the page does not reach.
+    pub newer: bool,
     /// The messages, at most a page.
     pub messages: Vec<Message>,
     /// Whether there are older ones.

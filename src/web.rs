@@ -37,6 +37,7 @@ use crate::metrics::METRICS;
 use crate::model::{BadName, GroupName, Target};
 use crate::protocol::{
     Dialect, FIRST_GROUP, Hello, MODERATION_PATH, MODERATION_SOCKET_PATH, SOCKET_PATH, address,
+    read_at,
 };
 use crate::relay;
 use crate::socket;
@@ -446,7 +447,10 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
     let session = forms::session_of(request.headers(), outside.is_secure());
     let (scheme, host) = (outside.scheme, &outside.host);
     let path = request.uri().path();
-    let page = web.chat.first_page(path, scheme, host, session.as_ref());
+    let at = read_at(request.uri().query());
+    let page = web
+        .chat
+        .first_page(path, scheme, host, at, session.as_ref());
     let page = page.await;
     let status = match &page {
         Ok(page) if page.found => StatusCode::OK,

@@ -10,15 +10,15 @@ use super::{
 use crate::json;
 use crate::metrics::METRICS;
 use crate::model::{
-    BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Room, RoomId,
-    RoomKind, Target, Topic,
+    BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Millis, Page, Room,
+    RoomId, RoomKind, Target, Topic,
 };
 use crate::protocol::{
     Action, Dialect, Feed, Frame, NO_SUCH_ROOM, Push, Refusal, Selector, Swap, Tone,
 };
 use crate::relay::News;
 use crate::store::{Post, Posted, Refused, Renamed, StoreError};
-use crate::views::title;
+use crate::views::{Place, title};
 
 /// How many programs may ask for one name. The first gets it, the others get it with a number.
 const MOST_NAMESAKES: u32 = 1000;
@@ -105,6 +105,14 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             Ok(())
         }
         Action::OlderMessages { before, room } => older_messages(chat, client, before, room).await,
+        Action::NewerMessages {
+            after,
+            before,
+            room,
+        } => newer_messages(chat, client, after, before, room).await,
+        Action::ShowMessages { at, since, room } => {
+            show_messages(chat, client, at, since.map(Millis), room).await
+        }
         Action::MarkUnread { message, room } => {
             let room = meant(client, room)?;
             chat.mark_unread(client, room, message).await?;
@@ -485,20 +493,73 @@ pub(super) fn refusal(why: Refused) -> Refusal {
     })
 }
 
+/// The room of the tab, if that is the one that an action means and the tab can show parts of it.
+fn paged_room(client: &Client, room: Option<RoomId>) -> Option<RoomId> {
+    let here = client.outbox.place()?.room;
+    let elsewhere = here == RoomId::LOBBY || room.is_some_and(|room| room != here);
+    (!elsewhere && client.outbox.dialect.has(&Selector::MESSAGES_OLDER)).then_some(here)
+}
+
 async fn older_messages(
     chat: &Chat,
     client: &Client,
     before: MessageId,
     room: Option<RoomId>,
 ) -> Result<()> {
-    let Some(here) = client.outbox.place().map(|place| place.room) else {
+    let Some(here) = paged_room(client, room) else {
         return Ok(());
     };
-    let elsewhere = here == RoomId::LOBBY || room.is_some_and(|room| room != here);
-    if elsewhere || !client.outbox.dialect.has(&Selector::MESSAGES_OLDER) {
-        return Ok(());
-    }
     let page = chat.store.older(here, before).await?;
+    let pushes = chat.views.older_messages(&page)?;
+    show_page(chat, client, here, &page, pushes.into()).await
+}
+
+async fn newer_messages(
+    chat: &Chat,
+    client: &Client,
+    after: MessageId,
+    before: Option<MessageId>,
+    room: Option<RoomId>,
+) -> Result<()> {
+    let Some(here) = paged_room(client, room) else {
+        return Ok(());
+    };
+    let page = chat.store.newer(here, after, before).await?;
+    let pushes = chat.views.newer_messages(&page)?;
+    show_page(chat, client, here, &page, pushes).await
+}
+
+/// Shows the messages around a place instead of those on show.
+async fn show_messages(
+    chat: &Chat,
+    client: &Client,
+    at: Option<MessageId>,
+    since: Option<Millis>,
+    room: Option<RoomId>,
+) -> Result<()> {
+    let Some(here) = paged_room(client, room) else {
+        return Ok(());
+    };
+    let place = match (at, since) {
+        (Some(at), _) => Some(Place::At(at)),
+        (None, Some(since)) => {
+            let last = chat.store.last_before(here, since).await?;
+            Some(Place::After(last.unwrap_or(MessageId(0))))
+        }
+        (None, None) => None,
+    };
+    let page = chat.show_part(client, here, place).await?;
+    show_page(chat, client, here, &page, Vec::new()).await
+}
+
+/// Shows a page of messages to somebody who shows another part of the room, with their reactions.
+async fn show_page(
+    chat: &Chat,
+    client: &Client,
+    here: RoomId,
+    page: &Page,
+    pushes: Vec<Push>,
+) -> Result<()> {
     let ends = page.messages.first().zip(page.messages.last());
     if let Some((first, last)) = ends {
         let (me, first, last) = (client.user.id, first.id, last.id);
@@ -508,7 +569,7 @@ async fn older_messages(
             chat.push(client, [mine]);
         }
     }
-    chat.push(client, chat.views.older_messages(&page)?);
+    chat.push(client, pushes);
     if let Some((first, last)) = ends {
         change_again(chat, client, here, first.id, last.id, page.version.number).await?;
     }

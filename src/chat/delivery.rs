@@ -606,7 +606,7 @@ impl Chat {
             return Ok((vec![page], version));
         }
         let list = |page: &Page| {
-            let list = self.views.messages_list(page)?;
+            let list = self.views.messages_list(page, None)?;
             Ok((vec![list.encode()], page.version))
         };
         match (self.store.catch_up(room, after).await?, after) {

@@ -8,13 +8,13 @@ use crate::hub::Region;
 use crate::json;
 use crate::metrics::METRICS;
 use crate::model::{
-    Emoji, History, Listed, MessageId, Room, RoomId, RoomKind, SessionToken, Target, UserId,
+    Emoji, History, Listed, MessageId, Page, Room, RoomId, RoomKind, SessionToken, Target, UserId,
     Version,
 };
 use crate::protocol::{self, Dialect, Frame, LOBBY_PATH, Push, Refusal, Selector, Swap, Tone};
 use crate::relay::To;
 use crate::store::{Moved, RESTRICTED, StoreError};
-use crate::views::{self, ChatPage};
+use crate::views::{self, ChatPage, Place};
 
 /// For this long after a start, people who come back are not announced: they were here before.
 const QUIET_AFTER_START: Duration = Duration::from_secs(60);
@@ -192,6 +192,39 @@ impl Chat {
         }
     }
 
+    /// Shows the client another part of its room: the messages around a place, or the newest.
+    pub(super) async fn show_part(
+        &self,
+        client: &Client,
+        room: RoomId,
+        place: Option<Place>,
+    ) -> Result<Page> {
+        let outbox = &client.outbox;
+        // As on entering: nothing is missed while the page is read.
+        let (former, unsettled) = self.hub.enter(outbox, room, None);
+        let read = async {
+            let page = match place {
+                Some(Place::At(at) | Place::After(at)) => self.store.around(room, at).await?,
+                None => self.store.newest(room).await?,
+            };
+            let list = self.views.messages_list(&page, place)?.encode();
+            Ok::<_, Failure>((page, list))
+        };
+        match read.await {
+            Ok((page, list)) => {
+                let settled = unsettled.iter();
+                let settled = settled.map(|message| self.views.changed_message(message).encode());
+                outbox.bring(room, page.version, settled.chain([list]));
+                Ok(page)
+            }
+            Err(failure) => {
+                self.hub
+                    .enter(outbox, room, former.and_then(|former| former.seen));
+                Err(failure)
+            }
+        }
+    }
+
     /// A person's own reactions in a room. If there are very many, only the newest are pushed, and the
     /// tab keeps the others that it knows.
     pub(super) async fn own_reactions(&self, user: UserId, room: RoomId) -> Result<Frame> {
@@ -345,6 +378,7 @@ impl Chat {
         address: &str,
         scheme: &str,
         host: &str,
+        at: Option<MessageId>,
         session: Option<&SessionToken>,
     ) -> anyhow::Result<FirstPage> {
         let groups = self.store.groups(None, GROUPS_LISTED).await?;
@@ -358,7 +392,10 @@ impl Chat {
                 };
                 match self.store.group(&name, me).await? {
                     Some(group) => {
-                        let page = self.store.newest(group.id).await?;
+                        let page = match at {
+                            Some(at) => self.store.around(group.id, at).await?,
+                            None => self.store.newest(group.id).await?,
+                        };
                         (topic, _) = self.store.topic(UserId::NOBODY, group.id).await?;
                         room = Some((group, page));
                     }
@@ -377,6 +414,7 @@ impl Chat {
             scheme,
             groups: &groups,
             room: room.as_ref().map(|(room, page)| (room, page)),
+            at,
             topic: topic.as_deref(),
             lobby: lobby.as_deref(),
             most: most_typed(self.limits.message_characters),

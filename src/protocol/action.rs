@@ -127,6 +127,24 @@ actions! {
             /// Its room.
             room: Option<RoomId> = data.get("room")?,
         }
+        /// `Newer messages`: get the page after a message.
+        "Newer messages" NewerMessages {
+            /// The newest message shown before the gap.
+            after: MessageId = data.get("after")?,
+            /// The oldest message after it, if there is one.
+            before: Option<MessageId> = data.get("before")?,
+            /// Its room.
+            room: Option<RoomId> = data.get("room")?,
+        }
+        /// `Show messages` around a message or a moment, or the newest.
+        "Show messages" ShowMessages {
+            /// The message.
+            at: Option<MessageId> = data.get("at")?,
+            /// The moment, in milliseconds since 1970-01-01 UTC.
+            since: Option<i64> = data.get("since")?,
+            /// Its room.
+            room: Option<RoomId> = data.get("room")?,
+        }
         /// `Read`: the list has been read up to a message.
         "Read" Read {
             /// The newest message seen.

@@ -10,7 +10,7 @@ mod push;
 
 use percent_encoding::percent_decode_str;
 
-use crate::model::Target;
+use crate::model::{MessageId, Target};
 
 pub use action::{Action, Moderate, ModeratorAction, NO_SUCH_ROOM, Refusal, Tone};
 pub use frame::Frame;
@@ -72,10 +72,17 @@ pub fn read_address(address: &str) -> Option<Target> {
     })
 }
 
+/// The message that the query of an address names: `at=<id>`.
+pub fn read_at(query: Option<&str>) -> Option<MessageId> {
+    let pairs = query?.split('&');
+    let at = pairs.filter_map(|pair| pair.strip_prefix("at=")).next()?;
+    at.parse().ok().map(MessageId)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{History, MessageId, ResumeToken, RoomId, Version};
+    use crate::model::{History, ResumeToken, RoomId, Version};
 
     #[test]
     fn an_action_is_read() {

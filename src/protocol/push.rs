@@ -32,6 +32,8 @@ selectors! {
     MESSAGES_LIST = "#messages-list",
     /// The control that loads older messages, first in the list.
     MESSAGES_OLDER = "#messages-older",
+    /// The gap between the messages shown and those that have arrived since.
+    MESSAGES_NEWER = "#messages-newer",
     /// A notice in words for a person.
     NOTICE = "#notice",
     /// The answer to `Ping`.
@@ -150,6 +152,8 @@ pub enum Swap {
     Append,
     /// Insert before the first child.
     Prepend,
+    /// Insert before the element itself.
+    Before,
     /// Replace the element itself.
     Outer,
     /// Remove the element.

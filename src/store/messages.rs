@@ -10,8 +10,8 @@ use super::tx::{Column, FromRow, Hold, Locks, Row, Sql, Tx, from_row};
 use super::users::{check_may_write, record, trace};
 use super::{Actor, Change, Refused, Result, Store};
 use crate::model::{
-    Author, ClientRef, Emoji, Message, MessageId, MessageText, Page, Reaction, Room, RoomId,
-    UserId, Version,
+    Author, ClientRef, Emoji, Message, MessageId, MessageText, Millis, Page, Reaction, Room,
+    RoomId, UserId, Version,
 };
 use crate::protocol::PAGE_MESSAGES;
 
@@ -350,15 +350,69 @@ impl Store {
     /// The newest page of a room. The caller has checked that the reader may see it.
     pub async fn newest(&self, room: RoomId) -> Result<Page> {
         self.read("newest", async move |tx| {
-            page(tx, room, MessageId(i64::MAX)).await
+            page(tx, room, MessageId(i64::MAX), PAGE_MESSAGES).await
         })
         .await
     }
 
     /// The page before a message of a room.
     pub async fn older(&self, room: RoomId, before: MessageId) -> Result<Page> {
-        self.read("older", async move |tx| page(tx, room, before).await)
-            .await
+        self.read("older", async move |tx| {
+            page(tx, room, before, PAGE_MESSAGES).await
+        })
+        .await
+    }
+
+    /// A page around a place in a room: the messages up to that id, and those after it.
+    pub async fn around(&self, room: RoomId, at: MessageId) -> Result<Page> {
+        self.read("around", async move |tx| {
+            let half = PAGE_MESSAGES / 2;
+            let mut page = page(tx, room, MessageId(at.0.saturating_add(1)), half).await?;
+            let newer = page_after(tx, room, at, None, PAGE_MESSAGES - half).await?;
+            page.messages.extend(newer.messages);
+            page.newer = newer.newer;
+            Ok(page)
+        })
+        .await
+    }
+
+    /// The page after a message of a room, and before another if there is one.
+    pub async fn newer(
+        &self,
+        room: RoomId,
+        after: MessageId,
+        before: Option<MessageId>,
+    ) -> Result<Page> {
+        self.read("newer", async move |tx| {
+            page_after(tx, room, after, before, PAGE_MESSAGES).await
+        })
+        .await
+    }
+
+    /// The last message of a room before a moment, if there is one.
+    pub async fn last_before(&self, room: RoomId, time: Millis) -> Result<Option<MessageId>> {
+        self.read("last_before", async move |tx| {
+            // Messages are ordered by time as well, so that no index by time is needed.
+            let ends = "select coalesce(min(id), 0), coalesce(max(id), 0) from messages
+                where room_id = $1";
+            let (first, last): (MessageId, MessageId) = tx.the(ends, &[&room]).await?;
+            let (mut low, mut high) = (first.0 - 1, last.0);
+            let sql = "select id, created_at from messages where room_id = $1 and id <= $2
+                order by id desc limit 1";
+            while low < high {
+                let middle = high - (high - low) / 2;
+                let found: Option<(MessageId, Millis)> =
+                    tx.one(sql, &[&room, &MessageId(middle)]).await?;
+                match found {
+                    Some((id, at)) if at < time => low = middle.max(id.0),
+                    Some((id, _)) => high = id.0 - 1,
+                    None => low = middle,
+                }
+            }
+            let last: Option<(MessageId, Millis)> = tx.one(sql, &[&room, &MessageId(low)]).await?;
+            Ok(last.map(|(id, _)| id))
+        })
+        .await
     }
 
     /// The messages from the first to the last id, both included, that changed after a version, in
@@ -378,6 +432,7 @@ impl Store {
             );
             Ok(Page {
                 version,
+                newer: false,
                 messages: tx.all(&changed, &[&room, &first, &last, &after]).await?,
                 older: false,
             })
@@ -407,7 +462,7 @@ impl Store {
     pub async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp> {
         self.read("catch_up", async move |tx| {
             let newest = async || {
-                let page = page(tx, room, MessageId(i64::MAX)).await?;
+                let page = page(tx, room, MessageId(i64::MAX), PAGE_MESSAGES).await?;
                 Ok(CatchUp::Newest(page))
             };
             let Some(after) = after.filter(|after| after.room == room) else {
@@ -514,21 +569,45 @@ fn reactions_json(reactions: &[Reaction]) -> Option<String> {
     (!rows.is_empty()).then(|| serde_json::Value::from(rows).to_string())
 }
 
-/// The newest messages before one, oldest first, and whether there are older ones.
-async fn page(tx: &Tx<'_>, room: RoomId, before: MessageId) -> Sql<Page> {
+/// At most `limit` of the newest messages before one, oldest first, and whether there are older ones.
+async fn page(tx: &Tx<'_>, room: RoomId, before: MessageId, limit: usize) -> Sql<Page> {
     let version = version(tx, room).await?;
     let sql =
         format!("select {MESSAGE} where m.room_id = $1 and m.id < $2 order by m.id desc limit $3");
-    let mut messages: Vec<_> = tx
-        .all(&sql, &[&room, &before, &(PAGE_MESSAGES + 1)])
-        .await?;
-    let older = messages.len() > PAGE_MESSAGES;
-    messages.truncate(PAGE_MESSAGES);
+    let mut messages: Vec<_> = tx.all(&sql, &[&room, &before, &(limit + 1)]).await?;
+    let older = messages.len() > limit;
+    messages.truncate(limit);
     messages.reverse();
     Ok(Page {
         version,
+        newer: false,
         messages,
         older,
+    })
+}
+
+/// At most `limit` messages after one, and before another if there is one, and whether there are more.
+async fn page_after(
+    tx: &Tx<'_>,
+    room: RoomId,
+    after: MessageId,
+    before: Option<MessageId>,
+    limit: usize,
+) -> Sql<Page> {
+    let version = version(tx, room).await?;
+    let sql = format!(
+        "select {MESSAGE} where m.room_id = $1 and m.id > $2 and m.id < $3 order by m.id limit $4"
+    );
+    let before = before.unwrap_or(MessageId(i64::MAX));
+    let values = [&room as _, &after as _, &before as _, &(limit + 1) as _];
+    let mut messages: Vec<_> = tx.all(&sql, &values).await?;
+    let newer = messages.len() > limit;
+    messages.truncate(limit);
+    Ok(Page {
+        version,
+        newer,
+        messages,
+        older: false,
     })
 }
 

@@ -5,6 +5,7 @@
 mod assets;
 mod moderation;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use linkify::{LinkFinder, LinkKind, Span};
@@ -42,6 +43,15 @@ pub struct ViewError(#[from] minijinja::Error);
 /// The result of rendering.
 pub type Result<T> = std::result::Result<T, ViewError>;
 
+/// A place in a room that a page of its messages is shown around.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// This message, which is marked.
+    At(MessageId),
+    /// What comes after this message.
+    After(MessageId),
+}
+
 /// The data of the page.
 pub struct ChatPage<'a> {
     /// Host and port as the browser sees them.
@@ -52,6 +62,8 @@ pub struct ChatPage<'a> {
     pub groups: &'a [Listed],
     /// The group shown and its newest page; a private room is rendered empty.
     pub room: Option<(&'a Room, &'a Page)>,
+    /// The message that the address names, if it names one.
+    pub at: Option<MessageId>,
     /// What the group is about.
     pub topic: Option<&'a str>,
     /// The size of the message box, in UTF-16 code units.
@@ -160,7 +172,7 @@ impl Views {
         };
         let lobby = page.lobby.map(busy_context);
         let list = match page.room {
-            Some((_, messages)) => self.list_context(messages),
+            Some((_, messages)) => self.list_context(messages, page.at.map(Place::At)),
             None => no_messages(),
         };
         let notice = page.notice;
@@ -230,53 +242,103 @@ impl Views {
         self.fragment_in(dialect, Selector::GROUP_NAME, context)
     }
 
-    /// The list of messages with the newest page of a room.
-    pub fn messages_list(&self, page: &Page) -> Result<Push> {
-        let context = context! { page => self.list_context(page) };
+    /// The list of messages with a page of a room: the newest, or that around a message.
+    pub fn messages_list(&self, page: &Page, at: Option<Place>) -> Result<Push> {
+        let context = context! { page => self.list_context(page, at) };
         let push = self.fragment(Selector::MESSAGES_LIST, context)?;
         Ok(push.swapped(Swap::Outer).at(page.version))
     }
 
     /// The newest page of a room for a plain client, which has no older pages.
     pub fn plain_messages_list(&self, page: &Page) -> Result<Push> {
-        let (messages, _) = self.page_messages(Dialect::Plain, page);
+        let last = page.messages.len().saturating_sub(1);
+        let (messages, ..) = self.page_messages(Dialect::Plain, page, last);
         let context = context! { messages => rendered(messages) };
         self.fragment_in(Dialect::Plain, Selector::MESSAGES_LIST, context)
     }
 
     /// An older page. It replaces the control that loaded it, and has a new one if there are more.
     pub fn older_messages(&self, page: &Page) -> Result<[Push; 2]> {
-        let context = context! { page => self.list_context(page) };
+        let context = context! { page => self.list_context(page, None) };
         let html = self.render("_messages.html", context)?;
         let older = Push::inner(Selector::MESSAGES_LIST, html).swapped(Swap::Prepend);
         Ok([Push::removal(Selector::MESSAGES_OLDER), older])
     }
 
-    fn list_context(&self, page: &Page) -> Value {
-        let (messages, older) = self.page_messages(Dialect::V1, page);
+    /// A newer page, which goes before the gap. If there are no more, the gap is closed.
+    pub fn newer_messages(&self, page: &Page) -> Result<Vec<Push>> {
+        let (messages, _, newer) = self.page_messages(Dialect::V1, page, 0);
+        let html = messages.concat();
+        let mut pushes = vec![Push::inner(Selector::MESSAGES_NEWER, html).swapped(Swap::Before)];
+        if !newer {
+            pushes.push(Push::removal(Selector::MESSAGES_NEWER));
+        }
+        Ok(pushes)
+    }
+
+    fn list_context(&self, page: &Page, at: Option<Place>) -> Value {
+        let place = match at {
+            Some(Place::At(at) | Place::After(at)) => {
+                page.messages.partition_point(|message| message.id <= at)
+            }
+            None => page.messages.len(),
+        };
+        let place = place.saturating_sub(1);
+        let (messages, older, newer) = self.page_messages(Dialect::V1, page, place);
         context! {
             room => page.version.room.to_string(),
             version => page.version.to_string(),
+            at => match at { Some(Place::At(at)) => Some(at.0), _ => None },
+            after => match at { Some(Place::After(at)) => Some(at.0), _ => None },
             messages => rendered(messages),
             older,
+            newer,
         }
     }
 
-    /// The newest messages of the page that fit [`PAGE_BYTES`], and whether there are older ones.
-    fn page_messages(&self, dialect: Dialect, page: &Page) -> (Vec<String>, bool) {
-        let mut room = PAGE_BYTES;
-        let mut messages: Vec<String> = Vec::new();
-        for message in page.messages.iter().rev() {
-            let html = self.message(dialect, message);
-            if html.len() > room && !messages.is_empty() {
-                break;
+    /// The messages of the page around a place in it that fit [`PAGE_BYTES`], and whether there are older
+    /// and newer ones.
+    fn page_messages(
+        &self,
+        dialect: Dialect,
+        page: &Page,
+        place: usize,
+    ) -> (Vec<String>, bool, bool) {
+        let mut space = PAGE_BYTES;
+        let mut messages = VecDeque::new();
+        let (mut first, mut end) = (place, place);
+        let fits = |html: &String, space: &mut usize| {
+            let fits = html.len() <= *space || *space == PAGE_BYTES;
+            *space = if fits {
+                space.saturating_sub(html.len())
+            } else {
+                0
+            };
+            fits
+        };
+        while space > 0 && (first > 0 || end < page.messages.len()) {
+            if let Some(message) = page.messages.get(end) {
+                let html = self.message(dialect, message);
+                if !fits(&html, &mut space) {
+                    break;
+                }
+                messages.push_back(html);
+                end += 1;
             }
-            room = room.saturating_sub(html.len());
-            messages.push(html);
+            if first > 0 {
+                let html = self.message(dialect, &page.messages[first - 1]);
+                if !fits(&html, &mut space) {
+                    break;
+                }
+                messages.push_front(html);
+                first -= 1;
+            }
         }
-        let older = page.older || messages.len() < page.messages.len();
-        messages.reverse();
-        (messages, older)
+        let (older, newer) = (
+            page.older || first > 0,
+            page.newer || end < page.messages.len(),
+        );
+        (messages.into(), older, newer)
     }
 
     /// One message. If it cannot be rendered, it becomes a placeholder and the rest of the list stays.
@@ -633,7 +695,10 @@ fn lobby_context() -> Value {
 }
 
 fn no_messages() -> Value {
-    context! { room => "", version => "", older => false, messages => Vec::<Value>::new() }
+    context! {
+        room => "", version => "", at => None::<i64>, after => None::<i64>, older => false, newer => false,
+        messages => Vec::<Value>::new(),
+    }
 }
 
 fn listed_context(listed: &Listed) -> Value {
@@ -787,6 +852,7 @@ mod tests {
     fn page(messages: Vec<Message>) -> Page {
         Page {
             version: VERSION,
+            newer: false,
             messages,
             older: false,
         }
@@ -847,6 +913,7 @@ mod tests {
                 }),
                 listed(group(name)),
             ],
+            at: None,
             topic: Some(name),
             room: Some((&room, &messages)),
             most: 10_000,
@@ -882,7 +949,8 @@ mod tests {
         let html = "<article class=\"message\" id=\"message-1\" data-user=\"brenda82\" \
             data-key=\"00000000-0000-0000-0000-000000000000\"><span class=\"face hue-3\" \
             aria-hidden=\"true\">B</span><b class=\"message__name\">brenda82</b> \
-            <time datetime=\"2026-11-21T07:30:00Z\">07:30</time><button class=\"change\" \
+            <a class=\"message__time\" href=\"?at=1\"><time datetime=\"2026-11-21T07:30:00Z\">07:30</time></a>\
+            <button class=\"change\" \
             data-action=\"Open message\" data-payload='{\"message\":1}' \
             aria-label=\"React or edit\">⋯</button><p class=\"message__text\">brenda82</p>\
             <div class=\"reactions\"><button class=\"chip\" id=\"reaction-1-1f44d\" \
@@ -997,7 +1065,7 @@ mod tests {
             nasty_form(&views, Form::Password),
             views.group_name(Dialect::V1, &group(NASTY)).unwrap().html,
             views.group_name(Dialect::V1, &private(NASTY)).unwrap().html,
-            views.messages_list(&nasty).unwrap().html,
+            views.messages_list(&nasty, None).unwrap().html,
             views.older_messages(&nasty).unwrap()[1].html.clone(),
             views.changed_message(&message(1, NASTY)).html,
             views
@@ -1089,7 +1157,7 @@ mod tests {
     fn a_page_keeps_to_its_size_and_has_the_newest_messages() {
         let views = Views::new().unwrap();
         let shown = |messages: Vec<Message>| {
-            let html = views.messages_list(&page(messages)).unwrap().html;
+            let html = views.messages_list(&page(messages), None).unwrap().html;
             let shown = html.matches("<article").count();
             assert!(
                 html.len() < PAGE_BYTES + 2048 || shown == 1,

@@ -8,10 +8,10 @@ import { closePopover, find, messageBox, messageList, roomId } from "./page.js";
 import { completeReaction, keepQuickBar } from "./reactions.js";
 import { askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom } from "./rooms.js";
 import { hooks, on } from "./runtime.js";
-import { askForOlder, noteView, restoreView, stopAwaitingOlder } from "./scroll.js";
+import { askForNewer, askForOlder, noteView, openPart, restoreView, stopAwaitingMessages, takePage } from "./scroll.js";
 import { arrive, identify, leave } from "./session.js";
 import {
-  forgetSeen, reportRead, showNewLine, showTitle, takeMessages, takeMyRead, takeNews,
+  countOfOthers, forgetSeen, reportRead, showNewLine, showTitle, takeMessages, takeMyRead, takeNews,
 } from "./unread.js";
 
 /**
@@ -25,7 +25,7 @@ hooks.opening = identify;
 hooks.closed = () => {
   leave();
   forgetAsked();
-  stopAwaitingOlder();
+  stopAwaitingMessages();
   forgetSeen();
 };
 
@@ -43,6 +43,14 @@ hooks.action = (action, data, control) => {
     case "Older messages":
       askForOlder();
       return true;
+    case "Newer messages":
+      askForNewer();
+      return true;
+    case "Show messages":
+      // A day begins where I am.
+      data.since = new Date(`${data.day}T00:00`).getTime();
+      closePopover();
+      return false;
     case "React":
       completeReaction(data, control);
       return false;
@@ -60,7 +68,7 @@ hooks.before = ({ fragment, selector }) => {
   settle(fragment, isNotice);
   // A notice without a key is not about a message, but about a change of room or a search, for example.
   if (!isNotice || fragment.querySelector("[data-key]")) return;
-  stopAwaitingOlder();
+  stopAwaitingMessages();
   closePopover();
   giveUpDestination();
 };
@@ -81,10 +89,11 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   if (hasMessages) joinMessages();
   const entered = openRoom();
   if (swap === "append") takeMessages(fragment);
+  if (selector === "#messages-list" && swap === "outer" && !entered) openPart();
   showNewLine(entered);
   showTitle();
-  if (swap === "prepend") stopAwaitingOlder();
-  restoreView(swap === "append" && hasMessages);
+  takePage(swap);
+  restoreView(swap === "append" ? countOfOthers(fragment) : 0);
   keepQuickBar();
   if (focused !== document.activeElement) takeIdleFocus();
   dropStaleCompletions();
@@ -98,6 +107,14 @@ on("click", ({ target }) => {
   messageBox.focus();
 });
 
+on("click", async ({ target }) => {
+  const { copy } = target.dataset;
+  if (!copy) return;
+  await navigator.clipboard.writeText(new URL(copy, location.href).href);
+  target.textContent = "Copied";
+});
+
 localiseTimes(document);
 joinMessages();
 openRoom();
+if (messageList().dataset.at) openPart();

@@ -3,9 +3,11 @@
 import { keepDraft, restoreDraft, takeIdleFocus } from "./composer.js";
 import { mark } from "./marks.js";
 import { assignRoom, refuseWithoutRoom, sendDue, showUnsettled } from "./outbox.js";
-import { clearNotice, closePopover, find, messageBox, messageForm, roomAddress, roomId } from "./page.js";
+import {
+  clearNotice, closePopover, find, messageBox, messageForm, messageList, roomAddress, roomId,
+} from "./page.js";
 import { on, send } from "./runtime.js";
-import { scrollToEnd, stopAwaitingOlder } from "./scroll.js";
+import { scrollToEnd, showPart, stopAwaitingMessages } from "./scroll.js";
 import { destination, place, present, setDestination } from "./session.js";
 import { reportAllRead } from "./unread.js";
 
@@ -129,7 +131,7 @@ function showPlace() {
 export function openRoom() {
   if (roomId() === shownRoom) return false;
   shownRoom = roomId();
-  stopAwaitingOlder();
+  stopAwaitingMessages();
   closePopover();
   messageForm.replaceChildren();
   messageBox.disabled = !shownRoom;
@@ -139,16 +141,43 @@ export function openRoom() {
   sendDue();
   scrollToEnd();
   takeIdleFocus();
+  // The first page of a private room is empty, so the message is asked for now.
+  const isAddressed = shownRoom && place() === location.pathname && !messageList().dataset.at;
+  if (isAddressed && addressedMessage()) showPart(addressedMessage());
   return true;
 }
 
-on("popstate", () => enter(location.pathname, true), window);
+/**
+ * @param {MouseEvent} event
+ * @returns {boolean} whether it is not one that the browser has another meaning for, such as a new tab
+ */
+function isPlain(event) {
+  return !(event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
+}
+
+/**
+ * @returns {number | undefined} the message that the page's address names
+ */
+function addressedMessage() {
+  return Number(new URLSearchParams(location.search).get("at")) || undefined;
+}
+
+on("popstate", () => {
+  if (location.pathname === place()) showPart(addressedMessage());
+  else enter(location.pathname, true);
+}, window);
+
+on("click", (event) => {
+  const link = event.target.closest("a[href^='?at=']");
+  if (!link || !isPlain(event)) return;
+  event.preventDefault();
+  history.pushState(null, "", link.getAttribute("href"));
+  showPart(addressedMessage());
+});
 
 on("click", (event) => {
   const link = event.target.closest("a[data-group-name]");
-  // Other clicks, for example to open a tab, are left to the browser.
-  const plain = !(event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
-  if (!link || !plain) return;
+  if (!link || !isPlain(event)) return;
   event.preventDefault();
   enter(link.getAttribute("href"), false);
   closePopover();

@@ -195,6 +195,7 @@ const swaps = {
   inner: updateChildren,
   append: insert,
   prepend: (target, fragment) => insert(target, fragment, target.firstChild),
+  before: (target, fragment) => insert(target.parentElement, fragment, target),
   outer: (target, fragment) => update(target, fragment.firstElementChild ?? fragment),
   remove: (target) => target.remove(),
 };

@@ -1,7 +1,7 @@
 /** Scrolling: follows the end of the conversation if the reader is there, and otherwise keeps the view. */
 
 import { messageNumber, messages } from "./messages.js";
-import { find, messageBox, roomId, scroller } from "./page.js";
+import { find, messageBox, messageList, roomId, scroller } from "./page.js";
 import { on, send } from "./runtime.js";
 
 /** A reader who is at most this far from the end, in pixels, counts as being at the end. */
@@ -19,10 +19,19 @@ const MOST_MESSAGES = 500;
 const newMessages = find("#new-messages");
 
 /** Whether new messages move the view. */
-export let following = true;
+let following = true;
+
+/** How many messages of others have arrived below the view. */
+let arrived = 0;
 
 /** Whether older messages have been requested and have not arrived. */
 let awaitsOlder = false;
+
+/** The same for newer messages, in a list that does not reach the end. */
+let awaitsNewer = false;
+
+/** The same for another part of the room, which replaces the list. */
+let awaitsPart = false;
 
 /** The scroll range when the view was last moved to the end. */
 let rangeAtEnd = 0;
@@ -34,10 +43,26 @@ let rangeAtEnd = 0;
 let anchor = null;
 let anchorTop = 0;
 
+/**
+ * @returns {boolean} whether the end of the room is in view
+ */
+export function isAtEnd() {
+  return following && !awaitsPart;
+}
+
+/**
+ * @returns {Element | null} the gap between the messages shown and the newest ones
+ */
+function gap() {
+  return find("#messages-newer");
+}
+
 /** @returns {void} */
 export function scrollToEnd() {
+  if (gap()) return;
   following = true;
-  newMessages.hidden = true;
+  arrived = 0;
+  showButton();
   if (!awaitsOlder) dropOldest();
   rangeAtEnd = range();
   scroller.scrollTop = rangeAtEnd;
@@ -67,18 +92,76 @@ function dropOldest() {
 }
 
 /** @returns {void} */
+function showButton() {
+  newMessages.hidden = !arrived && !gap();
+  newMessages.textContent = `${arrived ? `${arrived} new message${arrived > 1 ? "s" : ""}` : "Newest messages"} ↓`;
+}
+
+/**
+ * Shows another part of the room: the messages around one, or without one the newest.
+ * @param {number} [at]
+ * @returns {void}
+ */
+export function showPart(at) {
+  awaitsPart = send("Show messages", { at, room: roomId() });
+}
+
+/**
+ * The list has been replaced by another part of the room. Shows the place it was asked for.
+ * @returns {void}
+ */
+export function openPart() {
+  stopAwaitingMessages();
+  const { at, after } = messageList().dataset;
+  const message = messages().find((one) => messageNumber(one) >= Number(at ?? Number(after) + 1));
+  if (!message || !(at || after)) {
+    scrollToEnd();
+    return;
+  }
+  if (message.id === `message-${at}`) message.setAttribute("data-at", "");
+  following = false;
+  scroller.scrollTop += top(message) - top(scroller) - (at ? scroller.clientHeight / 3 : MARGIN);
+  showButton();
+}
+
+/** @returns {void} */
+export function askForNewer() {
+  const shown = messages();
+  const border = gap();
+  if (awaitsPart || awaitsNewer || !border) return;
+  const isBefore = (message) => message.compareDocumentPosition(border) & Node.DOCUMENT_POSITION_FOLLOWING;
+  const last = shown.findLast(isBefore);
+  const next = shown.find((message) => !isBefore(message));
+  const after = last ? messageNumber(last) : 0;
+  const before = next && messageNumber(next);
+  awaitsNewer = send("Newer messages", { after, before, room: roomId() });
+}
+
+/** @returns {void} */
 export function askForOlder() {
   const oldest = find("#messages-older[data-more=true] ~ .message");
-  if (awaitsOlder || !oldest) return;
+  if (awaitsPart || awaitsOlder || !oldest) return;
   awaitsOlder = send("Older messages", { before: messageNumber(oldest), room: roomId() });
 }
 
 /**
- * Older messages have arrived, or will not arrive.
+ * A page has arrived.
+ * @param {string} swap how it is added
  * @returns {void}
  */
-export function stopAwaitingOlder() {
+export function takePage(swap) {
+  if (swap === "prepend") awaitsOlder = false;
+  if (swap === "before") awaitsNewer = false;
+}
+
+/**
+ * The requested messages will not arrive, or are not needed any more.
+ * @returns {void}
+ */
+export function stopAwaitingMessages() {
   awaitsOlder = false;
+  awaitsNewer = false;
+  awaitsPart = false;
 }
 
 /**
@@ -92,15 +175,18 @@ export function noteView() {
 
 /**
  * After the page has changed, keeps what the reader sees, or follows the end.
- * @param {boolean} appended whether there are new messages at the end
+ * @param {number} appended how many messages of others are new at the end
  * @returns {void}
  */
 export function restoreView(appended) {
+  arrived += appended;
   if (following) scrollToEnd();
-  else if (appended) newMessages.hidden = false;
+  else showButton();
   if (anchor?.isConnected) scroller.scrollTop += top(anchor) - anchorTop;
-  // If the messages do not fill the view, scrolling cannot request older ones.
-  if (!range()) askForOlder();
+  // If the messages do not fill the view, scrolling cannot request more.
+  if (range()) return;
+  askForOlder();
+  askForNewer();
 }
 
 /** @returns {number} how far one can scroll, in pixels */
@@ -119,12 +205,16 @@ function top(element) {
 on("scroll", () => {
   // If the range has changed, the list has grown and the reader has not scrolled.
   if (following && range() !== rangeAtEnd) scrollToEnd();
-  following = range() - scroller.scrollTop < NEAR_END;
-  if (following) newMessages.hidden = true;
+  const below = range() - scroller.scrollTop;
+  following = below < NEAR_END && !gap();
+  if (following) arrived = 0;
   else if (scroller.scrollTop < NEAR_START) askForOlder();
+  if (below < NEAR_START) askForNewer();
+  showButton();
 }, scroller);
 
 on("click", () => {
+  if (gap()) showPart();
   scrollToEnd();
   messageBox.focus();
 }, newMessages);

@@ -3,7 +3,7 @@
 import { messageNumber, messages } from "./messages.js";
 import { find, findAll, messageList, roomId, roomTitle } from "./page.js";
 import { on, send } from "./runtime.js";
-import { following, showAt } from "./scroll.js";
+import { isAtEnd, showAt, showPart } from "./scroll.js";
 import { me, present } from "./session.js";
 
 /** The shortest time between two `Read` actions. */
@@ -36,7 +36,7 @@ let visit = { room: "", read: 0, marked: false };
 
 /** @returns {boolean} whether I see the end of the conversation */
 function isWatching() {
-  return following && !document.hidden && document.hasFocus();
+  return isAtEnd() && !document.hidden && document.hasFocus();
 }
 
 /**
@@ -105,13 +105,20 @@ export function takeNews(fragment) {
 }
 
 /**
+ * @param {DocumentFragment} fragment
+ * @returns {number} how many messages of other people it contains
+ */
+export function countOfOthers(fragment) {
+  return findAll(fragment, ".message[data-user]").filter(({ dataset }) => dataset.user !== me).length;
+}
+
+/**
  * A message has arrived in the room. If I do not see it, the room has news.
  * @param {DocumentFragment} fragment
  * @returns {void}
  */
 export function takeMessages(fragment) {
-  const byOthers = findAll(fragment, ".message[data-user]").some(({ dataset }) => dataset.user !== me);
-  if (byOthers && !isWatching()) currentItem()?.setAttribute("data-news", "");
+  if (countOfOthers(fragment) && !isWatching()) currentItem()?.setAttribute("data-news", "");
 }
 
 /**
@@ -145,7 +152,11 @@ export function showNewLine(entered) {
   for (const message of marked) if (message !== first) message.removeAttribute("data-new");
   if (!first) return;
   first.setAttribute("data-new", "");
-  if (entered) showAt(first);
+  if (!entered) return;
+  showAt(first);
+  // What I have not read begins further up than this page.
+  const [oldest] = messages();
+  if (messageNumber(oldest) > visit.read && find("#messages-older[data-more=true]")) showPart(visit.read);
 }
 
 /** @returns {void} */

@@ -17,6 +17,7 @@ mod moderation;
 mod names;
 mod pages;
 mod people;
+mod places;
 mod plain_wire;
 mod presence;
 mod private_rooms;

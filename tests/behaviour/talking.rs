@@ -126,7 +126,7 @@ async fn text_is_shown_as_typed_and_all_html_in_it_is_inert() {
             let names: Vec<_> = shown.all().map(|part| part.name.as_str()).collect();
             assert_eq!(
                 names,
-                ["article", "span", "b", "time", "button", "p"],
+                ["article", "span", "b", "a", "time", "button", "p"],
                 "{text}"
             );
         }

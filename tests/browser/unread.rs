@@ -185,3 +185,83 @@ async fn a_group_has_a_topic_and_a_menu_to_leave_it() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn three_hundred_unread_messages_are_read_from_the_first_on() {
+    let server = Server::start(&["--unlimited"]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
+        anna.looks_here().await;
+        bob.looks_here().await;
+        // All of them fit into the window.
+        bob.sized(1280, 4000).await;
+        anna.says("seen").await;
+        bob.hears("seen").await;
+        bob.sees(&entry("python", NO_NEWS)).await;
+        bob.enters("hi").await;
+        anna.run(
+            "const { send } = await import(document.querySelector('[href*=\"js/runtime\"]').href); \
+             for (let n = 0; n < 300; n++) send('New message', { message: `line ${n}` })",
+        )
+        .await;
+        anna.hears("line 299").await;
+        bob.enters("python").await;
+        bob.until("document.querySelector('[data-new] .message__text')?.textContent === 'line 0'")
+            .await;
+        bob.sees("#messages-newer").await;
+        bob.sees(&entry("python", HAS_NEWS)).await;
+        let shown = "document.querySelector('#new-messages').textContent";
+        bob.until(&format!("{shown} === 'Newest messages ↓'")).await;
+        // Reading on loads the rest, until its end is seen.
+        bob.until(
+            "document.querySelector('#scroller').scrollTop = 1e6, !document.querySelector('#messages-newer')",
+        )
+        .await;
+        let texts = bob.texts().await;
+        assert_eq!(texts.iter().filter(|text| text.starts_with("line ")).count(), 300);
+        bob.run("document.querySelector('#scroller').scrollTop = 1e6")
+            .await;
+        bob.sees(&entry("python", NO_NEWS)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_time_of_a_message_is_its_address() {
+    let server = Server::start(&["--unlimited"]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
+        for n in 0..70 {
+            anna.says(&format!("line {n}")).await;
+        }
+        bob.hears("line 69").await;
+        let link = "document.querySelectorAll('.message__time')[20]";
+        let href: String = anna.get(&format!("{link}.href")).await;
+        anna.run(&format!("{link}.click()")).await;
+        anna.until(
+            "document.querySelector('.message[data-at] .message__text')?.textContent === 'line 20'",
+        )
+        .await;
+        assert_eq!(anna.get::<String>("location.href").await, href);
+        bob.goto(&href).await;
+        bob.is_somebody().await;
+        bob.until(
+            "document.querySelector('.message[data-at] .message__text')?.textContent === 'line 20'",
+        )
+        .await;
+        let place = "document.querySelector('.message[data-at]').getBoundingClientRect()";
+        bob.until(&format!("{place}.top > 0 && {place}.bottom < innerHeight"))
+            .await;
+        anna.says("and more").await;
+        bob.until("document.querySelector('#new-messages').textContent.includes('1 new message')")
+            .await;
+        bob.click("#new-messages").await;
+        bob.hears("and more").await;
+        bob.sees_no("#messages-newer").await;
+        bob.until("document.querySelector('#new-messages').hidden")
+            .await;
+        anna.back().await;
+        anna.hears("and more").await;
+    })
+    .await;
+}

@@ -172,6 +172,8 @@ macro_rules! every_promise {
             a_refused_message_leaves_nothing_behind
             the_newest_page_has_the_newest_messages_oldest_first
             older_pages_reach_the_beginning_without_a_gap
+            a_page_around_a_message_reads_on_in_both_directions
+            a_room_is_found_by_the_time_of_its_messages
             a_page_is_one_consistent_snapshot
             the_versions_of_several_rooms_are_read_at_once
             catch_up_says_when_there_is_nothing_new
@@ -273,6 +275,8 @@ async fn no_everyday_query_scans_a_whole_table_of_postgres() {
         a_user_is_not_given_away_while_a_private_room_with_them_is_open
         a_known_key_returns_what_was_stored_first
         older_pages_reach_the_beginning_without_a_gap
+        a_page_around_a_message_reads_on_in_both_directions
+        a_room_is_found_by_the_time_of_its_messages
         the_versions_of_several_rooms_are_read_at_once
         catch_up_brings_what_is_missing
         changes_among_older_messages_are_found_by_their_first_and_last
@@ -1298,6 +1302,57 @@ async fn older_pages_reach_the_beginning_without_a_gap(backend: &impl Backend) {
     assert_eq!(texts(&all), expected);
     let before_all = store.older(room, oldest.messages[0].id).await.unwrap();
     assert!(before_all.messages.is_empty() && !before_all.older);
+}
+
+async fn a_page_around_a_message_reads_on_in_both_directions(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
+    let other = group(&store, "python").await;
+    post(&store, &anna, other, "elsewhere").await;
+    post_many(&store, &anna, room, 120).await;
+    let (all, _) = whole_room(&store, room).await;
+    let texts = |page: &Page| -> Vec<usize> {
+        let texts = page.messages.iter().map(|message| message.text.parse());
+        texts.map(Result::unwrap).collect()
+    };
+    let page = store.around(room, all[60].id).await.unwrap();
+    assert_eq!(texts(&page), (36..=85).collect::<Vec<_>>());
+    assert!(page.older && page.newer);
+    let last = page.messages.last().unwrap().id;
+    let page = store.newer(room, last, None).await.unwrap();
+    assert_eq!(texts(&page), (86..120).collect::<Vec<_>>());
+    assert!(!page.newer);
+    let between = store
+        .newer(room, all[10].id, Some(all[13].id))
+        .await
+        .unwrap();
+    assert_eq!((texts(&between), between.newer), (vec![11, 12], false));
+    let first = store.around(room, MessageId(0)).await.unwrap();
+    assert_eq!(texts(&first), (0..25).collect::<Vec<_>>());
+    assert!(!first.older && first.newer);
+    let end = store.around(room, MessageId(i64::MAX)).await.unwrap();
+    assert_eq!(texts(&end), (95..120).collect::<Vec<_>>());
+    assert!(end.older && !end.newer);
+}
+
+async fn a_room_is_found_by_the_time_of_its_messages(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
+    let last_before = async |time| store.last_before(room, Millis(time)).await.unwrap();
+    assert_eq!(last_before(i64::MAX).await, None);
+    let mut posted = Vec::new();
+    for n in 0..20 {
+        posted.push(post(&store, &anna, room, &n.to_string()).await);
+        post(&store, &anna, group(&store, "python").await, "between").await;
+    }
+    for message in &posted {
+        let time = message.created_at;
+        let expected = posted.iter().filter(|one| one.created_at < time);
+        let expected = expected.map(|one| one.id).max();
+        assert_eq!(last_before(time.0).await, expected);
+    }
+    assert_eq!(last_before(0).await, None);
+    assert_eq!(last_before(i64::MAX).await, Some(posted[19].id));
 }
 
 async fn a_page_is_one_consistent_snapshot(backend: &impl Backend) {

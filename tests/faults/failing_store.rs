@@ -343,7 +343,7 @@ async fn nobody_is_half_connected() {
         assert!(
             place
                 .chat
-                .first_page("/chat/hi/", "http", "x", None)
+                .first_page("/chat/hi/", "http", "x", None, None)
                 .await
                 .is_err()
         );

@@ -84,14 +84,15 @@ impl Page {
         let fragment = convert(Html::parse_fragment(html).root_element()).children;
         match swap {
             Some("outer") => self.0.replace(id, fragment),
+            Some("before") => self.0.add_before(id, fragment),
             Some("remove") => self.0.replace(id, Vec::new()),
             _ => {
                 let Some(place) = self.0.get_mut(id) else {
                     return false;
                 };
                 match swap {
-                    Some("append") => place.add(fragment, true),
-                    Some("prepend") => place.add(fragment, false),
+                    Some("append") => place.add(fragment, place.children.len()),
+                    Some("prepend") => place.add(fragment, 0),
                     None => place.children = fragment,
                     Some(other) => panic!("there is no swap “{other}”"),
                 }
@@ -195,8 +196,23 @@ impl Element {
             .position(|child| matches!(child, Node::Element(element) if element.id() == Some(id)))
     }
 
-    /// Adds children at the end or at the beginning; an equal id is replaced in place.
-    fn add(&mut self, fragment: Vec<Node>, at_the_end: bool) {
+    /// Adds siblings before the element of that id. Returns whether there is one.
+    fn add_before(&mut self, id: &str, fragment: Vec<Node>) -> bool {
+        if let Some(at) = self.child(id) {
+            self.add(fragment, at);
+            return true;
+        }
+        let mut elements = self.children.iter_mut().filter_map(|child| match child {
+            Node::Element(element) => Some(element),
+            Node::Text(_) => None,
+        });
+        let holds = |element: &&mut Self| element.all().any(|inner| inner.id() == Some(id));
+        let inner = elements.find(holds);
+        inner.is_some_and(|inner| inner.add_before(id, fragment))
+    }
+
+    /// Adds children at a place; an equal id is replaced in place.
+    fn add(&mut self, fragment: Vec<Node>, at: usize) {
         let mut fresh = Vec::new();
         for node in fragment {
             let id = match &node {
@@ -208,7 +224,6 @@ impl Element {
                 None => fresh.push(node),
             }
         }
-        let at = if at_the_end { self.children.len() } else { 0 };
         self.children.splice(at..at, fresh);
     }
 }

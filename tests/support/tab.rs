@@ -15,7 +15,7 @@ use super::{Door, soon};
 
 /// The places that pushes may go to, apart from `#message-<id>`, `#form-<id>` and
 /// `#my-reaction-<id>-<code>`.
-const PLACES: [&str; 32] = [
+const PLACES: [&str; 33] = [
     "logged-user",
     "group-name",
     "messages-list",
@@ -39,6 +39,7 @@ const PLACES: [&str; 32] = [
     "new-group",
     "users-mine",
     "room-menu",
+    "messages-newer",
     "room-topic",
     "my-read",
     "users-online",
