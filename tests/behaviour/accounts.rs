@@ -488,6 +488,20 @@ async fn forms_of_other_origins_are_refused() {
 }
 
 #[tokio::test]
+async fn after_a_wrong_password_the_name_is_still_there() {
+    let server = Server::start().await;
+    let mut device = Device::new(&server);
+    let wrong = [("name", "anna1"), ("password", "not hers")];
+    let answer = device.sends("/sign-in/", &wrong).await;
+    let page = super::support::page::Page::parse(&answer.body);
+    assert_eq!(page.the("sign-in-name").attribute("value"), Some("anna1"));
+    assert_eq!(page.the("sign-in-password").attribute("value"), None);
+    // The form beside the one to register does not contain the guest's own name.
+    let anna = server.tab().await;
+    assert_eq!(anna.page.the("sign-in-name").attribute("value"), Some(""));
+}
+
+#[tokio::test]
 async fn no_form_redirects_to_another_site() {
     let server = Server::start().await;
     let mut device = Device::new(&server);
