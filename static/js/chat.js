@@ -7,7 +7,7 @@ import { post, resend, sendDue, settle } from "./outbox.js";
 import { closePopover, find, messageBox, messageList, roomId } from "./page.js";
 import { completeReaction, keepQuickBar } from "./reactions.js";
 import { askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom } from "./rooms.js";
-import { hooks, on } from "./runtime.js";
+import { hooks, on, send } from "./runtime.js";
 import { askForNewer, askForOlder, noteView, openPart, restoreView, stopAwaitingMessages, takePage } from "./scroll.js";
 import { arrive, identify, leave } from "./session.js";
 import {
@@ -54,6 +54,9 @@ hooks.action = (action, data, control) => {
     case "React":
       completeReaction(data, control);
       return false;
+    case "Change topic":
+      if (send(action, data)) closePopover();
+      return true;
     default:
       return false;
   }

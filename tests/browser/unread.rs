@@ -163,6 +163,7 @@ async fn a_group_has_a_topic_and_a_menu_to_leave_it() {
         anna.presses(Key::Enter).await;
         anna.until("document.querySelector('#room-topic').textContent === 'All about apes'")
             .await;
+        assert!(!anna.shows("#room-menu [name=topic]").await);
         bob.goto(&server.url("/chat/")).await;
         bob.is_somebody().await;
         bob.sees(
