@@ -29,7 +29,10 @@ pub enum BackupError {
     /// The copy could not be read back without errors.
     #[error("the copy is damaged ({0}); run “overwire check” on the database")]
     Damaged(String),
-    /// The database cannot be read, or the copy not be written.
+    /// The copy, or its temporary file, cannot be written.
+    #[error("could not write the copy")]
+    Unwritable(#[source] std::io::Error),
+    /// The database cannot be read, or the copy not be filled.
     #[error(transparent)]
     Failed(#[from] StoreError),
 }
@@ -42,7 +45,7 @@ impl From<rusqlite::Error> for BackupError {
 
 impl From<std::io::Error> for BackupError {
     fn from(error: std::io::Error) -> Self {
-        Self::Failed(error.into())
+        Self::Unwritable(error)
     }
 }
 
@@ -52,7 +55,7 @@ pub async fn backup(from: &Address, to: &Path) -> Result<u64, BackupError> {
         let to = to.display().to_string();
         return Err(BackupError::Postgres(to, from.clone()));
     }
-    let path = sqlite::real_path(&sqlite_path(from.as_str())?)?;
+    let path = sqlite::real_path(&sqlite_path(from.as_str())?).map_err(StoreError::from)?;
     if !path.exists() {
         return Err(BackupError::NoDatabase(from.clone()));
     }

@@ -252,7 +252,7 @@ async fn a_backup_replaces_nothing_and_is_private() {
         assert!(matches!(refused, Err(BackupError::Exists(_))));
     }
     let refused = backup(&from, Path::new("/nowhere/at/all/copy.db")).await;
-    assert!(matches!(refused, Err(BackupError::Failed(_))));
+    assert!(matches!(refused, Err(BackupError::Unwritable(_))));
     assert!(std::fs::read(&copy).unwrap() == before);
     assert_eq!(files.names(), names, "nothing is left behind");
     let mistyped = Address::from(&*files.address("mistyped.db"));
