@@ -2,6 +2,7 @@
 //!
 //! `scripts/bench parts` runs this. Whole servers under load are measured in `benches/load`.
 
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use overwire::websocket::{self, Decoder};
 use uuid::Uuid;
 
 const ROOM: RoomId = RoomId(7);
+const ELSEWHERE: RoomId = RoomId(3);
 const TEXT: &str = "Shall we meet at the station at eight, or is that too early?";
 
 fn version(number: u64) -> Version {
@@ -186,6 +188,32 @@ fn hand_out(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A message in a group whose members look elsewhere, and list five groups each.
+fn mark(criterion: &mut Criterion) {
+    let views = Views::new().expect("the templates are valid");
+    let news = views.group_news(ELSEWHERE, MessageId(1), "anna");
+    let news = HashMap::from([(ELSEWHERE, news.expect("it can be rendered").encode())]);
+    let listed: Arc<[RoomId]> = (1..=5).map(RoomId).collect();
+    let mut group = criterion.benchmark_group("mark a group in the lists of its members");
+    for tabs in [100, 1_000, 10_000] {
+        let (hub, outboxes) = crowd(tabs);
+        for outbox in &outboxes {
+            outbox.list(Arc::clone(&listed));
+        }
+        group.throughput(Throughput::Elements(tabs.cast_unsigned()));
+        group.bench_function(BenchmarkId::from_parameter(tabs), |bench| {
+            bench.iter(|| {
+                hub.show_news(&news);
+                for outbox in &outboxes {
+                    assert_eq!(outbox.take(usize::MAX).frames.len(), 1);
+                    assert!(outbox.take(usize::MAX).frames.is_empty());
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
 async fn newcomer(store: &Store, node: NodeId) -> (ClientRef, UserId) {
     let mut spares = overwire::fake::FakeUsers::random();
     loop {
@@ -248,5 +276,5 @@ fn keep(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(parts, render, frames, hand_out, keep);
+criterion_group!(parts, render, frames, hand_out, mark, keep);
 criterion_main!(parts);

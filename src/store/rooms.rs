@@ -229,7 +229,7 @@ impl Store {
     }
 
     /// The group of that name, if `me` can see it; without `me`, if everybody can. The names of
-    /// restricted groups begin with [`RESTRICTED`](super::RESTRICTED).
+    /// restricted groups begin with [`RESTRICTED`].
     pub async fn group(&self, name: &str, me: Option<UserId>) -> Result<Option<Room>> {
         let name = name.to_owned();
         self.ask("group", async move |tx| group(tx, me, &name).await)
