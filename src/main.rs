@@ -227,7 +227,8 @@ fn stop_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output = (
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
     // Otherwise each connection of a pool that ends is a line. The store says once what is wrong.
-    let filter = EnvFilter::try_new(format!("deadpool=off,{}", config.log)).context("--log")?;
+    let quiet = "deadpool=off,tokio_postgres=warn";
+    let filter = EnvFilter::try_new(format!("{quiet},{}", config.log)).context("--log")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // If the log cannot be written, an error message about that cannot be written either, and would

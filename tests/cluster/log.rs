@@ -28,7 +28,8 @@ async fn an_outage_is_two_lines_of_the_log() {
     crowd.goes_on(50).await;
     assert_eq!(value(metrics, "overwire_relay_connected").await, 1.0);
 
-    database.stops("fast").await;
+    // Every connection gets a warning.
+    database.stops("immediate").await;
     // People go on writing, and others arrive.
     until("many failures", async || {
         let pages = [(); 20].map(|()| node.get("/chat/hi/"));
