@@ -27,8 +27,8 @@ pub struct Checked {
 }
 
 /// The rows that must exist: a table and its key, the column that refers to a row, and its table. Each
-/// foreign key is one of them. PostgreSQL does not check these again after a restore.
-const REFERENCES: [(&str, &str, &str, &str); 19] = [
+/// foreign key is one of them; the creator of a group is not declared as one. PostgreSQL does not check these again after a restore.
+const REFERENCES: [(&str, &str, &str, &str); 20] = [
     ("sessions", "id", "user_id", "users"),
     ("clients", "id", "user_id", "users"),
     ("clients", "id", "session_id", "sessions"),
@@ -37,6 +37,7 @@ const REFERENCES: [(&str, &str, &str, &str); 19] = [
     ("clients_active", "client_id", "user_id", "users"),
     ("rooms", "id", "user_low", "users"),
     ("rooms", "id", "user_high", "users"),
+    ("rooms", "id", "made_by", "users"),
     ("room_histories", "room_id", "room_id", "rooms"),
     ("messages", "id", "room_id", "rooms"),
     ("messages", "id", "user_id", "users"),

@@ -14,7 +14,7 @@ use crate::people::{arrive, hi, post};
 use crate::support::postgres::Database;
 
 /// The statements that damage a chat, and what is then said.
-const DAMAGES: [(&str, &str); 9] = [
+const DAMAGES: [(&str, &str); 10] = [
     (
         "delete from messages where text = 'unread'",
         "has the version 2, but its last change has 1",
@@ -52,6 +52,10 @@ const DAMAGES: [(&str, &str); 9] = [
     (
         "update messages set deleted_by = 77 where text = 'by key'",
         "has the deleted_by 77, which is not in users",
+    ),
+    (
+        "update rooms set made_by = 77 where name = 'hi'",
+        "has the made_by 77, which is not in users",
     ),
 ];
 
