@@ -54,6 +54,8 @@ impl Chat {
         target: &Target,
         after: Option<Version>,
     ) -> Result<bool> {
+        // Where they left off, and their lists, depend on it.
+        self.write_reads_of(client.user.id).await?;
         let Some((room, moved)) = self.enter(client, target.clone()).await? else {
             return Ok(false);
         };
@@ -117,7 +119,6 @@ impl Chat {
         let heading = rendered(Selector::GROUP_NAME, &|| {
             self.views.group_name(dialect, room)
         })?;
-        self.write_reads_of(client.user.id).await?;
         let groups = self.groups(client, Some(room)).await?;
         let menu = match dialect.has(&Selector::ROOM_MENU) {
             true => Some(self.room_menu(client, room).await?),

@@ -163,6 +163,70 @@ impl Tab {
 }
 
 #[tokio::test]
+async fn the_tab_that_reads_gets_no_list() {
+    let server = Server::start().await;
+    let mut anna = server.tab_at("/chat/python/").await;
+    let (device, mut bob) = Device::of_somebody(&server).await;
+    bob.enters_group("python").await;
+    let mut other = device.tab("/chat/hi/").await;
+    anna.says("news").await;
+    bob.sees("news").await;
+    other.until("news", |tab| !tab.news().is_empty()).await;
+    let (given, lists) = (bob.last_list_of_groups(), other.last_list_of_groups());
+    bob.reads();
+    other
+        .until("the list again", |tab| tab.last_list_of_groups() > lists)
+        .await;
+    bob.hears_all().await;
+    assert_eq!(bob.last_list_of_groups(), given);
+}
+
+#[tokio::test]
+async fn two_tabs_that_read_at_the_same_time_know_of_each_other() {
+    let server = Server::start().await;
+    let [mut anna, mut carl] = server.tabs().await;
+    let (device, mut bob) = Device::of_somebody(&server).await;
+    for tab in [&mut anna, &mut bob] {
+        tab.enters_group("python").await;
+    }
+    let mut other = device.tab("/chat/hi/").await;
+    anna.says("news").await;
+    carl.says("more news").await;
+    bob.sees("news").await;
+    other.sees("more news").await;
+    for tab in [&mut bob, &mut other] {
+        tab.until("news", |tab| !tab.news().is_empty()).await;
+    }
+    let lists = [&bob, &other].map(Tab::last_list_of_groups);
+    bob.reads();
+    other.reads();
+    for (tab, before) in [&mut bob, &mut other].into_iter().zip(lists) {
+        tab.until("the list again", |tab| tab.last_list_of_groups() > before)
+            .await;
+    }
+    bob.until("all to be read", |tab| !tab.entry("hi", "data-news"))
+        .await;
+    other
+        .until("all to be read", |tab| !tab.entry("python", "data-news"))
+        .await;
+}
+
+#[tokio::test]
+async fn a_room_entered_again_begins_where_it_was_just_read() {
+    let server = Server::start().await;
+    let [mut anna, mut bob] = server.tabs().await;
+    anna.enters_group("python").await;
+    bob.enters_group("python").await;
+    anna.says("news").await;
+    bob.sees("news").await;
+    bob.reads();
+    let again = json!({ "groupName": "python", "isGroup": true });
+    bob.sends("Change group", again);
+    bob.until("the visit", |tab| tab.had_read() == tab.last_message())
+        .await;
+}
+
+#[tokio::test]
 async fn a_mark_does_not_return_after_a_reconnect() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::chat::{Chat, Client, Result};
 use crate::hub::Region;
-use crate::model::{ClientRef, MessageId, RoomId, UserId};
+use crate::model::{ClientId, ClientRef, MessageId, RoomId, UserId};
 use crate::protocol::{Frame, Selector};
 use crate::relay::News;
 use crate::store::Change;
@@ -140,16 +140,13 @@ impl Chat {
 
     /// Writes what people have read, in parts, so that no message waits for all of them.
     pub(super) async fn write_reads(&self) -> Result<()> {
-        let users: Vec<_> = self.people.due().unread.reads.keys().copied().collect();
-        for users in users.chunks(READS_AT_ONCE / ROOMS_READ) {
-            let rows = {
-                let unread = &self.people.due().unread;
-                users
-                    .iter()
-                    .flat_map(|user| unread.rows_of(*user))
-                    .collect()
-            };
-            self.write(rows).await?;
+        let rows: Vec<Row> = {
+            let unread = &self.people.due().unread;
+            let users = unread.reads.keys();
+            users.flat_map(|user| unread.rows_of(*user)).collect()
+        };
+        for part in rows.chunks(READS_AT_ONCE) {
+            self.write(part.to_vec()).await?;
         }
         Ok(())
     }
@@ -164,11 +161,18 @@ impl Chat {
         for user in counted {
             self.spread(News::Mine(user));
         }
-        let users: HashSet<_> = rows.iter().map(|(_, user, ..)| *user).collect();
-        for user in users {
-            // A guest has only the tab that reported it.
-            if self.hub.of_user(user).iter().any(|tab| tab.is_kept()) {
-                self.spread(News::Groups(user));
+        let mut by: HashMap<UserId, HashSet<ClientId>> = HashMap::new();
+        for (client, user, ..) in rows {
+            by.entry(user).or_default().insert(client.client);
+        }
+        for (user, clients) in by {
+            let tabs = self.hub.of_user(user);
+            // If only one tab reported something, it has removed its marks by itself.
+            let is_right = |client| clients.len() == 1 && clients.contains(client);
+            let others = tabs.iter().filter(|tab| !is_right(&tab.client.client));
+            others.for_each(|tab| tab.outdate_groups());
+            if tabs.iter().any(|tab| tab.is_kept()) {
+                self.tell_others(News::Groups(user));
             }
         }
         Ok(())
