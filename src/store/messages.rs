@@ -337,9 +337,10 @@ impl Store {
     pub async fn unread_rooms(&self, user: UserId) -> Result<Vec<(RoomId, MessageId)>> {
         self.ask("unread_rooms", async move |tx| {
             tx.all(
-                "select s.room_id, max(m.id) from users_subscribed s
-                 join messages m on m.room_id = s.room_id and m.id > s.read_message_id
-                 where s.user_id = $1 and s.left_at is null group by s.room_id",
+                "select s.room_id, (select max(id) from messages m where m.room_id = s.room_id)
+                 from users_subscribed s
+                 where s.user_id = $1 and s.left_at is null and exists (select 1 from messages m
+                    where m.room_id = s.room_id and m.id > s.read_message_id)",
                 &[&user],
             )
             .await
