@@ -207,7 +207,6 @@ impl People {
         due.online_changed = true;
         due.mine.extend(hub.users());
         due.rooms.extend(hub.active_rooms());
-        hub.all().iter().for_each(|tab| tab.outdate_groups());
     }
 
     /// Soft state is right again after the next round, so a failure is only logged. It is not even
