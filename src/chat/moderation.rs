@@ -351,6 +351,7 @@ impl Chat {
     /// The people in a changed group reconnect, except those whose page already shows the new name.
     pub(super) async fn take_group_change(&self, room: RoomId) {
         self.changed.add(room);
+        self.hub.unlist(room);
         let headings = self.headings_of_group(room).await;
         let headings = headings.inspect_err(|failure| log_failure("read a changed group", failure));
         let headings = headings.ok().flatten();

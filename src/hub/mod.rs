@@ -455,6 +455,12 @@ impl Hub {
         lists.flat_map(|list| list.to_vec()).collect()
     }
 
+    /// Shows nobody news of that group until their list has been rendered again.
+    pub fn unlist(&self, group: RoomId) {
+        let users = self.users.lock();
+        users.values().flatten().for_each(|tab| tab.unlist(group));
+    }
+
     /// Shows every tab the news of the groups that it lists, in one frame.
     pub fn show_news(&self, news: &HashMap<RoomId, Frame>) {
         // Most tabs list the same groups.
@@ -613,6 +619,24 @@ mod tests {
         }
         check([0, 1]);
         check([1, 0]);
+    }
+
+    #[test]
+    fn a_group_that_has_changed_has_no_news_until_it_is_listed_again() {
+        let hub = Hub::default();
+        let outbox = tab(&hub, 1, Dialect::V1, 4);
+        let list = || outbox.list(vec![OTHER, RoomId(3)].into());
+        list();
+        let news = [OTHER, RoomId(3)].map(|room| (room, frame(&room.0.to_string())));
+        let news = HashMap::from(news);
+        hub.show_news(&news);
+        assert_eq!(taken(&outbox), ["2", "3"]);
+        hub.unlist(OTHER);
+        hub.show_news(&news);
+        assert_eq!(taken(&outbox), ["3"]);
+        list();
+        hub.show_news(&news);
+        assert_eq!(taken(&outbox), ["2", "3"]);
     }
 
     #[test]

@@ -368,6 +368,15 @@ impl Outbox {
         self.state.lock().listed = groups;
     }
 
+    /// The tab is shown no news of that group until its list has been rendered again.
+    pub(super) fn unlist(&self, group: RoomId) {
+        let mut waiting = self.state.lock();
+        if waiting.listed.contains(&group) {
+            let listed = waiting.listed.iter().copied();
+            waiting.listed = listed.filter(|room| *room != group).collect();
+        }
+    }
+
     /// The groups that the tab lists.
     pub(super) fn listed(&self) -> Arc<[RoomId]> {
         Arc::clone(&self.state.lock().listed)
