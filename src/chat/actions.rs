@@ -637,9 +637,12 @@ async fn change_topic(
     show_menu_again(chat, client, room).await
 }
 
-/// Shows what the person can do with their room, after one of these things has changed.
+/// Shows what the person can do with their room, after one of these things has changed there.
 async fn show_menu_again(chat: &Chat, client: &Client, room: RoomId) -> Result<()> {
-    if let Some(room) = chat.group(room).await? {
+    let place = client.outbox.place();
+    if place.is_some_and(|place| place.room == room)
+        && let Some(room) = chat.group(room).await?
+    {
         client.outbox.push([chat.room_menu(client, &room).await?]);
     }
     Ok(())

@@ -147,6 +147,7 @@ impl Store {
     /// Turns the news of a group off or on, for a user who belongs to it.
     pub async fn mute_group(&self, by: Actor, group: RoomId, on: bool) -> Result<()> {
         self.write("mute_group", Locks::actor(by), async move |tx| {
+            room(tx, by.user, group).await?.ok_or(Refused::NoSuchRoom)?;
             let muted = "update users_subscribed set muted = $1
                 where user_id = $2 and room_id = $3 and with_id is null";
             tx.run(muted, &[&on, &by.user, &group]).await

@@ -358,6 +358,21 @@ async fn only_moderators_create_password_links_and_none_for_a_moderator() {
 }
 
 #[tokio::test]
+async fn nobody_learns_the_name_of_a_restricted_group_by_muting_it() {
+    let server = Server::start().await;
+    let (_device, _tab, mut desk) = moderator(&server).await;
+    let mut bob = server.tab_at("/chat/python/").await;
+    let room = bob.room();
+    desk.restricts("python").await;
+    bob.is_closed().await;
+    bob.reconnects().await;
+    bob.hears_all().await;
+    let data = json!({ "room": room, "on": true });
+    let reason = bob.is_refused("Mute group", data).await;
+    assert_eq!(reason, "There is no such room.");
+}
+
+#[tokio::test]
 async fn a_former_moderator_finds_no_admin_page() {
     let server = Server::start().await;
     let (device, mut tab, mut desk) = moderator(&server).await;
