@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::tx::{FromRow, Hold, Locks, Row, Sql, Tx, end_of, from_row, sought};
 use super::users::{
-    USER, check_may_write, held_standing, hold_user, person, reserve, standing, trace,
+    USER, check_may_write, held_standing, hold_user, person, record, reserve, standing, trace,
 };
 use super::{Actor, RESTRICTED, Refused, Result, Store};
 use crate::model::{
@@ -182,16 +182,25 @@ impl Store {
     pub async fn set_topic(&self, by: Actor, group: RoomId, topic: Option<Topic>) -> Result<()> {
         let locks = Locks::actor(by).room(group);
         self.write("set_topic", locks, async move |tx| {
-            room(tx, by.user, group).await?.ok_or(Refused::NoSuchRoom)?;
+            let found = room(tx, by.user, group).await?;
+            let found = found.ok_or(Refused::NoSuchRoom)?;
             check_may_write(tx, by.user).await?;
             let is_maker = "select made_by is not distinct from $1 from rooms where id = $2";
             let is_maker: bool = tx.the(is_maker, &[&by.user, &group]).await?;
             if !is_maker && !may_moderate(tx, by.user, group).await? {
                 return Err(Refused::NotMaker.into());
             }
-            let sql = "update rooms set topic = $1 where id = $2 and kind = 'group'";
+            let sql = "update rooms set topic = $1 where id = $2 and kind = 'group'
+                and topic is distinct from $1";
             let topic = topic.as_ref().map(Topic::as_str);
-            tx.run(sql, &[&topic, &group]).await
+            let changed = tx.changed(sql, &[&topic, &group]).await?;
+            if !is_maker
+                && changed > 0
+                && let RoomKind::Group(name) = found.kind
+            {
+                record(tx, by.user, &format!("changed the topic of #{name}")).await?;
+            }
+            Ok(())
         })
         .await
     }

@@ -2029,8 +2029,19 @@ async fn the_creator_of_a_group_and_moderators_set_its_topic(backend: &impl Back
     let all = Some("all about apes".to_owned());
     assert_eq!(read(&bob).await, (all, false));
     assert_eq!(sets(&bob, "mine").await, Err(Refused::NotMaker));
-    sets(&carl, "").await.unwrap();
+    let log = async || {
+        let entries = store.audit_log(i64::MAX, 50).await.unwrap();
+        let actions = entries.into_iter().map(|entry| entry.words);
+        actions.collect::<Vec<_>>()
+    };
+    assert!(log().await.iter().all(|action| !action.contains("topic")));
+    for _ in 0..2 {
+        sets(&carl, "").await.unwrap();
+    }
     assert_eq!(read(&carl).await, (None, true));
+    let actions = log().await;
+    let changes = actions.iter().filter(|action| action.contains("topic"));
+    assert_eq!(changes.collect::<Vec<_>>(), ["changed the topic of #apes"]);
     let groups = store.busiest_groups(50).await.unwrap();
     assert!(
         groups
