@@ -1,7 +1,7 @@
 //! Databases made by an earlier build: they open, nothing in them is lost, and the chat continues.
 //!
 //! `earlier/*.sql` are dumps of a chat in which everything has happened at least once. They were made
-//! by the last build with another schema, right after it was killed.
+//! by a build with an earlier schema, right after it was killed.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
