@@ -340,9 +340,9 @@ pub(super) fn file_at(path: &Path) -> std::io::Result<(u64, u64)> {
 }
 
 impl Opened {
-    /// Whether the opened file is still there.
+    /// Whether the opened file is still there, with the log that the next server continues from.
     fn is_kept(&self) -> bool {
-        file_at(&self.path).is_ok_and(|file| file == self.file)
+        file_at(&self.path).is_ok_and(|file| file == self.file) && wal_of(&self.path).exists()
     }
 }
 
