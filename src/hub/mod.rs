@@ -450,22 +450,21 @@ impl Hub {
 
     /// The groups that any tab on this node lists.
     pub fn listed(&self) -> HashSet<RoomId> {
-        let users = self.users.lock();
-        let lists = users.values().flatten().map(|tab| tab.listed());
+        let tabs = self.all();
+        let lists = tabs.iter().map(|tab| tab.listed());
         lists.flat_map(|list| list.to_vec()).collect()
     }
 
     /// Shows nobody news of that group until their list has been rendered again.
     pub fn unlist(&self, group: RoomId) {
-        let users = self.users.lock();
-        users.values().flatten().for_each(|tab| tab.unlist(group));
+        self.all().iter().for_each(|tab| tab.unlist(group));
     }
 
     /// Shows every tab the news of the groups that it lists, in one frame.
     pub fn show_news(&self, news: &HashMap<RoomId, Frame>) {
         // Most tabs list the same groups.
         let mut joined: HashMap<Vec<RoomId>, Frame> = HashMap::new();
-        for outbox in self.users.lock().values().flatten() {
+        for outbox in self.all() {
             outbox.show_news(|mut listed| {
                 listed.retain(|room| news.contains_key(room));
                 if listed.is_empty() {
