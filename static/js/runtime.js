@@ -35,6 +35,9 @@ const LONGEST_SILENCE = 20_000;
 const LONGEST_RETRY = 30_000;
 const SHORT_LIFE = 10_000;
 const CLOSED_BY_POLICY = 1008;
+const FORBIDDEN = 403;
+/** After so many failures in a row, there may be a reason that the page itself can tell. */
+const UNUSUAL_FAILURES = 2;
 const { OPEN } = WebSocket;
 
 /** @type {WebSocket | null} */
@@ -119,7 +122,21 @@ function disconnect(code) {
     blockedUntil = now + LONGEST_RETRY * (1 + Math.random());
     retryAt = blockedUntil;
   }
+  if (failures === UNUSUAL_FAILURES && "guarded" in document.body.dataset) void reloadIfForbidden();
   hooks.closed?.();
+}
+
+/**
+ * A person who may no longer open this page is told so, instead of waiting for a connection.
+ * @returns {Promise<void>}
+ */
+async function reloadIfForbidden() {
+  try {
+    const { status } = await fetch(location.href, { method: "HEAD" });
+    if (status === FORBIDDEN) location.reload();
+  } catch {
+    // There is no connection, and so no answer.
+  }
 }
 
 /** @returns {void} */

@@ -127,3 +127,20 @@ async fn a_moderator_looks_after_groups_people_and_messages() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn somebody_who_is_no_longer_a_moderator_is_told_so() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let desk = browser.window().await;
+        becomes_moderator(&desk, &server).await;
+        let name: String = desk
+            .get("document.querySelector('#logged-user [data-user]').dataset.user")
+            .await;
+        server.admin(&["revoke", &name]);
+        desk.until("document.body.textContent.includes('moderators')")
+            .await;
+        desk.sees_no("#moderation-log").await;
+    })
+    .await;
+}

@@ -88,9 +88,15 @@ impl Server {
 
     /// A moderator link, as the command line prints it.
     pub(crate) fn admin_link(&self) -> String {
+        self.admin(&["link"])
+    }
+
+    /// Runs `overwire admin`. Returns what it prints.
+    pub(crate) fn admin(&self, arguments: &[&str]) -> String {
         let mut command = program::command();
         let listen = self.address.to_string();
-        command.args(["admin", "link", "--listen", &listen, "--database"]);
+        command.arg("admin").args(arguments);
+        command.args(["--listen", &listen, "--database"]);
         let said = command.arg(&self.database).output().unwrap();
         assert!(said.status.success(), "{said:?}");
         String::from_utf8(said.stdout).unwrap().trim().to_owned()
