@@ -166,7 +166,7 @@ export function showTitle() {
   const numbers = findAll(document, "#aside [data-unread]").map(({ dataset }) => Number(dataset.unread));
   const unread = numbers.reduce((sum, number) => sum + number, 0);
   document.title = `${unread ? `(${unread}) ` : ""}${title} · Overwire`;
-  const isWaiting = unread > 0 || find("#groups-list [data-news]") !== null;
+  const isWaiting = unread > 0 || find("#groups-list [data-news]:not([data-muted])") !== null;
   icon.href = isWaiting ? icons.unread : icons.read;
 }
 

@@ -118,6 +118,25 @@ async fn a_room_is_read_only_by_somebody_who_looks_at_its_end() {
 }
 
 #[tokio::test]
+async fn a_muted_group_does_not_change_the_icon_while_i_look_away() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
+        anna.looks_here().await;
+        bob.looks_here().await;
+        bob.click("#room-menu > button").await;
+        bob.click("#room-menu [data-action='Mute group']").await;
+        bob.sees(&entry("python", "[data-muted]")).await;
+        bob.looks_away().await;
+        anna.says("are you there?").await;
+        bob.hears("are you there?").await;
+        bob.sees(&entry("python", HAS_NEWS)).await;
+        bob.until(&format!("!{WAITING}")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_room_is_marked_unread_by_hand_and_all_are_marked_read_with_two_keys() {
     let server = Server::start(&[]);
     story(async |browser| {

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::chat::{Chat, Client, Result};
+use crate::chat::{Chat, Client, Result, log_failure};
 use crate::hub::Region;
 use crate::model::{ClientId, ClientRef, MessageId, RoomId, UserId};
 use crate::protocol::{Frame, Selector};
@@ -206,7 +206,7 @@ impl Chat {
     pub(super) fn take_marked_unread(&self, user: UserId, room: RoomId, read: MessageId) {
         let frame = match self.my_read(room, read, true) {
             Ok(frame) => frame,
-            Err(failure) => return tracing::error!(?failure, "could not render a fragment"),
+            Err(failure) => return log_failure("render a fragment", &failure),
         };
         for tab in self.hub.of_user(user) {
             let is_there = tab.place().is_some_and(|place| place.room == room);
