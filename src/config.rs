@@ -112,7 +112,7 @@ pub struct Config {
     #[arg(value_name = "ADDRESS", value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
 
-    /// The welcome message for people who enter a group; {group} is replaced with its name, and an
+    /// The welcome message for people who enter a group for the first time; {group} is replaced with its name, and an
     /// empty text turns it off
     #[arg(
         long,

@@ -728,5 +728,13 @@ async fn found_groups(chat: &Chat, query: &str) -> Result<Frame> {
         false => chat.store.find_groups(query, people::LISTED + 1).await?,
     };
     let more = has_more(&mut found, people::LISTED);
-    Ok(chat.views.lobby_found(query, &found, more)?.encode())
+    // A group of exactly that name is the first of those found.
+    let is_new = |name: &GroupName| {
+        !found.iter().any(|busy| matches!(&busy.group.kind, RoomKind::Group(known) if GroupName::key_of(known) == name.key()))
+    };
+    let offer = GroupName::new(query).ok().filter(is_new);
+    let found = chat
+        .views
+        .lobby_found(query, &found, more, offer.as_ref())?;
+    Ok(found.encode())
 }

@@ -127,7 +127,7 @@ impl Chat {
         let my_read = rendered(Selector::MY_READ, &|| {
             self.views.my_read(room.id, moved.read, false)
         })?;
-        let welcome = self.welcoming(dialect, room)?;
+        let welcome = self.welcoming(dialect, room, moved.is_first)?;
         // Clears the list of people typing, which may be that of another room or out of date. The
         // people typing here are pushed later.
         let nobody_types = rendered(Selector::ROOM_TYPING, &|| self.views.room_typing(&[]))?;
@@ -252,10 +252,10 @@ impl Chat {
         Ok(reactions.await?)
     }
 
-    /// The welcome message of a room. A page gets an empty one too, which replaces that of another
-    /// room.
-    pub(super) fn welcoming(&self, dialect: Dialect, room: &Room) -> Result<Option<Frame>> {
-        let words = self.welcome.to(room);
+    /// The welcome message of a room, on somebody's first visit. A page gets an empty one too, which
+    /// replaces that of another room.
+    fn welcoming(&self, dialect: Dialect, room: &Room, is_first: bool) -> Result<Option<Frame>> {
+        let words = self.welcome.to(room).filter(|_| is_first);
         if dialect.has(&Selector::ROOM_WELCOME) {
             return Ok(Some(self.views.room_welcome(words.as_deref())?.encode()));
         }

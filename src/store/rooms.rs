@@ -21,6 +21,8 @@ pub struct Moved {
     pub left: Option<RoomId>,
     /// Up to which message they had read the room they entered. On the first visit that is the newest.
     pub read: MessageId,
+    /// Whether they did not belong to the group before.
+    pub is_first: bool,
 }
 
 impl Store {
@@ -422,12 +424,19 @@ async fn enter(tx: &Tx<'_>, by: Actor, target: &Target) -> Sql<(Room, Moved)> {
     let read = "select read_message_id from users_subscribed
         where user_id = $1 and room_id = $2 and left_at is null";
     let mut found: Option<MessageId> = tx.one(read, &[&me, &room.id]).await?;
-    if found.is_none() && matches!(room.kind, RoomKind::Group(_)) {
+    let is_first = found.is_none() && matches!(room.kind, RoomKind::Group(_));
+    if is_first {
         subscribe(tx, me, room.id).await?;
         found = tx.one(read, &[&me, &room.id]).await?;
     }
     let read = found.unwrap_or(MessageId(0));
-    Ok((room, Moved { joined, left, read }))
+    let moved = Moved {
+        joined,
+        left,
+        read,
+        is_first,
+    };
+    Ok((room, moved))
 }
 
 /// Whether any client of the user shows the room.

@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use crate::log::Chain;
 use crate::model::{
-    Busy, Emoji, Listed, Message, MessageId, Millis, Page, Person, Reaction, ResumeToken, Room,
-    RoomId, RoomKind, Target, User, UserId, Version,
+    Busy, Emoji, GroupName, Listed, Message, MessageId, Millis, Page, Person, Reaction,
+    ResumeToken, Room, RoomId, RoomKind, Target, User, UserId, Version,
 };
 use crate::protocol::{
     self, Dialect, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap, Tone,
@@ -537,8 +537,16 @@ impl Views {
     }
 
     /// The groups that a search found, and whether there are `more`.
-    pub fn lobby_found(&self, query: &str, groups: &[Busy], more: bool) -> Result<Push> {
-        let context = context! { query, groups => busy_context(groups), more };
+    pub fn lobby_found(
+        &self,
+        query: &str,
+        groups: &[Busy],
+        more: bool,
+        offer: Option<&GroupName>,
+    ) -> Result<Push> {
+        let offer = offer.map(GroupName::as_str);
+        let payload = offer.map(|group| json!({ "groupName": group }).to_string());
+        let context = context! { query, groups => busy_context(groups), more, offer, payload };
         self.fragment(Selector::LOBBY_FOUND, context)
     }
 
@@ -688,7 +696,7 @@ fn room_context(room: &Room) -> Value {
 const QUICK: [&str; 5] = ["👍", "❤️", "😂", "🎉", "👀"];
 
 /// The title of the lobby.
-const LOBBY_TITLE: &str = "Lobby";
+const LOBBY_TITLE: &str = "All groups";
 
 fn lobby_context() -> Value {
     context! { id => "", kind => "lobby", title => LOBBY_TITLE, address => LOBBY_PATH, user => None::<Value> }
@@ -723,15 +731,27 @@ fn hue(user: UserId) -> i64 {
     user.0.rem_euclid(12)
 }
 
-fn initial(name: &str) -> String {
-    let first = name.chars().next();
-    first.map_or(String::new(), |first| first.to_uppercase().to_string())
+/// The initials of the first two words of a name, or else its first two letters, if it has them:
+/// `AL` for Anna Lee, `Br` for brenda82.
+fn initials(name: &str) -> String {
+    let mut words = name.split(' ').filter_map(|word| word.chars().next());
+    let first = words.next().map(char::to_uppercase);
+    let second = match words.next() {
+        Some(second) => second.to_uppercase().to_string(),
+        // In other scripts, a second character is not always a letter of its own.
+        None => name
+            .chars()
+            .nth(1)
+            .filter(char::is_ascii_alphabetic)
+            .map_or(String::new(), String::from),
+    };
+    first.map_or(String::new(), |first| format!("{first}{second}"))
 }
 
 fn user_context(user: &User) -> Value {
     context! {
         name => &user.name, shown_name => user.shown_name(), hue => hue(user.id),
-        initial => initial(user.shown_name()),
+        initials => initials(user.shown_name()),
     }
 }
 
@@ -754,7 +774,7 @@ fn message_context(message: &Message) -> Value {
             id => message.id.0,
             user => &message.author.user_name,
             name => &message.author.name,
-            initial => initial(&message.author.name),
+            initials => initials(&message.author.name),
             hue => hue(message.author.id),
             key => message.key.map(|key| key.to_string()),
             // Hours and minutes, for browsers that do not convert them to local time.
@@ -948,7 +968,7 @@ mod tests {
         let push = Views::new().unwrap().new_message(&message(1, "brenda82"));
         let html = "<article class=\"message\" id=\"message-1\" data-user=\"brenda82\" \
             data-key=\"00000000-0000-0000-0000-000000000000\"><span class=\"face hue-3\" \
-            aria-hidden=\"true\">B</span><b class=\"message__name\">brenda82</b> \
+            aria-hidden=\"true\">Br</span><b class=\"message__name\">brenda82</b> \
             <a class=\"message__time\" href=\"?at=1\"><time datetime=\"2026-11-21T07:30:00Z\">07:30</time></a>\
             <button class=\"change\" \
             data-action=\"Open message\" data-payload='{\"message\":1}' \

@@ -33,9 +33,9 @@ async fn groups_are_listed_live_with_the_busiest_first() {
     // The server renders it before there is a socket.
     let page = server.get("/chat/").await;
     assert_eq!(page.status, 200);
-    assert!(page.body.contains("Lobby · Overwire") && page.body.contains("lobby-groups"));
+    assert!(page.body.contains("All groups · Overwire") && page.body.contains("lobby-groups"));
     let mut anna = server.tab_at("/chat/").await;
-    assert_eq!(anna.title(), "Lobby");
+    assert_eq!(anna.title(), "All groups");
     anna.until("two in python", |tab| {
         named(&groups(tab, "lobby-rooms"))[..2] == [("python", "2"), ("hi", "1")]
     })
@@ -83,7 +83,10 @@ async fn people_in_the_lobby_are_in_no_room() {
     // Losing the network changes nothing.
     anna.loses_the_network();
     anna.reconnects().await;
-    assert_eq!((anna.title(), anna.name()), ("Lobby".to_owned(), a.clone()));
+    assert_eq!(
+        (anna.title(), anna.name()),
+        ("All groups".to_owned(), a.clone())
+    );
 
     // Into a room, where the lobby disappears; and from a room into the lobby, by loading it.
     anna.enters_group("hi").await;
@@ -144,7 +147,7 @@ async fn going_to_the_lobby_leaves_the_group() {
     // Like a click on a link: another page and another socket.
     anna.location = "/chat/".to_owned();
     anna.reloads().await;
-    assert_eq!(anna.title(), "Lobby");
+    assert_eq!(anna.title(), "All groups");
     bob.until("anna to have left", |tab| {
         let said = tab.page.get("room-moves").map(|moves| moves.text());
         tab.people("room-people") == [b.as_str()]

@@ -254,7 +254,8 @@ async fn a_group_that_was_left_is_listed_again_when_it_is_entered() {
     let server = Server::start().await;
     let mut bob = server.tab_at("/chat/python/").await;
     bob.sends("Leave group", json!({ "room": bob.room() }));
-    bob.until("the lobby", |tab| tab.title() == "Lobby").await;
+    bob.until("the lobby", |tab| tab.title() == "All groups")
+        .await;
     bob.until("a list without it", |tab| {
         !tab.groups_in("groups-list").contains(&"python".to_owned())
     })

@@ -17,9 +17,9 @@ async fn a_long_lobby_starts_at_its_top() {
         let top: f64 = anna.get(&format!("{box_of}.top")).await;
         assert!((0.0..200.0).contains(&top), "{top}");
         // All of it can be scrolled to.
-        anna.click("#lobby-group").await;
+        anna.click("#groups-search").await;
         anna.types("Chess").await;
-        anna.presses(thirtyfour::Key::Enter).await;
+        anna.click("#lobby-found [data-action='New group']").await;
         anna.is_in("#Chess", "/chat/Chess/").await;
     })
     .await;
@@ -33,14 +33,14 @@ async fn all_groups_are_one_click_away_and_back_returns_to_the_lobby() {
         let a = anna.name().await;
         anna.says("hello").await;
         anna.writes("a draft").await;
-        anna.click("#new-group input").await;
+        anna.click("[popovertarget=add-group]").await;
         anna.types("Quick one").await;
         anna.presses(Key::Enter).await;
         anna.is_in("#Quick one", "/chat/Quick%20one/").await;
 
         // Others see it in the lobby, live.
-        bob.click(".aside__more").await;
-        bob.until("location.pathname === '/chat/' && document.title === 'Lobby · Overwire'")
+        bob.click(".nav__all").await;
+        bob.until("location.pathname === '/chat/' && document.title === 'All groups · Overwire'")
             .await;
         bob.is_somebody().await;
         let quick = "#lobby-rooms [data-group-name='Quick one']";
@@ -66,9 +66,12 @@ async fn all_groups_are_one_click_away_and_back_returns_to_the_lobby() {
         bob.until("location.pathname === '/chat/'").await;
         bob.sees("#lobby-rooms").await;
         bob.is_somebody().await;
-        bob.click("#lobby-group").await;
+        bob.click("#groups-search").await;
         bob.types("quick ONE").await;
-        bob.presses(Key::Enter).await;
+        bob.sees("#lobby-found [data-group-name='Quick one']").await;
+        assert!(!bob.shows("#lobby-found [data-action]").await, "it exists");
+        bob.click("#lobby-found [data-group-name='Quick one']")
+            .await;
         bob.is_in("#Quick one", "/chat/Quick%20one/").await;
         assert_eq!(bob.texts().await, ["found you"]);
 

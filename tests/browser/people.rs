@@ -119,6 +119,12 @@ async fn people_in_the_room_are_listed_and_one_click_away() {
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
         anna.says("first").await;
+        // On a wide screen, the people have a column of their own.
+        anna.sized(1280, 800).await;
+        anna.sees("#room-people li a").await;
+        assert!(!anna.shows("#room-count button").await);
+        anna.sized(1000, 800).await;
+        anna.sees_no("#room-people li").await;
         let bob = browser.person(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         let number = "document.querySelector('#room-count').textContent.trim()";

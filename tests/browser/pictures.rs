@@ -151,7 +151,7 @@ async fn the_pictures_in_the_docs_are_taken() {
         anna.says("Count me in too!").await;
         anna.says("I can bring ours, it survived the last one").await;
         pictures(&anna, &folder, "room").await;
-        anna.sized(1280, 800).await;
+        anna.sized(1000, 800).await;
         anna.click("#room-count button").await;
         pictures(&anna, &folder, "people").await;
         anna.presses(Key::Escape).await;

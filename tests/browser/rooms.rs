@@ -151,12 +151,13 @@ async fn a_group_is_created_in_the_sidebar_or_at_the_address_of_a_missing_one() 
     let server = Server::start(&["--unlimited"]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
-        anna.click("#new-group input").await;
+        anna.click("[popovertarget=add-group]").await;
         anna.types("Rust & <b>").await;
         anna.presses(Key::Enter).await;
         anna.sees("#notice .notice").await;
         let typed = "document.querySelector('#new-group input').value";
         assert_eq!(anna.get::<String>(typed).await, "Rust & <b>");
+        anna.click("[popovertarget=add-group]").await;
         anna.run("document.querySelector('#new-group input').select()")
             .await;
         anna.types("Rust 1.0").await;
@@ -205,8 +206,8 @@ async fn a_click_enters_a_group_and_browser_history_works() {
         anna.enters("events").await;
         assert!(anna.texts().await.is_empty());
         assert!(
-            anna.shows(".older__start").await,
-            "an empty room says that it begins here"
+            anna.shows(".older__empty").await,
+            "an empty room says that nobody has written yet"
         );
 
         anna.back().await;

@@ -44,7 +44,8 @@ async fn a_message_appears_for_everyone_with_its_author_and_local_time() {
         bob.hears("first\n  second").await;
         for (tab, minutes) in [(&anna, -300), (&bob, 330)] {
             assert_eq!(tab.text(".message__name").await, a);
-            assert_eq!(tab.text(".message .face").await, a[..1].to_uppercase());
+            let initials = a[..1].to_uppercase() + &a[1..2];
+            assert_eq!(tab.text(".message .face").await, initials);
             let utc: String = tab
                 .get("document.querySelector('.message time').dateTime")
                 .await;

@@ -172,7 +172,7 @@ async fn a_group_has_a_topic_and_a_menu_to_leave_it() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/chat/hi/")).await;
-        anna.click("#new-group input").await;
+        anna.click("[popovertarget=add-group]").await;
         anna.types("apes").await;
         anna.presses(Key::Enter).await;
         anna.is_in("#apes", "/chat/apes/").await;
@@ -195,7 +195,7 @@ async fn a_group_has_a_topic_and_a_menu_to_leave_it() {
             .await;
         bob.click("#room-menu > button").await;
         bob.click("#room-menu [data-action='Leave group']").await;
-        bob.until("location.pathname === '/chat/' && document.title === 'Lobby · Overwire'")
+        bob.until("location.pathname === '/chat/' && document.title === 'All groups · Overwire'")
             .await;
         bob.sees_no("#groups-list [data-group-name=apes]").await;
         bob.sees("#lobby-rooms [data-group]:not([data-joined]) [data-group-name=apes]")
