@@ -322,13 +322,7 @@ impl Store {
         self.write("mark_unread", locks, async move |tx| {
             let found = message_in(tx, by.user, room, from).await?;
             found.ok_or(Refused::NoSuchMessage)?;
-            let before = MessageId(from.0 - 1);
-            let mark = format!(
-                "update users_subscribed as s set read_message_id = $1,
-                unread = {UNREAD} where user_id = $3 and room_id = $4"
-            );
-            tx.run(&mark, &[&before, &UNREAD_AT_MOST, &by.user, &room])
-                .await
+            set_read(tx, by.user, room, MessageId(from.0 - 1)).await
         })
         .await
     }
@@ -705,26 +699,16 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
     let step = step.ok_or(Refused::NoSuchRoom)?;
     let made = step.version.number;
     let text = post.text.as_str();
-    let (id, ()) = tokio::try_join!(biased;
-        async {
-            tx.the(
-                "insert into messages
-                    (room_id, user_id, author_name, text, key, made, changed, worded, created_at)
-                 values ($1, $2, $3, $4, $5, $6, $6, $6, $7) returning id",
-                &[
-                    &post.room,
-                    &author,
-                    &writer.author.name,
-                    &text,
-                    &post.key,
-                    &made,
-                    &tx.now,
-                ],
-            )
-            .await
-        },
-        take_step(tx, step)
-    )?;
+    let new = NewMessage {
+        room: post.room,
+        author,
+        author_name: &writer.author.name,
+        text,
+        key: post.key,
+        made,
+        at: tx.now,
+    };
+    let (id, ()) = tokio::try_join!(biased; insert_message(tx, new), take_step(tx, step))?;
     let message = Message {
         id,
         room: post.room,
@@ -753,6 +737,35 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
     }
     push_change(tx, post.by, step, message.clone(), None);
     Ok(Posted::New(message))
+}
+
+/// A message to insert, with the version of its room that creates it.
+pub(super) struct NewMessage<'a> {
+    pub(super) room: RoomId,
+    pub(super) author: UserId,
+    pub(super) author_name: &'a str,
+    pub(super) text: &'a str,
+    pub(super) key: Option<Uuid>,
+    pub(super) made: u64,
+    pub(super) at: Millis,
+}
+
+pub(super) async fn insert_message(tx: &Tx<'_>, new: NewMessage<'_>) -> Sql<MessageId> {
+    tx.the(
+        "insert into messages
+            (room_id, user_id, author_name, text, key, made, changed, worded, created_at)
+         values ($1, $2, $3, $4, $5, $6, $6, $6, $7) returning id",
+        &[
+            &new.room,
+            &new.author,
+            &new.author_name,
+            &new.text,
+            &new.key,
+            &new.made,
+            &new.at,
+        ],
+    )
+    .await
 }
 
 /// Adds a private room to both people's rooms. The message is unread for the person who did not write
@@ -819,22 +832,36 @@ pub(super) async fn next_step(tx: &Tx<'_>, room: RoomId, by: UserId) -> Sql<Opti
 
 /// Sets the room to its next version.
 pub(super) async fn take_step(tx: &Tx<'_>, step: Step) -> Sql<()> {
+    set_version(tx, step.version).await?;
+    match step.begins_history {
+        true => begin_history(tx, step.version).await,
+        false => Ok(()),
+    }
+}
+
+pub(super) async fn set_version(tx: &Tx<'_>, version: Version) -> Sql<()> {
     let Version {
         room,
         history,
         number,
-    } = step.version;
+    } = version;
     let sql = "update rooms set version = $1, history = $2 where id = $3";
-    tx.run(sql, &[&number, &history, &room]).await?;
-    if step.begins_history {
-        tx.run(
-            "insert into room_histories (room_id, first_version, history) values ($1, $2, $3)
-             on conflict do nothing",
-            &[&room, &number, &history],
-        )
-        .await?;
-    }
-    Ok(())
+    tx.run(sql, &[&number, &history, &room]).await
+}
+
+/// The room's history begins with this version.
+pub(super) async fn begin_history(tx: &Tx<'_>, version: Version) -> Sql<()> {
+    let Version {
+        room,
+        history,
+        number,
+    } = version;
+    tx.run(
+        "insert into room_histories (room_id, first_version, history) values ($1, $2, $3)
+         on conflict do nothing",
+        &[&room, &number, &history],
+    )
+    .await
 }
 
 /// Delivers a change, with its message at that version.
@@ -886,6 +913,15 @@ async fn record_deletion(tx: &Tx<'_>, by: UserId, message: &Message) -> Sql<()> 
 const UNREAD: &str = "case when s.with_id is null then 0 else (select count(*) from (
         select 1 from messages m where m.room_id = s.room_id and m.id > $1
         and m.user_id <> s.user_id and m.deleted_at is null limit $2) unread) end";
+
+/// Sets up to which message somebody has read a room that they belong to.
+pub(super) async fn set_read(tx: &Tx<'_>, user: UserId, room: RoomId, read: MessageId) -> Sql<()> {
+    let mark = format!(
+        "update users_subscribed as s set read_message_id = $1, unread = {UNREAD}
+         where user_id = $3 and room_id = $4"
+    );
+    tx.run(&mark, &[&read, &UNREAD_AT_MOST, &user, &room]).await
+}
 
 /// Marks a room as read up to a message. Returns whether that was news about a private room.
 async fn mark_read(tx: &Tx<'_>, user: UserId, room: RoomId, upto: MessageId) -> Sql<bool> {

@@ -7,6 +7,7 @@
 mod accounts;
 pub mod backup;
 pub mod checking;
+mod filling;
 mod messages;
 mod moderation;
 pub mod moving;
@@ -32,6 +33,7 @@ use crate::metrics::METRICS;
 use crate::model::{ClientRef, Message, NodeId, UserId, Version};
 
 pub use accounts::{NewSession, Session, SignedIn};
+pub use filling::{Member, NewRoom, OldMessage};
 pub use messages::{CatchUp, OwnReaction, Post, Posted};
 pub use people::{Arrival, Arrived, Left, Renamed};
 pub use rooms::Moved;

@@ -364,7 +364,7 @@ pub(super) async fn connected(
         .collect())
 }
 
-async fn rename(
+pub(super) async fn rename(
     tx: &Tx<'_>,
     me: UserId,
     name: Option<&DisplayName>,

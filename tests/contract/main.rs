@@ -18,6 +18,7 @@ macro_rules! promises {
 
 mod checking;
 mod earlier;
+mod filling;
 mod moving;
 mod people;
 mod postgres;
