@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod model;
 pub mod moderation;
 pub mod protocol;
+pub mod search;
 pub mod websocket;
 
 pub mod fake;

@@ -174,6 +174,13 @@ impl Millis {
         Self(self.0.saturating_sub(in_millis(by)))
     }
 
+    /// The start of a day in UTC, such as `2026-11-21`.
+    pub fn of_day(day: &str) -> Option<Self> {
+        let moment = humantime::parse_rfc3339(&format!("{day}T00:00:00Z")).ok()?;
+        let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(Self(in_millis(since)))
+    }
+
     /// `2026-11-21T07:30:00Z`; moments before 1970 are shown as 1970.
     pub fn to_rfc3339(self) -> String {
         let since = Duration::from_millis(u64::try_from(self.0).unwrap_or(0));

@@ -144,12 +144,9 @@ fn day(text: &str) -> std::result::Result<Option<Millis>, Refusal> {
     if text.is_empty() {
         return Ok(None);
     }
-    let moment = humantime::parse_rfc3339(&format!("{text}T00:00:00Z"));
-    let moment = moment.map_err(|_| Refusal::new("Write the date like 2026-11-21."))?;
-    let since = moment
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    Ok(Some(Millis(0).after(since)))
+    let day = Millis::of_day(text);
+    day.map(Some)
+        .ok_or_else(|| Refusal::new("Write the date like 2026-11-21."))
 }
 
 async fn look_for_groups(chat: &Chat, client: &Client, text: &str, after: &str) -> Result<()> {

@@ -28,7 +28,7 @@ pub struct Checked {
 
 /// The rows that must exist: a table and its key, the column that refers to a row, and its table. Each
 /// foreign key is one of them; the creator of a group is not declared as one. PostgreSQL does not check these again after a restore.
-const REFERENCES: [(&str, &str, &str, &str); 20] = [
+const REFERENCES: [(&str, &str, &str, &str); 21] = [
     ("sessions", "id", "user_id", "users"),
     ("clients", "id", "user_id", "users"),
     ("clients", "id", "session_id", "sessions"),
@@ -49,6 +49,7 @@ const REFERENCES: [(&str, &str, &str, &str); 20] = [
     ("users_subscribed", "user_id", "room_id", "rooms"),
     ("users_subscribed", "user_id", "with_id", "users"),
     ("password_links", "user_id", "user_id", "users"),
+    ("searchable", "room_id", "room_id", "rooms"),
 ];
 
 /// Statements that return a sentence for each problem.

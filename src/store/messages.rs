@@ -507,7 +507,8 @@ macro_rules! message_columns {
         )
     };
 }
-const MESSAGE: &str = message_columns!("case when m.deleted_at is null then m.text else '' end");
+pub(super) const MESSAGE: &str =
+    message_columns!("case when m.deleted_at is null then m.text else '' end");
 pub(super) const WHOLE_MESSAGE: &str = message_columns!("m.text");
 
 impl FromRow for Message {

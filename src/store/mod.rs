@@ -14,6 +14,7 @@ pub mod moving;
 mod people;
 mod postgres;
 mod rooms;
+mod search;
 mod sqlite;
 mod tx;
 mod users;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::log::{Chain, Dependency};
 use crate::metrics::METRICS;
@@ -37,6 +38,7 @@ pub use filling::{Member, NewRoom, OldMessage};
 pub use messages::{CatchUp, OwnReaction, Post, Posted};
 pub use people::{Arrival, Arrived, Left, Renamed};
 pub use rooms::Moved;
+pub use search::{Found, FoundMessage, Unindexed};
 use tx::{Locks, Sql, Tx, Waiting, Write};
 
 /// The prefix of the names of restricted groups.
@@ -207,6 +209,7 @@ pub struct Store {
     faults: Option<Arc<dyn Faults>>,
     /// Whether the database works.
     database: Arc<Dependency>,
+    searches: Semaphore,
 }
 
 /// The parts of a database that work or fail on their own: a full disk can be read, and a deleted file
@@ -333,6 +336,7 @@ impl Store {
             nodes: Mutex::default(),
             faults: None,
             database: Arc::new(Dependency::new("the database", 0)),
+            searches: Semaphore::new(search::SEARCHES),
         })
     }
 
@@ -399,8 +403,15 @@ impl Store {
             if tx.the(&others, &[&nodes]).await? {
                 return Err(StoreError::InUse("this database".to_owned()).into());
             }
-            tx.empty(&["messages", "rooms", "clients", "sessions", "users"])
-                .await?;
+            let tables = [
+                "message_words",
+                "messages",
+                "rooms",
+                "clients",
+                "sessions",
+                "users",
+            ];
+            tx.empty(&tables).await?;
             tx.run(tx.default_groups(), &[]).await
         };
         match &self.driver {

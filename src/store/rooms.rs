@@ -300,20 +300,33 @@ const BUSY: &str = "r.id, r.name, r.people, r.topic,
 
 /// A room as `me` sees it, if they can see it.
 pub(super) async fn room(tx: &Tx<'_>, me: UserId, id: RoomId) -> Sql<Option<Room>> {
-    let sql = format!(
-        "select {SHOWN}, {USER} from rooms r
+    let sql = format!("select {} and r.id = $2", room_columns());
+    Ok(tx.rows(&sql, &[&me, &id], read_room).await?.pop())
+}
+
+/// Those of these rooms that `me` can see, as they see them, in any order.
+pub(super) async fn rooms(tx: &Tx<'_>, me: UserId, ids: Vec<i64>) -> Sql<Vec<Room>> {
+    let sql = format!("select {} and r.id {}", room_columns(), tx.among(2));
+    tx.rows(&sql, &[&me, &ids], read_room).await
+}
+
+/// The columns of a room as `$1` sees it, if they can see it.
+fn room_columns() -> String {
+    format!(
+        "r.id, {SHOWN}, {USER} from rooms r
          left join users u
             on u.id = case when r.user_low = $1 then r.user_high else r.user_low end
-         where (r.kind = 'group' and {VISIBLE} or $1 in (r.user_low, r.user_high)) and r.id = $2"
-    );
-    let read = |row: &mut Row<'_>| {
-        let kind = match row.get()? {
-            Some(name) => RoomKind::Group(name),
-            None => RoomKind::Private { with: row.get()? },
-        };
-        Ok(Room { id, kind })
+         where (r.kind = 'group' and {VISIBLE} or $1 in (r.user_low, r.user_high))"
+    )
+}
+
+fn read_room(row: &mut Row<'_>) -> Sql<Room> {
+    let id = row.get()?;
+    let kind = match row.get()? {
+        Some(name) => RoomKind::Group(name),
+        None => RoomKind::Private { with: row.get()? },
     };
-    Ok(tx.rows(&sql, &[&me, &id], read).await?.pop())
+    Ok(Room { id, kind })
 }
 
 /// The keys that a group of that name may have: the one that earlier versions made, which wins, and
@@ -331,7 +344,7 @@ pub(super) fn beginnings(text: &str) -> Vec<String> {
     beginnings
 }
 
-async fn group(tx: &Tx<'_>, me: Option<UserId>, name: &str) -> Sql<Option<Room>> {
+pub(super) async fn group(tx: &Tx<'_>, me: Option<UserId>, name: &str) -> Sql<Option<Room>> {
     let sql = format!(
         "select r.id, {SHOWN}, r.name_key from rooms r
          where {VISIBLE} and r.name_key in ($2, $3)"

@@ -26,7 +26,7 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{History, Millis};
 
-const MIGRATIONS: [&str; 12] = [
+const MIGRATIONS: [&str; 13] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -42,6 +42,7 @@ const MIGRATIONS: [&str; 12] = [
     include_str!("migrations/sqlite/0010_group_keys.sql"),
     include_str!("migrations/sqlite/0011_password_links.sql"),
     include_str!("migrations/sqlite/0012_unread.sql"),
+    include_str!("migrations/sqlite/0013_search.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
@@ -657,6 +658,7 @@ mod tests {
     };
     use crate::moderation::{Moderated, Search};
     use crate::protocol::ModeratorAction;
+    use crate::search::Query;
     use crate::store::people::{LOOK, hand_out, newcomer};
     use crate::store::tx::{Locks, Waiting};
     use crate::store::users::user_of;
@@ -786,6 +788,15 @@ mod tests {
         store.versions(vec![group, private]).await.unwrap();
         let page = store.newest(group).await.unwrap();
         store.older(group, message.id).await.unwrap();
+        for room in store.begin_indexing().await.unwrap() {
+            let part = store.unindexed(room).await.unwrap().unwrap();
+            for typed in ["hello", "hello in:hi from:me before:2020-01-01", "with:bob"] {
+                let query = Query::of(typed);
+                store.search(anna.1.id, query, None, 9).await.unwrap();
+            }
+            store.index(part).await.unwrap();
+        }
+        assert!(store.unindexed_before().await.unwrap().is_none());
         let (first, last) = (message.id, message.id);
         store.changed_among(group, first, last, 0).await.unwrap();
         for on in [true, false] {
@@ -942,6 +953,8 @@ mod tests {
                 || sql.contains("update rooms set people = (select count(*)")
                 || sql.ends_with("update messages set worded = changed;")
                 || sql == KEYED_GROUPS
+                || sql.starts_with("insert into searchable") && sql.contains("from rooms r")
+                || sql.ends_with("where r.version > coalesce(s.version, 0)")
                 || sql == "delete from admin_links where made_at < $1"
                 || ["delete from clients_active;", "delete from nodes;"].contains(&sql)
                 || ["messages", "rooms", "clients", "sessions", "users"]
@@ -981,9 +994,12 @@ mod tests {
                     {
                         true
                     }
+                    // By the words, and whether there is anything at all.
+                    Some(scan) if scan.starts_with("message_words VIRTUAL TABLE INDEX") => true,
+                    Some("searchable USING INDEX searchable_since") => true,
                     // In the order of an index up to a limit, or a handful of default groups or moderators.
                     Some(scan) => {
-                        let few = ["rooms_default", "users_moderators"];
+                        let few = ["rooms_default", "rooms_closed", "users_moderators"];
                         scan.contains(" USING ")
                             && (sql.contains("limit") || few.iter().any(|few| scan.contains(few)))
                     }

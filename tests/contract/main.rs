@@ -23,6 +23,7 @@ mod moving;
 mod people;
 mod postgres;
 mod relay;
+mod search;
 mod store;
 mod tls;
 

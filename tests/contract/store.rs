@@ -26,13 +26,17 @@ use crate::people::{
     enter, group, hi, keep, make_group, message_by, moderate, new_session, new_user, newcomer,
     password, post, private, promote, react, returning, settled, sign_in, token, try_to_post,
 };
+use crate::search::{
+    a_message_is_found_by_its_present_text, messages_are_found_by_what_is_typed,
+    older_results_reach_the_beginning,
+};
 use crate::support::postgres::Database;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A place for a store, and what no operation of the store does.
 #[async_trait]
-trait Backend: Send + Sync {
+pub(crate) trait Backend: Send + Sync {
     /// Opens the store in this place.
     async fn open(&self) -> Arc<Store>;
 
@@ -55,12 +59,12 @@ fn change_of(message: MessageId, text: &str) -> String {
 }
 
 /// An SQLite file in a folder of its own.
-struct Sqlite {
+pub(crate) struct Sqlite {
     folder: tempfile::TempDir,
 }
 
 impl Sqlite {
-    fn fresh() -> Self {
+    pub(crate) fn fresh() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
         }
@@ -96,12 +100,12 @@ impl Backend for Sqlite {
 }
 
 /// A PostgreSQL database of its own.
-struct Postgres {
+pub(crate) struct Postgres {
     database: Database,
 }
 
 impl Postgres {
-    async fn fresh() -> Self {
+    pub(crate) async fn fresh() -> Self {
         let database = Database::fresh().await;
         Self { database }
     }
@@ -308,6 +312,9 @@ async fn no_everyday_query_scans_a_whole_table_of_postgres() {
         people_left_in_a_closed_group_are_known_and_learn_nothing_of_it
         messages_are_searched_by_author_words_and_time
         groups_and_people_are_listed_page_by_page
+        messages_are_found_by_what_is_typed
+        a_message_is_found_by_its_present_text
+        older_results_reach_the_beginning
     };
     // Tables with one row, or one per node, and what is asked for by hand.
     let seldom = [

@@ -56,7 +56,8 @@ const INSTEAD: [(&str, &str, &str); 3] = [
 
 /// Each table comes after those that it refers to.
 ///
-/// Not copied: `clients_active`, since nobody is in a room, and what a database stores about itself and
+/// Not copied: `clients_active`, since nobody is in a room; `message_words` and `searchable`, since a server
+/// builds the index of the copy; and what a database stores about itself and
 /// its servers: `nodes`, and for PostgreSQL `writers`, `life` and `schema_version`.
 pub(super) const TABLES: [Table; 11] = [
     Table {

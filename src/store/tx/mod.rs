@@ -1,5 +1,5 @@
 //! What operations are made of: statements, their values and rows, the same for both databases; and the
-//! complete list of their differences (from [`Tx::is_shared`] to [`Tx::default_groups`]).
+//! complete list of their differences (from [`Tx::is_shared`] to [`Tx::found`]).
 //!
 //! A statement numbers its parameters `$1`, `$2`… in the order of their first appearance, which is how
 //! SQLite numbers them; a debug build checks it. `millis()` is the database's clock. No table is known
@@ -25,6 +25,7 @@ use crate::model::{
     ClientId, ClientRef, History, MessageId, Millis, NodeId, PasswordHash, RoomId, SessionId,
     TokenHash, UserId,
 };
+use crate::search::{Indexed, Sought};
 
 /// Why a statement failed.
 #[derive(Debug, thiserror::Error)]
@@ -447,6 +448,39 @@ impl<'a> Tx<'a> {
             self.run(&format!("delete from {table}"), &[]).await?;
         }
         Ok(())
+    }
+
+    /// Sets the words by which a message is found; without any, it no longer is.
+    pub(super) async fn index(&self, id: MessageId, words: Option<&Indexed>) -> Sql<()> {
+        match (self.is_shared(), words) {
+            (true, words) => postgres::index(self, id, words).await,
+            (false, Some(words)) => {
+                let sql = "insert or replace into message_words (rowid, words) values ($1, $2)";
+                self.run(sql, &[&id, &words.spaced()]).await
+            }
+            (false, None) => {
+                let sql = "delete from message_words where rowid = $1";
+                self.run(sql, &[&id]).await
+            }
+        }
+    }
+
+    /// The newest indexed messages from `since` to before another that have the words, newest first.
+    pub(super) async fn found(
+        &self,
+        sought: &Sought,
+        since: MessageId,
+        before: MessageId,
+        limit: usize,
+    ) -> Sql<Vec<MessageId>> {
+        if self.is_shared() {
+            return postgres::found(self, sought, since, before, limit).await;
+        }
+        let sql = "select rowid from message_words
+            where message_words match $1 and rowid >= $2 and rowid < $3
+            order by rowid desc limit $4";
+        let values = [&sought.fts5() as _, &since as _, &before as _, &limit as _];
+        self.all(sql, &values).await
     }
 
     /// Adds a change to deliver after the commit.

@@ -5,6 +5,8 @@ use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
 use super::{Param, Row, Sql, Tx, Values};
+use crate::model::MessageId;
+use crate::search::{Indexed, Sought, marks};
 
 pub(super) const DEFAULT_GROUPS: &str = include_str!("../migrations/postgres/default_groups.sql");
 /// The key of the advisory lock for names.
@@ -14,6 +16,59 @@ const NAMING: i64 = 0x6e61_6d65;
 pub(super) async fn lock_names(tx: &Tx<'_>) -> Sql<()> {
     let lock = "select pg_advisory_xact_lock($1)";
     tx.run(lock, &[&NAMING]).await
+}
+
+/// The sizes of the windows of messages in which a search looks first, as powers of two. PostgreSQL's index
+/// finds all messages with a word, and not the newest first.
+const WINDOWS: [u32; 3] = [12, 16, 20];
+
+/// Sets the words of a message.
+pub(super) async fn index(tx: &Tx<'_>, id: MessageId, words: Option<&Indexed>) -> Sql<()> {
+    let Some(words) = words else {
+        let sql = "delete from message_words where message_id = $1";
+        return tx.run(sql, &[&id]).await;
+    };
+    let windows = WINDOWS.map(|size| format!("'{}' ", marks::window(id, size)));
+    let words = windows.concat() + &words.tsvector();
+    let sql = "insert into message_words (message_id, words)
+        values ($1, cast(cast($2 as text) as tsvector))
+        on conflict (message_id) do update set words = excluded.words";
+    tx.run(sql, &[&id, &words]).await
+}
+
+/// The newest messages with these words.
+pub(super) async fn found(
+    tx: &Tx<'_>,
+    sought: &Sought,
+    since: MessageId,
+    before: MessageId,
+    limit: usize,
+) -> Sql<Vec<MessageId>> {
+    // The sums keep the planner from reading all messages in the order of their ids.
+    let sql = "select message_id from message_words
+        where words @@ cast(cast($1 as text) as tsquery)
+        and message_id + 0 >= $2 and message_id + 0 < $3 order by message_id + 0 desc limit $4";
+    let last = "select coalesce(max(message_id), 0) from message_words where message_id < $1";
+    let mut last: MessageId = tx.the(last, &[&before]).await?;
+    let mut found: Vec<MessageId> = Vec::new();
+    for size in WINDOWS.map(Some).into_iter().chain([None]) {
+        let (from, query) = match size {
+            Some(size) => {
+                let window = vec![marks::window(last, size)];
+                let first = MessageId(last.0 >> size << size).max(since);
+                (first, sought.clone().with(window))
+            }
+            None => (since, sought.clone()),
+        };
+        let (before, left) = (MessageId(last.0 + 1), limit - found.len());
+        let values = [&query.tsquery() as _, &from as _, &before as _, &left as _];
+        found.extend(tx.all::<MessageId>(sql, &values).await?);
+        last = MessageId(from.0 - 1);
+        if found.len() >= limit || last < since {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// All rows of a statement, which is prepared once on each connection.
