@@ -61,7 +61,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// The page loads everything from its own origin: nothing inline, nothing external, no frames.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-    img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
+    img-src 'self'; manifest-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
     frame-ancestors 'none'";
 
 /// Who may connect, with which limits.

@@ -4,8 +4,7 @@ use uuid::Uuid;
 
 use super::commands::{self, Addressed, Command};
 use super::{
-    Chat, Client, MUTED, NOT_SAVED, Result, TROUBLE, has_more, log_failure, moderation, most_typed,
-    people,
+    Chat, Client, MUTED, NOT_SAVED, Result, TROUBLE, has_more, log_failure, moderation, people,
 };
 use crate::json;
 use crate::metrics::METRICS;
@@ -28,6 +27,8 @@ const QUERY_CHARACTERS: usize = 64;
 const REACTORS: usize = 500;
 
 const NO_SUCH_MESSAGE: &str = "This message does not exist.";
+const IN_AN_EDIT: &str = "Commands do not work while a message is edited. Nothing was changed. \
+    To keep a text that starts with a slash, type a space first.";
 const DELETED: &str = "This message was deleted.";
 
 pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<()> {
@@ -82,6 +83,10 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             text,
             room,
         } => {
+            // It may be meant for one person only.
+            if commands::read(&text).is_some() {
+                return Err(Refusal::new(IN_AN_EDIT).into());
+            }
             let text = checked(chat, &text)?;
             amend_message(chat, client, message, Some(text), room).await
         }
@@ -131,6 +136,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         Action::Typing { room } => typing(chat, client, room).await,
         Action::FindPeople { text } => find_people(chat, client, &text).await,
         Action::FindGroups { text } => find_groups(chat, client, &text).await,
+        Action::FindRooms { text } => find_rooms(chat, client, &text).await,
         Action::Moderate(action) => moderation::act(chat, client, action).await,
         Action::Complete { text } => complete(chat, client, &text).await,
         _ => {
@@ -429,12 +435,12 @@ async fn open_message(
     }
     if client.outbox.dialect.has(&Selector::MESSAGE_FORM) {
         let own = message.author.id == me;
-        let most = own.then(|| most_typed(chat.limits.message_characters));
+        let limit = own.then_some(chat.limits.message_characters);
         // Moderators have no rights in private rooms.
         let may_delete = own
             || chat.store.pair(room).await?.is_none() && chat.store.standing(me).await?.moderator;
         let views = &chat.views;
-        let form = views.message_form(&message, &reactors, most, may_delete)?;
+        let form = views.message_form(&message, &reactors, limit, may_delete)?;
         chat.push(client, [form]);
     }
     Ok(())
@@ -692,6 +698,31 @@ async fn complete(chat: &Chat, client: &Client, text: &str) -> Result<()> {
     found.retain(|person| person.user.id != client.user.id);
     found.truncate(people::LISTED);
     chat.push(client, [chat.views.completions(&found)?]);
+    Ok(())
+}
+
+/// The groups and people whose names begin with a text. Without a text, those in the person's lists.
+async fn find_rooms(chat: &Chat, client: &Client, text: &str) -> Result<()> {
+    if !client.outbox.dialect.has(&Selector::ROOMS_FOUND) {
+        return Ok(());
+    }
+    let query = shortened(text.trim().trim_start_matches(['#', '@']));
+    let me = client.user.id;
+    let (groups, mut people): (Vec<_>, _) = match query.is_empty() {
+        true => {
+            let groups = chat.store.groups(Some(me), people::LISTED).await?;
+            let groups = groups.into_iter().map(|listed| listed.group).collect();
+            (groups, chat.store.people_of(me, people::LISTED).await?)
+        }
+        false => {
+            let groups = chat.store.find_groups(&query, people::LISTED).await?;
+            let groups = groups.into_iter().map(|busy| busy.group).collect();
+            let found = chat.store.find_people(&query, people::LISTED).await?;
+            (groups, found)
+        }
+    };
+    people.retain(|person| person.user.id != me);
+    chat.push(client, [chat.views.rooms_found(&query, &groups, &people)?]);
     Ok(())
 }
 

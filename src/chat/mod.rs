@@ -48,15 +48,6 @@ pub use welcome::Welcome;
 /// The tab reconnects. The server then finds out who it is, and admits it where it still may be.
 const RECONNECT: Close = Close::now(1000, "reconnect");
 
-/// The minimum size of the message box, in UTF-16 code units. It exceeds any message, so a message that
-/// is too long is refused with the reason instead of being cut. It also fits the largest frame, even if
-/// JSON needs six bytes for each code unit.
-const MOST_TYPED: usize = 10_000;
-/// The size of the message box for this limit of characters; see [`MOST_TYPED`].
-fn most_typed(message_characters: usize) -> usize {
-    MOST_TYPED.max(2 * message_characters)
-}
-
 const MUTED: &str = "A moderator has muted you. You can read, but not write.";
 /// The notice for a failure of the server.
 const TROUBLE: &str = "Something went wrong on the server. Please try again.";

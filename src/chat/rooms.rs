@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Chat, Client, Failure, Result, actions, log_failure, most_typed, people};
+use super::{Chat, Client, Failure, Result, actions, log_failure, people};
 use crate::hub::Region;
 use crate::json;
 use crate::metrics::METRICS;
@@ -418,7 +418,7 @@ impl Chat {
             at,
             topic: topic.as_deref(),
             lobby: lobby.as_deref(),
-            most: most_typed(self.limits.message_characters),
+            limit: self.limits.message_characters,
             notice: notice.as_ref(),
         })?;
         let found = notice.is_none();

@@ -195,6 +195,11 @@ actions! {
             /// The beginning of a group's name; empty clears the results.
             text: String = data.get("text")?,
         }
+        /// `Find rooms`: groups and people whose names begin with a text, for the switcher.
+        "Find rooms" FindRooms {
+            /// The beginning of a name; empty finds the rooms in my lists.
+            text: String = data.get("text")?,
+        }
         /// `Complete` a name that is being typed in a message.
         "Complete" Complete {
             /// The beginning of a name; empty clears the results.

@@ -66,6 +66,8 @@ selectors! {
     LOBBY_ROOMS = "#lobby-rooms",
     /// What a search for groups found.
     LOBBY_FOUND = "#lobby-found",
+    /// The rooms that the switcher offers.
+    ROOMS_FOUND = "#rooms-found",
     /// The groups: the default ones, and mine.
     GROUPS_LIST = "#groups-list",
     /// My display name, and the form to change it.

@@ -66,8 +66,8 @@ pub struct ChatPage<'a> {
     pub at: Option<MessageId>,
     /// What the group is about.
     pub topic: Option<&'a str>,
-    /// The size of the message box, in UTF-16 code units.
-    pub most: usize,
+    /// The longest message, in characters.
+    pub limit: usize,
     /// The busiest groups, if the page is the lobby.
     pub lobby: Option<&'a [Busy]>,
     /// The notice shown at first.
@@ -180,7 +180,7 @@ impl Views {
         let context = context! {
             title, room, lobby, notice, nonce => 0, quick => QUICK,
             user => None::<Value>, resume => None::<&str>, at => None::<&str>,
-            most => page.most, page => list, host => page.host, scheme => page.scheme,
+            limit => page.limit, page => list, host => page.host, scheme => page.scheme,
             socket => SOCKET_PATH,
             groups => page.groups.iter().map(listed_context).collect::<Vec<_>>(),
             topic => page.topic,
@@ -413,12 +413,12 @@ impl Views {
     }
 
     /// The form of a message: who reacted to it, and the controls to react and, if allowed, to delete
-    /// it. For one's own message, `most` is the size of the box to edit it, in UTF-16 code units.
+    /// it. For one's own message, `limit` is the longest text, in characters.
     pub fn message_form(
         &self,
         message: &Message,
         reactors: &[(Emoji, String)],
-        most: Option<usize>,
+        limit: Option<usize>,
         may_delete: bool,
     ) -> Result<Push> {
         let (id, room) = (message.id.0, message.room.to_string());
@@ -438,7 +438,7 @@ impl Views {
         };
         let reactions: Vec<_> = message.reactions.iter().map(reaction).collect();
         let context = context! {
-            id, text => &message.text, name => &message.author.name, most, quick, reactions,
+            id, text => &message.text, name => &message.author.name, limit, quick, reactions,
             payload, may_delete, react => react(""),
         };
         self.fragment(Selector::MESSAGE_FORM, context)
@@ -548,6 +548,13 @@ impl Views {
         let payload = offer.map(|group| json!({ "groupName": group }).to_string());
         let context = context! { query, groups => busy_context(groups), more, offer, payload };
         self.fragment(Selector::LOBBY_FOUND, context)
+    }
+
+    /// The rooms that the switcher offers.
+    pub fn rooms_found(&self, query: &str, groups: &[Room], people: &[Person]) -> Result<Push> {
+        let groups: Vec<_> = groups.iter().map(room_context).collect();
+        let context = context! { query, groups, people => people_context(people) };
+        self.fragment(Selector::ROOMS_FOUND, context)
     }
 
     /// The form to create a group, empty: its field has a new id, so that typed text is not kept.
@@ -936,7 +943,7 @@ mod tests {
             at: None,
             topic: Some(name),
             room: Some((&room, &messages)),
-            most: 10_000,
+            limit: 4000,
             lobby: None,
             notice: Some(&Refusal::new(name)),
         };

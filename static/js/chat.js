@@ -2,11 +2,13 @@
 
 import { dropStaleCompletions, focusMessageForm, takeIdleFocus } from "./composer.js";
 import { mark } from "./marks.js";
+import "./copying.js";
+import { choose } from "./keyboard.js";
 import { joinMessages, localiseTimes } from "./messages.js";
 import { post, resend, sendDue, settle } from "./outbox.js";
 import { closePopover, find, messageBox, messageList, roomId } from "./page.js";
 import { completeReaction, keepQuickBar } from "./reactions.js";
-import { askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom } from "./rooms.js";
+import { askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom, restoreEdit } from "./rooms.js";
 import { hooks, on, send } from "./runtime.js";
 import { askForNewer, askForOlder, noteView, openPart, restoreView, stopAwaitingMessages, takePage } from "./scroll.js";
 import { arrive, identify, leave } from "./session.js";
@@ -84,7 +86,11 @@ hooks.after = ({ selector, swap, version, fragment }) => {
     sendDue({ arrived: true });
     askForRoom();
   }
-  if (selector === "#message-form") focusMessageForm();
+  if (selector === "#message-form") {
+    restoreEdit();
+    focusMessageForm();
+  }
+  if (selector === "#rooms-found") choose();
   if (selector === "#my-read") takeMyRead();
   if (/user|my|group|lobby/.test(selector)) mark(document);
   takeNews(fragment);

@@ -1,5 +1,6 @@
 /** The message box: drafts, keys, name completion, and reporting that I am typing. */
 
+import { count } from "./length.js";
 import { find, findAll, messageBox, messageForm, messageList, roomId } from "./page.js";
 import { on, send } from "./runtime.js";
 import { me, place, recall, remember } from "./session.js";
@@ -20,6 +21,7 @@ let typedAt = 0;
  */
 export function write(text) {
   messageBox.value = text;
+  count(messageBox);
   keepDraft(place());
   const name = typedName();
   if (name) send("Complete", { text: name });
@@ -58,7 +60,8 @@ export function takeIdleFocus() {
  */
 export function focusMessageForm() {
   /** @type {HTMLElement} */
-  const field = messageForm.querySelector("textarea, button") ?? messageBox;
+  const field = messageForm.querySelector(messageForm.dataset.focus ?? "textarea, button") ?? messageBox;
+  delete messageForm.dataset.focus;
   field.focus();
   if (field instanceof HTMLTextAreaElement) field.selectionStart = field.textLength;
 }

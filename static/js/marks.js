@@ -1,7 +1,7 @@
 /** Fragments are the same for everybody. This marks what is mine in them. */
 
 import { findAll } from "./page.js";
-import { me, place } from "./session.js";
+import { me, place, recall } from "./session.js";
 
 /**
  * @param {ParentNode} parent
@@ -9,7 +9,9 @@ import { me, place } from "./session.js";
  */
 export function mark(parent) {
   for (const link of findAll(parent, "a[data-group-name]")) {
-    link.ariaCurrent = link.getAttribute("href") === place() ? "page" : null;
+    const address = link.getAttribute("href");
+    link.ariaCurrent = address === place() ? "page" : null;
+    link.toggleAttribute("data-draft", address !== place() && Boolean(recall(`draft.${address}`)));
   }
   for (const group of findAll(parent, "[data-group]")) {
     const listed = document.getElementById(`listed-${group.dataset.group}`);
@@ -20,6 +22,8 @@ export function mark(parent) {
   }
   for (const message of findAll(parent, ".message")) {
     message.toggleAttribute("data-mine", message.dataset.user === me);
+    // The arrow keys move through the messages. The Tab key does not.
+    message.tabIndex = -1;
   }
   // Hides me, and people who are already listed in another list.
   for (const person of findAll(parent, "[id^=online]")) {

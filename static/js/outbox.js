@@ -38,7 +38,7 @@ const waitingTemplate = /** @type {HTMLTemplateElement} */ (find("#waiting-messa
  * @returns {void}
  */
 export function post() {
-  const message = messageBox.value.slice(0, messageBox.maxLength);
+  const message = messageBox.value;
   messageBox.focus();
   if (!message.trim()) return;
   unsettled.push({

@@ -1,6 +1,7 @@
 /** Changing rooms without loading a page. */
 
 import { keepDraft, restoreDraft, takeIdleFocus } from "./composer.js";
+import { count } from "./length.js";
 import { mark } from "./marks.js";
 import { assignRoom, refuseWithoutRoom, sendDue, showUnsettled } from "./outbox.js";
 import {
@@ -8,13 +9,16 @@ import {
 } from "./page.js";
 import { on, send } from "./runtime.js";
 import { scrollToEnd, showPart, stopAwaitingMessages } from "./scroll.js";
-import { destination, place, present, setDestination } from "./session.js";
+import { destination, place, present, recall, remember, setDestination } from "./session.js";
 import { reportAllRead } from "./unread.js";
 
 const sendButton = /** @type {HTMLButtonElement} */ (find("#send"));
 
 /** The id of the room that is shown. */
 let shownRoom;
+
+/** The address of the room that the form of a message belongs to. */
+let editedAt;
 
 /** The address in the heading. */
 let shownAddress = roomAddress();
@@ -133,7 +137,7 @@ export function openRoom() {
   shownRoom = roomId();
   stopAwaitingMessages();
   closePopover();
-  messageForm.replaceChildren();
+  changeEdit();
   messageBox.disabled = !shownRoom;
   sendButton.disabled = !shownRoom;
   assignRoom(roomAddress(), shownRoom);
@@ -145,6 +149,32 @@ export function openRoom() {
   const isAddressed = shownRoom && place() === location.pathname && !messageList().dataset.at;
   if (isAddressed && addressedMessage()) showPart(addressedMessage());
   return true;
+}
+
+/**
+ * Keeps the edit in progress of the room that I have left, and opens again that of the room I have entered.
+ * @returns {void}
+ */
+function changeEdit() {
+  const box = messageForm.querySelector("textarea");
+  if (editedAt) remember(`edit.${editedAt}`, box && { id: box.id, text: box.value });
+  editedAt = shownAddress;
+  messageForm.replaceChildren();
+  const { id } = recall(`edit.${editedAt}`) ?? {};
+  if (id) send("Open message", { message: Number(id.slice("edit-".length)), room: shownRoom });
+}
+
+/**
+ * The form of a message has been opened. If I was editing that message, it has the text I had typed.
+ * @returns {void}
+ */
+export function restoreEdit() {
+  const { id, text } = recall(`edit.${editedAt}`) ?? {};
+  const box = messageForm.querySelector("textarea");
+  remember(`edit.${editedAt}`, null);
+  if (!box || box.id !== id) return;
+  box.value = text;
+  count(box);
 }
 
 /**

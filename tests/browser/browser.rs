@@ -357,10 +357,11 @@ impl Tab<'_> {
         pressed.perform().await.unwrap();
     }
 
-    pub(crate) async fn presses_with(&self, held: Key, key: Key) {
+    pub(crate) async fn presses_with(&self, held: Key, key: impl Into<char>) {
+        let key = key.into();
         let (driver, _turn) = self.turn().await;
         let chain = driver.action_chain_with_delay(Some(Duration::ZERO), Some(Duration::ZERO));
-        let down = chain.key_down(held.clone()).key_down(key.clone());
+        let down = chain.key_down(held.clone()).key_down(key);
         down.key_up(key).key_up(held).perform().await.unwrap();
     }
 

@@ -120,16 +120,17 @@ async fn a_frozen_server_is_noticed_and_recovers() {
 
 #[tokio::test]
 async fn a_refused_text_comes_back_with_the_reason() {
-    let server = Server::start(&["--message-characters", "20"]);
+    let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
-        let long = "far more than twenty characters";
-        anna.sends(long).await;
+        let wrong = "/nonsense word";
+        anna.sends(wrong).await;
         anna.sees("#notice [data-tone=refusal]").await;
-        let reason = "The message has 31 characters. The limit is 20.";
+        let reason =
+            "Unknown command /nonsense. Nothing was sent. Type /help for a list of commands.";
         assert_eq!(anna.text("#notice .notice__text").await, reason);
         anna.is_settled().await;
-        assert_eq!(anna.written().await, long);
+        assert_eq!(anna.written().await, wrong);
         assert!(!anna.shows(".waiting").await);
 
         // It is corrected and sent, and the reason disappears.
@@ -146,19 +147,19 @@ async fn a_refused_text_comes_back_with_the_reason() {
              document.querySelector('#send').click();
              box.value = 'the next';
              box.dispatchEvent(new Event('input', {{ bubbles: true }}))",
-            json!(long)
+            json!(wrong)
         ))
         .await;
         anna.sees(".waiting[data-state=refused]").await;
         assert_eq!(anna.written().await, "the next");
         assert!(anna.text(".waiting__refused").await.contains(reason));
         anna.click(".waiting [data-back=edit]").await;
-        assert_eq!(anna.written().await, format!("the next\n{long}"));
+        assert_eq!(anna.written().await, format!("the next\n{wrong}"));
         anna.sees_no(".waiting").await;
         assert_eq!(anna.texts().await, ["short"]);
     })
     .await;
-    assert_eq!(server.stored("far more than twenty characters"), 0);
+    assert_eq!(server.stored("/nonsense word"), 0);
 }
 
 #[tokio::test]

@@ -269,7 +269,7 @@ async fn in_colours(browser: &Browser, server: &mut Server, scheme: &str) {
     bob.says("psst").await;
     anna.sees("#users-mine .badge").await;
     // A notice, a waiting text, a refused one, a lost connection.
-    anna.sends(&"far too long ".repeat(5)).await;
+    anna.sends("/nonsense").await;
     anna.sees("#notice [data-tone=refusal]").await;
     assert_eq!(
         anna.get::<Vec<String>>(FAINT).await,

@@ -229,7 +229,7 @@ async fn the_pictures_in_the_docs_are_taken() {
         pictures(&anna, &folder, "empty").await;
 
         anna.enters("python").await;
-        anna.sends(&"far too long ".repeat(40)).await;
+        anna.sends("/nonsense").await;
         anna.sees("#notice [data-tone=refusal]").await;
         pictures(&anna, &folder, "notice").await;
         anna.run("document.querySelector('#message-text').select()").await;

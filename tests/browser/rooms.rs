@@ -126,27 +126,6 @@ async fn going_back_to_a_malformed_address_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_text_too_long_for_a_frame_is_refused_with_a_reason() {
-    let server = Server::start(&[]);
-    story(async |browser| {
-        let anna = browser.person(&server.url("/")).await;
-        anna.run("document.querySelector('#message-text').value = 'x'.repeat(70000) + '\\ud83d'")
-            .await;
-        anna.click("#send").await;
-        anna.sees("#notice .notice").await;
-        assert!(anna.text("#notice").await.contains("The limit is 4000."));
-        anna.until("document.documentElement.dataset.pending === '0'")
-            .await;
-        anna.until("document.querySelector('#message-text').value.startsWith('xxx')")
-            .await;
-        anna.run("document.querySelector('#message-text').value = ''")
-            .await;
-        anna.says("short").await;
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn a_group_is_created_in_the_sidebar_or_at_the_address_of_a_missing_one() {
     let server = Server::start(&["--unlimited"]);
     story(async |browser| {

@@ -15,7 +15,7 @@ use super::{Door, soon};
 
 /// The places that pushes may go to, apart from `#message-<id>`, `#form-<id>` and
 /// `#my-reaction-<id>-<code>`.
-const PLACES: [&str; 33] = [
+const PLACES: [&str; 34] = [
     "logged-user",
     "group-name",
     "messages-list",
@@ -33,6 +33,7 @@ const PLACES: [&str; 33] = [
     "lobby",
     "lobby-rooms",
     "lobby-found",
+    "rooms-found",
     "groups-list",
     "name-form",
     "account",
