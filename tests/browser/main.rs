@@ -8,6 +8,7 @@ mod caddy;
 mod server;
 mod wire;
 
+mod access;
 mod accounts;
 mod arriving;
 mod changing;

@@ -1,0 +1,134 @@
+//! Barriers for people who use a screen reader, the keyboard, large text or a phone, as axe-core finds them.
+
+use std::path::Path;
+
+use serde_json::json;
+use thirtyfour::Key;
+
+use crate::browser::{Tab, story};
+use crate::moderation::becomes_moderator;
+use crate::server::Server;
+
+/// What axe-core finds in a page, with the first element of each finding.
+const FINDINGS: &str = "(await axe.run(document, { resultTypes: ['violations'] })).violations
+    .map(({ id, nodes }) => `${id}: ${nodes[0].html} ${nodes[0].failureSummary}`)";
+
+/// Looks at a view in both colour schemes, on a desk and on a phone.
+async fn is_open_to_all(tab: &Tab<'_>, view: &str) {
+    let axe = Path::new(env!("CARGO_MANIFEST_DIR")).join("node_modules/axe-core/axe.min.js");
+    let axe = std::fs::read_to_string(axe).expect("npm ci has installed axe-core");
+    for (width, height) in [(360, 720), (1280, 800)] {
+        tab.sized(width, height).await;
+        for scheme in ["light", "dark"] {
+            let media =
+                json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+            tab.devtools("Emulation.setEmulatedMedia", media).await;
+            // Colours fade when the scheme changes.
+            tab.run("document.getAnimations().forEach((one) => one.finish())")
+                .await;
+            tab.run(&format!("if (!window.axe) {{ {axe} }}")).await;
+            tab.run("window.found = null").await;
+            tab.run(&format!("(async () => {{ window.found = {FINDINGS}; }})()"))
+                .await;
+            tab.until("window.found").await;
+            let found: Vec<String> = tab.get("window.found").await;
+            assert_eq!(found, Vec::<String>::new(), "{view}, {width}, {scheme}");
+        }
+    }
+    tab.sized(1280, 800).await;
+}
+
+#[tokio::test]
+async fn axe_finds_nothing_in_any_view() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
+        let (a, b) = (anna.name().await, bob.name().await);
+        bob.says("Have a look: https://a.example/").await;
+        anna.says("Nice!").await;
+        bob.meets(&a).await;
+        bob.says("psst").await;
+        anna.sees("#users-mine .badge").await;
+        anna.run("document.querySelector('.message .change').click()")
+            .await;
+        anna.click("#message-form .chip").await;
+        anna.sees(".reactions .chip").await;
+        is_open_to_all(&anna, "a group").await;
+        anna.presses(Key::Up).await;
+        anna.sees("#message-form textarea").await;
+        is_open_to_all(&anna, "the form of a message").await;
+        anna.presses(Key::Escape).await;
+        anna.presses_with(Key::Control, 'k').await;
+        anna.sees("#rooms-found [aria-selected=true]").await;
+        is_open_to_all(&anna, "the switcher").await;
+        anna.presses(Key::Escape).await;
+        anna.run("document.querySelector('#scroller').focus()")
+            .await;
+        anna.types("?").await;
+        anna.sees("#keys").await;
+        is_open_to_all(&anna, "the keys").await;
+        anna.presses(Key::Escape).await;
+        anna.click("#room-menu button").await;
+        is_open_to_all(&anna, "the menu of a group").await;
+        anna.presses(Key::Escape).await;
+        anna.click(".me__change").await;
+        is_open_to_all(&anna, "the display name").await;
+        anna.presses(Key::Escape).await;
+        anna.click("[popovertarget=my-account]").await;
+        is_open_to_all(&anna, "signing in").await;
+        anna.presses(Key::Escape).await;
+        anna.meets(&b).await;
+        anna.hears("psst").await;
+        is_open_to_all(&anna, "a private room").await;
+        anna.enters("events").await;
+        is_open_to_all(&anna, "an empty group").await;
+        anna.sends("/nonsense").await;
+        anna.sees("#notice .notice").await;
+        is_open_to_all(&anna, "a notice").await;
+        anna.goto(&server.url("/chat/")).await;
+        anna.is_somebody().await;
+        anna.sees("#lobby-rooms [data-group]").await;
+        is_open_to_all(&anna, "all groups").await;
+        anna.click("#groups-search").await;
+        anna.types("nothing of that name").await;
+        anna.sees("#lobby-found [data-action]").await;
+        is_open_to_all(&anna, "a group that does not exist").await;
+        becomes_moderator(&bob, &server).await;
+        is_open_to_all(&bob, "the moderators' page").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_at_four_hundred_per_cent() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        // A window of 1280 by 1024 at 400 % is as large as one of 320 by 256.
+        let anna = browser.window().await;
+        anna.sized(320, 256).await;
+        anna.goto(&server.url("/chat/python/")).await;
+        anna.is_somebody().await;
+        anna.says("a word and another and one more, which is longwordlongwordlongwordlongword")
+            .await;
+        assert!(
+            anna.get::<bool>("document.documentElement.scrollWidth <= 320")
+                .await
+        );
+        for part in [
+            ".room",
+            ".message__text",
+            "#message-text",
+            "#send",
+            "#aside-open",
+        ] {
+            let place = format!("document.querySelector('{part}').getBoundingClientRect()");
+            let fits = format!(
+                "(({{ left, right, height }}) => left >= 0 && right <= 320 && height > 0)({place})"
+            );
+            assert!(anna.get::<bool>(&fits).await, "{part}");
+        }
+        anna.click("#aside-open").await;
+        anna.sees("#groups-list a").await;
+    })
+    .await;
+}
