@@ -156,6 +156,9 @@ impl FromStr for Version {
 pub struct Millis(pub i64);
 
 impl Millis {
+    /// A moment that never comes.
+    pub const MAX: Self = Self(i64::MAX);
+
     /// The current moment, by the machine's clock.
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -286,6 +289,31 @@ pub struct Busy {
     pub topic: Option<String>,
     /// When the last message was written.
     pub active_at: Option<Millis>,
+}
+
+/// How somebody is notified of messages for them while they look elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notifications {
+    /// Do not disturb: they are not notified before this time.
+    pub quiet_until: Option<Millis>,
+    /// Whether they hear a sound as well.
+    pub sounds: bool,
+}
+
+impl Notifications {
+    /// Do not disturb until that is turned off.
+    pub const FOR_GOOD: Duration = Duration::MAX;
+}
+
+/// A change of how somebody is notified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotificationsChange {
+    /// Whether they are notified at all.
+    On(bool),
+    /// Do not disturb for so long from now on, or no longer.
+    Quiet(Option<Duration>),
+    /// Whether they hear a sound as well.
+    Sounds(bool),
 }
 
 /// What a group is about, in one line.

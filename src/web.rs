@@ -143,6 +143,7 @@ impl Web {
             .route("/chat/{name}", get(with_slash))
             .route("/chat/{name}/", get(page))
             .route("/static/{build}/{*path}", get(static_file))
+            .route("/service-worker.js", get(service_worker))
             .layer(CompressionLayer::new().quality(CompressionLevel::Best))
             .route(MODERATION_PATH, get(admin))
             .route("/admin", get(with_slash))
@@ -512,6 +513,15 @@ async fn form(State(web): State<Arc<Web>>, request: Request) -> Response {
         visitor: visitor(&outside, &head.headers),
     };
     forms::answer(&web.chat, &sent).await
+}
+
+/// The scope of a service worker is its folder, so it is at the root and not among the static files.
+async fn service_worker(headers: HeaderMap) -> Response {
+    static_file(
+        Path((String::new(), "service-worker.js".to_owned())),
+        headers,
+    )
+    .await
 }
 
 async fn static_file(Path((build, path)): Path<(String, String)>, headers: HeaderMap) -> Response {

@@ -47,6 +47,10 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             }
             return Ok(());
         }
+        Action::InView { on } => {
+            chat.note_in_view(client, on);
+            return Ok(());
+        }
         Action::NewMessage {
             text,
             room,
@@ -133,6 +137,12 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             show_menu_again(chat, client, room).await
         }
         Action::ChangeTopic { room, topic } => change_topic(chat, client, room, &topic).await,
+        Action::SetNotifications { change } => {
+            let by = chat.actor(client);
+            chat.store.change_notifications(by, change).await?;
+            chat.spread(News::Notifications(client.user.id));
+            Ok(())
+        }
         Action::Typing { room } => typing(chat, client, room).await,
         Action::FindPeople { text } => find_people(chat, client, &text).await,
         Action::FindGroups { text } => find_groups(chat, client, &text).await,

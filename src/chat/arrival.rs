@@ -214,6 +214,12 @@ impl Chat {
             let account = self.views.account(&client.user, guest, moderator)?;
             self.push(client, [account]);
         }
+        // A new guest has the settings of the page.
+        if dialect.has(&Selector::NOTIFICATIONS)
+            && (client.outbox.is_kept() || client.client_ref.visit > 0)
+        {
+            self.show_notifications(vec![client.user.id]).await?;
+        }
         if dialect.feed() == Feed::Nothing {
             return self.show_moderation(client).await;
         }

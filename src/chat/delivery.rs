@@ -314,6 +314,9 @@ impl Chat {
             let by_other = user != message.author.id;
             let is_new = by_other && message.made == change.version.number;
             let for_programs = is_new.then(|| json::private_message(message));
+            if is_new {
+                self.note_notable(user, message);
+            }
             let room = change.version.room;
             self.note_private_message(user, room, by_other, for_programs.as_ref());
             self.tell_others(News::Written {

@@ -155,6 +155,8 @@ pub struct Chat {
     outdated: Arc<Notify>,
     /// Wakes the task that updates the lists of groups.
     groups_changed: mpsc::Sender<()>,
+    /// The messages that people may have to be notified of.
+    notable: mpsc::Sender<people::Notable>,
 }
 
 /// A connected client.
@@ -184,6 +186,7 @@ impl Chat {
         let changes = store.join(node).await?;
         let heard = relay.listen(node).await;
         let (groups_changed, groups_have_changed) = mpsc::channel(1);
+        let (notable, notables) = mpsc::channel(people::NOTABLES_WAITING);
         let chat = Arc::new(Self {
             node,
             store,
@@ -204,11 +207,13 @@ impl Chat {
             probes: Mutex::default(),
             outdated: Arc::default(),
             groups_changed,
+            notable,
         });
         tokio::spawn(Delivery::new(&chat).run(changes, heard));
         let (people, weak) = (Arc::clone(&chat.people), Arc::downgrade(&chat));
         tokio::spawn(people::run(Arc::clone(&people), Weak::clone(&weak)));
         tokio::spawn(people::keep_lease(people, Weak::clone(&weak)));
+        tokio::spawn(people::notify(Weak::clone(&weak), notables));
         tokio::spawn(moderation::outdate_groups(weak, groups_have_changed));
         Ok(chat)
     }

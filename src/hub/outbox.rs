@@ -28,6 +28,8 @@ pub enum Region {
     Notice,
     /// This person's display name.
     Name,
+    /// How this person is notified.
+    Notifications,
     /// The people in this person's own list.
     Mine,
     /// The default groups and this person's groups.
@@ -57,7 +59,12 @@ impl Region {
     fn is_of_room(self) -> bool {
         !matches!(
             self,
-            Self::Notice | Self::Name | Self::Mine | Self::Groups | Self::Online
+            Self::Notice
+                | Self::Name
+                | Self::Notifications
+                | Self::Mine
+                | Self::Groups
+                | Self::Online
         )
     }
 }
@@ -114,6 +121,8 @@ struct Waiting {
     waker: Option<Waker>,
     /// Its person is registered.
     kept: bool,
+    /// Its person looks at the tab.
+    in_view: bool,
     room: Option<RoomId>,
     /// The version of its room that the tab has.
     seen: Option<Version>,
@@ -127,6 +136,7 @@ struct Waiting {
     mine: Option<u64>,
     groups: Option<u64>,
     heading: Option<u64>,
+    notifications: Option<u64>,
     /// The groups whose news the tab shows.
     listed: Arc<[RoomId]>,
     /// The list of groups is being rendered. News that arrives meanwhile may be missing in it.
@@ -187,6 +197,7 @@ impl Waiting {
         match region {
             Region::Groups => &mut self.groups,
             Region::Heading => &mut self.heading,
+            Region::Notifications => &mut self.notifications,
             _ => &mut self.mine,
         }
     }
@@ -452,6 +463,16 @@ impl Outbox {
     /// Whether its person is registered, so that all their tabs are one person.
     pub fn is_kept(&self) -> bool {
         self.state.lock().kept
+    }
+
+    /// Its person begins or ends to look at the tab. Returns whether that is new.
+    pub fn look(&self, on: bool) -> bool {
+        std::mem::replace(&mut self.state.lock().in_view, on) != on
+    }
+
+    /// Whether its person looks at the tab.
+    pub fn is_in_view(&self) -> bool {
+        self.state.lock().in_view
     }
 
     /// Closes the socket; nothing more is added.

@@ -4,12 +4,13 @@
 //! data.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::model::{GroupName, MessageId, RoomId, Target};
+use crate::model::{GroupName, MessageId, Notifications, NotificationsChange, RoomId, Target};
 
 /// The refusal for a room that does not exist, or that the person may not know of.
 pub const NO_SUCH_ROOM: &str = "There is no such room.";
@@ -179,6 +180,16 @@ actions! {
             room: Option<RoomId> = data.get("room")?,
             /// The new topic; empty for none.
             topic: String = data.get("topic")?,
+        }
+        /// `Set notifications`: change how the person is notified.
+        "Set notifications" SetNotifications {
+            /// The change.
+            change: NotificationsChange = data.notifications()?,
+        }
+        /// `In view`: whether the person looks at the tab.
+        "In view" InView {
+            /// Whether they do.
+            on: bool = data.get("on")?,
         }
         /// `Typing`: the person is typing.
         "Typing" Typing {
@@ -430,6 +441,22 @@ impl Data {
             true => Target::Group(name),
             false => Target::Private(name),
         })
+    }
+
+    fn notifications(&self) -> Result<NotificationsChange, Refusal> {
+        if let Some(on) = self.get("on")? {
+            return Ok(NotificationsChange::On(on));
+        }
+        if let Some(on) = self.get("sounds")? {
+            return Ok(NotificationsChange::Sounds(on));
+        }
+        let minutes: i64 = self.get("quiet")?;
+        let seconds = minutes.unsigned_abs().saturating_mul(60);
+        Ok(NotificationsChange::Quiet(match minutes {
+            0 => None,
+            1.. => Some(Duration::from_secs(seconds)),
+            _ => Some(Notifications::FOR_GOOD),
+        }))
     }
 }
 

@@ -74,6 +74,10 @@ selectors! {
     NAME_FORM = "#name-form",
     /// The forms to register, sign in or sign out.
     ACCOUNT = "#account",
+    /// How I am notified of messages for me.
+    NOTIFICATIONS = "#notifications",
+    /// A message that I am notified of.
+    NOTIFICATION = "#notification",
     /// The form to create a group.
     NEW_GROUP = "#new-group",
     /// The people I talk with.

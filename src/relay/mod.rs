@@ -102,6 +102,15 @@ pub enum News {
         #[serde(rename = "told")]
         for_programs: Option<Frame>,
     },
+    /// The settings for notifications of this person have changed.
+    Notifications(UserId),
+    /// This person is notified of a message.
+    Notify {
+        /// The person.
+        user: UserId,
+        /// What their tabs are shown.
+        frame: Frame,
+    },
     /// A node has its first person in a room, and asks who is typing there.
     WhoTypes(RoomId),
     /// A notice for all pages of somebody.
@@ -186,6 +195,8 @@ impl News {
             Self::Mine(user)
             | Self::Groups(user)
             | Self::MarkedUnread { user, .. }
+            | Self::Notifications(user)
+            | Self::Notify { user, .. }
             | Self::Written { user, .. }
             | Self::Notice { user, .. }
             | Self::Ended(user)

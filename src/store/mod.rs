@@ -11,6 +11,7 @@ mod filling;
 mod messages;
 mod moderation;
 pub mod moving;
+mod notifications;
 mod people;
 mod postgres;
 mod rooms;

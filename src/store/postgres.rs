@@ -36,7 +36,7 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{ClientRef, History, Millis, UserId};
 
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     concat!(
         include_str!("migrations/postgres/0001_chat.sql"),
         include_str!("migrations/postgres/default_groups.sql"),
@@ -46,6 +46,7 @@ const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/postgres/0004_password_links.sql"),
     include_str!("migrations/postgres/0005_unread.sql"),
     include_str!("migrations/postgres/0006_search.sql"),
+    include_str!("migrations/postgres/0007_notifications.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;

@@ -26,7 +26,7 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{History, Millis};
 
-const MIGRATIONS: [&str; 13] = [
+const MIGRATIONS: [&str; 14] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -43,6 +43,7 @@ const MIGRATIONS: [&str; 13] = [
     include_str!("migrations/sqlite/0011_password_links.sql"),
     include_str!("migrations/sqlite/0012_unread.sql"),
     include_str!("migrations/sqlite/0013_search.sql"),
+    include_str!("migrations/sqlite/0014_notifications.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;

@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use crate::log::Chain;
 use crate::model::{
-    Busy, Emoji, GroupName, Listed, Message, MessageId, Millis, Page, Person, Reaction,
-    ResumeToken, Room, RoomId, RoomKind, Target, User, UserId, Version,
+    Busy, Emoji, GroupName, Listed, Message, MessageId, Millis, Notifications, Page, Person,
+    Reaction, ResumeToken, Room, RoomId, RoomKind, Target, User, UserId, Version,
 };
 use crate::protocol::{
     self, Dialect, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap, Tone,
@@ -184,6 +184,7 @@ impl Views {
             socket => SOCKET_PATH,
             groups => page.groups.iter().map(listed_context).collect::<Vec<_>>(),
             topic => page.topic,
+            ..settings_context(None),
         };
         self.render("chat.html", context)
     }
@@ -220,6 +221,26 @@ impl Views {
             moderator,
         };
         self.fragment(Selector::ACCOUNT, context)
+    }
+
+    /// How I am notified, if I am, and the controls to change that.
+    pub fn notifications(&self, settings: Option<Notifications>) -> Result<Push> {
+        self.fragment(Selector::NOTIFICATIONS, settings_context(settings))
+    }
+
+    /// A message that somebody is notified of, with the title of the group.
+    pub fn notification(
+        &self,
+        message: &Message,
+        group: Option<&str>,
+        address: &str,
+    ) -> Result<Push> {
+        let name = &message.author.name;
+        let title = group.map_or(name.clone(), |group| format!("{name} in {group}"));
+        let text = message.text.lines().next().unwrap_or_default();
+        let text: String = text.chars().take(NOTIFIED_CHARACTERS).collect();
+        let context = context! { id => message.id.0, title, text, address };
+        self.fragment(Selector::NOTIFICATION, context)
     }
 
     /// A page with one of the forms of [`Self::account`], to be filled in again.
@@ -614,6 +635,17 @@ impl Views {
     }
 }
 
+fn settings_context(settings: Option<Notifications>) -> Value {
+    let quiet_until = settings.and_then(|settings| settings.quiet_until);
+    let until = quiet_until.filter(|until| *until < Millis::MAX);
+    context! {
+        notified => settings.is_some(),
+        sounds => settings.is_some_and(|settings| settings.sounds),
+        quiet => quiet_until.is_some(),
+        quiet_until => until.map(Millis::to_rfc3339),
+    }
+}
+
 fn environment() -> Result<Environment<'static>> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -699,6 +731,8 @@ fn room_context(room: &Room) -> Value {
     }
 }
 
+/// How much of its first line a notification shows of a message, in characters.
+const NOTIFIED_CHARACTERS: usize = 160;
 /// The emojis that are one click away.
 const QUICK: [&str; 5] = ["👍", "❤️", "😂", "🎉", "👀"];
 

@@ -5,6 +5,7 @@ import { mark } from "./marks.js";
 import "./copying.js";
 import { choose } from "./keyboard.js";
 import { joinMessages, localiseTimes } from "./messages.js";
+import { completeSetting, forgetView, notify, reportView } from "./notifications.js";
 import { post, resend, sendDue, settle } from "./outbox.js";
 import { closePopover, find, messageBox, messageList, roomId } from "./page.js";
 import { completeReaction, keepQuickBar } from "./reactions.js";
@@ -29,6 +30,7 @@ hooks.closed = () => {
   forgetAsked();
   stopAwaitingMessages();
   forgetSeen();
+  forgetView();
 };
 
 hooks.tick = () => {
@@ -59,6 +61,8 @@ hooks.action = (action, data, control) => {
     case "Change topic":
       if (send(action, data)) closePopover();
       return true;
+    case "Set notifications":
+      return completeSetting(data);
     default:
       return false;
   }
@@ -92,6 +96,8 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   }
   if (selector === "#rooms-found") choose();
   if (selector === "#my-read") takeMyRead();
+  if (selector === "#notifications") reportView();
+  if (selector === "#notification") notify();
   if (/user|my|group|lobby/.test(selector)) mark(document);
   takeNews(fragment);
   const hasMessages = fragment.querySelector(".message") !== null;

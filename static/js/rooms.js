@@ -192,17 +192,28 @@ function addressedMessage() {
   return Number(new URLSearchParams(location.search).get("at")) || undefined;
 }
 
-on("popstate", () => {
+/** @returns {void} */
+function followAddress() {
   if (location.pathname === place()) showPart(addressedMessage());
   else enter(location.pathname, true);
-}, window);
+}
+
+/**
+ * @param {string} address of a room or of a message in it
+ * @returns {void}
+ */
+export function visit(address) {
+  history.pushState(null, "", address);
+  followAddress();
+}
+
+on("popstate", followAddress, window);
 
 on("click", (event) => {
   const link = event.target.closest("a[href^='?at=']");
   if (!link || !isPlain(event)) return;
   event.preventDefault();
-  history.pushState(null, "", link.getAttribute("href"));
-  showPart(addressedMessage());
+  visit(link.getAttribute("href"));
 });
 
 on("click", (event) => {

@@ -15,6 +15,7 @@ mod lobby;
 mod metrics;
 mod moderation;
 mod names;
+mod notifications;
 mod pages;
 mod people;
 mod places;

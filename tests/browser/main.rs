@@ -20,6 +20,7 @@ mod keyboard;
 mod lobby;
 mod moderation;
 mod names;
+mod notifications;
 mod people;
 mod pictures;
 mod plain;

@@ -268,6 +268,14 @@ async fn the_pictures_in_the_docs_are_taken() {
         carl.click(".me__change").await;
         pictures(&carl, &folder, "name").await;
         carl.presses(Key::Escape).await;
+        let allowed = json!({ "origin": server.url(""), "permissions": ["notifications"] });
+        carl.devtools("Browser.grantPermissions", allowed).await;
+        carl.sized(1280, 800).await;
+        carl.click("#notifications .me__change").await;
+        carl.click("#my-notifications [data-action]").await;
+        carl.sees("#my-notifications[data-on]").await;
+        pictures(&carl, &folder, "notifications").await;
+        carl.presses(Key::Escape).await;
 
         in_colours(&anna, "light").await;
         anna.sized(360, 720).await;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use overwire::model::{
-    DisplayName, GroupName, Message, MessageId, Millis, RoomId, Target, TokenHash, Version,
+    DisplayName, GroupName, Message, MessageId, Millis, Notifications, NotificationsChange, RoomId,
+    Target, TokenHash, Version,
 };
 use overwire::moderation::Moderated;
 use overwire::protocol::ModeratorAction;
@@ -23,8 +24,9 @@ use crate::support::postgres::{Cut, Database, Proxy};
 
 const KEY: Uuid = Uuid::from_u128(0x6f76_6572_7769_7265);
 /// What belongs to the database and is not moved.
-const LEFT: [&str; 7] = [
+const LEFT: [&str; 8] = [
     "clients_active",
+    "clients_in_view",
     "life",
     "message_words",
     "nodes",
@@ -169,6 +171,17 @@ impl Story {
         let ended = begun.await.unwrap().unwrap().session;
         store.sign_out(other.token).await.unwrap();
 
+        for change in [
+            NotificationsChange::On(true),
+            NotificationsChange::Sounds(true),
+            NotificationsChange::Quiet(Some(Notifications::FOR_GOOD)),
+        ] {
+            let changed = store.change_notifications(anna.here(), change);
+            changed.await.unwrap();
+        }
+        let looks = vec![(anna.client, anna.user.id, true)];
+        store.note_in_view(looks).await.unwrap();
+
         let (name, on) = ("eve".to_owned(), true);
         moderate(store, carla, ModeratorAction::Mute { name, on }).await;
         moderate(store, carla, ban_of(mal, true)).await;
@@ -217,6 +230,10 @@ impl Story {
             facts.push(format!("{:?}", store.people_of(id, 9).await.unwrap()));
             facts.push(format!("{:?}", store.groups(Some(id), 9).await.unwrap()));
             facts.push(format!("{:?}", store.standing(id).await.unwrap()));
+            facts.push(format!(
+                "{:?}",
+                store.notifications(vec![id]).await.unwrap()
+            ));
             let (first, last) = (MessageId(0), MessageId(i64::MAX));
             let mine = store.reactions_of(id, self.rooms[0], first, last, 99);
             facts.push(format!("{:?}", mine.await.unwrap()));

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use overwire::model::{
-    Busy, ClientRef, DisplayName, Emoji, GroupName, History, Message, MessageId, Millis, Page,
-    PasswordHash, Person, Reaction, Room, RoomId, RoomKind, Target, TokenHash, Topic, UserId,
-    Version,
+    Busy, ClientRef, DisplayName, Emoji, GroupName, History, Message, MessageId, Millis,
+    Notifications, NotificationsChange, Page, PasswordHash, Person, Reaction, Room, RoomId,
+    RoomKind, Target, TokenHash, Topic, UserId, Version,
 };
 use overwire::moderation::{FoundMessages, Moderated, Search, Standing};
 use overwire::protocol::{ModeratorAction, PAGE_MESSAGES};
@@ -205,6 +205,7 @@ macro_rules! every_promise {
             a_group_is_listed_until_it_is_left
             a_group_that_is_muted_says_so
             the_creator_of_a_group_and_moderators_set_its_topic
+            people_are_notified_who_want_it_now_and_do_not_look
             a_user_given_to_a_newcomer_belongs_to_no_group
             people_online_are_listed_longest_first
             people_in_a_group_are_listed_and_counted
@@ -2018,6 +2019,81 @@ async fn a_group_that_is_muted_says_so(backend: &impl Backend) {
         assert_eq!(groups[0].muted, on);
         assert!(!groups[1].muted);
     }
+}
+
+async fn people_are_notified_who_want_it_now_and_do_not_look(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let sets = async |change| {
+        store
+            .change_notifications(anna.here(), change)
+            .await
+            .unwrap();
+    };
+    let settings = async || {
+        let users = vec![bob.user.id, anna.user.id];
+        let settings = store.notifications(users).await.unwrap();
+        assert!(settings.iter().all(|(user, _)| *user == anna.user.id));
+        settings.into_iter().next().map(|(_, settings)| settings)
+    };
+    let is_notified_by = async |node| {
+        let users = vec![bob.user.id, anna.user.id];
+        let users = store.to_notify(users, node).await.unwrap();
+        assert!(!users.contains(&bob.user.id));
+        users.contains(&anna.user.id)
+    };
+    sets(NotificationsChange::Sounds(true)).await;
+    assert_eq!(settings().await, None);
+    assert!(!is_notified_by(NODE).await);
+    for _ in 0..2 {
+        sets(NotificationsChange::On(true)).await;
+        assert_eq!(settings().await, Some(Notifications::default()));
+    }
+    assert!(is_notified_by(NODE).await);
+    sets(NotificationsChange::Sounds(true)).await;
+    for span in [MINUTE, Notifications::FOR_GOOD] {
+        sets(NotificationsChange::Quiet(Some(span))).await;
+        let quiet = settings().await.unwrap();
+        assert!(quiet.sounds);
+        assert_eq!(
+            quiet.quiet_until == Some(Millis::MAX),
+            span == Notifications::FOR_GOOD
+        );
+        assert!(!is_notified_by(NODE).await);
+    }
+    for over in [Some(Duration::ZERO), None] {
+        sets(NotificationsChange::Quiet(over)).await;
+        assert_eq!(settings().await.unwrap().quiet_until, None);
+        assert!(is_notified_by(NODE).await);
+    }
+
+    // She looks at a tab that the other node cannot see.
+    let looks = async |who: &Somebody, on| {
+        let looks = vec![(who.client, anna.user.id, on)];
+        store.note_in_view(looks).await.unwrap();
+    };
+    for on in [true, true, false, false, true] {
+        looks(&anna, on).await;
+        assert_eq!(is_notified_by(OTHER_NODE).await, !on);
+        assert!(is_notified_by(NODE).await, "it knows that itself");
+    }
+    // It is not known whether she looks at the tab that she comes back with.
+    let again = back(&store, &anna).await;
+    assert!(is_notified_by(OTHER_NODE).await);
+    looks(&anna, true).await;
+    assert!(is_notified_by(OTHER_NODE).await);
+    looks(&again, true).await;
+    assert!(!is_notified_by(OTHER_NODE).await);
+    looks(&anna, false).await;
+    assert!(!is_notified_by(OTHER_NODE).await);
+    store.leave(vec![again.client]).await.unwrap();
+    assert!(is_notified_by(OTHER_NODE).await);
+    let gone = store.change_notifications(again.here(), NotificationsChange::On(false));
+    assert!(matches!(gone.await, Err(StoreError::Gone)));
+    let here = back(&store, &again).await;
+    let off = NotificationsChange::On(false);
+    store.change_notifications(here.here(), off).await.unwrap();
+    assert_eq!(settings().await, None);
 }
 
 async fn the_creator_of_a_group_and_moderators_set_its_topic(backend: &impl Backend) {

@@ -172,6 +172,11 @@ impl Server {
         }
     }
 
+    /// Whether nodes have to tell each other what they know.
+    pub(crate) fn has_several_nodes(&self) -> bool {
+        self.balancer.is_some()
+    }
+
     fn address(&self) -> String {
         match &self.kept {
             Kept::InFile(_) => self.file().to_str().unwrap().to_owned(),

@@ -15,7 +15,7 @@ use super::{Door, soon};
 
 /// The places that pushes may go to, apart from `#message-<id>`, `#form-<id>` and
 /// `#my-reaction-<id>-<code>`.
-const PLACES: [&str; 34] = [
+const PLACES: [&str; 36] = [
     "logged-user",
     "group-name",
     "messages-list",
@@ -38,6 +38,8 @@ const PLACES: [&str; 34] = [
     "name-form",
     "account",
     "new-group",
+    "notification",
+    "notifications",
     "users-mine",
     "room-menu",
     "messages-newer",

@@ -3,6 +3,7 @@
 
 mod lease;
 mod moves;
+mod notifications;
 mod presence;
 mod typing;
 mod unread;
@@ -18,12 +19,13 @@ use tokio::time::MissedTickBehavior;
 
 use super::{Chat, Result, log_failure};
 use crate::hub::{Hub, Region};
-use crate::model::{ClientRef, Room, RoomId, RoomKind, User, UserId};
+use crate::model::{ClientRef, Millis, Room, RoomId, RoomKind, User, UserId};
 use crate::relay::{Envelope, News};
 use crate::store::{Left, Moved};
 
 pub(super) use lease::keep as keep_lease;
 use moves::{GRACE, Moves};
+pub(super) use notifications::{NOTABLES_WAITING, Notable, run as notify};
 use typing::Typing;
 use unread::Unread;
 
@@ -85,6 +87,12 @@ struct Due {
     /// The rooms where somebody started or stopped typing.
     typing_changed: HashSet<RoomId>,
     unread: Unread,
+    /// Whose tabs show settings for notifications that are out of date.
+    notifications: HashSet<UserId>,
+    /// When “do not disturb” ends for people.
+    quiet: HashMap<UserId, Millis>,
+    /// The clients whose person began or ended to look at the tab.
+    looks: HashMap<ClientRef, (UserId, bool)>,
 }
 
 impl Due {
@@ -200,12 +208,20 @@ impl People {
         self.note(|due| due.missed = true);
     }
 
+    /// Settings with the end of “do not disturb” are out of date once it has come.
+    fn end_quiet(&self) {
+        let (due, now) = (&mut *self.due(), Millis::now());
+        let ended = due.quiet.extract_if(|_, until| *until <= now);
+        due.notifications.extend(ended.map(|(user, _)| user));
+    }
+
     /// Renders everything again that lost news may have changed.
     fn make_up(&self, hub: &Hub) {
         let mut due = self.due();
         due.missed = false;
         due.online_changed = true;
         due.mine.extend(hub.users());
+        due.notifications.extend(hub.users());
         due.rooms.extend(hub.active_rooms());
     }
 
@@ -240,6 +256,9 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
             // Read marks come first: they are only written for a client that has not ended.
             let (reads, leaving) = (chat.write_reads(), chat.write_leaving(now));
             people.attempt("write read marks", reads).await;
+            let looks = chat.write_in_view();
+            people.attempt("write who looks at the chat", looks).await;
+            people.end_quiet();
             people.attempt("write departures", leaving).await;
             if is_due(expired, EXPIRE_EVERY) {
                 expired = Some(now);
@@ -270,6 +289,10 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
             .await;
         let rendering = chat.render_mine();
         people.attempt("render people's own lists", rendering).await;
+        let rendering = chat.render_notifications();
+        people
+            .attempt("render settings for notifications", rendering)
+            .await;
         let rendering = chat.render_rooms();
         people
             .attempt("render the people in a room", rendering)
@@ -337,6 +360,10 @@ impl Chat {
             News::Online => people.online_changed(),
             News::Mine(user) => people.refresh(*user),
             News::Groups(user) => self.take_groups(*user),
+            News::Notifications(user) => {
+                people.note(|due| due.notifications.insert(*user));
+            }
+            News::Notify { user, frame } => self.take_notification(*user, frame),
             News::Posted {
                 room,
                 message,

@@ -56,10 +56,10 @@ const INSTEAD: [(&str, &str, &str); 3] = [
 
 /// Each table comes after those that it refers to.
 ///
-/// Not copied: `clients_active`, since nobody is in a room; `message_words` and `searchable`, since a server
+/// Not copied: `clients_active` and `clients_in_view`, since nobody is in a room; `message_words` and `searchable`, since a server
 /// builds the index of the copy; and what a database stores about itself and
 /// its servers: `nodes`, and for PostgreSQL `writers`, `life` and `schema_version`.
-pub(super) const TABLES: [Table; 11] = [
+pub(super) const TABLES: [Table; 12] = [
     Table {
         name: "users",
         columns: "id, name text, email text, display_name text, display_key text,
@@ -112,6 +112,12 @@ pub(super) const TABLES: [Table; 11] = [
         columns: "user_id, room_id, since, with_id, last_message_id, read_message_id, unread,
             left_at, muted flag",
         key: 2,
+        ids: Ids::Chat,
+    },
+    Table {
+        name: "notifications",
+        columns: "user_id, quiet_until, sounds flag",
+        key: 1,
         ids: Ids::Chat,
     },
     Table {

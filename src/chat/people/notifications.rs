@@ -1,0 +1,145 @@
+//! Notifications: people who want them are told about messages for them while they look elsewhere.
+//!
+//! The node that stored a message decides whom it notifies, in a task of its own, so that no message
+//! waits for it. It knows itself who looks at a tab of its own; the nodes tell each other through the
+//! store, so a lost relay suppresses nothing.
+
+use std::collections::HashMap;
+use std::sync::Weak;
+
+use tokio::sync::mpsc;
+
+use crate::chat::{Chat, Client, Result};
+use crate::hub::Region;
+use crate::model::{Message, Millis, Target, UserId};
+use crate::protocol::{self, Frame, Selector};
+use crate::relay::News;
+
+/// How many messages may wait for the decision whom to notify. More are not notified of.
+pub(in crate::chat) const NOTABLES_WAITING: usize = 1024;
+/// How many of them are decided at once.
+const TOGETHER: usize = 64;
+/// How many people's settings are read, or views written, in one transaction at most.
+const PEOPLE_TOGETHER: usize = 1000;
+
+/// A message that somebody may have to be notified of.
+pub(in crate::chat) struct Notable {
+    user: UserId,
+    message: Message,
+}
+
+/// Notifies people as long as the chat runs.
+pub(in crate::chat) async fn run(chat: Weak<Chat>, mut notables: mpsc::Receiver<Notable>) {
+    let mut waiting = Vec::new();
+    while notables.recv_many(&mut waiting, TOGETHER).await > 0 {
+        let Some(chat) = chat.upgrade() else { return };
+        let notifying = chat.notify(std::mem::take(&mut waiting));
+        chat.people.attempt("notify people", notifying).await;
+    }
+}
+
+impl Chat {
+    /// A message for this person was posted on this node.
+    pub(in crate::chat) fn note_notable(&self, user: UserId, message: &Message) {
+        let message = message.clone();
+        if self.notable.try_send(Notable { user, message }).is_err() {
+            tracing::debug!(user.id = user.0, "too many messages to notify people of");
+        }
+    }
+
+    async fn notify(&self, mut notables: Vec<Notable>) -> Result<()> {
+        let looks = |user| self.hub.of_user(user).iter().any(|tab| tab.is_in_view());
+        notables.retain(|notable| !looks(notable.user));
+        if notables.is_empty() {
+            return Ok(());
+        }
+        let users = notables.iter().map(|notable| notable.user).collect();
+        let users = self.store.to_notify(users, self.node).await?;
+        for Notable { user, message } in notables {
+            if !users.contains(&user) {
+                continue;
+            }
+            let author = Target::Private(message.author.user_name.clone());
+            let address = protocol::address(&author).unwrap_or_default();
+            let address = format!("{address}?at={}", message.id);
+            let notification = self.views.notification(&message, None, &address)?;
+            let frame = notification.encode();
+            self.spread(News::Notify { user, frame });
+        }
+        Ok(())
+    }
+
+    /// Any of the person's tabs may notify them: some may be asleep.
+    pub(super) fn take_notification(&self, user: UserId, frame: &Frame) {
+        for tab in self.hub.of_user(user) {
+            if tab.dialect.has(&Selector::NOTIFICATION) {
+                tab.push([frame.clone()]);
+            }
+        }
+    }
+
+    /// The person begins or ends to look at a tab.
+    pub(in crate::chat) fn note_in_view(&self, client: &Client, on: bool) {
+        // A single node needs nobody to know.
+        if client.outbox.look(on) && self.relay.has_others(self.node) {
+            let looks = &mut self.people.due().looks;
+            looks.insert(client.client_ref, (client.user.id, on));
+        }
+    }
+
+    /// Tells the other nodes who looks at the chat.
+    pub(super) async fn write_in_view(&self) -> Result<()> {
+        let looks = std::mem::take(&mut self.people.due().looks);
+        let rows: Vec<_> = looks
+            .into_iter()
+            .map(|(client, (user, on))| (client, user, on))
+            .collect();
+        for part in rows.chunks(PEOPLE_TOGETHER) {
+            if let Err(error) = self.store.note_in_view(part.to_vec()).await {
+                // Otherwise somebody would count as looking for good.
+                let looks = &mut self.people.due().looks;
+                for (client, user, on) in &rows {
+                    looks.entry(*client).or_insert((*user, *on));
+                }
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows people's settings again where they have changed.
+    pub(super) async fn render_notifications(&self) -> Result<()> {
+        let users = std::mem::take(&mut self.people.due().notifications);
+        let users: Vec<_> = users.into_iter().collect();
+        for part in users.chunks(PEOPLE_TOGETHER) {
+            let part = part.iter().copied();
+            let here = part.filter(|user| self.hub.has_user(*user)).collect();
+            self.show_notifications(here).await?;
+        }
+        Ok(())
+    }
+
+    /// Shows these people how they are notified, unless their tabs show it already.
+    pub(in crate::chat) async fn show_notifications(&self, users: Vec<UserId>) -> Result<()> {
+        if users.is_empty() {
+            return Ok(());
+        }
+        let settings = self.store.notifications(users.clone()).await?;
+        let settings: HashMap<_, _> = settings.into_iter().collect();
+        for user in users {
+            let settings = settings.get(&user).copied();
+            let quiet = settings.and_then(|settings| settings.quiet_until);
+            if let Some(until) = quiet.filter(|until| *until < Millis::MAX) {
+                self.people.due().quiet.insert(user, until);
+            }
+            let push = self.views.notifications(settings)?;
+            let frame = push.encode();
+            for tab in self.hub.of_user(user) {
+                if tab.dialect.has(&push.selector) {
+                    tab.show_new(Region::Notifications, &frame);
+                }
+            }
+        }
+        Ok(())
+    }
+}
