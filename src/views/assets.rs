@@ -18,6 +18,14 @@ impl Static {
         Some(format!("/static/{build}/{path}"))
     }
 
+    /// The addresses of the scripts that the chat's main script imports, which the page loads early.
+    pub fn imported(build: &str) -> Vec<String> {
+        let scripts = Self::iter().filter(|path| path.starts_with("js/") && path != "js/chat.js");
+        scripts
+            .filter_map(|path| Self::address(build, &path))
+            .collect()
+    }
+
     /// The id of a build: 16 hexadecimal digits of a SHA-256 over all its files.
     pub fn build() -> String {
         static BUILD: OnceLock<String> = OnceLock::new();

@@ -659,6 +659,8 @@ fn environment() -> Result<Environment<'static>> {
             minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, words)
         })
     });
+    let build = Static::build();
+    environment.add_function("scripts", move || rendered(Static::imported(&build)));
     for name in Templates::iter() {
         let text = text_of(Templates::get(&name));
         environment.add_template_owned(name, text)?;

@@ -1,5 +1,6 @@
 /** The chat: connects the topics, which have a module each, to the hooks of the socket. */
 
+import { announce } from "./announcing.js";
 import { dropStaleCompletions, focusMessageForm, takeIdleFocus } from "./composer.js";
 import { mark } from "./marks.js";
 import "./copying.js";
@@ -103,7 +104,10 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   const hasMessages = fragment.querySelector(".message") !== null;
   if (hasMessages) joinMessages();
   const entered = openRoom();
-  if (swap === "append") takeMessages(fragment);
+  if (swap === "append") {
+    takeMessages(fragment);
+    announce(fragment);
+  }
   if (selector === "#messages-list" && swap === "outer" && !entered) openPart();
   showNewLine(entered);
   showTitle();

@@ -149,7 +149,7 @@ async fn on_a_small_screen_the_sidebar_is_a_drawer() {
 }
 
 #[tokio::test]
-async fn controls_have_names_and_the_list_is_a_polite_log() {
+async fn controls_have_names_and_new_messages_are_announced_once() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;
@@ -163,7 +163,24 @@ async fn controls_have_names_and_the_list_is_a_polite_log() {
                   (document.querySelector('#messages-list'))",
             )
             .await;
-        assert_eq!(log, json!(["log", "polite", "Messages"]));
+        assert_eq!(log, json!(["log", "off", "Messages"]));
+        // Only what others write is announced, once: neither history nor my own messages nor edits.
+        let said =
+            "[...document.querySelectorAll('#announcements p')].map((one) => one.textContent)";
+        anna.enters("hi").await;
+        anna.hears("hello").await;
+        anna.says("mine").await;
+        bob.says("first").await;
+        bob.says("second").await;
+        anna.hears("second").await;
+        bob.presses(thirtyfour::Key::Up).await;
+        bob.sees("#message-form textarea").await;
+        bob.types(" edited").await;
+        bob.presses(thirtyfour::Key::Enter).await;
+        anna.hears("second edited").await;
+        let b = bob.name().await;
+        let expected = ["hello", "first", "second"].map(|text| format!("{b}: {text}"));
+        assert_eq!(anna.get::<Vec<String>>(said).await, expected);
         assert_eq!(
             anna.get::<String>("document.querySelector('#notice').role")
                 .await,
