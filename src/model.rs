@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows JSON, SQL or HTML, or does I/O.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -416,6 +417,30 @@ impl Emoji {
             .and_then(|code| code.strip_suffix(':'));
         let emoji = emojis::get(text).or_else(|| emojis::get_by_shortcode(code?))?;
         Some(Self(emoji.as_str()))
+    }
+
+    /// At most `limit` emojis for the beginning of a short code, with their short codes, best match first:
+    /// the code itself, those that begin so, then those with a later word that does.
+    pub fn with_code(beginning: &str, limit: usize) -> Vec<(Self, &'static str)> {
+        let beginning = beginning.to_lowercase();
+        if beginning.is_empty() {
+            return Vec::new();
+        }
+        let codes =
+            emojis::iter().flat_map(|emoji| emoji.shortcodes().map(move |code| (emoji, code)));
+        let mut found: Vec<_> = codes
+            .filter_map(|(emoji, code)| {
+                let mut words = code.match_indices(&*beginning).map(|(at, _)| at);
+                let is_word = |at: usize| at == 0 || code.as_bytes()[at - 1] == b'_';
+                let at = words.find(|at| is_word(*at))?;
+                Some(((at > 0, code.len()), Self(emoji.as_str()), code))
+            })
+            .collect();
+        found.sort_by_key(|(rank, ..)| *rank);
+        let mut seen = HashSet::new();
+        found.retain(|(_, emoji, _)| seen.insert(emoji.0));
+        let found = found.into_iter().map(|(_, emoji, code)| (emoji, code));
+        found.take(limit).collect()
     }
 
     /// The emoji itself.

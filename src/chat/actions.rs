@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::commands::{self, Addressed, Command};
+use super::rooms::GROUPS_LISTED;
 use super::{
     Chat, Client, MUTED, NOT_SAVED, Result, TROUBLE, has_more, log_failure, moderation, people,
 };
@@ -10,14 +11,14 @@ use crate::json;
 use crate::metrics::METRICS;
 use crate::model::{
     BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Millis, Page, Room,
-    RoomId, RoomKind, Target, Topic,
+    RoomId, RoomKind, Target, Topic, UserId,
 };
 use crate::protocol::{
     Action, Dialect, Feed, Frame, NO_SUCH_ROOM, Push, Refusal, Selector, Swap, Tone,
 };
 use crate::relay::News;
-use crate::store::{Post, Posted, Refused, Renamed, StoreError};
-use crate::views::{Place, title};
+use crate::store::{Post, Posted, RESTRICTED, Refused, Renamed, StoreError};
+use crate::views::{Completions, Place, title};
 
 /// How many programs may ask for one name. The first gets it, the others get it with a number.
 const MOST_NAMESAKES: u32 = 1000;
@@ -25,6 +26,8 @@ const MOST_NAMESAKES: u32 = 1000;
 const QUERY_CHARACTERS: usize = 64;
 /// How many of the people who reacted to a message are listed by name.
 const REACTORS: usize = 500;
+/// How many completions are shown.
+const COMPLETIONS: usize = 10;
 
 const NO_SUCH_MESSAGE: &str = "This message does not exist.";
 const IN_AN_EDIT: &str = "Commands do not work while a message is edited. Nothing was changed. \
@@ -148,7 +151,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         Action::FindGroups { text } => find_groups(chat, client, &text).await,
         Action::FindRooms { text } => find_rooms(chat, client, &text).await,
         Action::Moderate(action) => moderation::act(chat, client, action).await,
-        Action::Complete { text } => complete(chat, client, &text).await,
+        Action::Complete { text } => complete(chat, client, text.trim()).await,
         _ => {
             chat.push(client, [chat.views.connection()?]);
             Ok(())
@@ -690,24 +693,37 @@ async fn find_people(chat: &Chat, client: &Client, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Completes the name that somebody is typing.
+/// Completes the word that somebody is typing: the name of a person, of a group or of an emoji.
 async fn complete(chat: &Chat, client: &Client, text: &str) -> Result<()> {
     if !client.outbox.dialect.has(&Selector::COMPLETIONS) {
         return Ok(());
     }
-    let beginning = shortened(text.trim());
-    let mut found = match beginning.is_empty() {
-        true => Vec::new(),
-        // One extra replaces the searcher, who is left out.
-        false => {
-            chat.store
-                .find_people(&beginning, people::LISTED + 1)
-                .await?
-        }
+    let me = client.user.id;
+    let found = if let Some(beginning) = text.strip_prefix('#') {
+        Completions::Groups(groups_to_name(chat, me, &shortened(beginning)).await?)
+    } else if let Some(beginning) = text.strip_prefix(':') {
+        Completions::Emojis(Emoji::with_code(beginning, COMPLETIONS))
+    } else {
+        let beginning = text.strip_prefix('@').unwrap_or(text);
+        let room = client
+            .outbox
+            .place()
+            .map_or(RoomId::LOBBY, |place| place.room);
+        let store = &chat.store;
+        let people = match text.is_empty() {
+            true => Vec::new(),
+            false => {
+                let beginning = shortened(beginning);
+                store
+                    .people_to_mention(me, room, &beginning, COMPLETIONS)
+                    .await?
+            }
+        };
+        let is_start = text.starts_with('@') && "here".starts_with(beginning);
+        let here = is_start && chat.group(room).await?.is_some();
+        Completions::People(people, here)
     };
-    found.retain(|person| person.user.id != client.user.id);
-    found.truncate(people::LISTED);
-    chat.push(client, [chat.views.completions(&found)?]);
+    chat.push(client, [chat.views.completions(text, &found)?]);
     Ok(())
 }
 
@@ -734,6 +750,28 @@ async fn find_rooms(chat: &Chat, client: &Client, text: &str) -> Result<()> {
     people.retain(|person| person.user.id != me);
     chat.push(client, [chat.views.rooms_found(&query, &groups, &people)?]);
     Ok(())
+}
+
+/// The groups that a person can name whose names begin with this text, their own first.
+async fn groups_to_name(chat: &Chat, me: UserId, beginning: &str) -> Result<Vec<Room>> {
+    let key = GroupName::key_of(beginning);
+    let listed = chat.store.groups(Some(me), GROUPS_LISTED).await?;
+    let mine = listed.into_iter().map(|listed| listed.group);
+    let found = match beginning.is_empty() {
+        true => Vec::new(),
+        false => chat.store.find_groups(beginning, COMPLETIONS).await?,
+    };
+    let mut groups: Vec<Room> = Vec::new();
+    for room in mine.chain(found.into_iter().map(|busy| busy.group)) {
+        // Restricted groups have names that nobody can type.
+        let fits = matches!(&room.kind, RoomKind::Group(name)
+            if !name.starts_with(RESTRICTED) && GroupName::key_of(name).starts_with(&key));
+        if fits && !groups.contains(&room) {
+            groups.push(room);
+        }
+    }
+    groups.truncate(COMPLETIONS);
+    Ok(groups)
 }
 
 async fn find_groups(chat: &Chat, client: &Client, text: &str) -> Result<()> {

@@ -23,7 +23,7 @@ const QUIET_AFTER_START: Duration = Duration::from_secs(60);
 const REACTIONS_AT_ONCE: usize = 500;
 
 /// How many groups the side pane lists at most.
-const GROUPS_LISTED: usize = 50;
+pub(super) const GROUPS_LISTED: usize = 50;
 
 /// The page for a browser that has not connected yet.
 pub struct FirstPage {

@@ -211,9 +211,9 @@ actions! {
             /// The beginning of a name; empty finds the rooms in my lists.
             text: String = data.get("text")?,
         }
-        /// `Complete` a name that is being typed in a message.
+        /// `Complete` a word that is being typed in a message.
         "Complete" Complete {
-            /// The beginning of a name; empty clears the results.
+            /// The beginning of a word, such as `@bren`, `#py` or `:tad`; empty clears the results.
             text: String = data.get("text")?,
         }
         /// `Ping`: check the connection.

@@ -58,7 +58,7 @@ selectors! {
     ROOM_MENU = "#room-menu",
     /// What the room is about.
     ROOM_TOPIC = "#room-topic",
-    /// Completions of the name that I am typing.
+    /// Completions of the word that I am typing.
     COMPLETIONS = "#completions",
     /// The lobby, which lists groups.
     LOBBY = "#lobby",

@@ -325,6 +325,60 @@ impl Store {
         .await
     }
 
+    /// At most `limit` people to mention in a room whose user or display names begin with this text: first
+    /// those who are there or have just written there, then those whom the user has talked with, then
+    /// others, if the text is not empty. The other person of a private room counts as being there.
+    pub async fn people_to_mention(
+        &self,
+        user: UserId,
+        room: RoomId,
+        beginning: &str,
+        limit: usize,
+    ) -> Result<Vec<Person>> {
+        let beginning = sought(&DisplayName::key_of(beginning));
+        self.read("people_to_mention", async move |tx| {
+            // A cross join, so that SQLite does not begin with all users.
+            let nearby = |sources: &str| {
+                format!(
+                    "select {USER}, {ONLINE}, {NO_UNREAD} from ({sources}) nearby cross join users u
+                     where u.id = nearby.user_id
+                     and (u.name >= $2 and u.name < $3 or u.display_key >= $2 and u.display_key < $3)
+                     order by u.name limit $4"
+                )
+            };
+            let here = nearby(
+                "select user_id from (select user_id from clients_active
+                    where room_id = $1 order by entered_at, client_id limit 500) present
+                 union select user_id from (select user_id from messages
+                    where room_id = $1 order by id desc limit 200) recent
+                 union select user_low from rooms where id = $1
+                 union select user_high from rooms where id = $1",
+            );
+            let known = nearby(
+                "select with_id as user_id from users_subscribed
+                 where user_id = $1 and with_id is not null
+                 order by (unread > 0) desc, last_message_id desc limit 200",
+            );
+            let end = end_of(&beginning);
+            let (columns, limit_all) = (format!("{USER}, {ONLINE}, {NO_UNREAD}"), limit + 1);
+            let mut found: Vec<Person> =
+                tx.all(&here, &[&room, &beginning, &end, &limit_all]).await?;
+            found.extend(tx.all::<Person>(&known, &[&user, &beginning, &end, &limit_all]).await?);
+            for name in ["name", "display_key"] {
+                if !beginning.is_empty() {
+                    found.extend(
+                        users_named::<Person>(tx, &columns, name, &beginning, "", limit_all).await?,
+                    );
+                }
+            }
+            let mut seen = HashSet::from([user]);
+            found.retain(|person| seen.insert(person.user.id));
+            found.truncate(limit);
+            Ok(found)
+        })
+        .await
+    }
+
     /// Adds users, except those whose name or e-mail address is taken. Returns how many were added.
     pub async fn add_users(&self, users: Vec<NewUser>) -> Result<u64> {
         self.write("add_users", Locks::none(), async move |tx| {

@@ -819,6 +819,8 @@ mod tests {
         store.people_in(group, 9).await.unwrap();
         store.people_of(anna.1.id, 9).await.unwrap();
         store.find_people("an", 9).await.unwrap();
+        let to_mention = store.people_to_mention(anna.1.id, group, "b", 9);
+        to_mention.await.unwrap();
         store.client_by_token(anna.2, None).await.unwrap();
         let back = Arrival {
             node: NODE,

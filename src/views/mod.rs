@@ -52,6 +52,17 @@ pub enum Place {
     After(MessageId),
 }
 
+/// What completes a word, best match first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Completions {
+    /// The names of people, and whether `@here` is one of the completions.
+    People(Vec<Person>, bool),
+    /// The names of groups.
+    Groups(Vec<Room>),
+    /// Emojis and their short codes.
+    Emojis(Vec<(Emoji, &'static str)>),
+}
+
 /// The data of the page.
 pub struct ChatPage<'a> {
     /// Host and port as the browser sees them.
@@ -481,9 +492,22 @@ impl Views {
         })
     }
 
-    /// Completions of the name that is being typed.
-    pub fn completions(&self, people: &[Person]) -> Result<Push> {
-        let context = context! { people => people_context(people) };
+    /// Completions of the word that is being typed.
+    pub fn completions(&self, text: &str, found: &Completions) -> Result<Push> {
+        let (none, mut here) = (Vec::new(), false);
+        let (mut people, mut groups, mut emojis) = (none.clone(), none.clone(), none);
+        match found {
+            Completions::People(found, with_here) => {
+                people = people_context(found);
+                here = *with_here;
+            }
+            Completions::Groups(found) => groups = found.iter().map(room_context).collect(),
+            Completions::Emojis(found) => {
+                let emoji = |(emoji, code): &(Emoji, _)| context! { emoji => emoji.as_str(), code => *code };
+                emojis = found.iter().map(emoji).collect();
+            }
+        }
+        let context = context! { text, people, here, groups, emojis };
         self.fragment(Selector::COMPLETIONS, context)
     }
 
@@ -1139,7 +1163,14 @@ mod tests {
                 .message_form(&message(1, NASTY), &nasty_reactors, None, true)
                 .unwrap()
                 .html,
-            views.completions(&people).unwrap().html,
+            views
+                .completions(NASTY, &Completions::People(people.to_vec(), true))
+                .unwrap()
+                .html,
+            views
+                .completions(NASTY, &Completions::Groups(vec![group(NASTY)]))
+                .unwrap()
+                .html,
             views
                 .notice(Dialect::V1, &nasty_refusal(), Tone::Refusal)
                 .unwrap()

@@ -1,7 +1,8 @@
 /** The chat: connects the topics, which have a module each, to the hooks of the socket. */
 
 import { announce } from "./announcing.js";
-import { dropStaleCompletions, focusMessageForm, takeIdleFocus } from "./composer.js";
+import { checkWord, dropStale, showCompletions } from "./completions.js";
+import { focusMessageForm, takeIdleFocus } from "./composer.js";
 import { mark } from "./marks.js";
 import "./copying.js";
 import { choose } from "./keyboard.js";
@@ -74,6 +75,7 @@ hooks.before = ({ fragment, selector }) => {
   noteView();
   localiseTimes(fragment);
   mark(fragment);
+  if (selector === "#completions") dropStale(fragment);
   const isNotice = selector === "#notice";
   settle(fragment, isNotice);
   // A notice without a key is not about a message, but about a change of room or a search, for example.
@@ -96,6 +98,7 @@ hooks.after = ({ selector, swap, version, fragment }) => {
     focusMessageForm();
   }
   if (selector === "#rooms-found") choose();
+  if (selector === "#completions") showCompletions();
   if (selector === "#my-read") takeMyRead();
   if (selector === "#notifications") reportView();
   if (selector === "#notification") notify();
@@ -114,8 +117,8 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   takePage(swap);
   restoreView(swap === "append" ? countOfOthers(fragment) : 0);
   keepQuickBar();
+  checkWord();
   if (focused !== document.activeElement) takeIdleFocus();
-  dropStaleCompletions();
   reportRead();
 };
 

@@ -1,4 +1,4 @@
-/** The message box: drafts, keys, name completion, and reporting that I am typing. */
+/** The message box: drafts, keys, and reporting that I am typing. */
 
 import { count } from "./length.js";
 import { find, findAll, messageBox, messageForm, messageList, roomId } from "./page.js";
@@ -11,7 +11,6 @@ const TYPING_INTERVAL = 2500;
 /** The key code of a key press that an input method has handled. */
 const HANDLED_BY_INPUT_METHOD = 229;
 
-const completions = find("#completions");
 let typedAt = 0;
 
 /**
@@ -23,9 +22,6 @@ export function write(text) {
   messageBox.value = text;
   count(messageBox);
   keepDraft(place());
-  const name = typedName();
-  if (name) send("Complete", { text: name });
-  else completions.replaceChildren();
 }
 
 /**
@@ -67,20 +63,6 @@ export function focusMessageForm() {
 }
 
 /** @returns {void} */
-export function dropStaleCompletions() {
-  if (!typedName()) completions.replaceChildren();
-}
-
-/**
- * @returns {string | undefined} the part before the cursor of a name that is being typed
- */
-function typedName() {
-  const before = messageBox.value.slice(0, messageBox.selectionStart);
-  const [, name] = before.match(/(?:^\/pm |\B@)(\S*)$/) ?? [];
-  return name;
-}
-
-/** @returns {void} */
 function reportTyping() {
   // Others do not see that I am typing a command.
   if (messageBox.value.startsWith("/") || Date.now() - typedAt <= TYPING_INTERVAL) return;
@@ -92,20 +74,6 @@ function editMyLastMessage() {
   findAll(messageList(), `[data-user="${me}"] .change`).at(-1)?.click();
 }
 
-on("click", ({ target }) => {
-  const button = target.closest("button");
-  const name = typedName();
-  if (button && name) {
-    const cursor = messageBox.selectionStart;
-    const [restOfName] = messageBox.value.slice(cursor).match(/^\S*/);
-    messageBox.setRangeText(`${button.value} `, cursor - name.length, cursor + restOfName.length, "end");
-  }
-  write(messageBox.value);
-  messageBox.focus();
-}, completions);
-
-on("selectionchange", dropStaleCompletions);
-
 on("input", () => {
   write(messageBox.value);
   reportTyping();
@@ -115,7 +83,6 @@ on("keydown", (event) => {
   const { target, key } = event;
   if (event.isComposing || event.keyCode === HANDLED_BY_INPUT_METHOD) return;
   if (key === "Escape") {
-    completions.replaceChildren();
     /** @type {HTMLElement} */ (messageForm.querySelector("[data-dismiss]"))?.click();
     takeIdleFocus();
   }

@@ -158,32 +158,46 @@ async fn a_private_message_by_command_leaves_other_unread_marks_alone() {
         .await;
 }
 
+/// What is proposed to complete a word.
+fn proposed(tab: &Tab) -> Vec<String> {
+    let place = tab.page.the("completions");
+    let options = place.with("data-insert");
+    let inserted = options.filter_map(|it| it.attribute("data-insert"));
+    inserted.map(str::to_owned).collect()
+}
+
+/// Asks for completions. The answer names the text.
+async fn completes(tab: &mut Tab, text: &str) -> Vec<String> {
+    tab.sends("Complete", json!({ "text": text }));
+    tab.hears_all().await;
+    let text = text.trim();
+    let place = tab.page.the("completions");
+    let answered = place.with("data-text").next();
+    let answered = answered.and_then(|it| it.attribute("data-text"));
+    assert_eq!(answered.unwrap_or_default(), text);
+    proposed(tab)
+}
+
 #[tokio::test]
-async fn names_are_completed_from_their_first_letters() {
+async fn names_of_people_are_completed_from_their_first_letters() {
     let server = Server::start().await;
     let [mut anna, bob] = server.tabs().await;
-    let (a, b) = (anna.name(), bob.name());
-    let proposed = |tab: &Tab| {
-        let place = tab.page.the("completions");
-        let names = place.with("value").filter_map(|it| it.attribute("value"));
-        names.map(str::to_owned).collect::<Vec<_>>()
-    };
-    let begins = b.chars().next().unwrap().to_uppercase().to_string();
-    anna.sends("Complete", json!({ "text": begins }));
-    anna.until("the name", |tab| proposed(tab).contains(&b))
-        .await;
-    // Neither oneself nor unused fake users, and nobody at all for an empty text.
-    anna.sends("Complete", json!({ "text": a }));
-    anna.hears_all().await;
-    assert_eq!(proposed(&anna), [""; 0]);
-    anna.sends("Complete", json!({ "text": b }));
-    anna.until("the name", |tab| proposed(tab) == [b.clone()])
-        .await;
-    for nothing in ["", " ", "%", "_"] {
-        anna.sends("Complete", json!({ "text": nothing }));
-        anna.hears_all().await;
-        assert_eq!(proposed(&anna), [""; 0]);
+    let (a, b) = (anna.name(), format!("@{}", bob.name()));
+    let begins = b[..2].to_uppercase();
+    assert!(completes(&mut anna, &begins).await.contains(&b));
+    // After “/pm ” there is no sign.
+    assert_eq!(completes(&mut anna, &b[1..]).await, [&*b]);
+    assert_eq!(completes(&mut anna, &b).await, [&*b]);
+    // The sign alone proposes whoever is in the room. Neither oneself nor unused fake users.
+    assert_eq!(completes(&mut anna, "@").await, [&*b, "@here"]);
+    assert_eq!(completes(&mut anna, "@her").await.last().unwrap(), "@here");
+    assert_eq!(completes(&mut anna, &format!("@{a}")).await, [""; 0]);
+    for nothing in ["", " ", "@%", "_", "@@", "her%"] {
+        assert_eq!(completes(&mut anna, nothing).await, [""; 0], "{nothing}");
     }
+    // A private room has no “@here”.
+    anna.opens_private(&bob.name()).await;
+    assert_eq!(completes(&mut anna, "@").await, [&*b]);
     assert_eq!(
         anna.is_refused("Complete", json!({})).await,
         "“text” is missing."
@@ -191,4 +205,47 @@ async fn names_are_completed_from_their_first_letters() {
     let mut plain = server.plain_tab().await;
     plain.sends("Complete", json!({ "text": a }));
     plain.hears_all().await;
+}
+
+#[tokio::test]
+async fn names_of_groups_are_completed_my_own_first() {
+    let server = Server::start().await;
+    let [mut anna, mut bob] = server.tabs().await;
+    for name in ["pyramids", "pyjamas"] {
+        bob.sends("New group", json!({ "groupName": name }));
+        bob.until("the group", |tab| tab.title() == format!("#{name}"))
+            .await;
+    }
+    let others = ["#python", "#pyjamas", "#pyramids"];
+    assert_eq!(completes(&mut anna, "#PY").await, others);
+    assert_eq!(
+        completes(&mut bob, "#py").await,
+        ["#python", "#pyjamas", "#pyramids"]
+    );
+    anna.enters_group("pyramids").await;
+    let mine = ["#python", "#pyramids", "#pyjamas"];
+    assert_eq!(completes(&mut anna, "#py").await, mine);
+    assert!(completes(&mut anna, "#").await.contains(&"#hi".to_owned()));
+    for nothing in ["#x", "#%", "#!", "##"] {
+        assert_eq!(completes(&mut anna, nothing).await, [""; 0], "{nothing}");
+    }
+}
+
+#[tokio::test]
+async fn emojis_are_completed_by_their_short_codes_best_match_first() {
+    let server = Server::start().await;
+    let mut anna = server.tab().await;
+    assert_eq!(completes(&mut anna, ":tada").await, ["🎉"]);
+    let smiles = completes(&mut anna, ":SMI").await;
+    assert_eq!(smiles[0], "😄");
+    assert_eq!(smiles.len(), 10);
+    // A later word of the code counts too.
+    assert!(
+        completes(&mut anna, ":eyes")
+            .await
+            .starts_with(&["👀".to_owned()])
+    );
+    for nothing in [":", ":no such emoji", ":%"] {
+        assert_eq!(completes(&mut anna, nothing).await, [""; 0], "{nothing}");
+    }
 }

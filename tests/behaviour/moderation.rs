@@ -373,6 +373,31 @@ async fn nobody_learns_the_name_of_a_restricted_group_by_muting_it() {
 }
 
 #[tokio::test]
+async fn nobody_learns_the_name_of_a_restricted_group_by_completion() {
+    let server = Server::start().await;
+    let (_device, mut moderator, mut desk) = moderator(&server).await;
+    let mut bob = server.tab_at("/chat/python/").await;
+    let completes = async |tab: &mut Tab| {
+        for text in ["#pyth", "#!pyth"] {
+            tab.sends("Complete", json!({ "text": text }));
+            tab.hears_all().await;
+            if !tab.page.the("completions").text().is_empty() {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(completes(&mut bob).await);
+    desk.restricts("python").await;
+    bob.is_closed().await;
+    bob.reconnects().await;
+    bob.hears_all().await;
+    assert!(!completes(&mut bob).await);
+    // Nobody can type its name, so moderators get no proposal either.
+    assert!(!completes(&mut moderator).await);
+}
+
+#[tokio::test]
 async fn a_former_moderator_finds_no_admin_page() {
     let server = Server::start().await;
     let (device, mut tab, mut desk) = moderator(&server).await;

@@ -49,6 +49,7 @@ async fn everything_works_by_keyboard() {
         let order = [
             "Skip to the message box",
             "✎",
+            "🔕",
             "Sign in",
             "+",
             "#hi",
@@ -212,6 +213,7 @@ async fn controls_have_names_and_new_messages_are_announced_once() {
                 "button",
                 "link",
                 "textbox",
+                "combobox",
                 "searchbox",
                 "navigation",
                 "log",
@@ -224,7 +226,7 @@ async fn controls_have_names_and_new_messages_are_announced_once() {
         }
         for control in [
             "button Send",
-            "textbox Message",
+            "combobox Message",
             "searchbox People",
             "log Messages",
             "link #python",

@@ -14,6 +14,7 @@ mod arriving;
 mod changing;
 mod cluster;
 mod coming_back;
+mod completions;
 mod composing;
 mod hands;
 mod keyboard;

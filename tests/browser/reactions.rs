@@ -1,4 +1,4 @@
-//! Reacting to messages, and completing names.
+//! Reacting to messages.
 
 use serde_json::json;
 use thirtyfour::Key;
@@ -155,76 +155,6 @@ async fn any_emoji_can_be_given_by_keyboard_and_lists_who_reacted() {
         reactions(&bob, &["👍 1", "*🎉 1"]).await;
         reactions(&anna, &["*👍 1", "🎉 1"]).await;
         bob.until("document.activeElement.matches('#message-text')")
-            .await;
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn names_are_completed_after_pm_and_after_an_at_sign() {
-    let server = Server::start(&[]);
-    story(async |browser| {
-        let [anna, bob] = browser.people(&server.url("/")).await;
-        let (a, b) = (anna.name().await, bob.name().await);
-        let chip = format!("#completions [value='{b}']");
-        anna.writes(&format!("/pm {}", &b[..2])).await;
-        anna.sees(&chip).await;
-        anna.click(&chip).await;
-        assert_eq!(anna.written().await, format!("/pm {b} "));
-        anna.sees_no("#completions > *").await;
-        anna.until("document.activeElement.matches('#message-text')")
-            .await;
-        anna.types("psst").await;
-        anna.presses(Key::Enter).await;
-        bob.sees(&format!("#users-mine [data-user='{a}'][data-unread='1']"))
-            .await;
-
-        // By keyboard, in the middle of a text; not within a word.
-        anna.writes(&format!("me@{}", &b[..2])).await;
-        anna.presses_with(Key::Shift, Key::Enter).await;
-        anna.types(&format!("ask @{}", &b[..2])).await;
-        anna.sees(&chip).await;
-        assert_eq!(
-            anna.get::<u32>("document.querySelectorAll('#completions button').length")
-                .await,
-            1
-        );
-        anna.presses(Key::Tab).await;
-        anna.presses(Key::Enter).await;
-        anna.types("about it").await;
-        anna.presses(Key::Enter).await;
-        let text = format!("me@{}\nask @{b} about it", &b[..2]);
-        bob.hears(&text).await;
-
-        // When the text is no longer the beginning of a name, nothing is suggested.
-        anna.writes(&format!("@{}", &b[..2])).await;
-        anna.sees(&chip).await;
-        anna.presses(Key::Space).await;
-        anna.sees_no("#completions > *").await;
-        anna.run("document.querySelector('#message-text').select()")
-            .await;
-        anna.presses(Key::Delete).await;
-        // The same when the cursor leaves the word. Accepting replaces the whole word.
-        anna.writes(&format!("@{}", &b[..2])).await;
-        anna.sees(&chip).await;
-        anna.presses(Key::Home).await;
-        anna.sees_no("#completions > *").await;
-        for _ in 0..2 {
-            anna.presses(Key::Right).await;
-        }
-        anna.types(&b[1..2]).await;
-        anna.sees("#completions").await;
-        anna.presses(Key::Backspace).await;
-        anna.sees(&chip).await;
-        anna.click(&chip).await;
-        assert_eq!(anna.written().await, format!("@{b} "));
-        // Escape leaves the text unchanged.
-        anna.types(&format!("and @{}", &b[..2])).await;
-        anna.sees(&chip).await;
-        anna.presses(Key::Tab).await;
-        anna.presses(Key::Escape).await;
-        anna.sees_no("#completions > *").await;
-        anna.until("document.activeElement.matches('#message-text')")
             .await;
     })
     .await;

@@ -23,8 +23,9 @@ use uuid::Uuid;
 
 use crate::people::{
     NODE, OTHER_NODE, Somebody, amend, arrive, arrive_on, back, back_by_token, ban_of, come_back,
-    enter, group, hi, keep, make_group, message_by, moderate, new_session, new_user, newcomer,
-    password, post, private, promote, react, returning, settled, sign_in, token, try_to_post,
+    enter, enter_room, group, hi, keep, make_group, message_by, moderate, new_session, new_user,
+    newcomer, password, post, private, promote, react, returning, settled, sign_in, token,
+    try_to_post,
 };
 use crate::search::{
     a_message_is_found_by_its_present_text, messages_are_found_by_what_is_typed,
@@ -212,6 +213,7 @@ macro_rules! every_promise {
             groups_are_listed_busiest_first_and_found_by_name
             conversations_are_listed_unread_first_and_then_latest_first
             people_are_found_by_the_first_letters_of_their_names
+            people_to_mention_are_those_in_the_room_then_those_i_know_then_others
             a_taken_name_makes_no_second_user
             the_default_groups_are_in_order
             a_group_is_created_once_and_belongs_to_its_creator
@@ -298,6 +300,7 @@ async fn no_everyday_query_scans_a_whole_table_of_postgres() {
         groups_are_listed_busiest_first_and_found_by_name
         conversations_are_listed_unread_first_and_then_latest_first
         people_are_found_by_the_first_letters_of_their_names
+        people_to_mention_are_those_in_the_room_then_those_i_know_then_others
         a_display_name_belongs_to_one_person_online
         people_are_found_by_their_display_names
         a_session_starts_with_the_password_and_ends_with_its_clients
@@ -2304,6 +2307,37 @@ async fn people_are_found_by_the_first_letters_of_their_names(backend: &impl Bac
     assert_eq!(find("ann", 2).await, ["anna1", "anna2"]);
     assert_eq!(find("", 9).await.len(), 5);
     for nothing in ["x", "nna", "a%", "an_", "anna11", "*", "'"] {
+        assert!(find(nothing, 9).await.is_empty(), "{nothing}");
+    }
+}
+
+async fn people_to_mention_are_those_in_the_room_then_those_i_know_then_others(
+    backend: &impl Backend,
+) {
+    let store = backend.open().await;
+    let mut people = Vec::new();
+    for name in ["anna", "abe1", "abe2", "abe3", "abe4", "bob"] {
+        people.push(arrive(&store, name).await);
+    }
+    let anna = &people[0];
+    let group = hi(&store).await;
+    // abe4 is there, abe3 was, and anna has talked with abe2.
+    enter_room(&store, &people[4], Target::Room(group)).await;
+    post(&store, &people[3], group, "bye").await;
+    let private = private(&store, anna, &people[2]).await;
+    post(&store, anna, private, "psst").await;
+    rename(&store, &people[5], "Abigail").await.unwrap();
+    let find = async |beginning: &str, limit| {
+        let found = store.people_to_mention(anna.user.id, group, beginning, limit);
+        let found = found.await.unwrap().into_iter();
+        found.map(|person| person.user.name).collect::<Vec<_>>()
+    };
+    assert_eq!(find("ab", 9).await, ["abe3", "abe4", "abe2", "abe1", "bob"]);
+    assert_eq!(find("ABE", 2).await, ["abe3", "abe4"]);
+    assert_eq!(find("abe1", 9).await, ["abe1"]);
+    // Without a beginning, nobody else is proposed.
+    assert_eq!(find("", 9).await, ["abe3", "abe4", "abe2"]);
+    for nothing in ["x", "a%", "anna"] {
         assert!(find(nothing, 9).await.is_empty(), "{nothing}");
     }
 }

@@ -1,0 +1,217 @@
+/** Completion: proposes names and emojis for the word that is being typed in a message. */
+
+import { find, findAll } from "./page.js";
+import { on, send } from "./runtime.js";
+
+/** How long no key is pressed before completions are requested, in milliseconds. */
+const DEBOUNCE = 100;
+
+/** The key code of a key press that an input method has handled. */
+const HANDLED_BY_INPUT_METHOD = 229;
+
+/** A word that can be completed: `@name`, `#group`, or an emoji from its second letter on. */
+const WORD = /(?<![\p{L}\p{N}_./&@#:-])(?:[@#][\p{L}\p{M}\p{N}._-]*|:[\w+-]{2,})$/u;
+const PERSON_OF_COMMAND = /^\/pm (\S+)$/;
+const REST_OF_WORD = /^[\p{L}\p{M}\p{N}._-]*/u;
+
+const list = find("#completions");
+const state = find("#completions-state");
+
+/** The text whose completions were requested last, or "". */
+let asked = "";
+
+/** Where the word begins that shall not be completed, or -1. */
+let dismissed = -1;
+
+/** Whether the first option is taken as soon as it arrives. */
+let hurried = false;
+
+/** @type {number | undefined} */
+let timer;
+
+/**
+ * @returns {HTMLTextAreaElement | null} the focused text that can be completed
+ */
+function box() {
+  const focused = document.activeElement;
+  return focused instanceof HTMLTextAreaElement && focused.role === "combobox" ? focused : null;
+}
+
+/**
+ * @returns {{ text: string, start: number } | null} the word before the cursor, and where it begins
+ */
+function word() {
+  const field = box();
+  if (!field || field.selectionStart !== field.selectionEnd) return null;
+  const before = field.value.slice(0, field.selectionStart);
+  const text = before.match(PERSON_OF_COMMAND)?.[1] ?? before.match(WORD)?.[0];
+  return text ? { text, start: before.length - text.length } : null;
+}
+
+/**
+ * @returns {HTMLElement[]}
+ */
+function options() {
+  return findAll(list, "[role=option]");
+}
+
+/**
+ * @returns {HTMLElement | undefined} the option that the arrow keys have chosen
+ */
+function chosen() {
+  return options().find(({ ariaSelected }) => ariaSelected === "true");
+}
+
+/**
+ * @param {HTMLElement} [option]
+ * @returns {void}
+ */
+function choose(option) {
+  for (const one of options()) one.ariaSelected = String(one === option);
+  option?.scrollIntoView({ block: "nearest" });
+  if (option) box()?.setAttribute("aria-activedescendant", option.id);
+  else box()?.removeAttribute("aria-activedescendant");
+}
+
+/** @returns {void} */
+function close() {
+  clearTimeout(timer);
+  asked = "";
+  hurried = false;
+  list.replaceChildren();
+  state.textContent = "";
+  for (const field of findAll(document, "[aria-controls=completions]")) {
+    field.ariaExpanded = "false";
+    field.removeAttribute("aria-activedescendant");
+  }
+}
+
+/**
+ * Requests completions of the word before the cursor, or closes the list if there is none.
+ * @returns {void}
+ */
+function follow() {
+  const { text = "", start = -1 } = word() ?? {};
+  if (start !== dismissed) dismissed = -1;
+  if (!text || start === dismissed) {
+    close();
+    return;
+  }
+  if (text === asked) return;
+  asked = text;
+  hurried = false;
+  choose();
+  clearTimeout(timer);
+  timer = setTimeout(() => send("Complete", { text }), DEBOUNCE);
+}
+
+/**
+ * The cursor may have left the word, or the text may be another one.
+ * @returns {void}
+ */
+export function checkWord() {
+  if (asked && word()?.text !== asked) follow();
+}
+
+/**
+ * @param {ParentNode} parent
+ * @returns {string | undefined} the text that the options in it complete
+ */
+function completed(parent) {
+  return /** @type {HTMLElement | null} */ (parent.querySelector("[data-text]"))?.dataset.text;
+}
+
+/**
+ * Drops an answer about an earlier text: what is shown stays until the latest answer arrives.
+ * @param {DocumentFragment} fragment
+ * @returns {void}
+ */
+export function dropStale(fragment) {
+  if (completed(fragment) !== asked) fragment.replaceChildren(...list.cloneNode(true).childNodes);
+}
+
+/**
+ * An answer has arrived.
+ * @returns {void}
+ */
+export function showCompletions() {
+  const field = box();
+  const { length } = options();
+  if (!field || !asked) {
+    close();
+    return;
+  }
+  const { left, top, width } = field.getBoundingClientRect();
+  Object.assign(list.style, { left: `${left}px`, bottom: `${innerHeight - top + 4}px`, maxWidth: `${width}px` });
+  field.ariaExpanded = String(length > 0);
+  state.textContent = length ? `${length} ${length > 1 ? "completions" : "completion"}, arrow keys to choose` : "";
+  if (hurried && length && completed(list) === asked) take(options()[0]);
+}
+
+/**
+ * Replaces the word by an option.
+ * @param {HTMLElement} option
+ * @returns {void}
+ */
+function take(option) {
+  const field = box();
+  const { text, start } = word() ?? {};
+  if (!field || !text) return;
+  const end = field.selectionStart;
+  const rest = field.value.slice(end).match(REST_OF_WORD)[0].length;
+  const after = field.value.slice(end + rest);
+  let { insert } = option.dataset;
+  // A command names a person without a sign, and an emoji ends the word by itself.
+  if (!/^[@#:]/.test(text)) insert = insert.slice(1);
+  if (!text.startsWith(":") && !/^\s/.test(after)) insert += " ";
+  field.setRangeText(insert, start, end + rest, "end");
+  field.dispatchEvent(new InputEvent("input", { bubbles: true }));
+  close();
+}
+
+/**
+ * @param {KeyboardEvent} event
+ * @returns {boolean} whether the key was for the list
+ */
+function press({ key, shiftKey, altKey, ctrlKey, metaKey }) {
+  const all = options();
+  if (!all.length || shiftKey || altKey || ctrlKey || metaKey) return false;
+  const at = all.indexOf(chosen());
+  if (key === "ArrowDown") choose(all[(at + 1) % all.length]);
+  else if (key === "ArrowUp") choose(all.at(at > 0 ? at - 1 : -1));
+  else if (key === "Tab" && completed(list) !== asked) hurried = true;
+  else if (key === "Tab") take(all[Math.max(at, 0)]);
+  // Without a choice, the key sends the message.
+  else if (key === "Enter" && at >= 0) take(all[at]);
+  else if (key === "Escape") {
+    dismissed = word()?.start ?? -1;
+    close();
+  } else return false;
+  return true;
+}
+
+// This module is loaded before the others that listen to keys, so it can keep a key from them.
+on("keydown", (event) => {
+  if (event.isComposing || event.keyCode === HANDLED_BY_INPUT_METHOD) return;
+  if (event.target !== box() || !press(event)) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+});
+
+on("input", ({ target, isComposing }) => {
+  if (target === box() && !isComposing) follow();
+});
+
+on("compositionend", follow);
+
+on("selectionchange", checkWord);
+
+on("focusout", close);
+
+// The text keeps the focus, and on a touch screen the keyboard stays open.
+on("pointerdown", (event) => event.preventDefault(), list);
+
+on("click", ({ target }) => {
+  const option = target.closest("[role=option]");
+  if (option) take(option);
+}, list);
