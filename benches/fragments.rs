@@ -9,11 +9,12 @@ use std::sync::Arc;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use overwire::hub::{Hub, Outbox};
 use overwire::model::{
-    Author, ClientId, ClientRef, History, Message, MessageId, MessageText, Millis, NodeId, Page,
-    ResumeToken, RoomId, UserId, Version,
+    Author, ClientId, ClientRef, Found, History, Message, MessageId, MessageText, Millis, NodeId,
+    Page, ResumeToken, RoomId, UserId, Version,
 };
 use overwire::protocol::{Action, Dialect, Frame};
 use overwire::store::{self, Access, Actor, Arrival, Arrived, Post, Posted, Store, Synchronous};
+use overwire::text::Draft;
 use overwire::views::Views;
 use overwire::websocket::{self, Decoder};
 use uuid::Uuid;
@@ -48,6 +49,7 @@ fn message(number: u64) -> Message {
         worded: 1,
         reactions: Vec::new(),
         by_moderator: false,
+        html: Some(TEXT.to_owned()),
         created_at: Millis(1_700_000_000_000),
     }
 }
@@ -247,10 +249,12 @@ fn keep(criterion: &mut Criterion) {
             .block_on(store.group("hi", None))
             .expect("it answers");
         let room = room.expect("a default group").id;
+        let text = MessageText::new(TEXT, 4_000).expect("a valid text");
+        let text = Draft::new(TEXT).wording(&text, "", &Found::default());
         let post = || Post {
             by,
             room,
-            text: MessageText::new(TEXT, 4_000).expect("a valid text"),
+            text: text.clone(),
             key: Some(Uuid::new_v4()),
         };
         for _ in 0..50 {

@@ -10,6 +10,7 @@ pub mod model;
 pub mod moderation;
 pub mod protocol;
 pub mod search;
+pub mod text;
 pub mod websocket;
 
 pub mod fake;

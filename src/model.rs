@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows JSON, SQL or HTML, or does I/O.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -384,6 +384,8 @@ pub struct Message {
     pub reactions: Vec<Reaction>,
     /// Whether a moderator deleted it.
     pub by_moderator: bool,
+    /// The text as it is shown, if it has been stored.
+    pub html: Option<String>,
 }
 
 /// An emoji that people reacted to a message with.
@@ -753,6 +755,55 @@ impl MessageText {
     /// The checked text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// What a text may refer to: what follows its signs, read in every way, and the addresses of messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sought {
+    /// The [keys](DisplayName::key_of) of names of people.
+    pub people: Vec<String>,
+    /// The [keys](GroupName::key_of) of names of groups.
+    pub groups: Vec<String>,
+    /// Messages.
+    pub messages: Vec<MessageId>,
+}
+
+/// What of it exists, for the people of one room.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Whether the room is a group.
+    pub is_group: bool,
+    /// People by key, and whether they may read the room.
+    pub people: HashMap<String, (User, bool)>,
+    /// The names of groups that everybody can see, by key.
+    pub groups: HashMap<String, String>,
+    /// Messages that everybody in the room may read: the group, or none for the private room itself, and
+    /// the author's name.
+    pub messages: HashMap<MessageId, (Option<String>, String)>,
+}
+
+/// The text of a message, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wording {
+    /// The text as it was typed.
+    pub text: MessageText,
+    /// The text as it is shown. Without it, it is rendered whenever it is read.
+    pub html: Option<String>,
+    /// The people it mentions.
+    pub mentions: Vec<UserId>,
+    /// Whether it mentions everybody in the group.
+    pub here: bool,
+}
+
+impl From<MessageText> for Wording {
+    fn from(text: MessageText) -> Self {
+        Self {
+            text,
+            html: None,
+            mentions: Vec::new(),
+            here: false,
+        }
     }
 }
 

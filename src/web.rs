@@ -652,7 +652,12 @@ fn upgrade(
     }
 
     let session = forms::session_of(headers, outside.is_secure());
-    let hello = hello.map(|hello| Hello { session, ..hello });
+    let origin = format!("{}://{}", outside.scheme, outside.host);
+    let hello = hello.map(|hello| Hello {
+        session,
+        origin,
+        ..hello
+    });
     let offers = texts(headers, header::SEC_WEBSOCKET_EXTENSIONS);
     let deflate = websocket::negotiate_deflate(offers);
     let mut response = Response::builder()

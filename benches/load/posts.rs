@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use overwire::fake::FakeUsers;
-use overwire::model::{ClientRef, MessageText, NodeId, ResumeToken, RoomId, UserId};
+use overwire::model::{ClientRef, Found, MessageText, NodeId, ResumeToken, RoomId, UserId};
 use overwire::store::{self, Access, Actor, Arrival, Arrived, Post, Posted, Store, Synchronous};
+use overwire::text::Draft;
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
@@ -227,7 +228,7 @@ pub(crate) fn post(
     Ok(Post {
         by: Actor { node, client, user },
         room,
-        text,
+        text: Draft::new(TEXT).wording(&text, "", &Found::default()),
         key,
     })
 }

@@ -12,9 +12,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use overwire::config;
 use overwire::fake::FakeUsers;
 use overwire::model::{
-    DisplayName, GroupName, MessageId, MessageText, Millis, RoomId, RoomKind, Topic, User,
+    DisplayName, Found, GroupName, MessageId, MessageText, Millis, RoomId, RoomKind, Topic, User,
 };
 use overwire::store::{self, Access, Member, NewRoom, OldMessage, Store, StoreError, Synchronous};
+use overwire::text::Draft;
 
 use chat::{FakeChat, FakeGroups, Said, written_at};
 
@@ -287,12 +288,12 @@ async fn talk(
         for n in done..upto {
             let Said { room, person, text } = chat.say();
             places.push(room);
+            let checked = MessageText::new(&text, CHARACTERS).ok();
+            let checked = checked.context("a bad text")?;
             messages.push(OldMessage {
                 room: rooms[room],
                 author: people[person].id,
-                text: MessageText::new(&text, CHARACTERS)
-                    .ok()
-                    .context("a bad text")?,
+                text: Draft::new(&text).wording(&checked, "", &Found::default()),
                 at: written_at(now, n as f64 / count as f64),
             });
         }

@@ -11,7 +11,7 @@ use crate::json;
 use crate::metrics::METRICS;
 use crate::model::{
     BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Millis, Page, Room,
-    RoomId, RoomKind, Target, Topic, UserId,
+    RoomId, RoomKind, Target, Topic, UserId, Wording,
 };
 use crate::protocol::{
     Action, Dialect, Feed, Frame, NO_SUCH_ROOM, Push, Refusal, Selector, Swap, Tone,
@@ -94,8 +94,9 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             if commands::read(&text).is_some() {
                 return Err(Refusal::new(IN_AN_EDIT).into());
             }
-            let text = checked(chat, &text)?;
-            amend_message(chat, client, message, Some(text), room).await
+            let (text, room) = (checked(chat, &text)?, meant(client, room)?);
+            let text = chat.worded(client, room, text).await?;
+            amend_message(chat, client, message, Some(text), Some(room)).await
         }
         Action::DeleteMessage { message, room } => {
             amend_message(chat, client, message, None, room).await?;
@@ -375,13 +376,19 @@ async fn post(
     key: Option<Uuid>,
 ) -> Result<bool> {
     let text = checked(chat, text)?;
-    let post = Post {
-        by: chat.actor(client),
-        room,
-        text,
-        key,
+    let by = chat.actor(client);
+    let posted = match chat.worded(client, room, text).await {
+        Ok(text) => {
+            let post = Post {
+                by,
+                room,
+                text,
+                key,
+            };
+            chat.store.post(post).await
+        }
+        Err(error) => Err(error),
     };
-    let posted = chat.store.post(post).await;
     chat.stops_typing(room, &client.user);
     if let Ok(Posted::New(message)) = &posted
         && client.outbox.place().is_some_and(|at| at.room == room)
@@ -481,7 +488,7 @@ async fn amend_message(
     chat: &Chat,
     client: &Client,
     message: MessageId,
-    text: Option<MessageText>,
+    text: Option<Wording>,
     room: Option<RoomId>,
 ) -> Result<()> {
     let (by, room) = (chat.actor(client), meant(client, room)?);

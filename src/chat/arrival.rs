@@ -50,6 +50,7 @@ impl Chat {
             pace: self.paces.of(user.id),
             user,
             client_ref,
+            origin: hello.origin,
             wish: Mutex::default(),
             sought: Mutex::default(),
         };

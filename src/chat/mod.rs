@@ -30,10 +30,13 @@ use crate::hub::{Close, Hub, Outbox, Region};
 use crate::json;
 use crate::log::Chain;
 use crate::metrics::{METRICS, Metrics};
-use crate::model::{ClientId, ClientRef, NodeId, User, UserId};
+use crate::model::{
+    ClientId, ClientRef, Found, MessageText, NodeId, RoomId, Sought, User, UserId, Wording,
+};
 use crate::protocol::{Action, Dialect, Feed, Frame, Push, Refusal, Selector, Tone};
 use crate::relay::{self, Relay};
 use crate::store::{self, Actor, Store, StoreError};
+use crate::text::Draft;
 use crate::views::{ViewError, Views};
 
 use accounts::Accounts;
@@ -166,6 +169,8 @@ pub struct Client {
     /// Its user.
     pub user: User,
     client_ref: ClientRef,
+    /// Scheme and host of the page, with which the addresses of messages begin.
+    origin: String,
     pace: Arc<Pace>,
     /// The display name that a program last asked for.
     wish: Mutex<Option<String>>,
@@ -289,6 +294,22 @@ impl Chat {
             client: client.client_ref,
             user: client.user.id,
         }
+    }
+
+    /// The text with what it refers to, which is looked up only if there may be anything.
+    async fn worded(
+        &self,
+        client: &Client,
+        room: RoomId,
+        text: MessageText,
+    ) -> std::result::Result<Wording, StoreError> {
+        let draft = Draft::new(text.as_str());
+        let sought = draft.sought(&client.origin);
+        let found = match sought == Sought::default() {
+            true => Found::default(),
+            false => self.store.referred(client.user.id, room, sought).await?,
+        };
+        Ok(draft.wording(&text, &client.origin, &found))
     }
 
     /// Refuses a frame that cannot be an action.

@@ -544,6 +544,7 @@ mod tests {
             worded: made,
             reactions: Vec::new(),
             by_moderator: false,
+            html: None,
         }
     }
 

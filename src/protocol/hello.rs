@@ -115,6 +115,8 @@ pub struct Hello {
     pub at: Option<String>,
     /// The group in its address, which is created if it does not exist.
     pub group: Option<GroupName>,
+    /// Scheme and host of the chat as the client sees them, such as `https://chat.example`.
+    pub origin: String,
 }
 
 impl Hello {

@@ -28,7 +28,7 @@ pub struct Checked {
 
 /// The rows that must exist: a table and its key, the column that refers to a row, and its table. Each
 /// foreign key is one of them; the creator of a group is not declared as one. PostgreSQL does not check these again after a restore.
-const REFERENCES: [(&str, &str, &str, &str); 23] = [
+const REFERENCES: [(&str, &str, &str, &str); 26] = [
     ("sessions", "id", "user_id", "users"),
     ("clients", "id", "user_id", "users"),
     ("clients", "id", "session_id", "sessions"),
@@ -47,6 +47,9 @@ const REFERENCES: [(&str, &str, &str, &str); 23] = [
     ("reactions", "id", "message_id", "messages"),
     ("reactions", "id", "room_id", "rooms"),
     ("reactions", "id", "user_id", "users"),
+    ("mentions", "message_id", "user_id", "users"),
+    ("mentions", "message_id", "message_id", "messages"),
+    ("mentions", "message_id", "room_id", "rooms"),
     ("users_subscribed", "user_id", "user_id", "users"),
     ("users_subscribed", "user_id", "room_id", "rooms"),
     ("users_subscribed", "user_id", "with_id", "users"),
@@ -55,7 +58,7 @@ const REFERENCES: [(&str, &str, &str, &str); 23] = [
 ];
 
 /// Statements that return a sentence for each problem.
-const RULES: [&str; 13] = [
+const RULES: [&str; 14] = [
     // A message keeps the versions of its creation and of its last change. A version between the two may
     // have been another change of it. Any other missing version is a lost change.
     "select 'room ' || room_id || ' has no change with the version ' || (reached + 1)
@@ -92,6 +95,8 @@ const RULES: [&str; 13] = [
      from room_histories h join rooms r on r.id = h.room_id where h.first_version > r.version",
     "select 'reaction ' || r.id || ' has another room than its message ' || m.id
      from reactions r join messages m on m.id = r.message_id where m.room_id <> r.room_id",
+    "select 'message ' || m.id || ' mentions user ' || n.user_id || ' in another room'
+     from mentions n join messages m on m.id = n.message_id where m.room_id <> n.room_id",
     "select 'message ' || m.id || ' does not show the reactions that are stored' from messages m
      where (m.reactions is null) = exists (select 1 from reactions r where r.message_id = m.id)",
     "select 'client ' || c.id || ' belongs to another user than its session' from clients c

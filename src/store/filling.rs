@@ -10,7 +10,7 @@ use super::people::rename;
 use super::tx::{Failure, Locks, Sql, Tx};
 use super::{Result, Store, StoreError};
 use crate::model::{
-    DisplayName, GroupName, MessageId, MessageText, Millis, RoomId, Topic, User, UserId, Version,
+    DisplayName, GroupName, MessageId, Millis, RoomId, Topic, User, UserId, Version, Wording,
 };
 
 /// How many statements wait for their answers at a time.
@@ -40,7 +40,7 @@ pub struct OldMessage {
     /// The author.
     pub author: UserId,
     /// The text.
-    pub text: MessageText,
+    pub text: Wording,
     /// When it was written.
     pub at: Millis,
 }
@@ -170,7 +170,7 @@ impl Store {
                         room: message.room,
                         author: message.author,
                         author_name: names.get(&message.author).ok_or(Failure::NoRow)?,
-                        text: message.text.as_str(),
+                        text: &message.text,
                         key: None,
                         made: version.number,
                         at: message.at,

@@ -4,14 +4,15 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
+use super::mentions::{self, Mentions};
 use super::people::connected;
 use super::rooms::{VISIBLE, may_moderate, room, subscribe};
 use super::tx::{Column, FromRow, Hold, Locks, Row, Sql, Tx, from_row};
 use super::users::{check_may_write, record, trace};
 use super::{Actor, Change, Refused, Result, Store};
 use crate::model::{
-    Author, ClientRef, Emoji, Message, MessageId, MessageText, Millis, Page, Reaction, Room,
-    RoomId, UserId, Version,
+    Author, ClientRef, Emoji, Message, MessageId, Millis, Page, Reaction, Room, RoomId, UserId,
+    Version, Wording,
 };
 use crate::protocol::PAGE_MESSAGES;
 
@@ -26,7 +27,7 @@ pub struct Post {
     /// The room to post in.
     pub room: RoomId,
     /// The text.
-    pub text: MessageText,
+    pub text: Wording,
     /// The author's key for the message, which makes sending it again harmless.
     pub key: Option<Uuid>,
 }
@@ -130,11 +131,12 @@ impl Store {
         by: Actor,
         room: RoomId,
         message: MessageId,
-        text: Option<MessageText>,
+        text: Option<Wording>,
     ) -> Result<Message> {
         let locks = Locks::actor(by).room(room);
         self.write("amend", locks, async move |tx| {
-            let (me, id, new) = (by.user, message, text.as_ref().map(MessageText::as_str));
+            let (me, id) = (by.user, message);
+            let new = text.as_ref().map(|new| new.text.as_str());
             let found = message_in(tx, me, room, id).await?;
             let found = found.ok_or(Refused::NoSuchMessage)?;
             let own = found.author.id == me;
@@ -150,13 +152,25 @@ impl Store {
             let step = next_step(tx, room, me).await?;
             let step = step.ok_or(Refused::NoSuchMessage)?;
             take_step(tx, step).await?;
+            let mentions = mentions::replace(tx, &found, text.as_ref()).await?;
+            let html = text.as_ref().and_then(|new| new.html.as_deref());
+            let here = text.as_ref().is_some_and(|new| new.here);
             tx.run(
                 "update messages set changed = $1, worded = $1, text = coalesce(cast($2 as text), text),
                     edited_at = case when cast($2 as text) is null then edited_at else $3 end,
                     deleted_at = case when cast($2 as text) is null then cast($3 as bigint) end,
-                    deleted_by = case when user_id <> $4 then $4 end
-                 where id = $5",
-                &[&step.version.number, &new, &tx.now, &me, &id],
+                    deleted_by = case when user_id <> $4 then $4 end,
+                    html = $5, drawn = $1, here = $6
+                 where id = $7",
+                &[
+                    &step.version.number,
+                    &new,
+                    &tx.now,
+                    &me,
+                    &html,
+                    &here,
+                    &id,
+                ],
             )
             .await?;
             if !own {
@@ -175,7 +189,9 @@ impl Store {
                 )
                 .await?;
             }
-            push_stored(tx, by, step, id, None).await
+            let message = message_of(tx, id).await?;
+            push_change(tx, by, step, message.clone(), None, mentions);
+            Ok(message)
         })
         .await
     }
@@ -502,7 +518,8 @@ macro_rules! message_columns {
             $text,
             ", m.key, m.made, m.changed, m.created_at, m.edited_at is not null,
             m.deleted_at is not null, m.worded,
-            case when m.deleted_at is null then m.reactions end, m.deleted_by is not null
+            case when m.deleted_at is null then m.reactions end, m.deleted_by is not null,
+            case when m.deleted_at is null and m.drawn = m.worded then m.html end
             from messages m join users u on u.id = m.user_id"
         )
     };
@@ -527,6 +544,7 @@ impl FromRow for Message {
             worded: row.get()?,
             reactions: reactions_in(row.get()?),
             by_moderator: row.get()?,
+            html: row.get()?,
         })
     }
 }
@@ -699,12 +717,11 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
     }
     let step = step.ok_or(Refused::NoSuchRoom)?;
     let made = step.version.number;
-    let text = post.text.as_str();
     let new = NewMessage {
         room: post.room,
         author,
         author_name: &writer.author.name,
-        text,
+        text: &post.text,
         key: post.key,
         made,
         at: tx.now,
@@ -714,7 +731,8 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
         id,
         room: post.room,
         author: writer.author,
-        text: post.text.as_str().to_owned(),
+        text: post.text.text.as_str().to_owned(),
+        html: post.text.html.clone(),
         key: post.key,
         made,
         changed: made,
@@ -736,7 +754,8 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
             }
         }
     }
-    push_change(tx, post.by, step, message.clone(), None);
+    let mentions = mentions::add(tx, &message, &post.text).await?;
+    push_change(tx, post.by, step, message.clone(), None, mentions);
     Ok(Posted::New(message))
 }
 
@@ -745,25 +764,31 @@ pub(super) struct NewMessage<'a> {
     pub(super) room: RoomId,
     pub(super) author: UserId,
     pub(super) author_name: &'a str,
-    pub(super) text: &'a str,
+    pub(super) text: &'a Wording,
     pub(super) key: Option<Uuid>,
     pub(super) made: u64,
     pub(super) at: Millis,
 }
 
 pub(super) async fn insert_message(tx: &Tx<'_>, new: NewMessage<'_>) -> Sql<MessageId> {
+    let Wording {
+        text, html, here, ..
+    } = new.text;
     tx.the(
         "insert into messages
-            (room_id, user_id, author_name, text, key, made, changed, worded, created_at)
-         values ($1, $2, $3, $4, $5, $6, $6, $6, $7) returning id",
+            (room_id, user_id, author_name, text, key, made, changed, worded, created_at,
+             html, drawn, here)
+         values ($1, $2, $3, $4, $5, $6, $6, $6, $7, $8, $6, $9) returning id",
         &[
             &new.room,
             &new.author,
             &new.author_name,
-            &new.text,
+            &text.as_str(),
             &new.key,
             &new.made,
             &new.at,
+            html,
+            here,
         ],
     )
     .await
@@ -872,12 +897,14 @@ fn push_change(
     step: Step,
     message: Message,
     reaction: Option<OwnReaction>,
+    mentions: Mentions,
 ) {
     let change = Change {
         version: step.version,
         message,
         between: step.between,
         reaction,
+        mentions,
     };
     tx.push_change(by.node, change);
 }
@@ -891,7 +918,7 @@ pub(super) async fn push_stored(
     reaction: Option<OwnReaction>,
 ) -> Sql<Message> {
     let message = message_of(tx, id).await?;
-    push_change(tx, by, step, message.clone(), reaction);
+    push_change(tx, by, step, message.clone(), reaction, Mentions::default());
     Ok(message)
 }
 

@@ -8,6 +8,7 @@ mod accounts;
 pub mod backup;
 pub mod checking;
 mod filling;
+mod mentions;
 mod messages;
 mod moderation;
 pub mod moving;
@@ -36,6 +37,7 @@ use crate::model::{ClientRef, Message, NodeId, UserId, Version};
 
 pub use accounts::{NewSession, Session, SignedIn};
 pub use filling::{Member, NewRoom, OldMessage};
+pub use mentions::Mentions;
 pub use messages::{CatchUp, OwnReaction, Post, Posted};
 pub use people::{Arrival, Arrived, Left, Renamed};
 pub use rooms::Moved;
@@ -181,6 +183,8 @@ pub struct Change {
     pub between: Option<[UserId; 2]>,
     /// The reaction that was added or removed, if the change is one.
     pub reaction: Option<OwnReaction>,
+    /// Whom the message mentions since this change, and not before.
+    pub mentions: Mentions,
 }
 
 type Changes = Vec<(NodeId, Change)>;

@@ -283,7 +283,8 @@ pub(super) const VISIBLE: &str = "r.removed_at is null and (r.restricted_at is n
     or exists (select 1 from users me where me.id = $1 and me.moderator_at is not null))";
 
 /// The name of a group `r` as it is shown and found.
-const SHOWN: &str = "case when r.restricted_at is null then r.name else '!' || r.name end";
+pub(super) const SHOWN: &str =
+    "case when r.restricted_at is null then r.name else '!' || r.name end";
 
 /// A [`Listed`] group `r` of the user `$1`, with their row `s`.
 const LISTED: &str = "r.id, case when r.restricted_at is null then r.name else '!' || r.name end,

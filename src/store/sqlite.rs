@@ -26,7 +26,7 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{History, Millis};
 
-const MIGRATIONS: [&str; 14] = [
+const MIGRATIONS: [&str; 15] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -44,6 +44,7 @@ const MIGRATIONS: [&str; 14] = [
     include_str!("migrations/sqlite/0012_unread.sql"),
     include_str!("migrations/sqlite/0013_search.sql"),
     include_str!("migrations/sqlite/0014_notifications.sql"),
+    include_str!("migrations/sqlite/0015_mentions.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
@@ -750,7 +751,7 @@ mod tests {
         Post {
             by: by(author),
             room,
-            text: MessageText::new("hello", 9).unwrap(),
+            text: MessageText::new("hello", 9).unwrap().into(),
             key: Some(Uuid::new_v4()),
         }
     }

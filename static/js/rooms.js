@@ -217,10 +217,11 @@ on("click", (event) => {
 });
 
 on("click", (event) => {
-  const link = event.target.closest("a[data-group-name]");
+  const link = event.target.closest("a[data-group-name], .message__text a[href^='/chat/']");
   if (!link || !isPlain(event)) return;
   event.preventDefault();
-  enter(link.getAttribute("href"), false);
+  if (link.search) visit(link.getAttribute("href"));
+  else enter(link.getAttribute("href"), false);
   closePopover();
   if (!link.closest("#users-found")) return;
   const { form } = /** @type {HTMLInputElement} */ (find("#people-search"));

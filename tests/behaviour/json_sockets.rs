@@ -512,6 +512,18 @@ async fn a_slow_program_gets_everything_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn what_a_program_says_is_formatted_on_the_page_only() {
+    let server = Server::start().await;
+    let mut anna = server.tab().await;
+    let mut program = Program::at(&server, "/ws/chat/hi/").await;
+    program.says("**hello**");
+    program.hears(json!({ "message": "**hello**" })).await;
+    anna.sees("hello").await;
+    let list = anna.page.the("messages-list");
+    assert!(list.all().any(|part| part.name == "strong"));
+}
+
+#[tokio::test]
 async fn a_reaction_is_not_sent_to_programs() {
     let server = Server::start().await;
     let mut anna = server.tab().await;

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::people::{
     self, NODE, Somebody, arrive, back_by_token, ban_of, enter_room, keep, make_group, new_session,
-    new_user, password, post, promote, token, try_to_post,
+    new_user, password, post, post_worded, promote, token, try_to_post, worded,
 };
 use crate::support::postgres::{Cut, Database, Proxy};
 
@@ -131,6 +131,7 @@ impl Story {
         assert!(matches!(with_key, Ok(Posted::New(_))));
         let before = store.newest(hi).await.unwrap().version;
         let edited = post(store, anna, hi, "edietd").await;
+        post_worded(store, anna, hi, worded("*@bob*", "<em>@bob</em>", &[bob])).await;
         amend(store, anna, &edited, Some("edited")).await;
         let deleted = post(store, bob, hi, "regretted").await;
         amend(store, bob, &deleted, None).await;

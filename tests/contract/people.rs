@@ -2,7 +2,7 @@
 
 use overwire::model::{
     ClientRef, Emoji, GroupName, Message, MessageId, MessageText, NewUser, NodeId, PasswordHash,
-    ResumeToken, Room, RoomId, Target, TokenHash, User,
+    ResumeToken, Room, RoomId, Target, TokenHash, User, Wording,
 };
 use overwire::moderation::Moderated;
 use overwire::protocol::ModeratorAction;
@@ -189,7 +189,7 @@ pub(crate) fn message_by(
     Post {
         by: author.on(node),
         room,
-        text: MessageText::new(text, 100).unwrap(),
+        text: MessageText::new(text, 100).unwrap().into(),
         key,
     }
 }
@@ -212,6 +212,32 @@ pub(crate) async fn post(store: &Store, author: &Somebody, room: RoomId, text: &
     }
 }
 
+/// A text as it is stored, with its HTML.
+pub(crate) fn worded(text: &str, html: &str, mentions: &[&Somebody]) -> Wording {
+    Wording {
+        text: MessageText::new(text, 100).unwrap(),
+        html: Some(html.to_owned()),
+        mentions: mentions.iter().map(|who| who.user.id).collect(),
+        here: false,
+    }
+}
+
+pub(crate) async fn post_worded(
+    store: &Store,
+    author: &Somebody,
+    room: RoomId,
+    text: Wording,
+) -> Message {
+    let post = Post {
+        text,
+        ..message_by(NODE, author, room, "a", None)
+    };
+    match store.post(post).await.unwrap() {
+        Posted::New(message) => message,
+        other => panic!("{other:?}"),
+    }
+}
+
 pub(crate) async fn amend(
     store: &Store,
     author: &Somebody,
@@ -219,7 +245,7 @@ pub(crate) async fn amend(
     message: MessageId,
     text: Option<&str>,
 ) -> Result<Message, Refused> {
-    let text = text.map(|text| MessageText::new(text, 100).unwrap());
+    let text = text.map(|text| MessageText::new(text, 100).unwrap().into());
     settled(store.amend(author.here(), room, message, text).await)
 }
 

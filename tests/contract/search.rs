@@ -347,7 +347,9 @@ async fn what_was_there_before_the_index_is_indexed_in_parts(backend: &impl Back
     let post_of = |n: usize| overwire::store::Post {
         by: anna.here(),
         room: hi,
-        text: MessageText::new(&format!("filler {n}"), 100).unwrap(),
+        text: MessageText::new(&format!("filler {n}"), 100)
+            .unwrap()
+            .into(),
         key: None,
     };
     let posts = (0..1_100).map(|n| store.post(post_of(n)));

@@ -9,14 +9,14 @@ use async_trait::async_trait;
 use overwire::model::{
     Busy, ClientRef, DisplayName, Emoji, GroupName, History, Message, MessageId, Millis,
     Notifications, NotificationsChange, Page, PasswordHash, Person, Reaction, Room, RoomId,
-    RoomKind, Target, TokenHash, Topic, UserId, Version,
+    RoomKind, Sought, Target, TokenHash, Topic, UserId, Version, Wording,
 };
 use overwire::moderation::{FoundMessages, Moderated, Search, Standing};
 use overwire::protocol::{ModeratorAction, PAGE_MESSAGES};
 use overwire::store::{
-    self, ADMIN_LINK_GOOD_FOR, Access, Arrival, Arrived, CatchUp, FREE_AFTER, LEASE, Left, Moved,
-    NewSession, PASSWORD_LINK_GOOD_FOR, Posted, Refused, Renamed, SESSION_GOOD_FOR, SignedIn,
-    Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
+    self, ADMIN_LINK_GOOD_FOR, Access, Arrival, Arrived, CatchUp, FREE_AFTER, LEASE, Left,
+    Mentions, Moved, NewSession, PASSWORD_LINK_GOOD_FOR, Posted, Refused, Renamed,
+    SESSION_GOOD_FOR, SignedIn, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use overwire::views::title;
 use uuid::Uuid;
@@ -24,8 +24,8 @@ use uuid::Uuid;
 use crate::people::{
     NODE, OTHER_NODE, Somebody, amend, arrive, arrive_on, back, back_by_token, ban_of, come_back,
     enter, enter_room, group, hi, keep, make_group, message_by, moderate, new_session, new_user,
-    newcomer, password, post, private, promote, react, returning, settled, sign_in, token,
-    try_to_post,
+    newcomer, password, post, post_worded, private, promote, react, returning, settled, sign_in,
+    token, try_to_post, worded,
 };
 use crate::search::{
     a_message_is_found_by_its_present_text, messages_are_found_by_what_is_typed,
@@ -55,7 +55,8 @@ fn change_of(message: MessageId, text: &str) -> String {
         "update rooms set version = version + 1
              where id = (select room_id from messages where id = {message});
          update messages set text = '{text}',
-             changed = (select version from rooms where id = room_id) where id = {message};"
+             changed = (select version from rooms where id = room_id),
+             worded = (select version from rooms where id = room_id) where id = {message};"
     )
 }
 
@@ -166,6 +167,9 @@ macro_rules! every_promise {
             a_private_room_does_not_exist_for_outsiders
             opening_a_private_room_shows_nothing_to_the_other
             a_message_is_stored_as_it_was_written
+            a_text_is_stored_as_it_is_shown
+            what_a_text_refers_to_is_found_if_everybody_in_the_room_may_see_it
+            a_change_names_the_people_whom_the_message_mentions_since_then
             a_message_survives_a_restart
             versions_grow_by_one_and_ids_with_them_when_many_write
             each_node_gets_its_changes_in_the_order_of_their_commits
@@ -1069,6 +1073,174 @@ async fn a_message_is_stored_as_it_was_written(backend: &impl Backend) {
     let page = store.newest(room).await.unwrap();
     assert_eq!(page.messages, [message]);
     assert_eq!((page.version.room, page.version.number), (room, 1));
+}
+
+async fn a_text_is_stored_as_it_is_shown(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
+    let html = async || {
+        let message = store.newest(room).await.unwrap().messages.pop().unwrap();
+        message.html
+    };
+    let message = post_worded(&store, &anna, room, worded("*a*", "<em>a</em>", &[])).await;
+    assert_eq!(message.html.as_deref(), Some("<em>a</em>"));
+    assert_eq!(html().await, message.html);
+    let amended = store.amend(
+        anna.here(),
+        room,
+        message.id,
+        Some(worded("*b*", "<em>b</em>", &[])),
+    );
+    assert_eq!(amended.await.unwrap().html.as_deref(), Some("<em>b</em>"));
+    react(&store, &anna, &message, "👍", true).await.unwrap();
+    assert_eq!(html().await.as_deref(), Some("<em>b</em>"));
+    // An earlier version of the program changes only the text.
+    backend.change(message.id, "c").await;
+    assert_eq!(html().await, None);
+    let amended = store.amend(
+        anna.here(),
+        room,
+        message.id,
+        Some(worded("*d*", "<em>d</em>", &[])),
+    );
+    assert_eq!(amended.await.unwrap().html.as_deref(), Some("<em>d</em>"));
+    let deleted = amend(&store, &anna, room, message.id, None).await.unwrap();
+    assert_eq!((deleted.html, html().await), (None, None));
+}
+
+async fn what_a_text_refers_to_is_found_if_everybody_in_the_room_may_see_it(
+    backend: &impl Backend,
+) {
+    let store = backend.open().await;
+    let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
+    let carl = arrive(&store, "carl").await;
+    store.add_users(vec![new_user("dora")]).await.unwrap();
+    for name in ["secret", "open"] {
+        store
+            .make_group(anna.here(), GroupName::new(name).unwrap())
+            .await
+            .unwrap();
+    }
+    let group = async |name: &str| store.group(name, None).await.unwrap().unwrap().id;
+    let (secret, open, room) = (group("secret").await, group("open").await, hi(&store).await);
+    let restrict = ModeratorAction::RestrictGroup {
+        room: secret,
+        on: true,
+    };
+    store.moderate(anna.here(), restrict).await.unwrap();
+    let private = store.private_room(anna.here(), "bob").await.unwrap().id;
+    rename(&store, &carl, "Carl Lee").await.unwrap();
+    let said = [
+        post(&store, &anna, secret, "a").await.id,
+        post(&store, &anna, open, "a").await.id,
+        post(&store, &anna, private, "a").await.id,
+    ];
+    let words = |words: &[&str]| {
+        words
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let sought = Sought {
+        people: words(&["bob", "carl", "carl lee", "dora", "nobody", "anna"]),
+        groups: words(&["open", "secret", "nothing"]),
+        messages: said.to_vec(),
+    };
+    let found = async |by: &Somebody, room| {
+        let found = store
+            .referred(by.user.id, room, sought.clone())
+            .await
+            .unwrap();
+        let mut people: Vec<_> = found
+            .people
+            .iter()
+            .map(|(key, (_, may))| (key.clone(), *may))
+            .collect();
+        people.sort();
+        let mut groups: Vec<_> = found.groups.into_values().collect();
+        groups.sort();
+        let mut messages: Vec<_> = found.messages.into_iter().collect();
+        messages.sort();
+        (found.is_group, people, groups, messages)
+    };
+    let everybody = |may: [bool; 3]| {
+        let [anna, bob, carl] = may;
+        let names = [
+            ("anna", anna),
+            ("bob", bob),
+            ("carl", carl),
+            ("carl lee", carl),
+        ];
+        names.map(|(name, may)| (name.to_owned(), may)).to_vec()
+    };
+    let here = |group: Option<&str>| (group.map(str::to_owned), "anna".to_owned());
+    let expected = (
+        true,
+        everybody([true; 3]),
+        words(&["open"]),
+        vec![(said[1], here(Some("open")))],
+    );
+    assert_eq!(found(&bob, room).await, expected);
+    let mut expected = (
+        false,
+        everybody([true, true, false]),
+        words(&["open"]),
+        expected.3,
+    );
+    expected.3.push((said[2], here(None)));
+    assert_eq!(found(&bob, private).await, expected);
+    let messages = vec![
+        (said[0], here(Some("!secret"))),
+        (said[1], here(Some("open"))),
+    ];
+    let expected = (
+        true,
+        everybody([true, false, false]),
+        words(&["open"]),
+        messages,
+    );
+    assert_eq!(found(&anna, secret).await, expected);
+    // Who may not see the room finds nothing.
+    for hidden in [secret, private] {
+        assert_eq!(found(&carl, hidden).await, (false, vec![], vec![], vec![]));
+    }
+    amend(&store, &anna, open, said[1], None).await.unwrap();
+    assert_eq!(found(&bob, room).await.3, []);
+}
+
+async fn a_change_names_the_people_whom_the_message_mentions_since_then(backend: &impl Backend) {
+    let store = backend.open().await;
+    let mut changes = store.join(NODE).await.unwrap();
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let (carl, room) = (arrive(&store, "carl").await, hi(&store).await);
+    let mut mentioned = async || changes.recv().await.unwrap().mentions;
+    let none = Mentions::default();
+    let message = post_worded(&store, &anna, room, worded("a", "a", &[&bob, &anna, &bob])).await;
+    let people = |people: &[&Somebody], here| Mentions {
+        people: people.iter().map(|who| who.user.id).collect(),
+        here,
+    };
+    assert_eq!(mentioned().await, people(&[&bob], false));
+    let edit = async |text, mentions: &[&Somebody], here| {
+        let text = Wording {
+            here,
+            ..worded(text, text, mentions)
+        };
+        store
+            .amend(anna.here(), room, message.id, Some(text))
+            .await
+            .unwrap();
+    };
+    edit("b", &[&bob, &carl], true).await;
+    assert_eq!(mentioned().await, people(&[&carl], true));
+    edit("c", &[&carl], true).await;
+    assert_eq!(mentioned().await, none);
+    edit("d", &[&bob], false).await;
+    assert_eq!(mentioned().await, people(&[&bob], false));
+    react(&store, &bob, &message, "👍", true).await.unwrap();
+    assert_eq!(mentioned().await, none);
+    amend(&store, &anna, room, message.id, None).await.unwrap();
+    assert_eq!(mentioned().await, none);
 }
 
 async fn a_message_survives_a_restart(backend: &impl Backend) {

@@ -59,7 +59,7 @@ const INSTEAD: [(&str, &str, &str); 3] = [
 /// Not copied: `clients_active` and `clients_in_view`, since nobody is in a room; `message_words` and `searchable`, since a server
 /// builds the index of the copy; and what a database stores about itself and
 /// its servers: `nodes`, and for PostgreSQL `writers`, `life` and `schema_version`.
-pub(super) const TABLES: [Table; 12] = [
+pub(super) const TABLES: [Table; 13] = [
     Table {
         name: "users",
         columns: "id, name text, email text, display_name text, display_key text,
@@ -97,7 +97,8 @@ pub(super) const TABLES: [Table; 12] = [
     Table {
         name: "messages",
         columns: "id, room_id, user_id, author_name text, text text, key key, made, changed,
-            worded, created_at, edited_at, deleted_at, deleted_by, reactions text",
+            worded, created_at, edited_at, deleted_at, deleted_by, reactions text, html text, drawn,
+            here flag",
         key: 1,
         ids: Ids::Database,
     },
@@ -106,6 +107,12 @@ pub(super) const TABLES: [Table; 12] = [
         columns: "id, message_id, room_id, user_id, emoji text, name text, created_at",
         key: 1,
         ids: Ids::Database,
+    },
+    Table {
+        name: "mentions",
+        columns: "user_id, message_id, room_id",
+        key: 2,
+        ids: Ids::Chat,
     },
     Table {
         name: "users_subscribed",

@@ -74,6 +74,7 @@ pub(super) enum Param<'a> {
     Uuid(Uuid),
     /// For [`Tx::among`]: JSON in SQLite, an array in PostgreSQL.
     Ints(&'a [i64]),
+    Texts(&'a [String]),
 }
 
 /// A type that can be a value of a statement.
@@ -102,6 +103,7 @@ value! {
     &str: self => Param::Text(self);
     String: self => Param::Text(self);
     Vec<i64>: self => Param::Ints(self);
+    Vec<String>: self => Param::Texts(self);
     Uuid: self => Param::Uuid(*self);
     Millis: self => Param::Int(self.0);
     UserId: self => Param::Int(self.0);
@@ -404,7 +406,7 @@ impl<'a> Tx<'a> {
         Cow::Owned(format!("{select} {words}"))
     }
 
-    /// A condition: one of the integers in this parameter. SQLite has no arrays.
+    /// A condition: one of the values in this parameter. SQLite has no arrays.
     pub(super) fn among(&self, parameter: usize) -> String {
         match self.is_shared() {
             true => format!("= any(${parameter})"),

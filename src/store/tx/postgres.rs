@@ -111,6 +111,7 @@ impl ToSql for Param<'_> {
             Self::Bytes(bytes) => bytes.to_sql_checked(kind, out),
             Self::Uuid(uuid) => uuid.to_sql_checked(kind, out),
             Self::Ints(numbers) => numbers.to_sql_checked(kind, out),
+            Self::Texts(texts) => texts.to_sql_checked(kind, out),
         }
     }
 

@@ -50,6 +50,7 @@ impl ToSql for Param<'_> {
             Self::Bytes(bytes) => ToSqlOutput::from(*bytes),
             Self::Uuid(uuid) => ToSqlOutput::from(uuid.to_string()),
             Self::Ints(numbers) => ToSqlOutput::from(serde_json::json!(numbers).to_string()),
+            Self::Texts(texts) => ToSqlOutput::from(serde_json::json!(texts).to_string()),
         })
     }
 }

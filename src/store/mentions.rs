@@ -1,0 +1,148 @@
+//! Mentions: what a text may refer to, and the people whom a message mentions.
+
+use std::collections::HashMap;
+
+use super::rooms::{SHOWN, VISIBLE};
+use super::tx::{Sql, Tx};
+use super::users::{USER, trace};
+use super::{Result, Store};
+use crate::model::{Found, Message, MessageId, RoomId, Sought, User, UserId, Wording};
+
+/// Whom a message mentions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mentions {
+    /// People by name. They may read the room, and the author is not among them.
+    pub people: Vec<UserId>,
+    /// Everybody in the group.
+    pub here: bool,
+}
+
+impl Store {
+    /// What exists of what a text may refer to that this user writes in a room. Only what everybody there
+    /// may see is found; a display name only if one person has it, and nobody has it as a user name.
+    pub async fn referred(&self, by: UserId, room: RoomId, sought: Sought) -> Result<Found> {
+        self.read("referred", async move |tx| {
+            let Some((is_group, people)) = readers(tx, by, room).await? else {
+                return Ok(Found::default());
+            };
+            Ok(Found {
+                is_group,
+                people: people_named(tx, &sought.people, &people).await?,
+                groups: groups_named(tx, &sought.groups).await?,
+                messages: messages_in(tx, room, &sought.messages).await?,
+            })
+        })
+        .await
+    }
+}
+
+/// Whether a room that `me` can see is a group, and the condition under which a user `u` may read it.
+async fn readers(tx: &Tx<'_>, me: UserId, room: RoomId) -> Sql<Option<(bool, String)>> {
+    let sql = format!(
+        "select r.restricted_at is not null, r.user_low, r.user_high from rooms r
+         where (r.kind = 'group' and {VISIBLE} or $1 in (r.user_low, r.user_high)) and r.id = $2"
+    );
+    let found: Option<(bool, Option<UserId>, Option<UserId>)> = tx.one(&sql, &[&me, &room]).await?;
+    Ok(found.map(|(is_restricted, low, high)| match (low, high) {
+        (Some(low), Some(high)) => (false, format!("u.id in ({low}, {high})")),
+        _ if is_restricted => (true, "u.moderator_at is not null".to_owned()),
+        _ => (true, "true".to_owned()),
+    }))
+}
+
+async fn people_named(
+    tx: &Tx<'_>,
+    keys: &Vec<String>,
+    may_read: &str,
+) -> Sql<HashMap<String, (User, bool)>> {
+    let mut found = HashMap::new();
+    if keys.is_empty() {
+        return Ok(found);
+    }
+    for column in ["display_key", "name"] {
+        let sql = format!(
+            "select u.{column}, {USER}, {may_read} from users u
+             where u.{column} {} and u.arrived_at is not null",
+            tx.among(1)
+        );
+        let people: Vec<(String, User, bool)> = tx.all(&sql, &[keys]).await?;
+        let mut count = HashMap::new();
+        for (key, ..) in &people {
+            *count.entry(key.clone()).or_insert(0) += 1;
+        }
+        let people = people.into_iter().filter(|(key, ..)| count[key] == 1);
+        found.extend(people.map(|(key, user, may_read)| (key, (user, may_read))));
+    }
+    Ok(found)
+}
+
+async fn groups_named(tx: &Tx<'_>, keys: &Vec<String>) -> Sql<HashMap<String, String>> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let sql = format!(
+        "select name_key, name from rooms
+         where name_key {} and restricted_at is null and removed_at is null",
+        tx.among(1)
+    );
+    Ok(tx.all(&sql, &[keys]).await?.into_iter().collect())
+}
+
+async fn messages_in(
+    tx: &Tx<'_>,
+    room: RoomId,
+    ids: &[MessageId],
+) -> Sql<HashMap<MessageId, (Option<String>, String)>> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    let sql = format!(
+        "select m.id, {SHOWN}, m.author_name from messages m join rooms r on r.id = m.room_id
+         where m.id {} and m.deleted_at is null and (r.id = $2
+            or r.kind = 'group' and r.restricted_at is null and r.removed_at is null)",
+        tx.among(1)
+    );
+    let found: Vec<(MessageId, Option<String>, String)> = tx.all(&sql, &[&ids, &room]).await?;
+    Ok(found
+        .into_iter()
+        .map(|(id, group, author)| (id, (group, author)))
+        .collect())
+}
+
+/// Stores whom a new message mentions.
+pub(super) async fn add(tx: &Tx<'_>, message: &Message, wording: &Wording) -> Sql<Mentions> {
+    let author = message.author.id;
+    let mut people = wording.mentions.clone();
+    people.retain(|user| *user != author);
+    people.sort();
+    people.dedup();
+    for user in &people {
+        let sql = "insert into mentions (user_id, message_id, room_id) values ($1, $2, $3)
+            on conflict do nothing";
+        tx.run(sql, &[user, &message.id, &message.room]).await?;
+        trace(tx, *user).await?;
+    }
+    let here = wording.here;
+    Ok(Mentions { people, here })
+}
+
+/// Stores whom a message mentions after it was edited or, without a text, deleted. Returns those whom it
+/// did not mention before.
+pub(super) async fn replace(
+    tx: &Tx<'_>,
+    message: &Message,
+    wording: Option<&Wording>,
+) -> Sql<Mentions> {
+    let former = "delete from mentions where message_id = $1 returning user_id";
+    let former: Vec<UserId> = tx.all(former, &[&message.id]).await?;
+    let Some(wording) = wording else {
+        return Ok(Mentions::default());
+    };
+    let was_here = "select here from messages where id = $1";
+    let was_here: bool = tx.the(was_here, &[&message.id]).await?;
+    let mut mentions = add(tx, message, wording).await?;
+    mentions.people.retain(|user| !former.contains(user));
+    mentions.here &= !was_here;
+    Ok(mentions)
+}
