@@ -72,6 +72,8 @@ pub struct RoomId(pub i64);
 impl RoomId {
     /// The place of people who are in no room: no room has this id.
     pub const LOBBY: Self = Self(0);
+    /// The same for people who look at the results of a search.
+    pub const SEARCH: Self = Self(-1);
 
     /// A new room's id.
     pub fn random() -> Self {

@@ -11,7 +11,7 @@ use linkify::{LinkFinder, LinkKind};
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
-use crate::model::Millis;
+use crate::model::{Message, MessageId, Millis, Room};
 
 /// Longer words are cut, in bytes. PostgreSQL stores no word of more than 2,046 bytes.
 const LONGEST: usize = 128;
@@ -418,6 +418,19 @@ impl Query {
         part(if until < text.len() { "…" } else { "" }, false);
         parts
     }
+}
+
+/// The result of a search.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The newest messages found and their rooms, newest first.
+    pub messages: Vec<(Message, Room)>,
+    /// Before this message, there may be more.
+    pub before: Option<MessageId>,
+    /// The name of a group or person in the query, if the searcher has none of that name.
+    pub unknown: Option<String>,
+    /// Whether older messages are still being indexed, so that they are not found yet.
+    pub incomplete: bool,
 }
 
 /// The text in quotes at the beginning of this one, and what follows. Quotes that are not closed are

@@ -36,8 +36,8 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{BadName, GroupName, Target};
 use crate::protocol::{
-    Dialect, FIRST_GROUP, Hello, MODERATION_PATH, MODERATION_SOCKET_PATH, SOCKET_PATH, address,
-    read_at,
+    Dialect, FIRST_GROUP, Hello, MODERATION_PATH, MODERATION_SOCKET_PATH, SEARCH_PATH, SOCKET_PATH,
+    address,
 };
 use crate::relay;
 use crate::socket;
@@ -140,6 +140,7 @@ impl Web {
             .route("/", get(first_group))
             .route("/chat/", get(page))
             .route("/chat", get(with_slash))
+            .route(SEARCH_PATH, get(page))
             .route("/chat/{name}", get(with_slash))
             .route("/chat/{name}/", get(page))
             .route("/static/{build}/{*path}", get(static_file))
@@ -448,10 +449,10 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
     let session = forms::session_of(request.headers(), outside.is_secure());
     let (scheme, host) = (outside.scheme, &outside.host);
     let path = request.uri().path();
-    let at = read_at(request.uri().query());
+    let query = request.uri().query();
     let page = web
         .chat
-        .first_page(path, scheme, host, at, session.as_ref());
+        .first_page(path, scheme, host, query, session.as_ref());
     let page = page.await;
     let status = match &page {
         Ok(page) if page.found => StatusCode::OK,

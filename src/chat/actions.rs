@@ -151,6 +151,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         Action::FindPeople { text } => find_people(chat, client, &text).await,
         Action::FindGroups { text } => find_groups(chat, client, &text).await,
         Action::FindRooms { text } => find_rooms(chat, client, &text).await,
+        Action::Search { text, before } => chat.search(client, &text, before).await,
         Action::Moderate(action) => moderation::act(chat, client, action).await,
         Action::Complete { text } => complete(chat, client, text.trim()).await,
         _ => {
@@ -522,7 +523,8 @@ pub(super) fn refusal(why: Refused) -> Refusal {
 /// The room of the tab, if that is the one that an action means and the tab can show parts of it.
 fn paged_room(client: &Client, room: Option<RoomId>) -> Option<RoomId> {
     let here = client.outbox.place()?.room;
-    let elsewhere = here == RoomId::LOBBY || room.is_some_and(|room| room != here);
+    let elsewhere =
+        [RoomId::LOBBY, RoomId::SEARCH].contains(&here) || room.is_some_and(|room| room != here);
     (!elsewhere && client.outbox.dialect.has(&Selector::MESSAGES_OLDER)).then_some(here)
 }
 

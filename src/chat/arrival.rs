@@ -228,7 +228,13 @@ impl Chat {
         if to_lobby && dialect.has(&Selector::LOBBY) {
             return self.show_lobby(client).await;
         }
-        let address = at.as_deref().and_then(protocol::read_address);
+        let at = at.as_deref().unwrap_or_default();
+        let (path, query) = at.split_once('?').unwrap_or((at, ""));
+        let typed = protocol::read_search(path, Some(query)).filter(|_| room.is_none());
+        if let (Some(typed), true) = (typed, dialect.has(&Selector::SEARCH_PAGE)) {
+            return self.search(client, &typed, None).await;
+        }
+        let address = protocol::read_address(path);
         let mut refused = None;
         for target in [room.map(Target::Room), address].into_iter().flatten() {
             if self.visit(client, &target, after).await? {

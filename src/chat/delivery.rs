@@ -172,6 +172,7 @@ impl Chat {
             for change in run {
                 self.notify_partners(change);
                 self.note_news(change);
+                self.unsearchable.note(change);
             }
         }
         changes.clear();

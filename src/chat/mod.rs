@@ -12,6 +12,7 @@ mod moderation;
 mod pace;
 mod people;
 mod rooms;
+mod search;
 mod welcome;
 
 use std::collections::HashMap;
@@ -46,6 +47,7 @@ use delivery::Delivery;
 use pace::{Pace, Paces};
 use people::People;
 pub use rooms::FirstPage;
+use search::Unsearchable;
 pub use welcome::Welcome;
 
 /// The tab reconnects. The server then finds out who it is, and admits it where it still may be.
@@ -160,6 +162,7 @@ pub struct Chat {
     groups_changed: mpsc::Sender<()>,
     /// The messages that people may have to be notified of.
     notable: mpsc::Sender<people::Notable>,
+    unsearchable: Unsearchable,
 }
 
 /// A connected client.
@@ -192,6 +195,7 @@ impl Chat {
         let heard = relay.listen(node).await;
         let (groups_changed, groups_have_changed) = mpsc::channel(1);
         let (notable, notables) = mpsc::channel(people::NOTABLES_WAITING);
+        let (unsearchable, changed) = Unsearchable::new();
         let chat = Arc::new(Self {
             node,
             store,
@@ -213,12 +217,14 @@ impl Chat {
             outdated: Arc::default(),
             groups_changed,
             notable,
+            unsearchable,
         });
         tokio::spawn(Delivery::new(&chat).run(changes, heard));
         let (people, weak) = (Arc::clone(&chat.people), Arc::downgrade(&chat));
         tokio::spawn(people::run(Arc::clone(&people), Weak::clone(&weak)));
         tokio::spawn(people::keep_lease(people, Weak::clone(&weak)));
         tokio::spawn(people::notify(Weak::clone(&weak), notables));
+        tokio::spawn(search::keep_index(Weak::clone(&weak), changed));
         tokio::spawn(moderation::outdate_groups(weak, groups_have_changed));
         Ok(chat)
     }

@@ -25,6 +25,15 @@ const REACTIONS_AT_ONCE: usize = 500;
 /// How many groups the side pane lists at most.
 pub(super) const GROUPS_LISTED: usize = 50;
 
+/// What a page shows of a room apart from its messages.
+pub(super) const OF_A_ROOM: [Selector; 5] = [
+    Selector::ROOM_MENU,
+    Selector::ROOM_TOPIC,
+    Selector::ROOM_WELCOME,
+    Selector::ROOM_COUNT,
+    Selector::ROOM_PEOPLE,
+];
+
 /// The page for a browser that has not connected yet.
 pub struct FirstPage {
     /// Its HTML.
@@ -88,12 +97,7 @@ impl Chat {
     /// Moves the client into the lobby from a room, whose content it no longer shows.
     pub(super) async fn show_lobby_instead(&self, client: &Client) -> Result<()> {
         let groups = self.store.busiest_groups(people::LISTED_IN_ROOM).await?;
-        let places = [
-            Selector::ROOM_MENU,
-            Selector::ROOM_TOPIC,
-            Selector::ROOM_WELCOME,
-        ];
-        self.push(client, places.map(Push::empty));
+        self.push(client, OF_A_ROOM.map(Push::empty));
         self.push(
             client,
             [self.views.no_messages()?, self.views.lobby(&groups)?],
@@ -150,13 +154,17 @@ impl Chat {
                 if let Some(heading) = &heading {
                     outbox.is_new(Region::Heading, heading);
                 }
-                let left_lobby = former.is_some_and(|place| place.room == RoomId::LOBBY);
-                let no_lobby = left_lobby.then(|| Push::empty(Selector::LOBBY).encode());
+                let left_page = match former.map(|place| place.room) {
+                    Some(RoomId::LOBBY) => Some(Selector::LOBBY),
+                    Some(RoomId::SEARCH) => Some(Selector::SEARCH_PAGE),
+                    _ => None,
+                };
+                let no_page = left_page.map(|page| Push::empty(page).encode());
                 let groups = groups.filter(|groups| outbox.is_new(Region::Groups, groups));
                 let frames = groups
                     .into_iter()
                     .chain(settled.map(|push| push.encode()))
-                    .chain(no_lobby)
+                    .chain(no_page)
                     .chain(mine)
                     .chain(menu)
                     .chain(my_read)
@@ -179,7 +187,9 @@ impl Chat {
                     self.hub.enter(outbox, former.room, former.seen);
                     let back = async {
                         match former.room {
-                            RoomId::LOBBY => drop(self.store.leave_room(client.client_ref).await?),
+                            RoomId::LOBBY | RoomId::SEARCH => {
+                                self.store.leave_room(client.client_ref).await?;
+                            }
                             room => drop(self.enter(client, Target::Room(room)).await?),
                         }
                         Ok::<_, Failure>(())
@@ -379,9 +389,13 @@ impl Chat {
         address: &str,
         scheme: &str,
         host: &str,
-        at: Option<MessageId>,
+        query: Option<&str>,
         session: Option<&SessionToken>,
     ) -> anyhow::Result<FirstPage> {
+        let (at, search) = (
+            protocol::read_at(query),
+            protocol::read_search(address, query),
+        );
         let groups = self.store.groups(None, GROUPS_LISTED).await?;
         let (mut room, mut topic, mut lobby, mut notice) = (None, None, None, None);
         match protocol::read_address(address) {
@@ -408,6 +422,7 @@ impl Chat {
             _ if address == LOBBY_PATH => {
                 lobby = Some(self.store.busiest_groups(people::LISTED_IN_ROOM).await?);
             }
+            _ if search.is_some() => {}
             _ => notice = Some(Refusal::new("This address does not exist.")),
         }
         let html = self.views.chat_page(&ChatPage {
@@ -419,6 +434,7 @@ impl Chat {
             topic: topic.as_deref(),
             lobby: lobby.as_deref(),
             limit: self.limits.message_characters,
+            search: search.as_deref(),
             notice: notice.as_ref(),
         })?;
         let found = notice.is_none();

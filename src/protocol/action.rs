@@ -211,6 +211,13 @@ actions! {
             /// The beginning of a name; empty finds the rooms in my lists.
             text: String = data.get("text")?,
         }
+        /// `Search` for messages in one's groups and private rooms.
+        "Search" Search {
+            /// What the person typed.
+            text: String = data.get("text")?,
+            /// The oldest result shown, to get older ones.
+            before: Option<MessageId> = data.get("before")?,
+        }
         /// `Complete` a word that is being typed in a message.
         "Complete" Complete {
             /// The beginning of a word, such as `@bren`, `#py` or `:tad`; empty clears the results.

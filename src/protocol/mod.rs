@@ -23,6 +23,9 @@ pub const SOCKET_PATH: &str = "/ws/chat/";
 pub const SUBPROTOCOL: &str = "overwire.v1";
 /// The address of the lobby.
 pub const LOBBY_PATH: &str = "/chat/";
+/// The address of the results of a search, with what was typed as `q` in its query. It is outside of
+/// [`LOBBY_PATH`], where any name may be a group's.
+pub const SEARCH_PATH: &str = "/search/";
 /// The address of the moderators' page.
 pub const MODERATION_PATH: &str = "/admin/";
 /// The address at which a visitor becomes a moderator. The link's token is the query, which is never
@@ -40,6 +43,8 @@ pub const FIRST_GROUP: &str = "hi";
 /// The maximum size of a page of messages or a catch-up. Whichever limit is reached first applies, but
 /// there is always at least one message.
 pub const PAGE_MESSAGES: usize = 50;
+/// How much of what somebody types to search for messages is used, in characters.
+pub const SEARCH_CHARACTERS: usize = 256;
 /// See [`PAGE_MESSAGES`]; in bytes of the messages' HTML.
 pub const PAGE_BYTES: usize = 64 * 1024;
 
@@ -70,6 +75,20 @@ pub fn read_address(address: &str) -> Option<Target> {
         Some(name) => Target::Private(name.to_owned()),
         None => Target::Group(name.into_owned()),
     })
+}
+
+/// The address of the results of a search, as browsers write it.
+pub fn search_address(typed: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    let query = query.append_pair("q", typed).finish();
+    format!("{SEARCH_PATH}?{query}")
+}
+
+/// What was typed for a search, if the address is one of its results.
+pub fn read_search(path: &str, query: Option<&str>) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let typed = pairs.find(|(name, _)| name == "q");
+    (path == SEARCH_PATH).then(|| typed.map_or(String::new(), |(_, typed)| typed.into_owned()))
 }
 
 /// The message that the query of an address names: `at=<id>`.

@@ -68,6 +68,12 @@ selectors! {
     LOBBY_FOUND = "#lobby-found",
     /// The rooms that the switcher offers.
     ROOMS_FOUND = "#rooms-found",
+    /// What a search for messages found.
+    SEARCH_PAGE = "#search-page",
+    /// The messages found.
+    SEARCH_RESULTS = "#search-results",
+    /// The control that loads older results.
+    SEARCH_OLDER = "#search-older",
     /// The groups: the default ones, and mine.
     GROUPS_LIST = "#groups-list",
     /// My display name, and the form to change it.

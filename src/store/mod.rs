@@ -41,7 +41,7 @@ pub use mentions::Mentions;
 pub use messages::{CatchUp, OwnReaction, Post, Posted};
 pub use people::{Arrival, Arrived, Left, Renamed};
 pub use rooms::Moved;
-pub use search::{Found, FoundMessage, Unindexed};
+pub use search::Unindexed;
 use tx::{Locks, Sql, Tx, Waiting, Write};
 
 /// The prefix of the names of restricted groups.

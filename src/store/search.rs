@@ -13,8 +13,8 @@ use super::messages::{MESSAGE, WHOLE_MESSAGE};
 use super::rooms::{VISIBLE, group, rooms};
 use super::tx::{Hold, Locks, Sql, Tx, from_row, sought};
 use super::{Result, Store, StoreError};
-use crate::model::{DisplayName, Message, MessageId, Millis, Room, RoomId, UserId};
-use crate::search::{In, Indexed, Query, Sought, marks};
+use crate::model::{DisplayName, Message, MessageId, Millis, RoomId, UserId};
+use crate::search::{Found, In, Indexed, Query, Sought, marks};
 
 /// How many searches run at a time. Other reads keep the remaining readers.
 pub(super) const SEARCHES: usize = 2;
@@ -26,22 +26,6 @@ const COMPARED: u64 = 1_000;
 const ROUNDS: usize = 20;
 /// The ids of messages follow their times, but the clocks of nodes and transactions differ a little.
 const DISORDER: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// A message that was found, and its room.
-pub type FoundMessage = (Message, Room);
-
-/// The result of a search.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// The newest messages found, newest first.
-    pub messages: Vec<FoundMessage>,
-    /// Before this message, there may be more.
-    pub before: Option<MessageId>,
-    /// The name of a group or person in the query, if the searcher has none of that name.
-    pub unknown: Option<String>,
-    /// Whether older messages are still being indexed, so that they are not found yet.
-    pub incomplete: bool,
-}
 
 /// A part of a room to be indexed, as it was read.
 pub struct Unindexed {

@@ -23,6 +23,7 @@ use crate::model::{
 use crate::protocol::{
     self, Dialect, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap, Tone,
 };
+use crate::search::{Found, Query};
 use crate::text;
 
 pub use assets::Static;
@@ -81,6 +82,8 @@ pub struct ChatPage<'a> {
     pub limit: usize,
     /// The busiest groups, if the page is the lobby.
     pub lobby: Option<&'a [Busy]>,
+    /// What was typed, if the page shows the results of a search. They follow when it has connected.
+    pub search: Option<&'a str>,
     /// The notice shown at first.
     pub notice: Option<&'a Refusal>,
 }
@@ -179,6 +182,10 @@ impl Views {
             None if page.lobby.is_some() => {
                 (Some(lobby_context()), format!("{LOBBY_TITLE} · Overwire"))
             }
+            None if page.search.is_some() => (
+                page.search.map(search_context),
+                format!("{SEARCH_TITLE} · Overwire"),
+            ),
             None => (None, "Overwire".to_owned()),
         };
         let lobby = page.lobby.map(busy_context);
@@ -194,7 +201,7 @@ impl Views {
             limit => page.limit, page => list, host => page.host, scheme => page.scheme,
             socket => SOCKET_PATH,
             groups => page.groups.iter().map(listed_context).collect::<Vec<_>>(),
-            topic => page.topic,
+            topic => page.topic, search => page.search, found => None::<Value>,
             ..settings_context(None),
         };
         self.render("chat.html", context)
@@ -576,6 +583,28 @@ impl Views {
         self.outer(Selector::MESSAGES_LIST, "_messages_list.html", context)
     }
 
+    /// The heading of the results of a search.
+    pub fn search_name(&self, typed: &str) -> Result<Push> {
+        let context = context! { room => search_context(typed) };
+        self.fragment(Selector::GROUP_NAME, context)
+    }
+
+    /// What a search for messages found, for a tab that comes from a room or another search.
+    pub fn search_page(&self, typed: &str, query: &Query, found: &Found) -> Result<Push> {
+        let context = context! { search => typed, found => found_context(typed, query, found) };
+        self.fragment(Selector::SEARCH_PAGE, context)
+    }
+
+    /// Older results, which replace the control that loaded them.
+    pub fn older_results(&self, typed: &str, query: &Query, found: &Found) -> Result<[Push; 2]> {
+        let context = context! { found => found_context(typed, query, found) };
+        let older = self.fragment(Selector::SEARCH_RESULTS, context)?;
+        Ok([
+            Push::removal(Selector::SEARCH_OLDER),
+            older.swapped(Swap::Append),
+        ])
+    }
+
     /// The busiest groups, in the lobby.
     pub fn lobby_rooms(&self, groups: &[Busy]) -> Result<Push> {
         let context = context! { groups => busy_context(groups) };
@@ -768,6 +797,31 @@ const LOBBY_TITLE: &str = "All groups";
 
 fn lobby_context() -> Value {
     context! { id => "", kind => "lobby", title => LOBBY_TITLE, address => LOBBY_PATH, user => None::<Value> }
+}
+
+/// The title of the results of a search.
+const SEARCH_TITLE: &str = "Search";
+
+fn search_context(typed: &str) -> Value {
+    let address = protocol::search_address(typed);
+    context! { id => "", kind => "search", title => SEARCH_TITLE, address, user => None::<Value> }
+}
+
+fn found_context(typed: &str, query: &Query, found: &Found) -> Value {
+    let message = |(message, room): &(Message, Room)| {
+        let parts = query.excerpt(&message.text).into_iter();
+        let parts = parts.map(|(text, matches)| context! { text, matches });
+        let room = room_context(room);
+        context! {
+            room, parts => parts.collect::<Vec<_>>(), ..message_context(Dialect::V1, message)
+        }
+    };
+    let payload = |before: MessageId| json!({ "text": typed, "before": before.0 }).to_string();
+    context! {
+        messages => found.messages.iter().map(message).collect::<Vec<_>>(),
+        older => found.before.map(payload), unknown => &found.unknown,
+        incomplete => found.incomplete, empty => query.is_empty(),
+    }
 }
 
 fn no_messages() -> Value {
@@ -1005,6 +1059,7 @@ mod tests {
             room: Some((&room, &messages)),
             limit: 4000,
             lobby: None,
+            search: None,
             notice: Some(&Refusal::new(name)),
         };
         Views::new().unwrap().chat_page(&page).unwrap()
@@ -1098,7 +1153,26 @@ mod tests {
         }];
         let nasty = page(vec![message(1, NASTY)]);
         let nasty_reactors = [(Emoji::new("👍").unwrap(), NASTY.to_owned())];
+        let found = Found {
+            messages: vec![
+                (message(1, NASTY), group(NASTY)),
+                (message(2, NASTY), private(NASTY)),
+            ],
+            before: Some(MessageId(1)),
+            ..Found::default()
+        };
+        let unknown = Found {
+            unknown: Some(NASTY.to_owned()),
+            ..Found::default()
+        };
+        let query = Query::of(NASTY);
+        let results = |found| plain(views.search_page(NASTY, &query, found));
+        assert!(results(&found).contains("<mark>"));
         let rendered = [
+            results(&found),
+            results(&unknown),
+            results(&Found::default()),
+            plain(views.search_name(NASTY)),
             whole_page(NASTY),
             views
                 .logged_user(Dialect::V1, &user(NASTY), Some(&ResumeToken::random()))

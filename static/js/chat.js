@@ -14,6 +14,7 @@ import { completeReaction, keepQuickBar } from "./reactions.js";
 import { askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom, restoreEdit } from "./rooms.js";
 import { hooks, on, send } from "./runtime.js";
 import { askForNewer, askForOlder, noteView, openPart, restoreView, stopAwaitingMessages, takePage } from "./scroll.js";
+import { search, showTyped } from "./search.js";
 import { arrive, identify, leave } from "./session.js";
 import {
   countOfOthers, forgetSeen, reportRead, showNewLine, showTitle, takeMessages, takeMyRead, takeNews,
@@ -57,6 +58,10 @@ hooks.action = (action, data, control) => {
       data.since = new Date(`${data.day}T00:00`).getTime();
       closePopover();
       return false;
+    case "Search":
+      if (data.before) return false;
+      search();
+      return true;
     case "React":
       completeReaction(data, control);
       return false;
@@ -87,7 +92,10 @@ hooks.before = ({ fragment, selector }) => {
 
 hooks.after = ({ selector, swap, version, fragment }) => {
   if (version) messageList().dataset.version = version;
-  if (selector === "#group-name") followHeading();
+  if (selector === "#group-name") {
+    followHeading();
+    showTyped();
+  }
   if (selector === "#logged-user") {
     arrive();
     sendDue({ arrived: true });

@@ -9,7 +9,7 @@ import {
 } from "./page.js";
 import { on, send } from "./runtime.js";
 import { scrollToEnd, showPart, stopAwaitingMessages } from "./scroll.js";
-import { destination, place, present, recall, remember, setDestination } from "./session.js";
+import { addressOf, destination, place, present, recall, remember, setDestination } from "./session.js";
 import { reportAllRead } from "./unread.js";
 
 const sendButton = /** @type {HTMLButtonElement} */ (find("#send"));
@@ -30,26 +30,42 @@ let shownAddress = roomAddress();
 let asked = [];
 
 /**
- * @param {string} address
+ * @param {string} link
  * @param {boolean} replaces
  * @returns {void}
  */
-function enter(address, replaces) {
+export function enter(link, replaces) {
+  const url = new URL(link, location.href);
+  const address = addressOf(url);
   const [, person, name] = address.match(/^\/chat\/(@?)([^/]+)\/$/) ?? [];
-  if (!name) {
+  const text = url.searchParams.get("q");
+  if (!name && text === null) {
     location.reload();
     return;
   }
-  if (address === place()) return;
-  if (!destination) asked = [];
-  let groupName;
-  try {
-    groupName = decodeURIComponent(name);
-  } catch {
-    stayHere();
+  const query = name ? url.search : "";
+  if (address === place()) {
+    if (query) {
+      if (!replaces) history.pushState(null, "", query);
+      showPart(addressedMessage());
+    }
     return;
   }
-  setDestination({ address, replaces, data: { groupName, isGroup: !person } });
+  if (!destination) asked = [];
+  let action = "Search";
+  let data = {};
+  if (name) {
+    action = "Change group";
+    try {
+      data = { groupName: decodeURIComponent(name), isGroup: !person };
+    } catch {
+      stayHere();
+      return;
+    }
+  } else {
+    data = { text };
+  }
+  setDestination({ address, query, replaces, action, data });
   clearNotice();
   askForRoom();
   showPlace();
@@ -62,7 +78,7 @@ function enter(address, replaces) {
 export function askForRoom() {
   if (!destination || !present) return;
   reportAllRead();
-  if (send("Change group", destination.data)) asked.push(destination.address);
+  if (send(destination.action, destination.data)) asked.push(destination.address);
 }
 
 /** @returns {void} */
@@ -87,7 +103,7 @@ export function followHeading() {
   } else if (asked.includes(address) && address !== asked.at(-1)) {
     return;
   }
-  settleAt(destination?.replaces);
+  settleAt(destination?.replaces, destination?.query);
 }
 
 /**
@@ -107,13 +123,14 @@ function stayHere() {
 
 /**
  * @param {boolean} replaces whether the new address replaces the current entry of the browser's history
+ * @param {string} [query]
  * @returns {void}
  */
-function settleAt(replaces) {
+function settleAt(replaces, query = "") {
   setDestination(null);
-  if (shownAddress && shownAddress !== location.pathname) {
-    if (replaces) history.replaceState(null, "", shownAddress);
-    else history.pushState(null, "", shownAddress);
+  if (shownAddress && shownAddress !== addressOf(location)) {
+    if (replaces) history.replaceState(null, "", shownAddress + query);
+    else history.pushState(null, "", shownAddress + query);
   }
   showPlace();
 }
@@ -194,8 +211,8 @@ function addressedMessage() {
 
 /** @returns {void} */
 function followAddress() {
-  if (location.pathname === place()) showPart(addressedMessage());
-  else enter(location.pathname, true);
+  if (roomId() && addressOf(location) === place()) showPart(addressedMessage());
+  else enter(location.href, true);
 }
 
 /**

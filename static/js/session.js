@@ -38,8 +38,10 @@ export let present = false;
  * A room that I am about to enter.
  * @typedef {object} Destination
  * @property {string} address
+ * @property {string} query the part of the page's address that names a message there
  * @property {boolean} replaces whether its address replaces the current entry of the browser's history
- * @property {{ groupName: string, isGroup: boolean }} data the data of the `Change group` action
+ * @property {string} action the action that leads there
+ * @property {object} data its data
  */
 
 /** @type {Destination | null} */
@@ -54,11 +56,19 @@ export function setDestination(next) {
 }
 
 /**
- * The path of the room that the message box writes to: the destination, or else the current room.
+ * @param {URL | Location} url
+ * @returns {string} the address of a room or a page: without the message that it names, but with what is searched
+ */
+export function addressOf({ pathname, search }) {
+  return search.startsWith("?q=") ? pathname + search : pathname;
+}
+
+/**
+ * The address of the room that the message box writes to: the destination, or else the current room.
  * @returns {string}
  */
 export function place() {
-  return destination?.address ?? roomAddress() ?? location.pathname;
+  return destination?.address ?? roomAddress() ?? addressOf(location);
 }
 
 /**
@@ -70,7 +80,7 @@ export function place() {
 export function identify(query, protocols) {
   const { room, version } = messageList().dataset;
   if (room) Object.assign(query, { room, after: version });
-  query.at = location.pathname;
+  query.at = addressOf(location);
   const token = recall("resume");
   if (token) protocols.push(`resume.${token}`);
 }

@@ -26,6 +26,7 @@ mod private_rooms;
 mod program;
 mod reactions;
 mod refusals;
+mod search;
 mod talking;
 mod typing;
 mod unread;

@@ -85,6 +85,14 @@ async fn axe_finds_nothing_in_any_view() {
         anna.sends("/nonsense").await;
         anna.sees("#notice .notice").await;
         is_open_to_all(&anna, "a notice").await;
+        anna.goto(&server.url("/search/?q=ni*")).await;
+        anna.is_somebody().await;
+        anna.sees(".found mark").await;
+        is_open_to_all(&anna, "results of a search").await;
+        anna.goto(&server.url("/search/?q=")).await;
+        anna.is_somebody().await;
+        anna.sees(".hints").await;
+        is_open_to_all(&anna, "how to search").await;
         anna.goto(&server.url("/chat/")).await;
         anna.is_somebody().await;
         anna.sees("#lobby-rooms [data-group]").await;

@@ -29,6 +29,7 @@ mod private_rooms;
 mod proxy;
 mod reactions;
 mod rooms;
+mod search;
 mod talking;
 mod unread;
 

@@ -248,6 +248,27 @@ async fn the_pictures_in_the_docs_are_taken() {
         anna.presses(Key::Delete).await;
         anna.sees_no("#users-found > *").await;
 
+        anna.run("document.querySelector('#search').focus()").await;
+        anna.types("group* OR").await;
+        anna.presses(Key::Enter).await;
+        anna.sees("#search-page .aside__words").await;
+        pictures(&anna, &folder, "nothing-found").await;
+        for typed in ["a", ""] {
+            anna.sized(1280, 800).await;
+            anna.run("document.querySelector('#search').select()").await;
+            anna.types(typed).await;
+            if typed.is_empty() {
+                anna.presses(Key::Delete).await;
+            }
+            anna.presses(Key::Enter).await;
+            anna.until(&format!("location.search === '?q={typed}'")).await;
+            anna.is_settled().await;
+            let name = if typed.is_empty() { "search-help" } else { "found" };
+            pictures(&anna, &folder, name).await;
+        }
+        anna.sized(1280, 800).await;
+        anna.enters("python").await;
+
         carl.goto(&server.url("/chat/")).await;
         carl.is_somebody().await;
         carl.sees("#lobby-rooms .here-count").await;

@@ -3,8 +3,8 @@
 
 use overwire::model::{MessageId, MessageText, Millis, Target};
 use overwire::protocol::ModeratorAction;
-use overwire::search::Query;
-use overwire::store::{Found, Store};
+use overwire::search::{Found, Query};
+use overwire::store::Store;
 
 use crate::people::{
     Somebody, amend, arrive, enter_room, hi, make_group, moderate, post, private, promote,

@@ -15,7 +15,7 @@ use super::{Door, soon};
 
 /// The places that pushes may go to, apart from `#message-<id>`, `#form-<id>` and
 /// `#my-reaction-<id>-<code>`.
-const PLACES: [&str; 36] = [
+const PLACES: [&str; 39] = [
     "logged-user",
     "group-name",
     "messages-list",
@@ -34,6 +34,9 @@ const PLACES: [&str; 36] = [
     "lobby-rooms",
     "lobby-found",
     "rooms-found",
+    "search-page",
+    "search-results",
+    "search-older",
     "groups-list",
     "name-form",
     "account",
@@ -157,7 +160,11 @@ impl Tab {
             let pushed = |place: &str| fresh.iter().any(|push| push.place == place);
             let shown = match tab.plain {
                 true => pushed("messages-list"),
-                false => tab.room().is_some() || tab.location == "/chat/",
+                false => {
+                    let is_elsewhere =
+                        tab.location == "/chat/" || tab.location.starts_with("/search/");
+                    tab.room().is_some() || is_elsewhere
+                }
             };
             pushed("logged-user") && pushed("group-name") && shown
         })

@@ -1,0 +1,79 @@
+//! Searching messages with the keyboard, and the way to a message and back.
+
+use thirtyfour::Key;
+
+use crate::browser::story;
+use crate::server::Server;
+
+#[tokio::test]
+async fn a_search_leads_to_the_message_and_back_to_the_results() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
+        anna.says("the needle is here").await;
+        for n in 0..60 {
+            bob.says(&format!("hay {n}")).await;
+        }
+        bob.writes("a draft").await;
+        anna.enters("hi").await;
+        anna.run("document.activeElement.blur()").await;
+        anna.types("/").await;
+        anna.until("document.activeElement.id === 'search'").await;
+        anna.types("a/b").await;
+        assert_eq!(
+            anna.get::<String>("document.activeElement.value").await,
+            "a/b"
+        );
+        anna.presses(Key::Escape).await;
+        anna.until("document.activeElement.id !== 'search'").await;
+        anna.click("#search").await;
+        anna.run("document.querySelector('#search').select()").await;
+        anna.types("Needle").await;
+        anna.presses(Key::Enter).await;
+        anna.until("location.pathname + location.search === '/search/?q=Needle'")
+            .await;
+        anna.sees(".found mark").await;
+        assert_eq!(anna.text(".found mark").await, "needle");
+        assert!(!anna.shows("#message-text").await);
+        assert_eq!(
+            anna.get::<String>("document.title").await,
+            "Search · Overwire"
+        );
+
+        // To the message, in the same page.
+        anna.run("window.stays = true").await;
+        anna.click(".found").await;
+        anna.is_in("#python", "/chat/python/").await;
+        anna.sees("#messages-list[data-at] .message").await;
+        assert!(
+            anna.texts()
+                .await
+                .contains(&"the needle is here".to_owned())
+        );
+        assert!(
+            anna.get::<bool>("/^\\?at=\\d+$/.test(location.search)")
+                .await
+        );
+        anna.sees_no(".found").await;
+
+        anna.back().await;
+        anna.until("location.search === '?q=Needle'").await;
+        anna.sees(".found mark").await;
+        assert_eq!(
+            anna.get::<String>("document.querySelector('#search').value")
+                .await,
+            "Needle"
+        );
+        anna.back().await;
+        anna.is_in("#hi", "/chat/hi/").await;
+        assert!(anna.get::<bool>("window.stays").await);
+        anna.forward().await;
+        anna.until("location.search === '?q=Needle'").await;
+        anna.sees(".found mark").await;
+        anna.reload().await;
+        anna.sees(".found mark").await;
+        anna.is_somebody().await;
+        assert_eq!(anna.path().await, "/search/");
+    })
+    .await;
+}
