@@ -6,7 +6,7 @@ import { focusMessageForm, takeIdleFocus } from "./composer.js";
 import { mark } from "./marks.js";
 import "./copying.js";
 import { choose } from "./keyboard.js";
-import { joinMessages, localiseTimes } from "./messages.js";
+import { joinMessages, localiseTimes, passMidnight } from "./messages.js";
 import { completeSetting, forgetView, notify, reportView } from "./notifications.js";
 import { post, resend, sendDue, settle } from "./outbox.js";
 import { closePopover, find, messageBox, messageList, roomId } from "./page.js";
@@ -37,6 +37,7 @@ hooks.closed = () => {
 };
 
 hooks.tick = () => {
+  passMidnight();
   resend();
   reportRead();
 };

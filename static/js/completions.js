@@ -1,17 +1,13 @@
 /** Completion: proposes names and emojis for the word that is being typed in a message. */
 
-import { find, findAll } from "./page.js";
+import { find, findAll, isComposed } from "./page.js";
 import { on, send } from "./runtime.js";
 
 /** How long no key is pressed before completions are requested, in milliseconds. */
 const DEBOUNCE = 100;
 
-/** The key code of a key press that an input method has handled. */
-const HANDLED_BY_INPUT_METHOD = 229;
-
-/** A word that can be completed: `@name`, `#group`, or an emoji from its second letter on. */
-const WORD = /(?<![\p{L}\p{N}_./&@#:-])(?:[@#][\p{L}\p{M}\p{N}._-]*|:[\w+-]{2,})$/u;
-const PERSON_OF_COMMAND = /^\/pm (\S+)$/;
+/** A word that can be completed: the person of a command, `@name`, `#group`, or two letters of an emoji. */
+const WORD = /(?<=^\/pm )\S+$|(?<![\p{L}\p{N}_./&@#:-])(?:[@#][\p{L}\p{M}\p{N}._-]*|:[\w+-]{2,})$/u;
 const REST_OF_WORD = /^[\p{L}\p{M}\p{N}._-]*/u;
 
 const list = find("#completions");
@@ -29,35 +25,26 @@ let hurried = false;
 /** @type {number | undefined} */
 let timer;
 
-/**
- * @returns {HTMLTextAreaElement | null} the focused text that can be completed
- */
+/** @returns {HTMLTextAreaElement | null} the focused text that can be completed */
 function box() {
-  const focused = document.activeElement;
-  return focused instanceof HTMLTextAreaElement && focused.role === "combobox" ? focused : null;
+  return document.activeElement.closest("textarea");
 }
 
-/**
- * @returns {{ text: string, start: number } | null} the word before the cursor, and where it begins
- */
+/** @returns {{ text: string, start: number } | null} the word before the cursor, and where it begins */
 function word() {
   const field = box();
   if (!field || field.selectionStart !== field.selectionEnd) return null;
   const before = field.value.slice(0, field.selectionStart);
-  const text = before.match(PERSON_OF_COMMAND)?.[1] ?? before.match(WORD)?.[0];
+  const [text] = before.match(WORD) ?? [];
   return text ? { text, start: before.length - text.length } : null;
 }
 
-/**
- * @returns {HTMLElement[]}
- */
+/** @returns {HTMLElement[]} */
 function options() {
   return findAll(list, "[role=option]");
 }
 
-/**
- * @returns {HTMLElement | undefined} the option that the arrow keys have chosen
- */
+/** @returns {HTMLElement | undefined} the option that the arrow keys have chosen */
 function chosen() {
   return options().find(({ ariaSelected }) => ariaSelected === "true");
 }
@@ -69,8 +56,7 @@ function chosen() {
 function choose(option) {
   for (const one of options()) one.ariaSelected = String(one === option);
   option?.scrollIntoView({ block: "nearest" });
-  if (option) box()?.setAttribute("aria-activedescendant", option.id);
-  else box()?.removeAttribute("aria-activedescendant");
+  box()?.setAttribute("aria-activedescendant", option?.id ?? "");
 }
 
 /** @returns {void} */
@@ -79,17 +65,12 @@ function close() {
   asked = "";
   hurried = false;
   list.replaceChildren();
+  choose();
   state.textContent = "";
-  for (const field of findAll(document, "[aria-controls=completions]")) {
-    field.ariaExpanded = "false";
-    field.removeAttribute("aria-activedescendant");
-  }
+  for (const field of findAll(document, "textarea")) field.ariaExpanded = "false";
 }
 
-/**
- * Requests completions of the word before the cursor, or closes the list if there is none.
- * @returns {void}
- */
+/** @returns {void} */
 function follow() {
   const { text = "", start = -1 } = word() ?? {};
   if (start !== dismissed) dismissed = -1;
@@ -105,12 +86,9 @@ function follow() {
   timer = setTimeout(() => send("Complete", { text }), DEBOUNCE);
 }
 
-/**
- * The cursor may have left the word, or the text may be another one.
- * @returns {void}
- */
+/** @returns {void} */
 export function checkWord() {
-  if (asked && word()?.text !== asked) follow();
+  if (asked) follow();
 }
 
 /**
@@ -130,10 +108,7 @@ export function dropStale(fragment) {
   if (completed(fragment) !== asked) fragment.replaceChildren(...list.cloneNode(true).childNodes);
 }
 
-/**
- * An answer has arrived.
- * @returns {void}
- */
+/** @returns {void} */
 export function showCompletions() {
   const field = box();
   const { length } = options();
@@ -141,16 +116,15 @@ export function showCompletions() {
     close();
     return;
   }
-  const { left, top, width } = field.getBoundingClientRect();
-  Object.assign(list.style, { left: `${left}px`, bottom: `${innerHeight - top + 4}px`, maxWidth: `${width}px` });
+  const { left, top } = field.getBoundingClientRect();
+  Object.assign(list.style, { left: `${left}px`, bottom: `${innerHeight - top + 4}px` });
   field.ariaExpanded = String(length > 0);
-  state.textContent = length ? `${length} ${length > 1 ? "completions" : "completion"}, arrow keys to choose` : "";
+  state.textContent = length ? `Completions: ${length}` : "";
   if (hurried && length && completed(list) === asked) take(options()[0]);
 }
 
 /**
- * Replaces the word by an option.
- * @param {HTMLElement} option
+ * @param {HTMLElement} option what replaces the word
  * @returns {void}
  */
 function take(option) {
@@ -192,8 +166,7 @@ function press({ key, shiftKey, altKey, ctrlKey, metaKey }) {
 
 // This module is loaded before the others that listen to keys, so it can keep a key from them.
 on("keydown", (event) => {
-  if (event.isComposing || event.keyCode === HANDLED_BY_INPUT_METHOD) return;
-  if (event.target !== box() || !press(event)) return;
+  if (isComposed(event) || event.target !== box() || !press(event)) return;
   event.preventDefault();
   event.stopImmediatePropagation();
 });

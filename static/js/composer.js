@@ -1,15 +1,12 @@
 /** The message box: drafts, keys, and reporting that I am typing. */
 
 import { count } from "./length.js";
-import { find, findAll, messageBox, messageForm, messageList, roomId } from "./page.js";
+import { find, findAll, isComposed, messageBox, messageForm, messageList, roomId } from "./page.js";
 import { on, send } from "./runtime.js";
 import { me, place, recall, remember } from "./session.js";
 
 /** The shortest time between two `Typing` actions. */
 const TYPING_INTERVAL = 2500;
-
-/** The key code of a key press that an input method has handled. */
-const HANDLED_BY_INPUT_METHOD = 229;
 
 let typedAt = 0;
 
@@ -81,7 +78,7 @@ on("input", () => {
 
 on("keydown", (event) => {
   const { target, key } = event;
-  if (event.isComposing || event.keyCode === HANDLED_BY_INPUT_METHOD) return;
+  if (isComposed(event)) return;
   if (key === "Escape") {
     /** @type {HTMLElement} */ (messageForm.querySelector("[data-dismiss]"))?.click();
     takeIdleFocus();

@@ -1,9 +1,14 @@
-/** The messages on the page: their ids, their times, and which of them form a block. */
+/** The messages on the page: their ids, their times, the lines between days, and which form a block. */
 
-import { findAll, messageList } from "./page.js";
+import { find, findAll, messageList } from "./page.js";
 
 /** Messages of one person with less than this between them form one block. */
 const LONGEST_PAUSE = 300_000;
+
+const dayLine = /** @type {HTMLTemplateElement} */ (find("#day-line"));
+
+/** The day on which times were shown last. */
+let shownOn = fullDate(new Date());
 
 /**
  * @returns {HTMLElement[]} oldest first
@@ -21,6 +26,14 @@ export function messageNumber(message) {
 }
 
 /**
+ * @param {Date} date
+ * @returns {string}
+ */
+function fullDate(date) {
+  return date.toLocaleDateString([], { dateStyle: "full" });
+}
+
+/**
  * Shows times in the reader's time zone.
  * @param {ParentNode} parent
  * @returns {void}
@@ -28,8 +41,8 @@ export function messageNumber(message) {
 export function localiseTimes(parent) {
   for (const time of /** @type {HTMLTimeElement[]} */ (findAll(parent, "time"))) {
     const date = new Date(time.dateTime);
-    const day = date.toLocaleDateString([], { dateStyle: "full" });
-    const isToday = day === new Date().toLocaleDateString([], { dateStyle: "full" });
+    const day = fullDate(date);
+    const isToday = day === fullDate(new Date());
     // A list of rooms has no separators of days.
     time.textContent = time.matches("[data-dated]") && !isToday
       ? date.toLocaleDateString([], { dateStyle: "medium" })
@@ -38,27 +51,48 @@ export function localiseTimes(parent) {
   }
 }
 
+/** @returns {void} */
+export function passMidnight() {
+  if (shownOn === fullDate(new Date())) return;
+  shownOn = fullDate(new Date());
+  localiseTimes(document);
+  joinMessages();
+}
+
 /**
- * Marks the first message of each day, and the messages that continue the block of the previous one.
+ * @param {HTMLElement} message the first of a day
+ * @param {string} day
+ * @returns {void}
+ */
+function showDay(message, day) {
+  const line = /** @type {Element} */ (dayLine.content.firstElementChild.cloneNode(true));
+  const yesterday = new Date();
+  yesterday.setDate(yesterday.getDate() - 1);
+  const near = { [shownOn]: "Today", [fullDate(yesterday)]: "Yesterday" };
+  // The id keeps the line apart from the messages when the list is updated.
+  line.id = `day-${messageNumber(message)}`;
+  line.textContent = near[day] ?? day;
+  message.before(line);
+}
+
+/**
+ * Shows where each day begins, and marks the messages that continue the block of the previous one.
  * @returns {void}
  */
 export function joinMessages() {
+  for (const line of findAll(messageList(), ".day")) line.remove();
   let previous = { author: "", day: "", at: 0 };
   for (const message of messages()) {
-    const name = message.querySelector("b");
     const time = message.querySelector("time");
-    if (!time) {
-      // A deleted message ends the block.
-      previous.author = "";
-      continue;
-    }
-    const author = name.textContent;
-    const day = time.title;
-    const at = Date.parse(time.dateTime);
+    // A message that could not be drawn has no time.
+    const day = time?.title ?? previous.day;
+    const at = Date.parse(time?.dateTime);
+    // A deleted message has no author and ends the block.
+    const author = message.querySelector("b")?.textContent ?? "";
     const sameDay = day === previous.day;
     const continues = sameDay && author === previous.author && at - previous.at < LONGEST_PAUSE;
-    message.dataset.day = sameDay ? "" : day;
-    message.toggleAttribute("data-joined", continues);
+    if (!sameDay) showDay(message, day);
+    message.toggleAttribute("data-joined", author !== "" && continues);
     previous = { author, day, at };
   }
 }

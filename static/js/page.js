@@ -19,6 +19,17 @@ export function findAll(parent, selector) {
 
 export const messageBox = /** @type {HTMLTextAreaElement} */ (find("#message-text"));
 
+/** The key code of a key press that an input method has handled. */
+const HANDLED_BY_INPUT_METHOD = 229;
+
+/**
+ * @param {KeyboardEvent} event
+ * @returns {boolean} whether an input method has handled the key press
+ */
+export function isComposed({ isComposing, keyCode }) {
+  return isComposing || keyCode === HANDLED_BY_INPUT_METHOD;
+}
+
 /** The form to edit a message or react to it. */
 export const messageForm = find("#message-form");
 

@@ -51,6 +51,7 @@ async fn everything_works_by_keyboard() {
             "✎",
             "🔕",
             "Sign in",
+            "search",
             "+",
             "#hi",
             "#python",

@@ -16,6 +16,7 @@ mod cluster;
 mod coming_back;
 mod completions;
 mod composing;
+mod days;
 mod hands;
 mod keyboard;
 mod lobby;

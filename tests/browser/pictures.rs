@@ -175,11 +175,11 @@ async fn the_pictures_in_the_docs_are_taken() {
             anna.sized(1280, 800).await;
             settled(&anna).await;
             // As high as today's messages.
-            let above = "document.querySelectorAll('.message:not([data-day=\"\"])[data-day]')[1]\
+            let above = "document.querySelectorAll('.day + .message')[1]\
                          .getBoundingClientRect().top - scroller.getBoundingClientRect().top";
             let above: f64 = anna.get(above).await;
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            anna.sized(1280, (800. - above + 30.) as u32).await;
+            anna.sized(1280, (800. - above + 56.) as u32).await;
             settled(&anna).await;
             anna.screenshot(&folder.join(format!("screenshot-{scheme}.png"))).await;
         }
