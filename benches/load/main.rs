@@ -1,4 +1,4 @@
-//! Load on the real server over real sockets: fan-out, memory, durable posts, long histories, long times.
+//! Load on the real server over real sockets: fan-out, memory, durable posts, long histories, search, long times.
 //!
 //! `scripts/bench` builds the server and runs this. The server is a separate process, on its own
 //! processor if there are two. Every delivery and every stored row is checked. Small parts on their own
@@ -17,6 +17,7 @@ mod posts;
 #[allow(dead_code, clippy::unwrap_used, reason = "it serves the tests too")]
 #[path = "../../tests/support/redis.rs"]
 mod redis;
+mod search;
 mod server;
 mod soak;
 mod table;
@@ -46,7 +47,7 @@ struct Options {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "fan-out,posts,history,cluster"
+        default_value = "fan-out,posts,history,search,cluster"
     )]
     only: Vec<Part>,
 
@@ -74,7 +75,7 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = 60.0)]
     minutes: f64,
 
-    /// Messages in the long history
+    /// Messages in the long history, and in the chat that is searched
     #[arg(long, value_name = "N")]
     messages: Option<u32>,
 
@@ -103,6 +104,8 @@ enum Part {
     Posts,
     /// A room with a short history and one with a long one
     History,
+    /// Search in a large chat, in SQLite and PostgreSQL, which it starts
+    Search,
     /// One node and two nodes on PostgreSQL with Redis, which it starts: posts, deliveries, delay
     /// across nodes, and what a message costs each part
     Cluster,
@@ -230,6 +233,7 @@ fn main() -> anyhow::Result<()> {
             Part::FanOut => fan_out::measure(&options, &machine)?,
             Part::Posts => posts::measure(&options, &machine)?,
             Part::History => history::measure(&options, &machine)?,
+            Part::Search => search::measure(&options, &machine)?,
             Part::Cluster => cluster::measure(&options, &machine)?,
             Part::Soak => soak::measure(&options, &machine)?,
         }

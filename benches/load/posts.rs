@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use overwire::fake::FakeUsers;
-use overwire::model::{ClientRef, Found, MessageText, NodeId, ResumeToken, RoomId, UserId};
+use overwire::model::{ClientRef, Found, MessageText, NodeId, ResumeToken, RoomId, User, UserId};
 use overwire::store::{self, Access, Actor, Arrival, Arrived, Post, Posted, Store, Synchronous};
 use overwire::text::Draft;
 use rusqlite::{Connection, OpenFlags};
@@ -235,6 +235,12 @@ pub(crate) fn post(
 
 /// Connects somebody new.
 pub(crate) async fn arrives(store: &Store, node: NodeId) -> anyhow::Result<(ClientRef, UserId)> {
+    let (client, user) = newcomer(store, node).await?;
+    Ok((client, user.id))
+}
+
+/// The same, with their name.
+pub(crate) async fn newcomer(store: &Store, node: NodeId) -> anyhow::Result<(ClientRef, User)> {
     let mut spares = FakeUsers::random();
     loop {
         let arrival = Arrival {
@@ -245,7 +251,7 @@ pub(crate) async fn arrives(store: &Store, node: NodeId) -> anyhow::Result<(Clie
             spare: spares.next(),
         };
         if let Arrived::As { client, user, .. } = store.arrive(arrival).await? {
-            return Ok((client, user.id));
+            return Ok((client, user));
         }
     }
 }

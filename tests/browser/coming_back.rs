@@ -224,7 +224,7 @@ async fn a_tab_reconnects_less_and_less_often_if_the_server_keeps_closing() {
         // From here on the test moves the clock, every wait is the longest possible, and each
         // socket opens, gets one push and closes.
         anna.run(
-            "import(document.querySelector('[rel=modulepreload]').href).then(({ hooks }) => {
+            "import(document.querySelector('[rel=modulepreload][href$=\"runtime.js\"]').href).then(({ hooks }) => {
                const { tick } = hooks;
                hooks.tick = () => { ticks++; tick(); };
                window.counting = true;

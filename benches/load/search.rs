@@ -1,0 +1,301 @@
+//! Search in a large chat, in both databases, for somebody in 5 busy groups and somebody in 200 quiet ones.
+//! Each answer is compared with a scan of all messages.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use overwire::model::{GroupName, MessageId, MessageText, Millis, NodeId, RoomId, UserId};
+use overwire::search::Query;
+use overwire::store::{self, Access, Member, NewRoom, OldMessage, Store, Synchronous};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::Options;
+use crate::machine::Machine;
+use crate::postgres::Database;
+use crate::posts::{arrives, newcomer};
+use crate::table::{self, milliseconds, quantile};
+
+/// The groups of the two people who search: half of the messages are in the first, the others in the second.
+const GROUPS: [usize; 2] = [5, 200];
+const AUTHORS: usize = 100;
+/// How many words the language of the messages has. The n-th is n times as rare as the first.
+const WORDS: usize = 50_000;
+/// How many messages are added in one transaction.
+const ADDED_AT_ONCE: usize = 5_000;
+/// How often each kind of search runs at most.
+const MOST_ROUNDS: usize = 200;
+/// How many results a search returns at most.
+const RESULTS: usize = 50;
+
+/// What is searched for. `{a}` is one of the twenty most frequent words, `{b}` a rarer one, `{c}` one that is
+/// in a few dozen messages.
+const KINDS: [(&str, &str); 10] = [
+    ("a common word", "{a}"),
+    ("a rare word", "{c}"),
+    ("a word that nobody has written", "{c}zz"),
+    ("two common words", "{a} {b}"),
+    ("five words", "{a} {b} {a} {b} {c}"),
+    ("a phrase of common words", "\"{a} {b}\""),
+    ("the beginning of a word, two letters", "{2}*"),
+    ("the beginning of a word, four letters", "{4}*"),
+    ("a common word by one person", "{a} from:{u}"),
+    ("a common word in one group", "{a} in:{g}"),
+];
+
+/// A message as the scan sees it.
+struct Written {
+    id: MessageId,
+    group: usize,
+    author: usize,
+    /// Its words, with a space before and behind each.
+    text: String,
+}
+
+struct Chat {
+    /// Those of each searcher.
+    groups: [Vec<(String, RoomId)>; 2],
+    searchers: [UserId; 2],
+    authors: Vec<(String, UserId)>,
+    messages: Vec<Written>,
+}
+
+/// Measures and prints.
+pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()> {
+    machine.step_back();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let (mut rows, mut indexing) = (Vec::new(), Vec::new());
+    // Filling takes minutes, so it is done once, however often the other parts are measured.
+    for database in ["SQLite", "PostgreSQL"] {
+        let length = table::counted(options.messages() as usize);
+        eprintln!("search in {length} messages, {database}");
+        runtime.block_on(async {
+            let folder = tempfile::tempdir_in(&options.folder)?;
+            let (address, _held) = match database {
+                "SQLite" => (folder.path().join("search.db").display().to_string(), None),
+                _ => {
+                    let database = Database::fresh().await;
+                    (database.address(), Some(database))
+                }
+            };
+            let store = store::open(&address, Synchronous::Normal, Access::Server).await?;
+            let chat = fill(&store, options.messages() as usize).await?;
+            indexing.push(index(&store).await? / chat.messages.len() as f64);
+            for (searcher, groups) in GROUPS.iter().enumerate() {
+                for (kind, (what, _)) in KINDS.iter().enumerate() {
+                    let mut times = Vec::new();
+                    let mut random = StdRng::seed_from_u64(kind as u64);
+                    for _ in 0..options.size().rounds.min(MOST_ROUNDS) {
+                        times.push(search(&store, &chat, searcher, kind, &mut random).await?);
+                    }
+                    let shares = [0.5, 0.99].map(|share| quantile(&mut times, share));
+                    let [half, most] = shares.map(table::shown);
+                    let head = [*what, database].map(str::to_owned);
+                    rows.push(
+                        head.into_iter()
+                            .chain([groups.to_string(), half, most])
+                            .collect(),
+                    );
+                }
+            }
+            store.close().await;
+            anyhow::Ok(())
+        })?;
+    }
+    table::print(
+        &format!(
+            "Searching {} messages",
+            table::counted(options.messages() as usize)
+        ),
+        &["", "database", "groups", "p50, ms", "p99, ms"],
+        &rows,
+    );
+    let [sqlite, postgres] = &indexing[..] else {
+        anyhow::bail!("two databases are measured");
+    };
+    println!(
+        "To index a message in the background takes {} µs with SQLite and {} µs with PostgreSQL. Each \
+         answer was compared with a scan of all messages.\n",
+        table::shown(*sqlite),
+        table::shown(*postgres)
+    );
+    Ok(())
+}
+
+/// A word of the language, of four letters or more.
+fn word(number: usize) -> String {
+    let (mut word, mut rest) = (String::new(), number + 100);
+    while rest > 0 {
+        word.push(char::from(b"bdfgklmnprstvwz"[rest % 15]));
+        word.push(char::from(b"aeiou"[rest / 15 % 5]));
+        rest /= 75;
+    }
+    word
+}
+
+/// Adds people, groups and messages.
+async fn fill(store: &Store, length: usize) -> anyhow::Result<Chat> {
+    let node = NodeId::random();
+    let searchers = [arrives(store, node).await?.1, arrives(store, node).await?.1];
+    let (mut authors, mut groups) = (Vec::new(), [Vec::new(), Vec::new()]);
+    for _ in 0..AUTHORS {
+        let user = newcomer(store, node).await?.1;
+        authors.push((user.name, user.id));
+    }
+    for (searcher, number) in GROUPS.into_iter().enumerate() {
+        let names = (0..number).map(|n| format!("group{searcher}x{n}"));
+        let names: Vec<String> = names.collect();
+        let rooms = names.iter().map(|name| {
+            let name = GroupName::new(name).map_err(|bad| anyhow::anyhow!("{bad}"))?;
+            let (topic, made_by) = (None, authors[0].1);
+            anyhow::Ok(NewRoom::Group {
+                name,
+                topic,
+                made_by,
+            })
+        });
+        let rooms = rooms.collect::<anyhow::Result<Vec<_>>>()?;
+        let ids = store.add_rooms(rooms, Millis::now()).await?;
+        for (name, id) in names.into_iter().zip(ids) {
+            let room = id.context("a new group")?;
+            groups[searcher].push((name, room));
+            let (last, read) = (MessageId(0), MessageId(0));
+            let (user, since) = (searchers[searcher], Millis::now());
+            store
+                .add_members(vec![Member {
+                    user,
+                    room,
+                    with: None,
+                    since,
+                    last,
+                    read,
+                }])
+                .await?;
+        }
+    }
+    let mut chat = Chat {
+        groups,
+        searchers,
+        authors,
+        messages: Vec::new(),
+    };
+    let mut random = StdRng::seed_from_u64(7);
+    let mut sums = Vec::new();
+    let mut sum = 0.0;
+    for n in 0..WORDS {
+        sum += 1.0 / (n as f64 + 2.0);
+        sums.push(sum);
+    }
+    while chat.messages.len() < length {
+        let mut old = Vec::new();
+        for _ in 0..ADDED_AT_ONCE.min(length - chat.messages.len()) {
+            let searcher = random.random_range(0..2);
+            let of = random.random_range(0..GROUPS[searcher]);
+            let author = random.random_range(0..AUTHORS);
+            let words = (0..random.random_range(3..22)).map(|_| {
+                let at = random.random::<f64>() * sum;
+                word(sums.partition_point(|sum| *sum < at))
+            });
+            let text = words.collect::<Vec<_>>().join(" ");
+            let valid = MessageText::new(&text, 4_000);
+            old.push(OldMessage {
+                room: chat.groups[searcher][of].1,
+                author: chat.authors[author].1,
+                text: valid.map_err(|bad| anyhow::anyhow!("{bad:?}"))?.into(),
+                at: Millis::now(),
+            });
+            let text = format!(" {text} ");
+            let group = searcher * GROUPS[0] + of;
+            chat.messages.push(Written {
+                id: MessageId(0),
+                group,
+                author,
+                text,
+            });
+        }
+        let added = old.len();
+        let ids = store.add_messages(old).await?;
+        let first = chat.messages.len() - added;
+        for (message, id) in chat.messages[first..].iter_mut().zip(ids) {
+            message.id = id;
+        }
+    }
+    Ok(chat)
+}
+
+/// Indexes everything. Returns how many microseconds that took.
+async fn index(store: &Store) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    for room in store.begin_indexing().await? {
+        while let Some(part) = store.unindexed(room).await? {
+            store.index(part).await?;
+        }
+    }
+    while let Some(part) = store.unindexed_before().await? {
+        store.index(part).await?;
+    }
+    Ok(milliseconds(began.elapsed()) * 1e3)
+}
+
+/// Searches once, and compares the answer. Returns how many milliseconds the search took.
+async fn search(
+    store: &Store,
+    chat: &Chat,
+    searcher: usize,
+    kind: usize,
+    random: &mut StdRng,
+) -> anyhow::Result<f64> {
+    let author = random.random_range(0..AUTHORS);
+    let group = random.random_range(0..GROUPS[searcher]);
+    let mut typed = String::new();
+    let mut rest = KINDS[kind].1;
+    while let Some((before, after)) = rest.split_once('{') {
+        let (hole, after) = after.split_once('}').context("a hole")?;
+        typed += before;
+        typed += &match hole {
+            "a" => word(random.random_range(0..20)),
+            "b" => word(random.random_range(0..200)),
+            "c" => word(random.random_range(5_000..WORDS)),
+            "2" => word(random.random_range(0..200))[..2].to_owned(),
+            "4" => word(random.random_range(0..200))[..4].to_owned(),
+            "u" => chat.authors[author].0.clone(),
+            _ => chat.groups[searcher][group].0.clone(),
+        };
+        rest = after;
+    }
+    typed += rest;
+    let (me, query) = (chat.searchers[searcher], Query::of(&typed));
+    let began = Instant::now();
+    let found = store.search(me, query, None, RESULTS).await?;
+    let took = milliseconds(began.elapsed());
+    let found: Vec<_> = found
+        .messages
+        .iter()
+        .map(|(message, _)| message.id)
+        .collect();
+    let is_mine = |group: usize| (group < GROUPS[0]) == (searcher == 0);
+    let expected = chat.messages.iter().rev().filter(|message| {
+        let is_there = !typed.contains(" in:") || message.group == searcher * GROUPS[0] + group;
+        let is_by = !typed.contains(" from:") || message.author == author;
+        is_mine(message.group) && is_there && is_by && has(message, &typed)
+    });
+    let expected: Vec<_> = expected.map(|message| message.id).take(RESULTS).collect();
+    ensure!(
+        found == expected,
+        "{typed}: found {found:?} instead of {expected:?}"
+    );
+    Ok(took)
+}
+
+/// Whether a message has the words of a query.
+fn has(message: &Written, typed: &str) -> bool {
+    let text = &message.text;
+    if let Some(phrase) = typed.strip_prefix('"') {
+        return text.contains(&format!(" {} ", phrase.trim_end_matches('"')));
+    }
+    let mut words = typed.split(' ').filter(|word| !word.contains(':'));
+    words.all(|word| match word.strip_suffix('*') {
+        Some(beginning) => text.contains(&format!(" {beginning}")),
+        None => text.contains(&format!(" {word} ")),
+    })
+}
