@@ -1,14 +1,15 @@
-//! A small chat with a page of messages, and one with a million messages, a hundred thousand users and
-//! ten thousand groups. The cost of a message, a newcomer or a key press must not grow with the
+//! A small chat with a page of messages, and one that `make_fake_users` fills: a million messages, a
+//! hundred thousand users, ten thousand groups. The cost of a message, a newcomer or a key press must not grow with the
 //! messages written before or with the size of the rest of the chat.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use overwire::model::{Emoji, MessageId, NodeId, RoomId, Target, Version};
+use overwire::model::{Emoji, MessageId, NodeId, RoomId, Target, UserId, Version};
 use overwire::store::{self, Access, Actor, Posted, Store, Synchronous};
 use rusqlite::{Connection, named_params};
 use uuid::Uuid;
@@ -18,7 +19,7 @@ use crate::server::Process;
 use crate::table::{self, Figure, milliseconds, quantile};
 use crate::{Options, posts};
 
-const OPERATIONS: [&str; 10] = [
+const OPERATIONS: [&str; 11] = [
     "newest page, from the store",
     "page before a message in the middle, from the store",
     "catch-up of 10 messages, from the store",
@@ -29,6 +30,7 @@ const OPERATIONS: [&str; 10] = [
     "a reaction, on the store",
     "permission check for `Typing`, from the store",
     "name completion, from the store",
+    "somebody's groups and conversations, from the store",
 ];
 
 /// Measures and prints.
@@ -98,14 +100,26 @@ async fn on_the_store(
     let room = store.group("hi", None).await?.context("no room")?.id;
     store.close().await;
     drop(store);
-    let middle = MessageId(fill(database, room, author.0, length)?);
-    if length > 50 {
-        crowd(options, database)?;
+    match length {
+        50 => fill(database, room, author.0, length)?,
+        _ => crowd(options, database)?,
     }
+    // The room is the busiest one, and whoever writes most there has the longest lists.
+    let (written, middle, member) = Connection::open(database)?.query_one(
+        "select count(*),
+            (select id from messages where room_id = ?1
+                order by id limit 1 offset (select count(*) / 2 from messages where room_id = ?1)),
+            (select user_id from messages where room_id = ?1
+                group by user_id order by count(*) desc limit 1)
+         from messages where room_id = ?1",
+        [room.0],
+        |row| Ok((row.get::<_, usize>(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    let (middle, member) = (MessageId(middle), UserId(member));
 
     let store = store::open(&address, Synchronous::Normal, Access::Server).await?;
     let newest = store.newest(room).await?;
-    ensure!(newest.messages.len() == 50 && newest.version.number == u64::from(length));
+    ensure!(newest.messages.len() == 50 && newest.version.number == written as u64);
     let after = Version {
         number: newest.version.number - 10,
         ..newest.version
@@ -120,6 +134,11 @@ async fn on_the_store(
         let began = Instant::now();
         store.catch_up(room, Some(after)).await?;
         operations[2].push(milliseconds(began.elapsed()));
+        let began = Instant::now();
+        store.groups(Some(member), 50).await?;
+        store.unread_rooms(member).await?;
+        store.people_of(member, 25).await?;
+        operations[10].push(milliseconds(began.elapsed()));
     }
     post(&store, node, room, rounds, &mut operations[3]).await?;
     people(&store, node, room, middle, rounds, operations).await?;
@@ -134,7 +153,7 @@ async fn on_the_store(
         |row| row.get(0),
     )?;
     ensure!(
-        stored == length as usize + 2 * rounds,
+        stored == written + 2 * rounds,
         "the stored messages differ from the posted ones"
     );
     Ok(())
@@ -182,37 +201,29 @@ async fn people(
         store.standing(user).await?;
         operations[8].push(milliseconds(began.elapsed()));
         let began = Instant::now();
-        store.find_people("a", 7).await?;
+        store.people_to_mention(user, room, "a", 10).await?;
         operations[9].push(milliseconds(began.elapsed()));
     }
     Ok(())
 }
 
-/// Adds users and groups to the chat, with users who have been online and some who are.
+/// Fills the chat.
 fn crowd(options: &Options, database: &Path) -> anyhow::Result<()> {
-    let db = Connection::open(database)?;
-    db.execute_batch("begin")?;
-    db.execute(
-        "with recursive n (i) as (select 1 union all select i + 1 from n where i < ?)
-         insert into users (name, email, arrived_at, traced_at, free, shuffle)
-         select 'crowd' || i, 'crowd' || i || '@example.com', 1700000000000 + i,
-            case when i % 2 then 1700000000000 + i end, i % 2 = 0, random()
-         from n",
-        [options.size().users],
-    )?;
-    db.execute(
-        "with recursive n (i) as (select 1 union all select i + 1 from n where i < ?)
-         insert into rooms (id, kind, name, name_key, created_at)
-         select random() & 9223372036854775807, 'group', 'group' || i, 'group' || i, 1700000000000
-         from n",
-        [options.size().groups],
-    )?;
-    db.execute_batch("commit")?;
+    let size = options.size();
+    let filled = Command::new(env!("CARGO_BIN_EXE_make_fake_users"))
+        .args(["--seed", "1", "--count", &size.users.to_string()])
+        .args(["--rooms", &size.groups.to_string()])
+        .args(["--messages", &options.messages().to_string()])
+        .arg("--database")
+        .arg(database)
+        .stdout(Stdio::null())
+        .status()?;
+    ensure!(filled.success(), "the chat was not filled");
     Ok(())
 }
 
-/// Adds messages to the room as if they had been posted. Returns the id of one in the middle.
-fn fill(database: &Path, room: RoomId, author: i64, length: u32) -> anyhow::Result<i64> {
+/// Adds messages to the room as if they had been posted.
+fn fill(database: &Path, room: RoomId, author: i64, length: u32) -> anyhow::Result<()> {
     let db = Connection::open(database)?;
     db.execute_batch("begin")?;
     db.execute(
@@ -233,15 +244,11 @@ fn fill(database: &Path, room: RoomId, author: i64, length: u32) -> anyhow::Resu
         [room.0],
     )?;
     db.execute_batch("commit")?;
-    Ok(db.query_one(
-        "select id from messages where room_id = ? and made = ?",
-        [room.0, i64::from(length / 2 + 1)],
-        |row| row.get(0),
-    )?)
+    Ok(())
 }
 
 fn over_http(options: &Options, database: &Path, times: &mut Vec<f64>) -> anyhow::Result<()> {
-    let command = std::process::Command::new(&options.server);
+    let command = Command::new(&options.server);
     let server = Process::server(command, database, "full")?;
     let mut stream = TcpStream::connect(server.address)?;
     stream.set_nodelay(true)?;

@@ -75,7 +75,7 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = 60.0)]
     minutes: f64,
 
-    /// Messages in the long history, and in the chat that is searched
+    /// Messages in the large chat, and in the one that is searched
     #[arg(long, value_name = "N")]
     messages: Option<u32>,
 
@@ -102,7 +102,7 @@ enum Part {
     FanOut,
     /// Durable posts over sockets and directly to the store
     Posts,
-    /// A room with a short history and one with a long one
+    /// A small chat and a large one, which make_fake_users fills
     History,
     /// Search in a large chat, in SQLite and PostgreSQL, which it starts
     Search,
@@ -120,7 +120,7 @@ struct Size {
     under_way: &'static [usize],
     writers: &'static [usize],
     seconds: f64,
-    /// The number of messages in the long history.
+    /// The number of messages in the large chat.
     messages: u32,
     /// The number of users in its chat.
     users: u32,
@@ -168,7 +168,7 @@ const SMOKE: Size = Size {
     under_way: &[1, 4],
     writers: &[1, 4],
     seconds: 0.1,
-    messages: 200,
+    messages: 1_000,
     users: 100,
     groups: 10,
     rounds: 20,
