@@ -279,6 +279,11 @@ pub struct Listed {
     pub muted: bool,
     /// Whether somebody else has written there since they last read it.
     pub unread: bool,
+    /// How many of those messages mention them, counted up to 100. If they have turned the news off, only
+    /// those that mention them by name.
+    pub mentions: u32,
+    /// The newest message.
+    pub newest: MessageId,
 }
 
 /// A group in the lobby.

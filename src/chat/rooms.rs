@@ -296,6 +296,8 @@ impl Chat {
                 joined: true,
                 muted: false,
                 unread: false,
+                mentions: 0,
+                newest: MessageId(0),
             });
         }
         let with_news = groups

@@ -13,7 +13,7 @@ use super::rooms::OF_A_ROOM;
 use super::{Chat, Client, Result, log_failure};
 use crate::hub::Region;
 use crate::model::{History, MessageId, RoomId, Version};
-use crate::protocol::{PAGE_MESSAGES, Push, SEARCH_CHARACTERS, Selector};
+use crate::protocol::{MENTIONS, PAGE_MESSAGES, Push, SEARCH_CHARACTERS, Selector};
 use crate::search::Query;
 use crate::store::{Change, StoreError, Unindexed};
 
@@ -125,8 +125,15 @@ impl Chat {
         let typed: String = typed.trim().chars().take(SEARCH_CHARACTERS).collect();
         let query = Query::of(&typed);
         let me = client.user.id;
-        let found = self.store.search(me, query.clone(), before, PAGE_MESSAGES);
-        let found = found.await?;
+        let store = &self.store;
+        let found = match &*typed {
+            MENTIONS => store.mentions(me, before, PAGE_MESSAGES).await?,
+            _ => {
+                store
+                    .search(me, query.clone(), before, PAGE_MESSAGES)
+                    .await?
+            }
+        };
         if before.is_some() {
             let older = self.views.older_results(&typed, &query, &found)?;
             self.push(client, older);

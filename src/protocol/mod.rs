@@ -84,6 +84,9 @@ pub fn search_address(typed: &str) -> String {
     format!("{SEARCH_PATH}?{query}")
 }
 
+/// What is searched for to list the messages that mention me.
+pub const MENTIONS: &str = "is:mention";
+
 /// What was typed for a search, if the address is one of its results.
 pub fn read_search(path: &str, query: Option<&str>) -> Option<String> {
     let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());

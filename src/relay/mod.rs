@@ -80,6 +80,17 @@ pub enum News {
         message: MessageId,
         /// The user name of its author.
         author: String,
+        /// The messages since the last such news that mention everybody, with their authors; nodes of
+        /// earlier versions send none.
+        #[serde(default)]
+        here: Vec<(MessageId, String)>,
+    },
+    /// A message in a group mentions this person now, or no longer.
+    Mentioned {
+        /// The person.
+        user: UserId,
+        /// The group.
+        room: RoomId,
     },
     /// This person has marked a room as unread.
     MarkedUnread {
@@ -195,6 +206,7 @@ impl News {
             Self::Mine(user)
             | Self::Groups(user)
             | Self::MarkedUnread { user, .. }
+            | Self::Mentioned { user, .. }
             | Self::Notifications(user)
             | Self::Notify { user, .. }
             | Self::Written { user, .. }

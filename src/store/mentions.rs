@@ -1,12 +1,14 @@
 //! Mentions: what a text may refer to, and the people whom a message mentions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::rooms::{SHOWN, VISIBLE};
+use super::messages::MESSAGE;
+use super::rooms::{SHOWN, VISIBLE, rooms};
 use super::tx::{Sql, Tx};
 use super::users::{USER, trace};
 use super::{Result, Store};
 use crate::model::{Found, Message, MessageId, RoomId, Sought, User, UserId, Wording};
+use crate::search;
 
 /// Whom a message mentions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub struct Mentions {
     pub people: Vec<UserId>,
     /// Everybody in the group.
     pub here: bool,
+    /// People whom it no longer mentions.
+    pub no_longer: Vec<UserId>,
 }
 
 impl Store {
@@ -30,6 +34,42 @@ impl Store {
                 people: people_named(tx, &sought.people, &people).await?,
                 groups: groups_named(tx, &sought.groups).await?,
                 messages: messages_in(tx, room, &sought.messages).await?,
+            })
+        })
+        .await
+    }
+
+    /// The newest messages that mention the user by name, before one if it is given: at most `limit`. Those
+    /// that they may no longer read are left out.
+    pub async fn mentions(
+        &self,
+        me: UserId,
+        before: Option<MessageId>,
+        limit: usize,
+    ) -> Result<search::Found> {
+        let before = before.unwrap_or(MessageId(i64::MAX));
+        self.read("mentions", async move |tx| {
+            let ids = "select message_id from mentions where user_id = $1 and message_id < $2
+                order by message_id desc limit $3";
+            let mut ids: Vec<i64> = tx.all(ids, &[&me, &before, &(limit + 1)]).await?;
+            let more = ids.len() > limit;
+            ids.truncate(limit);
+            let by_id = format!(
+                "select {MESSAGE} where m.id {} and m.deleted_at is null order by m.id desc",
+                tx.among(1)
+            );
+            let messages: Vec<Message> = tx.all(&by_id, &[&ids]).await?;
+            let there: HashSet<i64> = messages.iter().map(|message| message.room.0).collect();
+            let there = rooms(tx, me, there.into_iter().collect()).await?;
+            let room =
+                |message: &Message| there.iter().find(|room| room.id == message.room).cloned();
+            let messages = messages.into_iter();
+            Ok(search::Found {
+                messages: messages
+                    .filter_map(|one| room(&one).map(|room| (one, room)))
+                    .collect(),
+                before: ids.last().filter(|_| more).map(|id| MessageId(*id)),
+                ..search::Found::default()
             })
         })
         .await
@@ -123,26 +163,35 @@ pub(super) async fn add(tx: &Tx<'_>, message: &Message, wording: &Wording) -> Sq
         tx.run(sql, &[user, &message.id, &message.room]).await?;
         trace(tx, *user).await?;
     }
-    let here = wording.here;
-    Ok(Mentions { people, here })
+    Ok(Mentions {
+        people,
+        here: wording.here,
+        no_longer: Vec::new(),
+    })
 }
 
-/// Stores whom a message mentions after it was edited or, without a text, deleted. Returns those whom it
-/// did not mention before.
+/// Stores whom a message mentions after it was edited or, without a text, deleted.
 pub(super) async fn replace(
     tx: &Tx<'_>,
     message: &Message,
     wording: Option<&Wording>,
 ) -> Sql<Mentions> {
     let former = "delete from mentions where message_id = $1 returning user_id";
-    let former: Vec<UserId> = tx.all(former, &[&message.id]).await?;
+    let mut former: Vec<UserId> = tx.all(former, &[&message.id]).await?;
+    former.sort();
     let Some(wording) = wording else {
-        return Ok(Mentions::default());
+        return Ok(Mentions {
+            no_longer: former,
+            ..Mentions::default()
+        });
     };
     let was_here = "select here from messages where id = $1";
     let was_here: bool = tx.the(was_here, &[&message.id]).await?;
     let mut mentions = add(tx, message, wording).await?;
-    mentions.people.retain(|user| !former.contains(user));
+    let people = std::mem::take(&mut mentions.people);
+    let (still, new): (Vec<_>, _) = people.into_iter().partition(|user| former.contains(user));
+    former.retain(|user| !still.contains(user));
+    (mentions.people, mentions.no_longer) = (new, former);
     mentions.here &= !was_here;
     Ok(mentions)
 }

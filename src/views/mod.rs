@@ -21,7 +21,8 @@ use crate::model::{
     Reaction, ResumeToken, Room, RoomId, RoomKind, Target, User, UserId, Version,
 };
 use crate::protocol::{
-    self, Dialect, LOBBY_PATH, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap, Tone,
+    self, Dialect, LOBBY_PATH, MENTIONS, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap,
+    Tone,
 };
 use crate::search::{Found, Query};
 use crate::text;
@@ -184,7 +185,10 @@ impl Views {
             }
             None if page.search.is_some() => (
                 page.search.map(search_context),
-                format!("{SEARCH_TITLE} · Overwire"),
+                format!(
+                    "{} · Overwire",
+                    search_title(page.search.unwrap_or_default())
+                ),
             ),
             None => (None, "Overwire".to_owned()),
         };
@@ -201,6 +205,7 @@ impl Views {
             limit => page.limit, page => list, host => page.host, scheme => page.scheme,
             socket => SOCKET_PATH,
             groups => page.groups.iter().map(listed_context).collect::<Vec<_>>(),
+            mentions => protocol::search_address(MENTIONS),
             topic => page.topic, search => page.search, found => None::<Value>,
             ..settings_context(None),
         };
@@ -543,9 +548,18 @@ impl Views {
         self.fragment(Selector::GROUPS_LIST, context! { groups })
     }
 
-    /// The news of a group: its newest message, and the user name of the author.
-    pub fn group_news(&self, room: RoomId, message: MessageId, author: &str) -> Result<Push> {
-        let context = context! { room => room.to_string(), message => message.0, author };
+    /// The news of a group: its newest message, the user name of the author, and the messages that mention
+    /// everybody, with theirs.
+    pub fn group_news(
+        &self,
+        room: RoomId,
+        message: MessageId,
+        author: &str,
+        here: &[(MessageId, String)],
+    ) -> Result<Push> {
+        let here: Vec<_> = here.iter().map(|(id, by)| format!("{id}:{by}")).collect();
+        let here = here.join(" ");
+        let context = context! { room => room.to_string(), message => message.0, author, here };
         self.outer(Selector::group_news(room), "_group_news.html", context)
     }
 
@@ -800,11 +814,18 @@ fn lobby_context() -> Value {
 }
 
 /// The title of the results of a search.
-const SEARCH_TITLE: &str = "Search";
+fn search_title(typed: &str) -> &'static str {
+    if typed == MENTIONS {
+        "Mentions"
+    } else {
+        "Search"
+    }
+}
 
 fn search_context(typed: &str) -> Value {
     let address = protocol::search_address(typed);
-    context! { id => "", kind => "search", title => SEARCH_TITLE, address, user => None::<Value> }
+    let title = search_title(typed);
+    context! { id => "", kind => "search", title, address, user => None::<Value> }
 }
 
 fn found_context(typed: &str, query: &Query, found: &Found) -> Value {
@@ -820,7 +841,7 @@ fn found_context(typed: &str, query: &Query, found: &Found) -> Value {
     context! {
         messages => found.messages.iter().map(message).collect::<Vec<_>>(),
         older => found.before.map(payload), unknown => &found.unknown,
-        incomplete => found.incomplete, empty => query.is_empty(),
+        incomplete => found.incomplete, empty => query.is_empty(), mentions => typed == MENTIONS,
     }
 }
 
@@ -834,6 +855,7 @@ fn no_messages() -> Value {
 fn listed_context(listed: &Listed) -> Value {
     context! {
         joined => listed.joined, muted => listed.muted, unread => listed.unread && !listed.muted,
+        mentions => listed.mentions, newest => listed.newest.0,
         ..room_context(&listed.group)
     }
 }
@@ -1012,6 +1034,8 @@ mod tests {
             joined: true,
             muted: false,
             unread: true,
+            mentions: 3,
+            newest: MessageId(1),
         }
     }
 
@@ -1229,7 +1253,12 @@ mod tests {
                 .unwrap()
                 .html,
             views
-                .group_news(VERSION.room, MessageId(1), NASTY)
+                .group_news(
+                    VERSION.room,
+                    MessageId(1),
+                    NASTY,
+                    &[(MessageId(1), NASTY.to_owned())],
+                )
                 .unwrap()
                 .html,
             views.groups_list(&[listed(group(NASTY))]).unwrap().html,

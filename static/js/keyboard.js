@@ -41,7 +41,7 @@ function changeRoom(step, unread) {
   const here = links.findIndex(({ ariaCurrent }) => ariaCurrent);
   const ordered = [...links.slice(here + 1), ...links.slice(0, Math.max(here, 0))];
   if (step < 0) ordered.reverse();
-  ordered.find((link) => !unread || link.closest("[data-news]:not([data-muted]), [data-unread]"))?.click();
+  ordered.find((link) => !unread || link.closest("[data-news]:not([data-muted]), [data-unread], [data-mentions]"))?.click();
 }
 
 /**

@@ -25,6 +25,10 @@ export function mark(parent) {
     // The arrow keys move through the messages. The Tab key does not.
     message.tabIndex = -1;
   }
+  for (const name of findAll(parent, ".mention")) {
+    const { user = me } = name.dataset;
+    name.toggleAttribute("data-me", user === me && !name.closest("[data-mine]"));
+  }
   // Hides me, and people who are already listed in another list.
   for (const person of findAll(parent, "[id^=online]")) {
     const { user } = person.dataset;

@@ -234,11 +234,10 @@ on("click", (event) => {
 });
 
 on("click", (event) => {
-  const link = event.target.closest("a[data-group-name], .message__text a[href^='/chat/']");
+  const link = event.target.closest("a[data-group-name], .message__text a[href^='/chat/'], a[href^='/search/']");
   if (!link || !isPlain(event)) return;
   event.preventDefault();
-  if (link.search) visit(link.getAttribute("href"));
-  else enter(link.getAttribute("href"), false);
+  enter(link.getAttribute("href"), false);
   closePopover();
   if (!link.closest("#users-found")) return;
   const { form } = /** @type {HTMLInputElement} */ (find("#people-search"));

@@ -52,6 +52,7 @@ export function reportRead() {
   if (last && isWatching() && !visit.marked) {
     const item = currentItem();
     item?.removeAttribute("data-news");
+    if (item) countMentions(item, 0);
     if (last.id !== seen) {
       seen = last.id;
       unreported.set(roomId(), messageNumber(last));
@@ -100,8 +101,37 @@ export function takeNews(fragment) {
   for (const { id, dataset } of findAll(fragment, "[id^=news-][data-message]")) {
     const read = reported.get(id.slice("news-".length))?.message ?? 0;
     if (dataset.user === me || Number(dataset.message) <= read) continue;
-    document.getElementById(id)?.closest("li").setAttribute("data-news", "");
+    const item = document.getElementById(id)?.closest("li");
+    if (!item) continue;
+    item.setAttribute("data-news", "");
+    const here = (dataset.here ?? "").split(" ").map((one) => one.split(":"));
+    const known = Math.max(read, Number(item.dataset.counted));
+    if (item.matches("[data-muted]")) continue;
+    addMentions(item, here.filter(([message, author]) => author && author !== me && Number(message) > known).length);
   }
+}
+
+/**
+ * @param {HTMLElement} item a group in my list
+ * @param {number} count
+ * @returns {void}
+ */
+function countMentions(item, count) {
+  if (count) item.dataset.mentions = String(count);
+  else delete item.dataset.mentions;
+  const badge = /** @type {HTMLElement | null} */ (item.querySelector("b.badge"));
+  if (!badge) return;
+  badge.textContent = count > 99 ? "99+" : String(count || "");
+  badge.hidden = !count;
+}
+
+/**
+ * @param {HTMLElement} item
+ * @param {number} more
+ * @returns {void}
+ */
+function addMentions(item, more) {
+  if (more) countMentions(item, Number(item.dataset.mentions ?? 0) + more);
 }
 
 /**
@@ -118,7 +148,11 @@ export function countOfOthers(fragment) {
  * @returns {void}
  */
 export function takeMessages(fragment) {
-  if (countOfOthers(fragment) && !isWatching()) currentItem()?.setAttribute("data-news", "");
+  const item = currentItem();
+  if (!countOfOthers(fragment) || isWatching() || !item) return;
+  item.setAttribute("data-news", "");
+  const mentions = findAll(fragment, ".message:has([data-me])");
+  addMentions(item, mentions.filter((message) => messageNumber(message) > Number(item.dataset.counted)).length);
 }
 
 /**
@@ -163,7 +197,8 @@ export function showNewLine(entered) {
 export function showTitle() {
   const title = roomTitle();
   if (!title) return;
-  const numbers = findAll(document, "#aside [data-unread]").map(({ dataset }) => Number(dataset.unread));
+  const counted = findAll(document, "#aside [data-unread], #groups-list [data-mentions]:not([data-muted])");
+  const numbers = counted.map(({ dataset }) => Number(dataset.unread ?? dataset.mentions));
   const unread = numbers.reduce((sum, number) => sum + number, 0);
   document.title = `${unread ? `(${unread}) ` : ""}${title} · Overwire`;
   const isWaiting = unread > 0 || find("#groups-list [data-news]:not([data-muted])") !== null;

@@ -13,6 +13,7 @@ mod formatting;
 mod groups;
 mod json_sockets;
 mod lobby;
+mod mentions;
 mod metrics;
 mod moderation;
 mod names;

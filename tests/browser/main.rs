@@ -20,6 +20,7 @@ mod days;
 mod hands;
 mod keyboard;
 mod lobby;
+mod mentions;
 mod moderation;
 mod names;
 mod notifications;

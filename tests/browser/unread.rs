@@ -19,7 +19,7 @@ const WAITING: &str = "document.querySelector('link[rel=icon]').href.includes('u
 
 impl Tab<'_> {
     /// The person looks at this window, whatever happens in others.
-    async fn looks_here(&self) {
+    pub(crate) async fn looks_here(&self) {
         self.devtools(
             "Emulation.setFocusEmulationEnabled",
             json!({ "enabled": true }),
@@ -28,11 +28,11 @@ impl Tab<'_> {
     }
 
     /// The person looks at another window.
-    async fn looks_away(&self) {
+    pub(crate) async fn looks_away(&self) {
         self.run("document.hasFocus = () => false").await;
     }
 
-    async fn looks_back(&self) {
+    pub(crate) async fn looks_back(&self) {
         self.run("delete document.hasFocus; window.dispatchEvent(new Event('focus'))")
             .await;
     }

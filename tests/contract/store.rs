@@ -170,6 +170,7 @@ macro_rules! every_promise {
             a_text_is_stored_as_it_is_shown
             what_a_text_refers_to_is_found_if_everybody_in_the_room_may_see_it
             a_change_names_the_people_whom_the_message_mentions_since_then
+            unread_mentions_are_counted_until_they_are_read
             a_message_survives_a_restart
             versions_grow_by_one_and_ids_with_them_when_many_write
             each_node_gets_its_changes_in_the_order_of_their_commits
@@ -1219,6 +1220,11 @@ async fn a_change_names_the_people_whom_the_message_mentions_since_then(backend:
     let people = |people: &[&Somebody], here| Mentions {
         people: people.iter().map(|who| who.user.id).collect(),
         here,
+        no_longer: Vec::new(),
+    };
+    let no_longer = |who: &Somebody, mentions| Mentions {
+        no_longer: vec![who.user.id],
+        ..mentions
     };
     assert_eq!(mentioned().await, people(&[&bob], false));
     let edit = async |text, mentions: &[&Somebody], here| {
@@ -1234,13 +1240,59 @@ async fn a_change_names_the_people_whom_the_message_mentions_since_then(backend:
     edit("b", &[&bob, &carl], true).await;
     assert_eq!(mentioned().await, people(&[&carl], true));
     edit("c", &[&carl], true).await;
-    assert_eq!(mentioned().await, none);
+    assert_eq!(mentioned().await, no_longer(&bob, none.clone()));
     edit("d", &[&bob], false).await;
-    assert_eq!(mentioned().await, people(&[&bob], false));
+    assert_eq!(mentioned().await, no_longer(&carl, people(&[&bob], false)));
     react(&store, &bob, &message, "👍", true).await.unwrap();
     assert_eq!(mentioned().await, none);
     amend(&store, &anna, room, message.id, None).await.unwrap();
-    assert_eq!(mentioned().await, none);
+    assert_eq!(mentioned().await, no_longer(&bob, none));
+}
+
+async fn unread_mentions_are_counted_until_they_are_read(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let room = enter_room(&store, &bob, Target::Group("hi".to_owned())).await;
+    let count = async || {
+        let groups = store.groups(Some(bob.user.id), 50).await.unwrap();
+        let listed = groups.iter().find(|listed| listed.group.id == room);
+        listed
+            .map(|listed| (listed.mentions, listed.newest))
+            .unwrap()
+    };
+    let here = Wording {
+        here: true,
+        ..worded("@here @bob", "@here @bob", &[&bob])
+    };
+    let everybody = Wording {
+        mentions: Vec::new(),
+        ..here.clone()
+    };
+    let by_name = post_worded(&store, &anna, room, worded("@bob", "@bob", &[&bob])).await;
+    assert_eq!(count().await, (1, by_name.id));
+    let both = post_worded(&store, &anna, room, here).await;
+    post_worded(&store, &bob, room, everybody.clone()).await;
+    assert_eq!(count().await.0, 2);
+    let last = post_worded(&store, &anna, room, everybody).await;
+    assert_eq!(count().await, (3, last.id));
+    // Somebody who has turned the news off is still called by name.
+    store.mute_group(bob.here(), room, true).await.unwrap();
+    assert_eq!(count().await.0, 2);
+    store.mute_group(bob.here(), room, false).await.unwrap();
+    amend(&store, &anna, room, by_name.id, None).await.unwrap();
+    assert_eq!(count().await.0, 2);
+    amend(&store, &anna, room, both.id, Some("never mind"))
+        .await
+        .unwrap();
+    assert_eq!(count().await.0, 1);
+    let read = |upto| vec![(bob.client, bob.user.id, room, upto)];
+    store.mark_read(read(last.id)).await.unwrap();
+    assert_eq!(count().await.0, 0);
+    store
+        .mark_unread(bob.here(), room, by_name.id)
+        .await
+        .unwrap();
+    assert_eq!(count().await.0, 1);
 }
 
 async fn a_message_survives_a_restart(backend: &impl Backend) {

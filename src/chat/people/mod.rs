@@ -368,7 +368,9 @@ impl Chat {
                 room,
                 message,
                 author,
-            } => self.take_posted(*room, *message, author),
+                here,
+            } => self.take_posted(*room, *message, author, here),
+            News::Mentioned { user, room } => self.take_mention(*user, *room),
             News::MarkedUnread { user, room, read } => {
                 self.take_marked_unread(*user, *room, *read);
             }

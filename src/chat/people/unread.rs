@@ -17,6 +17,8 @@ use crate::store::Change;
 const NEWS_EVERY: Duration = Duration::from_secs(1);
 /// In how many rooms one person can read something between two ticks.
 const ROOMS_READ: usize = 8;
+/// How many mentions of everybody one piece of news lists.
+const HERE: usize = 20;
 /// How many read marks are written in one transaction at most.
 const READS_AT_ONCE: usize = 100;
 
@@ -31,10 +33,19 @@ type Row = (ClientRef, UserId, RoomId, MessageId);
 pub(super) struct Unread {
     /// What people have read, in at most [`ROOMS_READ`] rooms each.
     reads: HashMap<UserId, Vec<Read>>,
-    /// The newest message of each group with news, its author's user name, and whether it is news of
-    /// this node, so that the others have to be told.
-    posted: HashMap<RoomId, (MessageId, String, bool)>,
+    posted: HashMap<RoomId, Posted>,
     shown: Option<Instant>,
+}
+
+/// The news of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Posted {
+    /// The newest message, and its author's user name.
+    newest: (MessageId, String),
+    /// The messages that mention everybody, with their authors; the first [`HERE`] of them.
+    here: Vec<(MessageId, String)>,
+    /// Whether it is news of this node, so that the others have to be told.
+    ours: bool,
 }
 
 impl Unread {
@@ -67,12 +78,19 @@ impl Unread {
         }
     }
 
-    fn posted(&mut self, room: RoomId, message: MessageId, author: &str, ours: bool) {
-        let posted = self.posted.entry(room);
-        let posted = posted.or_insert_with(|| (message, author.to_owned(), false));
-        posted.2 |= ours;
-        if posted.0 < message {
-            (posted.0, posted.1) = (message, author.to_owned());
+    fn posted(
+        &mut self,
+        room: RoomId,
+        newest: (MessageId, String),
+        here: &[(MessageId, String)],
+        ours: bool,
+    ) {
+        let posted = self.posted.entry(room).or_default();
+        posted.ours |= ours;
+        posted.here.extend_from_slice(here);
+        posted.here.truncate(HERE);
+        if posted.newest.0 < newest.0 {
+            posted.newest = newest;
         }
     }
 }
@@ -87,21 +105,47 @@ impl Chat {
         due.unread.read(client.client_ref, user, room, message);
     }
 
-    /// A message was posted in a group on this node.
+    /// A message was posted in a group on this node, or mentions others than before.
     pub(in crate::chat) fn note_news(&self, change: &Change) {
-        let message = &change.message;
-        if change.between.is_none() && message.made == change.version.number {
-            let author = &message.author.user_name;
+        let (message, mentions) = (&change.message, &change.mentions);
+        let room = message.room;
+        if change.between.is_some() {
+            return;
+        }
+        for user in mentions.people.iter().chain(&mentions.no_longer) {
+            self.spread(News::Mentioned { user: *user, room });
+        }
+        if message.made == change.version.number || mentions.here {
+            let newest = (message.id, message.author.user_name.clone());
+            let here = if mentions.here {
+                vec![newest.clone()]
+            } else {
+                Vec::new()
+            };
             self.people.note(|due| {
-                due.unread.posted(message.room, message.id, author, true);
+                due.unread.posted(room, newest, &here, true);
             });
         }
     }
 
     /// The same on another node.
-    pub(super) fn take_posted(&self, room: RoomId, message: MessageId, author: &str) {
+    pub(super) fn take_posted(
+        &self,
+        room: RoomId,
+        message: MessageId,
+        author: &str,
+        here: &[(MessageId, String)],
+    ) {
+        let newest = (message, author.to_owned());
         self.people
-            .note(|due| due.unread.posted(room, message, author, false));
+            .note(|due| due.unread.posted(room, newest, here, false));
+    }
+
+    /// A person's list of groups counts a mention more or less. A tab that shows the group sees it.
+    pub(super) fn take_mention(&self, user: UserId, room: RoomId) {
+        let mut tabs = self.hub.of_user(user);
+        tabs.retain(|tab| tab.place().is_none_or(|place| place.room != room));
+        tabs.iter().for_each(|tab| tab.outdate_groups());
     }
 
     /// Shows the news of groups to the tabs that list them.
@@ -117,14 +161,16 @@ impl Chat {
             std::mem::take(&mut unread.posted)
         };
         let mut frames = HashMap::new();
-        for (room, (message, author, ours)) in posted {
-            let news = self.views.group_news(room, message, &author)?;
+        for (room, posted) in posted {
+            let ((message, author), here) = (posted.newest, posted.here);
+            let news = self.views.group_news(room, message, &author, &here)?;
             frames.insert(room, news.encode());
-            if ours {
+            if posted.ours {
                 self.tell_others(News::Posted {
                     room,
                     message,
                     author,
+                    here,
                 });
             }
         }
@@ -284,10 +330,21 @@ mod tests {
     #[test]
     fn of_several_messages_in_a_group_the_newest_is_news() {
         let mut unread = Unread::default();
+        let by = |message, author: &str| (MessageId(message), author.to_owned());
         for (message, author, ours) in [(5, "anna", false), (9, "bob", true), (7, "carl", false)] {
-            unread.posted(RoomId(1), MessageId(message), author, ours);
+            let here = [by(message, author)];
+            unread.posted(
+                RoomId(1),
+                by(message, author),
+                &here[usize::from(ours)..],
+                ours,
+            );
         }
-        let news = &unread.posted[&RoomId(1)];
-        assert_eq!(*news, (MessageId(9), "bob".to_owned(), true));
+        let expected = Posted {
+            newest: by(9, "bob"),
+            here: vec![by(5, "anna"), by(7, "carl")],
+            ours: true,
+        };
+        assert_eq!(unread.posted[&RoomId(1)], expected);
     }
 }
