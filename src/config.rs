@@ -16,6 +16,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::chat;
 use crate::model::GroupName;
+use crate::push;
 use crate::socket;
 use crate::store::{self, Synchronous};
 use crate::web;
@@ -131,6 +132,33 @@ pub struct Config {
     )]
     #[arg(value_name = "GROUP=TEXT", value_parser = welcome_to)]
     pub welcome_to: Vec<(GroupName, String)>,
+
+    /// Whether registered people are notified through the push services of their browsers (Web Push)
+    /// while they have no tab open; the server then sends encrypted requests to these services
+    #[arg(
+        long,
+        env = "OVERWIRE_PUSH",
+        default_value = "on",
+        value_name = "ON|OFF"
+    )]
+    #[arg(action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    pub push: bool,
+
+    /// Whom push services can contact about this server, such as mailto:admin@example.org; that of
+    /// Safari refuses requests without it
+    #[arg(long, env = "OVERWIRE_PUSH_CONTACT", value_name = "URL", value_parser = contact)]
+    pub push_contact: Option<String>,
+
+    /// A private network, such as 10.0.0.0/8, in which push services may be, also without TLS; all
+    /// others must have public addresses. Repeat the flag for more, or separate them with commas in the
+    /// variable
+    #[arg(
+        long = "push-network",
+        env = "OVERWIRE_PUSH_NETWORK",
+        value_delimiter = ','
+    )]
+    #[arg(value_name = "NETWORK", value_parser = network)]
+    pub push_networks: Vec<IpNet>,
 
     /// Turn off the limits on actions per person and on connections per address (for benchmarks)
     #[arg(long, env = "OVERWIRE_UNLIMITED", action = ArgAction::SetTrue)]
@@ -337,6 +365,15 @@ impl Config {
         }
     }
 
+    /// How push services are used, if they are.
+    #[must_use]
+    pub fn push(&self) -> Option<push::Settings> {
+        self.push.then(|| push::Settings {
+            contact: self.push_contact.clone(),
+            networks: self.push_networks.clone(),
+        })
+    }
+
     /// The welcome messages of groups.
     #[must_use]
     pub fn welcome(&self) -> chat::Welcome {
@@ -404,6 +441,13 @@ fn network(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>()
         .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
         .map_err(|_| "not an address or a network, such as 10.1.2.3 or 10.0.0.0/8".to_owned())
+}
+
+fn contact(text: &str) -> Result<String, String> {
+    let is_contact = text.starts_with("mailto:") || text.starts_with("https://");
+    is_contact
+        .then(|| text.to_owned())
+        .ok_or_else(|| "not an address such as mailto:admin@example.org".to_owned())
 }
 
 fn origin(text: &str) -> Result<String, String> {

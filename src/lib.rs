@@ -15,6 +15,7 @@ pub mod websocket;
 
 pub mod fake;
 pub mod hub;
+pub mod push;
 pub mod relay;
 pub mod store;
 pub mod views;

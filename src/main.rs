@@ -155,6 +155,9 @@ async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<Store>
         config.welcome(),
     )
     .await?;
+    if let Some(settings) = config.push() {
+        chat.start_push(settings).await?;
+    }
     Ok((store, chat))
 }
 

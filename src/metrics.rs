@@ -57,6 +57,8 @@ const ENDS: &[&str] = &[
     "slow",
     "taken_over",
 ];
+/// What became of a notification for a browser's push service.
+const DELIVERIES: &[&str] = &["delivered", "dropped", "failed", "gone"];
 const RESULTS: &[&str] = &["done", "failed"];
 const OPERATIONS: &[&str] = &["read", "write"];
 
@@ -149,6 +151,8 @@ metrics! {
     changes: IntCounter = "overwire_changes_total", "Changes of rooms stored by this node: new messages, edits, deletions and reactions.", ();
     pushes: IntCounter = "overwire_pushes_total", "Pushes sent to sockets; one that ten tabs get counts ten times.", ();
     sent: IntCounter = "overwire_sent_bytes_total", "Bytes sent to sockets, after compression.", ();
+
+    web_pushes: IntCounterVec = "overwire_web_pushes_total", "Notifications for the push services of browsers, by result.", ("result", DELIVERIES);
 
     waiting: IntGauge = "overwire_outbox_pushes", "Pushes that wait in all outboxes.", ();
     waiting_bytes: IntGauge = "overwire_outbox_bytes", "Bytes that wait in all outboxes.", ();

@@ -313,6 +313,38 @@ impl Notifications {
     pub const FOR_GOOD: Duration = Duration::MAX;
 }
 
+/// Where and how a browser takes notifications while it shows no page of the chat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushSubscription {
+    /// The address at the browser's push service.
+    pub endpoint: String,
+    /// The browser's public key, as an uncompressed point of the curve P-256.
+    pub p256dh: Vec<u8>,
+    /// The secret that it shares with the chat.
+    pub auth: Vec<u8>,
+}
+
+impl PushSubscription {
+    /// The longest address, in bytes.
+    pub const ENDPOINT_BYTES: usize = 1024;
+
+    /// Reads what a browser has sent, if it is a subscription.
+    pub fn read(endpoint: String, p256dh: &str, auth: &str) -> Option<Self> {
+        let [p256dh, auth] = [p256dh, auth].map(|text| URL_SAFE_NO_PAD.decode(text));
+        let (p256dh, auth) = (p256dh.ok()?, auth.ok()?);
+        let is_address = endpoint.starts_with("https://") || endpoint.starts_with("http://");
+        let is_valid = is_address
+            && endpoint.len() <= Self::ENDPOINT_BYTES
+            && endpoint.bytes().all(|byte| byte.is_ascii_graphic())
+            && (p256dh.len(), p256dh.first(), auth.len()) == (65, Some(&4), 16);
+        is_valid.then_some(Self {
+            endpoint,
+            p256dh,
+            auth,
+        })
+    }
+}
+
 /// A change of how somebody is notified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotificationsChange {

@@ -31,6 +31,18 @@ async function open({ address, tab }) {
   return shown.focus();
 }
 
+/**
+ * A page in view shows the message itself.
+ * @param {Told} told
+ * @returns {Promise<void>}
+ */
+async function receive(told) {
+  const tabs = await self.clients.matchAll({ type: "window" });
+  if (!tabs.some(({ focused }) => focused)) await show(told);
+}
+
+self.addEventListener("push", (event) => event.waitUntil(receive(event.data.json())));
+
 self.addEventListener("message", (event) => event.waitUntil(show(event.data, event.source.id)));
 
 self.addEventListener("notificationclick", (event) => {

@@ -147,6 +147,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             chat.spread(News::Notifications(client.user.id));
             Ok(())
         }
+        Action::Subscribe { subscription } => chat.subscribe(client, subscription).await,
         Action::Typing { room } => typing(chat, client, room).await,
         Action::FindPeople { text } => find_people(chat, client, &text).await,
         Action::FindGroups { text } => find_groups(chat, client, &text).await,

@@ -18,7 +18,7 @@ mod welcome;
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -35,6 +35,7 @@ use crate::model::{
     ClientId, ClientRef, Found, MessageText, NodeId, RoomId, Sought, User, UserId, Wording,
 };
 use crate::protocol::{Action, Dialect, Feed, Frame, Push, Refusal, Selector, Tone};
+use crate::push::Pusher;
 use crate::relay::{self, Relay};
 use crate::store::{self, Actor, Store, StoreError};
 use crate::text::Draft;
@@ -163,6 +164,8 @@ pub struct Chat {
     /// The messages that people may have to be notified of.
     notable: mpsc::Sender<people::Notable>,
     unsearchable: Unsearchable,
+    /// Notifies browsers that show no page, unless that is turned off.
+    pusher: OnceLock<Arc<Pusher>>,
 }
 
 /// A connected client.
@@ -218,6 +221,7 @@ impl Chat {
             groups_changed,
             notable,
             unsearchable,
+            pusher: OnceLock::new(),
         });
         tokio::spawn(Delivery::new(&chat).run(changes, heard));
         let (people, weak) = (Arc::clone(&chat.people), Arc::downgrade(&chat));

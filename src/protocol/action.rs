@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::model::{GroupName, MessageId, Notifications, NotificationsChange, RoomId, Target};
+use crate::model::{
+    GroupName, MessageId, Notifications, NotificationsChange, PushSubscription, RoomId, Target,
+};
 
 /// The refusal for a room that does not exist, or that the person may not know of.
 pub const NO_SUCH_ROOM: &str = "There is no such room.";
@@ -185,6 +187,11 @@ actions! {
         "Set notifications" SetNotifications {
             /// The change.
             change: NotificationsChange = data.notifications()?,
+        }
+        /// `Subscribe`: the browser takes notifications while it shows no page.
+        "Subscribe" Subscribe {
+            /// Where and how.
+            subscription: PushSubscription = data.subscription()?,
         }
         /// `In view`: whether the person looks at the tab.
         "In view" InView {
@@ -448,6 +455,12 @@ impl Data {
             true => Target::Group(name),
             false => Target::Private(name),
         })
+    }
+
+    fn subscription(&self) -> Result<PushSubscription, Refusal> {
+        let (p256dh, auth): (String, String) = (self.get("p256dh")?, self.get("auth")?);
+        PushSubscription::read(self.get("endpoint")?, &p256dh, &auth)
+            .ok_or_else(|| Refusal::new("This is not a subscription of a browser."))
     }
 
     fn notifications(&self) -> Result<NotificationsChange, Refusal> {

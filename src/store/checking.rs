@@ -28,7 +28,7 @@ pub struct Checked {
 
 /// The rows that must exist: a table and its key, the column that refers to a row, and its table. Each
 /// foreign key is one of them; the creator of a group is not declared as one. PostgreSQL does not check these again after a restore.
-const REFERENCES: [(&str, &str, &str, &str); 26] = [
+const REFERENCES: [(&str, &str, &str, &str); 28] = [
     ("sessions", "id", "user_id", "users"),
     ("clients", "id", "user_id", "users"),
     ("clients", "id", "session_id", "sessions"),
@@ -37,6 +37,8 @@ const REFERENCES: [(&str, &str, &str, &str); 26] = [
     ("clients_active", "client_id", "user_id", "users"),
     ("clients_in_view", "client_id", "client_id", "clients"),
     ("notifications", "user_id", "user_id", "users"),
+    ("push_subscriptions", "session_id", "session_id", "sessions"),
+    ("push_subscriptions", "session_id", "user_id", "users"),
     ("rooms", "id", "user_low", "users"),
     ("rooms", "id", "user_high", "users"),
     ("rooms", "id", "made_by", "users"),

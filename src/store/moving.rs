@@ -564,7 +564,7 @@ impl Place {
                 ));
             }
         }
-        let emptied = self.tx().empty(&["rooms", "users"]).await;
+        let emptied = self.tx().empty(&["rooms", "users", "push_key"]).await;
         self.at(emptied)
     }
 

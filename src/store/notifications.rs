@@ -1,9 +1,14 @@
 //! Notifications: who wants them, and who is looking at the chat.
 
-use super::tx::{Locks, Sql, Tx, from_row};
+use super::tx::{Locks, Param, Sql, Tx, from_row, span};
 use super::users::trace;
-use super::{Actor, Result, Store};
-use crate::model::{ClientRef, NodeId, Notifications, NotificationsChange, UserId};
+use super::{Actor, Result, SESSION_GOOD_FOR, Store};
+use crate::model::{
+    ClientRef, NodeId, Notifications, NotificationsChange, PushSubscription, SessionId, UserId,
+};
+
+/// How many browsers of one person can be subscribed.
+const SUBSCRIPTIONS: usize = 10;
 
 impl Store {
     /// The settings of those of these people who want notifications.
@@ -33,8 +38,11 @@ impl Store {
                     tx.run(sql, &[&user]).await
                 }
                 NotificationsChange::On(false) => {
-                    let sql = "delete from notifications where user_id = $1";
-                    tx.run(sql, &[&user]).await
+                    for table in ["push_subscriptions", "notifications"] {
+                        let sql = format!("delete from {table} where user_id = $1");
+                        tx.run(&sql, &[&user]).await?;
+                    }
+                    Ok(())
                 }
                 NotificationsChange::Quiet(span) => {
                     let until = span.map(|span| tx.now.after(span));
@@ -68,6 +76,78 @@ impl Store {
         .await
     }
 
+    /// Subscribes the browser of the actor's session to the notifications of the person, who has turned
+    /// them on. A person has a few of them; the oldest gives way.
+    pub async fn subscribe(&self, by: Actor, to: PushSubscription) -> Result<()> {
+        self.write("subscribe", Locks::actor(by), async move |tx| {
+            let PushSubscription {
+                endpoint,
+                p256dh,
+                auth,
+            } = &to;
+            let session = "select session_id from clients where id = $1";
+            let session: Option<SessionId> = tx.the(session, &[&by.client.client]).await?;
+            let Some(session) = session else {
+                return Ok(());
+            };
+            // Somebody else may have used this browser before.
+            let others = "delete from push_subscriptions where endpoint = $1 and session_id <> $2";
+            tx.run(others, &[endpoint, &session]).await?;
+            let subscribe = "insert into push_subscriptions
+                    (session_id, user_id, endpoint, p256dh, auth, made_at)
+                select $1, user_id, $2, $3, $4, $5 from notifications where user_id = $6
+                on conflict (session_id) do update set endpoint = excluded.endpoint,
+                    p256dh = excluded.p256dh, auth = excluded.auth, made_at = excluded.made_at";
+            let (p256dh, auth) = (Param::Bytes(p256dh), Param::Bytes(auth));
+            let values = [&session as _, endpoint as _, &p256dh as _, &auth as _];
+            let values = [&values[..], &[&tx.now as _, &by.user as _]].concat();
+            tx.run(subscribe, &values).await?;
+            let surplus =
+                "delete from push_subscriptions where user_id = $1 and session_id not in (
+                select session_id from push_subscriptions where user_id = $1
+                order by made_at desc, session_id desc limit $2)";
+            tx.run(surplus, &[&by.user, &SUBSCRIPTIONS]).await
+        })
+        .await
+    }
+
+    /// The subscriptions of these people whose sessions are valid.
+    pub async fn subscriptions(
+        &self,
+        users: Vec<UserId>,
+    ) -> Result<Vec<(UserId, PushSubscription)>> {
+        let users: Vec<_> = users.iter().map(|user| user.0).collect();
+        self.ask("subscriptions", async move |tx| {
+            let sql = format!(
+                "select p.user_id, p.endpoint, p.p256dh, p.auth from push_subscriptions p
+                 join sessions s on s.id = p.session_id
+                 where p.user_id {} and s.seen_at > (select millis()) - $2",
+                tx.among(1)
+            );
+            tx.all(&sql, &[&users, &span(SESSION_GOOD_FOR)]).await
+        })
+        .await
+    }
+
+    /// The browser with this endpoint takes no more notifications.
+    pub async fn unsubscribe(&self, endpoint: String) -> Result<()> {
+        self.write("unsubscribe", Locks::none(), async move |tx| {
+            let sql = "delete from push_subscriptions where endpoint = $1";
+            tx.run(sql, &[&endpoint]).await
+        })
+        .await
+    }
+
+    /// The key with which requests to push services are signed: `new`, if there was none.
+    pub async fn push_key(&self, new: Vec<u8>) -> Result<Vec<u8>> {
+        self.write("push_key", Locks::none(), async move |tx| {
+            let key = "insert into push_key (id, pkcs8) values (1, $1) on conflict (id) do nothing";
+            tx.run(key, &[&Param::Bytes(&new)]).await?;
+            tx.the("select pkcs8 from push_key", &[]).await
+        })
+        .await
+    }
+
     /// Records for the other nodes which clients' tabs people look at. Clients that have left are
     /// skipped.
     pub async fn note_in_view(&self, mut looks: Vec<(ClientRef, UserId, bool)>) -> Result<()> {
@@ -85,6 +165,7 @@ impl Store {
 
 from_row! {
     Notifications { quiet_until, sounds }
+    PushSubscription { endpoint, p256dh, auth }
 }
 
 async fn note_in_view(tx: &Tx<'_>, client: ClientRef, user: UserId, looks: bool) -> Sql<()> {

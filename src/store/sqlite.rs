@@ -26,7 +26,7 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{History, Millis};
 
-const MIGRATIONS: [&str; 15] = [
+const MIGRATIONS: [&str; 16] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -45,6 +45,7 @@ const MIGRATIONS: [&str; 15] = [
     include_str!("migrations/sqlite/0013_search.sql"),
     include_str!("migrations/sqlite/0014_notifications.sql"),
     include_str!("migrations/sqlite/0015_mentions.sql"),
+    include_str!("migrations/sqlite/0016_push.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;

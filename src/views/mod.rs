@@ -207,7 +207,7 @@ impl Views {
             groups => page.groups.iter().map(listed_context).collect::<Vec<_>>(),
             mentions => protocol::search_address(MENTIONS),
             topic => page.topic, search => page.search, found => None::<Value>,
-            ..settings_context(None),
+            ..settings_context(None, None),
         };
         self.render("chat.html", context)
     }
@@ -246,9 +246,14 @@ impl Views {
         self.fragment(Selector::ACCOUNT, context)
     }
 
-    /// How I am notified, if I am, and the controls to change that.
-    pub fn notifications(&self, settings: Option<Notifications>) -> Result<Push> {
-        self.fragment(Selector::NOTIFICATIONS, settings_context(settings))
+    /// How I am notified, if I am, and the controls to change that. With the key of the server, browsers
+    /// can subscribe.
+    pub fn notifications(
+        &self,
+        settings: Option<Notifications>,
+        key: Option<&str>,
+    ) -> Result<Push> {
+        self.fragment(Selector::NOTIFICATIONS, settings_context(settings, key))
     }
 
     /// A message that somebody is notified of, with the title of the group.
@@ -258,10 +263,7 @@ impl Views {
         group: Option<&str>,
         address: &str,
     ) -> Result<Push> {
-        let name = &message.author.name;
-        let title = group.map_or(name.clone(), |group| format!("{name} in {group}"));
-        let text = message.text.lines().next().unwrap_or_default();
-        let text: String = text.chars().take(NOTIFIED_CHARACTERS).collect();
+        let (title, text) = notification_of(message, group);
         let context = context! { id => message.id.0, title, text, address };
         self.fragment(Selector::NOTIFICATION, context)
     }
@@ -703,11 +705,27 @@ impl Views {
     }
 }
 
-fn settings_context(settings: Option<Notifications>) -> Value {
+/// The same as [`Views::notification`], for the service worker of a browser that shows no page.
+pub fn pushed_notification(message: &Message, group: Option<&str>, address: &str) -> String {
+    let (title, body) = notification_of(message, group);
+    let tag = message.id.to_string();
+    json!({ "tag": tag, "title": title, "body": body, "address": address }).to_string()
+}
+
+/// The title of a notification, and the beginning of the message's first line.
+fn notification_of(message: &Message, group: Option<&str>) -> (String, String) {
+    let name = &message.author.name;
+    let title = group.map_or(name.clone(), |group| format!("{name} in {group}"));
+    let line = message.text.lines().next().unwrap_or_default();
+    (title, line.chars().take(NOTIFIED_CHARACTERS).collect())
+}
+
+fn settings_context(settings: Option<Notifications>, key: Option<&str>) -> Value {
     let quiet_until = settings.and_then(|settings| settings.quiet_until);
     let until = quiet_until.filter(|until| *until < Millis::MAX);
     context! {
         notified => settings.is_some(),
+        key,
         sounds => settings.is_some_and(|settings| settings.sounds),
         quiet => quiet_until.is_some(),
         quiet_until => until.map(Millis::to_rfc3339),

@@ -7,7 +7,7 @@ import { mark } from "./marks.js";
 import "./copying.js";
 import { choose } from "./keyboard.js";
 import { joinMessages, localiseTimes, passMidnight } from "./messages.js";
-import { completeSetting, forgetView, notify, reportView } from "./notifications.js";
+import { completeSetting, forgetView, notify, reportView, subscribe } from "./notifications.js";
 import { post, resend, sendDue, settle } from "./outbox.js";
 import { closePopover, find, messageBox, messageList, roomId } from "./page.js";
 import { completeReaction, keepQuickBar } from "./reactions.js";
@@ -109,7 +109,10 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   if (selector === "#rooms-found") choose();
   if (selector === "#completions") showCompletions();
   if (selector === "#my-read") takeMyRead();
-  if (selector === "#notifications") reportView();
+  if (selector === "#notifications") {
+    reportView();
+    void subscribe();
+  }
   if (selector === "#notification") notify();
   if (/user|my|group|lobby/.test(selector)) mark(document);
   takeNews(fragment);

@@ -47,11 +47,37 @@ function showPermission() {
   if (permission === "granted") void serviceWorker.register("/service-worker.js");
 }
 
+/** Whether the server knows where to notify this browser when it shows no page. */
+let subscribed = false;
+
+/**
+ * Subscribes this browser to notifications, if I am registered and want them.
+ * @returns {Promise<void>}
+ */
+export async function subscribe() {
+  const { key } = find("#my-notifications").dataset;
+  const wanted = key !== undefined && root.dataset.notify === "granted";
+  if (wanted === subscribed) return;
+  subscribed = wanted;
+  if (!wanted) return;
+  const { pushManager } = await serviceWorker.ready;
+  const options = { userVisibleOnly: true, applicationServerKey: key };
+  try {
+    const { endpoint, keys } = (await pushManager.subscribe(options)).toJSON();
+    subscribed = send("Subscribe", { endpoint, ...keys });
+  } catch {
+    // This browser has no push service, or is subscribed with the key of another database.
+    subscribed = await (await pushManager.getSubscription())?.unsubscribe() !== true;
+  }
+}
+
 /** @returns {Promise<void>} */
 async function ask() {
   await window.Notification?.requestPermission();
   showPermission();
-  if (root.dataset.notify === "granted") send("Set notifications", { on: true });
+  if (root.dataset.notify !== "granted") return;
+  send("Set notifications", { on: true });
+  void subscribe();
 }
 
 /**

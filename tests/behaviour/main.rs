@@ -31,6 +31,7 @@ mod search;
 mod talking;
 mod typing;
 mod unread;
+mod web_push;
 mod welcome;
 
 #[path = "../support/mod.rs"]

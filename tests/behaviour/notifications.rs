@@ -20,6 +20,12 @@ impl Tab {
         .await;
     }
 
+    /// Whether the tab shows that the person is notified.
+    pub(crate) fn is_told(&self) -> bool {
+        let settings = self.page.the("notifications");
+        settings.with("data-on").next().is_some()
+    }
+
     async fn wants_notifications(&mut self) {
         self.sets(json!({ "on": true }), "Do not notify me").await;
     }
@@ -105,7 +111,8 @@ async fn somebody_who_wants_it_is_notified_of_private_messages_while_they_look_a
     assert_eq!(anna.notified(), []);
     assert_eq!(carl.notified().len(), 1);
     // Off again.
-    bob.sets(json!({ "on": false }), "Notify me").await;
+    bob.sends("Set notifications", json!({ "on": false }));
+    bob.until("the setting", |tab| !tab.is_told()).await;
     anna.says("too late").await;
     bob.until("the unread mark", |tab| tab.unread_from(&anna.name()) > 4)
         .await;

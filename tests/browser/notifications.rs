@@ -30,22 +30,27 @@ impl Tab<'_> {
             .await;
     }
 
-    /// Clicks on the notification of that text, in the service worker's stead.
+    /// Clicks on the notification of that text, in the browser's stead.
     async fn clicks_notification(&self, text: &str) {
-        let targets = self.devtools("Target.getTargets", json!({})).await;
-        let targets = targets["targetInfos"].as_array().unwrap();
-        let worker = targets.iter().find(|one| one["type"] == "service_worker");
-        let worker = json!({ "targetId": worker.unwrap()["targetId"] });
-        let attached = self.devtools("Target.attachToTarget", worker).await;
-        let click = format!(
+        self.runs_in_worker(&format!(
             "registration.getNotifications().then((list) => {{
                 const notification = list.find(({{ body }}) => body === {});
                 dispatchEvent(new NotificationEvent('notificationclick', {{ notification }}));
             }})",
             json!(text)
-        );
+        ))
+        .await;
+    }
+
+    /// Runs a script in the service worker.
+    async fn runs_in_worker(&self, script: &str) {
+        let targets = self.devtools("Target.getTargets", json!({})).await;
+        let targets = targets["targetInfos"].as_array().unwrap();
+        let worker = targets.iter().find(|one| one["type"] == "service_worker");
+        let worker = json!({ "targetId": worker.unwrap()["targetId"] });
+        let attached = self.devtools("Target.attachToTarget", worker).await;
         let message = json!({
-            "id": 1, "method": "Runtime.evaluate", "params": { "expression": click },
+            "id": 1, "method": "Runtime.evaluate", "params": { "expression": script },
         });
         let message = json!({ "sessionId": attached["sessionId"], "message": message.to_string() });
         self.devtools("Target.sendMessageToTarget", message).await;
@@ -191,6 +196,43 @@ async fn of_several_tabs_of_one_person_one_notifies_them() {
             .await;
         let hour = "new Date(document.querySelector('#my-notifications time').dateTime).getHours()";
         assert_eq!(here.get::<u32>(hour).await, 8);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pushed_message_is_shown_once_and_leads_to_its_place() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        allows(browser, &server).await;
+        let bob = browser.person(&server.url("/chat/python/")).await;
+        bob.says("find me").await;
+        let id: String = bob
+            .get("document.querySelector('.message:last-child').id.slice('message-'.length)")
+            .await;
+        bob.wants_notifications().await;
+        bob.looks_at_notifications().await;
+        bob.until("navigator.serviceWorker.ready.then(() => true)")
+            .await;
+        bob.enters("hi").await;
+        let told = json!({
+            "tag": id, "title": "anna in #python", "body": "are you there?",
+            "address": format!("/chat/python/?at={id}"),
+        });
+        // The push service may deliver something twice, and the page may have shown it too.
+        for _ in 0..2 {
+            bob.runs_in_worker(&format!(
+                "dispatchEvent(new PushEvent('push', {{ data: JSON.stringify({told}) }}))"
+            ))
+            .await;
+        }
+        let shown = json!(["anna in #python: are you there?"]);
+        bob.until(&format!("{SHOWN} === JSON.stringify({shown})"))
+            .await;
+        bob.clicks_notification("are you there?").await;
+        bob.is_in("#python", "/chat/python/").await;
+        bob.until("document.querySelector('#messages-list').dataset.at")
+            .await;
     })
     .await;
 }

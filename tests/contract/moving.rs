@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use overwire::model::{
-    DisplayName, GroupName, Message, MessageId, Millis, Notifications, NotificationsChange, RoomId,
-    Target, TokenHash, Version,
+    DisplayName, GroupName, Message, MessageId, Millis, Notifications, NotificationsChange,
+    PushSubscription, RoomId, Target, TokenHash, Version,
 };
 use overwire::moderation::Moderated;
 use overwire::protocol::ModeratorAction;
@@ -183,6 +183,17 @@ impl Story {
         let looks = vec![(anna.client, anna.user.id, true)];
         store.note_in_view(looks).await.unwrap();
 
+        store.push_key(b"the key".to_vec()).await.unwrap();
+        let by = dora.here();
+        let on = NotificationsChange::On(true);
+        store.change_notifications(by, on).await.unwrap();
+        let to = PushSubscription {
+            endpoint: "https://push.example/to/dora".to_owned(),
+            p256dh: vec![4; 65],
+            auth: vec![0, 255],
+        };
+        store.subscribe(by, to).await.unwrap();
+
         let (name, on) = ("eve".to_owned(), true);
         moderate(store, carla, ModeratorAction::Mute { name, on }).await;
         moderate(store, carla, ban_of(mal, true)).await;
@@ -235,6 +246,10 @@ impl Story {
                 "{:?}",
                 store.notifications(vec![id]).await.unwrap()
             ));
+            facts.push(format!(
+                "{:?}",
+                store.subscriptions(vec![id]).await.unwrap()
+            ));
             let (first, last) = (MessageId(0), MessageId(i64::MAX));
             let mine = store.reactions_of(id, self.rooms[0], first, last, 99);
             facts.push(format!("{:?}", mine.await.unwrap()));
@@ -249,6 +264,7 @@ impl Story {
                 store.account(&who.user.name).await.unwrap()
             ));
         }
+        facts.push(format!("{:?}", store.push_key(Vec::new()).await.unwrap()));
         facts.push(format!("{:?}", store.session(self.session).await.unwrap()));
         facts.push(format!(
             "{:?}",

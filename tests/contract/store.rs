@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use overwire::model::{
     Busy, ClientRef, DisplayName, Emoji, GroupName, History, Message, MessageId, Millis,
-    Notifications, NotificationsChange, Page, PasswordHash, Person, Reaction, Room, RoomId,
-    RoomKind, Sought, Target, TokenHash, Topic, UserId, Version, Wording,
+    Notifications, NotificationsChange, Page, PasswordHash, Person, PushSubscription, Reaction,
+    Room, RoomId, RoomKind, Sought, Target, TokenHash, Topic, UserId, Version, Wording,
 };
 use overwire::moderation::{FoundMessages, Moderated, Search, Standing};
 use overwire::protocol::{ModeratorAction, PAGE_MESSAGES};
@@ -212,6 +212,8 @@ macro_rules! every_promise {
             a_group_that_is_muted_says_so
             the_creator_of_a_group_and_moderators_set_its_topic
             people_are_notified_who_want_it_now_and_do_not_look
+            a_browser_is_subscribed_until_its_session_ends
+            the_first_push_key_stays
             a_user_given_to_a_newcomer_belongs_to_no_group
             people_online_are_listed_longest_first
             people_in_a_group_are_listed_and_counted
@@ -2321,6 +2323,74 @@ async fn people_are_notified_who_want_it_now_and_do_not_look(backend: &impl Back
     let off = NotificationsChange::On(false);
     store.change_notifications(here.here(), off).await.unwrap();
     assert_eq!(settings().await, None);
+}
+
+async fn a_browser_is_subscribed_until_its_session_ends(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let to = |name: &str| PushSubscription {
+        endpoint: format!("https://push.example/{name}"),
+        p256dh: vec![4; 65],
+        auth: vec![0, 255],
+    };
+    let subscribes = async |who: &Somebody, name: &str| {
+        store.subscribe(who.here(), to(name)).await.unwrap();
+    };
+    let subscribed = async |who: &Somebody| {
+        let found = store.subscriptions(vec![who.user.id]).await.unwrap();
+        let found = found.into_iter().map(|(user, subscription)| {
+            let name = subscription.endpoint.rsplit_once('/').unwrap().1.to_owned();
+            assert_eq!((user, &subscription), (who.user.id, &to(&name)));
+            name
+        });
+        found.collect::<HashSet<_>>()
+    };
+    let on = NotificationsChange::On(true);
+    let names = |names: &[&str]| HashSet::from_iter(names.iter().map(ToString::to_string));
+    store.change_notifications(bob.here(), on).await.unwrap();
+    subscribes(&bob, "guest").await;
+    assert_eq!(subscribed(&bob).await, names(&[]));
+    keep(&store, &bob).await;
+    let session = keep(&store, &anna).await;
+    subscribes(&anna, "off").await;
+    assert_eq!(subscribed(&anna).await, names(&[]));
+    store.change_notifications(anna.here(), on).await.unwrap();
+    for name in ["first", "second", "second"] {
+        subscribes(&anna, name).await;
+        assert_eq!(subscribed(&anna).await, names(&[name]));
+    }
+    // The browser is somebody else's now.
+    subscribes(&bob, "second").await;
+    assert_eq!(subscribed(&anna).await, names(&[]));
+    assert_eq!(subscribed(&bob).await, names(&["second"]));
+    store.unsubscribe(to("second").endpoint).await.unwrap();
+    assert_eq!(subscribed(&bob).await, names(&[]));
+
+    // Ten browsers, of which the oldest gives way.
+    subscribes(&anna, "0").await;
+    let mut sessions = vec![session];
+    for n in 1..=10 {
+        let session = sign_in(&store, &anna.user).await;
+        sessions.push(session);
+        let browser = another(&store, session).await;
+        subscribes(&browser, &n.to_string()).await;
+    }
+    let ten: HashSet<_> = (1..=10).map(|n: u32| n.to_string()).collect();
+    assert_eq!(subscribed(&anna).await, ten);
+    store.sign_out(sessions[10]).await.unwrap();
+    assert_eq!(subscribed(&anna).await.len(), 9);
+    let off = NotificationsChange::On(false);
+    store.change_notifications(anna.here(), off).await.unwrap();
+    store.change_notifications(anna.here(), on).await.unwrap();
+    assert_eq!(subscribed(&anna).await, names(&[]));
+}
+
+async fn the_first_push_key_stays(backend: &impl Backend) {
+    let store = backend.open().await;
+    for key in [b"one", b"two"] {
+        let key = store.push_key(key.to_vec()).await.unwrap();
+        assert_eq!(key, b"one");
+    }
 }
 
 async fn the_creator_of_a_group_and_moderators_set_its_topic(backend: &impl Backend) {

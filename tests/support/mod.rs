@@ -19,6 +19,7 @@ pub(crate) mod parts;
 pub(crate) mod pooler;
 pub(crate) mod postgres;
 pub(crate) mod program;
+pub(crate) mod push;
 pub(crate) mod redis;
 pub(crate) mod rows;
 pub(crate) mod server;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use overwire::chat::{self, Chat};
 use overwire::model::{Millis, NodeId};
+use overwire::push;
 use overwire::relay::redis::RedisRelay;
 use overwire::relay::{InProcess, Relay};
 use overwire::socket;
@@ -61,6 +62,7 @@ pub(crate) struct Setup {
     pub(crate) welcome: chat::Welcome,
     pub(crate) socket: socket::Limits,
     pub(crate) access: Access,
+    pub(crate) push: push::Settings,
 }
 
 impl Setup {
@@ -134,6 +136,10 @@ impl Server {
             access: Access {
                 connections_per_address: Some(500),
                 ..Access::default()
+            },
+            push: push::Settings {
+                contact: Some("mailto:admin@example.org".to_owned()),
+                networks: vec!["127.0.0.0/8".parse().unwrap()],
             },
         };
         change(&mut setup);
@@ -345,6 +351,7 @@ async fn run(
     )
     .await
     .unwrap();
+    chat.start_push(setup.push.clone()).await.unwrap();
     let web = Web::new(Arc::clone(&chat), setup.access.clone(), setup.socket);
     let listener = web::listen(address).unwrap();
     let address = listener.local_addr().unwrap();

@@ -5,15 +5,19 @@
 //! store, so a lost relay suppresses nothing.
 
 use std::collections::HashMap;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::mpsc;
 
-use crate::chat::{Chat, Client, Result};
-use crate::hub::Region;
-use crate::model::{Message, Millis, Target, UserId};
+use crate::chat::{Chat, Client, Result, log_failure};
+use crate::hub::{Outbox, Region};
+use crate::metrics::METRICS;
+use crate::model::{Message, Millis, PushSubscription, RoomId, Target, UserId};
 use crate::protocol::{self, Frame, Selector};
+use crate::push::{self, Delivery, Pusher};
 use crate::relay::News;
+use crate::store::StoreError;
+use crate::views;
 
 /// How many messages may wait for the decision whom to notify. More are not notified of.
 pub(in crate::chat) const NOTABLES_WAITING: usize = 1024;
@@ -47,7 +51,7 @@ impl Chat {
         }
     }
 
-    async fn notify(&self, mut notables: Vec<Notable>) -> Result<()> {
+    async fn notify(self: &Arc<Self>, mut notables: Vec<Notable>) -> Result<()> {
         let looks = |user| self.hub.of_user(user).iter().any(|tab| tab.is_in_view());
         notables.retain(|notable| !looks(notable.user));
         if notables.is_empty() {
@@ -55,16 +59,70 @@ impl Chat {
         }
         let users = notables.iter().map(|notable| notable.user).collect();
         let users = self.store.to_notify(users, self.node).await?;
+        notables.retain(|notable| users.contains(&notable.user));
+        let subscriptions = match self.pusher.get() {
+            Some(_) if !users.is_empty() => self.store.subscriptions(users).await?,
+            _ => Vec::new(),
+        };
         for Notable { user, message } in notables {
-            if !users.contains(&user) {
-                continue;
-            }
             let author = Target::Private(message.author.user_name.clone());
             let address = protocol::address(&author).unwrap_or_default();
             let address = format!("{address}?at={}", message.id);
             let notification = self.views.notification(&message, None, &address)?;
             let frame = notification.encode();
+            for (_, to) in subscriptions.iter().filter(|(of, _)| *of == user) {
+                let text = views::pushed_notification(&message, None, &address);
+                self.push_to(to.clone(), text, message.room);
+            }
             self.spread(News::Notify { user, frame });
+        }
+        Ok(())
+    }
+
+    /// Hands a notification to the push service of a browser, in a task of its own.
+    fn push_to(self: &Arc<Self>, to: PushSubscription, text: String, room: RoomId) {
+        let Some(pusher) = self.pusher.get().map(Arc::clone) else {
+            return;
+        };
+        let chat = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let delivery = pusher
+                .deliver(&to, text.as_bytes(), &room.to_string())
+                .await;
+            let count = METRICS.web_pushes.with_label_values(&[delivery.name()]);
+            count.inc();
+            if let (Delivery::Gone, Some(chat)) = (delivery, chat.upgrade())
+                && let Err(error) = chat.store.unsubscribe(to.endpoint).await
+            {
+                log_failure("remove a browser that takes no notifications", &error);
+            }
+        });
+    }
+
+    /// From now on, registered people are notified through the push services of their browsers too.
+    pub async fn start_push(
+        &self,
+        settings: push::Settings,
+    ) -> std::result::Result<(), StoreError> {
+        let key = push::new_key().map_err(|_| StoreError::Closed)?;
+        let key = self.store.push_key(key).await?;
+        match Pusher::new(&key, settings) {
+            Ok(pusher) => {
+                let _ = self.pusher.set(Arc::new(pusher));
+            }
+            Err(error) => tracing::error!("Web Push is off, since its key is damaged: {error}"),
+        }
+        Ok(())
+    }
+
+    /// The browser of a registered person takes notifications.
+    pub(in crate::chat) async fn subscribe(
+        &self,
+        client: &Client,
+        to: PushSubscription,
+    ) -> Result<()> {
+        if self.pusher.get().is_some() {
+            self.store.subscribe(self.actor(client), to).await?;
         }
         Ok(())
     }
@@ -132,11 +190,17 @@ impl Chat {
             if let Some(until) = quiet.filter(|until| *until < Millis::MAX) {
                 self.people.due().quiet.insert(user, until);
             }
-            let push = self.views.notifications(settings)?;
-            let frame = push.encode();
-            for tab in self.hub.of_user(user) {
-                if tab.dialect.has(&push.selector) {
-                    tab.show_new(Region::Notifications, &frame);
+            let key = self.pusher.get().map(|pusher| pusher.public_key());
+            for is_kept in [false, true] {
+                let tabs = self.hub.of_user(user).into_iter();
+                let has = |tab: &Arc<Outbox>| tab.dialect.has(&Selector::NOTIFICATIONS);
+                let mut tabs = tabs
+                    .filter(|tab| tab.is_kept() == is_kept && has(tab))
+                    .peekable();
+                if tabs.peek().is_some() {
+                    let key = key.as_deref().filter(|_| is_kept);
+                    let frame = self.views.notifications(settings, key)?.encode();
+                    tabs.for_each(|tab| tab.show_new(Region::Notifications, &frame));
                 }
             }
         }

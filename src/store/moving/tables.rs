@@ -59,7 +59,7 @@ const INSTEAD: [(&str, &str, &str); 3] = [
 /// Not copied: `clients_active` and `clients_in_view`, since nobody is in a room; `message_words` and `searchable`, since a server
 /// builds the index of the copy; and what a database stores about itself and
 /// its servers: `nodes`, and for PostgreSQL `writers`, `life` and `schema_version`.
-pub(super) const TABLES: [Table; 13] = [
+pub(super) const TABLES: [Table; 15] = [
     Table {
         name: "users",
         columns: "id, name text, email text, display_name text, display_key text,
@@ -124,6 +124,18 @@ pub(super) const TABLES: [Table; 13] = [
     Table {
         name: "notifications",
         columns: "user_id, quiet_until, sounds flag",
+        key: 1,
+        ids: Ids::Chat,
+    },
+    Table {
+        name: "push_key",
+        columns: "id, pkcs8 bytes",
+        key: 1,
+        ids: Ids::Chat,
+    },
+    Table {
+        name: "push_subscriptions",
+        columns: "session_id, user_id, endpoint text, p256dh bytes, auth bytes, made_at",
         key: 1,
         ids: Ids::Chat,
     },
@@ -207,6 +219,8 @@ impl Table {
         let condition = match self.name {
             "users" => "where not free or arrived_at is not null or traced_at is not null",
             "rooms" => "where position is null or version > 0",
+            // A server that was started once has one, which is replaced.
+            "push_key" => "where false",
             _ => "",
         };
         format!("select count(*) from {} {condition}", self.name)
