@@ -27,6 +27,14 @@ const SOUGHT: usize = 200;
 /// The longest name of a programming language.
 const LANGUAGE: usize = 20;
 
+/// How many emojis are shown large, if a text consists of nothing else.
+const EMOJIS: usize = 10;
+/// The longest emoji, in characters.
+const EMOJI: usize = 10;
+/// The control that copies a listing. It has no text, which people would select with the code.
+pub const COPY: &str =
+    "<button class=\"listing__copy\" type=\"button\" aria-label=\"Copy the code\"></button>";
+
 /// The only elements and attributes that a rendered text has.
 static ALLOWED: LazyLock<Builder<'static>> = LazyLock::new(|| {
     let set = |names: &[&'static str]| names.iter().copied().collect::<HashSet<_>>();
@@ -35,6 +43,7 @@ static ALLOWED: LazyLock<Builder<'static>> = LazyLock::new(|| {
         .tags(set(&[
             "a",
             "blockquote",
+            "button",
             "code",
             "del",
             "em",
@@ -47,12 +56,14 @@ static ALLOWED: LazyLock<Builder<'static>> = LazyLock::new(|| {
         ]))
         .tag_attributes(HashMap::from([
             ("a", set(&["href", "title", "target", "rel", "data-user"])),
+            ("button", set(&["type", "aria-label"])),
             ("ol", set(&["start"])),
             ("pre", set(&["data-language"])),
         ]))
         .allowed_classes(HashMap::from([
             ("a", set(&["mention"])),
-            ("span", set(&["mention", "mention--all"])),
+            ("button", set(&["listing__copy"])),
+            ("span", set(&["emoji", "mention", "mention--all"])),
         ]))
         .url_schemes(set(&["http", "https", "mailto"]))
         .url_relative(UrlRelative::PassThrough)
@@ -156,7 +167,12 @@ impl<'a> Draft<'a> {
             links: 0,
             html: String::new(),
         };
-        writer.write(&self.0, false, false);
+        match &self.0[..] {
+            [Node::Text(text)] if is_emoji(text) => {
+                writer.html = format!("<span class=\"emoji\">{}</span>", escaped(text));
+            }
+            nodes => writer.write(nodes, false, false),
+        }
         writer
     }
 }
@@ -502,7 +518,8 @@ impl Writer<'_> {
                         .as_ref()
                         .map(|language| format!(" data-language=\"{}\"", escaped(language)));
                     let language = language.unwrap_or_default();
-                    self.html += &format!("<pre{language}><code>{}</code></pre>", escaped(code));
+                    self.html +=
+                        &format!("<pre{language}>{COPY}<code>{}</code></pre>", escaped(code));
                 }
                 Node::Element(kind, nodes) => self.element(kind, nodes, in_link),
             }
@@ -680,6 +697,25 @@ fn ways(text: &str, most: usize) -> Vec<usize> {
     ways
 }
 
+/// Whether a text consists of a few emojis.
+fn is_emoji(text: &str) -> bool {
+    let mut rest = text.trim();
+    for _ in 0..EMOJIS {
+        let ends = rest.char_indices().map(|(at, c)| at + c.len_utf8());
+        let ends = ends
+            .take(EMOJI)
+            .filter(|end| emojis::get(&rest[..*end]).is_some());
+        match ends.last() {
+            Some(end) => rest = rest[end..].trim_start(),
+            None => return false,
+        }
+        if rest.is_empty() {
+            return true;
+        }
+    }
+    false
+}
+
 fn opening_link(href: &str, title: &str) -> String {
     let title = match title {
         "" => String::new(),
@@ -727,7 +763,7 @@ mod tests {
         check("a\nb  c\n\n\nd", "a\nb  c\n\n\nd");
         check(
             "```rust\nlet *a* = 1;\n\n```\nb",
-            "<pre data-language=\"rust\"><code>let *a* = 1;</code></pre>b",
+            &format!("<pre data-language=\"rust\">{COPY}<code>let *a* = 1;</code></pre>b"),
         );
         check("> a\n> b\n\nc", "<blockquote>a\nb</blockquote>c");
         check(
@@ -740,6 +776,26 @@ mod tests {
             "> > a\n\n> - b\n>\n>   c",
             "<blockquote><blockquote>a</blockquote></blockquote><blockquote><ul><li>b\n\nc</li></ul></blockquote>",
         );
+    }
+
+    #[test]
+    fn a_few_emojis_alone_are_large() {
+        for text in ["🎉", " 👍🏽 ❤️\n", "👩‍👩‍👧‍👦🇩🇪", "🎉🎉🎉🎉🎉🎉🎉🎉🎉🎉"]
+        {
+            check(text, &format!("<span class=\"emoji\">{text}</span>"));
+        }
+        for text in [
+            "",
+            " ",
+            "a🎉",
+            "🎉!",
+            "🎉🎉🎉🎉🎉🎉🎉🎉🎉🎉🎉",
+            "1",
+            "#",
+            "🎉 👋 a",
+        ] {
+            check(text, text);
+        }
     }
 
     #[test]
@@ -792,7 +848,7 @@ mod tests {
         check("## *a* ##", "## <em>a</em> ##");
         check(
             "```two words\nb\n```",
-            "<pre><code>two words\nb</code></pre>",
+            &format!("<pre>{COPY}<code>two words\nb</code></pre>"),
         );
     }
 
@@ -1002,6 +1058,7 @@ mod tests {
                     ("a", "href") => ["http://", "https://", "mailto:"]
                         .iter()
                         .any(|scheme| value.to_ascii_lowercase().starts_with(scheme)),
+                    ("button", "class" | "type" | "aria-label") | ("span", "class") => true,
                     ("a", "title" | "target" | "rel")
                     | ("ol", "start")
                     | ("pre", "data-language") => true,

@@ -937,8 +937,9 @@ fn message_context(dialect: Dialect, message: &Message) -> Value {
         None => text::render(&message.text),
     };
     let html = match dialect {
-        // The page of a plain client may have no style sheet that keeps line breaks.
-        Dialect::Plain => html.replace('\n', "<br>"),
+        // The page of a plain client may have no style sheet that keeps line breaks, and no script that
+        // copies a listing.
+        Dialect::Plain => html.replace('\n', "<br>").replace(text::COPY, ""),
         _ => html,
     };
     context! {

@@ -3,6 +3,7 @@
 import { announce } from "./announcing.js";
 import { checkWord, dropStale, showCompletions } from "./completions.js";
 import { focusMessageForm, takeIdleFocus } from "./composer.js";
+import "./formatting.js";
 import { mark } from "./marks.js";
 import "./copying.js";
 import { choose } from "./keyboard.js";
@@ -146,6 +147,12 @@ on("click", async ({ target }) => {
   if (!copy) return;
   await navigator.clipboard.writeText(new URL(copy, location.href).href);
   target.textContent = "Copied";
+});
+
+on("click", async ({ target }) => {
+  if (!target.matches(".listing__copy")) return;
+  await navigator.clipboard.writeText(target.parentElement.querySelector("code").textContent);
+  target.dataset.copied = "";
 });
 
 localiseTimes(document);

@@ -1,0 +1,86 @@
+//! Writing with format: keys, links, lists that go on; and how it looks.
+
+use serde_json::json;
+
+use crate::browser::{Tab, story};
+use crate::server::Server;
+
+impl Tab<'_> {
+    /// Presses a key in the message box, as the browser reports it.
+    async fn hits(&self, key: &str, with: &str) {
+        self.run(&format!(
+            "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', \
+             {{ key: '{key}', {with}: true, bubbles: true, cancelable: true }}))"
+        ))
+        .await;
+    }
+
+    async fn selects(&self, from: u32, to: u32) {
+        self.run(&format!(
+            "document.querySelector('#message-text').setSelectionRange({from}, {to})"
+        ))
+        .await;
+    }
+
+    async fn has_written(&self, text: &str) {
+        let text = json!(text);
+        self.until(&format!(
+            "document.querySelector('#message-text').value === {text}"
+        ))
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn keys_format_the_selection_and_lists_go_on() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna] = browser.people(&server.url("/chat/hi/")).await;
+        anna.writes("see this").await;
+        anna.selects(4, 8).await;
+        anna.hits("b", "ctrlKey").await;
+        anna.has_written("see **this**").await;
+        anna.hits("i", "ctrlKey").await;
+        anna.has_written("see ***this***").await;
+        anna.hits("i", "metaKey").await;
+        anna.has_written("see **this**").await;
+        anna.hits("b", "ctrlKey").await;
+        anna.has_written("see this").await;
+        anna.hits("e", "ctrlKey").await;
+        anna.has_written("see `this`").await;
+        anna.run("document.execCommand('undo')").await;
+        anna.has_written("see this").await;
+        anna.selects(4, 8).await;
+        let paste = "const data = new DataTransfer(); data.setData('text/plain', 'https://a.example/b'); \
+            document.activeElement.dispatchEvent(new ClipboardEvent('paste', \
+            { clipboardData: data, bubbles: true, cancelable: true }))";
+        anna.run(paste).await;
+        anna.has_written("see [this](https://a.example/b)").await;
+        anna.run("document.querySelector('#message-text').select()").await;
+        anna.writes("9. one").await;
+        anna.hits("Enter", "shiftKey").await;
+        anna.has_written("9. one\n10. ").await;
+        anna.hits("Enter", "shiftKey").await;
+        anna.has_written("9. one\n").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_listing_is_copied_and_emojis_alone_are_large() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna] = browser.people(&server.url("/chat/hi/")).await;
+        anna.run("navigator.clipboard.writeText = (text) => { window.copied = text; }").await;
+        anna.run("const box = document.querySelector('#message-text'); box.value = '```rust\\nlet a = 1;\\n```'; box.form.requestSubmit()")
+            .await;
+        anna.until("document.querySelector('pre code')").await;
+        anna.run("document.querySelector('.listing__copy').click()").await;
+        anna.until("window.copied === 'let a = 1;'").await;
+        anna.until("document.querySelector('.listing__copy').dataset.copied === ''").await;
+        anna.says("🎉").await;
+        let size = "parseFloat(getComputedStyle(document.querySelector('.message__text .emoji')).fontSize)";
+        assert!(anna.get::<f64>(size).await > 30.0);
+    })
+    .await;
+}
