@@ -172,6 +172,7 @@ impl Chat {
             for change in run {
                 self.notify_partners(change);
                 self.note_news(change);
+                self.note_notable(change);
                 self.unsearchable.note(change);
             }
         }
@@ -315,9 +316,6 @@ impl Chat {
             let by_other = user != message.author.id;
             let is_new = by_other && message.made == change.version.number;
             let for_programs = is_new.then(|| json::private_message(message));
-            if is_new {
-                self.note_notable(user, message);
-            }
             let room = change.version.room;
             self.note_private_message(user, room, by_other, for_programs.as_ref());
             self.tell_others(News::Written {

@@ -2,9 +2,10 @@
 
 use super::tx::{Locks, Param, Sql, Tx, from_row, span};
 use super::users::trace;
-use super::{Actor, Result, SESSION_GOOD_FOR, Store};
+use super::{Actor, Mentions, Result, SESSION_GOOD_FOR, Store};
 use crate::model::{
-    ClientRef, NodeId, Notifications, NotificationsChange, PushSubscription, SessionId, UserId,
+    ClientRef, Message, NodeId, Notifications, NotificationsChange, PushSubscription, SessionId,
+    UserId,
 };
 
 /// How many browsers of one person can be subscribed.
@@ -64,14 +65,41 @@ impl Store {
         let users: Vec<_> = users.iter().map(|user| user.0).collect();
         self.ask("to_notify", async move |tx| {
             let sql = format!(
-                "select user_id from notifications n where user_id {}
-                    and coalesce(quiet_until, 0) <= (select millis())
-                    and not exists (select 1 from clients_in_view v
-                        join clients c on c.id = v.client_id and c.visit = v.visit
-                        where v.user_id = n.user_id and c.left_at is null and c.node_id <> $2)",
-                tx.among(1)
+                "select n.user_id from notifications n where {} and n.user_id {}",
+                awake(1),
+                tx.among(2)
             );
-            tx.all(&sql, &[&users, &node]).await
+            tx.all(&sql, &[&node, &users]).await
+        })
+        .await
+    }
+
+    /// The same of those whom a message in a group mentions, who belong to the group and have not muted
+    /// it. Also returns the name of the group.
+    pub async fn to_notify_in(
+        &self,
+        message: &Message,
+        mentions: Mentions,
+        node: NodeId,
+    ) -> Result<(Vec<UserId>, Option<String>)> {
+        let (room, author) = (message.room, message.author.id);
+        let people: Vec<_> = mentions.people.iter().map(|user| user.0).collect();
+        self.ask("to_notify_in", async move |tx| {
+            let sql = format!(
+                "select n.user_id, r.name from notifications n
+                 join users_subscribed s on s.user_id = n.user_id and s.room_id = $1
+                 join rooms r on r.id = s.room_id join users u on u.id = n.user_id
+                 where s.left_at is null and not s.muted and n.user_id <> $2
+                    and (r.restricted_at is null or u.moderator_at is not null)
+                    and {} and ($4 or n.user_id {})",
+                awake(3),
+                tx.among(5)
+            );
+            let values = [&room as _, &author as _, &node as _, &mentions.here as _];
+            let values = [&values[..], &[&people as _]].concat();
+            let found: Vec<(UserId, String)> = tx.all(&sql, &values).await?;
+            let name = found.first().map(|(_, name)| name.clone());
+            Ok((found.into_iter().map(|(user, _)| user).collect(), name))
         })
         .await
     }
@@ -161,6 +189,17 @@ impl Store {
         })
         .await
     }
+}
+
+/// A condition: the person of the row `n` may be disturbed now and looks at no tab on a node other than
+/// the one in this parameter.
+fn awake(node: usize) -> String {
+    format!(
+        "coalesce(n.quiet_until, 0) <= (select millis())
+            and not exists (select 1 from clients_in_view v
+                join clients c on c.id = v.client_id and c.visit = v.visit
+                where v.user_id = n.user_id and c.left_at is null and c.node_id <> ${node})"
+    )
 }
 
 from_row! {

@@ -198,3 +198,43 @@ async fn a_guest_keeps_their_settings_and_nobody_else_gets_them() {
     let free = format!("users where name = '{name}' and free");
     assert_eq!(server.count(&free), 0);
 }
+
+#[tokio::test]
+async fn people_are_notified_of_mentions_in_groups_that_they_have_not_muted() {
+    let server = Server::start().await;
+    let [mut anna, mut bob, mut carl] = server.tabs().await;
+    for tab in [&mut bob, &mut carl] {
+        tab.wants_notifications().await;
+        tab.enters_group("python").await;
+    }
+    carl.sends("Mute group", json!({ "room": carl.room(), "on": true }));
+    carl.hears_all().await;
+    anna.wants_notifications().await;
+    anna.enters_group("python").await;
+    anna.says("to nobody").await;
+    let (b, c) = (bob.name(), carl.name());
+    anna.says(&format!("@{b} and @{c}, look\nhere")).await;
+    let told = format!("@{b} and @{c}, look");
+    bob.is_notified(&[&told]).await;
+    let id = anna.messages().last().unwrap().id;
+    let place = bob.page.the("notification").with("data-message").next();
+    let place = place.unwrap();
+    let title = format!("{} in #python", anna.name());
+    assert_eq!(place.attribute("data-title"), Some(&*title));
+    let address = format!("/chat/python/?at={id}");
+    assert_eq!(place.attribute("data-address"), Some(&*address));
+    // The same words again mention nobody anew; somebody who is added is told.
+    let data = json!({ "message": id, "text": format!("@{b}, @{c}, look again") });
+    anna.sends("Edit message", data);
+    anna.says("@here lunch").await;
+    bob.is_notified(&[&told, "@here lunch"]).await;
+    // Whoever has left is not told either.
+    bob.sends("Leave group", json!({ "room": bob.room() }));
+    bob.hears_all().await;
+    carl.sends("Mute group", json!({ "room": carl.room(), "on": false }));
+    carl.hears_all().await;
+    anna.says("@here again").await;
+    carl.is_notified(&["@here again"]).await;
+    assert_eq!(bob.notified().len(), 2);
+    assert_eq!(anna.notified(), []);
+}

@@ -16,7 +16,7 @@ use crate::model::{Message, Millis, PushSubscription, RoomId, Target, UserId};
 use crate::protocol::{self, Frame, Selector};
 use crate::push::{self, Delivery, Pusher};
 use crate::relay::News;
-use crate::store::StoreError;
+use crate::store::{Change, Mentions, StoreError};
 use crate::views;
 
 /// How many messages may wait for the decision whom to notify. More are not notified of.
@@ -28,8 +28,15 @@ const PEOPLE_TOGETHER: usize = 1000;
 
 /// A message that somebody may have to be notified of.
 pub(in crate::chat) struct Notable {
-    user: UserId,
     message: Message,
+    to: To,
+}
+
+enum To {
+    /// The other person of its private room.
+    Partner(UserId),
+    /// Those whom it mentions in its group.
+    Mentioned(Mentions),
 }
 
 /// Notifies people as long as the chat runs.
@@ -43,37 +50,80 @@ pub(in crate::chat) async fn run(chat: Weak<Chat>, mut notables: mpsc::Receiver<
 }
 
 impl Chat {
-    /// A message for this person was posted on this node.
-    pub(in crate::chat) fn note_notable(&self, user: UserId, message: &Message) {
-        let message = message.clone();
-        if self.notable.try_send(Notable { user, message }).is_err() {
-            tracing::debug!(user.id = user.0, "too many messages to notify people of");
+    /// A change was made on this node. It may be a message that people have to be notified of.
+    pub(in crate::chat) fn note_notable(&self, change: &Change) {
+        let author = change.message.author.id;
+        let to = match change.between {
+            Some(pair) if change.message.made == change.version.number => {
+                let [one, other] = pair;
+                To::Partner(if one == author { other } else { one })
+            }
+            None if change.mentions != Mentions::default() => {
+                To::Mentioned(change.mentions.clone())
+            }
+            _ => return,
+        };
+        let message = change.message.clone();
+        if self.notable.try_send(Notable { message, to }).is_err() {
+            tracing::debug!("too many messages to notify people of");
         }
     }
 
-    async fn notify(self: &Arc<Self>, mut notables: Vec<Notable>) -> Result<()> {
-        let looks = |user| self.hub.of_user(user).iter().any(|tab| tab.is_in_view());
-        notables.retain(|notable| !looks(notable.user));
-        if notables.is_empty() {
+    async fn notify(self: &Arc<Self>, notables: Vec<Notable>) -> Result<()> {
+        let looks = |user: &UserId| self.hub.of_user(*user).iter().any(|tab| tab.is_in_view());
+        let partners = notables.iter().filter_map(|notable| match notable.to {
+            To::Partner(user) => Some(user).filter(|user| !looks(user)),
+            To::Mentioned(_) => None,
+        });
+        let partners: Vec<_> = partners.collect();
+        let partners = match partners.is_empty() {
+            true => partners,
+            false => self.store.to_notify(partners, self.node).await?,
+        };
+        for Notable { message, to } in notables {
+            let (mut users, group) = match to {
+                To::Partner(user) => {
+                    let users = partners.iter().filter(|one| **one == user);
+                    (users.copied().collect(), None)
+                }
+                To::Mentioned(mentions) => {
+                    let mentioned = self.store.to_notify_in(&message, mentions, self.node);
+                    mentioned.await?
+                }
+            };
+            users.retain(|user| !looks(user));
+            self.tell_of(&message, group, users).await?;
+        }
+        Ok(())
+    }
+
+    /// Notifies these people of a message in a private room, or in a group of that name.
+    async fn tell_of(
+        self: &Arc<Self>,
+        message: &Message,
+        group: Option<String>,
+        users: Vec<UserId>,
+    ) -> Result<()> {
+        if users.is_empty() {
             return Ok(());
         }
-        let users = notables.iter().map(|notable| notable.user).collect();
-        let users = self.store.to_notify(users, self.node).await?;
-        notables.retain(|notable| users.contains(&notable.user));
-        let subscriptions = match self.pusher.get() {
-            Some(_) if !users.is_empty() => self.store.subscriptions(users).await?,
-            _ => Vec::new(),
-        };
-        for Notable { user, message } in notables {
-            let author = Target::Private(message.author.user_name.clone());
-            let address = protocol::address(&author).unwrap_or_default();
-            let address = format!("{address}?at={}", message.id);
-            let notification = self.views.notification(&message, None, &address)?;
-            let frame = notification.encode();
-            for (_, to) in subscriptions.iter().filter(|(of, _)| *of == user) {
-                let text = views::pushed_notification(&message, None, &address);
-                self.push_to(to.clone(), text, message.room);
+        let title = group.as_ref().map(|name| format!("#{name}"));
+        let author = || message.author.user_name.clone();
+        let target = group.map_or_else(|| Target::Private(author()), Target::Group);
+        let address = protocol::address(&target).unwrap_or_default();
+        let address = format!("{address}?at={}", message.id);
+        let notification = self
+            .views
+            .notification(message, title.as_deref(), &address)?;
+        let frame = notification.encode();
+        if self.pusher.get().is_some() {
+            for (_, to) in self.store.subscriptions(users.clone()).await? {
+                let text = views::pushed_notification(message, title.as_deref(), &address);
+                self.push_to(to, text, message.room);
             }
+        }
+        for user in users {
+            let frame = frame.clone();
             self.spread(News::Notify { user, frame });
         }
         Ok(())
