@@ -297,6 +297,13 @@ async fn only_what_one_may_read_is_found(backend: &impl Backend) {
         assert_eq!(found(&store, &anna, "word").await, mine);
         index(&store).await;
     }
+    // A default group is in everybody's list, until they leave it.
+    let hi = hi(&store).await;
+    enter_room(&store, &anna, Target::Room(hi)).await;
+    post(&store, &anna, hi, "word of hi").await;
+    assert_eq!(found(&store, &bob, "word in:#hi").await, ["word of hi"]);
+    store.leave_group(anna.here(), hi).await.unwrap();
+    assert!(found(&store, &anna, "word in:#hi").await.is_empty());
     moderate(&store, &carl, ModeratorAction::RemoveGroup { room: books }).await;
     assert_eq!(found(&store, &anna, "word").await, ["word between us"]);
 }
@@ -379,6 +386,16 @@ async fn what_was_there_before_the_index_is_indexed_in_parts(backend: &impl Back
     assert_eq!(found(&store, &anna, "\"filler 7\"").await, ["filler 7"]);
     index(&store).await;
     assert_eq!(found(&store, &anna, "words").await, both);
+    // More has changed since this edit than is compared one by one.
+    let plums = amend(&store, &anna, hi, old.id, Some("plums")).await;
+    plums.unwrap();
+    let posts = (0..1_100).map(|n| store.post(post_of(n)));
+    for posted in futures_util::future::join_all(posts).await {
+        posted.unwrap();
+    }
+    assert_eq!(found(&store, &anna, "words").await, ["new words"]);
+    index(&store).await;
+    assert_eq!(found(&store, &anna, "plums").await, ["plums"]);
 }
 
 async fn of_two_that_index_the_same_one_does(backend: &impl Backend) {
