@@ -191,7 +191,7 @@ async fn the_pictures_in_the_docs_are_taken() {
         anna.sized(1280, 800).await;
         anna.presses(Key::Escape).await;
         anna.writes(&format!("@{}", &c[..1])).await;
-        anna.sees("#completions button").await;
+        anna.sees("#completions [role=option]").await;
         pictures(&anna, &folder, "completing").await;
         anna.sized(1280, 800).await;
         for tab in [&anna, &bob] {
