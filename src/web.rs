@@ -526,7 +526,9 @@ async fn service_worker(headers: HeaderMap) -> Response {
 }
 
 async fn static_file(Path((build, path)): Path<(String, String)>, headers: HeaderMap) -> Response {
-    let (Some(file), Some(tag)) = (Static::get(&path), Static::tag(&path)) else {
+    let (Some(file), Some(content), Some(tag)) =
+        (Static::get(&path), Static::sent(&path), Static::tag(&path))
+    else {
         return StatusCode::NOT_FOUND.into_response();
     };
     // An address of this build never means anything else, so it can be cached for good. An address of
@@ -551,7 +553,7 @@ async fn static_file(Path((build, path)): Path<(String, String)>, headers: Heade
         text if text.starts_with("text/") => format!("{text}; charset=utf-8"),
         other => other.to_owned(),
     };
-    (fixed, [(header::CONTENT_TYPE, kind)], file.data).into_response()
+    (fixed, [(header::CONTENT_TYPE, kind)], content).into_response()
 }
 
 /// The process is alive and serves requests.

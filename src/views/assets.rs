@@ -1,5 +1,6 @@
 //! The static files of the page, and their addresses.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use rust_embed::RustEmbed;
@@ -43,14 +44,76 @@ impl Static {
         }
     }
 
+    /// The content of a file as it is sent. The doc comments of a script are for those who read the code,
+    /// so they are left out.
+    pub fn sent(path: &str) -> Option<Cow<'static, [u8]>> {
+        let data = Self::get(path)?.data;
+        match str::from_utf8(&data) {
+            Ok(script) if path.ends_with(".js") => Some(without_docs(script).into_bytes().into()),
+            _ => Some(data),
+        }
+    }
+
     /// The id of a file's content: 16 hexadecimal digits of its SHA-256.
     pub fn tag(path: &str) -> Option<String> {
         Some(hexadecimal(&Self::get(path)?.metadata.sha256_hash()))
     }
 }
 
+/// A script without the comments that begin with `/**` and have lines of their own.
+fn without_docs(script: &str) -> String {
+    let mut is_within = false;
+    let lines = script.lines().filter(|line| {
+        let ends = line.contains("*/");
+        // In front of code, such a comment only says of which type a value is.
+        let begins = line.trim_start().starts_with("/**") && (!ends || line.ends_with("*/"));
+        let is_doc = is_within || begins;
+        is_within = is_doc && !ends;
+        !is_doc
+    });
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
 /// The first eight bytes of a hash.
 fn hexadecimal(hash: &[u8]) -> String {
     let bytes = hash.iter().take(8);
     bytes.map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    #[test]
+    fn scripts_are_sent_without_doc_comments() {
+        #[track_caller]
+        fn check(script: &str, expected: &str) {
+            assert_eq!(without_docs(script), expected);
+        }
+        check("/** One line. */\nlet a;\n", "let a;\n");
+        check(
+            "/**\n * @returns {void}\n */\nfunction b() {\n  // A reason.\n}\n",
+            "function b() {\n  // A reason.\n}\n",
+        );
+        check(
+            "  /** @type {Node} */ (c).click();\n",
+            "  /** @type {Node} */ (c).click();\n",
+        );
+        check("const d = \"/**\";\n", "const d = \"/**\";\n");
+    }
+
+    #[test]
+    fn the_scripts_of_the_page_are_at_most_20_kib() {
+        let mut compressed = GzEncoder::new(Vec::new(), Compression::best());
+        for path in Static::iter().filter(|path| path.starts_with("js/")) {
+            compressed.write_all(&Static::sent(&path).unwrap()).unwrap();
+        }
+        let size = compressed.finish().unwrap().len();
+        assert!((10_000..=20_480).contains(&size), "{size} bytes");
+    }
 }
