@@ -114,7 +114,7 @@ const RULES: [&str; 14] = [
      where r.people <> coalesce(here.people, 0)",
     "select 'user ' || u.id || ' may be given to a newcomer, but is somebody' from users u
      where u.free and (u.traced_at is not null or u.kept_at is not null
-        or exists (select 1 from messages m where m.user_id = u.id))",
+        or u.id in (select user_id from messages))",
 ];
 
 /// Examines the chat at an address.
