@@ -982,15 +982,20 @@ mod tests {
             while let Some(row) = rows.next().unwrap() {
                 let step: String = row.get(3).unwrap();
                 let is_bounded = match step.strip_prefix("SCAN ") {
-                    // A catch-up sorts its result, which is a page at most.
+                    // A catch-up sorts its result, which is a page at most; a completion sorts the people
+                    // nearby.
                     None => {
                         !step.contains("TEMP B-TREE")
                             || sql.ends_with("m.changed > $2 order by m.id")
+                            || sql.contains(") nearby cross join users u")
                     }
                     // Values written in the statement, and the few nodes.
                     Some("CONSTANT ROW" | "4-ROW VALUES CLAUSE" | "nodes") => true,
                     // Rows bounded by a limit, and the few ids given to an operation.
-                    Some("changed" | "unread") => true,
+                    Some(
+                        "changed" | "unread" | "by_name" | "everybody" | "present" | "recent"
+                        | "nearby",
+                    ) => true,
                     Some(list) if list.starts_with("json_each ") => true,
                     // The scan of a foreign key, if the row had been missed before.
                     Some(scan)
