@@ -59,6 +59,17 @@ function choose(option) {
   box()?.setAttribute("aria-activedescendant", option?.id ?? "");
 }
 
+/**
+ * HTML gives a text of several lines no other role than its own, so it is a combobox only while it has a list.
+ * @param {HTMLElement} field
+ * @param {boolean} open
+ * @returns {void}
+ */
+function expand(field, open) {
+  field.role = open ? "combobox" : null;
+  field.ariaExpanded = open ? "true" : null;
+}
+
 /** @returns {void} */
 function close() {
   clearTimeout(timer);
@@ -67,7 +78,7 @@ function close() {
   list.replaceChildren();
   choose();
   state.textContent = "";
-  for (const field of findAll(document, "textarea")) field.ariaExpanded = "false";
+  for (const field of findAll(document, "textarea")) expand(field, false);
 }
 
 /** @returns {void} */
@@ -118,7 +129,7 @@ export function showCompletions() {
   }
   const { left, top } = field.getBoundingClientRect();
   Object.assign(list.style, { left: `${left}px`, bottom: `${innerHeight - top + 4}px` });
-  field.ariaExpanded = String(length > 0);
+  expand(field, length > 0);
   state.textContent = length ? `Completions: ${length}` : "";
   if (hurried && length && completed(list) === asked) take(options()[0]);
 }

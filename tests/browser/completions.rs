@@ -18,8 +18,8 @@ impl Tab<'_> {
     /// What assistive technology is told about the text that has the focus.
     async fn is_expanded(&self, expanded: bool) {
         self.until(&format!(
-            "document.activeElement.getAttribute('role') === 'combobox'
-             && document.activeElement.getAttribute('aria-expanded') === '{expanded}'"
+            "(document.activeElement.getAttribute('role') === 'combobox') === {expanded}
+             && (document.activeElement.getAttribute('aria-expanded') === 'true') === {expanded}"
         ))
         .await;
     }

@@ -57,6 +57,7 @@ async fn everything_works_by_keyboard() {
             "#python",
             "#events",
             "#off-topic",
+            "Mentions",
             "All groups",
             "people-search",
             "bob",
