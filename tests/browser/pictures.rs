@@ -39,12 +39,12 @@ const TALK: [(usize, i64, &str); 14] = [
     (
         1,
         61,
-        "itertools.groupby, if they are sorted by that key already:",
+        "`itertools.groupby`, if they are sorted by that key already:",
     ),
     (
         1,
         61,
-        "from itertools import groupby\n\nfor day, lines in groupby(log, key=lambda line: line.day):\n    print(day, len(list(lines)))",
+        "```python\nfrom itertools import groupby\n\nfor day, lines in groupby(log, key=lambda line: line.day):\n    print(day, len(list(lines)))\n```",
     ),
     (3, 58, "Perfect, that is my loop. Thank you!"),
     (
@@ -179,7 +179,7 @@ async fn the_pictures_in_the_docs_are_taken() {
                          .getBoundingClientRect().top - scroller.getBoundingClientRect().top";
             let above: f64 = anna.get(above).await;
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            anna.sized(1280, (800. - above + 56.) as u32).await;
+            anna.sized(1280, (800. - above + 40.) as u32).await;
             settled(&anna).await;
             anna.screenshot(&folder.join(format!("screenshot-{scheme}.png"))).await;
         }
