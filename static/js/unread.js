@@ -99,14 +99,15 @@ export function forgetSeen() {
  */
 export function takeNews(fragment) {
   for (const { id, dataset } of findAll(fragment, "[id^=news-][data-message]")) {
-    const read = reported.get(id.slice("news-".length))?.message ?? 0;
-    if (dataset.user === me || Number(dataset.message) <= read) continue;
     const item = document.getElementById(id)?.closest("li");
     if (!item) continue;
-    item.setAttribute("data-news", "");
-    const here = (dataset.here ?? "").split(" ").map((one) => one.split(":"));
+    const read = reported.get(id.slice("news-".length))?.message ?? 0;
+    // An older message may be in the news, because an edit made it mention everybody.
     const known = Math.max(read, Number(item.dataset.counted));
+    if (dataset.user === me || Number(dataset.message) <= known) continue;
+    item.setAttribute("data-news", "");
     if (item.matches("[data-muted]")) continue;
+    const here = (dataset.here ?? "").split(" ").map((one) => one.split(":"));
     addMentions(item, here.filter(([message, author]) => author && author !== me && Number(message) > known).length);
   }
 }

@@ -1,5 +1,7 @@
 //! Mentions as people see them: the highlight, the number in the list and in the title.
 
+use thirtyfour::Key;
+
 use crate::browser::{Tab, story};
 use crate::server::Server;
 
@@ -81,6 +83,38 @@ async fn a_mention_is_highlighted_for_whom_it_names_and_counted_until_they_see_i
         bob.is_somebody().await;
         bob.until("document.querySelectorAll('.message:has([data-me])').length === 3")
             .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_that_i_have_read_is_no_news_when_it_begins_to_mention_everybody() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/chat/hi/")).await;
+        bob.looks_here().await;
+        anna.says("lunch").await;
+        bob.hears("lunch").await;
+        bob.enters("python").await;
+        // The page does not remember what it has read.
+        bob.reload().await;
+        bob.is_in("#python", "/chat/python/").await;
+        anna.click("#message-text").await;
+        anna.presses(Key::Up).await;
+        anna.until("document.activeElement.matches('#message-form textarea')")
+            .await;
+        anna.presses(Key::Home).await;
+        anna.types("@here, ").await;
+        anna.presses(Key::Enter).await;
+        let entry = "#groups-list li:has(> [data-group-name=hi])";
+        bob.until(&format!(
+            "document.querySelector('{entry} [id^=news-][data-here]')"
+        ))
+        .await;
+        bob.sees_no(&format!("{entry}[data-news]")).await;
+        bob.is_titled("#python").await;
+        anna.says("more").await;
+        bob.sees(&format!("{entry}[data-news]")).await;
     })
     .await;
 }
