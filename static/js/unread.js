@@ -31,8 +31,8 @@ const unreported = new Map();
 const reported = new Map();
 let reportedAt = 0;
 
-/** This visit to the room: up to where I had read it, and whether I have marked it as unread myself. */
-let visit = { room: "", read: 0, marked: false };
+/** This visit to the room: up to where I had read it, whether I have marked it as unread myself, and whether it has a line. */
+let visit = { room: "", read: 0, marked: false, hasLine: false };
 
 /** @returns {boolean} whether I see the end of the conversation */
 function isWatching() {
@@ -165,7 +165,7 @@ export function takeMyRead() {
   const isMarked = marked !== undefined;
   // After a reconnect the visit goes on.
   if (room === visit.room && !isMarked) return;
-  visit = { room, read: Number(read), marked: isMarked };
+  visit = { room, read: Number(read), marked: isMarked, hasLine: false };
   seen = "";
   if (isMarked) showNewLine(true);
 }
@@ -176,17 +176,19 @@ export function takeMyRead() {
  * @returns {void}
  */
 export function showNewLine(entered) {
-  const marked = findAll(messageList(), "[data-new]");
-  if (!entered && !marked.length && isWatching()) {
+  const isHere = visit.room === roomId();
+  if (!entered && !(isHere && visit.hasLine) && isWatching()) {
     const last = messages().at(-1);
-    if (last && visit.room === roomId()) visit.read = messageNumber(last);
+    if (last && isHere) visit.read = messageNumber(last);
     return;
   }
   const isNew = (message) => messageNumber(message) > visit.read && message.dataset.user !== me;
-  const first = visit.room === roomId() && messages().find(isNew);
-  for (const message of marked) if (message !== first) message.removeAttribute("data-new");
+  const first = isHere && messages().find(isNew);
+  for (const message of findAll(messageList(), "[data-new]")) if (message !== first) message.removeAttribute("data-new");
   if (!first) return;
+  // The attribute is lost whenever the message changes.
   first.setAttribute("data-new", "");
+  visit.hasLine = true;
   if (!entered) return;
   showAt(first);
   // What I have not read begins further up than this page.

@@ -84,6 +84,37 @@ async fn a_group_with_news_has_a_dot_until_its_end_was_seen() {
 }
 
 #[tokio::test]
+async fn the_line_stays_when_the_message_under_it_is_edited_or_deleted() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
+        bob.looks_here().await;
+        bob.enters("hi").await;
+        anna.says("news").await;
+        bob.sees(&entry("python", HAS_NEWS)).await;
+        bob.enters("python").await;
+        bob.until("document.querySelector('[data-new] .message__text')?.textContent === 'news'")
+            .await;
+        bob.sees(&entry("python", NO_NEWS)).await;
+        let changes = async |action: &str| {
+            anna.run(&format!(
+                "const {{ send }} = await import(document.querySelector('[href*=\"js/runtime\"]').href); \
+                 const message = Number([...document.querySelectorAll('.message')].at(-1).id.slice(8)); \
+                 send('{action}', {{ message, text: 'other news' }})"
+            ))
+            .await;
+        };
+        changes("Edit message").await;
+        bob.hears("other news").await;
+        bob.until("document.querySelector('[data-new] .message__text')?.textContent === 'other news'")
+            .await;
+        changes("Delete message").await;
+        bob.sees("[data-new].message--deleted").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_room_is_read_only_by_somebody_who_looks_at_its_end() {
     let server = Server::start(&[]);
     story(async |browser| {
