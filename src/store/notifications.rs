@@ -1,5 +1,6 @@
 //! Notifications: who wants them, and who is looking at the chat.
 
+use super::rooms::SHOWN;
 use super::tx::{Locks, Param, Sql, Tx, from_row, span};
 use super::users::trace;
 use super::{Actor, Mentions, Result, SESSION_GOOD_FOR, Store};
@@ -86,7 +87,7 @@ impl Store {
         let people: Vec<_> = mentions.people.iter().map(|user| user.0).collect();
         self.ask("to_notify_in", async move |tx| {
             let sql = format!(
-                "select n.user_id, r.name from notifications n
+                "select n.user_id, {SHOWN} from notifications n
                  join users_subscribed s on s.user_id = n.user_id and s.room_id = $1
                  join rooms r on r.id = s.room_id join users u on u.id = n.user_id
                  where s.left_at is null and not s.muted and n.user_id <> $2

@@ -493,6 +493,30 @@ async fn the_admin_page_refuses_actions_of_rooms() {
 }
 
 #[tokio::test]
+async fn a_notification_leads_moderators_to_a_restricted_group() {
+    let server = Server::start().await;
+    let (_device, mut anna, mut desk) = moderator(&server).await;
+    let (_other, mut bob, _) = moderator(&server).await;
+    bob.sends("Set notifications", json!({ "on": true }));
+    anna.enters_group("python").await;
+    bob.enters_group("python").await;
+    desk.restricts("python").await;
+    for tab in [&mut anna, &mut bob] {
+        tab.is_closed().await;
+        tab.reconnects().await;
+    }
+    anna.says(&format!("@{}, look", bob.name())).await;
+    let id = anna.messages()[0].id;
+    bob.until("the notification", |tab| {
+        !tab.page.the("notification").text().is_empty()
+    })
+    .await;
+    let told = bob.page.the("notification").with("data-address").next();
+    let address = told.unwrap().attribute("data-address");
+    assert_eq!(address, Some(&*format!("/chat/%21python/?at={id}")));
+}
+
+#[tokio::test]
 async fn a_message_sent_again_to_a_closed_room_settles_and_reveals_nothing() {
     let server = Server::start().await;
     let (_device, mut anna, mut desk) = moderator(&server).await;
