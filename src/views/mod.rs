@@ -1296,6 +1296,18 @@ mod tests {
     }
 
     #[test]
+    fn mentions_that_may_not_be_read_do_not_hide_older_ones() {
+        let views = Views::new().unwrap();
+        let found = Found {
+            before: Some(MessageId(5)),
+            ..Found::default()
+        };
+        let page = views.search_page(MENTIONS, &Query::of(MENTIONS), &found);
+        let html = page.unwrap().html;
+        assert!(html.contains("search-older"), "{html}");
+    }
+
+    #[test]
     fn every_promised_place_is_in_the_page_once() {
         let html = Html::parse_document(&whole_page("python"));
         let promised = [
