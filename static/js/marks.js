@@ -1,6 +1,6 @@
 /** Fragments are the same for everybody. This marks what is mine in them. */
 
-import { findAll } from "./page.js";
+import { findAll, messageList } from "./page.js";
 import { me, place, recall } from "./session.js";
 
 /**
@@ -16,11 +16,14 @@ export function mark(parent) {
   for (const group of findAll(parent, "[data-group]")) {
     const listed = document.getElementById(`listed-${group.dataset.group}`);
     group.toggleAttribute("data-joined", listed?.matches("[data-joined]") ?? false);
+    group.toggleAttribute("data-news", listed?.matches("[data-news]:not([data-muted])") ?? false);
   }
   for (const reaction of findAll(parent, ".reactions .chip")) {
     reaction.ariaPressed = String(document.getElementById(`my-${reaction.id}`) !== null);
   }
+  const { at } = (/** @type {HTMLElement | null} */ (parent.querySelector("#messages-list")) ?? messageList()).dataset;
   for (const message of findAll(parent, ".message")) {
+    message.toggleAttribute("data-at", message.id === `message-${at}`);
     message.toggleAttribute("data-mine", message.dataset.user === me);
     // The arrow keys move through the messages. The Tab key does not.
     message.tabIndex = -1;

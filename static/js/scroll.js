@@ -118,7 +118,6 @@ export function openPart() {
     scrollToEnd();
     return;
   }
-  if (message.id === `message-${at}`) message.setAttribute("data-at", "");
   following = false;
   scroller.scrollTop += top(message) - top(scroller) - (at ? scroller.clientHeight / 3 : MARGIN);
   showButton();

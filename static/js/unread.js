@@ -31,6 +31,9 @@ const unreported = new Map();
 const reported = new Map();
 let reportedAt = 0;
 
+/** The messages to everybody that have been counted since the page was loaded: an edit may make one so again. */
+const countedHere = new Set();
+
 /** This visit to the room: up to where I had read it, whether I have marked it as unread myself, and whether it has a line. */
 let visit = { room: "", read: 0, marked: false, hasLine: false };
 
@@ -108,7 +111,10 @@ export function takeNews(fragment) {
     item.setAttribute("data-news", "");
     if (item.matches("[data-muted]")) continue;
     const here = (dataset.here ?? "").split(" ").map((one) => one.split(":"));
-    addMentions(item, here.filter(([message, author]) => author && author !== me && Number(message) > known).length);
+    const isNew = ([message, author]) => author && author !== me && Number(message) > known && !countedHere.has(message);
+    const added = here.filter(isNew);
+    for (const [message] of added) countedHere.add(message);
+    addMentions(item, added.length);
   }
 }
 

@@ -228,7 +228,7 @@ async fn controls_have_names_and_new_messages_are_announced_once() {
         }
         for control in [
             "button Send",
-            "combobox Message",
+            "textbox Message",
             "searchbox People",
             "log Messages",
             "link #python",

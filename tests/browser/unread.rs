@@ -294,6 +294,11 @@ async fn the_time_of_a_message_is_its_address() {
         )
         .await;
         assert_eq!(anna.get::<String>("location.href").await, href);
+        // A change of the message does not take its mark away.
+        anna.run("document.querySelector('.message[data-at] .change').click()")
+            .await;
+        anna.click("#message-form .chip").await;
+        anna.sees(".message[data-at] .reactions").await;
         bob.goto(&href).await;
         bob.is_somebody().await;
         bob.until(

@@ -52,12 +52,13 @@ pub(in crate::chat) async fn run(chat: Weak<Chat>, mut notables: mpsc::Receiver<
 impl Chat {
     /// A change was made on this node. It may be a message that people have to be notified of.
     pub(in crate::chat) fn note_notable(&self, change: &Change) {
+        // An edit notifies nobody, so that no one can do it again and again with one message.
+        if change.message.made != change.version.number {
+            return;
+        }
         let author = change.message.author.id;
         let to = match change.between {
-            Some(pair) if change.message.made == change.version.number => {
-                let [one, other] = pair;
-                To::Partner(if one == author { other } else { one })
-            }
+            Some([one, other]) => To::Partner(if one == author { other } else { one }),
             None if change.mentions != Mentions::default() => {
                 To::Mentioned(change.mentions.clone())
             }
