@@ -83,6 +83,15 @@ async fn a_message_reaches_somebody_who_has_no_tab_open() {
     anna.says("quietly").await;
     bob.until("the unread mark", |tab| tab.unread_from(&anna.name()) == 3)
         .await;
+    // People are notified in the order of the messages: once Carol is, Bob will not be.
+    let (_, carol, _) = subscriber(&server, &format!("{}/of/carol", service.origin)).await;
+    let carol_name = carol.name();
+    carol.closes().await;
+    server.has_noticed_leaving(&[&carol_name]).await;
+    anna.opens_private(&carol_name).await;
+    anna.says("to Carol").await;
+    assert_eq!(service.gets().await.path, "/of/carol");
+    anna.opens_private(&bob.name()).await;
     bob.sends("Set notifications", json!({ "quiet": 0 }));
     bob.until("the end of that", |tab| {
         !tab.page.the("notifications").text().contains("Until 20")
@@ -96,7 +105,8 @@ async fn a_message_reaches_somebody_who_has_no_tab_open() {
     // Whoever signs out in the browser is not notified there any more.
     let mut device = device;
     device.sends("/sign-out/", &[]).await;
-    assert_eq!(server.count("push_subscriptions"), 0);
+    let left = "select u.name from push_subscriptions p join users u on u.id = p.user_id";
+    assert_eq!(server.look(left), [carol_name]);
     assert!(!service.has_more());
 }
 
