@@ -224,6 +224,7 @@ async fn newcomer(store: &Store, node: NodeId) -> (ClientRef, UserId) {
             session: None,
             resume: None,
             token: ResumeToken::random().hash(),
+            browser: None,
             spare: spares.next(),
         };
         let arrived = store.arrive(arrival).await.expect("the store works");

@@ -3,6 +3,7 @@
 //! `web` decides who may send them, and `chat` what they do.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse as _, Response};
@@ -10,7 +11,7 @@ use cookie::{Cookie, SameSite};
 
 use crate::chat::{Chat, Denied, Visitor, log_failure};
 use crate::metrics::METRICS;
-use crate::model::{ResumeToken, SessionToken};
+use crate::model::{BrowserToken, ResumeToken, SessionToken};
 use crate::protocol::{
     self, LOBBY_PATH, MODERATION_LINK_PATH, MODERATION_PASSWORD_PATH, MODERATION_PATH,
     PASSWORD_LINK_PATH,
@@ -271,10 +272,19 @@ fn trouble(denied: &Denied) -> Response {
 
 /// The session of a request, if any.
 pub(crate) fn session_of(headers: &HeaderMap, secure: bool) -> Option<SessionToken> {
+    token_in(headers, &SESSION.name(secure))
+}
+
+/// The browser of a request, if it has the cookie.
+pub(crate) fn browser_of(headers: &HeaderMap, secure: bool) -> Option<BrowserToken> {
+    token_in(headers, &BROWSER.name(secure))
+}
+
+fn token_in<T: FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
     texts(headers, header::COOKIE)
         .flat_map(Cookie::split_parse)
         .filter_map(std::result::Result::ok)
-        .find(|cookie| cookie.name() == cookie_name(secure))
+        .find(|cookie| cookie.name() == name)
         .and_then(|cookie| cookie.value().parse().ok())
 }
 
@@ -300,27 +310,43 @@ async fn sign_out(chat: &Chat, visitor: &Visitor) -> Result<(), Denied> {
     }
 }
 
-/// The prefix prevents other hosts of the domain from setting this cookie. A browser accepts the prefix
-/// over `https` only.
-fn cookie_name(secure: bool) -> &'static str {
-    match secure {
-        true => "__Host-overwire-session",
-        false => "overwire-session",
+/// A cookie that only this server reads.
+struct Kept(&'static str);
+
+const SESSION: Kept = Kept("overwire-session");
+const BROWSER: Kept = Kept("overwire-browser");
+
+impl Kept {
+    /// The prefix prevents other hosts of the domain from setting this cookie. A browser accepts the
+    /// prefix over `https` only.
+    fn name(&self, secure: bool) -> String {
+        let prefix = if secure { "__Host-" } else { "" };
+        format!("{prefix}{}", self.0)
+    }
+
+    /// The header that sets it, until the browser closes or for that many seconds.
+    fn header(&self, value: String, secure: bool, seconds: Option<i64>) -> HeaderValue {
+        let mut cookie = Cookie::new(self.name(secure), value);
+        cookie.set_path("/");
+        cookie.set_http_only(true);
+        cookie.set_same_site(SameSite::Lax);
+        cookie.set_secure(secure);
+        cookie.set_max_age(seconds.map(cookie::time::Duration::seconds));
+        // A token is letters, digits, hyphens and underscores.
+        HeaderValue::try_from(cookie.to_string()).unwrap_or(HeaderValue::from_static(""))
     }
 }
 
 /// The cookie of a session; without a session, one that deletes it.
 pub(crate) fn cookie(session: Option<&SessionToken>, secure: bool) -> HeaderValue {
-    let kept = session.map_or(0, |_| SESSION_GOOD_FOR.as_secs().cast_signed());
+    let seconds = session.map_or(0, |_| SESSION_GOOD_FOR.as_secs().cast_signed());
     let value = session.map(ToString::to_string).unwrap_or_default();
-    let cookie = Cookie::build((cookie_name(secure), value))
-        .path("/")
-        .http_only(true)
-        .same_site(SameSite::Lax)
-        .secure(secure)
-        .max_age(cookie::time::Duration::seconds(kept));
-    // A token is letters, digits, hyphens and underscores.
-    HeaderValue::try_from(cookie.to_string()).unwrap_or(HeaderValue::from_static(""))
+    SESSION.header(value, secure, Some(seconds))
+}
+
+/// The cookie of a browser that has none yet.
+pub(crate) fn browser_cookie(secure: bool) -> HeaderValue {
+    BROWSER.header(BrowserToken::random().to_string(), secure, None)
 }
 
 /// An address of this chat, whatever was asked for.

@@ -904,6 +904,8 @@ tokens! {
     ResumeToken,
     /// An unguessable token that identifies a signed-in person. It is in their cookie only.
     SessionToken,
+    /// An unguessable token that identifies a browser, whoever uses it. It is in its cookie only.
+    BrowserToken,
 }
 
 /// The SHA-256 of a token. The token has 256 random bits, so the hash needs no salt.

@@ -460,12 +460,15 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     let session = session.filter(|_| page.is_ok());
+    let secure = outside.is_secure();
+    let is_new = forms::browser_of(request.headers(), secure).is_none();
     let notice = "The chat cannot be shown right now. Please try again in a moment.";
     let mut response = forms::rendered(page.map(|page| page.html), status, notice);
-    if let Some(session) = session {
-        // The same cookie, which expires later.
-        let cookie = forms::cookie(Some(&session), outside.is_secure());
-        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    // The cookie of a session stays the same and expires later.
+    let session = session.map(|session| forms::cookie(Some(&session), secure));
+    let browser = is_new.then(|| forms::browser_cookie(secure));
+    for cookie in session.into_iter().chain(browser) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     response
 }
@@ -655,9 +658,11 @@ fn upgrade(
     }
 
     let session = forms::session_of(headers, outside.is_secure());
+    let browser = forms::browser_of(headers, outside.is_secure());
     let origin = format!("{}://{}", outside.scheme, outside.host);
     let hello = hello.map(|hello| Hello {
         session,
+        browser,
         origin,
         ..hello
     });

@@ -248,6 +248,7 @@ pub(crate) async fn newcomer(store: &Store, node: NodeId) -> anyhow::Result<(Cli
             session: None,
             resume: None,
             token: ResumeToken::random().hash(),
+            browser: None,
             spare: spares.next(),
         };
         if let Arrived::As { client, user, .. } = store.arrive(arrival).await? {

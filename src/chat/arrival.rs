@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use super::{Chat, Client, Failure, MUTED, RECONNECT, Result, actions};
 use crate::model::{
-    ClientId, ClientRef, GroupName, NodeId, ResumeToken, RoomId, SessionId, SessionToken, Target,
-    User, Version,
+    BrowserToken, ClientId, ClientRef, GroupName, NodeId, ResumeToken, RoomId, SessionId,
+    SessionToken, Target, User, Version,
 };
 use crate::protocol::{self, FIRST_GROUP, Feed, Hello, LOBBY_PATH, Refusal, Selector};
 use crate::relay::{News, To};
@@ -38,7 +38,9 @@ impl Chat {
     /// A socket connects. Its person is the one of their resume token or session, otherwise a new one.
     /// It enters the room it names, otherwise the first room.
     pub async fn connect(&self, hello: Hello) -> std::result::Result<Client, NotLetIn> {
-        let arrived = self.arrive(hello.session, hello.resume).await?;
+        let arrived = self
+            .arrive(hello.session, hello.browser, hello.resume)
+            .await?;
         let (client_ref, user, session, token) = arrived;
         let outbox = self.hub.connect(client_ref, user.id, hello.dialect);
         self.relay.follow(self.node, To::User(user.id));
@@ -85,15 +87,18 @@ impl Chat {
     pub(super) async fn arrive(
         &self,
         session: Option<SessionToken>,
+        browser: Option<BrowserToken>,
         resume: Option<ResumeToken>,
     ) -> std::result::Result<(ClientRef, User, Option<SessionId>, ResumeToken), NotLetIn> {
         let (node, fresh) = (self.node, ResumeToken::random());
         let session = session.map(|session| session.hash());
+        let browser = browser.map(|browser| browser.hash());
         let arrival = |resume, token: &ResumeToken, spare| Arrival {
             node,
             session,
             resume,
             token: token.hash(),
+            browser,
             spare,
         };
         if let Some(token) = resume {

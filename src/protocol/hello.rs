@@ -4,7 +4,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
 use super::{SUBPROTOCOL, Selector};
-use crate::model::{GroupName, ResumeToken, RoomId, SessionToken, Version};
+use crate::model::{BrowserToken, GroupName, ResumeToken, RoomId, SessionToken, Version};
 
 /// The prefix of a resume token that is offered as a subprotocol.
 const RESUME_PREFIX: &str = "resume.";
@@ -105,6 +105,8 @@ pub struct Hello {
     pub dialect: Dialect,
     /// The session, which takes precedence over the resume token.
     pub session: Option<SessionToken>,
+    /// The browser.
+    pub browser: Option<BrowserToken>,
     /// The token of the client that it resumes.
     pub resume: Option<ResumeToken>,
     /// The room it shows.

@@ -23,6 +23,9 @@ const EXPIRE_AT_ONCE: i64 = 500;
 /// How many new users are inserted at a time.
 const MADE_AT_ONCE: usize = 500;
 
+/// How many guests a browser stands for at most.
+const OF_A_BROWSER: i64 = 100;
+
 /// Replaces a [`Person`]'s unread count where there is no reader.
 const NO_UNREAD: &str = "cast(0 as bigint)";
 /// Either of the [looks](DisplayName::looks_of) of a user name, as in the index.
@@ -40,6 +43,8 @@ pub struct Arrival {
     pub resume: Option<ClientRef>,
     /// Their resume token: the old one to take over a client, otherwise a new one.
     pub token: TokenHash,
+    /// The browser, if it sent its cookie.
+    pub browser: Option<TokenHash>,
     /// The user to create for a newcomer if no user is free.
     pub spare: Option<NewUser>,
 }
@@ -162,6 +167,38 @@ impl Store {
                 ],
             )
             .await
+        })
+        .await
+    }
+
+    /// Whom a request without a socket may stand for: the person of its session or, without a valid one,
+    /// the guests whose tabs last connected from that browser and may still come back. Nobody banned.
+    pub async fn people_of_browser(
+        &self,
+        session: Option<TokenHash>,
+        browser: Option<TokenHash>,
+    ) -> Result<Vec<User>> {
+        self.read("people_of_browser", async move |tx| {
+            if let Some(token) = session
+                && let Some(session) = accounts::session(tx, token).await?
+            {
+                return Ok(vec![session.user]);
+            }
+            let Some(browser) = browser else {
+                return Ok(Vec::new());
+            };
+            let guests = format!(
+                "select {USER} from clients c join users u on u.id = c.user_id
+                 where c.browser = $1 and c.guest and u.banned_at is null
+                 and (c.left_at is null or c.left_at > (select millis()) - $2)
+                 order by c.id desc limit $3"
+            );
+            let values = [
+                &browser as _,
+                &span(TOKEN_GOOD_FOR) as _,
+                &OF_A_BROWSER as _,
+            ];
+            tx.all(&guests, &values).await
         })
         .await
     }
@@ -599,8 +636,9 @@ async fn arrive(tx: &Tx<'_>, arrival: &Arrival) -> Sql<Arrived> {
         },
     };
     let (guest, node, token) = (id.is_none(), arrival.node, arrival.token);
-    let client = "insert into clients (user_id, guest, session_id, node_id, token_hash, arrived_at)
-        values ($1, $2, $3, $4, $5, $6) returning id, visit";
+    let client = "insert into clients
+            (user_id, guest, session_id, node_id, token_hash, arrived_at, browser)
+        values ($1, $2, $3, $4, $5, $6, $7) returning id, visit";
     let values = [
         &user.id as _,
         &guest as _,
@@ -608,6 +646,7 @@ async fn arrive(tx: &Tx<'_>, arrival: &Arrival) -> Sql<Arrived> {
         &node as _,
         &token as _,
         &tx.now as _,
+        &arrival.browser as _,
     ];
     Ok(Arrived::As {
         client: tx.the(client, &values).await?,
@@ -626,13 +665,14 @@ async fn resume(
     let taken_over: Option<(UserId, ClientRef)> = tx
         .one(
             "update clients set visit = visit + 1, node_id = $1, left_at = null, cut_off = false,
-                arrived_at = case when left_at is null then arrived_at else $2 end
-             where id = $3 and visit = $4 and token_hash = $5
-                and session_id is not distinct from $6 and (left_at is null or left_at > $7)
+                arrived_at = case when left_at is null then arrived_at else $2 end, browser = $3
+             where id = $4 and visit = $5 and token_hash = $6
+                and session_id is not distinct from $7 and (left_at is null or left_at > $8)
              returning user_id, id, visit",
             &[
                 &arrival.node,
                 &tx.now,
+                &arrival.browser,
                 &client.client,
                 &client.visit,
                 &arrival.token,

@@ -36,7 +36,7 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{ClientRef, History, Millis, UserId};
 
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     concat!(
         include_str!("migrations/postgres/0001_chat.sql"),
         include_str!("migrations/postgres/default_groups.sql"),
@@ -49,6 +49,7 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/postgres/0007_notifications.sql"),
     include_str!("migrations/postgres/0008_mentions.sql"),
     include_str!("migrations/postgres/0009_push.sql"),
+    include_str!("migrations/postgres/0010_browsers.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;

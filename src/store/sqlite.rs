@@ -26,7 +26,7 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{History, Millis};
 
-const MIGRATIONS: [&str; 16] = [
+const MIGRATIONS: [&str; 17] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -46,6 +46,7 @@ const MIGRATIONS: [&str; 16] = [
     include_str!("migrations/sqlite/0014_notifications.sql"),
     include_str!("migrations/sqlite/0015_mentions.sql"),
     include_str!("migrations/sqlite/0016_push.sql"),
+    include_str!("migrations/sqlite/0017_browsers.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
@@ -732,6 +733,7 @@ mod tests {
             session: None,
             resume: None,
             token,
+            browser: None,
             spare: Some(new_user(name)),
         };
         match store.arrive(arrival).await.unwrap() {
@@ -829,6 +831,7 @@ mod tests {
             session: None,
             resume: Some(anna.0),
             token: anna.2,
+            browser: None,
             spare: None,
         };
         store.arrive(back).await.unwrap();
@@ -927,6 +930,7 @@ mod tests {
             session: Some(second),
             resume: None,
             token: token(),
+            browser: None,
             spare: None,
         };
         store.arrive(arrival).await.unwrap();

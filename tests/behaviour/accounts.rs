@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use overwire::model::BrowserToken;
 use serde_json::json;
 
 use crate::support::device::PASSWORD;
@@ -268,7 +269,8 @@ async fn a_reload_is_not_a_leave_and_a_session_survives_a_restart() {
     let page = server.get_with("/chat/hi/", &[("Cookie", cookie)]).await;
     let set = page.header("Set-Cookie").unwrap();
     assert!(set.starts_with(cookie) && set.ends_with("Max-Age=2592000"));
-    assert_eq!(server.get("/chat/hi/").await.header("Set-Cookie"), None);
+    let page = server.get("/chat/hi/").await;
+    assert_eq!(page.cookie("overwire-session"), None);
 }
 
 #[tokio::test]
@@ -542,6 +544,57 @@ async fn behind_https_the_cookie_is_bound_to_host_and_scheme() {
     let set = answer.header("Set-Cookie").unwrap();
     assert!(set.starts_with("__Host-overwire-session="), "{set}");
     assert!(set.contains("; Secure; Path=/;") && !set.contains("Domain"));
+}
+
+#[tokio::test]
+async fn every_browser_has_a_cookie_that_is_set_once() {
+    let server = Server::with(Setup::trusts_its_proxy).await;
+    let page = server.get("/chat/hi/").await;
+    let set = page.header("Set-Cookie").unwrap();
+    assert!(set.ends_with("; HttpOnly; SameSite=Lax; Path=/"), "{set}");
+    let cookie = page.cookie("overwire-browser").unwrap();
+    let other = server.get("/chat/").await;
+    assert_ne!(other.cookie("overwire-browser"), Some(cookie));
+    for path in ["/chat/hi/", "/search/?q=hi", "/nowhere/"] {
+        let again = server.get_with(path, &[("Cookie", cookie)]).await;
+        assert_eq!(again.header("Set-Cookie"), None, "{path}");
+    }
+    // What is no token is replaced.
+    let headers = [("Cookie", "overwire-browser=mine")];
+    let again = server.get_with("/chat/hi/", &headers).await;
+    assert!(again.cookie("overwire-browser").is_some());
+    // Over https, no other host of the domain can set it, and the other cookie does not count.
+    let headers = [
+        ("Cookie", cookie),
+        ("X-Forwarded-For", "203.0.113.1"),
+        ("X-Forwarded-Proto", "https"),
+    ];
+    let secure = server.get_with("/chat/hi/", &headers).await;
+    let set = secure.header("Set-Cookie").unwrap();
+    assert!(set.starts_with("__Host-overwire-browser="), "{set}");
+    assert!(set.ends_with("; HttpOnly; SameSite=Lax; Secure; Path=/"));
+}
+
+#[tokio::test]
+async fn a_browser_is_known_by_the_hash_of_its_cookie() {
+    let server = Server::start().await;
+    let mut anna = server.tab().await;
+    let mut bob = Tab::load(server.door, "/chat/hi/").await;
+    bob.browser.clone_from(&anna.browser);
+    bob.connects().await;
+    let (_, token) = anna.browser.as_deref().unwrap().split_once('=').unwrap();
+    let browser = token.parse::<BrowserToken>().unwrap().hash();
+    let people = async || {
+        let people = server.store().people_of_browser(None, Some(browser)).await;
+        people.unwrap().into_iter().map(|user| user.name).collect()
+    };
+    let both: Vec<String> = people().await;
+    assert_eq!(both, [bob.name(), anna.name()]);
+    // A browser without the cookie is no longer known.
+    anna.browser = None;
+    anna.reconnects().await;
+    let one: Vec<String> = people().await;
+    assert_eq!(one, [bob.name()]);
 }
 
 #[tokio::test]

@@ -78,6 +78,7 @@ pub(crate) fn newcomer(node: NodeId, spare: Option<&str>) -> Arrival {
         session: None,
         resume: None,
         token: token(),
+        browser: None,
         spare: spare.map(new_user),
     }
 }

@@ -150,6 +150,7 @@ macro_rules! every_promise {
             giving_a_user_to_somebody_else_ends_the_old_token
             a_person_who_returns_before_their_user_is_given_away_keeps_it
             a_token_is_good_for_a_day
+            a_browser_stands_for_its_guests_or_for_the_person_who_signed_in
             an_author_is_never_given_to_somebody_else
             a_recipient_is_never_given_to_somebody_else
             a_user_is_not_given_away_while_a_private_room_with_them_is_open
@@ -310,6 +311,7 @@ async fn no_everyday_query_scans_a_whole_table_of_postgres() {
         people_to_mention_are_those_in_the_room_then_those_i_know_then_others
         a_display_name_belongs_to_one_person_online
         people_are_found_by_their_display_names
+        a_browser_stands_for_its_guests_or_for_the_person_who_signed_in
         a_session_starts_with_the_password_and_ends_with_its_clients
         a_session_expires_thirty_days_after_its_last_use
         a_client_that_has_ended_can_do_nothing
@@ -857,6 +859,59 @@ async fn a_token_is_good_for_a_day(backend: &impl Backend) {
     );
     let arrived = come_back(&store, somebody.client, somebody.token).await;
     assert_eq!(arrived, Arrived::Overtaken);
+}
+
+async fn a_browser_stands_for_its_guests_or_for_the_person_who_signed_in(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (here, there) = (token(), token());
+    let arrive_from = async |browser, name| {
+        let arrival = Arrival {
+            browser,
+            ..newcomer(NODE, Some(name))
+        };
+        let token = arrival.token;
+        Somebody::of(store.arrive(arrival).await.unwrap(), token)
+    };
+    let stands_for = async |session, browser| {
+        let people = store.people_of_browser(session, browser).await.unwrap();
+        let names = people.into_iter().map(|user| user.name);
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let anna = arrive_from(Some(here), "anna").await;
+    let bob = arrive_from(Some(here), "bob").await;
+    let carl = arrive_from(Some(there), "carl").await;
+    arrive_from(None, "dora").await;
+    assert_eq!(stands_for(None, Some(here)).await, "bob anna");
+    assert_eq!(stands_for(None, Some(there)).await, "carl");
+    assert_eq!(stands_for(None, Some(token())).await, "");
+    assert_eq!(stands_for(None, None).await, "");
+
+    // Only the browser that a tab last connected from counts.
+    let moved = Arrival {
+        browser: Some(there),
+        ..returning(NODE, bob.client, bob.token)
+    };
+    let bob = Somebody::of(store.arrive(moved).await.unwrap(), bob.token);
+    assert_eq!(stands_for(None, Some(here)).await, "anna");
+    assert_eq!(stands_for(None, Some(there)).await, "carl bob");
+
+    // Whoever has signed in is that person and nobody else.
+    let session = keep(&store, &carl).await;
+    assert_eq!(stands_for(Some(session), Some(here)).await, "carl");
+    assert_eq!(stands_for(None, Some(there)).await, "bob");
+    let banned = ban_of(&bob, true);
+    let moderator = arrive(&store, "gus").await;
+    promote(&store, &moderator).await;
+    moderate(&store, &moderator, banned).await;
+    assert_eq!(stands_for(None, Some(there)).await, "");
+    store.sign_out(session).await.unwrap();
+    assert_eq!(stands_for(Some(session), Some(here)).await, "anna");
+
+    // A guest may come back for a day.
+    store.leave(vec![anna.client]).await.unwrap();
+    assert_eq!(stands_for(None, Some(here)).await, "anna");
+    expire_after(&store, TOKEN_GOOD_FOR + MINUTE).await;
+    assert_eq!(stands_for(None, Some(here)).await, "");
 }
 
 async fn an_author_is_never_given_to_somebody_else(backend: &impl Backend) {

@@ -363,6 +363,7 @@ async fn arriving_by_a_session_that_is_just_ending_is_closed_again() {
         session: None,
         resume: None,
         token: guest.hash(),
+        browser: None,
         spare: Some(NewUser {
             name: "anna".to_owned(),
             email: "anna@example.com".to_owned(),

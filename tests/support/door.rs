@@ -22,6 +22,16 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// The cookie of that name that the answer sets, as the browser sends it.
+    pub(crate) fn cookie(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers.find_map(|(header, value)| {
+            let is_set = header.eq_ignore_ascii_case("Set-Cookie");
+            let cookie = value.split(';').next()?;
+            (is_set && cookie.split_once('=')?.0 == name).then_some(cookie)
+        })
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         headers

@@ -80,8 +80,10 @@ pub(crate) struct Tab {
     pub(crate) location: String,
     /// The token by which it is recognized.
     pub(crate) resume: Option<String>,
-    /// The cookie that its browser keeps of the server.
+    /// The cookie of the session, if somebody has signed in with its browser.
     pub(crate) cookie: Option<String>,
+    /// The cookie of its browser, from the first page.
+    pub(crate) browser: Option<String>,
     wire: Option<Wire>,
     /// Everything that was pushed to it, over all sockets.
     pub(crate) pushes: Vec<Push>,
@@ -95,7 +97,9 @@ impl Tab {
     /// Loads the page; [`Tab::connects`] opens the socket.
     pub(crate) async fn load(door: Door, path: &str) -> Self {
         let answer = door.get(path).await;
-        Self::new(door, false, Page::parse(&answer.body), path)
+        let mut tab = Self::new(door, false, Page::parse(&answer.body), path);
+        tab.browser = answer.cookie("overwire-browser").map(str::to_owned);
+        tab
     }
 
     pub(crate) fn plain(door: Door) -> Self {
@@ -110,6 +114,7 @@ impl Tab {
             location: path.to_owned(),
             resume: None,
             cookie: None,
+            browser: None,
             wire: None,
             pushes: Vec::new(),
             versions_from: 0,
@@ -120,15 +125,21 @@ impl Tab {
 
     // ---- the socket ----
 
+    /// The cookies that its browser sends.
+    pub(crate) fn cookies(&self) -> Option<String> {
+        let cookies: Vec<_> = self.cookie.iter().chain(&self.browser).collect();
+        let cookies = cookies.into_iter().map(String::as_str).collect::<Vec<_>>();
+        (!cookies.is_empty()).then(|| cookies.join("; "))
+    }
+
     /// How this tab asks for a socket.
     pub(crate) fn handshake(&self) -> Handshake {
         let mut handshake = Handshake {
             receive_buffer: self.receive_buffer,
             ..Handshake::default()
         };
-        if let Some(cookie) = &self.cookie {
-            let cookie = ("Cookie".to_owned(), cookie.clone());
-            handshake.headers.push(cookie);
+        if let Some(cookies) = self.cookies() {
+            handshake.headers.push(("Cookie".to_owned(), cookies));
         }
         if self.plain {
             return handshake;

@@ -77,7 +77,7 @@ pub(super) const TABLES: [Table; 15] = [
     Table {
         name: "clients",
         columns: "id, user_id, guest flag, session_id, node_id, visit, token_hash bytes,
-            arrived_at, left_at, cut_off flag",
+            arrived_at, left_at, cut_off flag, browser bytes",
         key: 1,
         ids: Ids::DatabaseOnce,
     },
