@@ -78,7 +78,7 @@ async fn axe_finds_nothing_in_any_view() {
         anna.click("#room-menu button").await;
         is_open_to_all(&anna, "the menu of a group").await;
         anna.presses(Key::Escape).await;
-        anna.click(".me__change").await;
+        anna.click("#name-form .me__change").await;
         is_open_to_all(&anna, "the display name").await;
         anna.presses(Key::Escape).await;
         anna.click("[popovertarget=my-account]").await;

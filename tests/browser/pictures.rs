@@ -278,7 +278,7 @@ async fn the_pictures_in_the_docs_are_taken() {
 
         carl.sized(1280, 800).await;
         for name in ["Carl Friedrich von Weizenhausen", "Carla"] {
-            carl.click(".me__change").await;
+            carl.click("#name-form .me__change").await;
             carl.sees("#name-form input").await;
             carl.run("const field = document.querySelector('#name-form input'); field.focus(); field.select()").await;
             carl.types(name).await;
@@ -286,7 +286,7 @@ async fn the_pictures_in_the_docs_are_taken() {
             carl.until(&format!("document.querySelector('.me__name')?.textContent === 'as {name}'")).await;
             carl.says("It's me, by the name I go by").await;
         }
-        carl.click(".me__change").await;
+        carl.click("#name-form .me__change").await;
         pictures(&carl, &folder, "name").await;
         carl.presses(Key::Escape).await;
         let allowed = json!({ "origin": server.url(""), "permissions": ["notifications"] });
