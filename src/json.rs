@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::model::{Message, Millis, Person};
+use crate::model::{Message, MessageId, Millis, Person};
 use crate::protocol::{Action, Dialect, Frame, Refusal, Tone};
 
 /// Parses what a program sends, in its dialect.
@@ -14,14 +14,16 @@ pub fn read(dialect: Dialect, text: &str) -> Result<Action, Refusal> {
     #[derive(Deserialize)]
     struct Object {
         message: String,
+        reply_to: Option<i64>,
     }
     #[derive(Deserialize)]
     struct Line {
         r#type: String,
         text: String,
         sender: Option<String>,
+        reply_to: Option<i64>,
     }
-    let (text, sender) = match dialect {
+    let (text, sender, reply_to) = match dialect {
         Dialect::Lines => {
             let line: Line = serde_json::from_str(text).map_err(|_| {
                 let words = "Invalid message. Send {\"type\": \"message\", \"text\": \
@@ -31,18 +33,19 @@ pub fn read(dialect: Dialect, text: &str) -> Result<Action, Refusal> {
             if line.r#type != "message" {
                 return Err(Refusal::new("The type must be “message”."));
             }
-            (line.text, line.sender)
+            (line.text, line.sender, line.reply_to)
         }
         _ => {
             let object: Object = serde_json::from_str(text)
                 .map_err(|_| Refusal::new("Invalid message. Send {\"message\": \"…\"}."))?;
-            (object.message, None)
+            (object.message, None, object.reply_to)
         }
     };
     Ok(Action::NewMessage {
         text,
         room: None,
         key: None,
+        reply_to: reply_to.map(MessageId),
         sender,
     })
 }
@@ -69,6 +72,9 @@ pub fn message(dialect: Dialect, message: &Message) -> Option<Frame> {
             }
             if message.deleted {
                 object["deleted"] = Value::Bool(true);
+            }
+            if let Some(original) = &message.reply_to {
+                object["reply_to"] = original.id.0.into();
             }
             Frame::json(&object)
         }
@@ -182,6 +188,7 @@ mod tests {
                     text: text.to_owned(),
                     room: None,
                     key: None,
+                    reply_to: None,
                     sender: sender.map(str::to_owned),
                 }),
                 Err(words) => Err(Refusal::new(words)),

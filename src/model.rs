@@ -425,6 +425,29 @@ pub struct Message {
     pub by_moderator: bool,
     /// The text as it is shown, if it has been stored.
     pub html: Option<String>,
+    /// The message that it replies to.
+    pub reply_to: Option<Original>,
+}
+
+/// A message that another one replies to, as far as the reply shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Original {
+    /// Its id.
+    pub id: MessageId,
+    /// Who wrote it.
+    pub author: Author,
+    /// The text as written; none if it is deleted.
+    pub text: Option<String>,
+}
+
+impl From<&Message> for Original {
+    fn from(message: &Message) -> Self {
+        Self {
+            id: message.id,
+            author: message.author.clone(),
+            text: (!message.deleted).then(|| message.text.clone()),
+        }
+    }
 }
 
 /// An emoji that people reacted to a message with.

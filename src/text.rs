@@ -27,6 +27,8 @@ const SOUGHT: usize = 200;
 /// The longest name of a programming language.
 const LANGUAGE: usize = 20;
 
+/// The longest first line of a text that a reply shows, in characters.
+const FIRST_LINE: usize = 120;
 /// How many emojis are shown large, if a text consists of nothing else.
 const EMOJIS: usize = 10;
 /// The longest emoji, in characters.
@@ -127,6 +129,20 @@ impl Node<'_> {
 pub fn render(text: &str) -> String {
     let found = Found::default();
     Draft::new(text).written("", Some(&found)).finish()
+}
+
+/// The first line of a text as a reply shows it: without marks, and not long.
+pub fn first_line(text: &str) -> String {
+    let beginning: String = text.chars().take(4 * FIRST_LINE).collect();
+    let mut shown = String::new();
+    let Draft(nodes) = Draft::new(&beginning);
+    nodes.iter().for_each(|node| node.add_text(&mut shown));
+    let mut lines = shown.lines().map(str::trim);
+    let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
+    match line.char_indices().nth(FIRST_LINE) {
+        Some((end, _)) => format!("{}…", line[..end].trim_end()),
+        None => line.to_owned(),
+    }
 }
 
 /// Whether a rendered text contains blocks, which a paragraph cannot contain.
@@ -751,6 +767,26 @@ mod tests {
     #[track_caller]
     fn check(text: &str, html: &str) {
         assert_eq!(render(text), html, "{text}");
+    }
+
+    #[test]
+    fn a_reply_shows_the_first_line_without_marks() {
+        #[track_caller]
+        fn check(text: &str, line: &str) {
+            assert_eq!(first_line(text), line, "{text}");
+        }
+        check("hello", "hello");
+        check("*a* **b** `c` [d](https://e.f)\ng", "a b c d");
+        check("```rust\nlet a = 1;\nlet b = 2;\n```", "let a = 1;");
+        check("- one\n- two", "one");
+        check("> quoted\n\nanswer", "quoted");
+        check("<b> & @anna", "<b> & @anna");
+        check(&"é".repeat(120), &"é".repeat(120));
+        check(&"é".repeat(121), &format!("{}…", "é".repeat(120)));
+        check(
+            &format!("**{}**", "a ".repeat(2000)),
+            &format!("**{}…", "a ".repeat(59).trim_end()),
+        );
     }
 
     #[test]

@@ -230,6 +230,7 @@ pub(crate) fn post(
         room,
         text: Draft::new(TEXT).wording(&text, "", &Found::default()),
         key,
+        reply_to: None,
     })
 }
 

@@ -58,6 +58,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             text,
             room,
             key,
+            reply_to,
             sender,
         } => {
             if let Err(late) = chat.spend(client) {
@@ -70,7 +71,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             if let Some(sender) = sender {
                 use_sender_name(chat, client, sender).await?;
             }
-            return new_message(chat, client, &text, room, key).await;
+            return new_message(chat, client, &text, room, key, reply_to).await;
         }
         _ => chat.spend(client)?,
     }
@@ -274,11 +275,13 @@ async fn new_message(
     text: &str,
     room: Option<RoomId>,
     key: Option<Uuid>,
+    reply_to: Option<MessageId>,
 ) -> Result<()> {
     match commands::read(text) {
         None => {
             let room = meant(client, room)?;
-            post(chat, client, text, room, key).await.map(|_| ())
+            let posted = post(chat, client, text, room, key, reply_to).await;
+            posted.map(|_| ())
         }
         Some(Command::Help) => {
             settle_unseen(chat, client, key)?;
@@ -319,7 +322,7 @@ async fn private_message(
         Err(StoreError::Refused(_)) => return Err(no_such_room(&target, client).into()),
         room => room?,
     };
-    if post(chat, client, text, room.id, key).await? {
+    if post(chat, client, text, room.id, key, None).await? {
         let to = title(&room);
         match client.outbox.dialect {
             Dialect::Objects => {
@@ -376,6 +379,7 @@ async fn post(
     text: &str,
     room: RoomId,
     key: Option<Uuid>,
+    reply_to: Option<MessageId>,
 ) -> Result<bool> {
     let text = checked(chat, text)?;
     let by = chat.actor(client);
@@ -386,6 +390,7 @@ async fn post(
                 room,
                 text,
                 key,
+                reply_to,
             };
             chat.store.post(post).await
         }
@@ -622,9 +627,9 @@ async fn change_again(
     };
     while seen().is_some_and(|seen| seen.number > read_at) {
         let page = chat.store.changed_among(room, first, last, read_at).await?;
-        read_at = page.version.number;
+        let since = std::mem::replace(&mut read_at, page.version.number);
         let again = page.messages.iter();
-        let again = again.map(|message| chat.views.changed_message(message));
+        let again = again.flat_map(|message| chat.views.current(message, since));
         chat.push(client, again);
     }
     Ok(())

@@ -545,6 +545,7 @@ mod tests {
             reactions: Vec::new(),
             by_moderator: false,
             html: None,
+            reply_to: None,
         }
     }
 

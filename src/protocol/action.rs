@@ -84,6 +84,8 @@ actions! {
             room: Option<RoomId> = data.get("room")?,
             /// Created by the browser. A message with a known key is not stored again.
             key: Option<Uuid> = data.get("key")?,
+            /// The message that it replies to.
+            reply_to: Option<MessageId> = data.get("reply_to")?,
             /// The display name that a program asks for.
             sender: Option<String> = None,
         }

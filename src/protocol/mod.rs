@@ -135,6 +135,7 @@ mod tests {
                 text: "a".into(),
                 room: None,
                 key: None,
+                reply_to: None,
             }),
         );
         check(

@@ -114,6 +114,11 @@ impl Selector {
         Self(Cow::Owned(format!("#message-{id}")))
     }
 
+    /// The quotes of a message in the messages that reply to it: several elements, or none.
+    pub fn quotes(id: MessageId) -> Self {
+        Self(Cow::Owned(format!("[data-quotes=\"{id}\"]")))
+    }
+
     /// The news of a group in my list.
     pub fn group_news(id: RoomId) -> Self {
         Self(Cow::Owned(format!("#news-{id}")))

@@ -27,8 +27,9 @@ pub struct Checked {
 }
 
 /// The rows that must exist: a table and its key, the column that refers to a row, and its table. Each
-/// foreign key is one of them; the creator of a group is not declared as one. PostgreSQL does not check these again after a restore.
-const REFERENCES: [(&str, &str, &str, &str); 28] = [
+/// foreign key is one of them; the creator of a group and the original of a reply are not declared as
+/// one. PostgreSQL does not check these again after a restore.
+const REFERENCES: [(&str, &str, &str, &str); 29] = [
     ("sessions", "id", "user_id", "users"),
     ("clients", "id", "user_id", "users"),
     ("clients", "id", "session_id", "sessions"),
@@ -46,6 +47,7 @@ const REFERENCES: [(&str, &str, &str, &str); 28] = [
     ("messages", "id", "room_id", "rooms"),
     ("messages", "id", "user_id", "users"),
     ("messages", "id", "deleted_by", "users"),
+    ("messages", "id", "reply_to", "messages"),
     ("reactions", "id", "message_id", "messages"),
     ("reactions", "id", "room_id", "rooms"),
     ("reactions", "id", "user_id", "users"),
@@ -60,7 +62,7 @@ const REFERENCES: [(&str, &str, &str, &str); 28] = [
 ];
 
 /// Statements that return a sentence for each problem.
-const RULES: [&str; 14] = [
+const RULES: [&str; 15] = [
     // A message keeps the versions of its creation and of its last change. A version between the two may
     // have been another change of it. Any other missing version is a lost change.
     "select 'room ' || room_id || ' has no change with the version ' || (reached + 1)
@@ -99,6 +101,8 @@ const RULES: [&str; 14] = [
      from reactions r join messages m on m.id = r.message_id where m.room_id <> r.room_id",
     "select 'message ' || m.id || ' mentions user ' || n.user_id || ' in another room'
      from mentions n join messages m on m.id = n.message_id where m.room_id <> n.room_id",
+    "select 'message ' || m.id || ' replies to message ' || o.id || ' in another room'
+     from messages m join messages o on o.id = m.reply_to where m.room_id <> o.room_id",
     "select 'message ' || m.id || ' does not show the reactions that are stored' from messages m
      where (m.reactions is null) = exists (select 1 from reactions r where r.message_id = m.id)",
     "select 'client ' || c.id || ' belongs to another user than its session' from clients c

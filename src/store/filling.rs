@@ -174,6 +174,7 @@ impl Store {
                         key: None,
                         made: version.number,
                         at: message.at,
+                        reply_to: None,
                     };
                     inserts.push(insert_message(tx, new));
                 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::messages::MESSAGE;
-use super::rooms::{SHOWN, VISIBLE, rooms};
+use super::rooms::{SHOWN, VISIBLE, room, rooms};
 use super::tx::{Sql, Tx};
 use super::users::{USER, trace};
 use super::{Result, Store};
@@ -150,10 +150,15 @@ async fn messages_in(
         .collect())
 }
 
-/// Stores whom a new message mentions.
+/// Stores whom a new message mentions. A reply mentions the author of the original.
 pub(super) async fn add(tx: &Tx<'_>, message: &Message, wording: &Wording) -> Sql<Mentions> {
     let author = message.author.id;
     let mut people = wording.mentions.clone();
+    if let Some(original) = &message.reply_to
+        && room(tx, original.author.id, message.room).await?.is_some()
+    {
+        people.push(original.author.id);
+    }
     people.retain(|user| *user != author);
     people.sort();
     people.dedup();

@@ -11,8 +11,8 @@ use super::tx::{Column, FromRow, Hold, Locks, Row, Sql, Tx, from_row};
 use super::users::{check_may_write, record, trace};
 use super::{Actor, Change, Refused, Result, Store};
 use crate::model::{
-    Author, ClientRef, Emoji, Message, MessageId, Millis, Page, Reaction, Room, RoomId, UserId,
-    Version, Wording,
+    Author, ClientRef, Emoji, Message, MessageId, Millis, Original, Page, Reaction, Room, RoomId,
+    UserId, Version, Wording,
 };
 use crate::protocol::PAGE_MESSAGES;
 
@@ -30,6 +30,8 @@ pub struct Post {
     pub text: Wording,
     /// The author's key for the message, which makes sending it again harmless.
     pub key: Option<Uuid>,
+    /// The message that it replies to. If the room has no such message, it replies to nothing.
+    pub reply_to: Option<MessageId>,
 }
 
 /// The result of posting.
@@ -426,8 +428,8 @@ impl Store {
         .await
     }
 
-    /// The messages from the first to the last id, both included, that changed after a version, in
-    /// their present state.
+    /// The messages from the first to the last id, both included, and those that they reply to, as far
+    /// as they changed after a version, in their present state.
     pub async fn changed_among(
         &self,
         room: RoomId,
@@ -438,13 +440,18 @@ impl Store {
         self.read("changed_among", async move |tx| {
             let version = version(tx, room).await?;
             let changed = format!(
-                "select {MESSAGE} where m.room_id = $1 and m.id between $2 and $3
-                 and m.changed > $4 order by m.id"
+                "select {MESSAGE} where m.room_id = $1 and (m.id between $2 and $3
+                    or m.id in (select r.reply_to from messages r where r.room_id = $1
+                        and r.id between $2 and $3 and r.reply_to is not null))
+                 and m.changed > $4"
             );
+            let values = [&room as _, &first as _, &last as _, &after as _];
+            let mut messages: Vec<Message> = tx.all(&changed, &values).await?;
+            messages.sort_by_key(|message| message.id);
             Ok(Page {
                 version,
                 newer: false,
-                messages: tx.all(&changed, &[&room, &first, &last, &after]).await?,
+                messages,
                 older: false,
             })
         })
@@ -519,8 +526,10 @@ macro_rules! message_columns {
             ", m.key, m.made, m.changed, m.created_at, m.edited_at is not null,
             m.deleted_at is not null, m.worded,
             case when m.deleted_at is null then m.reactions end, m.deleted_by is not null,
-            case when m.deleted_at is null and m.drawn = m.worded then m.html end
-            from messages m join users u on u.id = m.user_id"
+            case when m.deleted_at is null and m.drawn = m.worded then m.html end,
+            o.id, o.user_id, w.name, o.author_name, case when o.deleted_at is null then o.text end
+            from messages m join users u on u.id = m.user_id
+            left join messages o on o.id = m.reply_to left join users w on w.id = o.user_id"
         )
     };
 }
@@ -545,8 +554,26 @@ impl FromRow for Message {
             reactions: reactions_in(row.get()?),
             by_moderator: row.get()?,
             html: row.get()?,
+            reply_to: original_in(row)?,
         })
     }
+}
+
+/// The message that a row's message replies to, if there is one.
+fn original_in(row: &mut Row<'_>) -> Sql<Option<Original>> {
+    let (id, user): (Option<MessageId>, Option<UserId>) = (row.get()?, row.get()?);
+    let (user_name, name): (Option<String>, Option<String>) = (row.get()?, row.get()?);
+    let text = row.get()?;
+    let original = || {
+        let author = Author {
+            id: user?,
+            user_name: user_name?,
+            name: name?,
+        };
+        let id = id?;
+        Some(Original { id, author, text })
+    };
+    Ok(original())
 }
 
 /// A stored emoji; none if only a later version of this program knows it.
@@ -690,6 +717,13 @@ async fn writer(tx: &Tx<'_>, room: RoomId, id: UserId) -> Sql<Writer> {
     tx.the(&tx.hold(sql, Hold::Share), &[&room, &id]).await
 }
 
+/// A message of that room, as a reply to it shows it.
+async fn original(tx: &Tx<'_>, room: RoomId, id: MessageId) -> Sql<Option<Original>> {
+    let sql = format!("select {MESSAGE} where m.id = $1 and m.room_id = $2");
+    let message: Option<Message> = tx.one(&sql, &[&id, &room]).await?;
+    Ok(message.as_ref().map(Original::from))
+}
+
 pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
     let author = post.by.user;
     let known = async {
@@ -700,10 +734,17 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
     };
     // Together, so that PostgreSQL is waited for once. In this order, so that if several fail, the
     // first error is reported: it causes the others.
-    let (known, writer, step) = tokio::try_join!(biased;
+    let original = async {
+        match post.reply_to {
+            Some(id) => original(tx, post.room, id).await,
+            None => Ok(None),
+        }
+    };
+    let (known, writer, step, reply_to) = tokio::try_join!(biased;
         known,
         writer(tx, post.room, author),
-        next_step(tx, post.room, author)
+        next_step(tx, post.room, author),
+        original
     )?;
     if let Some(known) = known {
         // If the room is closed to its author, they must not learn what happened to the message.
@@ -725,6 +766,7 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
         key: post.key,
         made,
         at: tx.now,
+        reply_to: reply_to.as_ref().map(|original| original.id),
     };
     let (id, ()) = tokio::try_join!(biased; insert_message(tx, new), take_step(tx, step))?;
     let message = Message {
@@ -742,6 +784,7 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
         worded: made,
         reactions: Vec::new(),
         by_moderator: false,
+        reply_to,
     };
     match step.between {
         Some(both) => share_private(tx, both, &message).await?,
@@ -768,6 +811,8 @@ pub(super) struct NewMessage<'a> {
     pub(super) key: Option<Uuid>,
     pub(super) made: u64,
     pub(super) at: Millis,
+    /// The message of the same room that it replies to.
+    pub(super) reply_to: Option<MessageId>,
 }
 
 pub(super) async fn insert_message(tx: &Tx<'_>, new: NewMessage<'_>) -> Sql<MessageId> {
@@ -777,8 +822,8 @@ pub(super) async fn insert_message(tx: &Tx<'_>, new: NewMessage<'_>) -> Sql<Mess
     tx.the(
         "insert into messages
             (room_id, user_id, author_name, text, key, made, changed, worded, created_at,
-             html, drawn, here)
-         values ($1, $2, $3, $4, $5, $6, $6, $6, $7, $8, $6, $9) returning id",
+             html, drawn, here, reply_to)
+         values ($1, $2, $3, $4, $5, $6, $6, $6, $7, $8, $6, $9, $10) returning id",
         &[
             &new.room,
             &new.author,
@@ -789,6 +834,7 @@ pub(super) async fn insert_message(tx: &Tx<'_>, new: NewMessage<'_>) -> Sql<Mess
             &new.at,
             html,
             here,
+            &new.reply_to,
         ],
     )
     .await

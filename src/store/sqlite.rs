@@ -26,7 +26,7 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{History, Millis};
 
-const MIGRATIONS: [&str; 17] = [
+const MIGRATIONS: [&str; 18] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -47,6 +47,7 @@ const MIGRATIONS: [&str; 17] = [
     include_str!("migrations/sqlite/0015_mentions.sql"),
     include_str!("migrations/sqlite/0016_push.sql"),
     include_str!("migrations/sqlite/0017_browsers.sql"),
+    include_str!("migrations/sqlite/0018_replies.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
@@ -756,6 +757,7 @@ mod tests {
             room,
             text: MessageText::new("hello", 9).unwrap().into(),
             key: Some(Uuid::new_v4()),
+            reply_to: None,
         }
     }
 

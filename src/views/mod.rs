@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use crate::log::Chain;
 use crate::model::{
-    Busy, Emoji, GroupName, Listed, Message, MessageId, Millis, Notifications, Page, Person,
-    Reaction, ResumeToken, Room, RoomId, RoomKind, Target, User, UserId, Version,
+    Busy, Emoji, GroupName, Listed, Message, MessageId, Millis, Notifications, Original, Page,
+    Person, Reaction, ResumeToken, Room, RoomId, RoomKind, Target, User, UserId, Version,
 };
 use crate::protocol::{
     self, Dialect, LOBBY_PATH, MENTIONS, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap,
@@ -419,23 +419,46 @@ impl Views {
 
     /// The change of a room to `version`, which created the message or changed it.
     pub fn change(&self, message: &Message, version: Version) -> Vec<Push> {
-        let mut pushes = self.current(message, message.made == version.number);
+        let mut pushes = self.current(message, version.number - 1);
         if let Some(last) = pushes.last_mut() {
             last.version = Some(version);
         }
         pushes
     }
 
-    /// A message at the end or in its place. If it is deleted, its form is closed, so that its text
-    /// does not stay visible to somebody who has it open.
-    fn current(&self, message: &Message, is_new: bool) -> Vec<Push> {
-        let closes = Push::removal(Selector::open_message(message.id));
-        let shows = match is_new {
-            true => self.new_message(message),
-            false => self.changed_message(message),
-        };
-        let closes = message.deleted.then_some(closes);
-        closes.into_iter().chain([shows]).collect()
+    /// A message that has changed after a version, at the end if it is new, otherwise in its place. With a
+    /// new text, its quotes change too. If it is deleted, its form is closed, so that its text does not
+    /// stay visible to somebody who has it open.
+    pub fn current(&self, message: &Message, after: u64) -> Vec<Push> {
+        let mut pushes = Vec::new();
+        if message.deleted {
+            pushes.push(Push::removal(Selector::open_message(message.id)));
+        }
+        if message.made > after {
+            pushes.push(self.new_message(message));
+            return pushes;
+        }
+        if message.worded > after {
+            pushes.extend(self.quotes(message));
+        }
+        pushes.push(self.changed_message(message));
+        pushes
+    }
+
+    /// What the replies to a message show of it.
+    fn quotes(&self, message: &Message) -> Option<Push> {
+        let context = context! { quote => quote_context(&Original::from(message)) };
+        match self.render("_quote.html", context) {
+            Ok(html) => Some(Push::inner(Selector::quotes(message.id), html)),
+            Err(error) => {
+                let id = message.id.0;
+                tracing::error!(
+                    "could not render the quotes of message {id}: {}",
+                    Chain(&error)
+                );
+                None
+            }
+        }
     }
 
     /// The pushes that lead a tab from `after` to `version`. New messages are added at the end, older
@@ -448,8 +471,7 @@ impl Views {
         messages: &[Message],
     ) -> Option<Vec<Push>> {
         let messages = messages.iter();
-        let pushes =
-            messages.flat_map(|message| self.current(message, message.made > after.number));
+        let pushes = messages.flat_map(|message| self.current(message, after.number));
         let mut pushes: Vec<Push> = pushes.collect();
         let bytes: usize = pushes.iter().map(|push| push.html.len()).sum();
         if bytes > PAGE_BYTES && pushes.len() > 1 {
@@ -960,7 +982,15 @@ fn message_context(dialect: Dialect, message: &Message) -> Value {
             deleted => message.deleted,
             by_moderator => message.by_moderator,
             reactions => message.reactions.iter().map(reaction_context).collect::<Vec<_>>(),
-        }
+        },
+        quote => message.reply_to.as_ref().map(quote_context),
+    }
+}
+
+fn quote_context(original: &Original) -> Value {
+    let line = original.text.as_deref().map(text::first_line);
+    context! {
+        id => original.id.0, user => &original.author.user_name, name => &original.author.name, line,
     }
 }
 
@@ -1028,6 +1058,15 @@ mod tests {
             }],
             by_moderator: false,
             html: None,
+            reply_to: Some(Original {
+                id: MessageId(7),
+                author: Author {
+                    id: UserId(4),
+                    user_name: text.to_owned(),
+                    name: text.to_owned(),
+                },
+                text: Some(text.to_owned()),
+            }),
         }
     }
 
@@ -1132,7 +1171,9 @@ mod tests {
     fn a_message_is_rendered() {
         let push = Views::new().unwrap().new_message(&message(1, "brenda82"));
         let html = "<article class=\"message\" id=\"message-1\" data-user=\"brenda82\" \
-            data-key=\"00000000-0000-0000-0000-000000000000\"><span class=\"face hue-3\" \
+            data-key=\"00000000-0000-0000-0000-000000000000\"><a class=\"quote\" href=\"?at=7\" \
+            data-quotes=\"7\" data-user=\"brenda82\"><span class=\"quote__name\">brenda82</span> \
+            brenda82</a><span class=\"face hue-3\" \
             aria-hidden=\"true\">Br</span><b class=\"message__name\">brenda82</b> \
             <a class=\"message__time\" href=\"?at=1\"><time datetime=\"2026-11-21T07:30:00Z\">07:30</time></a>\
             <button class=\"change\" \
@@ -1161,6 +1202,7 @@ mod tests {
             <h3 class=\"message__title\">two\nlines</h3> <time class=\"message__time\" \
             datetime=\"2026-11-21T07:30:00Z\">21/11/2026 07:30</time> \
             <i class=\"message__edited\">edited</i></header>\
+            <p class=\"message__quote\"><span class=\"quote__name\">two\nlines</span> two</p>\
             <p class=\"message__text\">two<br>lines</p>\
             <p class=\"message__reactions\"><span id=\"reaction-1-1f44d\">👍 12</span></p></article>";
         assert_eq!(push.html, html);
@@ -1394,6 +1436,7 @@ mod tests {
         let messages = [
             Message {
                 changed: 9,
+                worded: 9,
                 ..message(2, "old")
             },
             message(4, "new"),
@@ -1403,6 +1446,7 @@ mod tests {
         assert_eq!(
             pushes.iter().map(shape).collect::<Vec<_>>(),
             [
+                (Selector::quotes(MessageId(2)), None, None),
                 (Selector::message(MessageId(2)), Some(Swap::Outer), None),
                 (Selector::MESSAGES_LIST, Some(Swap::Append), Some(VERSION)),
             ]

@@ -1,6 +1,7 @@
-/** The message box: drafts, keys, and reporting that I am typing. */
+/** The message box: drafts, what they reply to, keys, and reporting that I am typing. */
 
 import { count } from "./length.js";
+import { messageNumber } from "./messages.js";
 import { find, findAll, isComposed, messageBox, messageForm, messageList, roomId } from "./page.js";
 import { on, send } from "./runtime.js";
 import { me, place, recall, remember } from "./session.js";
@@ -9,6 +10,22 @@ import { me, place, recall, remember } from "./session.js";
 const TYPING_INTERVAL = 2500;
 
 let typedAt = 0;
+
+/**
+ * A message that another one replies to.
+ * @typedef {object} Original
+ * @property {number} id
+ * @property {string} name its author's
+ * @property {string} line its first line
+ */
+
+/**
+ * What the text in the box replies to.
+ * @type {Original | null}
+ */
+let original = null;
+
+const replying = find("#replying");
 
 /**
  * Puts a text into the box and saves it as the draft of this room.
@@ -22,12 +39,56 @@ export function write(text) {
 }
 
 /**
- * Saves the text in the box as the draft of the room with that address.
+ * Saves the text in the box, and what it replies to, as the draft of the room with that address.
  * @param {string} address
  * @returns {void}
  */
 export function keepDraft(address) {
   remember(`draft.${address}`, messageBox.value);
+  remember(`reply.${address}`, original);
+}
+
+/**
+ * Sets what the text in the box replies to.
+ * @param {Original | null} [next]
+ * @returns {void}
+ */
+export function replyTo(next = null) {
+  original = next;
+  keepDraft(place());
+  replying.hidden = !original;
+  if (!original) return;
+  const { id, name, line } = original;
+  const quote = /** @type {HTMLAnchorElement} */ (replying.querySelector(".quote"));
+  quote.href = `?at=${id}`;
+  quote.dataset.quotes = String(id);
+  const author = document.createElement("span");
+  author.className = "quote__name";
+  author.textContent = name;
+  quote.replaceChildren(author, ` ${line}`);
+}
+
+/**
+ * @param {Element | null} message
+ * @returns {void}
+ */
+export function reply(message) {
+  // One that was deleted or could not be drawn has no actions.
+  if (!message?.querySelector(".change")) return;
+  const [line] = message.querySelector(".message__text").textContent.trim().split("\n");
+  const name = message.querySelector(".message__name").firstChild.textContent.trim();
+  replyTo({ id: messageNumber(message), name, line });
+  messageForm.replaceChildren();
+  messageBox.focus();
+}
+
+/**
+ * @returns {Original | null} what the message replies to that is being sent; the next one replies to nothing
+ */
+export function takeOriginal() {
+  const taken = original;
+  replyTo();
+  return taken;
 }
 
 /**
@@ -35,7 +96,9 @@ export function keepDraft(address) {
  * @returns {void}
  */
 export function restoreDraft() {
-  write(recall(`draft.${place()}`) ?? "");
+  const text = recall(`draft.${place()}`) ?? "";
+  replyTo(recall(`reply.${place()}`));
+  write(text);
 }
 
 /**
@@ -76,11 +139,24 @@ on("input", () => {
   reportTyping();
 }, messageBox);
 
+on("click", ({ target }) => {
+  const { reply: address } = target.dataset;
+  if (address !== undefined) reply(address ? find(address) : target.closest(".message"));
+});
+
+on("click", () => {
+  replyTo();
+  messageBox.focus();
+}, find("#replying button"));
+
 on("keydown", (event) => {
   const { target, key } = event;
   if (isComposed(event)) return;
   if (key === "Escape") {
-    /** @type {HTMLElement} */ (messageForm.querySelector("[data-dismiss]"))?.click();
+    /** @type {HTMLElement | null} */
+    const close = messageForm.querySelector("[data-dismiss]");
+    if (close) close.click();
+    else if (target === messageBox) replyTo();
     takeIdleFocus();
   }
   if (key === "ArrowUp" && target === messageBox && !messageBox.value) editMyLastMessage();

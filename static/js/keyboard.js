@@ -1,5 +1,6 @@
 /** Keys: the switcher, moving between rooms and between messages, and the list of all keys. */
 
+import { reply } from "./composer.js";
 import { messages } from "./messages.js";
 import { find, findAll, messageBox, messageForm, scroller } from "./page.js";
 import { on } from "./runtime.js";
@@ -87,6 +88,7 @@ on("keydown", (event) => {
   else if (step && (message || target === scroller)) changeMessage(message, step);
   else if (key === "?") find("#keys").showPopover();
   else if (!message) return;
+  else if (key === "r") reply(message);
   else if (key === "e" && message.matches("[data-mine]")) openForm(message, "textarea");
   else if (key === "+") openForm(message, "input");
   else if (key === "Escape" && !shiftKey) find("#new-messages").click();

@@ -28,7 +28,7 @@ export function mark(parent) {
     // The arrow keys move through the messages. The Tab key does not.
     message.tabIndex = -1;
   }
-  for (const name of findAll(parent, ".mention")) {
+  for (const name of findAll(parent, ".mention, .quote[data-user]")) {
     const { user = me } = name.dataset;
     name.toggleAttribute("data-me", user === me && !name.closest("[data-mine]"));
   }

@@ -90,7 +90,8 @@ export function joinMessages() {
     // A deleted message has no author and ends the block.
     const author = message.querySelector("b")?.textContent ?? "";
     const sameDay = day === previous.day;
-    const continues = sameDay && author === previous.author && at - previous.at < LONGEST_PAUSE;
+    const continues = sameDay && author === previous.author && at - previous.at < LONGEST_PAUSE
+      && !message.querySelector(".quote");
     if (!sameDay) showDay(message, day);
     message.toggleAttribute("data-joined", author !== "" && continues);
     previous = { author, day, at };

@@ -1,6 +1,6 @@
 /** My messages that are not settled yet: they survive a reload, are sent again, and come back if refused. */
 
-import { write } from "./composer.js";
+import { replyTo, takeOriginal, write } from "./composer.js";
 import { clearNotice, find, findAll, messageBox, roomId, roomTitle } from "./page.js";
 import { on, root, send } from "./runtime.js";
 import { scrollToEnd } from "./scroll.js";
@@ -22,6 +22,7 @@ const MOST = 9;
  * @property {string} to the address of its room
  * @property {string} title the title of its room
  * @property {string} user my user name when I wrote it
+ * @property {import("./composer.js").Original | null} [original] what it replies to
  * @property {number} [sent] when it was last sent
  * @property {"refused" | "unsure"} [state] missing while it waits
  * @property {string} [reason]
@@ -49,6 +50,7 @@ export function post() {
     to: place(),
     title: destination?.address ?? roomTitle(),
     user: me,
+    original: takeOriginal(),
   });
   write("");
   sendDue();
@@ -88,13 +90,13 @@ export function sendDue({ arrived = false } = {}) {
  * @returns {void}
  */
 function sendOne(one) {
-  const { key, message, room } = one;
+  const { key, message, room, original } = one;
   // It was written before the server assigned a user.
   one.user ||= me;
   if (one.user !== me) {
     // I am another user now, so it is not sent under this name.
     one.state = one.sent ? "unsure" : "refused";
-  } else if (send("New message", { message, room, key })) {
+  } else if (send("New message", { message, room, key, reply_to: original?.id })) {
     one.sent = Date.now();
   }
 }
@@ -123,6 +125,7 @@ export function settle(fragment, refused) {
       showUnsettled();
     } else {
       drop(one);
+      replyTo(one.original);
       write(one.message);
     }
   }
@@ -188,6 +191,9 @@ on("click", ({ target }) => {
   if (!back) return;
   const one = unsettled.find(({ key }) => key === target.closest("[id]").id);
   drop(one);
-  if (back === "edit") write([messageBox.value, one.message].filter(Boolean).join("\n"));
+  if (back === "edit") {
+    if (one.to === place()) replyTo(one.original);
+    write([messageBox.value, one.message].filter(Boolean).join("\n"));
+  }
   messageBox.focus();
 }, waitingList);

@@ -111,6 +111,30 @@ impl Program {
     }
 }
 
+#[tokio::test]
+async fn a_program_replies_and_learns_of_replies() {
+    let server = Server::start().await;
+    let mut anna = server.tab().await;
+    let mut program = Program::at(&server, "/ws/chat/hi/").await;
+    let line = Program::at(&server, "/ws/hi/").await;
+    anna.says("who is there?").await;
+    let original = anna.messages()[0].id;
+    let reply = json!({ "message": "a program", "reply_to": original });
+    program.wire.text(reply.to_string());
+    program.hears(reply).await;
+    let reply = json!({ "type": "message", "text": "another", "reply_to": original });
+    line.wire.text(reply.to_string());
+    let reply = json!({ "message": "another", "reply_to": original });
+    program.hears(reply).await;
+    anna.sees("another").await;
+    let quotes = anna.page.root().with("data-quotes");
+    assert_eq!(quotes.count(), 2);
+    let text = json!({ "message": "a", "reply_to": "x" });
+    program.wire.text(text.to_string());
+    let words = "Invalid message. Send {\"message\": \"…\"}.";
+    program.hears(refusal(words)).await;
+}
+
 /// What a program is sent when an action is refused.
 fn refusal(words: &str) -> Value {
     json!({ "type": "chat_message", "user": "", "message": words, "tone": "refusal" })

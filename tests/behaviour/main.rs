@@ -27,6 +27,7 @@ mod private_rooms;
 mod program;
 mod reactions;
 mod refusals;
+mod replies;
 mod search;
 mod talking;
 mod typing;

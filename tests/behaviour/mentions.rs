@@ -65,6 +65,35 @@ async fn a_mention_is_counted_at_once_and_until_it_is_read() {
 }
 
 #[tokio::test]
+async fn a_reply_mentions_the_author_of_the_original() {
+    let server = Server::start().await;
+    let [mut anna, mut bob] = server.tabs().await;
+    bob.says("who is in?").await;
+    let original = bob.messages()[0].id;
+    let hi = bob_is_elsewhere(&anna, &mut bob).await;
+    let reply = anna.replies(original, "me").await;
+    bob.counts(&hi, 1).await;
+    // An edit changes nothing about that, nor does a mention by name in it.
+    let text = format!("@{}, me", bob.name());
+    anna.sends("Edit message", json!({ "message": reply, "text": text }));
+    anna.sees(&text).await;
+    anna.replies(original, "and carl").await;
+    bob.counts(&hi, 2).await;
+    anna.sends("Delete message", json!({ "message": reply }));
+    bob.counts(&hi, 1).await;
+    // One's own reply is no mention.
+    bob.enters_group("hi").await;
+    bob.replies(original, "good").await;
+    bob.enters_group("python").await;
+    assert_eq!(counted(&bob, &hi), 0);
+    bob.sends("Search", json!({ "text": "is:mention" }));
+    bob.until("the reply among the mentions", |tab| {
+        tab.page.the("search-page").text().contains("and carl")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_mention_of_everybody_travels_with_the_news_of_the_group() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;

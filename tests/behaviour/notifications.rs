@@ -123,6 +123,19 @@ async fn somebody_who_wants_it_is_notified_of_private_messages_while_they_look_a
 }
 
 #[tokio::test]
+async fn a_reply_notifies_the_author_of_the_original() {
+    let server = Server::start().await;
+    let [mut anna, mut bob] = server.tabs().await;
+    bob.wants_notifications().await;
+    bob.says("who is in?").await;
+    let original = bob.messages()[0].id;
+    anna.says("not a reply").await;
+    bob.replies(original, "my own").await;
+    anna.replies(original, "me").await;
+    bob.is_notified(&["me"]).await;
+}
+
+#[tokio::test]
 async fn a_tab_in_view_anywhere_speaks_for_all_tabs_of_the_person() {
     let server = Server::start().await;
     let mut anna = server.tab().await;

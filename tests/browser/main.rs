@@ -31,6 +31,7 @@ mod plain;
 mod private_rooms;
 mod proxy;
 mod reactions;
+mod replies;
 mod rooms;
 mod search;
 mod talking;

@@ -192,6 +192,7 @@ pub(crate) fn message_by(
         room,
         text: MessageText::new(text, 100).unwrap().into(),
         key,
+        reply_to: None,
     }
 }
 

@@ -8,14 +8,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use overwire::model::{
     Busy, ClientRef, DisplayName, Emoji, GroupName, History, Message, MessageId, Millis,
-    Notifications, NotificationsChange, Page, PasswordHash, Person, PushSubscription, Reaction,
-    Room, RoomId, RoomKind, Sought, Target, TokenHash, Topic, UserId, Version, Wording,
+    Notifications, NotificationsChange, Original, Page, PasswordHash, Person, PushSubscription,
+    Reaction, Room, RoomId, RoomKind, Sought, Target, TokenHash, Topic, UserId, Version, Wording,
 };
 use overwire::moderation::{FoundMessages, Moderated, Search, Standing};
 use overwire::protocol::{ModeratorAction, PAGE_MESSAGES};
 use overwire::store::{
     self, ADMIN_LINK_GOOD_FOR, Access, Arrival, Arrived, CatchUp, FREE_AFTER, LEASE, Left,
-    Mentions, Moved, NewSession, PASSWORD_LINK_GOOD_FOR, Posted, Refused, Renamed,
+    Mentions, Moved, NewSession, PASSWORD_LINK_GOOD_FOR, Post, Posted, Refused, Renamed,
     SESSION_GOOD_FOR, SignedIn, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use overwire::views::title;
@@ -172,6 +172,7 @@ macro_rules! every_promise {
             what_a_text_refers_to_is_found_if_everybody_in_the_room_may_see_it
             a_change_names_the_people_whom_the_message_mentions_since_then
             unread_mentions_are_counted_until_they_are_read
+            a_reply_shows_its_original_and_calls_its_author
             a_message_survives_a_restart
             versions_grow_by_one_and_ids_with_them_when_many_write
             each_node_gets_its_changes_in_the_order_of_their_commits
@@ -295,6 +296,7 @@ async fn no_everyday_query_scans_a_whole_table_of_postgres() {
         the_versions_of_several_rooms_are_read_at_once
         catch_up_brings_what_is_missing
         changes_among_older_messages_are_found_by_their_first_and_last
+        a_reply_shows_its_original_and_calls_its_author
         messages_since_a_version_are_read_page_by_page
         a_reaction_changes_its_message_once
         ones_own_reactions_are_listed_newest_first
@@ -1304,6 +1306,67 @@ async fn a_change_names_the_people_whom_the_message_mentions_since_then(backend:
     assert_eq!(mentioned().await, none);
     amend(&store, &anna, room, message.id, None).await.unwrap();
     assert_eq!(mentioned().await, no_longer(&bob, none));
+}
+
+async fn a_reply_shows_its_original_and_calls_its_author(backend: &impl Backend) {
+    let store = backend.open().await;
+    let mut changes = store.join(NODE).await.unwrap();
+    let (anna, bob) = (moderator(&store, "anna").await, arrive(&store, "bob").await);
+    let name = GroupName::new("books").unwrap();
+    store.make_group(anna.here(), name).await.unwrap();
+    let books = store.group("books", None).await.unwrap().unwrap().id;
+    let elsewhere = post(&store, &bob, hi(&store).await, "elsewhere").await;
+    let original = post(&store, &bob, books, "first").await;
+    post(&store, &bob, books, "between").await;
+    let reply = async |by: &Somebody, to: MessageId| {
+        let reply_to = Some(to);
+        let post = Post {
+            reply_to,
+            ..message_by(NODE, by, books, "reply", None)
+        };
+        match store.post(post).await.unwrap() {
+            Posted::New(message) => message,
+            other => panic!("{other:?}"),
+        }
+    };
+    let no_reply = reply(&anna, elsewhere.id).await;
+    assert_eq!(no_reply.reply_to, None);
+    let replied = reply(&anna, original.id).await;
+    assert_eq!(replied.reply_to, Some(Original::from(&original)));
+    assert_eq!(reply(&bob, original.id).await.reply_to, replied.reply_to);
+    let among = async |after| {
+        let page = store
+            .changed_among(books, replied.id, replied.id, after)
+            .await;
+        page.unwrap().messages
+    };
+    let version = store.newest(books).await.unwrap().version.number;
+    assert_eq!(among(version).await, []);
+    let edited = amend(&store, &bob, books, original.id, Some("second")).await;
+    let edited = edited.unwrap();
+    // The reply is not touched, but shows the new text, and what changed is found by it.
+    assert_eq!(among(version).await, std::slice::from_ref(&edited));
+    let read = store.newest(books).await.unwrap().messages;
+    assert_eq!(read[3].reply_to, Some(Original::from(&edited)));
+    assert_eq!(read[3].changed, replied.changed);
+    amend(&store, &bob, books, original.id, None).await.unwrap();
+    let read = store.newest(books).await.unwrap().messages;
+    assert_eq!(read[3].reply_to.as_ref().unwrap().text, None);
+
+    let on = true;
+    let restrict = ModeratorAction::RestrictGroup { room: books, on };
+    store.moderate(anna.here(), restrict).await.unwrap();
+    reply(&anna, original.id).await;
+    let mut called = Vec::new();
+    while called.len() < 9 {
+        let mentions = changes.recv().await.unwrap().mentions;
+        called.push(mentions.people);
+    }
+    // The author of the original, but neither of one's own nor if they may no longer read the room.
+    let bob = vec![bob.user.id];
+    let nobody = Vec::new;
+    let (before, after) = (vec![nobody(); 4], vec![nobody(); 4]);
+    assert_eq!(called, [before, vec![bob], after].concat());
 }
 
 async fn unread_mentions_are_counted_until_they_are_read(backend: &impl Backend) {

@@ -101,6 +101,12 @@ impl Page {
         }
     }
 
+    /// Puts a fragment into every element whose attribute has this value. Returns whether there are any.
+    pub(crate) fn put_into_all(&mut self, attribute: &str, value: &str, html: &str) -> bool {
+        let fragment = convert(Html::parse_fragment(html).root_element()).children;
+        self.0.fill(attribute, value, &fragment)
+    }
+
     pub(crate) fn set(&mut self, id: &str, attribute: &str, value: &str) {
         let element = self.0.get_mut(id).unwrap();
         element.attributes.retain(|(name, _)| name != attribute);
@@ -171,6 +177,20 @@ impl Element {
             Node::Element(element) => element.get_mut(id),
             Node::Text(_) => None,
         })
+    }
+
+    fn fill(&mut self, attribute: &str, value: &str, fragment: &[Node]) -> bool {
+        if self.attribute(attribute) == Some(value) {
+            self.children = fragment.to_vec();
+            return true;
+        }
+        let mut filled = false;
+        for child in &mut self.children {
+            if let Node::Element(element) = child {
+                filled |= element.fill(attribute, value, fragment);
+            }
+        }
+        filled
     }
 
     fn replace(&mut self, id: &str, fragment: Vec<Node>) -> bool {

@@ -62,7 +62,7 @@ const PLAIN_PLACES: [&str; 4] = ["logged-user", "group-name", "messages-list", "
 /// A push.
 #[derive(Clone, Debug)]
 pub(crate) struct Push {
-    /// Without the `#`.
+    /// Without the `#`; `quotes-<id>` for the quotes of a message.
     pub(crate) place: String,
     pub(crate) html: String,
     pub(crate) swap: Option<String>,
@@ -575,11 +575,15 @@ impl Tab {
         }
         let text = |key: &str| push.get(key).and_then(Value::as_str).map(str::to_owned);
         let selector = text("selector").expect("a selector");
-        let place = selector.strip_prefix('#').expect("an id");
+        let place = match selector.strip_prefix("[data-quotes=\"") {
+            Some(rest) => format!("quotes-{}", rest.strip_suffix("\"]").expect("an id")),
+            None => selector.strip_prefix('#').expect("an id").to_owned(),
+        };
+        let place = place.as_str();
         let is_message = place
             .strip_prefix("message-")
             .is_some_and(|id| id.parse::<i64>().is_ok());
-        let single = ["my-reaction-", "form-", "news-"];
+        let single = ["my-reaction-", "form-", "news-", "quotes-"];
         let is_single = single.iter().any(|one| place.starts_with(one));
         let promised = match self.plain {
             true => PLAIN_PLACES.contains(&place),
@@ -604,8 +608,11 @@ impl Tab {
     }
 
     fn place(&mut self, push: Push) {
-        let there = self.page.put(&push.place, push.swap.as_deref(), &push.html);
-        let may_be_missing = ["message-", "form-", "my-reaction-", "news-"];
+        let there = match push.place.strip_prefix("quotes-") {
+            Some(id) => self.page.put_into_all("data-quotes", id, &push.html),
+            None => self.page.put(&push.place, push.swap.as_deref(), &push.html),
+        };
+        let may_be_missing = ["message-", "form-", "my-reaction-", "news-", "quotes-"];
         let may_be_missing = may_be_missing.iter().any(|one| push.place.starts_with(one));
         assert!(there || may_be_missing, "{push:?}");
         if push.swap.as_deref() == Some("remove") {

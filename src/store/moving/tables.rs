@@ -98,7 +98,7 @@ pub(super) const TABLES: [Table; 15] = [
         name: "messages",
         columns: "id, room_id, user_id, author_name text, text text, key key, made, changed,
             worded, created_at, edited_at, deleted_at, deleted_by, reactions text, html text, drawn,
-            here flag",
+            here flag, reply_to",
         key: 1,
         ids: Ids::Database,
     },
