@@ -194,7 +194,8 @@ fn hand_out(criterion: &mut Criterion) {
 /// A message in a group whose members look elsewhere, and list five groups each.
 fn mark(criterion: &mut Criterion) {
     let views = Views::new().expect("the templates are valid");
-    let news = views.group_news(ELSEWHERE, MessageId(1), "anna", &[]);
+    let newest = (MessageId(1), "anna".to_owned());
+    let news = views.group_news(ELSEWHERE, &newest, &[], &[]);
     let news = HashMap::from([(ELSEWHERE, news.expect("it can be rendered").encode())]);
     let listed: Arc<[RoomId]> = (1..=5).map(RoomId).collect();
     let mut group = criterion.benchmark_group("mark a group in the lists of its members");

@@ -279,11 +279,12 @@ pub struct Listed {
     pub muted: bool,
     /// Whether somebody else has written there since they last read it.
     pub unread: bool,
-    /// How many of those messages mention them, counted up to 100. If they have turned the news off, only
-    /// those that mention them by name.
-    pub mentions: u32,
-    /// The newest message.
-    pub newest: MessageId,
+    /// Those of these messages that mention them by name, at most 100.
+    pub named: Vec<MessageId>,
+    /// Those that mention everybody, at most 100, unless they have turned the news off.
+    pub here: Vec<MessageId>,
+    /// Up to where they have read it.
+    pub read: MessageId,
 }
 
 /// A group in the lobby.

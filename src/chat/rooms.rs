@@ -296,8 +296,9 @@ impl Chat {
                 joined: true,
                 muted: false,
                 unread: false,
-                mentions: 0,
-                newest: MessageId(0),
+                named: Vec::new(),
+                here: Vec::new(),
+                read: MessageId(0),
             });
         }
         let with_news = groups

@@ -84,6 +84,9 @@ pub enum News {
         /// earlier versions send none.
         #[serde(default)]
         here: Vec<(MessageId, String)>,
+        /// Those that mentioned everybody and no longer do.
+        #[serde(default)]
+        gone: Vec<MessageId>,
     },
     /// A message in a group mentions this person now, or no longer.
     Mentioned {

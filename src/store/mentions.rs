@@ -17,6 +17,8 @@ pub struct Mentions {
     pub people: Vec<UserId>,
     /// Everybody in the group.
     pub here: bool,
+    /// It mentioned everybody in the group, and no longer does.
+    pub no_longer_here: bool,
     /// People whom it no longer mentions.
     pub no_longer: Vec<UserId>,
 }
@@ -171,7 +173,7 @@ pub(super) async fn add(tx: &Tx<'_>, message: &Message, wording: &Wording) -> Sq
     Ok(Mentions {
         people,
         here: wording.here,
-        no_longer: Vec::new(),
+        ..Mentions::default()
     })
 }
 
@@ -184,19 +186,21 @@ pub(super) async fn replace(
     let former = "delete from mentions where message_id = $1 returning user_id";
     let mut former: Vec<UserId> = tx.all(former, &[&message.id]).await?;
     former.sort();
+    let was_here = "select here from messages where id = $1";
+    let was_here: bool = tx.the(was_here, &[&message.id]).await?;
     let Some(wording) = wording else {
         return Ok(Mentions {
             no_longer: former,
+            no_longer_here: was_here,
             ..Mentions::default()
         });
     };
-    let was_here = "select here from messages where id = $1";
-    let was_here: bool = tx.the(was_here, &[&message.id]).await?;
     let mut mentions = add(tx, message, wording).await?;
     let people = std::mem::take(&mut mentions.people);
     let (still, new): (Vec<_>, _) = people.into_iter().partition(|user| former.contains(user));
     former.retain(|user| !still.contains(user));
     (mentions.people, mentions.no_longer) = (new, former);
+    mentions.no_longer_here = was_here && !mentions.here;
     mentions.here &= !was_here;
     Ok(mentions)
 }

@@ -265,7 +265,26 @@ impl Store {
 from_row! {
     Version { room, history, number }
     Busy { group, people, topic, active_at }
-    Listed { group, joined, muted, unread, mentions, newest }
+}
+
+impl FromRow for Listed {
+    fn read(row: &mut Row<'_>) -> Sql<Self> {
+        Ok(Self {
+            group: row.get()?,
+            joined: row.get()?,
+            muted: row.get()?,
+            unread: row.get()?,
+            named: ids(&row.get::<String>()?),
+            here: ids(&row.get::<String>()?),
+            read: row.get()?,
+        })
+    }
+}
+
+/// The ids in a text, with spaces between them.
+fn ids(text: &str) -> Vec<MessageId> {
+    let ids = text.split_whitespace().filter_map(|id| id.parse().ok());
+    ids.map(MessageId).collect()
 }
 
 /// A group, by its id and its name.
@@ -291,13 +310,14 @@ const LISTED: &str = "r.id, case when r.restricted_at is null then r.name else '
         s.user_id is not null and s.left_at is null, coalesce(s.muted, false),
         exists (select 1 from messages m where m.room_id = r.id and m.id > s.read_message_id
             and m.user_id <> s.user_id and m.deleted_at is null),
-        (select count(*) from (select 1 from mentions n where n.user_id = s.user_id
-            and n.room_id = r.id and n.message_id > s.read_message_id limit 100) by_name)
-        + (select count(*) from (select 1 from messages m where m.room_id = r.id and m.here
-            and m.id > s.read_message_id and m.user_id <> s.user_id and m.deleted_at is null
-            and not s.muted and not exists (select 1 from mentions n
-                where n.user_id = s.user_id and n.message_id = m.id) limit 100) as everybody),
-        coalesce((select max(m.id) from messages m where m.room_id = r.id), 0)
+        coalesce((select string_agg(cast(id as text), ' ') from (select n.message_id as id
+            from mentions n where n.user_id = s.user_id and n.room_id = r.id
+            and n.message_id > s.read_message_id limit 100) by_name), ''),
+        coalesce((select string_agg(cast(id as text), ' ') from (select m.id from messages m
+            where m.room_id = r.id and m.here and m.id > s.read_message_id
+            and m.user_id <> s.user_id and m.deleted_at is null and not s.muted
+            limit 100) as everybody), ''),
+        coalesce(s.read_message_id, 0)
     from rooms r left join users_subscribed s on s.user_id = $1 and s.room_id = r.id
     where r.kind = 'group' and r.removed_at is null";
 

@@ -5,7 +5,7 @@
 mod assets;
 mod moderation;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use minijinja::value::Serde;
@@ -572,18 +572,19 @@ impl Views {
         self.fragment(Selector::GROUPS_LIST, context! { groups })
     }
 
-    /// The news of a group: its newest message, the user name of the author, and the messages that mention
-    /// everybody, with theirs.
+    /// The news of a group: its newest message, the user name of the author, the messages that mention
+    /// everybody, with theirs, and those that no longer do.
     pub fn group_news(
         &self,
         room: RoomId,
-        message: MessageId,
-        author: &str,
+        (message, author): &(MessageId, String),
         here: &[(MessageId, String)],
+        gone: &[MessageId],
     ) -> Result<Push> {
         let here: Vec<_> = here.iter().map(|(id, by)| format!("{id}:{by}")).collect();
-        let here = here.join(" ");
-        let context = context! { room => room.to_string(), message => message.0, author, here };
+        let (here, gone) = (here.join(" "), spaced(gone));
+        let context =
+            context! { room => room.to_string(), message => message.0, author, here, gone };
         self.outer(Selector::group_news(room), "_group_news.html", context)
     }
 
@@ -895,9 +896,15 @@ fn no_messages() -> Value {
 fn listed_context(listed: &Listed) -> Value {
     context! {
         joined => listed.joined, muted => listed.muted, unread => listed.unread && !listed.muted,
-        mentions => listed.mentions, newest => listed.newest.0,
+        named => spaced(&listed.named), here => spaced(&listed.here), read => listed.read.0,
+        mentions => listed.named.iter().chain(&listed.here).collect::<HashSet<_>>().len(),
         ..room_context(&listed.group)
     }
+}
+
+fn spaced(messages: &[MessageId]) -> String {
+    let messages: Vec<_> = messages.iter().map(MessageId::to_string).collect();
+    messages.join(" ")
 }
 
 fn busy_context(groups: &[Busy]) -> Vec<Value> {
@@ -1092,8 +1099,9 @@ mod tests {
             joined: true,
             muted: false,
             unread: true,
-            mentions: 3,
-            newest: MessageId(1),
+            named: vec![MessageId(2), MessageId(3)],
+            here: vec![MessageId(3), MessageId(4)],
+            read: MessageId(1),
         }
     }
 
@@ -1316,9 +1324,9 @@ mod tests {
             views
                 .group_news(
                     VERSION.room,
-                    MessageId(1),
-                    NASTY,
+                    &(MessageId(1), NASTY.to_owned()),
                     &[(MessageId(1), NASTY.to_owned())],
+                    &[MessageId(2)],
                 )
                 .unwrap()
                 .html,

@@ -120,10 +120,8 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   const hasMessages = fragment.querySelector(".message") !== null;
   if (hasMessages) joinMessages();
   const entered = openRoom();
-  if (swap === "append") {
-    takeMessages(fragment);
-    announce(fragment);
-  }
+  if (hasMessages) takeMessages(fragment, swap === "append");
+  if (swap === "append") announce(fragment);
   if (selector === "#messages-list" && swap === "outer" && !entered) openPart();
   showNewLine(entered);
   showTitle();

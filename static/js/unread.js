@@ -31,9 +31,6 @@ const unreported = new Map();
 const reported = new Map();
 let reportedAt = 0;
 
-/** The messages to everybody that have been counted since the page was loaded: an edit may make one so again. */
-const countedHere = new Set();
-
 /** This visit to the room: up to where I had read it, whether I have marked it as unread myself, and whether it has a line. */
 let visit = { room: "", read: 0, marked: false, hasLine: false };
 
@@ -55,7 +52,7 @@ export function reportRead() {
   if (last && isWatching() && !visit.marked) {
     const item = currentItem();
     item?.removeAttribute("data-news");
-    if (item) countMentions(item, 0);
+    if (item) countMentions(item, new Set(), new Set());
     if (last.id !== seen) {
       seen = last.id;
       unreported.set(roomId(), messageNumber(last));
@@ -104,41 +101,62 @@ export function takeNews(fragment) {
   for (const { id, dataset } of findAll(fragment, "[id^=news-][data-message]")) {
     const item = document.getElementById(id)?.closest("li");
     if (!item) continue;
-    const read = reported.get(id.slice("news-".length))?.message ?? 0;
+    const read = readIn(item, id.slice("news-".length));
     // An older message may be in the news, because an edit made it mention everybody.
-    const known = Math.max(read, Number(item.dataset.counted));
-    if (dataset.user === me || Number(dataset.message) <= known) continue;
-    item.setAttribute("data-news", "");
-    if (item.matches("[data-muted]")) continue;
-    const here = (dataset.here ?? "").split(" ").map((one) => one.split(":"));
-    const isNew = ([message, author]) => author && author !== me && Number(message) > known && !countedHere.has(message);
-    const added = here.filter(isNew);
-    for (const [message] of added) countedHere.add(message);
-    addMentions(item, added.length);
+    const isNew = (message, author) => author !== me && Number(message) > read;
+    if (isNew(dataset.message, dataset.user)) item.setAttribute("data-news", "");
+    const here = ids(item, "here");
+    for (const one of words(dataset.here)) {
+      const [message, author] = one.split(":");
+      if (isNew(message, author) && !item.matches("[data-muted]")) here.add(message);
+    }
+    for (const message of words(dataset.gone)) here.delete(message);
+    countMentions(item, here);
   }
 }
 
 /**
  * @param {HTMLElement} item a group in my list
- * @param {number} count
+ * @param {string} room its id
+ * @returns {number} the last message there that I have read, as far as this tab knows
+ */
+function readIn(item, room) {
+  return Math.max(reported.get(room)?.message ?? 0, Number(item.dataset.read));
+}
+
+/**
+ * @param {string} [text]
+ * @returns {string[]}
+ */
+function words(text) {
+  return text ? text.split(" ") : [];
+}
+
+/**
+ * @param {HTMLElement} item a group in my list
+ * @param {"here" | "named"} kind
+ * @returns {Set<string>} the unread messages there that mention everybody, or me
+ */
+function ids(item, kind) {
+  return new Set(words(item.dataset[kind]));
+}
+
+/**
+ * @param {HTMLElement} item a group in my list
+ * @param {Set<string>} here the unread messages there that mention everybody
+ * @param {Set<string>} named those that mention me
  * @returns {void}
  */
-function countMentions(item, count) {
+function countMentions(item, here, named = ids(item, "named")) {
+  item.dataset.here = [...here].join(" ");
+  item.dataset.named = [...named].join(" ");
+  const count = new Set([...here, ...named]).size;
   if (count) item.dataset.mentions = String(count);
   else delete item.dataset.mentions;
   const badge = /** @type {HTMLElement | null} */ (item.querySelector("b.badge"));
   if (!badge) return;
   badge.textContent = count > 99 ? "99+" : String(count || "");
   badge.hidden = !count;
-}
-
-/**
- * @param {HTMLElement} item
- * @param {number} more
- * @returns {void}
- */
-function addMentions(item, more) {
-  if (more) countMentions(item, Number(item.dataset.mentions ?? 0) + more);
 }
 
 /**
@@ -150,16 +168,29 @@ export function countOfOthers(fragment) {
 }
 
 /**
- * A message has arrived in the room. If I do not see it, the room has news.
+ * Messages have arrived in the room, or have changed. If I do not see them, the room has news.
  * @param {DocumentFragment} fragment
+ * @param {boolean} isAppended
  * @returns {void}
  */
-export function takeMessages(fragment) {
+export function takeMessages(fragment, isAppended) {
   const item = currentItem();
-  if (!countOfOthers(fragment) || isWatching() || !item) return;
-  item.setAttribute("data-news", "");
-  const mentions = findAll(fragment, ".message:has([data-me])");
-  addMentions(item, mentions.filter((message) => messageNumber(message) > Number(item.dataset.counted)).length);
+  if (!item) return;
+  const isSeen = isWatching();
+  if (isAppended && !isSeen && countOfOthers(fragment)) item.setAttribute("data-news", "");
+  // A private room counts nothing here.
+  if (!item.dataset.read) return;
+  const [here, named] = [ids(item, "here"), ids(item, "named")];
+  for (const message of findAll(fragment, ".message")) {
+    const number = messageNumber(message);
+    const id = String(number);
+    const mentionsMe = message.matches(":has([data-me])");
+    if (mentionsMe && !isSeen && !named.has(id) && number > readIn(item, roomId())) here.add(id);
+    if (mentionsMe) continue;
+    here.delete(id);
+    named.delete(id);
+  }
+  countMentions(item, here, named);
 }
 
 /**

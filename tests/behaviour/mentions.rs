@@ -117,12 +117,61 @@ async fn a_mention_of_everybody_travels_with_the_news_of_the_group() {
     bob.enters_group("events").await;
     assert_eq!(counted(&bob, &hi), 1);
     let item = bob.page.the(&format!("listed-{hi}"));
-    assert_eq!(item.attribute("data-counted"), Some(&*id.to_string()));
+    assert_eq!(item.attribute("data-here"), Some(&*id.to_string()));
+    let read: i64 = item.attribute("data-read").unwrap().parse().unwrap();
+    assert!(read < id);
     // In a private room there is nobody else.
     anna.opens_private(&bob.name()).await;
     anna.says("@here").await;
     let list = anna.page.the("messages-list");
     assert!(!list.all().any(|part| part.has_class("mention")));
+}
+
+#[tokio::test]
+async fn a_mention_of_everybody_that_is_taken_back_is_news_too() {
+    let server = Server::start().await;
+    let [mut anna, mut bob] = server.tabs().await;
+    let mut carl = server.tab().await;
+    let hi = bob_is_elsewhere(&anna, &mut bob).await;
+    carl.enters_group("python").await;
+    let place = format!("news-{hi}");
+    let name = bob.name();
+    anna.says("@here, lunch").await;
+    anna.says(&format!("@here and @{name}")).await;
+    let [first, second] = [0, 1].map(|n| anna.messages()[n].id);
+    let here = |tab: &Tab| {
+        let item = tab.page.the(&format!("listed-{hi}"));
+        item.attribute("data-here").map(str::to_owned)
+    };
+    bob.enters_group("events").await;
+    assert_eq!(here(&bob), Some(format!("{first} {second}")));
+    assert_eq!(
+        counted(&bob, &hi),
+        2,
+        "both by name and with everybody is once"
+    );
+    let edit = json!({ "message": second, "text": format!("only @{name}") });
+    anna.sends("Edit message", edit);
+    for tab in [&mut bob, &mut carl] {
+        tab.until("the news of the edit", |tab| {
+            tab.page.the(&place).attribute("data-gone") == Some(&*second.to_string())
+        })
+        .await;
+    }
+    anna.sends("Delete message", json!({ "message": first }));
+    let mut frames = Vec::new();
+    for tab in [&mut bob, &mut carl] {
+        tab.until("the news of the deletion", |tab| {
+            let news = tab.page.the(&place);
+            let is_read = news.attribute("data-message") == Some("0");
+            is_read && news.attribute("data-gone") == Some(&*first.to_string())
+        })
+        .await;
+        frames.push(tab.pushes_to(&place, 0).pop().unwrap().frame.clone());
+    }
+    assert_eq!(frames[0], frames[1]);
+    bob.enters_group("python").await;
+    assert_eq!((here(&bob), counted(&bob, &hi)), (None, 1));
 }
 
 #[tokio::test]

@@ -29,6 +29,19 @@ async fn becomes(tab: &Tab<'_>, name: &str, form: &str) {
     tab.until(&me).await;
 }
 
+/// The guest of this name registers.
+pub(crate) async fn keeps(tab: &Tab<'_>, name: &str) {
+    fills_in(tab, "#keep-form", &[("password", PASSWORD)]).await;
+    becomes(tab, name, "#sign-out-form").await;
+}
+
+/// The registered person of this name signs in.
+pub(crate) async fn signs_in(tab: &Tab<'_>, name: &str) {
+    let fields = [("name", name), ("password", PASSWORD)];
+    fills_in(tab, "#sign-in-form", &fields).await;
+    becomes(tab, name, "#sign-out-form").await;
+}
+
 #[tokio::test]
 async fn a_person_registers_and_signs_in_from_a_second_window() {
     let server = Server::start(&[]);
@@ -41,8 +54,7 @@ async fn a_person_registers_and_signs_in_from_a_second_window() {
         // The form is hidden from people who do not want it.
         assert!(!anna.shows("#account form").await);
 
-        fills_in(&anna, "#keep-form", &[("password", PASSWORD)]).await;
-        becomes(&anna, &a, "#sign-out-form").await;
+        keeps(&anna, &a).await;
         anna.is_in("#python", "/chat/python/").await;
         anna.hears("in another group").await;
         // New tabs are the same person now, so the page does not offer a second person in a new

@@ -2,6 +2,7 @@
 
 use thirtyfour::Key;
 
+use crate::accounts::{keeps, signs_in};
 use crate::browser::{Tab, story};
 use crate::server::Server;
 
@@ -19,6 +20,17 @@ impl Tab<'_> {
         let badge = format!("{entry}.querySelector('.badge')");
         self.until(&format!(
             "{badge}.hidden === ({count} === 0) && Number({badge}.textContent) === {count}"
+        ))
+        .await;
+    }
+
+    /// Edits or deletes a message in the room that the tab shows.
+    async fn changes(&self, action: &str, text: &str, new: &str) {
+        self.run(&format!(
+            "const {{ send }} = await import(document.querySelector('[href*=\"js/runtime\"]').href); \
+             const all = [...document.querySelectorAll('.message')]; \
+             const it = all.find((one) => one.querySelector('.message__text').textContent.trim() === '{text}'); \
+             send('{action}', {{ message: Number(it.id.slice(8)), text: '{new}' }})"
         ))
         .await;
     }
@@ -115,6 +127,78 @@ async fn a_message_that_i_have_read_is_no_news_when_it_begins_to_mention_everybo
         bob.is_titled("#python").await;
         anna.says("more").await;
         bob.sees(&format!("{entry}[data-news]")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_mention_that_is_taken_back_is_no_longer_counted() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/chat/hi/")).await;
+        bob.looks_here().await;
+        let name = bob.name().await;
+        bob.enters("python").await;
+        let both = format!("@here and @{name}");
+        anna.says(&both).await;
+        anna.says("@here, lunch").await;
+        bob.counts("hi", 2).await;
+        anna.changes("Edit message", &both, &format!("only @{name}"))
+            .await;
+        anna.changes("Edit message", "@here, lunch", "lunch").await;
+        bob.counts("hi", 1).await;
+        bob.is_titled("(1) #python").await;
+        anna.changes("Edit message", "lunch", "@here, after all")
+            .await;
+        bob.counts("hi", 2).await;
+        anna.hears("@here, after all").await;
+        anna.changes("Delete message", "@here, after all", "").await;
+        bob.counts("hi", 1).await;
+        // In the room, but not looking.
+        bob.enters("hi").await;
+        bob.counts("hi", 0).await;
+        bob.looks_away().await;
+        anna.says(&format!("@{name}?")).await;
+        bob.counts("hi", 1).await;
+        anna.changes("Edit message", &format!("@{name}?"), "?")
+            .await;
+        bob.counts("hi", 0).await;
+        bob.is_titled("#hi").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_devices_of_one_person_count_the_same_mentions() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/chat/hi/")).await;
+        let name = bob.name().await;
+        keeps(&bob, &name).await;
+        // Under another host name the browser has no cookie, like another device.
+        let elsewhere = server
+            .url("/chat/events/")
+            .replace("127.0.0.1", "localhost");
+        let phone = browser.person(&elsewhere).await;
+        signs_in(&phone, &name).await;
+        bob.looks_here().await;
+        bob.enters("python").await;
+        phone.is_in("#events", "/chat/events/").await;
+        anna.says("@here, lunch").await;
+        anna.says(&format!("@{name}?")).await;
+        for tab in [&bob, &phone] {
+            tab.counts("hi", 2).await;
+        }
+        anna.changes("Delete message", "@here, lunch", "").await;
+        for tab in [&bob, &phone] {
+            tab.counts("hi", 1).await;
+        }
+        // One reads it, and the other knows.
+        bob.enters("hi").await;
+        for tab in [&bob, &phone] {
+            tab.counts("hi", 0).await;
+        }
+        phone.is_titled("#events").await;
     })
     .await;
 }

@@ -1279,7 +1279,7 @@ async fn a_change_names_the_people_whom_the_message_mentions_since_then(backend:
     let people = |people: &[&Somebody], here| Mentions {
         people: people.iter().map(|who| who.user.id).collect(),
         here,
-        no_longer: Vec::new(),
+        ..Mentions::default()
     };
     let no_longer = |who: &Somebody, mentions| Mentions {
         no_longer: vec![who.user.id],
@@ -1301,11 +1301,24 @@ async fn a_change_names_the_people_whom_the_message_mentions_since_then(backend:
     edit("c", &[&carl], true).await;
     assert_eq!(mentioned().await, no_longer(&bob, none.clone()));
     edit("d", &[&bob], false).await;
-    assert_eq!(mentioned().await, no_longer(&carl, people(&[&bob], false)));
+    let no_longer_here = |mentions| Mentions {
+        no_longer_here: true,
+        ..mentions
+    };
+    let expected = no_longer_here(no_longer(&carl, people(&[&bob], false)));
+    assert_eq!(mentioned().await, expected);
     react(&store, &bob, &message, "👍", true).await.unwrap();
     assert_eq!(mentioned().await, none);
     amend(&store, &anna, room, message.id, None).await.unwrap();
-    assert_eq!(mentioned().await, no_longer(&bob, none));
+    assert_eq!(mentioned().await, no_longer(&bob, none.clone()));
+    let everybody = Wording {
+        here: true,
+        ..worded("@here", "@here", &[])
+    };
+    let message = post_worded(&store, &anna, room, everybody).await;
+    assert_eq!(mentioned().await, people(&[], true));
+    amend(&store, &anna, room, message.id, None).await.unwrap();
+    assert_eq!(mentioned().await, no_longer_here(none));
 }
 
 async fn a_reply_shows_its_original_and_calls_its_author(backend: &impl Backend) {
@@ -1373,12 +1386,11 @@ async fn unread_mentions_are_counted_until_they_are_read(backend: &impl Backend)
     let store = backend.open().await;
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
     let room = enter_room(&store, &bob, Target::Group("hi".to_owned())).await;
-    let count = async || {
+    let counted = async || {
         let groups = store.groups(Some(bob.user.id), 50).await.unwrap();
-        let listed = groups.iter().find(|listed| listed.group.id == room);
-        listed
-            .map(|listed| (listed.mentions, listed.newest))
-            .unwrap()
+        let mut groups = groups.into_iter();
+        let listed = groups.find(|listed| listed.group.id == room).unwrap();
+        (listed.named, listed.here, listed.read)
     };
     let here = Wording {
         here: true,
@@ -1389,30 +1401,37 @@ async fn unread_mentions_are_counted_until_they_are_read(backend: &impl Backend)
         ..here.clone()
     };
     let by_name = post_worded(&store, &anna, room, worded("@bob", "@bob", &[&bob])).await;
-    assert_eq!(count().await, (1, by_name.id));
+    let none = MessageId(0);
+    assert_eq!(counted().await, (vec![by_name.id], vec![], none));
     let both = post_worded(&store, &anna, room, here).await;
     post_worded(&store, &bob, room, everybody.clone()).await;
-    assert_eq!(count().await.0, 2);
     let last = post_worded(&store, &anna, room, everybody).await;
-    assert_eq!(count().await, (3, last.id));
+    let sorted = async || {
+        let (mut named, mut here, _) = counted().await;
+        named.sort();
+        here.sort();
+        (named, here)
+    };
+    let named = vec![by_name.id, both.id];
+    assert_eq!(sorted().await, (named.clone(), vec![both.id, last.id]));
     // Somebody who has turned the news off is still called by name.
     store.mute_group(bob.here(), room, true).await.unwrap();
-    assert_eq!(count().await.0, 2);
+    assert_eq!(sorted().await, (named, vec![]));
     store.mute_group(bob.here(), room, false).await.unwrap();
     amend(&store, &anna, room, by_name.id, None).await.unwrap();
-    assert_eq!(count().await.0, 2);
+    assert_eq!(sorted().await, (vec![both.id], vec![both.id, last.id]));
     amend(&store, &anna, room, both.id, Some("never mind"))
         .await
         .unwrap();
-    assert_eq!(count().await.0, 1);
+    assert_eq!(sorted().await, (vec![], vec![last.id]));
     let read = |upto| vec![(bob.client, bob.user.id, room, upto)];
     store.mark_read(read(last.id)).await.unwrap();
-    assert_eq!(count().await.0, 0);
+    assert_eq!(counted().await, (vec![], vec![], last.id));
     store
         .mark_unread(bob.here(), room, by_name.id)
         .await
         .unwrap();
-    assert_eq!(count().await.0, 1);
+    assert_eq!(sorted().await, (vec![], vec![last.id]));
 }
 
 async fn a_message_survives_a_restart(backend: &impl Backend) {

@@ -369,7 +369,8 @@ impl Chat {
                 message,
                 author,
                 here,
-            } => self.take_posted(*room, *message, author, here),
+                gone,
+            } => self.take_posted(*room, (*message, author.clone()), here, gone),
             News::Mentioned { user, room } => self.take_mention(*user, *room),
             News::MarkedUnread { user, room, read } => {
                 self.take_marked_unread(*user, *room, *read);

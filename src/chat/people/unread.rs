@@ -44,6 +44,8 @@ struct Posted {
     newest: (MessageId, String),
     /// The messages that mention everybody, with their authors; the first [`HERE`] of them.
     here: Vec<(MessageId, String)>,
+    /// Those that mentioned everybody and no longer do; the first [`HERE`] of them.
+    gone: Vec<MessageId>,
     /// Whether it is news of this node, so that the others have to be told.
     ours: bool,
 }
@@ -83,12 +85,18 @@ impl Unread {
         room: RoomId,
         newest: (MessageId, String),
         here: &[(MessageId, String)],
+        gone: &[MessageId],
         ours: bool,
     ) {
         let posted = self.posted.entry(room).or_default();
         posted.ours |= ours;
+        posted.here.retain(|(message, _)| !gone.contains(message));
+        let again = |message: &MessageId| here.iter().any(|(one, _)| one == message);
+        posted.gone.retain(|message| !again(message));
         posted.here.extend_from_slice(here);
         posted.here.truncate(HERE);
+        posted.gone.extend_from_slice(gone);
+        posted.gone.truncate(HERE);
         if posted.newest.0 < newest.0 {
             posted.newest = newest;
         }
@@ -115,15 +123,17 @@ impl Chat {
         for user in mentions.people.iter().chain(&mentions.no_longer) {
             self.spread(News::Mentioned { user: *user, room });
         }
+        let by_author = (message.id, message.author.user_name.clone());
         if message.made == change.version.number || mentions.here {
-            let newest = (message.id, message.author.user_name.clone());
-            let here = if mentions.here {
-                vec![newest.clone()]
-            } else {
-                Vec::new()
-            };
+            let here = mentions.here.then(|| by_author.clone());
             self.people.note(|due| {
-                due.unread.posted(room, newest, &here, true);
+                due.unread
+                    .posted(room, by_author, here.as_slice(), &[], true);
+            });
+        } else if mentions.no_longer_here {
+            self.people.note(|due| {
+                let nothing = Default::default();
+                due.unread.posted(room, nothing, &[], &[message.id], true);
             });
         }
     }
@@ -132,13 +142,12 @@ impl Chat {
     pub(super) fn take_posted(
         &self,
         room: RoomId,
-        message: MessageId,
-        author: &str,
+        newest: (MessageId, String),
         here: &[(MessageId, String)],
+        gone: &[MessageId],
     ) {
-        let newest = (message, author.to_owned());
         self.people
-            .note(|due| due.unread.posted(room, newest, here, false));
+            .note(|due| due.unread.posted(room, newest, here, gone, false));
     }
 
     /// A person's list of groups counts a mention more or less. A tab that shows the group sees it.
@@ -162,15 +171,22 @@ impl Chat {
         };
         let mut frames = HashMap::new();
         for (room, posted) in posted {
-            let ((message, author), here) = (posted.newest, posted.here);
-            let news = self.views.group_news(room, message, &author, &here)?;
+            let Posted {
+                newest,
+                here,
+                gone,
+                ours,
+            } = posted;
+            let news = self.views.group_news(room, &newest, &here, &gone)?;
             frames.insert(room, news.encode());
-            if posted.ours {
+            if ours {
+                let (message, author) = newest;
                 self.tell_others(News::Posted {
                     room,
                     message,
                     author,
                     here,
+                    gone,
                 });
             }
         }
@@ -337,14 +353,33 @@ mod tests {
                 RoomId(1),
                 by(message, author),
                 &here[usize::from(ours)..],
+                &[],
                 ours,
             );
         }
         let expected = Posted {
             newest: by(9, "bob"),
             here: vec![by(5, "anna"), by(7, "carl")],
+            gone: Vec::new(),
             ours: true,
         };
         assert_eq!(unread.posted[&RoomId(1)], expected);
+    }
+
+    #[test]
+    fn of_a_mention_of_everybody_that_comes_and_goes_the_last_state_is_news() {
+        let mut unread = Unread::default();
+        let by = |message| (MessageId(message), "anna".to_owned());
+        let nothing = || (MessageId(0), String::new());
+        let mut now = |newest, here: &[_], gone: &[_]| {
+            unread.posted(RoomId(1), newest, here, gone, true);
+            let posted = &unread.posted[&RoomId(1)];
+            (posted.here.clone(), posted.gone.clone())
+        };
+        now(by(5), &[by(5)], &[]);
+        let taken_back = now(nothing(), &[], &[MessageId(5)]);
+        assert_eq!(taken_back, (vec![], vec![MessageId(5)]));
+        let again = now(by(5), &[by(5)], &[]);
+        assert_eq!(again, (vec![by(5)], vec![]));
     }
 }
