@@ -29,6 +29,11 @@ const LANGUAGE: usize = 20;
 
 /// The longest first line of a text that a reply shows, in characters.
 const FIRST_LINE: usize = 120;
+/// The ends of names that are no addresses, though they look like some.
+const FILES: [&str; 8] = [
+    ".js", ".html", ".css", ".txt", ".json", ".toml", ".yaml", ".xml",
+];
+
 /// How many emojis are shown large, if a text consists of nothing else.
 const EMOJIS: usize = 10;
 /// The longest emoji, in characters.
@@ -116,11 +121,17 @@ impl Node<'_> {
         }
     }
 
-    /// What is shown, without marks.
+    /// What is shown, without marks. Blocks have lines of their own.
     fn add_text(&self, text: &mut String) {
+        if self.is_block() && !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
         match self {
             Self::Text(more) | Self::Code(more) | Self::Listing { code: more, .. } => *text += more,
             Self::Element(_, nodes) => nodes.iter().for_each(|node| node.add_text(text)),
+        }
+        if self.is_block() && !text.ends_with('\n') {
+            text.push('\n');
         }
     }
 }
@@ -131,12 +142,18 @@ pub fn render(text: &str) -> String {
     Draft::new(text).written("", Some(&found)).finish()
 }
 
+/// What a reader sees of a text, without marks.
+pub fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    let nodes = Reader::read(text);
+    nodes.iter().for_each(|node| node.add_text(&mut plain));
+    plain
+}
+
 /// The first line of a text as a reply shows it: without marks, and not long.
 pub fn first_line(text: &str) -> String {
     let beginning: String = text.chars().take(4 * FIRST_LINE).collect();
-    let mut shown = String::new();
-    let Draft(nodes) = Draft::new(&beginning);
-    nodes.iter().for_each(|node| node.add_text(&mut shown));
+    let shown = plain(&beginning);
     let mut lines = shown.lines().map(str::trim);
     let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
     match line.char_indices().nth(FIRST_LINE) {
@@ -473,14 +490,35 @@ fn web_address(typed: &str) -> Option<String> {
     }
 }
 
-/// Whether a link shows another address than it leads to.
+/// Whether a link shows a mention, or another address than it leads to.
 fn is_disguise(shown: &str, href: &str) -> bool {
-    let mut shown = finder()
-        .links(shown)
-        .map(|link| link.as_str())
-        .collect::<Vec<_>>();
-    shown.retain(|shown| web_address(shown).is_some_and(|address| !href.starts_with(&address)));
-    !shown.is_empty()
+    let href = bare(href);
+    if bare(shown) == href {
+        return false;
+    }
+    let leads_there = |shown: &str| {
+        let rest = href.strip_prefix(&bare(shown));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
+    };
+    let is_file = |shown: &str| FILES.iter().any(|ending| shown.ends_with(ending));
+    let mut words = shown.split(|c: char| c.is_whitespace() || matches!(c, '(' | '[' | '"' | '\''));
+    words.any(|word| word.starts_with(['@', '＠']))
+        || finder().links(shown).any(|link| {
+            let shown = link.as_str();
+            !leads_there(shown) && !is_file(shown)
+        })
+}
+
+/// An address without its scheme, `www.` and the last slash, to be compared.
+fn bare(address: &str) -> String {
+    let address = address.to_lowercase();
+    let schemes = ["http://", "https://", "mailto:"];
+    let rest = schemes
+        .iter()
+        .find_map(|scheme| address.strip_prefix(scheme));
+    let rest = rest.unwrap_or(&address);
+    let rest = rest.strip_prefix("www.").unwrap_or(rest);
+    rest.strip_suffix('/').unwrap_or(rest).to_owned()
 }
 
 struct Writer<'f> {
@@ -1007,7 +1045,6 @@ mod tests {
             "@ anna",
             "@@anna",
             "/@anna",
-            "[@anna](https://a.example)",
             "https://a.example/@anna",
             "&#off topic",
         ] {
@@ -1016,6 +1053,57 @@ mod tests {
                 mentions.is_empty() && !here && !html.contains("/chat/"),
                 "{html}"
             );
+        }
+    }
+
+    #[test]
+    fn a_label_that_looks_like_something_else_is_not_shown_as_one() {
+        for text in [
+            "[good.example](http://evil.example)",
+            "[good.example/login](https://evil.example/login)",
+            "[see good.example](https://evil.example)",
+            "[https://good.example](https://good.example.evil.example)",
+            "[good.example](https://good.example@evil.example)",
+            "[good.example](https://good.example:1@evil.example)",
+            "[anna@good.example](https://evil.example)",
+            "[anna@good.example](mailto:bob@evil.example)",
+            "[@anna](https://evil.example)",
+            "[to (@anna)](https://evil.example)",
+            "[**@anna**](https://evil.example)",
+            "[＠anna](https://evil.example)",
+        ] {
+            assert!(
+                render(text).contains(">https://evil.example") || plain(text) == text,
+                "{text}"
+            );
+        }
+        for text in [
+            "[good.example](https://www.GOOD.example/a?b#c)",
+            "[www.good.example](http://good.example)",
+            "[HTTPS://good.example/](https://good.example)",
+            "[anna@good.example](mailto:anna@good.example)",
+            "[node.js](https://good.example)",
+            "[page 1.5](https://good.example)",
+            "[a, b](https://good.example/@anna)",
+        ] {
+            assert!(render(text).starts_with("<a "), "{text}");
+            assert!(!plain(text).contains(']'), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_plain_text_has_no_marks() {
+        for (text, expected) in [
+            ("**a** `b` ~~c~~ [d](https://e.example)", "a b c d"),
+            ("> a\n\nb", "a\nb"),
+            ("- a\n- b\n\nc", "a\nb\nc"),
+            ("```rust\nlet a;\n```", "let a;\n"),
+            ("2 * 3 * 4 # a_b_c", "2 * 3 * 4 # a_b_c"),
+        ] {
+            let lines = plain(text);
+            let lines: Vec<_> = lines.lines().filter(|line| !line.is_empty()).collect();
+            let expected: Vec<_> = expected.lines().collect();
+            assert_eq!(lines, expected, "{text}");
         }
     }
 
