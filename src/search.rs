@@ -329,12 +329,12 @@ impl Query {
             "has" if value.eq_ignore_ascii_case("link") || value.eq_ignore_ascii_case("links") => {
                 self.has_link = true;
             }
-            "before" | "after" => match Millis::of_day(value) {
-                Some(day) if operator == "before" => self.until = Some(day),
-                Some(day) => self.since = Some(day.after(DAY)),
-                None => return false,
+            _ => match (operator, Millis::of_day(value)) {
+                ("before", Some(day)) => self.until = Some(day),
+                ("after", Some(day)) => self.since = Some(day.after(DAY)),
+                ("on", Some(day)) => (self.since, self.until) = (Some(day), Some(day.after(DAY))),
+                _ => return false,
             },
-            _ => return false,
         }
         true
     }
@@ -427,10 +427,19 @@ pub struct Found {
     pub messages: Vec<(Message, Room)>,
     /// Before this message, there may be more.
     pub before: Option<MessageId>,
-    /// The name of a group or person in the query, if the searcher has none of that name.
-    pub unknown: Option<String>,
+    /// Why nothing can be found.
+    pub unknown: Option<Unknown>,
     /// Whether older messages are still being indexed, so that they are not found yet.
     pub incomplete: bool,
+}
+
+/// What a query names and is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// Nobody has this name.
+    Person(String),
+    /// The searcher has no such group or conversation.
+    Room(String),
 }
 
 /// The text in quotes at the beginning of this one, and what follows. Quotes that are not closed are
@@ -622,6 +631,16 @@ mod tests {
                 has_link: true,
                 ..nothing()
             },
+        );
+    }
+
+    #[test]
+    fn a_day_begins_and_ends_in_utc() {
+        let day = Millis::of_day("2026-11-29").unwrap();
+        let query = Query::of("on:2026-11-29");
+        assert_eq!(
+            (query.since, query.until),
+            (Some(day), Some(day.after(DAY)))
         );
     }
 

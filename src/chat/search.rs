@@ -122,7 +122,10 @@ impl Chat {
         if !client.outbox.dialect.has(&Selector::SEARCH_PAGE) {
             return Ok(());
         }
-        let typed: String = typed.trim().chars().take(SEARCH_CHARACTERS).collect();
+        let mut typed: String = typed.trim().chars().take(SEARCH_CHARACTERS).collect();
+        if typed.eq_ignore_ascii_case(MENTIONS) {
+            MENTIONS.clone_into(&mut typed);
+        }
         let query = Query::of(&typed);
         let me = client.user.id;
         let store = &self.store;

@@ -41,8 +41,9 @@ impl Store {
         .await
     }
 
-    /// The newest messages that mention the user by name, before one if it is given: at most `limit`. Those
-    /// that they may no longer read are left out.
+    /// The newest messages that mention the user by name or, in their groups with news, everybody since
+    /// they joined; before one if it is given, and at most `limit`. Those that they may no longer read are
+    /// left out.
     pub async fn mentions(
         &self,
         me: UserId,
@@ -52,7 +53,11 @@ impl Store {
         let before = before.unwrap_or(MessageId(i64::MAX));
         self.read("mentions", async move |tx| {
             let ids = "select message_id from mentions where user_id = $1 and message_id < $2
-                order by message_id desc limit $3";
+                union select m.id from users_subscribed s join messages m on m.room_id = s.room_id
+                where s.user_id = $1 and s.with_id is null and s.left_at is null and not s.muted
+                    and m.here and m.id < $2 and m.created_at >= s.since
+                    and m.user_id <> $1 and m.deleted_at is null
+                order by 1 desc limit $3";
             let mut ids: Vec<i64> = tx.all(ids, &[&me, &before, &(limit + 1)]).await?;
             let more = ids.len() > limit;
             ids.truncate(limit);

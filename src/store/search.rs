@@ -14,7 +14,7 @@ use super::rooms::{VISIBLE, group, rooms};
 use super::tx::{Hold, Locks, Sql, Tx, from_row, sought};
 use super::{Result, Store, StoreError};
 use crate::model::{DisplayName, Message, MessageId, Millis, RoomId, UserId};
-use crate::search::{Found, In, Indexed, Query, Sought, marks};
+use crate::search::{Found, In, Indexed, Query, Sought, Unknown, marks};
 
 /// How many searches run at a time. Other reads keep the remaining readers.
 pub(super) const SEARCHES: usize = 2;
@@ -280,8 +280,8 @@ async fn search(
     Ok(found)
 }
 
-/// Where a person may look for what they ask, or the name that they do not know.
-async fn scope(tx: &Tx<'_>, me: UserId, query: &Query) -> Sql<std::result::Result<Scope, String>> {
+/// Where a person may look for what they ask, or why nothing can be found.
+async fn scope(tx: &Tx<'_>, me: UserId, query: &Query) -> Sql<std::result::Result<Scope, Unknown>> {
     let mut rooms = groups_of(tx, me).await?;
     let mut private = true;
     match &query.place {
@@ -290,7 +290,7 @@ async fn scope(tx: &Tx<'_>, me: UserId, query: &Query) -> Sql<std::result::Resul
             let group = group(tx, Some(me), name).await?;
             rooms.retain(|room| group.as_ref().is_some_and(|group| group.id == *room));
             if rooms.is_empty() {
-                return Ok(Err(format!("#{name}")));
+                return Ok(Err(Unknown::Room(format!("#{name}"))));
             }
         }
         Some(In::Private(name)) => {
@@ -303,7 +303,7 @@ async fn scope(tx: &Tx<'_>, me: UserId, query: &Query) -> Sql<std::result::Resul
             );
             rooms = tx.all(&with, &[&me, &ids]).await?;
             if rooms.is_empty() {
-                return Ok(Err(format!("@{name}")));
+                return Ok(Err(Unknown::Room(format!("@{name}"))));
             }
         }
         None => {}
@@ -312,7 +312,7 @@ async fn scope(tx: &Tx<'_>, me: UserId, query: &Query) -> Sql<std::result::Resul
         Some(name) => {
             let authors = people(tx, me, name).await?;
             if authors.is_empty() {
-                return Ok(Err(format!("@{name}")));
+                return Ok(Err(Unknown::Person(name.clone())));
             }
             Some(authors)
         }

@@ -24,7 +24,7 @@ use crate::protocol::{
     self, Dialect, LOBBY_PATH, MENTIONS, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap,
     Tone,
 };
-use crate::search::{Found, Query};
+use crate::search::{Found, Query, Unknown};
 use crate::text;
 
 pub use assets::Static;
@@ -739,7 +739,8 @@ pub fn pushed_notification(message: &Message, group: Option<&str>, address: &str
 fn notification_of(message: &Message, group: Option<&str>) -> (String, String) {
     let name = &message.author.name;
     let title = group.map_or(name.clone(), |group| format!("{name} in {group}"));
-    let line = message.text.lines().next().unwrap_or_default();
+    let text = text::plain(&message.text);
+    let line = text.trim_start().lines().next().unwrap_or_default();
     (title, line.chars().take(NOTIFIED_CHARACTERS).collect())
 }
 
@@ -871,7 +872,7 @@ fn search_context(typed: &str) -> Value {
 
 fn found_context(typed: &str, query: &Query, found: &Found) -> Value {
     let message = |(message, room): &(Message, Room)| {
-        let parts = query.excerpt(&message.text).into_iter();
+        let parts = query.excerpt(&text::plain(&message.text)).into_iter();
         let parts = parts.map(|(text, matches)| context! { text, matches });
         let room = room_context(room);
         context! {
@@ -879,10 +880,16 @@ fn found_context(typed: &str, query: &Query, found: &Found) -> Value {
         }
     };
     let payload = |before: MessageId| json!({ "text": typed, "before": before.0 }).to_string();
+    let (mut nobody, mut unknown) = (None, None);
+    match &found.unknown {
+        Some(Unknown::Person(name)) => nobody = Some(name),
+        Some(Unknown::Room(name)) => unknown = Some(name),
+        None => {}
+    }
     context! {
         messages => found.messages.iter().map(message).collect::<Vec<_>>(),
-        older => found.before.map(payload), unknown => &found.unknown,
-        incomplete => found.incomplete, empty => query.is_empty(), mentions => typed == MENTIONS,
+        older => found.before.map(payload), nobody, unknown, incomplete => found.incomplete,
+        empty => typed.is_empty(), wordless => query.is_empty(), mentions => typed == MENTIONS,
     }
 }
 
@@ -1255,7 +1262,7 @@ mod tests {
             ..Found::default()
         };
         let unknown = Found {
-            unknown: Some(NASTY.to_owned()),
+            unknown: Some(Unknown::Person(NASTY.to_owned())),
             ..Found::default()
         };
         let query = Query::of(NASTY);

@@ -13,6 +13,7 @@ const INTERVAL = 2000;
 const UNSURE = 10_000;
 
 const icon = /** @type {HTMLLinkElement} */ (find("link[rel=icon]"));
+const mentionsLink = /** @type {HTMLAnchorElement} */ (find(".nav__mentions"));
 const icons = { read: icon.href, unread: icon.dataset.unread };
 
 /** The id of the last message that I have seen in this room. */
@@ -30,6 +31,9 @@ const unreported = new Map();
  */
 const reported = new Map();
 let reportedAt = 0;
+
+/** How many messages are waiting, as the title says. */
+let waiting = NaN;
 
 /** This visit to the room: up to where I had read it, whether I have marked it as unread myself, and whether it has a line. */
 let visit = { room: "", read: 0, marked: false, hasLine: false };
@@ -240,6 +244,10 @@ export function showTitle() {
   const counted = findAll(document, "#aside [data-unread], #groups-list [data-mentions]:not([data-muted])");
   const numbers = counted.map(({ dataset }) => Number(dataset.unread ?? dataset.mentions));
   const unread = numbers.reduce((sum, number) => sum + number, 0);
+  if (unread > waiting && location.search === new URL(mentionsLink.href).search) {
+    send("Search", { text: new URLSearchParams(location.search).get("q") });
+  }
+  waiting = unread;
   document.title = `${unread ? `(${unread}) ` : ""}${title} · Overwire`;
   const isWaiting = unread > 0 || find("#groups-list [data-news]:not([data-muted])") !== null;
   icon.href = isWaiting ? icons.unread : icons.read;

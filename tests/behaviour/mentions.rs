@@ -1,6 +1,7 @@
 //! Mentions: the people whom a message names are told at once, and their lists count it until they have
 //! read it.
 
+use overwire::model::Millis;
 use serde_json::json;
 
 use crate::support::{Server, Tab};
@@ -16,6 +17,14 @@ impl Tab {
     async fn counts(&mut self, room: &str, count: u32) {
         self.until("the number of mentions", |tab| counted(tab, room) == count)
             .await;
+    }
+}
+
+/// What happens from now on has another time.
+async fn another_millisecond() {
+    let now = Millis::now();
+    while Millis::now() == now {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -175,6 +184,35 @@ async fn a_mention_of_everybody_that_is_taken_back_is_news_too() {
 }
 
 #[tokio::test]
+async fn mentions_of_everybody_since_i_joined_are_on_the_page_of_mine() {
+    let server = Server::start().await;
+    let [mut anna, mut bob] = server.tabs().await;
+    let found = |tab: &Tab| -> Vec<String> {
+        let all = tab.page.root().all();
+        let texts = all.filter(|part| part.has_class("found__text"));
+        texts.map(|part| part.text().trim().to_owned()).collect()
+    };
+    anna.enters_group("python").await;
+    anna.says("@here, before").await;
+    another_millisecond().await;
+    bob.enters_group("python").await;
+    another_millisecond().await;
+    anna.says("@here, after").await;
+    anna.says("@here and gone").await;
+    let last = anna.messages().pop().unwrap();
+    anna.sends("Delete message", json!({ "message": last.id }));
+    anna.hears_all().await;
+    bob.hears_all().await;
+    bob.says("@here, my own").await;
+    bob.sends("Search", json!({ "text": "is:mention" }));
+    bob.until("the mention", |tab| found(tab) == ["@here, after"])
+        .await;
+    anna.sends("Search", json!({ "text": "is:mention" }));
+    anna.until("the mention", |tab| found(tab) == ["@here, my own"])
+        .await;
+}
+
+#[tokio::test]
 async fn my_mentions_are_a_page_newest_first() {
     let server = Server::with(|setup| setup.unlimited()).await;
     let [mut anna, mut bob] = server.tabs().await;
@@ -231,7 +269,8 @@ async fn my_mentions_are_a_page_newest_first() {
     bob.until("the mentions", |tab| found(tab).len() == 50)
         .await;
     assert_eq!(bob.title(), "Mentions");
-    anna.sends("Search", json!({ "text": "is:mention" }));
+    anna.sends("Search", json!({ "text": "IS:Mention" }));
     anna.hears_all().await;
+    assert_eq!(anna.title(), "Mentions");
     assert_eq!(found(&anna), [""; 0]);
 }

@@ -119,7 +119,11 @@ async fn what_is_not_found_says_what_to_do() {
     anna.says("a word").await;
     for (typed, words) in [
         ("", "Type words to find messages"),
-        ("\"", "Type words to find messages"),
+        ("\"", "Nothing found."),
+        ("🎉", "Nothing found."),
+        ("from:nobody-here word", "Nobody is called nobody-here."),
+        ("x*", "A star needs at least two letters"),
+        ("on:1990-01-01", "such as deploy*"),
         ("<i>", "No message matches “<i>”"),
         (
             "word in:#nowhere",
@@ -132,6 +136,20 @@ async fn what_is_not_found_says_what_to_do() {
         assert!(page.contains(words), "{typed}: {page}");
         assert!(anna.notice().is_empty());
     }
+}
+
+#[tokio::test]
+async fn results_show_what_is_read_and_not_the_marks_of_it() {
+    let server = Server::start().await;
+    let mut anna = server.tab().await;
+    anna.says("> a **bold** word\n\n- and [more](https://a.example) ~~not~~ `x`")
+        .await;
+    searches(&mut anna, "word").await;
+    let shown: Vec<_> = texts(&anna)[0]
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(shown.join(" "), "a bold word and more not x");
 }
 
 #[tokio::test]

@@ -76,7 +76,11 @@ async fn a_mention_is_highlighted_for_whom_it_names_and_counted_until_they_see_i
         bob.run("window.kept = true; document.querySelector('a[href*=mention]').click()")
             .await;
         bob.is_titled("Mentions").await;
-        bob.until("document.querySelectorAll('.found').length === 2")
+        bob.until("document.querySelectorAll('.found').length === 3")
+            .await;
+        // It is kept up to date.
+        anna.says(&format!("@{name}!")).await;
+        bob.until("document.querySelectorAll('.found').length === 4")
             .await;
         bob.run("document.querySelector('.found:last-child').click()")
             .await;
@@ -85,15 +89,16 @@ async fn a_mention_is_highlighted_for_whom_it_names_and_counted_until_they_see_i
         ))
         .await;
         bob.run("history.back()").await;
-        bob.is_titled("Mentions").await;
-        bob.until("document.querySelectorAll('.found').length === 2 && window.kept")
+        bob.until("document.title.endsWith('Mentions · Overwire')")
+            .await;
+        bob.until("document.querySelectorAll('.found').length === 4 && window.kept")
             .await;
         bob.run("history.back()").await;
         bob.is_titled("#hi").await;
         // After a reload it looks the same.
         bob.reload().await;
         bob.is_somebody().await;
-        bob.until("document.querySelectorAll('.message:has([data-me])').length === 3")
+        bob.until("document.querySelectorAll('.message:has([data-me])').length === 4")
             .await;
     })
     .await;

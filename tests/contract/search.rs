@@ -3,7 +3,7 @@
 
 use overwire::model::{MessageId, MessageText, Millis, Target};
 use overwire::protocol::ModeratorAction;
-use overwire::search::{Found, Query};
+use overwire::search::{Found, Query, Unknown};
 use overwire::store::Store;
 
 use crate::people::{
@@ -192,12 +192,12 @@ pub(crate) async fn messages_are_found_by_what_is_typed(backend: &impl Backend) 
             assert_eq!(found, *expected, "{typed}, indexed: {is_indexed}");
         }
         for (typed, unknown) in [
-            ("in:#nowhere fox", "#nowhere"),
-            ("from:nobody", "@nobody"),
-            ("with:anna", "@anna"),
+            ("in:#nowhere fox", Unknown::Room("#nowhere".to_owned())),
+            ("from:nobody", Unknown::Person("nobody".to_owned())),
+            ("with:anna", Unknown::Room("@anna".to_owned())),
         ] {
             let found = search(&store, &anna, typed).await;
-            assert_eq!(found.unknown.as_deref(), Some(unknown));
+            assert_eq!(found.unknown, Some(unknown));
             assert!(found.messages.is_empty());
         }
         index(&store).await;
