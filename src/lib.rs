@@ -3,6 +3,7 @@
 //! The browser sends actions over one socket. The server stores them, renders HTML fragments, and
 //! pushes the fragments to every tab that shows the room. The modules, in reading order:
 
+pub mod code;
 pub mod json;
 pub mod log;
 pub mod metrics;

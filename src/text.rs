@@ -12,6 +12,7 @@ use ammonia::{Builder, UrlRelative};
 use linkify::{LinkFinder, LinkKind};
 use pulldown_cmark::{CodeBlockKind, Event, LinkType, OffsetIter, Options, Parser, Tag};
 
+use crate::code;
 use crate::model::{DisplayName, Found, GroupName, MessageText, Sought, Target, UserId, Wording};
 use crate::protocol::{address, read_address, read_at};
 
@@ -24,6 +25,8 @@ const LINKS: usize = 50;
 const WAYS: usize = 12;
 /// How many names and messages are looked up for one text.
 const SOUGHT: usize = 200;
+/// How many parts of the listings of one text have a colour.
+const PARTS: usize = 1000;
 /// The longest name of a programming language.
 const LANGUAGE: usize = 20;
 
@@ -45,6 +48,8 @@ pub const COPY: &str =
 /// The only elements and attributes that a rendered text has.
 static ALLOWED: LazyLock<Builder<'static>> = LazyLock::new(|| {
     let set = |names: &[&'static str]| names.iter().copied().collect::<HashSet<_>>();
+    let mut spans = set(&["emoji", "mention", "mention--all"]);
+    spans.extend(code::CLASSES);
     let mut allowed = Builder::empty();
     allowed
         .tags(set(&[
@@ -70,7 +75,7 @@ static ALLOWED: LazyLock<Builder<'static>> = LazyLock::new(|| {
         .allowed_classes(HashMap::from([
             ("a", set(&["mention"])),
             ("button", set(&["listing__copy"])),
-            ("span", set(&["emoji", "mention", "mention--all"])),
+            ("span", spans),
         ]))
         .url_schemes(set(&["http", "https", "mailto"]))
         .url_relative(UrlRelative::PassThrough)
@@ -136,10 +141,11 @@ impl Node<'_> {
     }
 }
 
-/// Renders a text that refers to nothing: what may be a name stays as it is.
+/// Renders a text that refers to nothing: what may be a name stays as it is. Listings have no colours, which
+/// would take too long each time that the text is shown.
 pub fn render(text: &str) -> String {
     let found = Found::default();
-    Draft::new(text).written("", Some(&found)).finish()
+    Draft::new(text).written("", Some(&found), 0).finish()
 }
 
 /// What a reader sees of a text, without marks.
@@ -176,12 +182,12 @@ impl<'a> Draft<'a> {
 
     /// What it may refer to. The address of a message begins with the `origin` of the chat.
     pub fn sought(&self, origin: &str) -> Sought {
-        self.written(origin, None).sought
+        self.written(origin, None, 0).sought
     }
 
     /// The text with what it refers to.
     pub fn wording(&self, text: &MessageText, origin: &str, found: &Found) -> Wording {
-        let mut written = self.written(origin, Some(found));
+        let mut written = self.written(origin, Some(found), PARTS);
         Wording {
             text: text.clone(),
             mentions: std::mem::take(&mut written.mentions),
@@ -190,7 +196,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn written<'f>(&self, origin: &'f str, found: Option<&'f Found>) -> Writer<'f> {
+    fn written<'f>(&self, origin: &'f str, found: Option<&'f Found>, parts: usize) -> Writer<'f> {
         let mut writer = Writer {
             origin,
             found,
@@ -198,6 +204,7 @@ impl<'a> Draft<'a> {
             mentions: Vec::new(),
             here: false,
             links: 0,
+            parts,
             html: String::new(),
         };
         match &self.0[..] {
@@ -529,6 +536,8 @@ struct Writer<'f> {
     mentions: Vec<UserId>,
     here: bool,
     links: usize,
+    /// How many more parts of listings may have a colour.
+    parts: usize,
     html: String,
 }
 
@@ -568,12 +577,12 @@ impl Writer<'_> {
                 }
                 Node::Code(code) => self.html += &format!("<code>{}</code>", escaped(code)),
                 Node::Listing { language, code } => {
+                    let code = self.coloured(language.as_deref().unwrap_or_default(), code);
                     let language = language
                         .as_ref()
                         .map(|language| format!(" data-language=\"{}\"", escaped(language)));
                     let language = language.unwrap_or_default();
-                    self.html +=
-                        &format!("<pre{language}>{COPY}<code>{}</code></pre>", escaped(code));
+                    self.html += &format!("<pre{language}>{COPY}<code>{code}</code></pre>");
                 }
                 Node::Element(kind, nodes) => self.element(kind, nodes, in_link),
             }
@@ -601,6 +610,23 @@ impl Writer<'_> {
         self.html += &begin;
         self.write(nodes, kind.is_block(), in_link || tag == "a");
         self.html += &format!("</{tag}>");
+    }
+
+    /// The code of a listing, with colours if the language is known and there are not too many parts.
+    fn coloured(&mut self, language: &str, code: &str) -> String {
+        let parts = match self.parts {
+            0 => None,
+            most => code::parts(language, code).filter(|parts| parts.len() <= most),
+        };
+        let Some(parts) = parts else {
+            return escaped(code);
+        };
+        self.parts -= parts.len();
+        let parts = parts.into_iter().map(|(text, class)| match class {
+            Some(class) => format!("<span class=\"{class}\">{}</span>", escaped(text)),
+            None => escaped(text),
+        });
+        parts.collect()
     }
 
     fn may_link(&mut self) -> bool {
@@ -1054,6 +1080,23 @@ mod tests {
                 "{html}"
             );
         }
+    }
+
+    #[test]
+    fn listings_have_colours_if_they_are_not_too_long() {
+        let (html, ..) = worded("```rust\nlet a = \"<b>\"; // 5\n```");
+        let expected = "<code><span class=\"code-keyword\">let</span> a = \
+            <span class=\"code-string\">\"&lt;b&gt;\"</span>; \
+            <span class=\"code-comment\">// 5</span></code>";
+        assert!(html.contains(expected), "{html}");
+        let long = format!("```rust\n{}\n```", "\"a\" ".repeat(600));
+        let short = "```rust\n5\n```";
+        assert!(!worded(&long).0.contains("<span"));
+        assert_eq!(worded(short).0.matches("<span").count(), 1);
+        let two = format!("```rust\n{}\n```\n\n", "\"a\" ".repeat(300)).repeat(2);
+        assert_eq!(worded(&two).0.matches("<span").count(), 300);
+        assert!(!worded("```cobol\n5\n```").0.contains("<span"));
+        assert!(!render(short).contains("<span"));
     }
 
     #[test]

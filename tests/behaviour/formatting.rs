@@ -56,6 +56,8 @@ async fn a_formatted_text_looks_the_same_on_every_road() {
         ("pre", "let *a* = 1;"),
         ("button", ""),
         ("code", "let *a* = 1;"),
+        ("span", "let"),
+        ("span", "1"),
     ];
     let mut expected = expected
         .map(|(name, text)| (name.to_owned(), text.to_owned()))
