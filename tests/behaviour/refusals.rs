@@ -362,6 +362,23 @@ async fn too_many_actions_are_refused_and_work_a_moment_later() {
 }
 
 #[tokio::test]
+async fn completing_words_counts_towards_the_limit() {
+    let server = Server::with(|setup| {
+        setup.chat.pace_burst = 5;
+        setup.chat.pace_per_second = Some(1);
+    })
+    .await;
+    let mut anna = server.tab().await;
+    for letter in 'a'..='z' {
+        anna.sends("Complete", json!({ "text": letter.to_string() }));
+    }
+    anna.until("the pace", |tab| {
+        tab.notice().starts_with("You are doing that too fast")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn one_connection_too_many_from_an_address_is_closed_with_a_reason() {
     let server = Server::alone(|setup| setup.access.connections_per_address = Some(2)).await;
     let [mut anna, bob] = server.tabs().await;

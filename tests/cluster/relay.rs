@@ -1,6 +1,7 @@
 //! Redis in trouble: writers do not wait for it, the other node finds the messages in the store,
 //! and lists and marks are right again afterwards.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,14 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, sleep_until};
 
+use crate::support::device::Device;
+use crate::support::page::Page;
 use crate::support::postgres::Database;
 use crate::support::program::signal;
 use crate::support::redis::Redis;
+use crate::support::rows::Rows as _;
 use crate::support::tab::all;
+use crate::support::{Tab, until};
 use crate::{Crowd, Node};
 
 /// How long a slow Redis delays each command and each answer.
@@ -104,6 +109,76 @@ async fn story(redis: &str, breaks: impl AsyncFnOnce(), heals: impl AsyncFnOnce(
         record.is_shown_to(tab).await;
     }
     assert_eq!(record.times("without it 0"), 1);
+}
+
+/// The texts of the notifications that a tab got.
+fn notified(tab: &Tab) -> Vec<String> {
+    let pushes = tab.pushes.iter();
+    let pushes = pushes.filter(|push| push.place == "notification");
+    pushes
+        .map(|push| Page::parse(&push.html).root().text().trim().to_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_redis_the_nodes_still_know_who_looks_and_notify_once() {
+    let (database, redis) = (Database::fresh().await, Redis::start());
+    let nodes = Node::two(&database, &redis).await;
+    let [here, there] = [nodes[0].door, nodes[1].door];
+    let mut anna = here.tab_at("/chat/python/").await;
+    // One person has a tab at each node.
+    let mut bob = there.tab_at("/chat/python/").await;
+    Device::at(there).keeps(&mut bob).await;
+    let mut device = Device::at(here);
+    device.signs_in(&bob.name()).await;
+    let mut beside = device.tab("/chat/python/").await;
+    bob.sends("Set notifications", json!({ "on": true }));
+    for tab in [&mut bob, &mut beside] {
+        tab.until("the setting", |tab| {
+            let settings = tab.page.the("notifications");
+            settings.with("data-on").next().is_some()
+        })
+        .await;
+    }
+    let looks = async |on: bool| {
+        until("the database to know who looks", async || {
+            let looking = database.rows("select count(*) from clients_in_view");
+            looking == [u8::from(on).to_string()]
+        })
+        .await;
+    };
+    bob.sends("In view", json!({ "on": true }));
+    looks(true).await;
+    anna.opens_private(&bob.name()).await;
+
+    redis.dies();
+    anna.says("seen").await;
+    bob.sends("In view", json!({ "on": false }));
+    looks(false).await;
+    anna.says("away").await;
+    beside
+        .until("a notification", |tab| !notified(tab).is_empty())
+        .await;
+    assert_eq!(notified(&beside), ["away"]);
+    redis.starts_again();
+    let mut number = 0;
+    let mut pace = interval(Duration::from_millis(200));
+    while notified(&bob).is_empty() {
+        pace.tick().await;
+        number += 1;
+        anna.says(&format!("again {number}")).await;
+        bob.hears_all().await;
+    }
+    let last = notified(&bob).pop();
+    beside
+        .until("the last one", |tab| notified(tab).last().cloned() == last)
+        .await;
+    for tab in [&bob, &beside] {
+        let all = notified(tab);
+        let once: HashSet<_> = all.iter().collect();
+        assert_eq!(once.len(), all.len(), "{all:?}");
+        assert!(!all.contains(&"seen".to_owned()), "{all:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
