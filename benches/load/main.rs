@@ -1,4 +1,4 @@
-//! Load on the real server over real sockets: fan-out, memory, durable posts, long histories, search, long times.
+//! Load on the real server over real sockets: fan-out, memory, storms, durable posts, long histories, search, long times.
 //!
 //! `scripts/bench` builds the server and runs this. The server is a separate process, on its own
 //! processor if there are two. Every delivery and every stored row is checked. Small parts on their own
@@ -20,6 +20,7 @@ mod redis;
 mod search;
 mod server;
 mod soak;
+mod storm;
 mod table;
 mod wire;
 
@@ -47,7 +48,7 @@ struct Options {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "fan-out,posts,history,search,cluster"
+        default_value = "fan-out,storm,posts,history,search,cluster"
     )]
     only: Vec<Part>,
 
@@ -100,6 +101,8 @@ struct Options {
 enum Part {
     /// One room, many tabs: deliveries, processor time, delay, bytes, memory
     FanOut,
+    /// All tabs come back at once after a restart: time, processor time, delay of posts, memory
+    Storm,
     /// Durable posts over sockets and directly to the store
     Posts,
     /// A small chat and a large one, which make_fake_users fills
@@ -231,6 +234,7 @@ fn main() -> anyhow::Result<()> {
         let clock = machine::Clock::read();
         match part {
             Part::FanOut => fan_out::measure(&options, &machine)?,
+            Part::Storm => storm::measure(&options, &machine)?,
             Part::Posts => posts::measure(&options, &machine)?,
             Part::History => history::measure(&options, &machine)?,
             Part::Search => search::measure(&options, &machine)?,

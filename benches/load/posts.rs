@@ -258,7 +258,7 @@ pub(crate) async fn newcomer(store: &Store, node: NodeId) -> anyhow::Result<(Cli
     }
 }
 
-fn look(database: &Path) -> anyhow::Result<Connection> {
+pub(crate) fn look(database: &Path) -> anyhow::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
     Ok(Connection::open_with_flags(database, flags)?)
 }

@@ -85,6 +85,12 @@ impl Process {
         machine::number(&machine::field(&status, "VmRSS"))
     }
 
+    /// The most resident memory it has had, in KiB.
+    pub(crate) fn peak_kib(&self) -> f64 {
+        let status = format!("/proc/{}/status", self.child.id());
+        machine::number(&machine::field(&status, "VmHWM"))
+    }
+
     /// How many files and sockets it has open.
     pub(crate) fn open_files(&self) -> anyhow::Result<f64> {
         let files = format!("/proc/{}/fd", self.child.id());

@@ -59,39 +59,16 @@ impl Wire {
         path: &str,
         headers: &str,
     ) -> anyhow::Result<()> {
-        let mut stream = std::net::TcpStream::connect(address)?;
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
-             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Protocol: overwire.v1\r\n{headers}\r\n"
-        );
-        stream.write_all(request.as_bytes())?;
-        let mut answer = Vec::new();
-        let end = loop {
-            let read = stream.read(&mut self.buffer)?;
-            if read == 0 {
-                bail!(
-                    "the server closed the connection: {}",
-                    String::from_utf8_lossy(&answer)
-                );
-            }
-            answer.extend_from_slice(&self.buffer[..read]);
-            if let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
-                break end + 4;
-            }
-        };
-        if !answer.starts_with(b"HTTP/1.1 101 ") {
-            bail!("the upgrade failed: {}", String::from_utf8_lossy(&answer));
-        }
-        let agreed = String::from_utf8_lossy(&answer[..end]).to_lowercase();
-        if headers.contains("permessage-deflate") && !agreed.contains("permessage-deflate") {
-            bail!("compression was not agreed upon");
-        }
-        self.add(stream, answer.split_off(end))
+        let (stream, begun) = upgraded(address, path, headers)?;
+        self.add(stream, begun)
     }
 
-    fn add(&mut self, stream: std::net::TcpStream, begun: Vec<u8>) -> anyhow::Result<()> {
+    /// Adds an upgraded connection, with the bytes that were already read from it.
+    pub(crate) fn add(
+        &mut self,
+        stream: std::net::TcpStream,
+        begun: Vec<u8>,
+    ) -> anyhow::Result<()> {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
@@ -193,8 +170,46 @@ impl Link {
     }
 }
 
+/// Opens a connection and upgrades it. Returns it with the bytes that came after the answer.
+pub(crate) fn upgraded(
+    address: SocketAddr,
+    path: &str,
+    headers: &str,
+) -> anyhow::Result<(std::net::TcpStream, Vec<u8>)> {
+    let mut stream = std::net::TcpStream::connect(address)?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: overwire.v1\r\n{headers}\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+    let end = loop {
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            bail!(
+                "the server closed the connection: {}",
+                String::from_utf8_lossy(&answer)
+            );
+        }
+        answer.extend_from_slice(&buffer[..read]);
+        if let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
+            break end + 4;
+        }
+    };
+    if !answer.starts_with(b"HTTP/1.1 101 ") {
+        bail!("the upgrade failed: {}", String::from_utf8_lossy(&answer));
+    }
+    let agreed = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+    if headers.contains("permessage-deflate") && !agreed.contains("permessage-deflate") {
+        bail!("compression was not agreed upon");
+    }
+    Ok((stream, answer.split_off(end)))
+}
+
 /// The size of the header and of the whole frame at the beginning of `bytes`, if it is complete.
-fn measure(bytes: &[u8]) -> Option<(usize, usize)> {
+pub(crate) fn measure(bytes: &[u8]) -> Option<(usize, usize)> {
     let (header, payload) = match (bytes.get(1)? & 0x7f, &bytes[2..]) {
         (126, [a, b, ..]) => (4, usize::from(u16::from_be_bytes([*a, *b]))),
         (127, rest) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::{Chat, Client, Failure, MUTED, RECONNECT, Result, actions};
 use crate::model::{
@@ -20,6 +20,18 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 /// The same for a socket on another node, whose answer takes longer.
 const FAR_PROBE_DEADLINE: Duration = Duration::from_millis(2_500);
 
+/// How many clients are admitted at once, so that what people do does not wait behind thousands who arrive
+/// together. As many writes fit into one commit.
+pub(super) const ARRIVING_AT_ONCE: usize = 32;
+/// How long a client may wait for its turn. After that, its tab retries by itself.
+const TURN_DEADLINE: Duration = Duration::from_secs(15);
+
+/// The right to be admitted now.
+pub(super) struct Turn<'a> {
+    turns: &'a Semaphore,
+    held: Option<SemaphorePermit<'a>>,
+}
+
 /// Why a client was not admitted.
 #[derive(Debug, thiserror::Error)]
 pub enum NotLetIn {
@@ -29,17 +41,51 @@ pub enum NotLetIn {
     /// The store failed.
     #[error("the client could not be connected")]
     Store(#[from] StoreError),
+    /// Too many clients arrive at once.
+    #[error("too many clients arrive at once")]
+    Busy,
     /// No room could be entered; the log has the cause.
     #[error("the client could not enter a room")]
     NoRoom,
+}
+
+impl Turn<'_> {
+    /// Lets others have the turn while this takes its time.
+    async fn pause<T>(
+        &mut self,
+        slow: impl Future<Output = T>,
+    ) -> std::result::Result<T, NotLetIn> {
+        self.held = None;
+        let done = slow.await;
+        self.held = Some(turn(self.turns).await?);
+        Ok(done)
+    }
+}
+
+async fn turn(turns: &Semaphore) -> std::result::Result<SemaphorePermit<'_>, NotLetIn> {
+    match tokio::time::timeout(TURN_DEADLINE, turns.acquire()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        _ => Err(NotLetIn::Busy),
+    }
 }
 
 impl Chat {
     /// A socket connects. Its person is the one of their resume token or session, otherwise a new one.
     /// It enters the room it names, otherwise the first room.
     pub async fn connect(&self, hello: Hello) -> std::result::Result<Client, NotLetIn> {
+        let turns = &self.turns;
+        let held = Some(turn(turns).await?);
+        // Boxed, so that those who wait need little memory.
+        Box::pin(self.admit(hello, Turn { turns, held })).await
+    }
+
+    async fn admit(
+        &self,
+        hello: Hello,
+        mut turn: Turn<'_>,
+    ) -> std::result::Result<Client, NotLetIn> {
         let arrived = self
-            .arrive(hello.session, hello.browser, hello.resume)
+            .arrive(hello.session, hello.browser, hello.resume, &mut turn)
             .await?;
         let (client_ref, user, session, token) = arrived;
         let outbox = self.hub.connect(client_ref, user.id, hello.dialect);
@@ -89,6 +135,7 @@ impl Chat {
         session: Option<SessionToken>,
         browser: Option<BrowserToken>,
         resume: Option<ResumeToken>,
+        turn: &mut Turn<'_>,
     ) -> std::result::Result<(ClientRef, User, Option<SessionId>, ResumeToken), NotLetIn> {
         let (node, fresh) = (self.node, ResumeToken::random());
         let session = session.map(|session| session.hash());
@@ -106,7 +153,10 @@ impl Chat {
             while let Some((client_ref, at)) =
                 self.store.client_by_token(token.hash(), session).await?
             {
-                if self.is_alive(client_ref.client, at).await {
+                let elsewhere = at.is_some_and(|at| at != self.node);
+                let must_ask = elsewhere && self.relay.has_others(self.node)
+                    || self.hub.of_client(client_ref.client).is_some();
+                if must_ask && turn.pause(self.is_alive(client_ref.client, at)).await? {
                     break;
                 }
                 let arrival = arrival(Some(client_ref), &token, None);

@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -155,6 +155,8 @@ pub struct Chat {
     held_since: Mutex<Instant>,
     /// Held while the lease is renewed; other tasks wait for the result.
     renewing: tokio::sync::Mutex<()>,
+    /// The turns of arriving clients.
+    turns: Semaphore,
     /// Tasks that wait for another node to say whether a client has a responsive socket there.
     probes: Mutex<HashMap<ClientId, Vec<oneshot::Sender<bool>>>>,
     /// What this node shows may be out of date.
@@ -216,6 +218,7 @@ impl Chat {
             renewed: Mutex::new(began),
             held_since: Mutex::new(began),
             renewing: tokio::sync::Mutex::default(),
+            turns: Semaphore::new(arrival::ARRIVING_AT_ONCE),
             probes: Mutex::default(),
             outdated: Arc::default(),
             groups_changed,
