@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use crate::chat::{Chat, Client, NotLetIn, log_failure};
+use crate::chat::{Chat, Client, NotLetIn, Request, log_failure};
 use crate::hub::Close;
 use crate::metrics::METRICS;
 use crate::protocol::{Frame, Hello};
@@ -62,6 +62,11 @@ impl Default for Limits {
         }
     }
 }
+
+/// How many messages of one client may be under way.
+const MESSAGES_UNDER_WAY: usize = 64;
+/// The memory of a waiting action besides its text, in bytes.
+const ACTION_BYTES: usize = 256;
 
 /// A request of the client that is under way. Returns whether it succeeded.
 type Work = Pin<Box<dyn Future<Output = bool> + Send>>;
@@ -138,9 +143,10 @@ pub struct Socket {
     chat: Arc<Chat>,
     client: Arc<Client>,
     limits: Limits,
-    work: Option<Work>,
-    /// Actions that arrived while another was under way or the outbox was full.
-    waiting: VecDeque<Option<String>>,
+    /// In their order. More than one are messages, and all but the last have been given to the store.
+    works: VecDeque<Work>,
+    /// Actions that arrived while another was under way or the outbox was full, and their sizes.
+    waiting: VecDeque<(Request, usize)>,
     waiting_bytes: usize,
     heard: Instant,
     pings: u64,
@@ -193,7 +199,7 @@ pub async fn arrive(
         chat,
         client,
         limits,
-        work: None,
+        works: VecDeque::new(),
         waiting: VecDeque::new(),
         waiting_bytes: 0,
         heard: Instant::now(),
@@ -318,7 +324,10 @@ impl Socket {
             let event = poll_fn(|context| self.poll_event(timer.as_mut(), context)).await;
             match event {
                 Event::Worked(went_well) => {
-                    self.work = None;
+                    self.works.pop_front();
+                    if self.works.is_empty() {
+                        self.works = VecDeque::new();
+                    }
                     self.retry_at = (!went_well).then(|| Instant::now() + RETRY);
                     if let Some(at) = self.retry_at {
                         timer.as_mut().reset(at);
@@ -350,10 +359,21 @@ impl Socket {
     /// Waits for the first event. Polled by hand, so that neither a waiting tab nor a push that wakes
     /// it needs one future per source of events.
     fn poll_event(&mut self, timer: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<Event> {
-        if let Some(work) = &mut self.work
-            && let Poll::Ready(went_well) = work.as_mut().poll(context)
+        if let Some(first) = self.works.front_mut()
+            && let Poll::Ready(went_well) = first.as_mut().poll(context)
         {
             return Poll::Ready(Event::Worked(went_well));
+        }
+        // Only the last may have to be polled to reach the store. It may be refused before that.
+        if self.works.len() > 1
+            && let Some(last) = self.works.back_mut()
+            && last.as_mut().poll(context).is_ready()
+        {
+            self.works.pop_back();
+            return Poll::Ready(Event::Woken);
+        }
+        if self.may_act() {
+            return Poll::Ready(Event::Woken);
         }
         if self.client.outbox.poll_woken(context).is_ready() {
             return Poll::Ready(Event::Woken);
@@ -394,14 +414,10 @@ impl Socket {
             };
             match incoming {
                 Incoming::Text(text) => {
-                    // Even an empty action takes room.
-                    self.waiting_bytes += text.len() + 64;
-                    self.waiting.push_back(Some(text));
+                    let request = self.chat.read(&self.client, &text);
+                    self.waits(request, text.len());
                 }
-                Incoming::Binary => {
-                    self.waiting_bytes += 64;
-                    self.waiting.push_back(None);
-                }
+                Incoming::Binary => self.waits(Request::binary(), 0),
                 // Only the newest needs an answer (RFC 6455, 5.5.3), so pings cannot fill the memory.
                 Incoming::Ping(payload) => self.pong = Some(payload),
                 Incoming::Pong(payload) => self.ponged(&payload),
@@ -409,6 +425,11 @@ impl Socket {
             }
         }
         Ok(())
+    }
+
+    fn waits(&mut self, request: Request, bytes: usize) {
+        self.waiting_bytes += bytes + ACTION_BYTES;
+        self.waiting.push_back((request, bytes + ACTION_BYTES));
     }
 
     fn ponged(&mut self, payload: &[u8]) {
@@ -423,27 +444,38 @@ impl Socket {
         }
     }
 
-    /// Begins the next work for the client, one at a time: the rest of its room, or its next action.
-    /// Actions wait while the outbox is full.
+    /// Whether the next action may begin: after the one before it, or, if both are messages, as soon as that is
+    /// with the store. Actions wait while the outbox is full.
+    fn may_act(&self) -> bool {
+        let Some((next, _)) = self.waiting.front() else {
+            return false;
+        };
+        let under_way = self.works.len();
+        let follows = next.is_message()
+            && under_way < MESSAGES_UNDER_WAY
+            && self.client.queued() == under_way
+            && !self.client.outbox.wants_rest();
+        (under_way == 0 || follows) && !self.client.outbox.is_full()
+    }
+
+    /// Begins the next work for the client: the rest of its room, or its next action.
     fn begin_work(&mut self) {
-        if self.work.is_some() {
-            return;
-        }
         let outbox = &self.client.outbox;
-        if self.retry_at.is_none() && self.writer.is_empty() && outbox.wants_rest() {
+        let rests = self.retry_at.is_none() && self.writer.is_empty() && outbox.wants_rest();
+        if self.works.is_empty() && rests {
             let (chat, client) = (Arc::clone(&self.chat), Arc::clone(&self.client));
-            self.work = Some(Box::pin(async move { chat.catch_up(&client).await }));
-        } else if !self.waiting.is_empty()
-            && !outbox.is_full()
-            && let Some(text) = self.waiting.pop_front()
+            let work = Box::pin(async move { chat.catch_up(&client).await });
+            self.works.push_back(work);
+        } else if self.may_act()
+            && let Some((request, bytes)) = self.waiting.pop_front()
         {
-            self.waiting_bytes -= text.as_ref().map_or(0, String::len) + 64;
+            self.waiting_bytes -= bytes;
             if self.waiting.is_empty() {
                 self.waiting = VecDeque::new();
             }
             let (chat, client) = (Arc::clone(&self.chat), Arc::clone(&self.client));
-            self.work = Some(Box::pin(async move {
-                act(&chat, &client, text).await;
+            self.works.push_back(Box::pin(async move {
+                chat.handle(&client, request).await;
                 true
             }));
         }
@@ -518,11 +550,11 @@ impl Socket {
     /// connected until then, so that a stopping server waits for it.
     async fn end(&mut self, end: End) {
         METRICS.disconnected(end.reason());
-        if let Some(work) = self.work.take() {
+        for work in std::mem::take(&mut self.works) {
             work.await;
         }
-        while let Some(text) = self.waiting.pop_front() {
-            act(&self.chat, &self.client, text).await;
+        while let Some((request, _)) = self.waiting.pop_front() {
+            self.chat.handle(&self.client, request).await;
         }
         match end {
             End::Gone | End::Silent => self.chat.disconnect(&self.client),
@@ -545,13 +577,6 @@ impl Socket {
                 self.chat.disconnect(&self.client);
             }
         }
-    }
-}
-
-async fn act(chat: &Chat, client: &Client, text: Option<String>) {
-    match text {
-        Some(text) => chat.handle(client, &text).await,
-        None => chat.refuse(client, "Binary frames are not supported."),
     }
 }
 

@@ -392,7 +392,7 @@ async fn post(
                 key,
                 reply_to,
             };
-            chat.store.post(post).await
+            client.queue(chat.store.post(post)).await
         }
         Err(error) => Err(error),
     };

@@ -1,6 +1,7 @@
 //! How a client connects: which user it becomes, and what it is shown first.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -99,6 +100,7 @@ impl Chat {
             user,
             client_ref,
             origin: hello.origin,
+            queued: AtomicUsize::new(0),
             wish: Mutex::default(),
             sought: Mutex::default(),
         };

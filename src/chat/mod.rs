@@ -18,7 +18,11 @@ mod welcome;
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -170,6 +174,21 @@ pub struct Chat {
     pusher: OnceLock<Arc<Pusher>>,
 }
 
+/// What a client asks for.
+pub struct Request(std::result::Result<Action, Refusal>);
+
+impl Request {
+    /// A binary frame, which is no action.
+    pub fn binary() -> Self {
+        Self(Err(Refusal::new("Binary frames are not supported.")))
+    }
+
+    /// Whether it is a message to be stored. Those of one client may be under way together, in their order.
+    pub fn is_message(&self) -> bool {
+        matches!(self.0, Ok(Action::NewMessage { .. }))
+    }
+}
+
 /// A connected client.
 pub struct Client {
     /// What waits to be sent to the socket.
@@ -180,10 +199,32 @@ pub struct Client {
     /// Scheme and host of the page, with which the addresses of messages begin.
     origin: String,
     pace: Arc<Pace>,
+    /// How many of its messages the store has been given and has not answered.
+    queued: AtomicUsize,
     /// The display name that a program last asked for.
     wish: Mutex<Option<String>>,
     /// The open search of a page in the lobby, and the results that it shows.
     sought: Mutex<Option<Box<(String, Frame)>>>,
+}
+
+impl Client {
+    /// How many of its messages the store has been given and has not answered. It stores them in their order.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a message that is given to the store with the first poll.
+    async fn queue<T>(&self, posting: impl Future<Output = T>) -> T {
+        let mut posting = pin!(posting);
+        let first = poll_fn(|context| Poll::Ready(posting.as_mut().poll(context))).await;
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        let posted = match first {
+            Poll::Ready(posted) => posted,
+            Poll::Pending => posting.await,
+        };
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+        posted
+    }
 }
 
 impl Chat {
@@ -247,14 +288,18 @@ impl Chat {
         }
     }
 
-    /// Handles an action of a person.
-    pub async fn handle(&self, client: &Client, text: &str) {
-        METRICS.actions.inc();
+    /// Reads what a person asks for.
+    pub fn read(&self, client: &Client, text: &str) -> Request {
         let dialect = client.outbox.dialect;
-        let action = match dialect.feed() {
+        Request(match dialect.feed() {
             Feed::Json => json::read(dialect, text),
             _ => Action::parse(text),
-        };
+        })
+    }
+
+    /// Does what a person asks for.
+    pub async fn handle(&self, client: &Client, Request(action): Request) {
+        METRICS.actions.inc();
         let name = action.as_ref().map_or("unreadable", Action::name);
         // A span per action rather than per connection: an idle tab costs the log nothing.
         let span = tracing::debug_span!(
@@ -323,12 +368,6 @@ impl Chat {
             false => self.store.referred(client.user.id, room, sought).await?,
         };
         Ok(draft.wording(&text, &client.origin, &found))
-    }
-
-    /// Refuses a frame that cannot be an action.
-    pub fn refuse(&self, client: &Client, words: &str) {
-        let late = self.spend(client).err();
-        self.tell(client, late.unwrap_or_else(|| Refusal::new(words).into()));
     }
 
     /// Takes one action from the person's bucket.

@@ -92,6 +92,35 @@ async fn everybody_sees_the_same_messages_in_the_same_order() {
 }
 
 #[tokio::test]
+async fn what_one_person_sends_without_waiting_keeps_its_order() {
+    let server = Server::start().await;
+    let (mut anna, mut bob) = (server.tab().await, server.tab().await);
+    let mut keys: Vec<_> = (0..40).map(|n| anna.writes(&n.to_string())).collect();
+    let refused = anna.writes(" ");
+    let room = anna.room();
+    anna.sends(
+        "Change group",
+        json!({ "groupName": "python", "isGroup": true }),
+    );
+    for n in 40..80 {
+        let key = uuid::Uuid::new_v4().to_string();
+        anna.sends(
+            "New message",
+            json!({ "message": n.to_string(), "room": room, "key": key }),
+        );
+        keys.push(key);
+    }
+    bob.sees("79").await;
+    let expected: Vec<_> = (0..80).map(|n| n.to_string()).collect();
+    assert_eq!(bob.texts(), expected);
+    for key in keys.iter().chain([&refused]) {
+        anna.is_settled(key).await;
+    }
+    assert_eq!(anna.title(), "#python");
+    assert_eq!(server.count("messages"), 80);
+}
+
+#[tokio::test]
 async fn text_is_shown_as_typed_and_all_html_in_it_is_inert() {
     let server = Server::start().await;
     let [mut anna, mut bob] = server.tabs().await;

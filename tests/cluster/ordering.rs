@@ -237,7 +237,9 @@ impl Tab {
     }
 
     async fn does(&mut self, action: &str) {
-        self.chats[self.node].handle(&self.client, action).await;
+        let chat = &self.chats[self.node];
+        let request = chat.read(&self.client, action);
+        chat.handle(&self.client, request).await;
     }
 
     /// Reads about this many bytes, and asks for the rest if it fell behind, like a socket.
@@ -412,7 +414,8 @@ impl Program {
                     false => json!({ "type": "message", "text": text }),
                 };
                 let chat = &self.chats[self.node];
-                chat.handle(&self.client, &said.to_string()).await;
+                let request = chat.read(&self.client, &said.to_string());
+                chat.handle(&self.client, request).await;
             }
             // Rarely, so that it falls behind by more than a page.
             15..25 => {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use crate::failing_store::{BROKEN, FINE, Failing, MUTE};
+use crate::failing_store::{BROKEN, FINE, Failing, MUTE, TOGETHER};
 use crate::support::parts::populate;
 use crate::support::soon;
 use crate::support::wire::{Event, Handshake, Wire};
@@ -222,8 +223,15 @@ impl Careful {
     }
 }
 
-#[tokio::test]
-async fn a_client_that_follows_the_rules_loses_and_doubles_nothing_in_an_outage() {
+struct Place {
+    _folder: tempfile::TempDir,
+    file: PathBuf,
+    faults: Arc<Failing>,
+    anna: Careful,
+}
+
+/// A server whose store fails on request, and a client.
+async fn place() -> Place {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("overwire.db");
     let store = store::open(
@@ -250,10 +258,26 @@ async fn a_client_that_follows_the_rules_loses_and_doubles_nothing_in_an_outage(
         socket::Limits::default(),
     );
     let listener = web::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    let mut anna = Careful::new(listener.local_addr().unwrap());
+    let anna = Careful::new(listener.local_addr().unwrap());
     tokio::spawn(async move {
         web::serve(listener, &web, std::future::pending(), Duration::ZERO).await;
     });
+    Place {
+        _folder: folder,
+        file,
+        faults,
+        anna,
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_follows_the_rules_loses_and_doubles_nothing_in_an_outage() {
+    let Place {
+        _folder,
+        file,
+        faults,
+        mut anna,
+    } = place().await;
 
     let mut written = Vec::new();
     let mut writes = |anna: &mut Careful, count: usize| {
@@ -300,4 +324,27 @@ async fn a_client_that_follows_the_rules_loses_and_doubles_nothing_in_an_outage(
     stored.sort();
     written.sort();
     assert_eq!(stored, written);
+}
+
+#[tokio::test]
+async fn messages_of_one_client_do_not_wait_for_each_other() {
+    let Place {
+        _folder,
+        file,
+        faults,
+        mut anna,
+    } = place().await;
+    anna.until("a room", |anna| anna.room.is_some()).await;
+    faults.is(TOGETHER);
+    anna.writes("one");
+    anna.writes("two");
+    anna.until("both of them", |anna| anna.kept.is_empty())
+        .await;
+    let db = Connection::open(&file).unwrap();
+    let mut query = db
+        .prepare("select text from messages order by text")
+        .unwrap();
+    let stored = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    let stored: Vec<_> = stored.map(Result::unwrap).collect();
+    assert_eq!(stored, ["one", "two"]);
 }

@@ -13,7 +13,7 @@ use overwire::relay::{InProcess, Relay as _};
 use overwire::store::{
     self, Access, Arrival, Faults, NewSession, Result, Store, StoreError, Synchronous,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Barrier, Notify};
 
 use crate::support::list::List;
 use crate::support::parts::start_chat;
@@ -34,13 +34,26 @@ const STUCK: u8 = 5;
 const LATE: u8 = 6;
 /// Everything works except reading groups.
 const NO_GROUPS: u8 = 7;
+/// No message is stored before another one is about to be.
+pub(crate) const TOGETHER: u8 = 8;
 
-#[derive(Default)]
 pub(crate) struct Failing {
     how: AtomicU8,
+    two: Barrier,
     /// Somebody waits for the answer.
     waiting: Notify,
     answered: Notify,
+}
+
+impl Default for Failing {
+    fn default() -> Self {
+        Self {
+            how: AtomicU8::new(FINE),
+            two: Barrier::new(2),
+            waiting: Notify::default(),
+            answered: Notify::default(),
+        }
+    }
 }
 
 impl Failing {
@@ -65,6 +78,10 @@ impl Faults for Failing {
             (BROKEN, _) | (UNREADABLE, "newest" | "catch_up") | (NO_GROUPS, "groups") => failure(),
             (LATE, "catch_up") | (STUCK, "versions") => {
                 self.waits().await;
+                Ok(())
+            }
+            (TOGETHER, "post") => {
+                self.two.wait().await;
                 Ok(())
             }
             _ => Ok(()),
@@ -138,7 +155,8 @@ impl Tab {
     }
 
     async fn does(&mut self, action: &str) {
-        self.chat.handle(&self.client, action).await;
+        let request = self.chat.read(&self.client, action);
+        self.chat.handle(&self.client, request).await;
         self.reads();
     }
 
