@@ -232,3 +232,27 @@ async fn a_search_shows_twenty_five_people_and_says_if_there_are_more() {
             .contains("There are more.")
     );
 }
+
+#[tokio::test]
+async fn the_switcher_offers_my_rooms_or_those_whose_names_begin_with_a_text_but_never_myself() {
+    let server = Server::start().await;
+    let [anna, mut bob] = server.tabs().await;
+    let (a, b) = (anna.name(), bob.name());
+    bob.opens_private(&a).await;
+    bob.says("hello").await;
+    let offers = |tab: &Tab, name: &str| {
+        let offered = tab.page.the("rooms-found").all();
+        let mut names = offered.filter_map(|part| part.attribute("data-group-name"));
+        names.any(|offered| offered == name)
+    };
+    bob.sends("Find rooms", json!({ "text": "" }));
+    bob.until("my rooms", |tab| offers(tab, &a) && offers(tab, "python"))
+        .await;
+    assert!(!offers(&bob, &b));
+    bob.sends("Find rooms", json!({ "text": format!("@{a}") }));
+    bob.until("her alone", |tab| offers(tab, &a) && !offers(tab, "python"))
+        .await;
+    bob.sends("Find rooms", json!({ "text": b }));
+    bob.until("nobody", |tab| !offers(tab, &a)).await;
+    assert!(!offers(&bob, &b));
+}
