@@ -50,6 +50,7 @@ fn message(number: u64) -> Message {
         reactions: Vec::new(),
         by_moderator: false,
         html: Some(TEXT.to_owned()),
+        files: Vec::new(),
         reply_to: None,
         created_at: Millis(1_700_000_000_000),
     }
@@ -260,6 +261,7 @@ fn keep(criterion: &mut Criterion) {
             text: text.clone(),
             key: Some(Uuid::new_v4()),
             reply_to: None,
+            files: Vec::new(),
         };
         for _ in 0..50 {
             let posted = runtime.block_on(store.post(post()));

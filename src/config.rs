@@ -165,6 +165,30 @@ pub struct Config {
     #[arg(value_parser = BoolishValueParser::new())]
     pub unlimited: bool,
 
+    /// Where files and pictures are stored: a folder, which several servers must share; by default, a
+    /// folder beside an SQLite database, and overwire-files for a single server on PostgreSQL
+    #[arg(long, env = "OVERWIRE_FILES", value_name = "FOLDER", global = true)]
+    pub files: Option<PathBuf>,
+
+    /// Which files people may send
+    #[arg(
+        long,
+        env = "OVERWIRE_FILE_TYPES",
+        default_value = "any",
+        value_name = "WHICH"
+    )]
+    pub file_types: chat::Kinds,
+
+    /// The largest file that people may send, in MiB
+    #[arg(
+        long,
+        env = "OVERWIRE_MAX_FILE_SIZE",
+        default_value_t = 25,
+        value_name = "MIB"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub max_file_size: u32,
+
     /// The longest message, in characters
     #[arg(
         long,
@@ -362,6 +386,20 @@ impl Config {
             message_characters: self.message_characters as usize,
             pace_burst: self.pace_burst,
             pace_per_second: (!self.unlimited).then_some(self.pace_per_second),
+        }
+    }
+
+    /// The folder of files; `None` if several servers would each use another one.
+    #[must_use]
+    pub fn files_folder(&self) -> Option<PathBuf> {
+        match store::file_of(self.database.as_str()) {
+            _ if self.files.is_some() => self.files.clone(),
+            Some(database) => {
+                let mut folder = database.into_os_string();
+                folder.push(".files");
+                Some(folder.into())
+            }
+            None => self.relay.is_none().then(|| "overwire-files".into()),
         }
     }
 

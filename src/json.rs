@@ -6,14 +6,17 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::model::{Message, MessageId, Millis, Person};
-use crate::protocol::{Action, Dialect, Frame, Refusal, Tone};
+use crate::model::{File, Message, MessageId, Millis, Person};
+use crate::protocol::{self, Action, Dialect, Frame, Refusal, Tone};
 
 /// Parses what a program sends, in its dialect.
 pub fn read(dialect: Dialect, text: &str) -> Result<Action, Refusal> {
     #[derive(Deserialize)]
     struct Object {
-        message: String,
+        #[serde(default)]
+        message: Option<String>,
+        #[serde(default)]
+        files: Vec<String>,
         reply_to: Option<i64>,
     }
     #[derive(Deserialize)]
@@ -23,7 +26,7 @@ pub fn read(dialect: Dialect, text: &str) -> Result<Action, Refusal> {
         sender: Option<String>,
         reply_to: Option<i64>,
     }
-    let (text, sender, reply_to) = match dialect {
+    let (text, sender, reply_to, files) = match dialect {
         Dialect::Lines => {
             let line: Line = serde_json::from_str(text).map_err(|_| {
                 let words = "Invalid message. Send {\"type\": \"message\", \"text\": \
@@ -33,12 +36,20 @@ pub fn read(dialect: Dialect, text: &str) -> Result<Action, Refusal> {
             if line.r#type != "message" {
                 return Err(Refusal::new("The type must be “message”."));
             }
-            (line.text, line.sender, line.reply_to)
+            (line.text, line.sender, line.reply_to, Vec::new())
         }
         _ => {
-            let object: Object = serde_json::from_str(text)
-                .map_err(|_| Refusal::new("Invalid message. Send {\"message\": \"…\"}."))?;
-            (object.message, None, object.reply_to)
+            let odd = || Refusal::new("Invalid message. Send {\"message\": \"…\"}.");
+            let object: Object = serde_json::from_str(text).map_err(|_| odd())?;
+            let files = object.files.iter().map(|id| id.parse().ok());
+            let files: Option<Vec<_>> = files.collect();
+            let files = files.filter(|files| files.len() <= Message::FILES);
+            let files = files.ok_or_else(odd)?;
+            let text = match object.message {
+                None if files.is_empty() => return Err(odd()),
+                text => text.unwrap_or_default(),
+            };
+            (text, None, object.reply_to, files)
         }
     };
     Ok(Action::NewMessage {
@@ -46,6 +57,7 @@ pub fn read(dialect: Dialect, text: &str) -> Result<Action, Refusal> {
         room: None,
         key: None,
         reply_to: reply_to.map(MessageId),
+        files,
         sender,
     })
 }
@@ -56,7 +68,7 @@ pub fn message(dialect: Dialect, message: &Message) -> Option<Frame> {
     let text = match message.deleted {
         true if message.by_moderator => format!("A moderator deleted a message of {name}."),
         true => format!("{name} deleted a message."),
-        false => message.text.clone(),
+        false => message.said().into_owned(),
     };
     Some(match dialect {
         Dialect::Objects => {
@@ -67,6 +79,10 @@ pub fn message(dialect: Dialect, message: &Message) -> Option<Frame> {
                 "message": text,
                 "time": message.created_at.to_rfc3339(),
             });
+            if !message.files.is_empty() {
+                object["message"] = Value::from(&*message.text);
+                object["files"] = message.files.iter().map(file).collect();
+            }
             if message.edited && !message.deleted {
                 object["edited"] = Value::Bool(true);
             }
@@ -84,6 +100,11 @@ pub fn message(dialect: Dialect, message: &Message) -> Option<Frame> {
         },
         Dialect::V1 | Dialect::Plain | Dialect::Moderation => return None,
     })
+}
+
+fn file(file: &File) -> Value {
+    let url = protocol::file_address(file);
+    json!({ "name": file.name, "type": file.media_type, "bytes": file.bytes, "url": url })
 }
 
 fn line(text: &str, sender: &str) -> Frame {
@@ -137,7 +158,7 @@ pub fn moved(who: &str, joined: bool) -> Frame {
 
 /// A message in a private room.
 pub fn private_message(message: &Message) -> Frame {
-    let (user, message) = (&message.author.name, &message.text);
+    let (user, message) = (&message.author.name, message.said());
     Frame::json(&json!({ "type": "private_message", "user": user, "message": message }))
 }
 
@@ -189,6 +210,7 @@ mod tests {
                     room: None,
                     key: None,
                     reply_to: None,
+                    files: Vec::new(),
                     sender: sender.map(str::to_owned),
                 }),
                 Err(words) => Err(Refusal::new(words)),

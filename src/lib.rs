@@ -16,6 +16,8 @@ pub mod websocket;
 
 pub mod fake;
 pub mod hub;
+pub mod objects;
+pub mod pictures;
 pub mod push;
 pub mod relay;
 pub mod store;
@@ -23,6 +25,7 @@ pub mod views;
 
 pub mod chat;
 
+pub mod files;
 pub mod forms;
 pub mod scrape;
 pub mod socket;

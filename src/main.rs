@@ -1,5 +1,6 @@
 //! Chooses the parts, starts and stops them. Contains no rules of the chat.
 
+use std::collections::HashSet;
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,11 +9,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use overwire::chat::Chat;
+use overwire::chat::{Chat, Files};
 use overwire::config::{self, AdminCommand, Command, Config, LogFormat};
 use overwire::fake::FakeUsers;
 use overwire::model::ResumeToken;
 use overwire::moderation::Moderated;
+use overwire::objects::Objects;
 use overwire::protocol::{MODERATION_LINK_PATH, PASSWORD_LINK_PATH};
 use overwire::relay::redis::{self, RedisRelay};
 use overwire::relay::{InProcess, Relay};
@@ -57,7 +59,7 @@ fn main() -> ExitCode {
             Some(Command::Healthcheck) => healthcheck(&config.listen).await,
             Some(Command::Admin(command)) => admin(&config, command).await,
             Some(Command::Backup { file }) => backup(&config.database, file).await,
-            Some(Command::Check) => check(&config.database).await,
+            Some(Command::Check) => check(&config).await,
             Some(Command::MigrateStore { from, to }) => migrate_store(from, to).await,
             None => serve(&config).await,
         }
@@ -155,10 +157,26 @@ async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<Store>
         config.welcome(),
     )
     .await?;
+    start_files(config, &chat)?;
     if let Some(settings) = config.push() {
         chat.start_push(settings).await?;
     }
     Ok((store, chat))
+}
+
+fn start_files(config: &Config, chat: &Arc<Chat>) -> anyhow::Result<()> {
+    // The folder is needed for the files that are there, even if nobody may send more.
+    let Some(folder) = config.files_folder() else {
+        tracing::warn!(
+            "files are off: give all servers a --files folder that they share, such as one on NFS"
+        );
+        return Ok(());
+    };
+    let objects = Objects::in_folder(&folder)
+        .with_context(|| format!("--files: could not use the folder {}", folder.display()))?;
+    let most_bytes = u64::from(config.max_file_size) << 20;
+    chat.start_files(Files::new(objects, config.file_types, most_bytes));
+    Ok(())
 }
 
 async fn relay(config: &Config, store: &Arc<Store>) -> anyhow::Result<Arc<dyn Relay>> {
@@ -340,10 +358,38 @@ async fn backup(database: &store::Address, file: &Path) -> anyhow::Result<()> {
 }
 
 /// Examines the database and prints what is wrong.
-async fn check(database: &store::Address) -> anyhow::Result<()> {
-    let checked = store::checking::check(database)
+async fn check(config: &Config) -> anyhow::Result<()> {
+    let database = &config.database;
+    // Listed first: whatever is stored after that is not missed.
+    let folder = config.files_folder().filter(|folder| folder.is_dir());
+    let objects = match &folder {
+        Some(folder) => Some(Objects::in_folder(folder)?),
+        None => None,
+    };
+    let listed: HashSet<String> = match &objects {
+        Some(objects) => objects.names().await?.into_iter().collect(),
+        None => HashSet::new(),
+    };
+    let mut checked = store::checking::check(database)
         .await
         .with_context(|| format!("could not check {database}"))?;
+    let needed = checked.objects.iter().filter(|(_, needed)| **needed);
+    if let Some(objects) = &objects {
+        for (name, _) in needed {
+            if !listed.contains(name) && objects.read(name, None).await.is_err() {
+                checked
+                    .problems
+                    .push(format!("the object {name} of a file is missing"));
+            }
+        }
+        let unknown = listed
+            .iter()
+            .filter(|name| !checked.objects.contains_key(*name));
+        let unknown = unknown.map(|name| format!("the object {name} belongs to no file"));
+        checked.problems.extend(unknown);
+    } else if needed.count() > 0 {
+        config::print("The files were not checked: use --files to name their folder.")?;
+    }
     for problem in &checked.problems {
         config::print(problem)?;
     }

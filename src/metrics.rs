@@ -59,6 +59,8 @@ const ENDS: &[&str] = &[
 ];
 /// What became of a notification for a browser's push service.
 const DELIVERIES: &[&str] = &["delivered", "dropped", "failed", "gone"];
+/// What became of a file that somebody sent.
+const UPLOADS: &[&str] = &["failed", "refused", "stored"];
 const RESULTS: &[&str] = &["done", "failed"];
 const OPERATIONS: &[&str] = &["read", "write"];
 
@@ -154,6 +156,9 @@ metrics! {
 
     web_pushes: IntCounterVec = "overwire_web_pushes_total", "Notifications for the push services of browsers, by result.", ("result", DELIVERIES);
 
+    uploads: IntCounterVec = "overwire_uploads_total", "Files that people sent, by result.", ("result", UPLOADS);
+    file_bytes: IntCounter = "overwire_file_bytes_total", "Bytes of files received from people.", ();
+
     waiting: IntGauge = "overwire_outbox_pushes", "Pushes that wait in all outboxes.", ();
     waiting_bytes: IntGauge = "overwire_outbox_bytes", "Bytes that wait in all outboxes.", ();
     fullest: IntGauge = "overwire_outbox_fullest_bytes", "Bytes that wait in the fullest outbox.", ();
@@ -183,6 +188,12 @@ impl Metrics {
     pub fn refused(&self, reason: &'static str) {
         debug_assert!(REFUSALS.contains(&reason), "{reason}");
         self.refusals.with_label_values(&[reason]).inc();
+    }
+
+    /// A file was sent, with one of the results listed here.
+    pub fn uploaded(&self, result: &'static str) {
+        debug_assert!(UPLOADS.contains(&result), "{result}");
+        self.uploads.with_label_values(&[result]).inc();
     }
 
     /// A socket ended, for one of the reasons listed here.

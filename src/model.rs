@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows JSON, SQL or HTML, or does I/O.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
@@ -103,6 +104,31 @@ impl FromStr for RoomId {
 fn decoded<const N: usize>(text: &str) -> Result<[u8; N], Unreadable> {
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Unreadable)?;
     bytes.try_into().map_err(|_| Unreadable)
+}
+
+/// A file. The id is random, so that nobody can guess or count files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FileId(pub i64);
+
+impl FileId {
+    /// A new file's id.
+    pub fn random() -> Self {
+        Self(random_positive())
+    }
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        RoomId(self.0).fmt(f)
+    }
+}
+
+impl FromStr for FileId {
+    type Err = Unreadable;
+
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        text.parse().map(|RoomId(id)| Self(id))
+    }
 }
 
 /// The start of the store under which a change was made. A room remembers which starts changed it and
@@ -428,6 +454,8 @@ pub struct Message {
     pub html: Option<String>,
     /// The message that it replies to.
     pub reply_to: Option<Original>,
+    /// Its files, in the order of the author.
+    pub files: Vec<File>,
 }
 
 /// A message that another one replies to, as far as the reply shows it.
@@ -447,6 +475,76 @@ impl From<&Message> for Original {
             id: message.id,
             author: message.author.clone(),
             text: (!message.deleted).then(|| message.text.clone()),
+        }
+    }
+}
+
+impl Message {
+    /// The most files of one message.
+    pub const FILES: usize = 10;
+
+    /// Its text or, if it has none, what was sent.
+    pub fn said(&self) -> Cow<'_, str> {
+        match &self.files[..] {
+            [] => Cow::Borrowed(&self.text),
+            _ if !self.text.is_empty() => Cow::Borrowed(&self.text),
+            [file] if file.picture.is_some() => Cow::Borrowed("sent a picture"),
+            [file] => Cow::Owned(format!("sent {}", file.name)),
+            files if files.iter().all(|file| file.picture.is_some()) => {
+                Cow::Owned(format!("sent {} pictures", files.len()))
+            }
+            files => Cow::Owned(format!("sent {} files", files.len())),
+        }
+    }
+}
+
+/// A file that somebody uploaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Its id.
+    pub id: FileId,
+    /// Its name, as it is shown and downloaded.
+    pub name: String,
+    /// What it is, by its bytes: the type of a picture, or any bytes.
+    pub media_type: String,
+    /// How large it is.
+    pub bytes: u64,
+    /// Its size on the screen, if it is a picture.
+    pub picture: Option<Picture>,
+}
+
+/// What a page needs of a picture before it has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Picture {
+    /// Its width as it is shown, in pixels.
+    pub width: u32,
+    /// Its height.
+    pub height: u32,
+    /// Whether there is a smaller one.
+    pub thumbnail: bool,
+}
+
+impl File {
+    /// The type of a file that is no picture.
+    pub const ANY_BYTES: &str = "application/octet-stream";
+    /// The longest name, in characters.
+    pub const NAME_CHARACTERS: usize = 100;
+
+    /// A name that leads to no other folder and shows what it is: without folders, characters that cannot
+    /// be seen, or dots around it. If it is too long, its end is kept, which says what kind of file it is.
+    pub fn name_of(text: &str) -> String {
+        let last = text.rsplit(['/', '\\']).next().unwrap_or_default();
+        let seen = last.chars().filter(|c| *c == ' ' || can_be_seen(*c));
+        let seen: String = seen.collect();
+        let name = seen.trim_matches(|c: char| c == '.' || c.is_whitespace());
+        let more = name.chars().count().saturating_sub(Self::NAME_CHARACTERS);
+        match name {
+            "" => "file".to_owned(),
+            _ if more == 0 => name.to_owned(),
+            _ => {
+                let kept = name.chars().skip(more + 1).collect::<String>();
+                format!("…{kept}")
+            }
         }
     }
 }
@@ -813,6 +911,11 @@ impl MessageText {
             return Err(BadText::TooLong { characters });
         }
         Ok(Self(text))
+    }
+
+    /// No text, for a message that consists of files.
+    pub fn none() -> Self {
+        Self(String::new())
     }
 
     /// The checked text.

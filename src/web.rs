@@ -15,7 +15,7 @@ use axum::body::Body;
 use axum::extract::{OriginalUri, Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
@@ -30,14 +30,15 @@ use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::chat::{Chat, Visitor, log_failure};
+use crate::files;
 use crate::forms::{self, texts};
 use crate::hub::Close;
 use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{BadName, GroupName, Target};
 use crate::protocol::{
-    Dialect, FIRST_GROUP, Hello, MODERATION_PATH, MODERATION_SOCKET_PATH, SEARCH_PATH, SOCKET_PATH,
-    address,
+    Dialect, FILES_PATH, FIRST_GROUP, Hello, MODERATION_PATH, MODERATION_SOCKET_PATH, SEARCH_PATH,
+    SOCKET_PATH, address,
 };
 use crate::relay;
 use crate::socket;
@@ -154,6 +155,8 @@ impl Web {
             .route("/ws/{group}/", get(lines_socket))
             .route("/health", get(health))
             .route("/ready", get(ready))
+            .route(FILES_PATH, post(take_file))
+            .route("/files/{id}/{name}", get(read_file))
             .merge(forms)
             .fallback(page)
             .layer(header(
@@ -492,6 +495,7 @@ fn visitor(outside: &Outside, headers: &HeaderMap) -> Visitor {
         address: household(outside.address),
         whole_address: outside.address,
         session: forms::session_of(headers, outside.is_secure()),
+        browser: forms::browser_of(headers, outside.is_secure()),
     }
 }
 
@@ -517,6 +521,27 @@ async fn form(State(web): State<Arc<Web>>, request: Request) -> Response {
         visitor: visitor(&outside, &head.headers),
     };
     forms::answer(&web.chat, &sent).await
+}
+
+async fn take_file(State(web): State<Arc<Web>>, request: Request) -> Response {
+    let outside = web.outside(&request);
+    if !web.may_connect(request.headers(), &outside) {
+        METRICS.refused("origin");
+        let words = "Requests from that origin are not allowed.\n";
+        return (StatusCode::FORBIDDEN, words).into_response();
+    }
+    let (head, body) = request.into_parts();
+    let visitor = visitor(&outside, &head.headers);
+    files::take(&web.chat, &head.uri, &head.headers, &visitor, body).await
+}
+
+async fn read_file(
+    State(web): State<Arc<Web>>,
+    Path((id, _)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let visitor = visitor(&web.outside(&request), request.headers());
+    files::read(&web.chat, &id, request.uri(), request.headers(), &visitor).await
 }
 
 /// The scope of a service worker is its folder, so it is at the root and not among the static files.

@@ -231,6 +231,7 @@ pub(crate) fn post(
         text: Draft::new(TEXT).wording(&text, "", &Found::default()),
         key,
         reply_to: None,
+        files: Vec::new(),
     })
 }
 

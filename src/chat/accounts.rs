@@ -16,7 +16,8 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::{Chat, RECONNECT, log_failure};
 use crate::hub::Outbox;
 use crate::model::{
-    BadPassword, DisplayName, Password, PasswordHash, ResumeToken, SessionToken, User, UserId,
+    BadPassword, BrowserToken, DisplayName, Password, PasswordHash, ResumeToken, SessionToken,
+    User, UserId,
 };
 use crate::protocol::Feed;
 use crate::relay::News;
@@ -48,6 +49,8 @@ pub struct Visitor {
     pub whole_address: IpAddr,
     /// Their session, if they have signed in.
     pub session: Option<SessionToken>,
+    /// Their browser, if it has sent its cookie.
+    pub browser: Option<BrowserToken>,
 }
 
 /// Why a form was refused.

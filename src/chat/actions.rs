@@ -10,8 +10,8 @@ use super::{
 use crate::json;
 use crate::metrics::METRICS;
 use crate::model::{
-    BadText, DisplayName, Emoji, GroupName, Message, MessageId, MessageText, Millis, Page, Room,
-    RoomId, RoomKind, Target, Topic, UserId, Wording,
+    BadText, DisplayName, Emoji, FileId, GroupName, Message, MessageId, MessageText, Millis, Page,
+    Room, RoomId, RoomKind, Target, Topic, UserId, Wording,
 };
 use crate::protocol::{
     Action, Dialect, Feed, Frame, NO_SUCH_ROOM, Push, Refusal, Selector, Swap, Tone,
@@ -32,6 +32,8 @@ const COMPLETIONS: usize = 10;
 const NO_SUCH_MESSAGE: &str = "This message does not exist.";
 const IN_AN_EDIT: &str = "Commands do not work while a message is edited. Nothing was changed. \
     To keep a text that starts with a slash, type a space first.";
+const WITH_FILES: &str = "Files cannot be sent with a command. Nothing was sent.";
+const NO_SUCH_FILE: &str = "A file is not available any more. Please attach it again.";
 const DELETED: &str = "This message was deleted.";
 
 pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<()> {
@@ -59,6 +61,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             room,
             key,
             reply_to,
+            files,
             sender,
         } => {
             if let Err(late) = chat.spend(client) {
@@ -71,7 +74,8 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             if let Some(sender) = sender {
                 use_sender_name(chat, client, sender).await?;
             }
-            return new_message(chat, client, &text, room, key, reply_to).await;
+            let with = With { reply_to, files };
+            return new_message(chat, client, &text, room, key, with).await;
         }
         _ => chat.spend(client)?,
     }
@@ -269,20 +273,27 @@ fn shortened(name: &str) -> String {
     name.chars().take(QUERY_CHARACTERS).collect()
 }
 
+/// What goes with the text of a new message.
+#[derive(Default)]
+struct With {
+    reply_to: Option<MessageId>,
+    files: Vec<FileId>,
+}
+
 async fn new_message(
     chat: &Chat,
     client: &Client,
     text: &str,
     room: Option<RoomId>,
     key: Option<Uuid>,
-    reply_to: Option<MessageId>,
+    with: With,
 ) -> Result<()> {
     match commands::read(text) {
         None => {
             let room = meant(client, room)?;
-            let posted = post(chat, client, text, room, key, reply_to).await;
-            posted.map(|_| ())
+            post(chat, client, text, room, key, with).await.map(|_| ())
         }
+        Some(_) if !with.files.is_empty() => Err(Refusal::new(WITH_FILES).into()),
         Some(Command::Help) => {
             settle_unseen(chat, client, key)?;
             chat.say(client, &Refusal::new(commands::HELP), Tone::Done)
@@ -322,7 +333,7 @@ async fn private_message(
         Err(StoreError::Refused(_)) => return Err(no_such_room(&target, client).into()),
         room => room?,
     };
-    if post(chat, client, text, room.id, key, None).await? {
+    if post(chat, client, text, room.id, key, With::default()).await? {
         let to = title(&room);
         match client.outbox.dialect {
             Dialect::Objects => {
@@ -379,9 +390,13 @@ async fn post(
     text: &str,
     room: RoomId,
     key: Option<Uuid>,
-    reply_to: Option<MessageId>,
+    with: With,
 ) -> Result<bool> {
-    let text = checked(chat, text)?;
+    let With { reply_to, files } = with;
+    let text = match files.is_empty() {
+        false if text.trim().is_empty() => MessageText::none(),
+        _ => checked(chat, text)?,
+    };
     let by = chat.actor(client);
     let posted = match chat.worded(client, room, text).await {
         Ok(text) => {
@@ -391,6 +406,7 @@ async fn post(
                 text,
                 key,
                 reply_to,
+                files,
             };
             client.queue(chat.store.post(post)).await
         }
@@ -515,6 +531,7 @@ pub(super) fn refusal(why: Refused) -> Refusal {
     Refusal::new(match why {
         Refused::NoSuchRoom | Refused::Oneself => NO_SUCH_ROOM,
         Refused::NoSuchMessage => NO_SUCH_MESSAGE,
+        Refused::NoSuchFile => NO_SUCH_FILE,
         Refused::NotYours => "You can only change your own messages.",
         Refused::Deleted => DELETED,
         Refused::NotMaker => "Only the group's creator and moderators can change its topic.",

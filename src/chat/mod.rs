@@ -8,6 +8,7 @@ mod actions;
 mod arrival;
 mod commands;
 mod delivery;
+mod files;
 mod moderation;
 mod pace;
 mod people;
@@ -49,6 +50,7 @@ use accounts::Accounts;
 pub use accounts::{Denied, Visitor};
 pub use arrival::NotLetIn;
 use delivery::Delivery;
+pub use files::{Files, Kinds, NotTaken, SweepFailed};
 use pace::{Pace, Paces};
 use people::People;
 pub use rooms::FirstPage;
@@ -172,6 +174,8 @@ pub struct Chat {
     unsearchable: Unsearchable,
     /// Notifies browsers that show no page, unless that is turned off.
     pusher: OnceLock<Arc<Pusher>>,
+    /// The files that people send, unless that is turned off.
+    files: OnceLock<Files>,
 }
 
 /// What a client asks for.
@@ -266,6 +270,7 @@ impl Chat {
             notable,
             unsearchable,
             pusher: OnceLock::new(),
+            files: OnceLock::new(),
         });
         tokio::spawn(Delivery::new(&chat).run(changes, heard));
         let (people, weak) = (Arc::clone(&chat.people), Arc::downgrade(&chat));

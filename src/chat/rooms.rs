@@ -437,6 +437,7 @@ impl Chat {
             topic: topic.as_deref(),
             lobby: lobby.as_deref(),
             limit: self.limits.message_characters,
+            file_limit: self.file_limit(),
             search: search.as_deref(),
             notice: notice.as_ref(),
         })?;

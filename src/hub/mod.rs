@@ -546,6 +546,7 @@ mod tests {
             by_moderator: false,
             html: None,
             reply_to: None,
+            files: Vec::new(),
         }
     }
 

@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::model::{
-    GroupName, MessageId, Notifications, NotificationsChange, PushSubscription, RoomId, Target,
+    FileId, GroupName, Message, MessageId, Notifications, NotificationsChange, PushSubscription,
+    RoomId, Target,
 };
 
 /// The refusal for a room that does not exist, or that the person may not know of.
@@ -86,6 +87,8 @@ actions! {
             key: Option<Uuid> = data.get("key")?,
             /// The message that it replies to.
             reply_to: Option<MessageId> = data.get("reply_to")?,
+            /// The files that go with it, which were sent before.
+            files: Vec<FileId> = data.or_default("files")?,
             /// The display name that a program asks for.
             sender: Option<String> = None,
         }
@@ -514,6 +517,17 @@ impl Field for RoomId {
     fn read(value: &Value) -> Result<Self, String> {
         let text = String::read(value)?;
         text.parse().map_err(|_| NO_SUCH_ROOM.to_owned())
+    }
+}
+
+impl Field for Vec<FileId> {
+    fn read(value: &Value) -> Result<Self, String> {
+        let ids = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        let read = |id: &Value| id.as_str().and_then(|id| id.parse().ok());
+        let read: Option<Self> = ids.iter().map(read).collect();
+        let read = read.filter(|read| value.is_array() && read.len() <= Message::FILES);
+        let words = || format!("“{{}}” must be at most {} ids of files.", Message::FILES);
+        read.ok_or_else(words)
     }
 }
 

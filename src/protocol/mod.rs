@@ -8,9 +8,9 @@ mod frame;
 mod hello;
 mod push;
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::model::{MessageId, Target};
+use crate::model::{File, MessageId, Target};
 
 pub use action::{Action, Moderate, ModeratorAction, NO_SUCH_ROOM, Refusal, Tone};
 pub use frame::Frame;
@@ -37,6 +37,10 @@ pub const MODERATION_PASSWORD_PATH: &str = "/admin/password-link/";
 pub const PASSWORD_LINK_PATH: &str = "/reset-password/";
 /// The address of the moderators' socket.
 pub const MODERATION_SOCKET_PATH: &str = "/admin/ws/";
+/// The address that files are sent to, and below which they are.
+pub const FILES_PATH: &str = "/files/";
+/// The query of a file's address for the smaller copy of a picture.
+pub const THUMBNAIL: &str = "thumbnail";
 /// The group in which a person starts.
 pub const FIRST_GROUP: &str = "hi";
 
@@ -48,19 +52,26 @@ pub const SEARCH_CHARACTERS: usize = 256;
 /// See [`PAGE_MESSAGES`]; in bytes of the messages' HTML.
 pub const PAGE_BYTES: usize = 64 * 1024;
 
+/// The characters of a part of an address that stand for something else.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
 /// The address of a room, `/chat/python/` or `/chat/@brenda82/`.
 pub fn address(target: &Target) -> Option<String> {
-    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-    const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-        .remove(b'-')
-        .remove(b'_')
-        .remove(b'.')
-        .remove(b'~');
     match target {
         Target::Group(name) => Some(format!("/chat/{}/", utf8_percent_encode(name, SEGMENT))),
         Target::Private(name) => Some(format!("/chat/@{}/", utf8_percent_encode(name, SEGMENT))),
         Target::Room(_) => None,
     }
+}
+
+/// The address of a file. Its name is there for people, and for what a browser saves it as.
+pub fn file_address(file: &File) -> String {
+    let name = utf8_percent_encode(&file.name, SEGMENT);
+    format!("{FILES_PATH}{}/{name}", file.id)
 }
 
 /// Parses an address as in the browser's address bar, still percent-encoded.
@@ -131,6 +142,7 @@ mod tests {
         check(
             r#"{"action":"New message","data":{"message":"a"}}"#,
             Ok(Action::NewMessage {
+                files: Vec::new(),
                 sender: None,
                 text: "a".into(),
                 room: None,

@@ -3,6 +3,8 @@
 //!
 //! Like `moving`, it bypasses the store's operations, since these rely on what is examined here.
 
+use std::collections::BTreeMap;
+
 use deadpool_postgres::GenericClient as _;
 use futures_util::FutureExt as _;
 use rusqlite::{Connection, OpenFlags};
@@ -24,12 +26,14 @@ pub struct Checked {
     pub rooms: u64,
     /// How many messages.
     pub messages: u64,
+    /// The objects that files have or had, and whether a message needs them.
+    pub objects: BTreeMap<String, bool>,
 }
 
 /// The rows that must exist: a table and its key, the column that refers to a row, and its table. Each
 /// foreign key is one of them; the creator of a group and the original of a reply are not declared as
 /// one. PostgreSQL does not check these again after a restore.
-const REFERENCES: [(&str, &str, &str, &str); 29] = [
+const REFERENCES: [(&str, &str, &str, &str); 32] = [
     ("sessions", "id", "user_id", "users"),
     ("clients", "id", "user_id", "users"),
     ("clients", "id", "session_id", "sessions"),
@@ -48,6 +52,9 @@ const REFERENCES: [(&str, &str, &str, &str); 29] = [
     ("messages", "id", "user_id", "users"),
     ("messages", "id", "deleted_by", "users"),
     ("messages", "id", "reply_to", "messages"),
+    ("files", "id", "room_id", "rooms"),
+    ("files", "id", "user_id", "users"),
+    ("files", "id", "message_id", "messages"),
     ("reactions", "id", "message_id", "messages"),
     ("reactions", "id", "room_id", "rooms"),
     ("reactions", "id", "user_id", "users"),
@@ -62,7 +69,7 @@ const REFERENCES: [(&str, &str, &str, &str); 29] = [
 ];
 
 /// Statements that return a sentence for each problem.
-const RULES: [&str; 15] = [
+const RULES: [&str; 16] = [
     // A message keeps the versions of its creation and of its last change. A version between the two may
     // have been another change of it. Any other missing version is a lost change.
     "select 'room ' || room_id || ' has no change with the version ' || (reached + 1)
@@ -105,6 +112,8 @@ const RULES: [&str; 15] = [
      from messages m join messages o on o.id = m.reply_to where m.room_id <> o.room_id",
     "select 'message ' || m.id || ' does not show the reactions that are stored' from messages m
      where (m.reactions is null) = exists (select 1 from reactions r where r.message_id = m.id)",
+    "select 'message ' || m.id || ' does not show the files that are stored' from messages m
+     where (m.files is null) = exists (select 1 from files f where f.message_id = m.id)",
     "select 'client ' || c.id || ' belongs to another user than its session' from clients c
      join sessions s on s.id = c.session_id where s.user_id <> c.user_id",
     "select 'client ' || c.id || ' shows a room as another user, or after it has left'
@@ -171,11 +180,11 @@ fn check_file(path: &std::path::Path) -> Result<Checked> {
         damage.retain(|line| line != "ok");
         if !damage.is_empty() {
             // What a damaged file says about its rows is worth nothing.
-            let (rooms, messages) = (0, 0);
             return Ok(Checked {
                 problems: damage,
-                rooms,
-                messages,
+                rooms: 0,
+                messages: 0,
+                objects: BTreeMap::new(),
             });
         }
         examine(&tx).await
@@ -213,10 +222,17 @@ async fn examine(tx: &Tx<'_>) -> Sql<Checked> {
     }
     let counts = "select (select count(*) from rooms), (select count(*) from messages)";
     let (rooms, messages) = tx.the(counts, &[]).await?;
+    // Needed ones come last, and so decide.
+    let objects = "select hash, false from unused_objects
+        union select hash, message_id is not null from files
+        union select thumbnail, message_id is not null from files where thumbnail is not null
+        order by 2";
+    let objects: Vec<(String, bool)> = tx.all(objects, &[]).await?;
     Ok(Checked {
         problems,
         rooms,
         messages,
+        objects: objects.into_iter().collect(),
     })
 }
 

@@ -171,6 +171,7 @@ impl Store {
                         author: message.author,
                         author_name: names.get(&message.author).ok_or(Failure::NoRow)?,
                         text: &message.text,
+                        files: &[],
                         key: None,
                         made: version.number,
                         at: message.at,

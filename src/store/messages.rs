@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
+use super::files;
 use super::mentions::{self, Mentions};
 use super::people::connected;
 use super::rooms::{VISIBLE, may_moderate, room, subscribe};
@@ -11,8 +12,8 @@ use super::tx::{Column, FromRow, Hold, Locks, Row, Sql, Tx, from_row};
 use super::users::{check_may_write, record, trace};
 use super::{Actor, Change, Refused, Result, Store};
 use crate::model::{
-    Author, ClientRef, Emoji, Message, MessageId, Millis, Original, Page, Reaction, Room, RoomId,
-    UserId, Version, Wording,
+    Author, ClientRef, Emoji, File, FileId, Message, MessageId, Millis, Original, Page, Reaction,
+    Room, RoomId, UserId, Version, Wording,
 };
 use crate::protocol::PAGE_MESSAGES;
 
@@ -32,6 +33,8 @@ pub struct Post {
     pub key: Option<Uuid>,
     /// The message that it replies to. If the room has no such message, it replies to nothing.
     pub reply_to: Option<MessageId>,
+    /// Its files, which were uploaded for that room.
+    pub files: Vec<FileId>,
 }
 
 /// The result of posting.
@@ -162,7 +165,8 @@ impl Store {
                     edited_at = case when cast($2 as text) is null then edited_at else $3 end,
                     deleted_at = case when cast($2 as text) is null then cast($3 as bigint) end,
                     deleted_by = case when user_id <> $4 then $4 end,
-                    html = $5, drawn = $1, here = $6
+                    html = $5, drawn = $1, here = $6,
+                    files = case when cast($2 as text) is null then null else files end
                  where id = $7",
                 &[
                     &step.version.number,
@@ -175,6 +179,9 @@ impl Store {
                 ],
             )
             .await?;
+            if new.is_none() && !found.files.is_empty() {
+                files::delete_of(tx, id).await?;
+            }
             if !own {
                 record_deletion(tx, me, &found).await?;
             }
@@ -526,7 +533,7 @@ macro_rules! message_columns {
             ", m.key, m.made, m.changed, m.created_at, m.edited_at is not null,
             m.deleted_at is not null, m.worded,
             case when m.deleted_at is null then m.reactions end, m.deleted_by is not null,
-            case when m.deleted_at is null and m.drawn = m.worded then m.html end,
+            case when m.deleted_at is null and m.drawn = m.worded then m.html end, m.files,
             o.id, o.user_id, w.name, o.author_name, case when o.deleted_at is null then o.text end
             from messages m join users u on u.id = m.user_id
             left join messages o on o.id = m.reply_to left join users w on w.id = o.user_id"
@@ -554,6 +561,7 @@ impl FromRow for Message {
             reactions: reactions_in(row.get()?),
             by_moderator: row.get()?,
             html: row.get()?,
+            files: files_in(row.get()?),
             reply_to: original_in(row)?,
         })
     }
@@ -608,6 +616,12 @@ fn reactions_json(reactions: &[Reaction]) -> Option<String> {
     };
     let rows: Vec<_> = reactions.iter().map(row).collect();
     (!rows.is_empty()).then(|| serde_json::Value::from(rows).to_string())
+}
+
+/// The files in a message's row.
+fn files_in(json: Option<String>) -> Vec<File> {
+    let files = json.and_then(|json| serde_json::from_str(&json).ok());
+    files.unwrap_or_default()
 }
 
 /// At most `limit` of the newest messages before one, oldest first, and whether there are older ones.
@@ -757,6 +771,10 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
         return Err(Refused::Muted.into());
     }
     let step = step.ok_or(Refused::NoSuchRoom)?;
+    let files = match post.files.is_empty() {
+        true => Vec::new(),
+        false => files::taken(tx, post).await?,
+    };
     let made = step.version.number;
     let new = NewMessage {
         room: post.room,
@@ -764,11 +782,15 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
         author_name: &writer.author.name,
         text: &post.text,
         key: post.key,
+        files: &files,
         made,
         at: tx.now,
         reply_to: reply_to.as_ref().map(|original| original.id),
     };
     let (id, ()) = tokio::try_join!(biased; insert_message(tx, new), take_step(tx, step))?;
+    if !files.is_empty() {
+        files::give(tx, &files, id).await?;
+    }
     let message = Message {
         id,
         room: post.room,
@@ -785,6 +807,7 @@ pub(super) async fn post(tx: &Tx<'_>, post: &Post) -> Sql<Posted> {
         reactions: Vec::new(),
         by_moderator: false,
         reply_to,
+        files,
     };
     match step.between {
         Some(both) => share_private(tx, both, &message).await?,
@@ -809,6 +832,7 @@ pub(super) struct NewMessage<'a> {
     pub(super) author_name: &'a str,
     pub(super) text: &'a Wording,
     pub(super) key: Option<Uuid>,
+    pub(super) files: &'a [File],
     pub(super) made: u64,
     pub(super) at: Millis,
     /// The message of the same room that it replies to.
@@ -819,11 +843,12 @@ pub(super) async fn insert_message(tx: &Tx<'_>, new: NewMessage<'_>) -> Sql<Mess
     let Wording {
         text, html, here, ..
     } = new.text;
+    let files = (!new.files.is_empty()).then(|| serde_json::json!(new.files).to_string());
     tx.the(
         "insert into messages
             (room_id, user_id, author_name, text, key, made, changed, worded, created_at,
-             html, drawn, here, reply_to)
-         values ($1, $2, $3, $4, $5, $6, $6, $6, $7, $8, $6, $9, $10) returning id",
+             html, drawn, here, reply_to, files)
+         values ($1, $2, $3, $4, $5, $6, $6, $6, $7, $8, $6, $9, $10, $11) returning id",
         &[
             &new.room,
             &new.author,
@@ -835,6 +860,7 @@ pub(super) async fn insert_message(tx: &Tx<'_>, new: NewMessage<'_>) -> Sql<Mess
             html,
             here,
             &new.reply_to,
+            &files,
         ],
     )
     .await

@@ -7,6 +7,7 @@
 mod accounts;
 pub mod backup;
 pub mod checking;
+mod files;
 mod filling;
 mod mentions;
 mod messages;
@@ -36,6 +37,7 @@ use crate::metrics::METRICS;
 use crate::model::{ClientRef, Message, NodeId, UserId, Version};
 
 pub use accounts::{NewSession, Session, SignedIn};
+pub use files::StoredFile;
 pub use filling::{Member, NewRoom, OldMessage};
 pub use mentions::Mentions;
 pub use messages::{CatchUp, OwnReaction, Post, Posted};
@@ -148,6 +150,8 @@ pub enum Refused {
     NotYours,
     /// The message is deleted.
     Deleted,
+    /// There is no such file of theirs that waits for a message of that room.
+    NoSuchFile,
     /// The message already has [`Reaction::EMOJIS`](crate::model::Reaction::EMOJIS) other emojis.
     TooManyEmojis,
     /// Only the creator of a group and moderators may do that.
@@ -408,6 +412,7 @@ impl Store {
             if tx.the(&others, &[&nodes]).await? {
                 return Err(StoreError::InUse("this database".to_owned()).into());
             }
+            files::delete_all(tx).await?;
             let tables = [
                 "message_words",
                 "messages",
@@ -600,6 +605,15 @@ fn fail_all(batch: Vec<Box<dyn Write>>, error: StoreError) {
     let error = Arc::new(error);
     for write in batch {
         write.answer(Some(StoreError::Database(Arc::clone(&error).into())));
+    }
+}
+
+/// The file of a store, if it is one.
+#[must_use]
+pub fn file_of(address: &str) -> Option<PathBuf> {
+    match is_postgres(address) {
+        true => None,
+        false => sqlite_path(address).ok(),
     }
 }
 

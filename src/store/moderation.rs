@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::accounts::{begin_session, forget_password_link, set_password};
+use super::files;
 use super::messages::{WHOLE_MESSAGE, next_step, push_stored, take_step};
 use super::people::{hand_out, newcomer};
 use super::rooms::beginnings;
@@ -368,6 +369,7 @@ async fn change_group(tx: &Tx<'_>, group: GroupRecord, action: &ModeratorAction)
             tx.run(remove, &[&tx.now, &id]).await?;
             let members = "delete from users_subscribed where room_id = $1";
             tx.run(members, &[&id]).await?;
+            files::delete_in(tx, id).await?;
             return Ok(done(format!("removed #{old}")));
         }
         _ => return Ok(Moderated::Already),

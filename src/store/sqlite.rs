@@ -26,7 +26,7 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{History, Millis};
 
-const MIGRATIONS: [&str; 18] = [
+const MIGRATIONS: [&str; 19] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -48,6 +48,7 @@ const MIGRATIONS: [&str; 18] = [
     include_str!("migrations/sqlite/0016_push.sql"),
     include_str!("migrations/sqlite/0017_browsers.sql"),
     include_str!("migrations/sqlite/0018_replies.sql"),
+    include_str!("migrations/sqlite/0019_files.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
@@ -758,6 +759,7 @@ mod tests {
             text: MessageText::new("hello", 9).unwrap().into(),
             key: Some(Uuid::new_v4()),
             reply_to: None,
+            files: Vec::new(),
         }
     }
 

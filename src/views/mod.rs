@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use crate::log::Chain;
 use crate::model::{
-    Busy, Emoji, GroupName, Listed, Message, MessageId, Millis, Notifications, Original, Page,
-    Person, Reaction, ResumeToken, Room, RoomId, RoomKind, Target, User, UserId, Version,
+    Busy, Emoji, File, GroupName, Listed, Message, MessageId, Millis, Notifications, Original,
+    Page, Person, Reaction, ResumeToken, Room, RoomId, RoomKind, Target, User, UserId, Version,
 };
 use crate::protocol::{
     self, Dialect, LOBBY_PATH, MENTIONS, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap,
@@ -81,6 +81,8 @@ pub struct ChatPage<'a> {
     pub topic: Option<&'a str>,
     /// The longest message, in characters.
     pub limit: usize,
+    /// The largest file, in bytes, if people can send files.
+    pub file_limit: Option<u64>,
     /// The busiest groups, if the page is the lobby.
     pub lobby: Option<&'a [Busy]>,
     /// What was typed, if the page shows the results of a search. They follow when it has connected.
@@ -202,7 +204,7 @@ impl Views {
         let context = context! {
             title, room, lobby, notice, nonce => 0, quick => QUICK,
             user => None::<Value>, resume => None::<&str>, at => None::<&str>,
-            limit => page.limit, page => list, host => page.host, scheme => page.scheme,
+            limit => page.limit, file_limit => page.file_limit, page => list, host => page.host, scheme => page.scheme,
             socket => SOCKET_PATH,
             groups => page.groups.iter().map(listed_context).collect::<Vec<_>>(),
             mentions => protocol::search_address(MENTIONS),
@@ -739,7 +741,7 @@ pub fn pushed_notification(message: &Message, group: Option<&str>, address: &str
 fn notification_of(message: &Message, group: Option<&str>) -> (String, String) {
     let name = &message.author.name;
     let title = group.map_or(name.clone(), |group| format!("{name} in {group}"));
-    let text = text::plain(&message.text);
+    let text = text::plain(&message.said());
     let line = text.trim_start().lines().next().unwrap_or_default();
     (title, line.chars().take(NOTIFIED_CHARACTERS).collect())
 }
@@ -872,7 +874,7 @@ fn search_context(typed: &str) -> Value {
 
 fn found_context(typed: &str, query: &Query, found: &Found) -> Value {
     let message = |(message, room): &(Message, Room)| {
-        let parts = query.excerpt(&text::plain(&message.text)).into_iter();
+        let parts = query.excerpt(&text::plain(&message.said())).into_iter();
         let parts = parts.map(|(text, matches)| context! { text, matches });
         let room = room_context(room);
         context! {
@@ -995,6 +997,7 @@ fn message_context(dialect: Dialect, message: &Message) -> Value {
             edited => message.edited,
             deleted => message.deleted,
             by_moderator => message.by_moderator,
+            files => message.files.iter().map(file_context).collect::<Vec<_>>(),
             reactions => message.reactions.iter().map(reaction_context).collect::<Vec<_>>(),
         },
         quote => message.reply_to.as_ref().map(quote_context),
@@ -1002,9 +1005,50 @@ fn message_context(dialect: Dialect, message: &Message) -> Value {
 }
 
 fn quote_context(original: &Original) -> Value {
-    let line = original.text.as_deref().map(text::first_line);
+    let line = original.text.as_deref().map(|text| match text {
+        "" => "sent a file".to_owned(),
+        text => text::first_line(text),
+    });
     context! {
         id => original.id.0, user => &original.author.user_name, name => &original.author.name, line,
+    }
+}
+
+/// The most that a picture takes on the page, in pixels. It is never enlarged.
+const SHOWN: (u32, u32) = (480, 360);
+
+fn file_context(file: &File) -> Value {
+    let address = protocol::file_address(file);
+    let shown = file.picture.map(|picture| {
+        let (width, height) = (f64::from(picture.width), f64::from(picture.height));
+        let (most_width, most_height) = SHOWN;
+        let scale = (f64::from(most_width) / width)
+            .min(f64::from(most_height) / height)
+            .min(1.0);
+        let scaled = |side: f64| (side * scale).round().max(1.0);
+        let source = match picture.thumbnail {
+            true => format!("{address}?{}", protocol::THUMBNAIL),
+            false => address.clone(),
+        };
+        context! { width => scaled(width) as u32, height => scaled(height) as u32, source }
+    });
+    let ending = file.name.rsplit_once('.').map_or("", |(_, ending)| ending);
+    let is_short = (1..=5).contains(&ending.chars().count());
+    let kind = match is_short {
+        true => ending.to_uppercase(),
+        false => "File".to_owned(),
+    };
+    context! {
+        address, name => &file.name, size => size_in_words(file.bytes), kind, picture => shown,
+    }
+}
+
+/// `17 KB`, `1.2 MB`.
+fn size_in_words(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} bytes"),
+        1_000..1_000_000 => format!("{} KB", bytes / 1_000),
+        _ => format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10),
     }
 }
 
@@ -1081,6 +1125,7 @@ mod tests {
                 },
                 text: Some(text.to_owned()),
             }),
+            files: Vec::new(),
         }
     }
 
@@ -1154,6 +1199,7 @@ mod tests {
             at: None,
             topic: Some(name),
             room: Some((&room, &messages)),
+            file_limit: Some(1 << 20),
             limit: 4000,
             lobby: None,
             search: None,

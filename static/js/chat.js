@@ -3,6 +3,7 @@
 import { announce } from "./announcing.js";
 import { checkWord, dropStale, showCompletions } from "./completions.js";
 import { focusMessageForm, takeIdleFocus } from "./composer.js";
+import { showUploads } from "./files.js";
 import "./formatting.js";
 import { mark } from "./marks.js";
 import "./copying.js";
@@ -120,6 +121,7 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   const hasMessages = fragment.querySelector(".message") !== null;
   if (hasMessages) joinMessages();
   const entered = openRoom();
+  if (entered) showUploads();
   if (hasMessages) takeMessages(fragment, swap === "append");
   if (swap === "append") announce(fragment);
   if (selector === "#messages-list" && swap === "outer" && !entered) openPart();

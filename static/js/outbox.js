@@ -1,6 +1,7 @@
 /** My messages that are not settled yet: they survive a reload, are sent again, and come back if refused. */
 
 import { replyTo, takeOriginal, write } from "./composer.js";
+import { giveBack, takeFiles } from "./files.js";
 import { clearNotice, find, findAll, messageBox, roomId, roomTitle } from "./page.js";
 import { on, root, send } from "./runtime.js";
 import { scrollToEnd } from "./scroll.js";
@@ -18,6 +19,7 @@ const MOST = 9;
  * @typedef {object} Unsettled
  * @property {string} key makes sending it again harmless
  * @property {string} message
+ * @property {{ id: string, name: string }[]} files
  * @property {string} [room] the id of its room, once known
  * @property {string} to the address of its room
  * @property {string} title the title of its room
@@ -41,10 +43,12 @@ const waitingTemplate = /** @type {HTMLTemplateElement} */ (find("#waiting-messa
 export function post() {
   const message = messageBox.value;
   messageBox.focus();
-  if (!message.trim()) return;
+  const files = takeFiles(post);
+  if (!files || !message.trim() && !files.length) return;
   unsettled.push({
     key: freshKey(),
     message,
+    files,
     // While a change of room is under way, the new room's id is not known yet.
     room: destination ? undefined : roomId(),
     to: place(),
@@ -90,13 +94,13 @@ export function sendDue({ arrived = false } = {}) {
  * @returns {void}
  */
 function sendOne(one) {
-  const { key, message, room, original } = one;
+  const { key, message, room, original, files = [] } = one;
   // It was written before the server assigned a user.
   one.user ||= me;
   if (one.user !== me) {
     // I am another user now, so it is not sent under this name.
     one.state = one.sent ? "unsure" : "refused";
-  } else if (send("New message", { message, room, key, reply_to: original?.id })) {
+  } else if (send("New message", { message, room, key, reply_to: original?.id, files: files.map(({ id }) => id) })) {
     one.sent = Date.now();
   }
 }
@@ -127,6 +131,7 @@ export function settle(fragment, refused) {
       drop(one);
       replyTo(one.original);
       write(one.message);
+      giveBack(one.files, one.room);
     }
   }
 }
@@ -177,8 +182,16 @@ export function showUnsettled() {
     node.dataset.state = state;
     // A waiting message is shown only in its room, a refused one everywhere.
     node.hidden = Boolean(room) && state === "waiting" && to !== place();
-    for (const slot of findAll(node, "[data-slot]")) slot.textContent = one[slot.dataset.slot];
+    for (const slot of findAll(node, "[data-slot]")) slot.textContent = one[slot.dataset.slot] || names(one);
   }
+}
+
+/**
+ * @param {Unsettled} one
+ * @returns {string} what stands for the text of a message that has none
+ */
+function names({ files = [] }) {
+  return files.map(({ name }) => name).join(", ");
 }
 
 /** @returns {HTMLElement} */
@@ -194,6 +207,7 @@ on("click", ({ target }) => {
   if (back === "edit") {
     if (one.to === place()) replyTo(one.original);
     write([messageBox.value, one.message].filter(Boolean).join("\n"));
+    giveBack(one.files, one.room);
   }
   messageBox.focus();
 }, waitingList);

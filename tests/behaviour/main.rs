@@ -9,6 +9,7 @@ mod arriving;
 mod changing;
 mod coming_back;
 mod commands;
+mod files;
 mod formatting;
 mod groups;
 mod json_sockets;

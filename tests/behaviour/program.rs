@@ -105,6 +105,7 @@ async fn a_database_in_use_is_recognized_through_a_link() {
             "overwire.db",
             "overwire.db-shm",
             "overwire.db-wal",
+            "overwire.db.files",
             "overwire.db.lock",
         ]
     );
@@ -385,7 +386,8 @@ async fn on_sigterm_it_stores_what_was_sent_and_closes_every_socket() {
         assert_eq!(words, "", "nothing was wrong");
 
         // The lock file stays, since a waiting server may have it open.
-        assert_eq!(files(&folder), ["overwire.db", "overwire.db.lock"]);
+        let kept = ["overwire.db", "overwire.db.files", "overwire.db.lock"];
+        assert_eq!(files(&folder), kept);
 
         let seen = anna.texts();
         assert!(!seen.is_empty());

@@ -17,6 +17,7 @@ mod coming_back;
 mod completions;
 mod composing;
 mod days;
+mod files;
 mod formatting;
 mod hands;
 mod keyboard;

@@ -1,5 +1,6 @@
 //! A chat that `make_fake_users` fills: the same in both databases, and sound.
 
+use std::collections::BTreeMap;
 use std::process::Output;
 
 use overwire::store::checking::{Checked, check};
@@ -47,6 +48,7 @@ async fn a_filled_chat_is_the_same_in_both_databases_and_sound() {
             problems: Vec::new(),
             rooms: 68,
             messages: 3_000,
+            objects: BTreeMap::new(),
         };
         assert_eq!(check(&Address::from(&**address)).await.unwrap(), sound);
     }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::people::{
     self, NODE, Somebody, arrive, back_by_token, ban_of, enter_room, keep, make_group, new_session,
-    new_user, password, post, post_worded, promote, token, try_to_post, worded,
+    new_user, password, picture, post, post_worded, promote, token, try_to_post, worded,
 };
 use crate::support::postgres::{Cut, Database, Proxy};
 
@@ -193,6 +193,13 @@ impl Story {
             auth: vec![0, 255],
         };
         store.subscribe(by, to).await.unwrap();
+        // A file that waits for its message, and one whose object nobody needs any more.
+        let (kept, gone) = (picture("kept"), picture("gone"));
+        for file in [&kept, &gone] {
+            let added = store.add_file(by.user, hi, file.clone());
+            assert!(added.await.unwrap());
+        }
+        store.remove_file(gone.file.id).await.unwrap();
 
         let (name, on) = ("eve".to_owned(), true);
         moderate(store, carla, ModeratorAction::Mute { name, on }).await;

@@ -1,13 +1,13 @@
 //! What people do in a store, for all the tests that have people in it.
 
 use overwire::model::{
-    ClientRef, Emoji, GroupName, Message, MessageId, MessageText, NewUser, NodeId, PasswordHash,
-    ResumeToken, Room, RoomId, Target, TokenHash, User, Wording,
+    ClientRef, Emoji, File, FileId, GroupName, Message, MessageId, MessageText, NewUser, NodeId,
+    PasswordHash, Picture, ResumeToken, Room, RoomId, Target, TokenHash, User, Wording,
 };
 use overwire::moderation::Moderated;
 use overwire::protocol::ModeratorAction;
 use overwire::store::{
-    self, Actor, Arrival, Arrived, NewSession, Post, Posted, Refused, Store, StoreError,
+    self, Actor, Arrival, Arrived, NewSession, Post, Posted, Refused, Store, StoreError, StoredFile,
 };
 use uuid::Uuid;
 
@@ -67,6 +67,25 @@ pub(crate) fn settled<T>(done: store::Result<T>) -> Result<T, Refused> {
         StoreError::Refused(why) => why,
         other => panic!("{other:?}"),
     })
+}
+
+/// A picture whose objects have names that begin with this.
+pub(crate) fn picture(hash: &str) -> StoredFile {
+    StoredFile {
+        file: File {
+            id: FileId::random(),
+            name: "cat.png".to_owned(),
+            media_type: "image/png".to_owned(),
+            bytes: 70,
+            picture: Some(Picture {
+                width: 30,
+                height: 20,
+                thumbnail: true,
+            }),
+        },
+        hash: hash.to_owned(),
+        thumbnail: Some(format!("{hash}.jpg")),
+    }
 }
 
 // ---- coming and going ----
@@ -193,6 +212,7 @@ pub(crate) fn message_by(
         text: MessageText::new(text, 100).unwrap().into(),
         key,
         reply_to: None,
+        files: Vec::new(),
     }
 }
 

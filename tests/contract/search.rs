@@ -359,6 +359,7 @@ async fn what_was_there_before_the_index_is_indexed_in_parts(backend: &impl Back
             .into(),
         key: None,
         reply_to: None,
+        files: Vec::new(),
     };
     let posts = (0..1_100).map(|n| store.post(post_of(n)));
     for posted in futures_util::future::join_all(posts).await {

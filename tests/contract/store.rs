@@ -24,8 +24,8 @@ use uuid::Uuid;
 use crate::people::{
     NODE, OTHER_NODE, Somebody, amend, arrive, arrive_on, back, back_by_token, ban_of, come_back,
     enter, enter_room, group, hi, keep, make_group, message_by, moderate, new_session, new_user,
-    newcomer, password, post, post_worded, private, promote, react, returning, settled, sign_in,
-    token, try_to_post, worded,
+    newcomer, password, picture, post, post_worded, private, promote, react, returning, settled,
+    sign_in, token, try_to_post, worded,
 };
 use crate::search::{
     a_message_is_found_by_its_present_text, messages_are_found_by_what_is_typed,
@@ -178,6 +178,7 @@ macro_rules! every_promise {
             each_node_gets_its_changes_in_the_order_of_their_commits
             a_change_of_a_private_room_names_the_pair
             a_known_key_returns_what_was_stored_first
+            a_file_goes_with_its_message_and_its_object_with_the_last_file
             a_key_sent_many_times_at_once_is_stored_once
             the_same_key_of_another_author_is_another_message
             a_room_accepts_no_message_from_outsiders
@@ -290,6 +291,7 @@ async fn no_everyday_query_scans_a_whole_table_of_postgres() {
         the_clients_of_a_dead_node_leave_when_its_lease_expires
         a_user_is_not_given_away_while_a_private_room_with_them_is_open
         a_known_key_returns_what_was_stored_first
+        a_file_goes_with_its_message_and_its_object_with_the_last_file
         older_pages_reach_the_beginning_without_a_gap
         a_page_around_a_message_reads_on_in_both_directions
         a_room_is_found_by_the_time_of_its_messages
@@ -331,8 +333,10 @@ async fn no_everyday_query_scans_a_whole_table_of_postgres() {
         a_message_is_found_by_its_present_text
         older_results_reach_the_beginning
     };
-    // Tables with one row, or one per node, and what is asked for by hand.
+    // Tables with one row, or one per node, what waits there for a minute, and what is asked for by hand.
     let seldom = [
+        "Seq Scan on unused_objects",
+        "delete from files\n",
         "Seq Scan on nodes",
         "Seq Scan on writers",
         "Seq Scan on life",
@@ -1568,6 +1572,73 @@ async fn a_known_key_returns_what_was_stored_first(backend: &impl Backend) {
     assert_eq!(next.made, 2);
     assert_eq!(changes.recv().await.unwrap().message, first);
     assert_eq!(changes.recv().await.unwrap().message, next);
+}
+
+async fn a_file_goes_with_its_message_and_its_object_with_the_last_file(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let room = hi(&store).await;
+    let new = || picture("large");
+    let (hers, his) = (new(), new());
+    assert!(
+        store
+            .add_file(anna.user.id, room, hers.clone())
+            .await
+            .unwrap()
+    );
+    assert!(
+        store
+            .add_file(bob.user.id, room, his.clone())
+            .await
+            .unwrap()
+    );
+    let with = |author: &Somebody, file: &overwire::store::StoredFile| Post {
+        files: vec![file.file.id],
+        ..message_by(NODE, author, room, "look", Some(Uuid::new_v4()))
+    };
+    // Nobody sends the file of somebody else, or one that does not exist.
+    for missing in [&his, &new()] {
+        let sent = settled(store.post(with(&anna, missing)).await);
+        assert_eq!(sent, Err(Refused::NoSuchFile));
+    }
+    assert_eq!(store.file(hers.file.id, vec![]).await.unwrap(), None);
+    let Posted::New(message) = store.post(with(&anna, &hers)).await.unwrap() else {
+        panic!("it is new");
+    };
+    assert_eq!(message.files, std::slice::from_ref(&hers.file));
+    assert_eq!(
+        store.newest(room).await.unwrap().messages,
+        std::slice::from_ref(&message)
+    );
+    let again = settled(store.post(with(&anna, &hers)).await);
+    assert_eq!(again, Err(Refused::NoSuchFile));
+    let found = store.file(hers.file.id, vec![]).await.unwrap();
+    assert_eq!(found, Some(hers.clone()));
+
+    let deleted = amend(&store, &anna, room, message.id, None).await.unwrap();
+    assert_eq!(deleted.files, []);
+    assert_eq!(store.file(hers.file.id, vec![]).await.unwrap(), None);
+    let unused = async |minutes| {
+        let now = Millis::now().after(minutes * MINUTE);
+        let mut unused = store.unused_objects(now).await.unwrap();
+        unused.sort();
+        unused
+    };
+    let none: [&str; 0] = [];
+    // His file has them still, and then they are kept for a moment.
+    assert_eq!(unused(3).await, none);
+    store.remove_file(his.file.id).await.unwrap();
+    assert_eq!(unused(0).await, none);
+    assert_eq!(unused(3).await, ["large", "large.jpg"]);
+    // While they are being deleted, nobody gets them, and nobody else deletes them.
+    assert_eq!(unused(3).await, none);
+    assert!(!store.add_file(bob.user.id, room, new()).await.unwrap());
+    let both = vec!["large".to_owned(), "large.jpg".to_owned()];
+    store.forget_objects(both).await.unwrap();
+    assert!(store.add_file(bob.user.id, room, new()).await.unwrap());
+    // What is not sent is gone after an hour.
+    assert_eq!(unused(59).await, none);
+    assert_eq!(unused(63).await, ["large", "large.jpg"]);
 }
 
 async fn a_key_sent_many_times_at_once_is_stored_once(backend: &impl Backend) {

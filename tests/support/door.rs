@@ -19,9 +19,30 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     headers: Vec<(String, String)>,
     pub(crate) body: String,
+    /// The same, as it arrived.
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Answer {
+    pub(crate) async fn read(mut stream: TcpStream) -> Self {
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let end = answer.windows(4).position(|part| part == b"\r\n\r\n");
+        let (head, body) = answer.split_at(end.expect("head and body"));
+        let (head, body) = (String::from_utf8_lossy(head), &body[4..]);
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1));
+        Self {
+            status: status.and_then(|status| status.parse().ok()).unwrap(),
+            headers: lines
+                .filter_map(|line| line.split_once(": "))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            body: String::from_utf8_lossy(body).into_owned(),
+            bytes: body.to_vec(),
+        }
+    }
+
     /// The cookie of that name that the answer sets, as the browser sends it.
     pub(crate) fn cookie(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
@@ -82,22 +103,39 @@ impl Door {
     async fn ask(self, request: &str) -> Answer {
         let mut stream = TcpStream::connect(self.0).await.expect("a server listens");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
-        let mut lines = head.lines();
-        let status = lines.next().and_then(|line| line.split(' ').nth(1));
-        Answer {
-            status: status.and_then(|status| status.parse().ok()).unwrap(),
-            headers: lines
-                .filter_map(|line| line.split_once(": "))
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-            body: body.to_owned(),
-        }
+        Answer::read(stream).await
     }
 
+    /// Sends a file like a page of this server. If the server answers early, the rest is not sent.
+    pub(crate) async fn send_file(
+        self,
+        path: &str,
+        headers: &[(&str, &str)],
+        file: &[u8],
+    ) -> Answer {
+        let mut request = format!(
+            "POST {path} HTTP/1.1\r\nConnection: close\r\nHost: {}\r\n",
+            self.0
+        );
+        request += &format!(
+            "Content-Length: {}\r\nOrigin: http://{}\r\n",
+            file.len(),
+            self.0
+        );
+        for (name, value) in headers {
+            request += &format!("{name}: {value}\r\n");
+        }
+        let sending = async {
+            let mut stream = TcpStream::connect(self.0).await.expect("a server listens");
+            stream
+                .write_all(format!("{request}\r\n").as_bytes())
+                .await
+                .unwrap();
+            let _ = stream.write_all(file).await;
+            Answer::read(stream).await
+        };
+        soon("an answer", sending).await
+    }
     /// A new tab: a new person, in the first group.
     pub(crate) async fn tab(self) -> Tab {
         self.tab_at("/chat/hi/").await

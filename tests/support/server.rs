@@ -3,12 +3,13 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use overwire::chat::{self, Chat};
+use overwire::chat::{self, Chat, Files, Kinds};
 use overwire::model::{Millis, NodeId};
+use overwire::objects::Objects;
 use overwire::push;
 use overwire::relay::redis::RedisRelay;
 use overwire::relay::{InProcess, Relay};
@@ -63,6 +64,8 @@ pub(crate) struct Setup {
     pub(crate) socket: socket::Limits,
     pub(crate) access: Access,
     pub(crate) push: push::Settings,
+    /// Which files people may send, and the most bytes of one.
+    pub(crate) files: (Kinds, u64),
 }
 
 impl Setup {
@@ -82,6 +85,8 @@ pub(crate) struct Server {
     pub(crate) door: Door,
     setup: Setup,
     kept: Kept,
+    /// The folder of files, which all nodes share.
+    files: TempDir,
     /// Where each node listens.
     nodes: Vec<SocketAddr>,
     balancer: Option<Balancer>,
@@ -141,6 +146,7 @@ impl Server {
                 contact: Some("mailto:admin@example.org".to_owned()),
                 networks: vec!["127.0.0.0/8".parse().unwrap()],
             },
+            files: (Kinds::Any, 1 << 20),
         };
         change(&mut setup);
         let kept = match form {
@@ -157,6 +163,7 @@ impl Server {
             door: Door(anywhere),
             setup,
             kept,
+            files: tempfile::tempdir().unwrap(),
             nodes: vec![anywhere; if balancer.is_some() { 2 } else { 1 }],
             balancer,
             running: Vec::new(),
@@ -211,7 +218,8 @@ impl Server {
         let address = self.address();
         let relayed = self.balancer.is_some();
         for node in &mut self.nodes {
-            let (listens, running) = run(&address, relayed, &self.setup, *node).await;
+            let (listens, running) =
+                run(&address, relayed, &self.setup, self.files.path(), *node).await;
             *node = listens;
             self.running.push(running);
         }
@@ -275,6 +283,29 @@ impl Server {
         self.store().expire(NodeId(node), now).await.unwrap();
     }
 
+    /// The names of the objects in the folder of files, and of what is left of uploads.
+    pub(crate) fn objects(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut folders = vec![self.files.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let entry = entry.unwrap();
+                match entry.file_type().unwrap().is_dir() {
+                    true => folders.push(entry.path()),
+                    false => names.push(entry.file_name().into_string().unwrap()),
+                }
+            }
+        }
+        names.sort();
+        names
+    }
+
+    /// Deletes unused files, as if this much time had passed.
+    pub(crate) async fn sweeps_files(&self, by: Duration) {
+        let chat = &self.running.first().expect("it runs").chat;
+        chat.sweep_files(Millis::now().after(by)).await.unwrap();
+    }
+
     /// Waits until the server has noticed that these people are disconnected.
     pub(crate) async fn has_noticed_leaving(&self, names: &[impl AsRef<str>]) {
         until("the server to notice who left", async || {
@@ -328,6 +359,7 @@ async fn run(
     database: &str,
     relayed: bool,
     setup: &Setup,
+    files: &Path,
     address: SocketAddr,
 ) -> (SocketAddr, Running) {
     let store = store::open(database, Synchronous::Normal, store::Access::Server)
@@ -351,6 +383,9 @@ async fn run(
     )
     .await
     .unwrap();
+    let objects = Objects::in_folder(files).unwrap();
+    let (kinds, most_bytes) = setup.files;
+    chat.start_files(Files::new(objects, kinds, most_bytes));
     chat.start_push(setup.push.clone()).await.unwrap();
     let web = Web::new(Arc::clone(&chat), setup.access.clone(), setup.socket);
     let listener = web::listen(address).unwrap();

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::page::{Element, Page, Shown};
 use super::wire::{Event, Handshake, Wire};
-use super::{Door, soon};
+use super::{Answer, Door, soon};
 
 /// The places that pushes may go to, apart from `#message-<id>`, `#form-<id>` and
 /// `#my-reaction-<id>-<code>`.
@@ -130,6 +130,40 @@ impl Tab {
         let cookies: Vec<_> = self.cookie.iter().chain(&self.browser).collect();
         let cookies = cookies.into_iter().map(String::as_str).collect::<Vec<_>>();
         (!cookies.is_empty()).then(|| cookies.join("; "))
+    }
+
+    /// Uploads a file for the room on show.
+    pub(crate) async fn uploads(&self, name: &str, file: &[u8]) -> Answer {
+        let room = self.room().expect("a room");
+        self.uploads_to(&room, name, file).await
+    }
+
+    pub(crate) async fn uploads_to(&self, room: &str, name: &str, file: &[u8]) -> Answer {
+        let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let path = format!("/files/?room={}&name={}", encode(room), encode(name));
+        let bearer = self.resume.as_ref().map(|token| format!("Bearer {token}"));
+        let cookies = self.cookies();
+        let headers = [("Authorization", bearer), ("Cookie", cookies)];
+        let headers: Vec<_> = headers
+            .iter()
+            .filter_map(|(name, value)| Some((*name, value.as_deref()?)))
+            .collect();
+        self.door.send_file(&path, &headers, file).await
+    }
+
+    /// Uploads a file that is taken, and returns its id.
+    pub(crate) async fn attaches(&self, name: &str, file: &[u8]) -> String {
+        let answer = self.uploads(name, file).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let answer: Value = serde_json::from_str(&answer.body).unwrap();
+        answer["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Requests an address with the cookies of its browser.
+    pub(crate) async fn fetches(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let cookies = self.cookies().unwrap_or_default();
+        let headers = [headers, &[("Cookie", &*cookies)]].concat();
+        self.door.get_with(path, &headers).await
     }
 
     /// How this tab asks for a socket.

@@ -59,7 +59,7 @@ const INSTEAD: [(&str, &str, &str); 3] = [
 /// Not copied: `clients_active` and `clients_in_view`, since nobody is in a room; `message_words` and `searchable`, since a server
 /// builds the index of the copy; and what a database stores about itself and
 /// its servers: `nodes`, and for PostgreSQL `writers`, `life` and `schema_version`.
-pub(super) const TABLES: [Table; 15] = [
+pub(super) const TABLES: [Table; 17] = [
     Table {
         name: "users",
         columns: "id, name text, email text, display_name text, display_key text,
@@ -98,9 +98,23 @@ pub(super) const TABLES: [Table; 15] = [
         name: "messages",
         columns: "id, room_id, user_id, author_name text, text text, key key, made, changed,
             worded, created_at, edited_at, deleted_at, deleted_by, reactions text, html text, drawn,
-            here flag, reply_to",
+            here flag, reply_to, files text",
         key: 1,
         ids: Ids::Database,
+    },
+    Table {
+        name: "files",
+        columns:
+            "id, room_id, user_id, message_id, name text, media_type text, bytes, hash text, width,
+            height, thumbnail text, made_at",
+        key: 1,
+        ids: Ids::Chat,
+    },
+    Table {
+        name: "unused_objects",
+        columns: "hash text, since, claimed_at",
+        key: 1,
+        ids: Ids::Chat,
     },
     Table {
         name: "reactions",

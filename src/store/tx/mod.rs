@@ -22,8 +22,8 @@ use uuid::Uuid;
 
 use super::{Actor, Change, Refused, Result, StoreError};
 use crate::model::{
-    ClientId, ClientRef, History, MessageId, Millis, NodeId, PasswordHash, RoomId, SessionId,
-    TokenHash, UserId,
+    ClientId, ClientRef, FileId, History, MessageId, Millis, NodeId, PasswordHash, RoomId,
+    SessionId, TokenHash, UserId,
 };
 use crate::search::{Indexed, Sought};
 
@@ -110,6 +110,7 @@ value! {
     ClientId: self => Param::Int(self.0);
     SessionId: self => Param::Int(self.0);
     RoomId: self => Param::Int(self.0);
+    FileId: self => Param::Int(self.0);
     MessageId: self => Param::Int(self.0);
     NodeId: self => Param::Int(self.0);
     History: self => Param::Int(self.0.into());
@@ -240,6 +241,7 @@ columns! {
     ClientId: i64 => ClientId;
     SessionId: i64 => SessionId;
     RoomId: i64 => RoomId;
+    FileId: i64 => FileId;
     MessageId: i64 => MessageId;
     NodeId: i64 => NodeId;
     History: i64 => |history| History(u32::try_from(history).unwrap_or(u32::MAX));

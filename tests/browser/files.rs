@@ -1,0 +1,147 @@
+//! Files: attaching them by button, drop and paste, what becomes of them on the way, and how they look.
+
+use crate::browser::{Tab, story};
+use crate::server::Server;
+
+/// Makes a picture of that size in the page, as a file.
+const PICTURE: &str = "const canvas = document.createElement('canvas');
+    [canvas.width, canvas.height] = [1200, 900];
+    canvas.getContext('2d').fillRect(0, 0, 600, 900);
+    const blob = await new Promise((done) => canvas.toBlob(done));
+    const files = new DataTransfer();
+    files.items.add(new File([blob], 'cat.png'));";
+
+/// Files that are texts, by name.
+fn texts(names: &[&str]) -> String {
+    let add = |name: &&str| format!("files.items.add(new File(['text'], '{name}'));");
+    let add: String = names.iter().map(add).collect();
+    format!("const files = new DataTransfer(); {add}")
+}
+
+/// Chooses files with the button's picker.
+async fn chooses(tab: &Tab<'_>, files: &str) {
+    tab.run(&format!(
+        "(async () => {{ {files}
+            const picker = document.querySelector('#attach-files');
+            picker.files = files.files;
+            picker.dispatchEvent(new Event('change'));
+        }})()"
+    ))
+    .await;
+}
+
+/// An event that brings files, at an element.
+async fn brings(tab: &Tab<'_>, files: &str, event: &str, at: &str) {
+    tab.run(&format!(
+        "{files} document.querySelector('{at}').dispatchEvent({event})"
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn a_chosen_picture_is_sent_and_keeps_its_place() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/")).await;
+        // For bob, files do not load yet.
+        let files = serde_json::json!({ "patterns": [{ "urlPattern": "*/files/*" }] });
+        bob.devtools("Fetch.enable", files).await;
+        chooses(&anna, PICTURE).await;
+        anna.sees(".upload[data-state=done]").await;
+        assert_eq!(anna.text(".upload__name").await, "cat.png");
+        anna.click("#send").await;
+        anna.sees_no(".upload").await;
+        bob.sees(".files__picture img").await;
+        let shown = "(() => {
+            const picture = document.querySelector('.files__picture img');
+            const { width, height } = picture.getBoundingClientRect();
+            return [picture.naturalWidth, width, height];
+        })()";
+        assert_eq!(bob.get::<[f64; 3]>(shown).await, [0.0, 480.0, 360.0]);
+        bob.devtools("Fetch.disable", serde_json::json!({})).await;
+        for tab in [&anna, &bob] {
+            tab.until(&format!("{shown}.join() === '720,480,360'"))
+                .await;
+        }
+        // On a small screen it fits.
+        bob.sized(360, 700).await;
+        bob.until("document.documentElement.scrollWidth <= 360")
+            .await;
+        let ratio = "(({ width, height }) => Math.round(width / height * 100))(
+            document.querySelector('.files__picture img').getBoundingClientRect())";
+        assert_eq!(bob.get::<i64>(ratio).await, 133);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn files_are_dropped_and_pasted_and_taken_back() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/")).await;
+        let over = "new DragEvent('dragover', { dataTransfer: files, bubbles: true })";
+        brings(&anna, &texts(&["a.txt"]), over, "#scroller").await;
+        anna.sees("#drop").await;
+        let drop = "new DragEvent('drop', { dataTransfer: files, bubbles: true })";
+        brings(&anna, &texts(&["a.txt", "b.txt"]), drop, "#scroller").await;
+        anna.sees_no("#drop").await;
+        let paste = "new ClipboardEvent('paste', { clipboardData: files, bubbles: true })";
+        brings(&anna, &texts(&["c.txt"]), paste, "#message-text").await;
+        anna.until("document.querySelectorAll('.upload[data-state=done]').length === 3")
+            .await;
+        anna.click("[aria-label='Remove b.txt']").await;
+        // They belong to their room.
+        anna.enters("python").await;
+        anna.until("!document.querySelector('.upload:not([hidden])')")
+            .await;
+        anna.enters("hi").await;
+        anna.until("document.querySelectorAll('.upload:not([hidden])').length === 2")
+            .await;
+        anna.sends("Here they are").await;
+        bob.hears("Here they are").await;
+        let names =
+            "[...document.querySelectorAll('.files__name')].map((name) => name.textContent)";
+        assert_eq!(bob.get::<Vec<String>>(names).await, ["a.txt", "c.txt"]);
+        bob.until("document.querySelector('.files__file small').textContent === 'TXT, 4 bytes'")
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failed_upload_keeps_the_text_and_can_be_tried_again() {
+    let server = Server::start(&["--max-file-size", "1"]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/")).await;
+        let large = "const files = new DataTransfer();
+            files.items.add(new File([new Uint8Array(2 ** 20 + 1)], 'large.bin'));";
+        chooses(&anna, large).await;
+        anna.sees(".upload[data-state=failed]").await;
+        let words = "The file is too large. The limit is 1 MiB.";
+        assert_eq!(anna.text(".upload__error").await, words);
+        anna.click("[aria-label='Remove large.bin']").await;
+
+        // Without a network nothing is sent; with it, the message goes once the file is there.
+        let offline = |on: bool| {
+            serde_json::json!({
+                "offline": on, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1,
+            })
+        };
+        anna.devtools("Network.enable", serde_json::json!({})).await;
+        anna.devtools("Network.emulateNetworkConditions", offline(true))
+            .await;
+        chooses(&anna, &texts(&["a.txt"])).await;
+        anna.sees(".upload[data-state=failed]").await;
+        anna.writes("the text").await;
+        anna.click("#send").await;
+        assert_eq!(anna.written().await, "the text");
+        anna.devtools("Network.emulateNetworkConditions", offline(false))
+            .await;
+        anna.click("[data-upload=retry]").await;
+        anna.sees(".upload[data-state=done]").await;
+        anna.click("#send").await;
+        bob.hears("the text").await;
+        bob.sees(".files__file").await;
+    })
+    .await;
+}
