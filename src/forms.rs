@@ -345,8 +345,8 @@ pub(crate) fn cookie(session: Option<&SessionToken>, secure: bool) -> HeaderValu
 }
 
 /// The cookie of a browser that has none yet.
-pub(crate) fn browser_cookie(secure: bool) -> HeaderValue {
-    BROWSER.header(BrowserToken::random().to_string(), secure, None)
+pub(crate) fn browser_cookie(browser: &BrowserToken, secure: bool) -> HeaderValue {
+    BROWSER.header(browser.to_string(), secure, None)
 }
 
 /// An address of this chat, whatever was asked for.
@@ -388,7 +388,7 @@ fn status(denied: &Denied) -> StatusCode {
     }
 }
 
-fn see_other(at: &str, cookie: Option<HeaderValue>) -> Response {
+pub(crate) fn see_other(at: &str, cookie: Option<HeaderValue>) -> Response {
     let location = [(header::LOCATION, at), (header::CACHE_CONTROL, "no-store")];
     let mut response = (StatusCode::SEE_OTHER, location).into_response();
     if let Some(cookie) = cookie {

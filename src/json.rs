@@ -98,7 +98,7 @@ pub fn message(dialect: Dialect, message: &Message) -> Option<Frame> {
             true => line(&text, ""),
             false => line(&text, name),
         },
-        Dialect::V1 | Dialect::Plain | Dialect::Moderation => return None,
+        Dialect::V1 | Dialect::Plain | Dialect::Moderation | Dialect::Forms => return None,
     })
 }
 
@@ -126,7 +126,7 @@ pub fn notice(dialect: Dialect, words: &str, tone: Tone) -> Option<Frame> {
             }),
         })),
         Dialect::Lines => Some(line(words, "")),
-        Dialect::V1 | Dialect::Plain | Dialect::Moderation => None,
+        Dialect::V1 | Dialect::Plain | Dialect::Moderation | Dialect::Forms => None,
     }
 }
 

@@ -29,6 +29,7 @@ pub mod files;
 pub mod forms;
 pub mod scrape;
 pub mod socket;
+mod visits;
 pub mod web;
 
 pub mod config;

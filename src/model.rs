@@ -1035,6 +1035,17 @@ tokens! {
     BrowserToken,
 }
 
+impl BrowserToken {
+    /// The resume token of the client that stands for the forms of this browser: of its guest, or of the
+    /// person who has signed in.
+    pub fn of_forms(&self, session: Option<&SessionToken>) -> ResumeToken {
+        let mut hash = Sha256::new_with_prefix("forms");
+        hash.update(self.0);
+        hash.update(session.map_or(&[][..], |session| &session.0));
+        ResumeToken(hash.finalize().into())
+    }
+}
+
 /// The SHA-256 of a token. The token has 256 random bits, so the hash needs no salt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 32]);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{OriginalUri, Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,22 +28,24 @@ use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
+use uuid::Uuid;
 
-use crate::chat::{Chat, Visitor, log_failure};
+use crate::chat::{self, Asked, Chat, Client, NotLetIn, Visitor, log_failure};
 use crate::files;
 use crate::forms::{self, texts};
 use crate::hub::Close;
 use crate::log::Chain;
 use crate::metrics::METRICS;
-use crate::model::{BadName, GroupName, Target};
+use crate::model::{BadName, BrowserToken, GroupName, Message, MessageText, SessionToken, Target};
 use crate::protocol::{
-    Dialect, FILES_PATH, FIRST_GROUP, Hello, MODERATION_PATH, MODERATION_SOCKET_PATH, SEARCH_PATH,
-    SOCKET_PATH, address,
+    Action, Dialect, FILES_PATH, FIRST_GROUP, Frame, Hello, LOBBY_PATH, MODERATION_PATH,
+    MODERATION_SOCKET_PATH, Refusal, SEARCH_PATH, SOCKET_PATH, Selector, address, read_address,
 };
 use crate::relay;
 use crate::socket;
 use crate::store::StoreError;
-use crate::views::Static;
+use crate::views::{Reader, Static};
+use crate::visits::Visits;
 use crate::websocket;
 
 /// The most system memory that a slow reader can use, in bytes.
@@ -99,6 +101,7 @@ pub struct Web {
     /// The limits of a socket.
     pub socket_limits: socket::Limits,
     connected: Mutex<HashMap<(Kind, IpAddr), usize>>,
+    visits: Arc<Visits>,
 }
 
 /// What is counted per address.
@@ -127,6 +130,7 @@ impl Web {
             access,
             socket_limits,
             connected: Mutex::default(),
+            visits: Arc::default(),
         })
     }
 
@@ -139,11 +143,11 @@ impl Web {
         });
         Router::new()
             .route("/", get(first_group))
-            .route("/chat/", get(page))
+            .route("/chat/", get(page).post(act))
             .route("/chat", get(with_slash))
             .route(SEARCH_PATH, get(page))
             .route("/chat/{name}", get(with_slash))
-            .route("/chat/{name}/", get(page))
+            .route("/chat/{name}/", get(page).post(act))
             .route("/static/{build}/{*path}", get(static_file))
             .route("/service-worker.js", get(service_worker))
             .layer(CompressionLayer::new().quality(CompressionLevel::Best))
@@ -180,7 +184,8 @@ impl Web {
     /// Whether a page of that origin may open a socket or send a form. Programs send no origin.
     fn may_connect(&self, headers: &HeaderMap, outside: &Outside) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else {
-            return true;
+            let site = headers.get("sec-fetch-site");
+            return site.is_none_or(|site| site == "same-origin" || site == "none");
         };
         let Ok(origin) = origin.to_str().map(str::to_lowercase) else {
             return false;
@@ -447,33 +452,237 @@ async fn with_slash(OriginalUri(uri): OriginalUri) -> Redirect {
 }
 
 async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
-    web.read_templates();
+    if let Some(room) = person_asked_for(request.uri()) {
+        return forms::see_other(&room, None);
+    }
     let outside = web.outside(&request);
     let session = forms::session_of(request.headers(), outside.is_secure());
-    let (scheme, host) = (outside.scheme, &outside.host);
-    let path = request.uri().path();
-    let query = request.uri().query();
-    let page = web
-        .chat
-        .first_page(path, scheme, host, query, session.as_ref());
-    let page = page.await;
-    let status = match &page {
-        Ok(page) if page.found => StatusCode::OK,
-        Ok(_) => StatusCode::NOT_FOUND,
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let session = session.filter(|_| page.is_ok());
-    let secure = outside.is_secure();
-    let is_new = forms::browser_of(request.headers(), secure).is_none();
-    let notice = "The chat cannot be shown right now. Please try again in a moment.";
-    let mut response = forms::rendered(page.map(|page| page.html), status, notice);
-    // The cookie of a session stays the same and expires later.
-    let session = session.map(|session| forms::cookie(Some(&session), secure));
-    let browser = is_new.then(|| forms::browser_cookie(secure));
-    for cookie in session.into_iter().chain(browser) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
+    let known = forms::browser_of(request.headers(), outside.is_secure());
+    let reader = web.chat.reader(session.as_ref(), known.as_ref()).await;
+    let reader = reader.unwrap_or_else(|error| {
+        log_failure("read whose page it is", &*error);
+        None
+    });
+    if let Some((browser, reader)) = known.as_ref().zip(reader.as_ref()) {
+        let session = session.as_ref().filter(|_| !reader.guest);
+        web.visits.renew(&browser.of_forms(session));
     }
-    response
+    let browser = known.is_none().then(BrowserToken::random);
+    let asked = web.asked(&outside, request.uri(), reader.as_ref(), None);
+    web.shown(&asked, StatusCode::OK, session.as_ref(), browser.as_ref())
+        .await
+}
+
+/// The private room that a form of the lobby asks for.
+fn person_asked_for(uri: &Uri) -> Option<String> {
+    let mut fields = form_urlencoded::parse(uri.query()?.as_bytes());
+    let (_, name) = fields.find(|(name, _)| uri.path() == LOBBY_PATH && name == "person")?;
+    address(&Target::Private(name.trim().to_lowercase()))
+}
+
+/// A form of a page: an action by a browser that runs no script. Its fields are the data of the action.
+async fn act(State(web): State<Arc<Web>>, request: Request) -> Response {
+    let outside = web.outside(&request);
+    if !web.may_connect(request.headers(), &outside) {
+        METRICS.refused("origin");
+        let words = "Requests from that origin are not allowed.\n";
+        return (StatusCode::FORBIDDEN, words).into_response();
+    }
+    let (head, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, web.socket_limits.frame_bytes);
+    let Ok(Ok(body)) = tokio::time::timeout(HEAD_DEADLINE, body).await else {
+        let words = "The request is too large or too slow.\n";
+        return (StatusCode::PAYLOAD_TOO_LARGE, words).into_response();
+    };
+    let act = || web.acted(&outside, &head.uri, &head.headers, &body);
+    let acted = match act().await {
+        // The client has ended meanwhile. Whoever the browser stands for now sends the form.
+        Ok(None) => act().await,
+        acted => acted,
+    };
+    match acted {
+        Ok(Some(response)) => response,
+        Ok(None) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Err(NotLetIn::Banned) => {
+            METRICS.refused("banned");
+            (StatusCode::FORBIDDEN, "You are banned from this chat.\n").into_response()
+        }
+        Err(error) => {
+            log_failure("answer a form", &error);
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
+    }
+}
+
+impl Web {
+    fn asked<'a>(
+        &self,
+        outside: &'a Outside,
+        uri: &'a Uri,
+        reader: Option<&'a Reader>,
+        refused: Option<(&'a str, &'a str)>,
+    ) -> Asked<'a> {
+        self.read_templates();
+        Asked {
+            address: uri.path(),
+            scheme: outside.scheme,
+            host: &outside.host,
+            query: uri.query(),
+            reader,
+            refused,
+        }
+    }
+
+    /// The page, with the cookies that the browser needs.
+    async fn shown(
+        &self,
+        asked: &Asked<'_>,
+        status: StatusCode,
+        session: Option<&SessionToken>,
+        browser: Option<&BrowserToken>,
+    ) -> Response {
+        let page = self.chat.first_page(asked).await;
+        let status = match &page {
+            Ok(page) if page.found => status,
+            Ok(_) => StatusCode::NOT_FOUND,
+            Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let session = session.filter(|_| page.is_ok());
+        let secure = asked.scheme == "https";
+        let notice = "The chat cannot be shown right now. Please try again in a moment.";
+        let mut response = forms::rendered(page.map(|page| page.html), status, notice);
+        // The cookie of a session stays the same and expires later.
+        let session = session.map(|session| forms::cookie(Some(session), secure));
+        let browser = browser.map(|browser| forms::browser_cookie(browser, secure));
+        for cookie in session.into_iter().chain(browser) {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+        response
+    }
+
+    /// Does what a form asks for; `None` if the client ended before that.
+    async fn acted(
+        self: &Arc<Self>,
+        outside: &Outside,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Option<Response>, NotLetIn> {
+        let (chat, secure) = (&self.chat, outside.is_secure());
+        let known = forms::browser_of(headers, secure);
+        let browser = known.clone().unwrap_or_else(BrowserToken::random);
+        let fresh = known.is_none().then_some(&browser);
+        // One that has expired stands for nobody.
+        let session = forms::session_of(headers, secure);
+        let signed_in = chat.signed_in(session.as_ref()).await;
+        let session = session.filter(|_| matches!(signed_in, Ok(Some(_))));
+        let origin = format!("{}://{}", outside.scheme, outside.host);
+        let hello = Hello::of_forms(browser.clone(), session.clone(), origin);
+        let token = browser.of_forms(session.as_ref());
+        let admit = || self.count(Kind::Socket, outside.address);
+        let Some(turn) = self.visits.turn(chat, &token, hello, admit).await? else {
+            METRICS.refused("sockets_per_address");
+            let words = "There are too many connections from your address.\n";
+            return Ok(Some((StatusCode::TOO_MANY_REQUESTS, words).into_response()));
+        };
+        let client = turn.client();
+        let (text, mut action) = form_action(body);
+        if let Ok(Action::NewMessage { key, text, .. }) = &mut action {
+            // A browser may show a page again whose key it has used for another text.
+            let sent = match key {
+                Some(key) => chat.sent(client, *key).await.map_err(NotLetIn::Store)?,
+                None => None,
+            };
+            let typed = MessageText::new(text, usize::MAX);
+            let is_same = |(sent, _): &(Message, bool)| {
+                typed
+                    .as_ref()
+                    .is_ok_and(|typed| typed.as_str() == sent.text)
+            };
+            if key.is_none() || sent.is_some_and(|sent| !is_same(&sent)) {
+                *key = Some(Uuid::new_v4());
+            }
+        }
+        let (name, key) = match &action {
+            Ok(action @ Action::NewMessage { key, .. }) => (action.name(), *key),
+            Ok(action) => (action.name(), None),
+            Err(_) => ("", None),
+        };
+        client.outbox.take(usize::MAX);
+        let mut notice = None;
+        if let Some(target) = read_address(uri.path()) {
+            let enter = Action::ChangeGroup { target };
+            chat.handle(client, chat::Request(Ok(enter))).await;
+            notice = notice_in(client);
+        }
+        if notice.is_none() {
+            chat.handle(client, chat::Request(action)).await;
+            notice = notice_in(client);
+        }
+        if client.outbox.closing().is_some() {
+            return Ok(None);
+        }
+        if let Some((html, tone)) = notice {
+            let status = match tone {
+                "done" => StatusCode::OK,
+                "wait" => StatusCode::TOO_MANY_REQUESTS,
+                "trouble" => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::UNPROCESSABLE_ENTITY,
+            };
+            let text = if tone == "done" { "" } else { &text };
+            let reader = chat.reader(session.as_ref(), Some(&browser)).await;
+            let reader = reader.ok().flatten();
+            let asked = self.asked(outside, uri, reader.as_ref(), Some((&html, text)));
+            let shown = self.shown(&asked, status, session.as_ref(), fresh);
+            return Ok(Some(shown.await));
+        }
+        let mut to = match name {
+            "New group" | "Leave group" => chat.address_of(client).await,
+            _ => uri.path().to_owned(),
+        };
+        if let Some(key) = key
+            && let Ok(Some((message, true))) = chat.sent(client, key).await
+        {
+            to += &format!("#message-{}", message.id);
+        }
+        let cookie = fresh.map(|browser| forms::browser_cookie(browser, secure));
+        Ok(Some(forms::see_other(&to, cookie)))
+    }
+}
+
+/// The action of a form, and the text that was typed in it. The fields are its data, in addition to what
+/// `payload` has, as on a control of the page.
+fn form_action(body: &[u8]) -> (String, Result<Action, Refusal>) {
+    // Forms have line breaks of two characters.
+    let fields = form_urlencoded::parse(body);
+    let mut fields: HashMap<_, _> = fields
+        .map(|(name, value)| (name.into_owned(), value.replace("\r\n", "\n")))
+        .collect();
+    let action = fields.remove("action");
+    let action = action.unwrap_or_else(|| "New message".to_owned());
+    let text = fields.get("message").cloned().unwrap_or_default();
+    let payload = fields.remove("payload").unwrap_or_default();
+    let payload: Option<serde_json::Map<_, _>> = serde_json::from_str(&payload).ok();
+    let mut data = payload.unwrap_or_default();
+    data.extend(fields.into_iter().map(|(name, value)| (name, value.into())));
+    let action = serde_json::json!({ "action": action, "data": data });
+    (text, Action::parse(&action.to_string()))
+}
+
+/// The newest notice that waits for a client, as a fragment, and its tone.
+fn notice_in(client: &Client) -> Option<(String, &'static str)> {
+    let taken = client.outbox.take(usize::MAX).frames;
+    let payloads = taken.iter().flat_map(Frame::payloads);
+    let pushes = payloads.filter_map(|push| serde_json::from_slice::<serde_json::Value>(push).ok());
+    let html = pushes
+        .filter(|push| push["selector"] == Selector::NOTICE.as_str())
+        .filter_map(|push| push["html"].as_str().map(str::to_owned))
+        .filter(|html| !html.is_empty())
+        .last()?;
+    let tones = ["done", "wait", "trouble"];
+    let has = |tone: &&str| html.contains(&format!("data-tone=\"{tone}\""));
+    let tone = tones.into_iter().find(has).unwrap_or("refusal");
+    Some((html, tone))
 }
 
 async fn blank_form(State(web): State<Arc<Web>>, request: Request) -> Response {

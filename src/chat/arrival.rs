@@ -12,7 +12,7 @@ use crate::model::{
     BrowserToken, ClientId, ClientRef, GroupName, NodeId, ResumeToken, RoomId, SessionId,
     SessionToken, Target, User, Version,
 };
-use crate::protocol::{self, FIRST_GROUP, Feed, Hello, LOBBY_PATH, Refusal, Selector};
+use crate::protocol::{self, Dialect, FIRST_GROUP, Feed, Hello, LOBBY_PATH, Refusal, Selector};
 use crate::relay::{News, To};
 use crate::store::{Arrival, Arrived, Refused, StoreError};
 
@@ -85,9 +85,7 @@ impl Chat {
         hello: Hello,
         mut turn: Turn<'_>,
     ) -> std::result::Result<Client, NotLetIn> {
-        let arrived = self
-            .arrive(hello.session, hello.browser, hello.resume, &mut turn)
-            .await?;
+        let arrived = self.arrive(&hello, &mut turn).await?;
         let (client_ref, user, session, token) = arrived;
         let outbox = self.hub.connect(client_ref, user.id, hello.dialect);
         self.relay.follow(self.node, To::User(user.id));
@@ -109,6 +107,8 @@ impl Chat {
             room, after, at, ..
         } = hello;
         let greeted = match hello.group {
+            // It shows nothing, and enters a room with a form.
+            _ if hello.dialect == Dialect::Forms => Ok(()),
             Some(group) => self.greet_program(&client, group).await,
             None => self.greet(&client, &token, room, after, at).await,
         };
@@ -134,14 +134,17 @@ impl Chat {
 
     pub(super) async fn arrive(
         &self,
-        session: Option<SessionToken>,
-        browser: Option<BrowserToken>,
-        resume: Option<ResumeToken>,
+        hello: &Hello,
         turn: &mut Turn<'_>,
     ) -> std::result::Result<(ClientRef, User, Option<SessionId>, ResumeToken), NotLetIn> {
-        let (node, fresh) = (self.node, ResumeToken::random());
-        let session = session.map(|session| session.hash());
-        let browser = browser.map(|browser| browser.hash());
+        let (node, resume) = (self.node, hello.resume.clone());
+        let session = hello.session.as_ref().map(SessionToken::hash);
+        let browser = hello.browser.as_ref().map(BrowserToken::hash);
+        // A browser is known by its cookie, a tab only by what it is given now.
+        let fresh = match &resume {
+            Some(token) if hello.dialect == Dialect::Forms => token.clone(),
+            _ => ResumeToken::random(),
+        };
         let arrival = |resume, token: &ResumeToken, spare| Arrival {
             node,
             session,
@@ -202,10 +205,12 @@ impl Chat {
         let Some(outbox) = self.hub.of_client(client) else {
             return false;
         };
-        matches!(
-            tokio::time::timeout(PROBE_DEADLINE, outbox.probe()).await,
-            Ok(Ok(()))
-        )
+        // Forms have no socket that anybody could copy.
+        outbox.dialect != Dialect::Forms
+            && matches!(
+                tokio::time::timeout(PROBE_DEADLINE, outbox.probe()).await,
+                Ok(Ok(()))
+            )
     }
 
     /// Asks another node. If it does not answer, it has ended or cannot be reached; it closes its stale
@@ -278,7 +283,7 @@ impl Chat {
         {
             self.show_notifications(vec![client.user.id]).await?;
         }
-        if dialect.feed() == Feed::Nothing {
+        if dialect == Dialect::Moderation {
             return self.show_moderation(client).await;
         }
         let to_lobby = room.is_none() && at.as_deref() == Some(LOBBY_PATH);

@@ -589,7 +589,7 @@ impl Chat {
         room: RoomId,
         after: Option<Version>,
     ) -> Result<(Vec<Frame>, Version)> {
-        if dialect.feed() == Feed::Json {
+        if matches!(dialect.feed(), Feed::Json | Feed::Nothing) {
             let (messages, version) = match after {
                 // From there on nothing is left out, however much there is.
                 Some(after) => self.store.worded_since(room, after.number).await?,

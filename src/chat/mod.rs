@@ -37,9 +37,12 @@ use crate::json;
 use crate::log::Chain;
 use crate::metrics::{METRICS, Metrics};
 use crate::model::{
-    ClientId, ClientRef, Found, MessageText, NodeId, RoomId, Sought, User, UserId, Wording,
+    ClientId, ClientRef, Found, Message, MessageText, NodeId, RoomId, RoomKind, Sought, Target,
+    User, UserId, Wording,
 };
-use crate::protocol::{Action, Dialect, Feed, Frame, Push, Refusal, Selector, Tone};
+use crate::protocol::{
+    self, Action, Dialect, Feed, Frame, LOBBY_PATH, Push, Refusal, Selector, Tone,
+};
 use crate::push::Pusher;
 use crate::relay::{self, Relay};
 use crate::store::{self, Actor, Store, StoreError};
@@ -53,7 +56,7 @@ use delivery::Delivery;
 pub use files::{Files, Kinds, NotTaken, SweepFailed};
 use pace::{Pace, Paces};
 use people::People;
-pub use rooms::FirstPage;
+pub use rooms::{Asked, FirstPage};
 use search::Unsearchable;
 pub use welcome::Welcome;
 
@@ -179,7 +182,7 @@ pub struct Chat {
 }
 
 /// What a client asks for.
-pub struct Request(std::result::Result<Action, Refusal>);
+pub struct Request(pub std::result::Result<Action, Refusal>);
 
 impl Request {
     /// A binary frame, which is no action.
@@ -340,6 +343,34 @@ impl Chat {
         }
         .instrument(span)
         .await;
+    }
+
+    /// The message that the client has sent with this key, and whether it is in the client's room.
+    pub async fn sent(
+        &self,
+        client: &Client,
+        key: Uuid,
+    ) -> std::result::Result<Option<(Message, bool)>, StoreError> {
+        let found = self.store.message_by_key(client.user.id, key).await?;
+        let here = client.outbox.place().map(|place| place.room);
+        Ok(found.map(|(message, room)| (message, here == Some(room.id))))
+    }
+
+    /// The address of the client's group, or else the lobby's.
+    pub async fn address_of(&self, client: &Client) -> String {
+        let group = match client.outbox.place() {
+            Some(place) => self.group(place.room).await,
+            None => Ok(None),
+        };
+        let group = group.unwrap_or_else(|failure| {
+            log_failure("read a group", &failure);
+            None
+        });
+        let name = group.and_then(|group| match group.kind {
+            RoomKind::Group(name) => protocol::address(&Target::Group(name)),
+            RoomKind::Private { .. } => None,
+        });
+        name.unwrap_or_else(|| LOBBY_PATH.to_owned())
     }
 
     /// The client has ended. The tab reconnects and sends unsettled messages again. A banned person

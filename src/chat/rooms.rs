@@ -8,13 +8,13 @@ use crate::hub::Region;
 use crate::json;
 use crate::metrics::METRICS;
 use crate::model::{
-    Emoji, History, Listed, MessageId, Page, Room, RoomId, RoomKind, SessionToken, Target, UserId,
-    Version,
+    BrowserToken, Emoji, History, Listed, MessageId, Page, Room, RoomId, RoomKind, SessionToken,
+    Target, UserId, Version,
 };
 use crate::protocol::{self, Dialect, Frame, LOBBY_PATH, Push, Refusal, Selector, Swap, Tone};
 use crate::relay::To;
 use crate::store::{Moved, RESTRICTED, StoreError};
-use crate::views::{self, ChatPage, Place};
+use crate::views::{self, ChatPage, Place, Reader};
 
 /// For this long after a start, people who come back are not announced: they were here before.
 const QUIET_AFTER_START: Duration = Duration::from_secs(60);
@@ -33,6 +33,22 @@ pub(super) const OF_A_ROOM: [Selector; 5] = [
     Selector::ROOM_COUNT,
     Selector::ROOM_PEOPLE,
 ];
+
+/// What a browser asks for that has not connected yet.
+pub struct Asked<'a> {
+    /// The address.
+    pub address: &'a str,
+    /// `http` or `https`, as the browser sees it.
+    pub scheme: &'a str,
+    /// Host and port as the browser sees them.
+    pub host: &'a str,
+    /// The query of the address.
+    pub query: Option<&'a str>,
+    /// Who reads it, if that is known.
+    pub reader: Option<&'a Reader>,
+    /// The answer to a form, and the text that was not sent.
+    pub refused: Option<(&'a str, &'a str)>,
+}
 
 /// The page for a browser that has not connected yet.
 pub struct FirstPage {
@@ -385,52 +401,90 @@ impl Chat {
         }
     }
 
+    /// The person for whom a page is rendered: who has signed in, or the guest of the browser's forms.
+    pub async fn reader(
+        &self,
+        session: Option<&SessionToken>,
+        browser: Option<&BrowserToken>,
+    ) -> anyhow::Result<Option<Reader>> {
+        if let Some(user) = self.signed_in(session).await? {
+            return Ok(Some(Reader { user, guest: false }));
+        }
+        let Some(browser) = browser else {
+            return Ok(None);
+        };
+        let user = self.store.guest(browser.of_forms(None).hash()).await?;
+        Ok(user.map(|user| Reader { user, guest: true }))
+    }
+
     /// The page at an address, for a browser that has not connected yet. Writes nothing and claims no
     /// user.
-    pub async fn first_page(
-        &self,
-        address: &str,
-        scheme: &str,
-        host: &str,
-        query: Option<&str>,
-        session: Option<&SessionToken>,
-    ) -> anyhow::Result<FirstPage> {
-        let (at, search) = (
-            protocol::read_at(query),
-            protocol::read_search(address, query),
-        );
-        let groups = self.store.groups(None, GROUPS_LISTED).await?;
+    pub async fn first_page(&self, asked: &Asked<'_>) -> anyhow::Result<FirstPage> {
+        let Asked { address, query, .. } = *asked;
+        let id = |name| protocol::read_id(query, name);
+        let (at, search) = (id("at"), protocol::read_search(address, query));
+        let me = asked.reader.map(|reader| reader.user.id);
+        let groups = self.store.groups(me, GROUPS_LISTED).await?;
         let (mut room, mut topic, mut lobby, mut notice) = (None, None, None, None);
-        match protocol::read_address(address) {
+        let target = protocol::read_address(address);
+        let found = match &target {
             Some(Target::Group(name)) => {
-                // A restricted group is looked up with the rights of the signed-in person.
-                let me = match name.starts_with(RESTRICTED) {
-                    true => self.signed_in(session).await?.map(|user| user.id),
-                    false => None,
-                };
-                match self.store.group(&name, me).await? {
-                    Some(group) => {
-                        let page = match at {
-                            Some(at) => self.store.around(group.id, at).await?,
-                            None => self.store.newest(group.id).await?,
-                        };
-                        (topic, _) = self.store.topic(UserId::NOBODY, group.id).await?;
-                        room = Some((group, page));
-                    }
-                    None => notice = Some(actions::no_such_group(&name)),
+                // A restricted group is looked up with the rights of the person.
+                let me = me.filter(|_| name.starts_with(RESTRICTED));
+                let group = self.store.group(name, me).await?;
+                if group.is_none() {
+                    notice = Some(actions::no_such_group(name));
                 }
+                group
             }
             // The answer is the same whether that person exists or not.
-            Some(Target::Private(_)) => {}
-            _ if address == LOBBY_PATH => {
-                lobby = Some(self.store.busiest_groups(people::LISTED_IN_ROOM).await?);
+            Some(Target::Private(name)) => match me {
+                Some(me) => self.store.private_room_of(me, name).await?,
+                None => None,
+            },
+            _ => {
+                if address == LOBBY_PATH {
+                    lobby = Some(self.store.busiest_groups(people::LISTED_IN_ROOM).await?);
+                } else if search.is_none() {
+                    notice = Some(Refusal::new("This address does not exist."));
+                }
+                None
             }
-            _ if search.is_some() => {}
-            _ => notice = Some(Refusal::new("This address does not exist.")),
+        };
+        if let Some(found) = found {
+            let page = match (at, id("before"), id("after")) {
+                (Some(at), ..) => self.store.around(found.id, at).await?,
+                (_, Some(before), _) => {
+                    let page = self.store.older(found.id, before).await?;
+                    Page {
+                        newer: true,
+                        ..page
+                    }
+                }
+                (_, _, Some(after)) => {
+                    let page = self.store.newer(found.id, after, None).await?;
+                    Page {
+                        older: true,
+                        ..page
+                    }
+                }
+                _ => self.store.newest(found.id).await?,
+            };
+            if matches!(found.kind, RoomKind::Group(_)) {
+                (topic, _) = self.store.topic(UserId::NOBODY, found.id).await?;
+            }
+            room = Some((found, page));
         }
+        let people = match me {
+            Some(me) => self.store.people_of(me, people::LISTED).await?,
+            None => Vec::new(),
+        };
+        let is_private = matches!(target, Some(Target::Private(_)));
+        let to = target.filter(|_| room.is_some() || is_private);
+        let to = to.as_ref().and_then(protocol::address);
         let html = self.views.chat_page(&ChatPage {
-            host,
-            scheme,
+            host: asked.host,
+            scheme: asked.scheme,
             groups: &groups,
             room: room.as_ref().map(|(room, page)| (room, page)),
             at,
@@ -440,6 +494,10 @@ impl Chat {
             file_limit: self.file_limit(),
             search: search.as_deref(),
             notice: notice.as_ref(),
+            reader: asked.reader,
+            people: &people,
+            to: to.as_deref(),
+            refused: asked.refused,
         })?;
         let found = notice.is_none();
         Ok(FirstPage { html, found })

@@ -23,16 +23,19 @@ pub enum Dialect {
     Lines,
     /// The socket of the page at [`MODERATION_PATH`](super::MODERATION_PATH), which is in no room.
     Moderation,
+    /// No socket: the forms of a browser that runs no script. It gets notices only.
+    Forms,
 }
 
 impl Dialect {
     /// All dialects.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::V1,
         Self::Plain,
         Self::Objects,
         Self::Lines,
         Self::Moderation,
+        Self::Forms,
     ];
 
     /// Its name in metrics.
@@ -43,6 +46,7 @@ impl Dialect {
             Self::Objects => "objects",
             Self::Lines => "lines",
             Self::Moderation => "moderation",
+            Self::Forms => "forms",
         }
     }
 
@@ -52,7 +56,7 @@ impl Dialect {
             Self::V1 => Feed::Changes,
             Self::Plain => Feed::Pages,
             Self::Objects | Self::Lines => Feed::Json,
-            Self::Moderation => Feed::Nothing,
+            Self::Moderation | Self::Forms => Feed::Nothing,
         }
     }
 
@@ -75,6 +79,7 @@ impl Dialect {
                 ];
                 place.is_of_moderators() || shared.contains(place)
             }
+            Self::Forms => *place == Selector::NOTICE,
             Self::Objects | Self::Lines => false,
         }
     }
@@ -94,7 +99,7 @@ pub enum Feed {
     Pages,
     /// The messages, as JSON.
     Json,
-    /// Nothing; it is in no room.
+    /// Nothing of it.
     Nothing,
 }
 
@@ -151,6 +156,18 @@ impl Hello {
     pub fn of_moderator() -> Self {
         Self {
             dialect: Dialect::Moderation,
+            ..Self::default()
+        }
+    }
+
+    /// The forms of a browser, with the session that it has.
+    pub fn of_forms(browser: BrowserToken, session: Option<SessionToken>, origin: String) -> Self {
+        Self {
+            dialect: Dialect::Forms,
+            resume: Some(browser.of_forms(session.as_ref())),
+            browser: Some(browser),
+            session,
+            origin,
             ..Self::default()
         }
     }

@@ -107,9 +107,14 @@ pub fn read_search(path: &str, query: Option<&str>) -> Option<String> {
 
 /// The message that the query of an address names: `at=<id>`.
 pub fn read_at(query: Option<&str>) -> Option<MessageId> {
-    let pairs = query?.split('&');
-    let at = pairs.filter_map(|pair| pair.strip_prefix("at=")).next()?;
-    at.parse().ok().map(MessageId)
+    read_id(query, "at")
+}
+
+/// The message that the query of an address has under this name.
+pub fn read_id(query: Option<&str>, name: &str) -> Option<MessageId> {
+    let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+    let (_, id) = pairs.find(|(key, _)| *key == name)?;
+    id.parse().ok().map(MessageId)
 }
 
 #[cfg(test)]

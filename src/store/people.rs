@@ -203,6 +203,19 @@ impl Store {
         .await
     }
 
+    /// The guest who comes back with this token. Nobody banned.
+    pub async fn guest(&self, token: TokenHash) -> Result<Option<User>> {
+        self.read("guest", async move |tx| {
+            let guest = format!(
+                "select {USER} from clients c join users u on u.id = c.user_id
+                 where c.token_hash = $1 and c.guest and u.banned_at is null
+                 and (c.left_at is null or c.left_at > (select millis()) - $2)"
+            );
+            tx.one(&guest, &[&token, &span(TOKEN_GOOD_FOR)]).await
+        })
+        .await
+    }
+
     /// Connects somebody and renews the node's lease. They are, in this order: the client they take
     /// over, another client of the account they signed in to, a random free user, the spare user.
     /// Giving a user to a new person ends the tokens of the former one.

@@ -65,6 +65,22 @@ impl Store {
         .await
     }
 
+    /// The private room of a user with the person of that name, if it exists.
+    pub async fn private_room_of(&self, me: UserId, name: &str) -> Result<Option<Room>> {
+        let name = name.to_owned();
+        self.read("private_room_of", async move |tx| {
+            let Some(with) = person(tx, &name).await? else {
+                return Ok(None);
+            };
+            let (low, high) = (me.min(with.id), me.max(with.id));
+            let sql = "select id from rooms where user_low = $1 and user_high = $2";
+            let id: Option<RoomId> = tx.one(sql, &[&low, &high]).await?;
+            let kind = RoomKind::Private { with };
+            Ok(id.map(|id| Room { id, kind }))
+        })
+        .await
+    }
+
     /// The two people of a private room.
     pub async fn pair(&self, room: RoomId) -> Result<Option<[User; 2]>> {
         self.ask("pair", async move |tx| {

@@ -89,6 +89,23 @@ pub struct ChatPage<'a> {
     pub search: Option<&'a str>,
     /// The notice shown at first.
     pub notice: Option<&'a Refusal>,
+    /// Who reads it, if that is known.
+    pub reader: Option<&'a Reader>,
+    /// The people they talk with.
+    pub people: &'a [Person],
+    /// The address of the room that messages are sent to.
+    pub to: Option<&'a str>,
+    /// The answer to a form, as a fragment, and the text that was not sent.
+    pub refused: Option<(&'a str, &'a str)>,
+}
+
+/// Somebody for whom a page is rendered before it connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// The user.
+    pub user: User,
+    /// Whether they are the guest of the browser's forms.
+    pub guest: bool,
 }
 
 /// The account forms.
@@ -199,6 +216,15 @@ impl Views {
             Some((_, messages)) => self.list_context(messages, page.at.map(Place::At)),
             None => no_messages(),
         };
+        let ends = page.room.and_then(|(_, page)| {
+            let ends = page.messages.first().zip(page.messages.last())?;
+            let (older, newer) = (page.older, page.newer);
+            Some(context! { first => ends.0.id.0, last => ends.1.id.0, older, newer })
+        });
+        let reader = page.reader;
+        let answer = page
+            .refused
+            .map(|(html, _)| Value::from_safe_string(html.to_owned()));
         let notice = page.notice;
         let notice = notice.map(|refusal| notice_context(refusal, Tone::Refusal));
         let context = context! {
@@ -209,6 +235,14 @@ impl Views {
             groups => page.groups.iter().map(listed_context).collect::<Vec<_>>(),
             mentions => protocol::search_address(MENTIONS),
             topic => page.topic, search => page.search, found => None::<Value>,
+            to => page.to, key => Uuid::new_v4().to_string(), ends, answer,
+            draft => page.refused.map_or("", |(_, text)| text),
+            me => reader.map(|reader| user_context(&reader.user)),
+            guest => reader.is_none_or(|reader| reader.guest),
+            joined => page.room.is_some_and(|(room, _)| {
+                page.groups.iter().any(|listed| listed.joined && listed.group.id == room.id)
+            }),
+            mine => people_context(page.people),
             ..settings_context(None, None),
         };
         self.render("chat.html", context)
@@ -809,7 +843,9 @@ fn unwrapped(text: &str) -> String {
 fn prefix(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Plain => "_plain_",
-        Dialect::V1 | Dialect::Moderation | Dialect::Objects | Dialect::Lines => "_",
+        Dialect::V1 | Dialect::Moderation | Dialect::Objects | Dialect::Lines | Dialect::Forms => {
+            "_"
+        }
     }
 }
 
@@ -1204,6 +1240,10 @@ mod tests {
             lobby: None,
             search: None,
             notice: Some(&Refusal::new(name)),
+            reader: None,
+            people: &[],
+            to: Some("/chat/python/"),
+            refused: Some(("", name)),
         };
         Views::new().unwrap().chat_page(&page).unwrap()
     }

@@ -11,6 +11,9 @@ const TYPING_INTERVAL = 2500;
 
 let typedAt = 0;
 
+/** What was in the box before this script ran. */
+let early = messageBox.value;
+
 /**
  * A message that another one replies to.
  * @typedef {object} Original
@@ -96,7 +99,8 @@ export function takeOriginal() {
  * @returns {void}
  */
 export function restoreDraft() {
-  const text = recall(`draft.${place()}`) ?? "";
+  const text = recall(`draft.${place()}`) || early;
+  early = "";
   replyTo(recall(`reply.${place()}`));
   write(text);
 }

@@ -46,7 +46,7 @@ export function post() {
   const files = takeFiles(post);
   if (!files || !message.trim() && !files.length) return;
   unsettled.push({
-    key: freshKey(),
+    key: nextKey(),
     message,
     files,
     // While a change of room is under way, the new room's id is not known yet.
@@ -59,6 +59,16 @@ export function post() {
   write("");
   sendDue();
   scrollToEnd();
+}
+
+/**
+ * @returns {string} first the key of the page, in case the browser has already sent the form without this script
+ */
+function nextKey() {
+  const field = /** @type {HTMLInputElement} */ (messageBox.form.elements.namedItem("key"));
+  const { value } = field;
+  field.value = "";
+  return value || freshKey();
 }
 
 /**

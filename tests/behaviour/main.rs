@@ -29,6 +29,7 @@ mod program;
 mod reactions;
 mod refusals;
 mod replies;
+mod scriptless;
 mod search;
 mod talking;
 mod typing;

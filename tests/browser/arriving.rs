@@ -61,7 +61,7 @@ async fn the_newest_messages_are_in_the_page_before_scripts_run() {
             !anna.shows("#logged-user [data-user]").await,
             "a page load is nobody"
         );
-        anna.sees("noscript .notice").await;
+        anna.sees("noscript .scriptless").await;
 
         // With scripts, the same nodes stay when the socket connects.
         anna.devtools(

@@ -34,6 +34,7 @@ mod proxy;
 mod reactions;
 mod replies;
 mod rooms;
+mod scriptless;
 mod search;
 mod talking;
 mod unread;

@@ -353,18 +353,20 @@ async fn a_tab_that_fell_behind_during_a_failure_catches_up_afterwards() {
 #[tokio::test]
 async fn nobody_is_half_connected() {
     let place = place().await;
+    let asked = overwire::chat::Asked {
+        address: "/chat/hi/",
+        scheme: "http",
+        host: "x",
+        query: None,
+        reader: None,
+        refused: None,
+    };
     for how in [BROKEN, MUTE] {
         place.faults.is(how);
         let list = List::new(Dialect::V1);
         assert!(place.chat.connect(list.hello()).await.is_err());
         assert!(place.chat.check().await.is_err());
-        assert!(
-            place
-                .chat
-                .first_page("/chat/hi/", "http", "x", None, None)
-                .await
-                .is_err()
-        );
+        assert!(place.chat.first_page(&asked).await.is_err());
         place.faults.is(FINE);
         let mut anna = Tab::open(&place, Dialect::V1).await;
         anna.writes("hello").await;
