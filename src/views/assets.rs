@@ -44,14 +44,17 @@ impl Static {
         }
     }
 
-    /// The content of a file as it is sent. The doc comments of a script are for those who read the code,
-    /// so they are left out.
+    /// The content of a file as it is sent. The doc comments of scripts and the comments of style sheets are
+    /// for those who read the code, so they are left out.
     pub fn sent(path: &str) -> Option<Cow<'static, [u8]>> {
         let data = Self::get(path)?.data;
-        match str::from_utf8(&data) {
-            Ok(script) if path.ends_with(".js") => Some(without_docs(script).into_bytes().into()),
-            _ => Some(data),
-        }
+        let mark = match path.rsplit_once('.') {
+            Some((_, "js")) => "/**",
+            Some((_, "css")) => "/*",
+            _ => return Some(data),
+        };
+        let text = str::from_utf8(&data).ok()?;
+        Some(without_comments(text, mark).into_bytes().into())
     }
 
     /// The id of a file's content: 16 hexadecimal digits of its SHA-256.
@@ -60,13 +63,13 @@ impl Static {
     }
 }
 
-/// A script without the comments that begin with `/**` and have lines of their own.
-fn without_docs(script: &str) -> String {
+/// A text without the comments that begin with this mark and have lines of their own.
+fn without_comments(text: &str, mark: &str) -> String {
     let mut is_within = false;
-    let lines = script.lines().filter(|line| {
+    let lines = text.lines().filter(|line| {
         let ends = line.contains("*/");
         // In front of code, such a comment only says of which type a value is.
-        let begins = line.trim_start().starts_with("/**") && (!ends || line.ends_with("*/"));
+        let begins = line.trim_start().starts_with(mark) && (!ends || line.ends_with("*/"));
         let is_doc = is_within || begins;
         is_within = is_doc && !ends;
         !is_doc
@@ -93,7 +96,7 @@ mod tests {
     fn scripts_are_sent_without_doc_comments() {
         #[track_caller]
         fn check(script: &str, expected: &str) {
-            assert_eq!(without_docs(script), expected);
+            assert_eq!(without_comments(script, "/**"), expected);
         }
         check("/** One line. */\nlet a;\n", "let a;\n");
         check(
@@ -105,6 +108,8 @@ mod tests {
             "  /** @type {Node} */ (c).click();\n",
         );
         check("const d = \"/**\";\n", "const d = \"/**\";\n");
+        let style = "/* A\n   reason. */\n\na { b: c; } /* d */\n";
+        assert_eq!(without_comments(style, "/*"), "\na { b: c; } /* d */\n");
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! What is answered over HTTP: the page as it is first rendered, its files, its addresses, and its
 //! security headers.
 
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use overwire::views::Static;
 
 use crate::support::page::Page;
@@ -210,6 +214,26 @@ async fn every_answer_has_the_security_headers() {
         let answer = server.get(path).await;
         assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
     }
+}
+
+/// What a browser loads to show an empty room for the first time.
+#[tokio::test]
+async fn the_first_view_is_at_most_40_kb() {
+    let server = Server::start().await;
+    let page = server.get("/chat/hi/").await.body;
+    let files = Static::iter().filter(|path| {
+        let extension = path.rsplit('.').next();
+        matches!(extension, Some("js" | "css")) && path != "service-worker.js"
+    });
+    let files = files.map(|path| Static::sent(&path).unwrap().into_owned());
+    let parts = files.chain([page.into_bytes()]);
+    let sizes = parts.map(|part| {
+        let mut compressed = GzEncoder::new(Vec::new(), Compression::default());
+        compressed.write_all(&part).unwrap();
+        compressed.finish().unwrap().len()
+    });
+    let size: usize = sizes.sum();
+    assert!((20_000..=40_000).contains(&size), "{size} bytes");
 }
 
 #[tokio::test]
