@@ -101,11 +101,11 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
         ..Access::default()
     };
     let web = Web::new(Arc::clone(&chat), access, config.socket_limits());
+    log_start(config, &listener, for_metrics.as_ref())?;
     config::print(format_args!(
         "Overwire is at http://{}",
         listener.local_addr()?
     ))?;
-    log_start(config, &listener, for_metrics.as_ref())?;
 
     let serving = web::serve(listener, &web, stop.cancelled(), STOP_REQUESTS);
     let measuring = async {
