@@ -22,7 +22,17 @@ async fn an_outage_is_two_lines_of_the_log() {
     let metrics = Door(SocketAddr::from(([127, 0, 0, 1], free_port())));
     let (address, relay) = (database.address(), redis.address());
     let (listen, address) = (metrics.0.to_string(), Path::new(&address));
-    let arguments = ["--relay", &relay, "--metrics", &listen, "--unlimited"];
+    let files = tempfile::tempdir().unwrap();
+    let files = files.path().to_str().unwrap();
+    let arguments = [
+        "--relay",
+        &relay,
+        "--metrics",
+        &listen,
+        "--files",
+        files,
+        "--unlimited",
+    ];
     let node = Program::start(address, &arguments).await;
     let mut crowd = Crowd::of(6, &[node.door], &[]);
     crowd.goes_on(50).await;
