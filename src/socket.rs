@@ -63,8 +63,9 @@ impl Default for Limits {
     }
 }
 
-/// How many messages of one client may be under way.
-const MESSAGES_UNDER_WAY: usize = 64;
+/// How much memory the messages of one client that are under way may take, in bytes. They come back to it, and must
+/// not fill its own outbox.
+const UNDER_WAY_BYTES: usize = 32 * 1024;
 /// The memory of a waiting action besides its text, in bytes.
 const ACTION_BYTES: usize = 256;
 
@@ -144,7 +145,8 @@ pub struct Socket {
     client: Arc<Client>,
     limits: Limits,
     /// In their order. More than one are messages, and all but the last have been given to the store.
-    works: VecDeque<Work>,
+    works: VecDeque<(Work, usize)>,
+    works_bytes: usize,
     /// Actions that arrived while another was under way or the outbox was full, and their sizes.
     waiting: VecDeque<(Request, usize)>,
     waiting_bytes: usize,
@@ -200,6 +202,7 @@ pub async fn arrive(
         client,
         limits,
         works: VecDeque::new(),
+        works_bytes: 0,
         waiting: VecDeque::new(),
         waiting_bytes: 0,
         heard: Instant::now(),
@@ -324,7 +327,7 @@ impl Socket {
             let event = poll_fn(|context| self.poll_event(timer.as_mut(), context)).await;
             match event {
                 Event::Worked(went_well) => {
-                    self.works.pop_front();
+                    self.works_bytes -= self.works.pop_front().map_or(0, |(_, bytes)| bytes);
                     if self.works.is_empty() {
                         self.works = VecDeque::new();
                     }
@@ -359,16 +362,17 @@ impl Socket {
     /// Waits for the first event. Polled by hand, so that neither a waiting tab nor a push that wakes
     /// it needs one future per source of events.
     fn poll_event(&mut self, timer: Pin<&mut Sleep>, context: &mut Context<'_>) -> Poll<Event> {
-        if let Some(first) = self.works.front_mut()
+        if let Some((first, _)) = self.works.front_mut()
             && let Poll::Ready(went_well) = first.as_mut().poll(context)
         {
             return Poll::Ready(Event::Worked(went_well));
         }
         // Only the last may have to be polled to reach the store. It may be refused before that.
         if self.works.len() > 1
-            && let Some(last) = self.works.back_mut()
+            && let Some((last, bytes)) = self.works.back_mut()
             && last.as_mut().poll(context).is_ready()
         {
+            self.works_bytes -= *bytes;
             self.works.pop_back();
             return Poll::Ready(Event::Woken);
         }
@@ -447,12 +451,12 @@ impl Socket {
     /// Whether the next action may begin: after the one before it, or, if both are messages, as soon as that is
     /// with the store. Actions wait while the outbox is full.
     fn may_act(&self) -> bool {
-        let Some((next, _)) = self.waiting.front() else {
+        let Some((next, bytes)) = self.waiting.front() else {
             return false;
         };
         let under_way = self.works.len();
         let follows = next.is_message()
-            && under_way < MESSAGES_UNDER_WAY
+            && self.works_bytes + bytes <= UNDER_WAY_BYTES
             && self.client.queued() == under_way
             && !self.client.outbox.wants_rest();
         (under_way == 0 || follows) && !self.client.outbox.is_full()
@@ -465,7 +469,7 @@ impl Socket {
         if self.works.is_empty() && rests {
             let (chat, client) = (Arc::clone(&self.chat), Arc::clone(&self.client));
             let work = Box::pin(async move { chat.catch_up(&client).await });
-            self.works.push_back(work);
+            self.works.push_back((work, 0));
         } else if self.may_act()
             && let Some((request, bytes)) = self.waiting.pop_front()
         {
@@ -474,10 +478,12 @@ impl Socket {
                 self.waiting = VecDeque::new();
             }
             let (chat, client) = (Arc::clone(&self.chat), Arc::clone(&self.client));
-            self.works.push_back(Box::pin(async move {
+            let work = Box::pin(async move {
                 chat.handle(&client, request).await;
                 true
-            }));
+            });
+            self.works.push_back((work, bytes));
+            self.works_bytes += bytes;
         }
     }
 
@@ -550,7 +556,7 @@ impl Socket {
     /// connected until then, so that a stopping server waits for it.
     async fn end(&mut self, end: End) {
         METRICS.disconnected(end.reason());
-        for work in std::mem::take(&mut self.works) {
+        for (work, _) in std::mem::take(&mut self.works) {
             work.await;
         }
         while let Some((request, _)) = self.waiting.pop_front() {
