@@ -11,6 +11,8 @@ use std::sync::LazyLock;
 use ammonia::{Builder, UrlRelative};
 use linkify::{LinkFinder, LinkKind};
 use pulldown_cmark::{CodeBlockKind, Event, LinkType, OffsetIter, Options, Parser, Tag};
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
 
 use crate::code;
 use crate::model::{DisplayName, Found, GroupName, MessageText, Sought, Target, UserId, Wording};
@@ -507,13 +509,24 @@ fn is_disguise(shown: &str, href: &str) -> bool {
         let rest = href.strip_prefix(&bare(shown));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
     };
-    let is_file = |shown: &str| FILES.iter().any(|ending| shown.ends_with(ending));
-    let mut words = shown.split(|c: char| c.is_whitespace() || matches!(c, '(' | '[' | '"' | '\''));
-    words.any(|word| word.starts_with(['@', '＠']))
-        || finder().links(shown).any(|link| {
+    let is_file =
+        |shown: &str| !shown.contains('/') && FILES.iter().any(|ending| shown.ends_with(ending));
+    let seen = as_seen(shown);
+    let parts = seen.split('@');
+    let mut before_mentions = parts.rev().skip(1);
+    before_mentions.any(|before| !before.ends_with(char::is_alphanumeric))
+        || finder().links(&seen).any(|link| {
             let shown = link.as_str();
             !leads_there(shown) && !is_file(shown)
         })
+}
+
+/// A text as a reader sees it: compatible forms are the usual ones, and invisible characters are missing.
+fn as_seen(text: &str) -> String {
+    let visible = text
+        .nfkc()
+        .filter(|c| c.general_category() != GeneralCategory::Format);
+    visible.map(|c| if c == '。' { '.' } else { c }).collect()
 }
 
 /// An address without its scheme, `www.` and the last slash, to be compared.
@@ -1111,6 +1124,13 @@ mod tests {
             "[anna@good.example](https://evil.example)",
             "[anna@good.example](mailto:bob@evil.example)",
             "[@anna](https://evil.example)",
+            "[\u{200b}@anna](https://evil.example)",
+            "[“@anna”](https://evil.example)",
+            "[hi,＠here](https://evil.example)",
+            "[https://good.example/reset.html](https://evil.example)",
+            "[good．example](https://evil.example)",
+            "[good。example](https://evil.example)",
+            "[good.ex\u{200b}ample](https://evil.example)",
             "[to (@anna)](https://evil.example)",
             "[**@anna**](https://evil.example)",
             "[＠anna](https://evil.example)",

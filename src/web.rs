@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
 use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -599,9 +600,15 @@ impl Web {
                     .as_ref()
                     .is_ok_and(|typed| typed.as_str() == sent.text)
             };
-            if key.is_none() || sent.is_some_and(|sent| !is_same(&sent)) {
-                *key = Some(Uuid::new_v4());
-            }
+            // The text of a command is not the one that is stored.
+            let is_command = text.trim_start().starts_with('/');
+            *key = match *key {
+                Some(key) if is_command || sent.is_some_and(|sent| !is_same(&sent)) => {
+                    Some(key_of(key, text))
+                }
+                Some(key) => Some(key),
+                None => Some(Uuid::new_v4()),
+            };
         }
         let (name, key) = match &action {
             Ok(action @ Action::NewMessage { key, .. }) => (action.name(), *key),
@@ -648,6 +655,15 @@ impl Web {
         let cookie = fresh.map(|browser| forms::browser_cookie(browser, secure));
         Ok(Some(forms::see_other(&to, cookie)))
     }
+}
+
+/// A key of its own for this text, the same each time that the form is sent.
+fn key_of(key: Uuid, text: &str) -> Uuid {
+    let hash = Sha256::new_with_prefix(key.as_bytes())
+        .chain_update(text)
+        .finalize();
+    let bytes = hash.first_chunk().copied().unwrap_or_default();
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
 }
 
 /// The action of a form, and the text that was typed in it. The fields are its data, in addition to what

@@ -229,7 +229,12 @@ impl FromRow for StoredFile {
 
 /// The files that a message is sent with: the author's own, for this room, that no message has yet.
 pub(super) async fn taken(tx: &Tx<'_>, post: &Post) -> Sql<Vec<File>> {
-    let ids: Vec<i64> = post.files.iter().map(|file| file.0).collect();
+    let mut ids = Vec::new();
+    for FileId(file) in &post.files {
+        if !ids.contains(file) {
+            ids.push(*file);
+        }
+    }
     let waiting = format!(
         "select {FILE} from files where id {} and user_id = $2 and room_id = $3
          and message_id is null order by id",
@@ -239,10 +244,9 @@ pub(super) async fn taken(tx: &Tx<'_>, post: &Post) -> Sql<Vec<File>> {
     let values = [&ids as _, &post.by.user as _, &post.room as _];
     let found: Vec<StoredFile> = tx.all(&waiting, &values).await?;
     let one = |id: &FileId| found.iter().find(|stored| stored.file.id == *id);
-    let files = post
-        .files
+    let files = ids
         .iter()
-        .map(|id| one(id).map(|one| one.file.clone()));
+        .map(|id| one(&FileId(*id)).map(|one| one.file.clone()));
     let files: Option<Vec<_>> = files.collect();
     Ok(files.ok_or(Refused::NoSuchFile)?)
 }

@@ -1,6 +1,6 @@
 /** For screen readers: says each new message of somebody else once, with its author. */
 
-import { findAll, find } from "./page.js";
+import { findAll, find, said } from "./page.js";
 import { me } from "./session.js";
 
 /** How many announcements stay for those who read them later. */
@@ -16,8 +16,7 @@ export function announce(fragment) {
   for (const message of findAll(fragment, ".message[data-user]")) {
     if (message.dataset.user === me) continue;
     const words = document.createElement("p");
-    words.textContent = [".message__name", ".message__text"]
-      .map((part) => message.querySelector(part).textContent.trim()).join(": ");
+    words.textContent = `${message.querySelector(".message__name").textContent.trim()}: ${said(message)}`;
     announcements.append(words);
   }
   for (const old of [...announcements.children].slice(0, -KEPT)) old.remove();

@@ -2,7 +2,7 @@
 
 import { count } from "./length.js";
 import { messageNumber } from "./messages.js";
-import { find, findAll, isComposed, messageBox, messageForm, messageList, roomId } from "./page.js";
+import { find, findAll, isComposed, messageBox, messageForm, messageList, roomId, said } from "./page.js";
 import { on, send } from "./runtime.js";
 import { me, place, recall, remember } from "./session.js";
 
@@ -78,7 +78,7 @@ export function replyTo(next = null) {
 export function reply(message) {
   // One that was deleted or could not be drawn has no actions.
   if (!message?.querySelector(".change")) return;
-  const [line] = message.querySelector(".message__text").textContent.trim().split("\n");
+  const [line] = said(message).split("\n");
   const name = message.querySelector(".message__name").firstChild.textContent.trim();
   replyTo({ id: messageNumber(message), name, line });
   messageForm.replaceChildren();

@@ -1,6 +1,7 @@
 /** Copying: several messages are copied as names, times and texts, without the controls between them. */
 
 import { messages } from "./messages.js";
+import { said } from "./page.js";
 import { on } from "./runtime.js";
 
 /**
@@ -10,7 +11,7 @@ import { on } from "./runtime.js";
 function copied(message) {
   const words = (selector) => message.querySelector(selector)?.innerText.trim();
   const head = [words(".message__name"), words("time")].filter(Boolean).join(", ");
-  return [head, words(".message__text")].filter(Boolean).join("\n");
+  return [head, words(".message__text") ?? said(message)].filter(Boolean).join("\n");
 }
 
 on("copy", (event) => {

@@ -21,8 +21,9 @@ const MOST = 10;
 let uploads = [];
 
 /**
- * Posts the message; called when the last upload is done, if the person meant to send it before.
- * @type {(() => void) | undefined}
+ * The message that the person has sent while its files were still under way. It is posted when the last of them is
+ * done, unless its text has changed since.
+ * @type {{ post: () => void, room: string, text: string } | undefined}
  */
 let sendLater;
 
@@ -45,7 +46,7 @@ export function takeFiles(post) {
   const mine = here();
   sendLater = undefined;
   if (mine.some(({ id }) => !id)) {
-    if (!mine.some(({ error }) => error)) sendLater = post;
+    if (!mine.some(({ error }) => error)) sendLater = { post, room: roomId(), text: messageBox.value };
     showUploads();
     return null;
   }
@@ -74,7 +75,7 @@ export function showUploads() {
     node.querySelector("progress").setAttribute("aria-label", name);
     node.querySelector("[data-upload=remove]").setAttribute("aria-label", `Remove ${name}`);
   }
-  messageBox.form.toggleAttribute("data-sending", Boolean(sendLater));
+  messageBox.form.toggleAttribute("data-sending", sendLater?.room === roomId() && here().some(({ id }) => !id));
 }
 
 /** @returns {HTMLElement} */
@@ -115,10 +116,12 @@ function upload(one) {
   const done = (error) => {
     one.request = undefined;
     one.error = error;
-    const wait = sendLater;
     if (error) sendLater = undefined;
     showUploads();
-    if (wait && !error && here().every(({ id }) => id)) wait();
+    if (sendLater?.room !== roomId() || !here().every(({ id }) => id)) return;
+    const { post, text } = sendLater;
+    sendLater = undefined;
+    if (messageBox.value === text) post();
   };
   const limit = Number(picker.dataset.limit);
   if (file.size > limit) {

@@ -43,7 +43,8 @@ const waitingTemplate = /** @type {HTMLTemplateElement} */ (find("#waiting-messa
 export function post() {
   const message = messageBox.value;
   messageBox.focus();
-  const files = takeFiles(post);
+  // What is attached and quoted belongs to the room on show.
+  const files = destination ? [] : takeFiles(post);
   if (!files || !message.trim() && !files.length) return;
   unsettled.push({
     key: nextKey(),
@@ -54,7 +55,7 @@ export function post() {
     to: place(),
     title: destination?.address ?? roomTitle(),
     user: me,
-    original: takeOriginal(),
+    original: destination ? null : takeOriginal(),
   });
   write("");
   sendDue();

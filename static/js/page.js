@@ -71,3 +71,13 @@ export function closePopover() {
 export function clearNotice() {
   find("#notice").replaceChildren();
 }
+
+/**
+ * @param {Element} message
+ * @returns {string} its text, or the names of its files if it has none
+ */
+export function said(message) {
+  const text = message.querySelector(".message__text")?.textContent.trim();
+  const files = findAll(message, ".files__name, .files img");
+  return text || files.map((file) => file.alt || file.textContent).join(", ");
+}

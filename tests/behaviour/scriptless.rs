@@ -145,6 +145,17 @@ async fn a_form_that_is_sent_twice_posts_once_and_no_text_is_lost() {
         assert_eq!(answer.status, 303);
     }
     assert_eq!(browser.texts("/chat/hi/").await, ["once", "another"]);
+    // A command is stored as another text than the one that was typed.
+    let bob = server.tab().await;
+    let command = format!("/pm {} psst", bob.name());
+    let page = browser.reads("/chat/hi/").await;
+    let key = value_after(&page, "name=\"key\" value=\"").unwrap();
+    for _ in 0..3 {
+        let fields = [("message", &*command), ("key", key)];
+        let answer = browser.sends("/chat/hi/", &fields).await;
+        assert_ne!(answer.status, 422);
+    }
+    assert_eq!(server.count("messages where text = 'psst'"), 1);
 
     let long = "x".repeat(4001);
     let answer = browser.sends("/chat/hi/", &[("message", &long)]).await;

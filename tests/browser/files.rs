@@ -75,6 +75,53 @@ async fn a_chosen_picture_is_sent_and_keeps_its_place() {
 }
 
 #[tokio::test]
+async fn a_message_whose_file_is_under_way_stays_in_its_room() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/")).await;
+        let files = serde_json::json!({ "patterns": [{ "urlPattern": "*/files/*" }] });
+        anna.devtools("Fetch.enable", files).await;
+        chooses(&anna, &texts(&["a.txt"])).await;
+        anna.sends("with a file").await;
+        anna.until("document.querySelector('#composer[data-sending]')")
+            .await;
+        anna.enters("python").await;
+        anna.writes("half a sen").await;
+        anna.devtools("Fetch.disable", serde_json::json!({})).await;
+        anna.until("document.querySelector('.upload[data-state=done]')")
+            .await;
+        assert_eq!(anna.written().await, "half a sen");
+        assert_eq!(anna.texts().await, [""; 0]);
+        anna.enters("hi").await;
+        assert_eq!(anna.written().await, "with a file");
+        anna.sends("").await;
+        bob.hears("with a file").await;
+        bob.sees(".files__file").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_with_a_file_alone_is_announced_and_replied_to() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/")).await;
+        chooses(&anna, &texts(&["a.txt"])).await;
+        anna.sees(".upload[data-state=done]").await;
+        anna.click("#send").await;
+        bob.sees(".files__file").await;
+        bob.until("document.querySelector('#announcements').textContent.endsWith(': a.txt')")
+            .await;
+        bob.run("document.querySelector('.message').focus()").await;
+        bob.run("document.querySelector('.message').dispatchEvent(new KeyboardEvent('keydown', { key: 'r', bubbles: true }))")
+            .await;
+        bob.until("document.querySelector('#replying .quote').textContent.endsWith(' a.txt')")
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn files_are_dropped_and_pasted_and_taken_back() {
     let server = Server::start(&[]);
     story(async |browser| {
