@@ -2,7 +2,7 @@
 
 import { announce } from "./announcing.js";
 import { checkWord, dropStale, showCompletions } from "./completions.js";
-import { focusMessageForm, takeIdleFocus } from "./composer.js";
+import { focusMessageForm, keepOriginal, takeIdleFocus } from "./composer.js";
 import { showUploads } from "./files.js";
 import "./formatting.js";
 import { mark } from "./marks.js";
@@ -108,6 +108,7 @@ hooks.after = ({ selector, swap, version, fragment }) => {
     restoreEdit();
     focusMessageForm();
   }
+  if (selector.startsWith("[data-quotes")) keepOriginal();
   if (selector === "#rooms-found") choose();
   if (selector === "#completions") showCompletions();
   if (selector === "#my-read") takeMyRead();

@@ -58,10 +58,26 @@ export function keepDraft(address) {
  */
 export function replyTo(next = null) {
   original = next;
-  keepDraft(place());
   replying.hidden = !original;
+  if (original) showOriginal(original);
+  keepDraft(place());
+}
+
+/**
+ * A push has changed quotes, and maybe the one above the box.
+ * @returns {void}
+ */
+export function keepOriginal() {
   if (!original) return;
-  const { id, name, line } = original;
+  original.line = replying.querySelector(".quote").lastChild.textContent.trim();
+  keepDraft(place());
+}
+
+/**
+ * @param {Original} original
+ * @returns {void}
+ */
+function showOriginal({ id, name, line }) {
   const quote = /** @type {HTMLAnchorElement} */ (replying.querySelector(".quote"));
   quote.href = `?at=${id}`;
   quote.dataset.quotes = String(id);

@@ -64,6 +64,9 @@ async fn a_reply_quotes_its_original_and_leads_there() {
         anna.presses(Key::Enter).await;
         let line = format!("{a} Who has tea?");
         shows(&bob, BAR, &line).await;
+        bob.enters("python").await;
+        bob.enters("hi").await;
+        shows(&bob, BAR, &line).await;
         bob.click("#message-text").await;
         bob.presses(Key::End).await;
         bob.types(" do").await;
