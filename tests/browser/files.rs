@@ -80,15 +80,27 @@ async fn a_message_whose_file_is_under_way_stays_in_its_room() {
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;
         let files = serde_json::json!({ "patterns": [{ "urlPattern": "*/files/*" }] });
-        anna.devtools("Fetch.enable", files).await;
+        anna.devtools("Fetch.enable", files.clone()).await;
+        // Whoever writes on after sending has not finished.
         chooses(&anna, &texts(&["a.txt"])).await;
-        anna.sends("with a file").await;
+        anna.sends("with").await;
+        anna.until("document.querySelector('#composer[data-sending]')")
+            .await;
+        anna.writes(" a").await;
+        anna.devtools("Fetch.disable", serde_json::json!({})).await;
+        anna.sees(".upload[data-state=done]").await;
+        assert_eq!(anna.written().await, "with a");
+        assert!(!anna.shows(".waiting, .message").await);
+
+        anna.devtools("Fetch.enable", files).await;
+        chooses(&anna, &texts(&["b.txt"])).await;
+        anna.sends(" file").await;
         anna.until("document.querySelector('#composer[data-sending]')")
             .await;
         anna.enters("python").await;
         anna.writes("half a sen").await;
         anna.devtools("Fetch.disable", serde_json::json!({})).await;
-        anna.until("document.querySelector('.upload[data-state=done]')")
+        anna.until("!document.querySelector('.upload:not([data-state=done])')")
             .await;
         assert_eq!(anna.written().await, "half a sen");
         assert_eq!(anna.texts().await, [""; 0]);
