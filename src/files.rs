@@ -13,7 +13,6 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
 use crate::chat::{Chat, NotTaken, Visitor, log_failure};
-use crate::forms::texts;
 use crate::metrics::METRICS;
 use crate::model::{File, FileId, ResumeToken, Target};
 use crate::pictures;
@@ -48,9 +47,9 @@ pub(crate) async fn take(
         (Some(room), _) => room.parse().map(Target::Room).ok(),
         (None, group) => group.map(|name| Target::Group(name.to_owned())),
     };
-    let length = texts(headers, header::CONTENT_LENGTH).next();
+    let length = text(headers, header::CONTENT_LENGTH);
     let length: Option<u64> = length.and_then(|length| length.parse().ok());
-    let tab = texts(headers, header::AUTHORIZATION).next();
+    let tab = text(headers, header::AUTHORIZATION);
     let tab = tab.and_then(|value| value.strip_prefix("Bearer ")?.parse::<ResumeToken>().ok());
     let taken = async {
         let to = to.ok_or(NotTaken::NoSuchRoom)?;
@@ -138,7 +137,9 @@ pub(crate) async fn read(
     let small = thumbnail.filter(|_| uri.query() == Some(protocol::THUMBNAIL));
     let object = small.as_ref().unwrap_or(&hash);
     let etag = format!("\"{object}\"");
-    let mut known = texts(headers, header::IF_NONE_MATCH).flat_map(|tags| tags.split(','));
+    let mut known = text(headers, header::IF_NONE_MATCH)
+        .into_iter()
+        .flat_map(|tags| tags.split(','));
     let is_known = known.any(|known| known.trim() == etag);
     let fixed = |response: &mut Response| {
         let headers = response.headers_mut();
@@ -196,6 +197,10 @@ pub(crate) async fn read(
     response
 }
 
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
 /// A picture is shown, anything else is downloaded.
 fn disposition(file: &File) -> String {
     let how = match file.picture {
@@ -209,8 +214,8 @@ fn disposition(file: &File) -> String {
 /// The one part of a file that a request asks for, if it does; an error if the file has no such part. A
 /// request for several parts gets the whole file, and so does one that continues another version.
 fn part_of(headers: &HeaderMap, etag: &str, size: u64) -> Result<Option<Range<u64>>, ()> {
-    let continues = texts(headers, header::IF_RANGE).next();
-    let asked = texts(headers, header::RANGE).next();
+    let continues = text(headers, header::IF_RANGE);
+    let asked = text(headers, header::RANGE);
     let asked = asked.filter(|_| continues.is_none_or(|tag| tag == etag));
     let part = asked.and_then(|asked| asked.strip_prefix("bytes=")?.split_once('-'));
     let Some(part) = part else {

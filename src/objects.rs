@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream::BoxStream};
+/// Why a storage operation failed.
+pub use object_store::Error;
 use object_store::WriteMultipart;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
-
-use crate::pictures::HEAD;
 
 /// How long a part of an upload may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,11 +35,11 @@ pub enum NotReceived {
     Cut,
     /// It could not be stored.
     #[error("the file could not be stored")]
-    Storage(#[from] object_store::Error),
+    Storage(#[from] Error),
 }
 
 /// The result of a storage operation.
-pub type Result<T> = std::result::Result<T, object_store::Error>;
+pub type Result<T> = std::result::Result<T, Error>;
 
 /// An upload that is complete, but has no name yet.
 pub struct Received {
@@ -74,7 +74,7 @@ fn place_of(name: &str) -> Path {
 impl Objects {
     /// The objects in that folder, which is created if it does not exist.
     pub fn in_folder(folder: &std::path::Path) -> Result<Self> {
-        let failed = |error| object_store::Error::Generic {
+        let failed = |error| Error::Generic {
             store: "folder",
             source: Box::new(error),
         };
@@ -84,11 +84,13 @@ impl Objects {
         Ok(Self { store })
     }
 
-    /// Receives an upload of at most `limit` bytes. If it does not end well, nothing is left of it.
+    /// Receives an upload of at most `limit` bytes, and keeps the first `head_bytes` of them at hand. If it does
+    /// not end well, nothing is left of it.
     pub async fn receive<E>(
         &self,
         mut body: impl Stream<Item = std::result::Result<Bytes, E>> + Unpin,
         limit: u64,
+        head_bytes: usize,
     ) -> std::result::Result<Received, NotReceived> {
         let place = Path::from_iter([UPLOADS, &Uuid::new_v4().to_string()]);
         let mut upload = WriteMultipart::new(self.store.put_multipart(&place).await?);
@@ -105,7 +107,7 @@ impl Objects {
                 if bytes > limit {
                     return Err(NotReceived::TooLarge);
                 }
-                head.extend_from_slice(&part[..part.len().min(HEAD - head.len())]);
+                head.extend_from_slice(&part[..part.len().min(head_bytes - head.len())]);
                 hash.update(&part);
                 upload.wait_for_capacity(PARTS).await?;
                 upload.put(part);
@@ -166,7 +168,7 @@ impl Objects {
     /// Deletes an object, if it is there.
     pub async fn delete(&self, name: &str) -> Result<()> {
         match self.store.delete(&place_of(name)).await {
-            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(Error::NotFound { .. }) => Ok(()),
             done => done,
         }
     }

@@ -195,6 +195,16 @@ impl Web {
             || self.access.allow_origins.contains(&origin)
     }
 
+    /// The refusal for a request from a page of another origin.
+    fn check_origin(&self, headers: &HeaderMap, outside: &Outside) -> Result<(), Response> {
+        if self.may_connect(headers, outside) {
+            return Ok(());
+        }
+        METRICS.refused("origin");
+        let words = "Requests from that origin are not allowed.\n";
+        Err((StatusCode::FORBIDDEN, words).into_response())
+    }
+
     /// In a debug build, the next page shows a changed template.
     fn read_templates(&self) {
         if cfg!(debug_assertions)
@@ -484,10 +494,8 @@ fn person_asked_for(uri: &Uri) -> Option<String> {
 /// A form of a page: an action by a browser that runs no script. Its fields are the data of the action.
 async fn act(State(web): State<Arc<Web>>, request: Request) -> Response {
     let outside = web.outside(&request);
-    if !web.may_connect(request.headers(), &outside) {
-        METRICS.refused("origin");
-        let words = "Requests from that origin are not allowed.\n";
-        return (StatusCode::FORBIDDEN, words).into_response();
+    if let Err(refusal) = web.check_origin(request.headers(), &outside) {
+        return refusal;
     }
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, web.socket_limits.frame_bytes);
@@ -726,10 +734,8 @@ fn visitor(outside: &Outside, headers: &HeaderMap) -> Visitor {
 
 async fn form(State(web): State<Arc<Web>>, request: Request) -> Response {
     let outside = web.outside(&request);
-    if !web.may_connect(request.headers(), &outside) {
-        METRICS.refused("origin");
-        let words = "Requests from that origin are not allowed.\n";
-        return (StatusCode::FORBIDDEN, words).into_response();
+    if let Err(refusal) = web.check_origin(request.headers(), &outside) {
+        return refusal;
     }
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, forms::FORM_BYTES);
@@ -750,10 +756,8 @@ async fn form(State(web): State<Arc<Web>>, request: Request) -> Response {
 
 async fn take_file(State(web): State<Arc<Web>>, request: Request) -> Response {
     let outside = web.outside(&request);
-    if !web.may_connect(request.headers(), &outside) {
-        METRICS.refused("origin");
-        let words = "Requests from that origin are not allowed.\n";
-        return (StatusCode::FORBIDDEN, words).into_response();
+    if let Err(refusal) = web.check_origin(request.headers(), &outside) {
+        return refusal;
     }
     let (head, body) = request.into_parts();
     let visitor = visitor(&outside, &head.headers);
@@ -901,10 +905,8 @@ fn upgrade(
     }
     let peer = request.extensions().get::<Peer>().cloned();
     let outside = web.outside(&request);
-    if !web.may_connect(headers, &outside) {
-        METRICS.refused("origin");
-        let words = "Connections from that origin are not allowed.\n";
-        return (StatusCode::FORBIDDEN, words).into_response();
+    if let Err(refusal) = web.check_origin(headers, &outside) {
+        return refusal;
     }
 
     let session = forms::session_of(headers, outside.is_secure());

@@ -109,7 +109,7 @@ pub enum NotTaken {
     Busy,
     /// The disk, or whatever files are stored on, failed.
     #[error("The server could not store the file. Please try again.")]
-    Storage(#[from] object_store::Error),
+    Storage(#[from] objects::Error),
     /// The store failed.
     #[error("The server could not store the file. Please try again.")]
     Store(#[source] StoreError),
@@ -236,7 +236,10 @@ impl Chat {
             None => None,
         };
         let objects = &files.objects;
-        let received = match objects.receive(body, files.most_bytes).await {
+        let received = match objects
+            .receive(body, files.most_bytes, pictures::HEAD)
+            .await
+        {
             Err(NotReceived::TooLarge) => return Err(NotTaken::TooLarge(files.most_bytes)),
             received => received?,
         };
@@ -247,7 +250,7 @@ impl Chat {
         };
         // What was not renamed is not needed any more.
         match objects.discard(&received).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Ok(()) | Err(objects::Error::NotFound { .. }) => {}
             Err(error) => log_failure("remove an upload", &error),
         }
         kept
@@ -336,7 +339,7 @@ pub enum SweepFailed {
     Store(#[from] StoreError),
     /// What files are stored on failed.
     #[error(transparent)]
-    Objects(#[from] object_store::Error),
+    Objects(#[from] objects::Error),
 }
 
 async fn sweep(chat: Weak<Chat>) {
