@@ -196,13 +196,13 @@ impl Web {
     }
 
     /// The refusal for a request from a page of another origin.
-    fn check_origin(&self, headers: &HeaderMap, outside: &Outside) -> Result<(), Response> {
+    fn refuse_origin(&self, headers: &HeaderMap, outside: &Outside) -> Option<Response> {
         if self.may_connect(headers, outside) {
-            return Ok(());
+            return None;
         }
         METRICS.refused("origin");
         let words = "Requests from that origin are not allowed.\n";
-        Err((StatusCode::FORBIDDEN, words).into_response())
+        Some((StatusCode::FORBIDDEN, words).into_response())
     }
 
     /// In a debug build, the next page shows a changed template.
@@ -494,7 +494,7 @@ fn person_asked_for(uri: &Uri) -> Option<String> {
 /// A form of a page: an action by a browser that runs no script. Its fields are the data of the action.
 async fn act(State(web): State<Arc<Web>>, request: Request) -> Response {
     let outside = web.outside(&request);
-    if let Err(refusal) = web.check_origin(request.headers(), &outside) {
+    if let Some(refusal) = web.refuse_origin(request.headers(), &outside) {
         return refusal;
     }
     let (head, body) = request.into_parts();
@@ -734,7 +734,7 @@ fn visitor(outside: &Outside, headers: &HeaderMap) -> Visitor {
 
 async fn form(State(web): State<Arc<Web>>, request: Request) -> Response {
     let outside = web.outside(&request);
-    if let Err(refusal) = web.check_origin(request.headers(), &outside) {
+    if let Some(refusal) = web.refuse_origin(request.headers(), &outside) {
         return refusal;
     }
     let (head, body) = request.into_parts();
@@ -756,7 +756,7 @@ async fn form(State(web): State<Arc<Web>>, request: Request) -> Response {
 
 async fn take_file(State(web): State<Arc<Web>>, request: Request) -> Response {
     let outside = web.outside(&request);
-    if let Err(refusal) = web.check_origin(request.headers(), &outside) {
+    if let Some(refusal) = web.refuse_origin(request.headers(), &outside) {
         return refusal;
     }
     let (head, body) = request.into_parts();
@@ -905,7 +905,7 @@ fn upgrade(
     }
     let peer = request.extensions().get::<Peer>().cloned();
     let outside = web.outside(&request);
-    if let Err(refusal) = web.check_origin(headers, &outside) {
+    if let Some(refusal) = web.refuse_origin(headers, &outside) {
         return refusal;
     }
 
