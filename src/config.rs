@@ -16,6 +16,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::chat;
 use crate::model::GroupName;
+use crate::objects::Place;
 use crate::push;
 use crate::socket;
 use crate::store::{self, Synchronous};
@@ -165,10 +166,16 @@ pub struct Config {
     #[arg(value_parser = BoolishValueParser::new())]
     pub unlimited: bool,
 
-    /// Where files and pictures are stored: a folder, which several servers must share; by default, a
-    /// folder beside an SQLite database, and overwire-files for a single server on PostgreSQL
-    #[arg(long, env = "OVERWIRE_FILES", value_name = "FOLDER", global = true)]
-    pub files: Option<PathBuf>,
+    /// Where files and pictures are stored, the same for all servers: a folder that they share, or
+    /// s3://BUCKET/PREFIX; by default, a folder beside an SQLite database, and overwire-files for a
+    /// single server on PostgreSQL
+    #[arg(long, env = "OVERWIRE_FILES", value_name = "PLACE", global = true)]
+    pub files: Option<Place>,
+
+    /// The certificate authorities that the server of an s3:// --files may be certified by, as a PEM
+    /// file, if they are not public ones
+    #[arg(long, env = "OVERWIRE_FILES_CA", value_name = "FILE", global = true)]
+    pub files_ca: Option<PathBuf>,
 
     /// Which files people may send
     #[arg(
@@ -389,18 +396,20 @@ impl Config {
         }
     }
 
-    /// The folder of files; `None` if several servers would each use another one.
+    /// Where files are; `None` if several servers would each use another folder.
     #[must_use]
-    pub fn files_folder(&self) -> Option<PathBuf> {
-        match store::file_of(self.database.as_str()) {
-            _ if self.files.is_some() => self.files.clone(),
+    pub fn files_place(&self) -> Option<Place> {
+        let folder = match store::file_of(self.database.as_str()) {
+            _ if self.files.is_some() => return self.files.clone(),
             Some(database) => {
                 let mut folder = database.into_os_string();
                 folder.push(".files");
-                Some(folder.into())
+                folder.into()
             }
-            None => self.relay.is_none().then(|| "overwire-files".into()),
-        }
+            None if self.relay.is_some() => return None,
+            None => "overwire-files".into(),
+        };
+        Some(Place::Folder(folder))
     }
 
     /// How push services are used, if they are.

@@ -12,6 +12,7 @@ pub mod moderation;
 pub mod protocol;
 pub mod search;
 pub mod text;
+mod tls;
 pub mod websocket;
 
 pub mod fake;

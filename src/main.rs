@@ -14,7 +14,7 @@ use overwire::config::{self, AdminCommand, Command, Config, LogFormat};
 use overwire::fake::FakeUsers;
 use overwire::model::ResumeToken;
 use overwire::moderation::Moderated;
-use overwire::objects::Objects;
+use overwire::objects::{Objects, Place};
 use overwire::protocol::{MODERATION_LINK_PATH, PASSWORD_LINK_PATH};
 use overwire::relay::redis::{self, RedisRelay};
 use overwire::relay::{InProcess, Relay};
@@ -165,18 +165,37 @@ async fn start(config: &Config, views: Arc<Views>) -> anyhow::Result<(Arc<Store>
 }
 
 fn start_files(config: &Config, chat: &Arc<Chat>) -> anyhow::Result<()> {
-    // The folder is needed for the files that are there, even if nobody may send more.
-    let Some(folder) = config.files_folder() else {
+    // The place is needed for the files that are there, even if nobody may send more.
+    let Some(place) = config.files_place() else {
         tracing::warn!(
-            "files are off: give all servers a --files folder that they share, such as one on NFS"
+            "files are off: give all servers the same --files, such as a folder on NFS or s3://BUCKET"
         );
         return Ok(());
     };
-    let objects = Objects::in_folder(&folder)
-        .with_context(|| format!("--files: could not use the folder {}", folder.display()))?;
+    let objects = open_files(config, &place)?;
     let most_bytes = u64::from(config.max_file_size) << 20;
     chat.start_files(Files::new(objects, config.file_types, most_bytes));
+    // People can chat without files, so an unreachable bucket does not keep the server from starting.
+    let chat = Arc::clone(chat);
+    tokio::spawn(async move {
+        if let Some(objects) = chat.objects()
+            && let Err(error) = objects.reach().await
+        {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(
+                error,
+                "files cannot be sent or opened: could not use {place}"
+            );
+        }
+    });
     Ok(())
+}
+
+fn open_files(config: &Config, place: &Place) -> anyhow::Result<Objects> {
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Objects::open(place, variables, config.files_ca.as_deref())
+        .with_context(|| format!("--files: could not use {place}"))
 }
 
 async fn relay(config: &Config, store: &Arc<Store>) -> anyhow::Result<Arc<dyn Relay>> {
@@ -361,11 +380,12 @@ async fn backup(database: &store::Address, file: &Path) -> anyhow::Result<()> {
 async fn check(config: &Config) -> anyhow::Result<()> {
     let database = &config.database;
     // Listed first: whatever is stored after that is not missed.
-    let folder = config.files_folder().filter(|folder| folder.is_dir());
-    let objects = match &folder {
-        Some(folder) => Some(Objects::in_folder(folder)?),
-        None => None,
-    };
+    let place = config.files_place().filter(|place| match place {
+        Place::Folder(folder) => folder.is_dir(),
+        Place::Bucket { .. } => true,
+    });
+    let open = |place: &Place| open_files(config, place);
+    let objects = place.as_ref().map(open).transpose()?;
     let listed: HashSet<String> = match &objects {
         Some(objects) => objects.names().await?.into_iter().collect(),
         None => HashSet::new(),
@@ -388,7 +408,7 @@ async fn check(config: &Config) -> anyhow::Result<()> {
         let unknown = unknown.map(|name| format!("the object {name} belongs to no file"));
         checked.problems.extend(unknown);
     } else if needed.count() > 0 {
-        config::print("The files were not checked: use --files to name their folder.")?;
+        config::print("The files were not checked: use --files to say where they are.")?;
     }
     for problem in &checked.problems {
         config::print(problem)?;

@@ -1,22 +1,34 @@
-//! The bytes of files: objects with names that say what is in them, in a folder.
+//! The bytes of files: objects with names that say what is in them, in a folder or in a bucket of an
+//! S3-compatible store.
 //!
 //! Nothing here knows whose they are, or which are used.
 
+mod s3;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 /// Why a storage operation failed.
 pub use object_store::Error;
-use object_store::WriteMultipart;
+use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
 /// How long a part of an upload may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// An upload that is larger is written in parts of this size, in bytes. S3 takes no smaller ones.
+const PART: usize = 5 << 20;
 /// How many parts of an upload are written at a time.
 const PARTS: usize = 2;
 /// Where uploads are until they are complete.
@@ -53,8 +65,57 @@ pub struct Received {
 }
 
 /// Where objects are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A folder.
+    Folder(PathBuf),
+    /// A bucket of an S3-compatible store.
+    Bucket {
+        /// Its name.
+        name: String,
+        /// What the names of all objects begin with.
+        prefix: String,
+    },
+}
+
+impl FromStr for Place {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Infallible> {
+        Ok(match text.strip_prefix("s3://") {
+            None => Self::Folder(text.into()),
+            Some(bucket) => {
+                let (name, prefix) = bucket.split_once('/').unwrap_or((bucket, ""));
+                Self::Bucket {
+                    name: name.to_owned(),
+                    prefix: prefix.to_owned(),
+                }
+            }
+        })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => write!(f, "the folder {}", folder.display()),
+            Self::Bucket { name, prefix } if prefix.is_empty() => write!(f, "s3://{name}"),
+            Self::Bucket { name, prefix } => write!(f, "s3://{name}/{prefix}"),
+        }
+    }
+}
+
+/// Objects in one place.
 pub struct Objects {
-    store: Box<dyn ObjectStore>,
+    store: Arc<dyn ObjectStore>,
+}
+
+/// The error of a writer, which wraps that of the storage.
+fn storage(error: std::io::Error) -> Error {
+    Error::Generic {
+        store: "upload",
+        source: Box::new(error),
+    }
 }
 
 /// The name of an object with these bytes.
@@ -72,16 +133,36 @@ fn place_of(name: &str) -> Path {
 }
 
 impl Objects {
-    /// The objects in that folder, which is created if it does not exist.
-    pub fn in_folder(folder: &std::path::Path) -> Result<Self> {
-        let failed = |error| Error::Generic {
-            store: "folder",
-            source: Box::new(error),
+    /// The objects in that place. A folder is created if it does not exist. Environment variables say which
+    /// server has a bucket, and with which credentials; its server must have a certificate by one of the
+    /// `authorities` in that PEM file, or else by one that browsers trust.
+    pub fn open(
+        place: &Place,
+        variables: impl IntoIterator<Item = (String, String)>,
+        authorities: Option<&std::path::Path>,
+    ) -> Result<Self> {
+        let store: Arc<dyn ObjectStore> = match place {
+            Place::Folder(folder) => {
+                let failed = |error| Error::Generic {
+                    store: "folder",
+                    source: Box::new(error),
+                };
+                std::fs::create_dir_all(folder).map_err(failed)?;
+                Arc::new(LocalFileSystem::new_with_prefix(folder)?.with_fsync(true))
+            }
+            Place::Bucket { name, prefix } => {
+                let bucket = s3::bucket(name, variables, authorities)?;
+                Arc::new(PrefixStore::new(bucket, prefix.as_str()))
+            }
         };
-        std::fs::create_dir_all(folder).map_err(failed)?;
-        let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
-        let store = Box::new(store);
         Ok(Self { store })
+    }
+
+    /// Whether the place can be used.
+    pub async fn reach(&self) -> Result<()> {
+        let uploads = Path::from(UPLOADS);
+        let first = self.store.list(Some(&uploads)).next().await;
+        first.transpose().map(|_| ())
     }
 
     /// Receives an upload of at most `limit` bytes, and keeps the first `head_bytes` of them at hand. If it does
@@ -93,7 +174,8 @@ impl Objects {
         head_bytes: usize,
     ) -> std::result::Result<Received, NotReceived> {
         let place = Path::from_iter([UPLOADS, &Uuid::new_v4().to_string()]);
-        let mut upload = WriteMultipart::new(self.store.put_multipart(&place).await?);
+        let mut upload = BufWriter::with_capacity(Arc::clone(&self.store), place.clone(), PART)
+            .with_max_concurrency(PARTS);
         let (mut bytes, mut head, mut hash) = (0, Vec::new(), Sha256::new());
         let arrived = async {
             loop {
@@ -109,12 +191,11 @@ impl Objects {
                 }
                 head.extend_from_slice(&part[..part.len().min(head_bytes - head.len())]);
                 hash.update(&part);
-                upload.wait_for_capacity(PARTS).await?;
-                upload.put(part);
+                upload.put(part).await?;
             }
         };
         match arrived.await {
-            Ok(()) => upload.finish().await?,
+            Ok(()) => upload.shutdown().await.map_err(storage)?,
             Err(error) => {
                 upload.abort().await?;
                 return Err(error);

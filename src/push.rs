@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::model::{Millis, PushSubscription};
+use crate::tls;
 
 /// How long one attempt may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -122,21 +123,13 @@ pub fn new_key() -> Result<Vec<u8>, error::Unspecified> {
 impl Pusher {
     /// Signs with this key, made by [`new_key`].
     pub fn new(key: &[u8], settings: Settings) -> Result<Self, error::KeyRejected> {
+        let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
         let random = SystemRandom::new();
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key, &random)?;
-        let roots = rustls::RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring supports the default versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         Ok(Self {
             key,
             settings,
-            tls: TlsConnector::from(Arc::new(tls)),
+            tls: TlsConnector::from(Arc::new(tls::client(roots))),
             under_way: Mutex::default(),
         })
     }
@@ -367,7 +360,7 @@ mod tests {
         let certificate = made.cert.der().clone();
         let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        let server = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
@@ -408,12 +401,7 @@ mod tests {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(certificate).unwrap();
         let request = request();
-        let client = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        pusher.tls = TlsConnector::from(Arc::new(client));
+        pusher.tls = TlsConnector::from(Arc::new(tls::client(roots)));
         let response = pusher.send(&uri, request).await.unwrap();
         assert_eq!(response.status(), StatusCode::CREATED);
         serving.abort();

@@ -10,6 +10,7 @@
 )]
 
 pub(crate) mod balancer;
+pub(crate) mod bucket;
 pub(crate) mod crowd;
 pub(crate) mod device;
 pub(crate) mod door;

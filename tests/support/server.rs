@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use overwire::chat::{self, Chat, Files, Kinds};
 use overwire::model::{Millis, NodeId};
-use overwire::objects::Objects;
+use overwire::objects::{Objects, Place};
 use overwire::push;
 use overwire::relay::redis::RedisRelay;
 use overwire::relay::{InProcess, Relay};
@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::balancer::{Balancer, Choice};
+use super::bucket::Bucket;
 use super::parts::populate;
 use super::postgres::Database;
 use super::redis::Redis;
@@ -85,8 +86,7 @@ pub(crate) struct Server {
     pub(crate) door: Door,
     setup: Setup,
     kept: Kept,
-    /// The folder of files, which all nodes share.
-    files: TempDir,
+    files: KeptFiles,
     /// Where each node listens.
     nodes: Vec<SocketAddr>,
     balancer: Option<Balancer>,
@@ -97,6 +97,33 @@ pub(crate) struct Server {
 enum Kept {
     InFile(TempDir),
     InDatabase(Database),
+}
+
+/// Where the files are.
+enum KeptFiles {
+    InFolder(TempDir),
+    InBucket(Bucket),
+}
+
+impl KeptFiles {
+    fn open(&self) -> Objects {
+        match self {
+            Self::InFolder(folder) => {
+                let place = Place::Folder(folder.path().to_owned());
+                Objects::open(&place, [], None).unwrap()
+            }
+            Self::InBucket(bucket) => {
+                Objects::open(&bucket.place(), bucket.variables(), None).unwrap()
+            }
+        }
+    }
+
+    fn folder(&self) -> PathBuf {
+        match self {
+            Self::InFolder(folder) => folder.path().to_owned(),
+            Self::InBucket(bucket) => bucket.folder(),
+        }
+    }
 }
 
 struct Running {
@@ -153,6 +180,10 @@ impl Server {
             Form::File => Kept::InFile(tempfile::tempdir().unwrap()),
             _ => Kept::InDatabase(Database::fresh().await),
         };
+        let files = match form {
+            Form::File | Form::Postgres => KeptFiles::InFolder(tempfile::tempdir().unwrap()),
+            Form::TwoNodes | Form::Scattered => KeptFiles::InBucket(Bucket::start().await),
+        };
         let balancer = match form {
             Form::File | Form::Postgres => None,
             Form::TwoNodes => Some(Balancer::start(Choice::ByPerson).await),
@@ -163,7 +194,7 @@ impl Server {
             door: Door(anywhere),
             setup,
             kept,
-            files: tempfile::tempdir().unwrap(),
+            files,
             nodes: vec![anywhere; if balancer.is_some() { 2 } else { 1 }],
             balancer,
             running: Vec::new(),
@@ -218,8 +249,7 @@ impl Server {
         let address = self.address();
         let relayed = self.balancer.is_some();
         for node in &mut self.nodes {
-            let (listens, running) =
-                run(&address, relayed, &self.setup, self.files.path(), *node).await;
+            let (listens, running) = run(&address, relayed, &self.setup, &self.files, *node).await;
             *node = listens;
             self.running.push(running);
         }
@@ -283,21 +313,9 @@ impl Server {
         self.store().expire(NodeId(node), now).await.unwrap();
     }
 
-    /// The names of the objects in the folder of files, and of what is left of uploads.
+    /// The names of the objects with the bytes of files, and of what is left of uploads.
     pub(crate) fn objects(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        let mut folders = vec![self.files.path().to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let entry = entry.unwrap();
-                match entry.file_type().unwrap().is_dir() {
-                    true => folders.push(entry.path()),
-                    false => names.push(entry.file_name().into_string().unwrap()),
-                }
-            }
-        }
-        names.sort();
-        names
+        names_in(&self.files.folder())
     }
 
     /// Deletes unused files, as if this much time had passed.
@@ -355,11 +373,30 @@ impl Deref for Server {
     }
 }
 
+/// The names of the objects in a folder, and of what is left of uploads.
+pub(crate) fn names_in(folder: &Path) -> Vec<String> {
+    let (mut names, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            match entry.file_type().unwrap().is_dir() {
+                true => folders.push(entry.path()),
+                // What a bucket's server notes about its objects.
+                false if name.starts_with('.') => {}
+                false => names.push(name),
+            }
+        }
+    }
+    names.sort();
+    names
+}
+
 async fn run(
     database: &str,
     relayed: bool,
     setup: &Setup,
-    files: &Path,
+    files: &KeptFiles,
     address: SocketAddr,
 ) -> (SocketAddr, Running) {
     let store = store::open(database, Synchronous::Normal, store::Access::Server)
@@ -383,9 +420,8 @@ async fn run(
     )
     .await
     .unwrap();
-    let objects = Objects::in_folder(files).unwrap();
     let (kinds, most_bytes) = setup.files;
-    chat.start_files(Files::new(objects, kinds, most_bytes));
+    chat.start_files(Files::new(files.open(), kinds, most_bytes));
     chat.start_push(setup.push.clone()).await.unwrap();
     let web = Web::new(Arc::clone(&chat), setup.access.clone(), setup.socket);
     let listener = web::listen(address).unwrap();

@@ -10,7 +10,6 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{
     WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
 };
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -20,6 +19,7 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::super::{Result, StoreError};
+use crate::tls;
 
 /// A server, and how to connect to it.
 #[derive(Clone)]
@@ -85,7 +85,7 @@ impl Server {
         config.ssl_mode(encryption);
         Ok(Self {
             config,
-            tls: MakeRustlsConnect::new(tls(proof, authorities.as_deref())?),
+            tls: MakeRustlsConnect::new(client_config(proof, authorities.as_deref())?),
         })
     }
 }
@@ -100,7 +100,7 @@ fn decoded(value: &str) -> Cow<'_, str> {
 
 /// TLS whose server must prove that much, by the authorities in a file, or else by those that browsers
 /// trust.
-fn tls(proof: Proof, authorities: Option<&str>) -> Result<ClientConfig> {
+fn client_config(proof: Proof, authorities: Option<&str>) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -127,28 +127,8 @@ fn tls(proof: Proof, authorities: Option<&str>) -> Result<ClientConfig> {
 }
 
 fn roots(authorities: Option<&str>) -> Result<RootCertStore> {
-    let file = match authorities {
-        None | Some("system") => {
-            return Ok(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect());
-        }
-        Some(file) => file,
-    };
-    let unreadable = |reason: &dyn std::fmt::Display| {
-        refused(format!(
-            "cannot read the certificates of authorities in {file}: {reason}"
-        ))
-    };
-    let mut roots = RootCertStore::empty();
-    let certificates =
-        CertificateDer::pem_file_iter(Path::new(file)).map_err(|error| unreadable(&error))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| unreadable(&error))?;
-        roots.add(certificate).map_err(|error| unreadable(&error))?;
-    }
-    match roots.is_empty() {
-        true => Err(unreadable(&"it contains none in PEM format")),
-        false => Ok(roots),
-    }
+    let file = authorities.filter(|file| *file != "system");
+    tls::roots(file.map(Path::new)).map_err(|error| refused(error.to_string()))
 }
 
 /// Checks as much of a certificate as the mode wants, and always that the server has its key.
