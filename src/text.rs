@@ -4,13 +4,14 @@
 //! Nothing here knows the store: a [`Draft`] says what it may refer to, and is rendered with what was
 //! found.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::LazyLock;
 
 use ammonia::{Builder, UrlRelative};
 use linkify::{LinkFinder, LinkKind};
-use pulldown_cmark::{CodeBlockKind, Event, LinkType, OffsetIter, Options, Parser, Tag};
+use pulldown_cmark::{CodeBlockKind, Event, LinkType, OffsetIter, Options, Parser, Tag, TagEnd};
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
 
@@ -86,40 +87,40 @@ static ALLOWED: LazyLock<Builder<'static>> = LazyLock::new(|| {
 });
 
 /// A parsed text.
-pub struct Draft<'a>(Vec<Node<'a>>);
+pub struct Draft(Vec<Node>);
 
-enum Node<'a> {
+enum Node {
     Text(String),
     Code(String),
     Listing {
         language: Option<String>,
         code: String,
     },
-    Element(Kind<'a>, Vec<Node<'a>>),
+    Element(Kind, Vec<Node>),
 }
 
 #[derive(Clone)]
-enum Kind<'a> {
+enum Kind {
     /// Not an element: its marks are shown.
     Typed,
     Emphasis(&'static str),
     Link {
         href: String,
         title: String,
-        source: &'a str,
+        source: String,
     },
     Quote,
     List(Option<u64>),
     Item,
 }
 
-impl Kind<'_> {
+impl Kind {
     fn is_block(&self) -> bool {
         matches!(self, Self::Quote | Self::List(_) | Self::Item)
     }
 }
 
-impl Node<'_> {
+impl Node {
     fn is_block(&self) -> bool {
         match self {
             Self::Text(_) | Self::Code(_) => false,
@@ -176,9 +177,9 @@ pub fn has_blocks(html: &str) -> bool {
     blocks.iter().any(|block| html.contains(block))
 }
 
-impl<'a> Draft<'a> {
+impl Draft {
     /// Parses a text.
-    pub fn new(text: &'a str) -> Self {
+    pub fn new(text: &str) -> Self {
         Self(Reader::read(text))
     }
 
@@ -219,6 +220,38 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// The first line after a quote that is not marked as one ends it. In CommonMark, it would belong to the last
+/// paragraph of the quote.
+fn end_quotes(text: &str) -> Cow<'_, str> {
+    if !text.contains('>') {
+        return text.into();
+    }
+    let is_marked = |line: &str| line.trim_start().starts_with('>');
+    let (mut quotes, mut ends) = (0_usize, Vec::new());
+    for (event, range) in events(text) {
+        match event {
+            Event::Start(Tag::BlockQuote(_)) => quotes += 1,
+            Event::End(TagEnd::BlockQuote(_)) => quotes -= 1,
+            Event::SoftBreak | Event::HardBreak if quotes > 0 => {
+                let line = text[..range.start].rfind('\n').map_or(0, |at| at + 1);
+                if is_marked(&text[line..]) && !is_marked(&text[range.end..]) {
+                    ends.push(range.end);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut ended = text.to_owned();
+    for end in ends.into_iter().rev() {
+        ended.insert(end, '\n');
+    }
+    ended.into()
+}
+
+fn events(text: &str) -> OffsetIter<'_> {
+    Parser::new_ext(text, Options::ENABLE_STRIKETHROUGH).into_offset_iter()
+}
+
 /// Builds the tree from the events of the parser. What they do not cover is shown, except for the marks of
 /// elements.
 struct Reader<'a> {
@@ -226,28 +259,29 @@ struct Reader<'a> {
     /// Up to where the text has been read.
     at: usize,
     /// The elements that have begun; the first is the whole text.
-    open: Vec<Open<'a>>,
+    open: Vec<Open>,
     /// The web addresses in the text, whose characters are not marks.
     addresses: Vec<Range<usize>>,
 }
 
-struct Open<'a> {
-    kind: Kind<'a>,
+struct Open {
+    kind: Kind,
     range: Range<usize>,
-    nodes: Vec<Node<'a>>,
+    nodes: Vec<Node>,
 }
 
 impl<'a> Reader<'a> {
-    fn read(text: &'a str) -> Vec<Node<'a>> {
+    fn read(text: &str) -> Vec<Node> {
+        let text = &*end_quotes(text);
         let addresses = finder().links(text).map(|link| link.start()..link.end());
-        let mut reader = Self {
+        let mut reader = Reader {
             text,
             at: 0,
             open: Vec::new(),
             addresses: addresses.collect(),
         };
         reader.push(Kind::Typed, 0..text.len());
-        let mut events = Parser::new_ext(text, Options::ENABLE_STRIKETHROUGH).into_offset_iter();
+        let mut events = events(text);
         while let Some((event, range)) = events.next() {
             match event {
                 Event::Start(tag) => reader.begin(&tag, range, &mut events),
@@ -294,7 +328,7 @@ impl<'a> Reader<'a> {
                 Some(href) => Kind::Link {
                     href,
                     title: title.to_string(),
-                    source,
+                    source: source.to_owned(),
                 },
                 None => Kind::Typed,
             },
@@ -329,7 +363,7 @@ impl<'a> Reader<'a> {
         self.push(kind, range);
     }
 
-    fn push(&mut self, kind: Kind<'a>, range: Range<usize>) {
+    fn push(&mut self, kind: Kind, range: Range<usize>) {
         let nodes = Vec::new();
         self.open.push(Open { kind, range, nodes });
     }
@@ -395,7 +429,7 @@ impl<'a> Reader<'a> {
         self.at = range.end;
     }
 
-    fn nodes(&mut self) -> &mut Vec<Node<'a>> {
+    fn nodes(&mut self) -> &mut Vec<Node> {
         let last = self.open.len() - 1;
         &mut self.open[last].nodes
     }
@@ -563,7 +597,7 @@ impl Writer<'_> {
         }
     }
 
-    fn write(&mut self, nodes: &[Node<'_>], in_block: bool, in_link: bool) {
+    fn write(&mut self, nodes: &[Node], in_block: bool, in_link: bool) {
         let is_block = |at: Option<usize>| match at.and_then(|at| nodes.get(at)) {
             Some(node) => node.is_block(),
             None => in_block,
@@ -602,7 +636,7 @@ impl Writer<'_> {
         }
     }
 
-    fn element(&mut self, kind: &Kind<'_>, nodes: &[Node<'_>], in_link: bool) {
+    fn element(&mut self, kind: &Kind, nodes: &[Node], in_link: bool) {
         let (begin, tag) = match kind {
             Kind::Typed => return self.write(nodes, false, in_link),
             Kind::Emphasis(tag) => (format!("<{tag}>"), *tag),
@@ -879,6 +913,16 @@ mod tests {
             &format!("<pre data-language=\"rust\">{COPY}<code>let *a* = 1;</code></pre>b"),
         );
         check("> a\n> b\n\nc", "<blockquote>a\nb</blockquote>c");
+        check("> a\nb\nc", "<blockquote>a</blockquote>b\nc");
+        check(
+            "> a\nb\n> c\nd",
+            "<blockquote>a</blockquote>b<blockquote>c</blockquote>d",
+        );
+        check("> - a\nb", "<blockquote><ul><li>a</li></ul></blockquote>b");
+        check(
+            "```\n> a\nb\n```",
+            &format!("<pre>{COPY}<code>&gt; a\nb</code></pre>"),
+        );
         check(
             "- a\n- b\n  - c\n",
             "<ul><li>a</li><li>b<ul><li>c</li></ul></li></ul>",
