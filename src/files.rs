@@ -50,7 +50,9 @@ pub(crate) async fn take(
     let length = text(headers, header::CONTENT_LENGTH);
     let length: Option<u64> = length.and_then(|length| length.parse().ok());
     let tab = text(headers, header::AUTHORIZATION);
-    let tab = tab.and_then(|value| value.strip_prefix("Bearer ")?.parse::<ResumeToken>().ok());
+    let tab = tab.and_then(|value| value.split_once(' '));
+    let tab = tab.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let tab = tab.and_then(|(_, token)| token.parse::<ResumeToken>().ok());
     let taken = async {
         let to = to.ok_or(NotTaken::NoSuchRoom)?;
         let (user, room) = chat.file_sender(tab.as_ref(), visitor, &to).await?;

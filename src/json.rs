@@ -80,7 +80,6 @@ pub fn message(dialect: Dialect, message: &Message) -> Option<Frame> {
                 "time": message.created_at.to_rfc3339(),
             });
             if !message.files.is_empty() {
-                object["message"] = Value::from(&*message.text);
                 object["files"] = message.files.iter().map(file).collect();
             }
             if message.edited && !message.deleted {

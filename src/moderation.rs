@@ -91,7 +91,7 @@ pub struct Search {
 pub struct MessageRecord {
     /// The message, with its text even if it was deleted.
     pub message: Message,
-    /// Whether a moderator deleted it, and may restore it.
+    /// Whether a moderator deleted it, and its text can be restored. Its files are gone.
     pub restorable: bool,
 }
 

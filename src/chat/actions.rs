@@ -34,6 +34,7 @@ const IN_AN_EDIT: &str = "Commands do not work while a message is edited. Nothin
     To keep a text that starts with a slash, type a space first.";
 const WITH_FILES: &str = "Files cannot be sent with a command. Nothing was sent.";
 const NO_SUCH_FILE: &str = "A file is not available any more. Please attach it again.";
+const EMPTY: &str = "The message is empty.";
 const DELETED: &str = "This message was deleted.";
 
 pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<()> {
@@ -99,7 +100,8 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
             if commands::read(&text).is_some() {
                 return Err(Refusal::new(IN_AN_EDIT).into());
             }
-            let (text, room) = (checked(chat, &text)?, meant(client, room)?);
+            // The store knows whether the message has files.
+            let (text, room) = (checked_beside_files(chat, &text)?, meant(client, room)?);
             let text = chat.worded(client, room, text).await?;
             amend_message(chat, client, message, Some(text), Some(room)).await
         }
@@ -394,8 +396,8 @@ async fn post(
 ) -> Result<bool> {
     let With { reply_to, files } = with;
     let text = match files.is_empty() {
-        false if text.trim().is_empty() => MessageText::none(),
-        _ => checked(chat, text)?,
+        true => checked(chat, text)?,
+        false => checked_beside_files(chat, text)?,
     };
     let by = chat.actor(client);
     let posted = match chat.worded(client, room, text).await {
@@ -449,11 +451,19 @@ async fn post(
 fn checked(chat: &Chat, text: &str) -> std::result::Result<MessageText, Refusal> {
     let limit = chat.limits.message_characters;
     MessageText::new(text, limit).map_err(|bad| match bad {
-        BadText::Empty => Refusal::new("The message is empty."),
+        BadText::Empty => Refusal::new(EMPTY),
         BadText::TooLong { characters } => Refusal::new(format!(
             "The message has {characters} characters. The limit is {limit}."
         )),
     })
+}
+
+/// The same for a message with files, which needs no text.
+fn checked_beside_files(chat: &Chat, text: &str) -> std::result::Result<MessageText, Refusal> {
+    match text.trim().is_empty() {
+        true => Ok(MessageText::none()),
+        false => checked(chat, text),
+    }
 }
 
 /// The room that an action names, otherwise the room of the tab.
@@ -534,6 +544,7 @@ pub(super) fn refusal(why: Refused) -> Refusal {
         Refused::NoSuchFile => NO_SUCH_FILE,
         Refused::NotYours => "You can only change your own messages.",
         Refused::Deleted => DELETED,
+        Refused::Empty => EMPTY,
         Refused::NotMaker => "Only the group's creator and moderators can change its topic.",
         Refused::TooManyEmojis => {
             "This message already has the maximum number of different reactions."

@@ -152,6 +152,7 @@ impl Store {
                 (true, Some(_)) => return Err(Refused::Deleted.into()),
                 (true, None) => return Ok(found),
                 (false, new) if new == Some(&found.text) => return Ok(found),
+                (false, Some("")) if found.files.is_empty() => return Err(Refused::Empty.into()),
                 (false, _) => check_may_write(tx, me).await?,
             }
             let step = next_step(tx, room, me).await?;

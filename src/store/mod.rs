@@ -150,6 +150,8 @@ pub enum Refused {
     NotYours,
     /// The message is deleted.
     Deleted,
+    /// The message would have neither text nor files.
+    Empty,
     /// There is no such file of theirs that waits for a message of that room.
     NoSuchFile,
     /// The message already has [`Reaction::EMOJIS`](crate::model::Reaction::EMOJIS) other emojis.

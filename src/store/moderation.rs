@@ -397,11 +397,11 @@ async fn restore_message(tx: &Tx<'_>, by: Actor, room: RoomId, id: MessageId) ->
     let Some(group) = group_of(tx, room).await? else {
         return Ok(Moderated::Nothing);
     };
-    let sql = "select m.deleted_by is not null, u.name from messages m
+    let sql = "select m.deleted_by is not null and m.text <> '', u.name from messages m
         join users u on u.id = m.user_id where m.id = $1 and m.room_id = $2";
     let author: String = match tx.one(sql, &[&id, &room]).await? {
         None => return Ok(Moderated::Nothing),
-        // A message that its author deleted is not restored.
+        // A message that its author deleted is not restored, and of one without a text nothing is left.
         Some((false, _)) => return Ok(Moderated::Already),
         Some((true, author)) => author,
     };
@@ -525,7 +525,7 @@ async fn message_records(tx: &Tx<'_>, search: &Search) -> Sql<FoundMessages> {
             }
             before = message.id.0;
             if fits(&message) {
-                let restorable = message.by_moderator;
+                let restorable = message.by_moderator && !message.text.is_empty();
                 found.messages.push(MessageRecord {
                     message,
                     restorable,

@@ -3,7 +3,7 @@
 use minijinja::{Value, context};
 use serde_json::json;
 
-use super::{Result, Views, user_context};
+use super::{Result, Views, file_context, user_context};
 use crate::model::{Millis, ResumeToken, RoomId, User};
 use crate::moderation::{
     AuditEntry, FoundMessages, GroupRecord, MessageRecord, PersonRecord, Search, Standing,
@@ -205,7 +205,7 @@ fn message_record_context(record: &MessageRecord) -> Value {
         marks.push("edited");
     }
     if message.deleted {
-        marks.push(match record.restorable {
+        marks.push(match message.by_moderator {
             true => "deleted by a moderator",
             false => "deleted by its author",
         });
@@ -214,9 +214,10 @@ fn message_record_context(record: &MessageRecord) -> Value {
         false => Some("Delete message"),
         true => record.restorable.then_some("Restore message"),
     };
+    let files: Vec<_> = message.files.iter().map(file_context).collect();
     context! {
         id => message.id.0, name => &message.author.name, user => &message.author.user_name,
-        text => &message.text, at => moment(message.created_at), marks, action,
+        text => &message.text, files, at => moment(message.created_at), marks, action,
         payload => json!({ "message": message.id.0, "room": message.room.to_string() }).to_string(),
     }
 }

@@ -99,7 +99,8 @@ function add(one) {
  */
 function attach(files) {
   if (!roomId() || messageBox.disabled) return;
-  for (const file of [...(files ?? [])].slice(0, MOST - here().length)) {
+  // One too many is shown, and says why no more were attached.
+  for (const file of [...(files ?? [])].slice(0, Math.max(0, MOST + 1 - here().length))) {
     const one = { name: file.name, file, room: roomId(), node: blank() };
     add(one);
     upload(one);
@@ -123,6 +124,10 @@ function upload(one) {
     sendLater = undefined;
     if (messageBox.value === text) post();
   };
+  if (here().indexOf(one) >= MOST) {
+    done(`A message can have at most ${MOST} files.`);
+    return;
+  }
   const limit = Number(picker.dataset.limit);
   if (file.size > limit) {
     done(`The file is too large. The limit is ${Math.floor(limit / 2 ** 20)} MiB.`);

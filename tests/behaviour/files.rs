@@ -1,17 +1,24 @@
 //! Files and pictures: sending, showing and reading them, who may, and what is left of them.
 
+use std::convert::Infallible;
+use std::error::Error as _;
 use std::io::Cursor;
+use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::{TryStreamExt as _, stream};
 use image::{ImageFormat, Rgb, RgbImage};
 use overwire::chat::Kinds;
+use overwire::objects::{self, NotReceived, Objects, Place, Received};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
+use crate::support::bucket::Bucket;
 use crate::support::page::Element;
-use crate::support::server::Setup;
+use crate::support::server::{Setup, names_in};
 use crate::support::wire::{Event, Handshake};
 use crate::support::{Answer, Device, Server, Tab, soon, until};
 
@@ -447,6 +454,28 @@ async fn what_a_message_without_text_says_is_its_files() {
 }
 
 #[tokio::test]
+async fn a_message_of_files_is_changed_without_losing_them() {
+    let server = Server::start().await;
+    let (mut anna, mut plain) = (server.tab().await, server.plain_tab().await);
+    let file = anna.attaches("report.pdf", b"text").await;
+    let message = sends(&mut anna, "", &[&file]).await;
+    shows_links(&mut plain, 1).await;
+    for text in ["See page 2", ""] {
+        let data = json!({ "message": message, "text": text, "room": anna.room() });
+        anna.sends("Edit message", data);
+        let is_so =
+            |tab: &Tab| tab.page.the("messages-list").text().contains("See") != text.is_empty();
+        anna.until("the edit", is_so).await;
+        shows_links(&mut anna, 1).await;
+    }
+    anna.says("no file").await;
+    let own = anna.messages()[1].id;
+    let data = json!({ "message": own, "text": " ", "room": anna.room() });
+    let words = anna.is_refused("Edit message", data).await;
+    assert_eq!(words, "The message is empty.");
+}
+
+#[tokio::test]
 async fn a_program_sends_a_file_with_its_session() {
     let server = Server::start().await;
     let (device, _anna) = Device::of_somebody(&server).await;
@@ -476,11 +505,106 @@ async fn a_program_sends_a_file_with_its_session() {
         }
     };
     let heard = soon("the message", heard).await;
-    assert_eq!(heard["message"], "");
+    assert_eq!(heard["message"], "sent a picture");
     let file = &heard["files"][0];
     assert_eq!(
         (&file["name"], &file["type"]),
         (&json!("cat.png"), &json!("image/png"))
     );
     assert_eq!(file["url"], addresses(&bob)[0]);
+}
+
+/// What a test of objects stores: more than fits into one request to a bucket.
+fn many_bytes() -> Vec<u8> {
+    (0..11 << 20).map(|n: u32| (n % 251) as u8).collect()
+}
+
+async fn receive(objects: &Objects, bytes: &[u8]) -> Received {
+    let parts: Vec<_> = bytes
+        .chunks(64 * 1024)
+        .map(Bytes::copy_from_slice)
+        .collect();
+    let body = stream::iter(parts.into_iter().map(Ok::<_, Infallible>));
+    objects.receive(body, 20 << 20, 16).await.unwrap()
+}
+
+async fn read(objects: &Objects, name: &str, range: Option<Range<u64>>) -> Vec<u8> {
+    let (_, bytes) = objects.read(name, range).await.unwrap();
+    let bytes: Vec<Bytes> = bytes.try_collect().await.unwrap();
+    bytes.concat()
+}
+
+#[tokio::test]
+async fn a_bucket_keeps_objects_as_a_folder_does() {
+    let (folder, bucket) = (tempfile::tempdir().unwrap(), Bucket::start().await);
+    let in_folder = Objects::open(&Place::Folder(folder.path().to_owned()), [], None);
+    let in_bucket = Objects::open(&bucket.place(), bucket.variables(), None);
+    for objects in [in_folder, in_bucket].map(Result::unwrap) {
+        objects.reach().await.unwrap();
+        let bytes = many_bytes();
+        let received = receive(&objects, &bytes).await;
+        assert_eq!((received.bytes, &*received.head), (11 << 20, &bytes[..16]));
+        assert_eq!(objects.names().await.unwrap(), [""; 0]);
+        assert_eq!(objects.bytes(&received).await.unwrap(), bytes);
+        objects.keep(&received).await.unwrap();
+        let name = objects::name_of(&bytes);
+        assert_eq!(received.hash, name);
+        assert_eq!(objects.names().await.unwrap(), [&*name]);
+        assert_eq!(read(&objects, &name, None).await, bytes);
+        assert_eq!(read(&objects, &name, Some(7..9)).await, &bytes[7..9]);
+
+        let small = Bytes::from_static(b"small");
+        objects.put("0123small", small.clone()).await.unwrap();
+        assert_eq!(read(&objects, "0123small", None).await, small);
+        objects.delete(&name).await.unwrap();
+        // It is gone already.
+        objects.delete(&name).await.unwrap();
+        assert_eq!(objects.names().await.unwrap(), ["0123small"]);
+        let discarded = receive(&objects, b"not wanted").await;
+        objects.discard(&discarded).await.unwrap();
+        let broken = stream::iter([Ok(small.clone()), Err("lost")]);
+        let cut = objects.receive(broken, 100, 16).await;
+        assert!(matches!(cut, Err(NotReceived::Cut)));
+        let large = stream::iter([Ok::<_, Infallible>(small)]);
+        let large = objects.receive(large, 4, 16).await;
+        assert!(matches!(large, Err(NotReceived::TooLarge)));
+    }
+    let left = [folder.path().to_owned(), bucket.folder()].map(|folder| names_in(&folder));
+    assert_eq!(left, [["0123small"], ["0123small"]]);
+}
+
+#[tokio::test]
+async fn a_bucket_wants_the_secret_and_proves_who_it_is() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = made.signing_key.serialize_der();
+    let bucket = Bucket::with_tls(made.cert.der().clone(), &key).await;
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = folder.path().join("ca.pem");
+    std::fs::write(&trusted, made.cert.pem()).unwrap();
+    let open = |variables, authorities| Objects::open(&bucket.place(), variables, authorities);
+    let objects = open(bucket.variables(), Some(&*trusted)).unwrap();
+    objects
+        .put("0123", Bytes::from_static(b"small"))
+        .await
+        .unwrap();
+    assert_eq!(read(&objects, "0123", None).await, b"small");
+
+    let unknown = open(bucket.variables(), None).unwrap();
+    let refused = unknown.reach().await.unwrap_err();
+    let reason = format!("{:?}", refused.source());
+    assert!(reason.contains("UnknownIssuer"), "{reason}");
+    let mut variables = bucket.variables();
+    variables.last_mut().unwrap().1 = "another secret".to_owned();
+    let wrong = open(variables, Some(&*trusted)).unwrap();
+    assert!(
+        wrong
+            .put("4567", Bytes::from_static(b"small"))
+            .await
+            .is_err()
+    );
+    assert_eq!(names_in(&bucket.folder()), ["0123"]);
+    let missing = folder.path().join("nothing.pem");
+    let missing = open(bucket.variables(), Some(&missing)).err().unwrap();
+    let reason = missing.source().unwrap().to_string();
+    assert!(reason.contains("nothing.pem"), "{reason}");
 }

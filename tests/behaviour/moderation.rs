@@ -1085,6 +1085,46 @@ async fn a_moderator_deletes_any_message_and_restores_it() {
 }
 
 #[tokio::test]
+async fn moderators_see_files_and_restore_what_is_left_of_a_message() {
+    let server = Server::start().await;
+    let (_device, mut anna, mut desk) = moderator(&server).await;
+    let mut bob = server.tab().await;
+    for text in ["", "with a text"] {
+        let file = bob.attaches("report.pdf", b"text").await;
+        bob.sends(
+            "New message",
+            json!({ "message": text, "files": [file], "room": bob.room() }),
+        );
+    }
+    anna.until("both", |tab| tab.messages().len() == 2).await;
+    let room = desk.room("hi");
+    let data = json!({ "room": room });
+    desk.does("Open group", data, "moderation-found", "report.pdf")
+        .await;
+    let [alone, other] = [0, 1].map(|n| anna.messages()[n].id);
+    for (message, left) in [(other, "Restore"), (alone, "deleted by a moderator")] {
+        desk.sends(
+            "Delete message",
+            json!({ "room": room, "message": message }),
+        );
+        let row = format!("moderation-message-{message}");
+        desk.until(left, |desk| desk.text(&row).contains(left))
+            .await;
+        assert!(!desk.text(&row).contains("report.pdf"));
+    }
+    desk.sends("Restore message", json!({ "room": room, "message": alone }));
+    let data = json!({ "room": room, "message": other });
+    desk.sends("Restore message", data);
+    anna.sees("with a text").await;
+    let row = desk.text(&format!("moderation-message-{alone}"));
+    assert!(!row.contains("Restore"), "{row}");
+    assert_eq!(
+        anna.messages()[0].text,
+        format!("A moderator deleted a message of {}.", bob.name())
+    );
+}
+
+#[tokio::test]
 async fn messages_are_searched_by_author_words_and_day() {
     let server = Server::start().await;
     let (_device, anna, mut desk) = moderator(&server).await;
