@@ -5,14 +5,15 @@ import { count } from "./length.js";
 import { mark } from "./marks.js";
 import { assignRoom, refuseWithoutRoom, sendDue, showUnsettled } from "./outbox.js";
 import {
-  clearNotice, closePopover, find, messageBox, messageForm, messageList, roomAddress, roomId,
+  clearNotice, closePopover, find, findAll, messageBox, messageForm, messageList, roomAddress, roomId,
 } from "./page.js";
 import { on, send } from "./runtime.js";
 import { scrollToEnd, showPart, stopAwaitingMessages } from "./scroll.js";
 import { addressOf, destination, place, present, recall, remember, setDestination } from "./session.js";
 import { reportAllRead } from "./unread.js";
 
-const sendButton = /** @type {HTMLButtonElement} */ (find("#send"));
+/** What needs a room to write to. Without files, the button to attach them is missing. */
+const controls = /** @type {HTMLButtonElement[]} */ (findAll(document, "#message-text, #attach, #send"));
 
 /** The id of the room that is shown. */
 let shownRoom;
@@ -155,8 +156,7 @@ export function openRoom() {
   stopAwaitingMessages();
   closePopover();
   changeEdit();
-  messageBox.disabled = !shownRoom;
-  sendButton.disabled = !shownRoom;
+  for (const control of controls) control.disabled = !shownRoom;
   assignRoom(roomAddress(), shownRoom);
   showPlace();
   sendDue();

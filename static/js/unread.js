@@ -4,7 +4,7 @@ import { messageNumber, messages } from "./messages.js";
 import { find, findAll, messageList, roomId, roomTitle } from "./page.js";
 import { on, send } from "./runtime.js";
 import { isAtEnd, showAt, showPart } from "./scroll.js";
-import { me, present } from "./session.js";
+import { me, present, recall, remember } from "./session.js";
 
 /** The shortest time between two `Read` actions. */
 const INTERVAL = 2000;
@@ -53,13 +53,15 @@ function currentItem() {
 /** @returns {void} */
 export function reportRead() {
   const last = messages().at(-1);
-  if (last && isWatching() && !visit.marked) {
+  // After a load it is not known at once where I left off.
+  if (last && visit.room === roomId() && isWatching() && !visit.marked) {
     const item = currentItem();
     item?.removeAttribute("data-news");
     if (item) countMentions(item, new Set(), new Set());
     if (last.id !== seen) {
       seen = last.id;
       unreported.set(roomId(), messageNumber(last));
+      remember("read", { room: roomId(), message: messageNumber(last) });
     }
   }
   if (unreported.size && present && Date.now() - reportedAt >= INTERVAL) sendReport();
@@ -206,9 +208,15 @@ export function takeMyRead() {
   const isMarked = marked !== undefined;
   // After a reconnect the visit goes on.
   if (room === visit.room && !isMarked) return;
-  visit = { room, read: Number(read), marked: isMarked, hasLine: false };
+  if (isMarked) remember("read", null);
+  // A reload may overtake the report of what was on the page before.
+  const before = recall("read");
+  const known = before?.room === room ? before.message : 0;
+  visit = { room, read: Math.max(Number(read), known), marked: isMarked, hasLine: false };
   seen = "";
-  if (isMarked) showNewLine(true);
+  // After a load, the page was there first, and it may be that I have scrolled already.
+  const wasLoaded = room === roomId() && isAtEnd();
+  if (isMarked || wasLoaded) showNewLine(true);
 }
 
 /**

@@ -168,6 +168,22 @@ async fn files_are_dropped_and_pasted_and_taken_back() {
 }
 
 #[tokio::test]
+async fn files_can_be_attached_in_a_room_that_is_entered_from_the_list_of_all_groups() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/chat/")).await;
+        assert!(anna.get::<bool>("document.querySelector('#attach').disabled").await);
+        anna.click("#lobby-rooms [data-group-name=hi]").await;
+        anna.is_in("#hi", "/chat/hi/").await;
+        anna.sees("#attach:enabled").await;
+        anna.click(".nav__all").await;
+        anna.sees("#lobby-rooms").await;
+        anna.until("document.querySelector('#attach').disabled").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_failed_upload_keeps_the_text_and_can_be_tried_again() {
     let server = Server::start(&["--max-file-size", "1"]);
     story(async |browser| {

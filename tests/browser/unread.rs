@@ -84,6 +84,53 @@ async fn a_group_with_news_has_a_dot_until_its_end_was_seen() {
 }
 
 #[tokio::test]
+async fn a_room_that_is_loaded_has_the_line_where_i_left_off() {
+    let mut server = Server::start(&[]);
+    story(async |browser| {
+        let url = server.url("/chat/python/");
+        let [anna, bob] = browser.people(&url).await;
+        anna.looks_here().await;
+        bob.looks_here().await;
+        anna.says("before").await;
+        bob.hears("before").await;
+        bob.sees(&entry("python", NO_NEWS)).await;
+        bob.enters("hi").await;
+        anna.says("news").await;
+        bob.sees(&entry("python", HAS_NEWS)).await;
+        bob.goto(&url).await;
+        bob.until("document.querySelector('[data-new] .message__text')?.textContent === 'news'")
+            .await;
+        bob.sees(&entry("python", NO_NEWS)).await;
+        // Neither another socket nor a reload brings a line for what was on the screen.
+        anna.says("live").await;
+        bob.hears("live").await;
+        bob.reload().await;
+        bob.is_somebody().await;
+        bob.sees("#room-menu button").await;
+        bob.sees_no("[data-new]").await;
+        server.dies();
+        bob.sees(".state__lost").await;
+        server.starts_again();
+        anna.says("after the break").await;
+        bob.hears("after the break").await;
+        bob.sees_no("[data-new]").await;
+        // A message that the address names stays where it is shown.
+        bob.enters("hi").await;
+        for n in 0..12 {
+            anna.says(&format!("line {n}\n\n\nend of {n}")).await;
+        }
+        let link = "[...document.querySelectorAll('.message__time')].at(-5).href";
+        bob.goto(&anna.get::<String>(link).await).await;
+        bob.until("document.querySelector('[data-new] .message__text')?.textContent.startsWith('line 0')")
+            .await;
+        let place = "document.querySelector('.message[data-at]').getBoundingClientRect()";
+        bob.until(&format!("{place}.top > 0 && {place}.bottom < innerHeight"))
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_line_stays_when_the_message_under_it_is_edited_or_deleted() {
     let server = Server::start(&[]);
     story(async |browser| {
