@@ -31,6 +31,7 @@ const list = find("#uploads");
 const picker = /** @type {HTMLInputElement} */ (find("#attach-files"));
 const template = /** @type {HTMLTemplateElement} */ (find("#upload"));
 const dropZone = find("#drop");
+const limit = Number(picker?.dataset.limit);
 
 /** @returns {Upload[]} the uploads for the room on show */
 function here() {
@@ -65,10 +66,19 @@ export function giveBack(files = [], room = roomId()) {
   for (const { id, name } of files) add({ id, name, room, node: blank() });
 }
 
+/**
+ * @param {File} [file]
+ * @returns {boolean} whether it can never be uploaded
+ */
+function isTooLarge(file) {
+  return file?.size > limit;
+}
+
 /** Shows the uploads of the room on show. */
 export function showUploads() {
-  for (const { node, room, name, id, error = "" } of uploads) {
+  for (const { node, room, name, file, id, error = "" } of uploads) {
     node.hidden = room !== roomId();
+    node.toggleAttribute("data-final", isTooLarge(file));
     node.dataset.state = id ? "done" : error ? "failed" : "sending";
     node.querySelector(".upload__name").textContent = name;
     node.querySelector(".upload__error").textContent = error;
@@ -128,8 +138,7 @@ function upload(one) {
     done(`A message can have at most ${MOST} files.`);
     return;
   }
-  const limit = Number(picker.dataset.limit);
-  if (file.size > limit) {
+  if (isTooLarge(file)) {
     done(`The file is too large. The limit is ${Math.floor(limit / 2 ** 20)} MiB.`);
     return;
   }
