@@ -15,7 +15,7 @@ async fn is_at_box(tab: &Tab<'_>) {
 
 async fn shows(tab: &Tab<'_>, selector: &str, text: &str) {
     let element = format!("document.querySelector('{selector}')");
-    tab.until(&format!("{element}.textContent.trim() === '{text}'"))
+    tab.until(&format!("{element}?.textContent.trim() === '{text}'"))
         .await;
 }
 
@@ -96,6 +96,9 @@ async fn a_reply_quotes_its_original_and_leads_there() {
         for number in 0..60 {
             anna.says(&number.to_string()).await;
         }
+        // The driver scrolls no further than to the edge, where the line of the day is.
+        anna.run("document.querySelector('.message .quote').scrollIntoView({ block: 'center' })")
+            .await;
         anna.click(".message .quote").await;
         anna.until("document.querySelector('.message[data-at] .message__text')?.textContent === 'Who has tea?'")
             .await;
