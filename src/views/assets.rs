@@ -44,8 +44,8 @@ impl Static {
         }
     }
 
-    /// The content of a file as it is sent. The doc comments of scripts and the comments of style sheets are
-    /// for those who read the code, so they are left out.
+    /// The content of a file as it is sent. The doc comments of scripts, the comments of style sheets and the
+    /// empty lines of both are for those who read the code, so they are left out.
     pub fn sent(path: &str) -> Option<Cow<'static, [u8]>> {
         let data = Self::get(path)?.data;
         let mark = match path.rsplit_once('.') {
@@ -63,7 +63,7 @@ impl Static {
     }
 }
 
-/// A text without the comments that begin with this mark and have lines of their own.
+/// A text without empty lines and the comments that begin with this mark and have lines of their own.
 fn without_comments(text: &str, mark: &str) -> String {
     let mut is_within = false;
     let lines = text.lines().filter(|line| {
@@ -72,7 +72,7 @@ fn without_comments(text: &str, mark: &str) -> String {
         let begins = line.trim_start().starts_with(mark) && (!ends || line.ends_with("*/"));
         let is_doc = is_within || begins;
         is_within = is_doc && !ends;
-        !is_doc
+        !is_doc && !line.is_empty()
     });
     lines.flat_map(|line| [line, "\n"]).collect()
 }
@@ -109,7 +109,7 @@ mod tests {
         );
         check("const d = \"/**\";\n", "const d = \"/**\";\n");
         let style = "/* A\n   reason. */\n\na { b: c; } /* d */\n";
-        assert_eq!(without_comments(style, "/*"), "\na { b: c; } /* d */\n");
+        assert_eq!(without_comments(style, "/*"), "a { b: c; } /* d */\n");
     }
 
     #[test]
