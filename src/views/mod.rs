@@ -543,8 +543,8 @@ impl Views {
         };
         let reactions: Vec<_> = message.reactions.iter().map(reaction).collect();
         let context = context! {
-            id, text => &message.text, name => &message.author.name, limit, quick, reactions,
-            payload, may_delete, react => react(""),
+            id, text => &message.text, name => &message.author.name, line => first_line(message),
+            limit, quick, reactions, payload, may_delete, react => react(""),
         };
         self.fragment(Selector::MESSAGE_FORM, context)
     }
@@ -775,9 +775,14 @@ pub fn pushed_notification(message: &Message, group: Option<&str>, address: &str
 fn notification_of(message: &Message, group: Option<&str>) -> (String, String) {
     let name = &message.author.name;
     let title = group.map_or(name.clone(), |group| format!("{name} in {group}"));
+    (title, first_line(message))
+}
+
+/// The beginning of what a message says, without its marks.
+fn first_line(message: &Message) -> String {
     let text = text::plain(&message.said());
     let line = text.trim_start().lines().next().unwrap_or_default();
-    (title, line.chars().take(NOTIFIED_CHARACTERS).collect())
+    line.chars().take(LINE_CHARACTERS).collect()
 }
 
 fn settings_context(settings: Option<Notifications>, key: Option<&str>) -> Value {
@@ -881,8 +886,8 @@ fn room_context(room: &Room) -> Value {
     }
 }
 
-/// How much of its first line a notification shows of a message, in characters.
-const NOTIFIED_CHARACTERS: usize = 160;
+/// How much a notification or a form shows of a message's first line, in characters.
+const LINE_CHARACTERS: usize = 160;
 /// The emojis that are one click away.
 const QUICK: [&str; 5] = ["👍", "❤️", "😂", "🎉", "👀"];
 

@@ -131,13 +131,16 @@ export function takeIdleFocus() {
 }
 
 /**
- * Focuses the form of a message when it opens, and the box when it closes.
+ * Focuses the form of a message when it opens, and the box when it closes. Whoever only edits sees no more than the
+ * text.
  * @returns {void}
  */
 export function focusMessageForm() {
   /** @type {HTMLElement} */
-  const field = messageForm.querySelector(messageForm.dataset.focus ?? "textarea, button") ?? messageBox;
+  const { focus = "textarea, .chip" } = messageForm.dataset;
+  const field = messageForm.querySelector(focus) ?? messageBox;
   delete messageForm.dataset.focus;
+  messageForm.firstElementChild?.toggleAttribute("data-edits", focus === "textarea");
   field.focus();
   if (field instanceof HTMLTextAreaElement) field.selectionStart = field.textLength;
 }
@@ -151,6 +154,7 @@ function reportTyping() {
 
 /** @returns {void} */
 function editMyLastMessage() {
+  messageForm.dataset.focus = "textarea";
   findAll(messageList(), `[data-user="${me}"] .change`).at(-1)?.click();
 }
 

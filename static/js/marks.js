@@ -1,6 +1,6 @@
 /** Fragments are the same for everybody. This marks what is mine in them. */
 
-import { findAll, messageList } from "./page.js";
+import { find, findAll, messageForm, messageList } from "./page.js";
 import { me, place, recall } from "./session.js";
 
 /**
@@ -25,6 +25,7 @@ export function mark(parent) {
   for (const message of findAll(parent, ".message")) {
     message.toggleAttribute("data-at", message.id === `message-${at}`);
     message.toggleAttribute("data-mine", message.dataset.user === me);
+    message.toggleAttribute("data-open", find(`#${message.id.replace("message", "form")}`) !== null);
     // The arrow keys move through the messages. The Tab key does not.
     message.tabIndex = -1;
   }
@@ -38,3 +39,6 @@ export function mark(parent) {
     person.hidden = user === me || document.getElementById(`mine-${user}`) !== null;
   }
 }
+
+/** The form of a message is opened and closed in several ways. */
+new MutationObserver(() => mark(document)).observe(messageForm, { childList: true });

@@ -1,4 +1,4 @@
-/** Reactions: the bar of emojis on the message under the mouse, and the data of a `React` action. */
+/** Reactions: the bar of emojis on the message under the mouse or with the focus, and the data of a `React` action. */
 
 import { messageNumber } from "./messages.js";
 import { find } from "./page.js";
@@ -25,7 +25,9 @@ export function keepQuickBar() {
   if (!quickBar.isConnected) find(".message:hover")?.append(quickBar);
 }
 
-on("mouseover", ({ target }) => {
-  const message = target.closest(".message");
-  if (message && message !== quickBar.parentNode) message.append(quickBar);
-});
+for (const type of ["mouseover", "focusin"]) {
+  on(type, ({ target }) => {
+    const message = target.closest(".message");
+    if (message && message !== quickBar.parentNode) message.append(quickBar);
+  });
+}

@@ -178,7 +178,9 @@ function changeEdit() {
   editedAt = shownAddress;
   messageForm.replaceChildren();
   const { id } = recall(`edit.${editedAt}`) ?? {};
-  if (id) send("Open message", { message: Number(id.slice("edit-".length)), room: shownRoom });
+  if (!id) return;
+  messageForm.dataset.focus = "textarea";
+  send("Open message", { message: Number(id.slice("edit-".length)), room: shownRoom });
 }
 
 /**

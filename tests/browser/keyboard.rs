@@ -85,6 +85,7 @@ async fn arrows_move_through_the_messages_and_keys_act_on_them() {
         anna.run("document.querySelector('#scroller').focus()").await;
         anna.presses(Key::Up).await;
         assert_eq!(focused(&anna).await.as_deref(), Some("his"));
+        assert!(anna.shows(".message:focus .quick").await);
         // A push does not take the focus away.
         bob.run("document.querySelector('.message:last-child .change').click()").await;
         bob.click("#message-form .chip").await;
@@ -94,12 +95,18 @@ async fn arrows_move_through_the_messages_and_keys_act_on_them() {
         assert_eq!(focused(&anna).await.as_deref(), Some("mine"));
         anna.types("e").await;
         anna.until("document.activeElement.matches('#message-form textarea')").await;
+        // It holds what editing needs, and the message has a mark.
+        anna.sees(".message[data-mine][data-open]").await;
+        assert!(!anna.shows("#message-form .edit__react").await);
+        assert!(!anna.shows("#message-form .edit__more").await);
         anna.presses(Key::Escape).await;
         anna.sees_no("#message-form > *").await;
+        anna.sees_no("[data-open]").await;
         anna.run("document.querySelector('#scroller').focus()").await;
         anna.presses(Key::Up).await;
         anna.types("+").await;
         anna.until("document.activeElement.matches('#message-form input')").await;
+        assert!(anna.shows("#message-form .edit__more").await);
         anna.presses(Key::Escape).await;
         anna.run("document.querySelector('#scroller').focus()").await;
         anna.presses(Key::Up).await;
