@@ -22,6 +22,9 @@ import {
   countOfOthers, forgetSeen, reportRead, showNewLine, showTitle, takeMessages, takeMyRead, takeNews,
 } from "./unread.js";
 
+/** An open form. It closes when the server accepts what was typed; else that stays, with the reason below it. */
+const SMALL_FORMS = ":is(#add-group, #my-name):popover-open";
+
 /**
  * The element that had the focus before a push.
  * @type {Element | null}
@@ -89,6 +92,13 @@ hooks.before = ({ fragment, selector }) => {
   // A notice without a key is not about a message, but about a change of room or a search, for example.
   if (!isNotice || fragment.querySelector("[data-key]")) return;
   stopAwaitingMessages();
+  const reason = find(`${SMALL_FORMS} [role=alert]`);
+  const words = fragment.querySelector(".notice__text");
+  if (reason && words) {
+    reason.textContent = words.textContent;
+    fragment.replaceChildren();
+    return;
+  }
   closePopover();
   giveUpDestination();
 };
@@ -110,6 +120,7 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   }
   if (selector.startsWith("[data-quotes")) keepOriginal();
   if (selector === "#rooms-found") choose();
+  if (selector === "#new-group" || selector === "#name-form") find(SMALL_FORMS)?.hidePopover();
   if (selector === "#completions") showCompletions();
   if (selector === "#my-read") takeMyRead();
   if (selector === "#notifications") {

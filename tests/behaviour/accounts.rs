@@ -162,7 +162,7 @@ async fn all_tabs_of_a_registered_user_are_one_person() {
     first.sends("Change name", json!({ "name": "Anna" }));
     for tab in [&mut first, &mut second] {
         tab.until("the name", |tab| {
-            tab.page.the("name-form").text().contains("as Anna")
+            tab.page.the("name-form").text().contains("Anna")
         })
         .await;
     }

@@ -8,7 +8,7 @@ use crate::support::{Server, Tab};
 fn my_name(tab: &Tab) -> String {
     let place = tab.page.the("name-form");
     let name = place.all().find(|part| part.has_class("me__name"));
-    name.map_or(String::new(), |name| name.text().replacen("as ", "", 1))
+    name.map_or(String::new(), |name| name.text())
 }
 
 /// The name that a list shows for somebody.

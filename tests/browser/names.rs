@@ -31,7 +31,7 @@ async fn a_display_name_is_shown_beside_the_user_name() {
         chooses_a_name(&anna, "Anna <i>").await;
         anna.sees_no("#name-form input").await;
         anna.sees("#name-form .me__name").await;
-        assert_eq!(anna.text("#name-form .me__name").await, "as Anna <i>");
+        assert_eq!(anna.text("#name-form .me__name").await, "Anna <i>");
         // The focus returns to where it was.
         anna.until("document.activeElement.matches('.me__change')")
             .await;
@@ -59,8 +59,11 @@ async fn a_display_name_is_shown_beside_the_user_name() {
 
         // A name that somebody else has is refused, and the own name stays.
         chooses_a_name(&bob, "ANNA <i>").await;
-        bob.sees("#notice .notice").await;
-        assert!(bob.text("#notice .notice__text").await.contains("too similar"));
+        bob.sees("#my-name .refused").await;
+        assert!(bob.text("#my-name .refused").await.contains("too similar"));
+        assert!(!bob.shows("#notice .notice").await, "it is said where it was typed");
+        let typed = "document.activeElement.matches('#my-name input') && document.activeElement.value";
+        assert_eq!(bob.get::<String>(typed).await, "ANNA <i>");
         bob.reload().await;
         bob.is_somebody().await;
         assert_eq!(bob.name().await, b);
@@ -90,7 +93,7 @@ async fn a_name_is_chosen_in_the_drawer_of_a_small_screen() {
         anna.sized(360, 640).await;
         anna.click("#aside-open").await;
         chooses_a_name(&anna, "Anna Lee").await;
-        anna.until("document.querySelector('.me__name')?.textContent === 'as Anna Lee'")
+        anna.until("document.querySelector('.me__name')?.textContent === 'Anna Lee'")
             .await;
     })
     .await;

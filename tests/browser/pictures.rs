@@ -283,7 +283,7 @@ async fn the_pictures_in_the_docs_are_taken() {
             carl.run("const field = document.querySelector('#name-form input'); field.focus(); field.select()").await;
             carl.types(name).await;
             carl.presses(Key::Enter).await;
-            carl.until(&format!("document.querySelector('.me__name')?.textContent === 'as {name}'")).await;
+            carl.until(&format!("document.querySelector('.me__name')?.textContent === '{name}'")).await;
             carl.says("It's me, by the name I go by").await;
         }
         carl.click("#name-form .me__change").await;

@@ -133,16 +133,20 @@ async fn a_group_is_created_in_the_sidebar_or_at_the_address_of_a_missing_one() 
         anna.click("[popovertarget=add-group]").await;
         anna.types("Rust & <b>").await;
         anna.presses(Key::Enter).await;
-        anna.sees("#notice .notice").await;
+        anna.sees("#new-group .refused").await;
+        assert!(
+            !anna.shows("#notice .notice").await,
+            "it is said where it was typed"
+        );
         let typed = "document.querySelector('#new-group input').value";
         assert_eq!(anna.get::<String>(typed).await, "Rust & <b>");
-        anna.click("[popovertarget=add-group]").await;
         anna.run("document.querySelector('#new-group input').select()")
             .await;
         anna.types("Rust 1.0").await;
         anna.presses(Key::Enter).await;
         anna.is_in("#Rust 1.0", "/chat/Rust%201.0/").await;
         assert_eq!(anna.get::<String>(typed).await, "");
+        anna.sees_no("#add-group").await;
         assert_eq!(anna.text("[aria-current=page]").await, "#Rust 1.0");
         anna.sees_no("#notice .notice").await;
         anna.says("mine").await;
