@@ -66,7 +66,7 @@ hooks.action = (action, data, control) => {
       return false;
     case "Search":
       if (data.before) return false;
-      search();
+      search(data.text);
       return true;
     case "React":
       completeReaction(data, control);

@@ -8,7 +8,7 @@ import { me, place, recall } from "./session.js";
  * @returns {void}
  */
 export function mark(parent) {
-  for (const link of findAll(parent, "a[data-group-name]")) {
+  for (const link of findAll(parent, "a[data-group-name], .nav__mentions, .nav__all")) {
     const address = link.getAttribute("href");
     link.ariaCurrent = address === place() ? "page" : null;
     link.toggleAttribute("data-draft", address !== place() && Boolean(recall(`draft.${address}`)));

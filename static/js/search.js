@@ -7,9 +7,12 @@ import { on } from "./runtime.js";
 
 const field = /** @type {HTMLInputElement} */ (find("#search"));
 
-/** @returns {void} */
-export function search() {
-  enter(`/search/?${new URLSearchParams({ q: field.value.trim() })}`, false);
+/**
+ * @param {string} text
+ * @returns {void}
+ */
+export function search(text) {
+  enter(`/search/?${new URLSearchParams({ q: text.trim() })}`, false);
   closePopover();
 }
 
@@ -18,7 +21,9 @@ export function search() {
  * @returns {void}
  */
 export function showTyped() {
-  if (field !== document.activeElement) field.value = new URLSearchParams(location.search).get("q") ?? "";
+  if (field === document.activeElement) return;
+  const isMentions = find(".nav__mentions[aria-current]") !== null;
+  field.value = isMentions ? "" : new URLSearchParams(location.search).get("q") ?? "";
 }
 
 on("keydown", (event) => {

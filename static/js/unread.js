@@ -47,13 +47,15 @@ function isWatching() {
  * @returns {HTMLElement | undefined} the room that is shown, in my lists
  */
 function currentItem() {
-  return find("#aside a[aria-current]")?.closest("li");
+  return find("#aside li:has(> a[aria-current])");
 }
 
-/** @returns {void} */
+/**
+ * Notes what I see. After a load, that waits until it is known where I left off.
+ * @returns {void}
+ */
 export function reportRead() {
   const last = messages().at(-1);
-  // After a load it is not known at once where I left off.
   if (last && visit.room === roomId() && isWatching() && !visit.marked) {
     const item = currentItem();
     item?.removeAttribute("data-news");
@@ -200,7 +202,8 @@ export function takeMessages(fragment, isAppended) {
 }
 
 /**
- * Up to where I have read the room, when I enter it or mark it as unread.
+ * Up to where I have read the room, when I enter it or mark it as unread. A load shows the room before, and then
+ * I may have scrolled already. A reload may overtake the report of what was on the page before.
  * @returns {void}
  */
 export function takeMyRead() {
@@ -209,12 +212,10 @@ export function takeMyRead() {
   // After a reconnect the visit goes on.
   if (room === visit.room && !isMarked) return;
   if (isMarked) remember("read", null);
-  // A reload may overtake the report of what was on the page before.
   const before = recall("read");
   const known = before?.room === room ? before.message : 0;
   visit = { room, read: Math.max(Number(read), known), marked: isMarked, hasLine: false };
   seen = "";
-  // After a load, the page was there first, and it may be that I have scrolled already.
   const wasLoaded = room === roomId() && isAtEnd();
   if (isMarked || wasLoaded) showNewLine(true);
 }

@@ -74,6 +74,26 @@ async fn a_search_leads_to_the_message_and_back_to_the_results() {
         anna.sees(".found mark").await;
         anna.is_somebody().await;
         assert_eq!(anna.path().await, "/search/");
+
+        // On a small screen the page has a field of its own.
+        assert!(!anna.shows("#search-again").await);
+        anna.sized(360, 640).await;
+        anna.click("#search-again").await;
+        anna.types("s").await;
+        anna.presses(Key::Enter).await;
+        anna.until("location.search === '?q=Needles'").await;
+        anna.sized(1280, 800).await;
+        anna.click(".nav__mentions").await;
+        anna.sees(".nav__mentions[aria-current]").await;
+        let typed = "document.querySelector('#search').value";
+        assert_eq!(
+            anna.get::<String>(typed).await,
+            "",
+            "nobody has typed is:mention"
+        );
+        anna.click(".nav__all").await;
+        anna.sees(".nav__all[aria-current]").await;
+        anna.sees_no(".nav__mentions[aria-current]").await;
     })
     .await;
 }

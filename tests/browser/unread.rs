@@ -121,8 +121,10 @@ async fn a_room_that_is_loaded_has_the_line_where_i_left_off() {
         }
         let link = "[...document.querySelectorAll('.message__time')].at(-5).href";
         bob.goto(&anna.get::<String>(link).await).await;
-        bob.until("document.querySelector('[data-new] .message__text')?.textContent.startsWith('line 0')")
-            .await;
+        bob.until(
+            "document.querySelector('[data-new] .message__text')?.textContent.startsWith('line 0')",
+        )
+        .await;
         let place = "document.querySelector('.message[data-at]').getBoundingClientRect()";
         bob.until(&format!("{place}.top > 0 && {place}.bottom < innerHeight"))
             .await;
