@@ -47,7 +47,7 @@ async fn a_person_with_a_password_signs_in_from_elsewhere() {
     let a = anna.name();
     anna.says("as a guest").await;
     let guest = anna.resume.clone();
-    assert_eq!(forms(&anna), ["/keep/", "/sign-in/"]);
+    assert_eq!(forms(&anna), ["/sign-in/", "/keep/"]);
 
     let mut home = Device::new(&server);
     let resume = guest.clone().unwrap();
@@ -230,7 +230,7 @@ async fn signing_out_closes_the_sockets_of_that_session_only() {
     anna.cookie = former;
     anna.connects().await;
     assert_ne!(anna.name(), a);
-    assert_eq!(forms(&anna), ["/keep/", "/sign-in/"]);
+    assert_eq!(forms(&anna), ["/sign-in/", "/keep/"]);
     beside.cookie = None;
     beside.connects().await;
     assert_ne!(beside.name(), a);

@@ -172,13 +172,17 @@ async fn files_can_be_attached_in_a_room_that_is_entered_from_the_list_of_all_gr
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/chat/")).await;
-        assert!(anna.get::<bool>("document.querySelector('#attach').disabled").await);
+        assert!(
+            anna.get::<bool>("document.querySelector('#attach').disabled")
+                .await
+        );
         anna.click("#lobby-rooms [data-group-name=hi]").await;
         anna.is_in("#hi", "/chat/hi/").await;
         anna.sees("#attach:enabled").await;
         anna.click(".nav__all").await;
         anna.sees("#lobby-rooms").await;
-        anna.until("document.querySelector('#attach').disabled").await;
+        anna.until("document.querySelector('#attach').disabled")
+            .await;
     })
     .await;
 }
@@ -194,6 +198,10 @@ async fn a_failed_upload_keeps_the_text_and_can_be_tried_again() {
         anna.sees(".upload[data-state=failed]").await;
         let words = "The file is too large. The limit is 1 MiB.";
         assert_eq!(anna.text(".upload__error").await, words);
+        assert!(
+            !anna.shows("[data-upload=retry]").await,
+            "it would stay too large"
+        );
         anna.click("[aria-label='Remove large.bin']").await;
 
         // Without a network nothing is sent; with it, the message goes once the file is there.
