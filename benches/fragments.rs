@@ -2,12 +2,13 @@
 //!
 //! `scripts/bench parts` runs this. Whole servers under load are measured in `benches/load`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use overwire::hub::{Hub, Outbox};
+use overwire::hub::{Hub, Line, Outbox, Step};
 use overwire::model::{
     Author, ClientId, ClientRef, Found, History, Message, MessageId, MessageText, Millis, NodeId,
     Page, ResumeToken, RoomId, UserId, Version,
@@ -168,24 +169,41 @@ fn crowd(tabs: i64) -> (Hub, Vec<Arc<Outbox>>) {
     (hub, outboxes)
 }
 
+/// A connection that takes every frame at once, and counts it.
+struct Counter(Arc<AtomicUsize>);
+
+impl Line for Counter {
+    fn send(&self, frames: &VecDeque<Frame>) -> (usize, usize) {
+        self.0.fetch_add(frames.len(), Ordering::Release);
+        (frames.len(), 0)
+    }
+}
+
 fn hand_out(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let views = Views::new().expect("the templates are valid");
     let frame: Frame = views.new_message(&message(1)).at(version(1)).encode();
     let mut group = criterion.benchmark_group("hand out a message");
     for tabs in [100, 1_000, 10_000] {
         let (hub, outboxes) = crowd(tabs);
-        let mut number = 0;
+        let handed_out = Arc::new(AtomicUsize::new(0));
+        for outbox in &outboxes {
+            outbox.connect(Counter(Arc::clone(&handed_out)));
+            while !outbox.take(usize::MAX).frames.is_empty() {}
+        }
+        let (mut number, mut expected) = (0, 0);
         group.throughput(Throughput::Elements(tabs.cast_unsigned()));
         group.bench_function(BenchmarkId::from_parameter(tabs), |bench| {
             bench.iter(|| {
                 number += 1;
-                let step = std::slice::from_ref(&frame);
-                hub.show(ROOM, number - 1, version(number), step, &[]);
-                // Each socket takes its frame, and then finds nothing more.
-                for outbox in &outboxes {
-                    assert_eq!(outbox.take(usize::MAX).frames.len(), 1);
-                    assert!(outbox.take(usize::MAX).frames.is_empty());
-                }
+                expected += outboxes.len();
+                let step = Step::new(number - 1, version(number), vec![frame.clone()]);
+                runtime.block_on(async {
+                    hub.show(step);
+                    while handed_out.load(Ordering::Acquire) < expected {
+                        tokio::task::yield_now().await;
+                    }
+                });
             });
         });
     }

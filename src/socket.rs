@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::chat::{Chat, Client, NotLetIn, Request, log_failure};
-use crate::hub::Close;
+use crate::hub::{self, Close};
 use crate::metrics::METRICS;
 use crate::protocol::{Frame, Hello};
 use crate::websocket::{self, Decoder, Incoming, Violation};
@@ -136,9 +136,40 @@ struct Writer {
     blocked: bool,
 }
 
+/// What the hub sends frames with while the socket has nothing to send.
+struct Line {
+    stream: Arc<TcpStream>,
+    deflate: bool,
+}
+
+impl hub::Line for Line {
+    fn send(&self, frames: &VecDeque<Frame>) -> (usize, usize) {
+        let (mut sent, mut begun) = (0, 0);
+        while sent < frames.len() {
+            let rest = frames.range(sent..);
+            let Ok(mut written) = try_write(&self.stream, self.deflate, rest, begun) else {
+                break;
+            };
+            METRICS.sent.inc_by(written as u64);
+            written += begun;
+            begun = 0;
+            for frame in frames.range(sent..) {
+                let size = frame.bytes(self.deflate).len();
+                if written < size {
+                    begun = written;
+                    break;
+                }
+                written -= size;
+                sent += 1;
+            }
+        }
+        (sent, begun)
+    }
+}
+
 /// A connection whose client has been admitted.
 pub struct Socket {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     decoder: Decoder,
     writer: Writer,
     chat: Arc<Chat>,
@@ -153,6 +184,8 @@ pub struct Socket {
     heard: Instant,
     pings: u64,
     pinged: bool,
+    /// Pings that have to be sent.
+    due: Vec<Frame>,
     probes: Vec<(u64, oneshot::Sender<()>)>,
     /// The payload of the newest ping that is not answered yet.
     pong: Option<Vec<u8>>,
@@ -194,6 +227,12 @@ pub async fn arrive(
             return None;
         }
     };
+    let stream = Arc::new(stream);
+    let line = Arc::clone(&stream);
+    client.outbox.connect(Line {
+        stream: line,
+        deflate,
+    });
     Some(Box::new(Socket {
         stream,
         decoder,
@@ -208,10 +247,16 @@ pub async fn arrive(
         heard: Instant::now(),
         pings: 0,
         pinged: false,
+        due: Vec::new(),
         probes: Vec::new(),
         pong: None,
         retry_at: None,
     }))
+}
+
+/// A numbered ping. Its pong says which pings have been answered.
+fn ping(number: u64) -> Frame {
+    Frame::control(websocket::ping(number.to_string().as_bytes()))
 }
 
 /// Rejects a connection before its client is admitted: sends why, and closes.
@@ -241,11 +286,6 @@ impl Writer {
         self.waiting.push_back(Frame::control(frame));
     }
 
-    /// Sends a numbered ping. Its pong says which pings have been answered.
-    fn ping(&mut self, number: u64) {
-        self.control(websocket::ping(number.to_string().as_bytes()));
-    }
-
     fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -253,7 +293,7 @@ impl Writer {
     /// Writes as much as the system accepts.
     fn write(&mut self, stream: &TcpStream) -> io::Result<()> {
         while !self.waiting.is_empty() {
-            match self.try_write(stream) {
+            match try_write(stream, self.deflate, self.waiting.iter(), self.begun) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     METRICS.sent.inc_by(written as u64);
@@ -268,20 +308,6 @@ impl Writer {
         }
         self.waiting = VecDeque::new();
         Ok(())
-    }
-
-    fn try_write(&self, stream: &TcpStream) -> io::Result<usize> {
-        let mut frames = self.waiting.iter().map(|frame| frame.bytes(self.deflate));
-        let first = frames.next().map_or(&[][..], |first| &first[self.begun..]);
-        if self.waiting.len() == 1 {
-            return stream.try_write(first);
-        }
-        let mut slices = [IoSlice::new(first); WRITE_FRAMES];
-        for (slice, bytes) in slices[1..].iter_mut().zip(frames) {
-            *slice = IoSlice::new(bytes);
-        }
-        let count = self.waiting.len().min(WRITE_FRAMES);
-        stream.try_write_vectored(&slices[..count])
     }
 
     fn advance(&mut self, written: usize) {
@@ -300,6 +326,26 @@ impl Writer {
     fn cut(&mut self) {
         self.waiting.truncate(usize::from(self.begun > 0));
     }
+}
+
+/// Writes what the system accepts of these frames. `begun` bytes of the first are already sent.
+fn try_write<'a>(
+    stream: &TcpStream,
+    deflate: bool,
+    frames: impl ExactSizeIterator<Item = &'a Frame>,
+    begun: usize,
+) -> io::Result<usize> {
+    let count = frames.len();
+    let mut frames = frames.map(|frame| frame.bytes(deflate));
+    let first = frames.next().map_or(&[][..], |first| &first[begun..]);
+    if count == 1 {
+        return stream.try_write(first);
+    }
+    let mut slices = [IoSlice::new(first); WRITE_FRAMES];
+    for (slice, bytes) in slices[1..].iter_mut().zip(frames) {
+        *slice = IoSlice::new(bytes);
+    }
+    stream.try_write_vectored(&slices[..count.min(WRITE_FRAMES)])
 }
 
 impl Socket {
@@ -491,22 +537,27 @@ impl Socket {
     fn write(&mut self, timer: Pin<&mut Sleep>) -> Result<(), End> {
         let outbox = &self.client.outbox;
         while !self.writer.blocked {
-            if let Some(payload) = self.pong.take() {
-                self.writer.control(websocket::pong(&payload));
-            }
             if self.writer.is_empty() {
                 let taken = outbox.take(WRITE_BYTES);
                 for asked in taken.probes {
                     self.pings += 1;
-                    self.writer.ping(self.pings);
+                    self.due.push(ping(self.pings));
                     self.probes.push((self.pings, asked));
                 }
                 let pushes = taken.frames.iter().map(Frame::count);
                 METRICS.pushes.inc_by(pushes.sum::<usize>() as u64);
                 self.writer.put(taken.frames);
-                if self.writer.is_empty() {
-                    break;
-                }
+                self.writer.begun = taken.begun;
+            }
+            if let Some(payload) = self.pong.take() {
+                self.writer.control(websocket::pong(&payload));
+            }
+            if !self.due.is_empty() {
+                self.writer.put(std::mem::take(&mut self.due));
+            }
+            if self.writer.is_empty() {
+                outbox.rest();
+                break;
             }
             self.writer.write(&self.stream).map_err(|_| End::Gone)?;
         }
@@ -547,7 +598,7 @@ impl Socket {
         if now >= self.heard + self.limits.ping_after && !self.pinged {
             self.pinged = true;
             self.pings += 1;
-            self.writer.ping(self.pings);
+            self.due.push(ping(self.pings));
         }
         None
     }
@@ -562,26 +613,39 @@ impl Socket {
         while let Some((request, _)) = self.waiting.pop_front() {
             self.chat.handle(&self.client, request).await;
         }
+        // A frame that is partly sent comes before everything else, or the browser could read nothing more.
+        if let Some((frame, begun)) = self.client.outbox.hang_up() {
+            self.writer.put([frame]);
+            self.writer.begun = begun;
+        }
         match end {
             End::Gone | End::Silent => self.chat.disconnect(&self.client),
             End::Closed(code) => {
                 self.chat.disconnect(&self.client);
                 let close = Close::now(code.unwrap_or(1000), "");
-                close_stream(&mut self.stream, &mut self.writer, close).await;
+                self.close_stream(close).await;
             }
             End::Close(close) => {
                 self.client.outbox.close(close);
                 if close.drain {
-                    self.writer.put(self.client.outbox.take(usize::MAX).frames);
+                    let rest = self.client.outbox.take(usize::MAX);
+                    self.writer.put(rest.frames);
                 } else if close.code == 1008 {
                     self.writer.cut();
                     let dialect = self.client.outbox.dialect;
                     let farewell = self.chat.farewell(dialect, close.reason);
                     self.writer.put(Vec::from_iter(farewell));
                 }
-                close_stream(&mut self.stream, &mut self.writer, close).await;
+                self.close_stream(close).await;
                 self.chat.disconnect(&self.client);
             }
+        }
+    }
+
+    async fn close_stream(&mut self, close: Close) {
+        // Since the outbox has hung up, the stream is used here only.
+        if let Some(stream) = Arc::get_mut(&mut self.stream) {
+            close_stream(stream, &mut self.writer, close).await;
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
 use super::{Chat, Result, log_failure};
+use crate::hub::Step;
 use crate::json;
 use crate::metrics::METRICS;
 use crate::model::{Page, RoomId, UserId, Version};
@@ -45,18 +46,6 @@ struct Early {
     /// For each room, its early steps by the number they follow, and until when they wait.
     rooms: HashMap<RoomId, (Instant, BTreeMap<u64, Step>)>,
 }
-
-/// One or several successive changes of a room.
-struct Step {
-    follows: u64,
-    version: Version,
-    frame: Frame,
-    for_programs: ProgramFrames,
-    own: Vec<Own>,
-}
-
-/// The frames for programs, in each of their dialects.
-type ProgramFrames = Vec<(Dialect, Option<Frame>)>;
 
 impl Early {
     fn wait(&mut self, step: Step) {
@@ -237,14 +226,10 @@ impl Chat {
             (*dialect, together(frames))
         });
         let own: Vec<_> = changes.iter().map(|change| self.own(change)).collect();
-        self.show_step(Step {
-            follows: first.version.number - 1,
-            version: last.version,
-            frame,
-            for_programs: joined.collect(),
-            own: own.iter().flatten().cloned().collect(),
-        })
-        .await;
+        let mut step = Step::new(first.version.number - 1, last.version, vec![frame]);
+        step.for_programs = joined.collect();
+        step.own = own.iter().flatten().map(shown_to).collect();
+        self.show_step(step).await;
         if !others {
             return;
         }
@@ -379,13 +364,9 @@ impl Chat {
                 for_programs,
                 own,
             } => {
-                let step = Step {
-                    follows,
-                    version,
-                    frame,
-                    for_programs,
-                    own: own.into_iter().collect(),
-                };
+                let mut step = Step::new(follows, version, vec![frame]);
+                step.for_programs = for_programs;
+                step.own = own.iter().map(shown_to).collect();
                 self.follow(step, early).await;
             }
             News::Written {
@@ -438,7 +419,7 @@ impl Chat {
             && let Some(step) = early.next(room, shown.number)
         {
             if step.version.history == shown.history {
-                self.show(&step);
+                self.show(step);
             }
         }
     }
@@ -458,7 +439,7 @@ impl Chat {
         let shown = match self.hub.shown(room) {
             // No tab here shows the room.
             None => return,
-            Some(None) => return self.show(&step),
+            Some(None) => return self.show(step),
             Some(Some(shown)) => shown,
         };
         // The numbers of another history may mean something else.
@@ -467,25 +448,20 @@ impl Chat {
         let continues = is_same && shown.number >= step.follows && !is_known;
         // The first change ever follows nothing, whatever its history.
         if continues || (shown.number, step.follows) == (0, 0) {
-            return self.show(&step);
+            return self.show(step);
         }
         if !is_known {
             self.fill(room, shown, Some(step.version)).await;
             self.want_page(room);
         }
-        for own in &step.own {
-            self.show_own_again(own.user, room).await;
+        for (user, _) in &step.own {
+            self.show_own_again(*user, room).await;
         }
     }
 
-    fn show(self: &Arc<Self>, step: &Step) {
+    fn show(self: &Arc<Self>, step: Step) {
         let room = step.version.room;
-        let frames = std::slice::from_ref(&step.frame);
-        self.hub
-            .show(room, step.follows, step.version, frames, &step.for_programs);
-        for own in &step.own {
-            self.show_own(own.user, room, &own.frame);
-        }
+        self.hub.show(step);
         self.want_page(room);
     }
 
@@ -518,7 +494,7 @@ impl Chat {
                 }
                 Some(Some(shown)) => self.fill(room, shown, None).await,
                 // Tabs with an older version catch up on their own.
-                Some(None) => self.hub.skip_to(room, version),
+                Some(None) => self.hub.skip_to(version),
             }
             self.want_page(room);
         }
@@ -534,8 +510,8 @@ impl Chat {
                 messages,
             }) => match self.views.changes(after, version, &messages) {
                 Some(pushes) => {
-                    let frames: Vec<_> = pushes.iter().map(Push::encode).collect();
-                    self.hub.show(room, after.number, version, &frames, &[]);
+                    let frames = pushes.iter().map(Push::encode).collect();
+                    self.hub.show(Step::new(after.number, version, frames));
                     // It is not known who reacted on other nodes. Guests cannot have, since they are on
                     // one node only. No message waits for this.
                     let (chat, users) = (Arc::clone(self), self.hub.registered_in(room));
@@ -545,15 +521,15 @@ impl Chat {
                         }
                     });
                 }
-                None => self.hub.skip_to(room, version),
+                None => self.hub.skip_to(version),
             },
-            Ok(CatchUp::Newest(page)) => self.hub.skip_to(room, page.version),
+            Ok(CatchUp::Newest(page)) => self.hub.skip_to(page.version),
             Err(error) => {
                 log_failure(format_args!("read missing changes of room {room}"), &error);
                 // With several nodes, the next comparison finds the same gap. A single node does not
                 // compare, so each tab catches up on its own.
                 if let (Some(version), false) = (up_to, self.relay.has_others(self.node)) {
-                    self.hub.skip_to(room, version);
+                    self.hub.skip_to(version);
                 }
             }
         }
@@ -630,6 +606,10 @@ impl Chat {
         }
         list(&self.store.newest(room).await?)
     }
+}
+
+fn shown_to(own: &Own) -> (UserId, Frame) {
+    (own.user, own.frame.clone())
 }
 
 /// Joins frames into one, if there are any.

@@ -2,6 +2,7 @@
 //!
 //! The hub puts frames into [outboxes](Outbox) and keeps their order. It knows no SQL, HTML or sockets.
 
+mod fan_out;
 mod outbox;
 
 use std::collections::hash_map::Entry;
@@ -13,10 +14,12 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::model::{ClientId, ClientRef, Message, RoomId, UserId, Version};
-use crate::protocol::{Dialect, Feed, Frame, Selector};
+use crate::protocol::{Dialect, Frame, Selector};
 
+use fan_out::FanOut;
+pub use fan_out::Step;
 use outbox::Depth;
-pub use outbox::{Close, OUTBOX_BYTES, OUTBOX_FRAMES, Outbox, Place, Region, Taken};
+pub use outbox::{Close, Line, OUTBOX_BYTES, OUTBOX_FRAMES, Outbox, Place, Region, Taken};
 
 /// All outboxes of this node.
 // A panic leaves consistent data behind these locks, since each change is a few plain assignments.
@@ -62,7 +65,9 @@ pub struct Load {
 struct ActiveRoom {
     /// The version that this node has last shown.
     shown: Option<Version>,
-    active: HashMap<u64, Arc<Outbox>>,
+    /// Shared with a fan-out under way. It is copied when somebody enters or leaves meanwhile.
+    tabs: Arc<Vec<Arc<Outbox>>>,
+    fan_out: FanOut,
     /// How many clients use each dialect.
     dialects: [usize; Dialect::ALL.len()],
     /// The regions of the room that each dialect is shown, besides the messages.
@@ -104,7 +109,7 @@ impl ActiveRoom {
     }
 
     fn speaking(&self, dialect: Dialect) -> impl Iterator<Item = &Arc<Outbox>> {
-        let outboxes = self.active.values();
+        let outboxes = self.tabs.iter();
         outboxes.filter(move |outbox| outbox.dialect == dialect)
     }
 }
@@ -217,7 +222,7 @@ impl Hub {
 
     /// The sockets on this node that are in a room.
     pub fn in_room(&self, room: RoomId) -> Vec<Arc<Outbox>> {
-        self.with(room, |active| active.active.values().cloned().collect())
+        self.with(room, |active| active.tabs.to_vec())
             .unwrap_or_default()
     }
 
@@ -250,7 +255,7 @@ impl Hub {
         let mut rooms = self.rooms.lock();
         let active = Arc::clone(rooms.entry(room).or_default());
         let mut active = active.lock();
-        active.active.insert(outbox.serial, Arc::clone(outbox));
+        Arc::make_mut(&mut active.tabs).push(Arc::clone(outbox));
         active.dialects[outbox.dialect as usize] += 1;
         drop(rooms);
         let soft: Vec<_> = active
@@ -271,10 +276,12 @@ impl Hub {
             return;
         };
         let mut active = active.lock();
-        if active.active.remove(&outbox.serial).is_some() {
+        let mut tabs = active.tabs.iter();
+        if let Some(at) = tabs.position(|tab| std::ptr::eq(&**tab, outbox)) {
+            Arc::make_mut(&mut active.tabs).swap_remove(at);
             active.dialects[outbox.dialect as usize] -= 1;
         }
-        if active.active.is_empty() {
+        if active.tabs.is_empty() {
             rooms.remove(&room);
         }
     }
@@ -310,34 +317,21 @@ impl Hub {
             .unwrap_or_default()
     }
 
-    /// Shows a room's next step to everyone in it. `frames` lead from the version numbered `follows` to
-    /// `version`. Programs get the frames of their dialect from `for_programs`, if there are any; without an
-    /// entry for their dialect they catch up on their own.
-    pub fn show(
-        &self,
-        room: RoomId,
-        follows: u64,
-        version: Version,
-        frames: &[Frame],
-        for_programs: &[(Dialect, Option<Frame>)],
-    ) {
-        let entry = |dialect| for_programs.iter().find(|(other, _)| *other == dialect);
-        self.with(room, |active| {
-            // Callers make sure that the step follows what was shown here before.
-            let continues = active.shown.replace(version).is_some() && follows != u64::MAX;
-            for outbox in active.active.values() {
-                let (follows, frames) = match outbox.dialect.feed() {
-                    Feed::Changes => (follows, frames),
-                    Feed::Pages | Feed::Nothing => continue,
-                    Feed::Json => match entry(outbox.dialect) {
-                        Some((_, frame)) => (follows, frame.as_slice()),
-                        // No client has the version that this step follows.
-                        None => (u64::MAX, &[][..]),
-                    },
-                };
-                outbox.offer(room, follows, version, continues, frames);
-            }
-        });
+    /// Shows a room's next step to everyone in it, after those before it. Callers make sure that it follows
+    /// what was shown here before. In a large room it goes on in the background.
+    pub fn show(&self, mut step: Step) {
+        let version = step.version;
+        let Some(active) = self.rooms.lock().get(&version.room).cloned() else {
+            return;
+        };
+        let mut room = active.lock();
+        let is_next = room.shown.replace(version).is_some() && step.follows != u64::MAX;
+        step.continues = is_next;
+        room.fan_out.add(step);
+        if room.begins_fan_out() {
+            drop(room);
+            tokio::spawn(fan_out::run(active));
+        }
     }
 
     /// Sends a frame that is not part of a room's history to everyone there with that dialect. Slow
@@ -350,9 +344,8 @@ impl Hub {
     }
 
     /// A room changed too much for step-by-step updates: each tab catches up on its own.
-    pub fn skip_to(&self, room: RoomId, version: Version) {
-        // No client has the version that this step follows, so every outbox is marked as behind.
-        self.show(room, u64::MAX, version, &[], &[]);
+    pub fn skip_to(&self, version: Version) {
+        self.show(Step::leap(version));
     }
 
     /// The room's plain tabs need its newest page. Returns whether the caller has to render it.
@@ -500,6 +493,10 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Context, Waker};
+
     use super::*;
     use crate::model::{Author, History, MessageId, Millis};
     use crate::protocol::Push;
@@ -563,10 +560,14 @@ mod tests {
         outbox
     }
 
+    fn show(hub: &Hub, follows: u64, version: Version, frames: &[Frame]) {
+        hub.show(Step::new(follows, version, frames.to_vec()));
+    }
+
     /// Shows a step of one frame, whose text is its number.
     fn step(hub: &Hub, room: RoomId, number: u64) {
         let text = frame(&number.to_string());
-        hub.show(room, number - 1, version(room, number), &[text], &[]);
+        show(hub, number - 1, version(room, number), &[text]);
     }
 
     /// The texts of the frames that the socket takes.
@@ -675,13 +676,8 @@ mod tests {
         let half = large(OUTBOX_BYTES / 2);
         let mut shown = 0;
         for number in 1..=4 {
-            hub.show(
-                ROOM,
-                number - 1,
-                version(ROOM, number),
-                std::slice::from_ref(&half),
-                &[],
-            );
+            let version = version(ROOM, number);
+            show(&hub, number - 1, version, std::slice::from_ref(&half));
             shown += bystander.take(MUCH).frames.len();
         }
         assert_eq!(shown, 4, "nobody else notices");
@@ -773,7 +769,7 @@ mod tests {
         let hub = Hub::default();
         let late = tab(&hub, 1, Dialect::V1, 4);
         let up_to_date = tab(&hub, 2, Dialect::V1, 90);
-        hub.skip_to(ROOM, version(ROOM, 90));
+        hub.skip_to(version(ROOM, 90));
         assert!(late.wants_rest() && !up_to_date.wants_rest());
         assert_eq!(hub.shown(ROOM).flatten(), Some(version(ROOM, 90)));
     }
@@ -993,25 +989,149 @@ mod tests {
         hub.enter(&tab, ROOM, None);
         tab.bring(ROOM, version(ROOM, 5), []);
         hub.begins(version(ROOM, 5));
-        hub.show(ROOM, 5, version(ROOM, 6), &[frame("6")], &[]);
+        show(&hub, 5, version(ROOM, 6), &[frame("6")]);
         assert_eq!(tab.take(MUCH).frames.len(), 1);
         assert!(!tab.wants_rest());
         // The store was reset to an earlier moment and has continued from there.
-        hub.skip_to(ROOM, other(4));
+        hub.skip_to(other(4));
         assert!(tab.wants_rest());
         tab.bring(ROOM, other(4), [frame("a page")]);
         assert_eq!(tab.take(MUCH).frames.len(), 1);
         assert!(!tab.wants_rest());
         assert_eq!(tab.place().unwrap().seen, Some(other(4)));
-        hub.show(ROOM, 4, other(5), &[frame("5")], &[]);
+        show(&hub, 4, other(5), &[frame("5")]);
         assert_eq!(tab.take(MUCH).frames.len(), 1);
         // A different history that continues from the shown version needs no catch-up.
         let third = Version {
             history: History(3),
             ..version(ROOM, 6)
         };
-        hub.show(ROOM, 5, third, &[frame("6 again")], &[]);
+        show(&hub, 5, third, &[frame("6 again")]);
         assert_eq!(tab.take(MUCH).frames.len(), 1);
         assert!(!tab.wants_rest());
+    }
+
+    /// A connection that takes so many bytes.
+    struct Pipe {
+        space: Arc<AtomicUsize>,
+        sent: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Line for Pipe {
+        fn send(&self, frames: &VecDeque<Frame>) -> (usize, usize) {
+            let mut space = self.space.load(Ordering::Relaxed);
+            let mut sent = self.sent.lock();
+            for (whole, frame) in frames.iter().enumerate() {
+                let bytes = frame.bytes(false);
+                let part = space.min(bytes.len());
+                sent.extend_from_slice(&bytes[..part]);
+                space -= part;
+                if part < bytes.len() {
+                    self.space.store(0, Ordering::Relaxed);
+                    return (whole, part);
+                }
+            }
+            self.space.store(space, Ordering::Relaxed);
+            (frames.len(), 0)
+        }
+    }
+
+    /// Connects a socket that takes so many bytes, and has nothing to send. Returns what is sent on it.
+    fn connected(outbox: &Outbox, space: usize) -> Arc<Mutex<Vec<u8>>> {
+        let (space, sent) = (Arc::new(AtomicUsize::new(space)), Arc::default());
+        outbox.connect(Pipe {
+            space,
+            sent: Arc::clone(&sent),
+        });
+        drop(outbox.take(MUCH));
+        outbox.rest();
+        sent
+    }
+
+    fn is_woken(outbox: &Outbox) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        outbox.poll_woken(&mut context).is_ready()
+    }
+
+    /// What a socket gets if steps with these numbers are shown one by one.
+    fn bytes(numbers: std::ops::RangeInclusive<u64>) -> Vec<u8> {
+        let frames = numbers.map(|number| frame(&number.to_string()));
+        frames
+            .flat_map(|frame| frame.bytes(false).to_vec())
+            .collect()
+    }
+
+    #[test]
+    fn steps_go_to_an_idle_connection_at_once_and_wake_nobody() {
+        let hub = Hub::default();
+        let outbox = tab(&hub, 1, Dialect::V1, 0);
+        let sent = connected(&outbox, MUCH);
+        is_woken(&outbox);
+        step(&hub, ROOM, 1);
+        step(&hub, ROOM, 2);
+        assert_eq!(*sent.lock(), bytes(1..=2));
+        assert_eq!(seen(&outbox), Some(2));
+        assert!(!is_woken(&outbox));
+        // While the socket sends something, they wait for it.
+        outbox.tell(&frame("somebody came"));
+        assert!(is_woken(&outbox));
+        assert_eq!(taken(&outbox), ["somebody came"]);
+        step(&hub, ROOM, 3);
+        assert!(is_woken(&outbox));
+        assert_eq!(taken(&outbox), ["3"]);
+        outbox.rest();
+        step(&hub, ROOM, 4);
+        assert_eq!(*sent.lock(), [bytes(1..=2), bytes(4..=4)].concat());
+    }
+
+    #[test]
+    fn a_frame_that_is_partly_sent_is_continued_before_everything_else() {
+        let hub = Hub::default();
+        let [one, other] = [1, 2].map(|client| tab(&hub, client, Dialect::V1, 0));
+        let (space, first) = (bytes(1..=1).len() + 7, frame("2"));
+        let sent = [&one, &other].map(|outbox| connected(outbox, space));
+        for number in 1..=3 {
+            step(&hub, ROOM, number);
+        }
+        for sent in sent {
+            assert_eq!(*sent.lock(), bytes(1..=2)[..space]);
+        }
+        assert!(is_woken(&one));
+        let rest = one.take(MUCH);
+        assert_eq!((rest.begun, rest.frames.len()), (7, 2));
+        assert_eq!(rest.frames[0].bytes(false), first.bytes(false));
+        let (partly, begun) = other.hang_up().expect("a frame is partly sent");
+        assert_eq!((partly.bytes(false), begun), (first.bytes(false), 7));
+        assert_eq!(taken(&other), ["3"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_large_room_gets_every_step_once_and_in_order() {
+        const STEPS: u64 = 300;
+        let hub = Hub::default();
+        let tabs: Vec<_> = (0..1_000)
+            .map(|client| tab(&hub, client, Dialect::V1, 0))
+            .collect();
+        let sent: Vec<_> = tabs.iter().map(|outbox| connected(outbox, MUCH)).collect();
+        for number in 1..=STEPS {
+            step(&hub, ROOM, number);
+            if number == STEPS / 2 {
+                // Somebody leaves and somebody comes meanwhile.
+                hub.enter(&tabs[0], OTHER, None);
+                let late = tab(&hub, 2_000, Dialect::V1, number);
+                assert_eq!(late.place().map(|place| place.room), Some(ROOM));
+            }
+            if number % 50 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let all = bytes(1..=STEPS);
+        for (outbox, sent) in tabs.iter().zip(&sent).skip(1) {
+            while seen(outbox) != Some(STEPS) {
+                tokio::task::yield_now().await;
+            }
+            assert!(*sent.lock() == all);
+        }
+        assert!(all.starts_with(&sent[0].lock()));
     }
 }

@@ -12,6 +12,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
+use super::Step;
 use crate::metrics::METRICS;
 use crate::model::{ClientRef, Message, RoomId, UserId, Version};
 use crate::protocol::{Dialect, Feed, Frame, Selector};
@@ -20,6 +21,9 @@ use crate::protocol::{Dialect, Feed, Frame, Selector};
 pub const OUTBOX_BYTES: usize = 128 * 1024;
 /// The same limit in frames.
 pub const OUTBOX_FRAMES: usize = 512;
+
+/// An idle outbox keeps space for this many frames.
+const IDLE_FRAMES: usize = 4;
 
 /// A part of the page that is state: a newer frame replaces a waiting one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +118,14 @@ pub struct Outbox {
     state: Mutex<Waiting>,
 }
 
+/// The connection of an outbox. While its socket has nothing to send, whoever adds a step sends it, so that
+/// the socket's task need not be woken.
+pub trait Line: Send + Sync {
+    /// Sends frames in their order, as far as the connection takes them at once. Returns how many, and how
+    /// many bytes of the next. An error is left to the socket, which finds it too.
+    fn send(&self, frames: &VecDeque<Frame>) -> (usize, usize);
+}
+
 #[derive(Default)]
 struct Waiting {
     /// Whether something has happened since the socket last looked; `waker` wakes it.
@@ -131,6 +143,11 @@ struct Waiting {
     behind: bool,
     queue: VecDeque<Frame>,
     bytes: usize,
+    line: Option<Box<dyn Line>>,
+    /// The socket has sent everything that it has taken.
+    idle: bool,
+    /// How many bytes of the first frame of the queue are sent.
+    begun: usize,
     soft: Vec<(Region, Frame)>,
     /// Hashes of the last frames of lists that are pushed only when they differ.
     mine: Option<u64>,
@@ -175,6 +192,26 @@ impl Waiting {
         self.queue.push_back(frame);
         if self.is_full() {
             self.full_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Sends the queue, as far as the connection takes it, unless the socket is sending.
+    fn flush(&mut self) {
+        if !self.idle || self.queue.is_empty() {
+            return;
+        }
+        let Some(line) = &self.line else { return };
+        let (sent, begun) = line.send(&self.queue);
+        for frame in self.queue.drain(..sent) {
+            self.bytes -= frame.size();
+            METRICS.pushes.inc_by(frame.count() as u64);
+        }
+        self.begun = begun;
+        // The socket sends the rest, and before anything else.
+        self.idle = self.queue.is_empty();
+        if self.idle {
+            self.full_since = None;
+            self.queue.shrink_to(IDLE_FRAMES);
         }
     }
 
@@ -279,34 +316,55 @@ impl Outbox {
         }
     }
 
-    /// Takes a step of the tab's room, if it is the next one and there is space for it.
-    pub(super) fn offer(
-        &self,
-        room: RoomId,
-        follows: u64,
-        version: Version,
-        continues: bool,
-        frames: &[Frame],
-    ) {
+    /// Takes the steps of the tab's room, one after the other, that are the next one and for which there is
+    /// space.
+    pub(super) fn offer(&self, steps: &[Step]) {
         let mut waiting = self.state.lock();
-        if waiting.room != Some(room) || waiting.closing.is_some() {
+        for step in steps {
+            self.take_step(&mut waiting, step);
+        }
+        waiting.flush();
+        if waiting.behind || !waiting.queue.is_empty() {
+            wake(waiting);
+        }
+    }
+
+    fn take_step(&self, waiting: &mut Waiting, step: &Step) {
+        let version = step.version;
+        if waiting.room != Some(version.room) || waiting.closing.is_some() {
             return;
+        }
+        let is_ours = |(dialect, _): &&(Dialect, Option<Frame>)| *dialect == self.dialect;
+        let (follows, frames) = match self.dialect.feed() {
+            Feed::Changes => (step.follows, &step.frames[..]),
+            Feed::Pages | Feed::Nothing => return,
+            Feed::Json => match step.for_programs.iter().find(is_ours) {
+                Some((_, frame)) => (step.follows, frame.as_slice()),
+                // No client has the version that this step follows.
+                None => (u64::MAX, &[][..]),
+            },
+        };
+        if waiting.is_full() {
+            waiting.flush();
         }
         match waiting.seen {
             None => waiting.noted = waiting.noted.max(version.number),
             // The numbers of another history may mean something else, so the tab catches up.
-            Some(seen) if seen.history != version.history && !continues => {
+            Some(seen) if seen.history != version.history && !step.continues => {
                 waiting.noted = 0;
                 waiting.fall_behind(version.number);
             }
-            Some(seen) if version.number <= seen.number => return,
+            Some(seen) if version.number <= seen.number => {}
             Some(seen) if !waiting.behind && follows == seen.number && !waiting.is_full() => {
                 frames.iter().for_each(|frame| waiting.push(frame.clone()));
                 waiting.advance(version);
             }
             Some(_) => waiting.fall_behind(version.number),
         }
-        wake(waiting);
+        if self.dialect.has(&Selector::MY_REACTIONS) {
+            let own = step.own.iter().filter(|(user, _)| *user == self.user);
+            own.for_each(|(_, frame)| waiting.push(frame.clone()));
+        }
     }
 
     /// Adds an optional frame, unless the outbox is full or the tab is still entering its room.
@@ -511,12 +569,38 @@ impl Outbox {
         Poll::Pending
     }
 
+    /// The socket is connected.
+    pub fn connect(&self, line: impl Line + 'static) {
+        self.state.lock().line = Some(Box::new(line));
+    }
+
+    /// From now on only the socket sends. Returns the frame that is partly sent, if there is one, and how many
+    /// bytes of it are.
+    pub fn hang_up(&self) -> Option<(Frame, usize)> {
+        let mut waiting = self.state.lock();
+        waiting.line = None;
+        let begun = std::mem::take(&mut waiting.begun);
+        if begun == 0 {
+            return None;
+        }
+        let first = waiting.queue.pop_front()?;
+        waiting.bytes -= first.size();
+        Some((first, begun))
+    }
+
+    /// The socket has sent everything that it has taken, and has nothing of its own to send.
+    pub fn rest(&self) {
+        self.state.lock().idle = true;
+    }
+
     /// Takes what the socket sends next, about `bytes` at most. To be called once everything taken
     /// before was sent.
     pub fn take(&self, bytes: usize) -> Taken {
         let mut waiting = self.state.lock();
+        waiting.idle = false;
         let mut frames = VecDeque::new();
         let probes = std::mem::take(&mut waiting.probes);
+        let begun = std::mem::take(&mut waiting.begun);
         if waiting.queue.is_empty() {
             // Everything taken before was sent, or the socket would not ask for more.
             waiting.full_since = None;
@@ -536,8 +620,8 @@ impl Outbox {
         }
         waiting.bytes -= size;
         if waiting.queue.is_empty() {
-            // An idle socket keeps no buffer.
-            waiting.queue = VecDeque::new();
+            // An idle socket keeps no large buffer.
+            waiting.queue.shrink_to(IDLE_FRAMES);
             if !waiting.soft.is_empty() {
                 // The regions of a room are sent after the room itself.
                 let entering = waiting.seen.is_none();
@@ -548,7 +632,11 @@ impl Outbox {
                 frames.extend(now.into_iter().map(|(_, frame)| frame));
             }
         }
-        Taken { frames, probes }
+        Taken {
+            frames,
+            begun,
+            probes,
+        }
     }
 
     /// How much waits.
@@ -603,6 +691,8 @@ pub(super) struct Depth {
 pub struct Taken {
     /// Frames to send, in this order.
     pub frames: VecDeque<Frame>,
+    /// How many bytes of the first are already sent.
+    pub begun: usize,
     /// Probes to answer.
     pub probes: Vec<oneshot::Sender<()>>,
 }

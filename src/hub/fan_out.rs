@@ -1,0 +1,145 @@
+//! Brings the steps of a room to its tabs.
+//!
+//! A small room is served at once. The tabs of a large one are divided among tasks, which give way to others
+//! after every few tabs. Steps that come meanwhile wait, and are then shown together. So each tab gets the
+//! steps in their order, all processors share the work, and nobody waits behind a large room.
+
+use std::ops::Range;
+use std::sync::{Arc, LazyLock};
+use std::thread::available_parallelism;
+
+use parking_lot::Mutex;
+use tokio::task::{JoinSet, yield_now};
+
+use super::{ActiveRoom, Outbox};
+use crate::model::{UserId, Version};
+use crate::protocol::{Dialect, Frame};
+
+/// How many tabs are served before others have a turn.
+const AT_ONCE: usize = 64;
+/// How many tabs are worth a task.
+const SHARE: usize = 256;
+/// If more steps wait than these bytes, the tabs catch up on their own.
+const WAITING_BYTES: usize = 1 << 20;
+
+static PROCESSORS: LazyLock<usize> =
+    LazyLock::new(|| available_parallelism().map_or(1, |processors| processors.get()));
+
+/// One or several successive changes of a room.
+#[derive(Debug)]
+pub struct Step {
+    /// The number of the version that they follow.
+    pub follows: u64,
+    /// The version that they lead to.
+    pub version: Version,
+    /// What browsers are shown.
+    pub frames: Vec<Frame>,
+    /// What programs get, in each of their dialects. Without an entry for their dialect they catch up on
+    /// their own.
+    pub for_programs: Vec<(Dialect, Option<Frame>)>,
+    /// What single people are shown after it, in browsers.
+    pub own: Vec<(UserId, Frame)>,
+    /// Whether it follows what was shown in the room before, whatever its history.
+    pub(super) continues: bool,
+}
+
+/// The steps of a room that its tabs have not been shown.
+#[derive(Default)]
+pub(super) struct FanOut {
+    waiting: Vec<Step>,
+    /// A task shows them.
+    running: bool,
+}
+
+impl Step {
+    /// Changes that browsers are shown, and nobody else.
+    #[must_use]
+    pub fn new(follows: u64, version: Version, frames: Vec<Frame>) -> Self {
+        Self {
+            follows,
+            version,
+            frames,
+            for_programs: Vec::new(),
+            own: Vec::new(),
+            continues: true,
+        }
+    }
+
+    /// Changes that are too many to be shown. No tab has the version that they follow, so all catch up on
+    /// their own.
+    pub(super) fn leap(version: Version) -> Self {
+        Self {
+            continues: false,
+            ..Self::new(u64::MAX, version, Vec::new())
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.frames.iter().map(Frame::size).sum()
+    }
+}
+
+impl FanOut {
+    pub(super) fn add(&mut self, step: Step) {
+        let waiting: usize = self.waiting.iter().map(Step::bytes).sum();
+        if waiting + step.bytes() > WAITING_BYTES && !self.waiting.is_empty() {
+            self.waiting = vec![Step::leap(step.version)];
+        } else {
+            self.waiting.push(step);
+        }
+    }
+}
+
+impl ActiveRoom {
+    /// Shows the waiting steps if the room is small. Returns whether the caller has to [`run`] the fan-out
+    /// instead.
+    pub(super) fn begins_fan_out(&mut self) -> bool {
+        if self.fan_out.running {
+            return false;
+        }
+        if self.tabs.len() > AT_ONCE {
+            self.fan_out.running = true;
+            return true;
+        }
+        let steps = std::mem::take(&mut self.fan_out.waiting);
+        serve(&self.tabs, &steps);
+        false
+    }
+
+    /// The steps to show next and the tabs to show them to; `None` ends the fan-out.
+    fn next_fan_out(&mut self) -> Option<(Arc<[Step]>, Arc<Vec<Arc<Outbox>>>)> {
+        let steps = std::mem::take(&mut self.fan_out.waiting);
+        self.fan_out.running = !steps.is_empty();
+        // Whoever enters from now on is brought to these steps or beyond: they are stored.
+        self.fan_out
+            .running
+            .then(|| (steps.into(), Arc::clone(&self.tabs)))
+    }
+}
+
+/// Shows the steps of a large room until none is left.
+pub(super) async fn run(room: Arc<Mutex<ActiveRoom>>) {
+    let next = || room.lock().next_fan_out();
+    while let Some((steps, tabs)) = next() {
+        let shares = (tabs.len() / SHARE).clamp(1, *PROCESSORS);
+        let size = tabs.len().div_ceil(shares).max(1);
+        let mut tasks = JoinSet::new();
+        for from in (0..tabs.len()).step_by(size) {
+            let share = from..tabs.len().min(from + size);
+            tasks.spawn(serve_share(Arc::clone(&tabs), Arc::clone(&steps), share));
+        }
+        // The next steps follow these in every tab.
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn serve_share(tabs: Arc<Vec<Arc<Outbox>>>, steps: Arc<[Step]>, share: Range<usize>) {
+    for some in tabs[share].chunks(AT_ONCE) {
+        serve(some, &steps);
+        yield_now().await;
+    }
+}
+
+fn serve(tabs: &[Arc<Outbox>], steps: &[Step]) {
+    tabs.iter().for_each(|tab| tab.offer(steps));
+}
