@@ -63,8 +63,8 @@ impl Default for Limits {
     }
 }
 
-/// How much memory the messages of one client that are under way may take, in bytes. They come back to it, and must
-/// not fill its own outbox.
+/// How much memory the messages of one client may take until they have come back to it, in bytes. They must not fill its
+/// own outbox.
 const UNDER_WAY_BYTES: usize = 32 * 1024;
 /// The memory of a waiting action besides its text, in bytes.
 const ACTION_BYTES: usize = 256;
@@ -495,17 +495,22 @@ impl Socket {
     }
 
     /// Whether the next action may begin: after the one before it, or, if both are messages, as soon as that is
-    /// with the store. Actions wait while the outbox is full.
+    /// with the store. Actions wait while the outbox is full, and messages while too many of the tab's own have
+    /// not come back.
     fn may_act(&self) -> bool {
         let Some((next, bytes)) = self.waiting.front() else {
             return false;
         };
-        let under_way = self.works.len();
-        let follows = next.is_message()
-            && self.works_bytes + bytes <= UNDER_WAY_BYTES
-            && self.client.queued() == under_way
-            && !self.client.outbox.wants_rest();
-        (under_way == 0 || follows) && !self.client.outbox.is_full()
+        let (outbox, under_way) = (&self.client.outbox, self.works.len());
+        let is_turn = match under_way {
+            0 => true,
+            _ => next.is_message() && self.client.queued() == under_way && !outbox.wants_rest(),
+        };
+        if !is_turn || outbox.is_full() {
+            return false;
+        }
+        let before = self.works_bytes + outbox.unsettled_bytes();
+        !next.is_message() || before == 0 || before + bytes <= UNDER_WAY_BYTES
     }
 
     /// Begins the next work for the client: the rest of its room, or its next action.

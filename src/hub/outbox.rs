@@ -320,11 +320,13 @@ impl Outbox {
     /// space.
     pub(super) fn offer(&self, steps: &[Step]) {
         let mut waiting = self.state.lock();
+        let unsettled = waiting.unsettled.len();
         for step in steps {
             self.take_step(&mut waiting, step);
         }
         waiting.flush();
-        if waiting.behind || !waiting.queue.is_empty() {
+        // A socket whose own messages have come back may go on with the next.
+        if waiting.behind || !waiting.queue.is_empty() || waiting.unsettled.len() < unsettled {
             wake(waiting);
         }
     }
@@ -505,6 +507,13 @@ impl Outbox {
             waiting.unsettled.push(message.clone());
         }
         true
+    }
+
+    /// How many bytes the texts of the tab's own messages have that it has not been shown yet.
+    pub fn unsettled_bytes(&self) -> usize {
+        let waiting = self.state.lock();
+        let texts = waiting.unsettled.iter();
+        texts.map(|message| message.text.len()).sum()
     }
 
     /// Takes the tab's own messages of its room whose ordered push has not been shown. The caller
