@@ -1,7 +1,7 @@
 //! The life of one connection: frames in → chat, outbox → frames out, pings, close codes.
 //!
 //! Knows nothing of rooms, messages or templates. Waiting frames go out in one vectored write of shared
-//! bytes. An idle socket owns no buffer in either direction.
+//! bytes. An idle socket owns no buffer for bytes in either direction.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -150,6 +150,9 @@ impl hub::Line for Line {
             let Ok(mut written) = try_write(&self.stream, self.deflate, rest, begun) else {
                 break;
             };
+            if written == 0 {
+                break;
+            }
             METRICS.sent.inc_by(written as u64);
             written += begun;
             begun = 0;
@@ -346,6 +349,13 @@ fn try_write<'a>(
         *slice = IoSlice::new(bytes);
     }
     stream.try_write_vectored(&slices[..count.min(WRITE_FRAMES)])
+}
+
+impl Drop for Socket {
+    /// After a panic, nobody sends on the connection any more, so that the browser notices.
+    fn drop(&mut self) {
+        self.client.outbox.hang_up();
+    }
 }
 
 impl Socket {
@@ -548,6 +558,10 @@ impl Socket {
                     self.pings += 1;
                     self.due.push(ping(self.pings));
                     self.probes.push((self.pings, asked));
+                }
+                if taken.begun == 0 {
+                    // Somebody waits for the answers.
+                    self.writer.put(std::mem::take(&mut self.due));
                 }
                 let pushes = taken.frames.iter().map(Frame::count);
                 METRICS.pushes.inc_by(pushes.sum::<usize>() as u64);

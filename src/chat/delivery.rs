@@ -16,7 +16,7 @@ use crate::hub::Step;
 use crate::json;
 use crate::metrics::METRICS;
 use crate::model::{Page, RoomId, UserId, Version};
-use crate::protocol::{Dialect, Feed, Frame, Push, Selector};
+use crate::protocol::{Dialect, Feed, Frame, Push};
 use crate::relay::{Envelope, Heard, News, Own, To};
 use crate::store::{self, CatchUp, Change, OwnReaction};
 
@@ -263,16 +263,6 @@ impl Chat {
         }
     }
 
-    /// Shows a frame in the tabs that a user has in a room, and in no others.
-    fn show_own(&self, user: UserId, room: RoomId, frame: &Frame) {
-        for tab in self.hub.of_user(user) {
-            let looks = tab.place().is_some_and(|place| place.room == room);
-            if looks && tab.dialect.has(&Selector::MY_REACTIONS) {
-                tab.push([frame.clone()]);
-            }
-        }
-    }
-
     /// Shows a user's own reactions in a room again, read from the store, since changes with reactions
     /// were skipped.
     async fn show_own_again(&self, user: UserId, room: RoomId) {
@@ -285,7 +275,7 @@ impl Chat {
             match self.own_reactions(user, room).await {
                 // A change that arrived meanwhile may contain more than was read.
                 Ok(_) if self.hub.shown(room) != before && tries.next().is_some() => {}
-                Ok(frame) => return self.show_own(user, room, &frame),
+                Ok(frame) => return self.hub.show_own(user, room, frame),
                 Err(failure) => {
                     return log_failure("push a person's own reactions", &failure);
                 }
@@ -434,7 +424,7 @@ impl Chat {
     }
 
     /// Shows a step to the tabs in its room, after any missing steps.
-    async fn show_step(self: &Arc<Self>, step: Step) {
+    async fn show_step(self: &Arc<Self>, mut step: Step) {
         let room = step.version.room;
         let shown = match self.hub.shown(room) {
             // No tab here shows the room.
@@ -450,12 +440,15 @@ impl Chat {
         if continues || (shown.number, step.follows) == (0, 0) {
             return self.show(step);
         }
-        if !is_known {
+        let own = std::mem::take(&mut step.own);
+        if is_known {
+            self.hub.show_again(step);
+        } else {
             self.fill(room, shown, Some(step.version)).await;
             self.want_page(room);
         }
-        for (user, _) in &step.own {
-            self.show_own_again(*user, room).await;
+        for (user, _) in own {
+            self.show_own_again(user, room).await;
         }
     }
 

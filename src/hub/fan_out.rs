@@ -1,7 +1,7 @@
 //! Brings the steps of a room to its tabs.
 //!
-//! A small room is served at once. The tabs of a large one are divided among tasks, which give way to others
-//! after every few tabs. Steps that come meanwhile wait, and are then shown together. So each tab gets the
+//! A room of a few tabs is served at once. The tabs of a larger one are divided among tasks, which give way to
+//! others after every few tabs. Steps that come meanwhile wait, and are then shown together. So each tab gets the
 //! steps in their order, all processors share the work, and nobody waits behind a large room.
 
 use std::ops::Range;
@@ -12,10 +12,12 @@ use parking_lot::Mutex;
 use tokio::task::{JoinSet, yield_now};
 
 use super::{ActiveRoom, Outbox};
-use crate::model::{UserId, Version};
+use crate::model::{History, RoomId, UserId, Version};
 use crate::protocol::{Dialect, Frame};
 
-/// How many tabs are served before others have a turn.
+/// So many tabs are served at once, without a task.
+const INLINE: usize = 8;
+/// How many tabs a task serves before others have a turn.
 const AT_ONCE: usize = 64;
 /// How many tabs are worth a task.
 const SHARE: usize = 256;
@@ -74,6 +76,19 @@ impl Step {
         }
     }
 
+    /// What single people in the room are shown, after the steps that wait.
+    pub(super) fn of_own(room: RoomId, own: Vec<(UserId, Frame)>) -> Self {
+        let version = Version {
+            room,
+            history: History(0),
+            number: 0,
+        };
+        Self {
+            own,
+            ..Self::new(0, version, Vec::new())
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.frames.iter().map(Frame::size).sum()
     }
@@ -83,44 +98,65 @@ impl FanOut {
     pub(super) fn add(&mut self, step: Step) {
         let waiting: usize = self.waiting.iter().map(Step::bytes).sum();
         if waiting + step.bytes() > WAITING_BYTES && !self.waiting.is_empty() {
-            self.waiting = vec![Step::leap(step.version)];
+            let own = self.waiting.drain(..).flat_map(|step| step.own);
+            let own = own.chain(step.own).collect();
+            let leap = Step::leap(step.version);
+            self.waiting.push(Step { own, ..leap });
         } else {
             self.waiting.push(step);
         }
     }
+
+    /// How many steps wait, and how many bytes they have.
+    pub(super) fn depth(&self) -> (usize, usize) {
+        let bytes = self.waiting.iter().map(Step::bytes).sum();
+        (self.waiting.len(), bytes)
+    }
+
+    /// Whether the caller has to [`run`] the fan-out.
+    pub(super) fn begin(&mut self) -> bool {
+        !std::mem::replace(&mut self.running, true)
+    }
+}
+
+/// What is shown next, and to whom.
+struct Round {
+    steps: Arc<[Step]>,
+    tabs: Arc<Vec<Arc<Outbox>>>,
 }
 
 impl ActiveRoom {
-    /// Shows the waiting steps if the room is small. Returns whether the caller has to [`run`] the fan-out
-    /// instead.
-    pub(super) fn begins_fan_out(&mut self) -> bool {
-        if self.fan_out.running {
-            return false;
-        }
-        if self.tabs.len() > AT_ONCE {
-            self.fan_out.running = true;
-            return true;
-        }
-        let steps = std::mem::take(&mut self.fan_out.waiting);
-        serve(&self.tabs, &steps);
-        false
-    }
-
-    /// The steps to show next and the tabs to show them to; `None` ends the fan-out.
-    fn next_fan_out(&mut self) -> Option<(Arc<[Step]>, Arc<Vec<Arc<Outbox>>>)> {
+    /// `None` ends the fan-out.
+    fn next_round(&mut self) -> Option<Round> {
         let steps = std::mem::take(&mut self.fan_out.waiting);
         self.fan_out.running = !steps.is_empty();
         // Whoever enters from now on is brought to these steps or beyond: they are stored.
-        self.fan_out
-            .running
-            .then(|| (steps.into(), Arc::clone(&self.tabs)))
+        self.fan_out.running.then(|| Round {
+            steps: steps.into(),
+            tabs: Arc::clone(&self.tabs),
+        })
     }
 }
 
-/// Shows the steps of a large room until none is left.
-pub(super) async fn run(room: Arc<Mutex<ActiveRoom>>) {
-    let next = || room.lock().next_fan_out();
-    while let Some((steps, tabs)) = next() {
+/// Shows the steps of a room until none is left: at once in a small room, otherwise in the background. The
+/// room is not locked meanwhile.
+pub(super) fn run(room: Arc<Mutex<ActiveRoom>>) {
+    loop {
+        let next = room.lock().next_round();
+        match next {
+            None => return,
+            Some(round) if round.tabs.len() > INLINE => {
+                tokio::spawn(run_large(room, round));
+                return;
+            }
+            Some(round) => serve(&round.tabs, &round.steps),
+        }
+    }
+}
+
+async fn run_large(room: Arc<Mutex<ActiveRoom>>, first: Round) {
+    let mut next = Some(first);
+    while let Some(Round { steps, tabs }) = next {
         let shares = (tabs.len() / SHARE).clamp(1, *PROCESSORS);
         let size = tabs.len().div_ceil(shares).max(1);
         let mut tasks = JoinSet::new();
@@ -130,6 +166,7 @@ pub(super) async fn run(room: Arc<Mutex<ActiveRoom>>) {
         }
         // The next steps follow these in every tab.
         while tasks.join_next().await.is_some() {}
+        next = room.lock().next_round();
     }
 }
 

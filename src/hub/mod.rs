@@ -205,6 +205,11 @@ impl Hub {
             rooms: self.rooms.lock().len(),
             ..Load::default()
         };
+        for room in self.rooms.lock().values() {
+            let (frames, bytes) = room.lock().fan_out.depth();
+            load.frames += frames;
+            load.bytes += bytes;
+        }
         for outbox in self.all() {
             let Depth {
                 frames,
@@ -318,19 +323,35 @@ impl Hub {
     }
 
     /// Shows a room's next step to everyone in it, after those before it. Callers make sure that it follows
-    /// what was shown here before. In a large room it goes on in the background.
-    pub fn show(&self, mut step: Step) {
-        let version = step.version;
-        let Some(active) = self.rooms.lock().get(&version.room).cloned() else {
+    /// what was shown here before. In a larger room it goes on in the background.
+    pub fn show(&self, step: Step) {
+        self.fan_out(step.version.room, |room| {
+            let continues = room.shown.replace(step.version).is_some() && step.follows != u64::MAX;
+            Step { continues, ..step }
+        });
+    }
+
+    /// Shows a step again that counts as shown, because a tab was brought beyond it. Others may lack it.
+    pub fn show_again(&self, step: Step) {
+        self.fan_out(step.version.room, |_| step);
+    }
+
+    /// Shows a frame in the tabs that a user has in a room, and in no others.
+    pub fn show_own(&self, user: UserId, room: RoomId, frame: Frame) {
+        self.fan_out(room, |_| Step::of_own(room, vec![(user, frame)]));
+    }
+
+    fn fan_out(&self, room: RoomId, step: impl FnOnce(&mut ActiveRoom) -> Step) {
+        let Some(active) = self.rooms.lock().get(&room).cloned() else {
             return;
         };
         let mut room = active.lock();
-        let is_next = room.shown.replace(version).is_some() && step.follows != u64::MAX;
-        step.continues = is_next;
+        let step = step(&mut room);
         room.fan_out.add(step);
-        if room.begins_fan_out() {
-            drop(room);
-            tokio::spawn(fan_out::run(active));
+        let begins = room.fan_out.begin();
+        drop(room);
+        if begins {
+            fan_out::run(active);
         }
     }
 
@@ -1133,5 +1154,50 @@ mod tests {
             assert!(*sent.lock() == all);
         }
         assert!(all.starts_with(&sent[0].lock()));
+    }
+
+    #[tokio::test]
+    async fn what_one_person_is_shown_follows_the_steps_that_wait() {
+        let hub = Hub::default();
+        let tabs: Vec<_> = (0..100)
+            .map(|client| tab(&hub, client, Dialect::V1, 0))
+            .collect();
+        let sent: Vec<_> = tabs.iter().map(|outbox| connected(outbox, MUCH)).collect();
+        let own = |text: &str| (UserId(99), frame(text));
+        for number in 1..=2 {
+            let version = version(ROOM, number);
+            let step = Step::new(number - 1, version, vec![frame(&number.to_string())]);
+            hub.show(Step {
+                own: vec![own("on")],
+                ..step
+            });
+        }
+        hub.show_own(UserId(99), ROOM, frame("off"));
+        let texts = ["1", "on", "2", "on", "off"].map(frame);
+        let all: Vec<u8> = texts
+            .iter()
+            .flat_map(|frame| frame.bytes(false).to_vec())
+            .collect();
+        while sent[99].lock().len() < all.len() {
+            tokio::task::yield_now().await;
+        }
+        assert!(*sent[99].lock() == all);
+        assert!(*sent[98].lock() == bytes(1..=2));
+
+        // So much waits that the tabs catch up on their own; what is for one person is kept.
+        let much = large(300 * 1024);
+        for number in 3..=6 {
+            let step = Step::new(number - 1, version(ROOM, number), vec![much.clone()]);
+            hub.show(Step {
+                own: vec![own("on")],
+                ..step
+            });
+        }
+        while !tabs[99].is_behind() {
+            tokio::task::yield_now().await;
+        }
+        let sent = sent[99].lock();
+        let ons = 4 * frame("on").size();
+        assert!(sent.ends_with(frame("on").bytes(false)) && sent.len() == all.len() + ons);
     }
 }

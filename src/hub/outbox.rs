@@ -22,6 +22,8 @@ pub const OUTBOX_BYTES: usize = 128 * 1024;
 /// The same limit in frames.
 pub const OUTBOX_FRAMES: usize = 512;
 
+/// The frame of a message besides its text, in bytes.
+const FRAME_BYTES: usize = 512;
 /// An idle outbox keeps space for this many frames.
 const IDLE_FRAMES: usize = 4;
 
@@ -509,11 +511,11 @@ impl Outbox {
         true
     }
 
-    /// How many bytes the texts of the tab's own messages have that it has not been shown yet.
+    /// About how many bytes the frames of the tab's own messages have that it has not been shown yet.
     pub fn unsettled_bytes(&self) -> usize {
         let waiting = self.state.lock();
-        let texts = waiting.unsettled.iter();
-        texts.map(|message| message.text.len()).sum()
+        let texts = waiting.unsettled.iter().map(|message| message.text.len());
+        texts.map(|text| text + FRAME_BYTES).sum()
     }
 
     /// Takes the tab's own messages of its room whose ordered push has not been shown. The caller
