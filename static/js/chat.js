@@ -22,8 +22,11 @@ import {
   countOfOthers, forgetSeen, reportRead, showNewLine, showTitle, takeMessages, takeMyRead, takeNews,
 } from "./unread.js";
 
-/** An open form. It closes when the server accepts what was typed; else that stays, with the reason below it. */
-const SMALL_FORMS = ":is(#add-group, #my-name):popover-open";
+/**
+ * A form that was sent. It closes when the server accepts what was typed; else that stays, with the reason below it.
+ * @type {HTMLElement | null}
+ */
+let sentForm = null;
 
 /**
  * The element that had the focus before a push.
@@ -71,6 +74,10 @@ hooks.action = (action, data, control) => {
     case "React":
       completeReaction(data, control);
       return false;
+    case "Change name":
+    case "New group":
+      sentForm = /** @type {HTMLElement | null} */ (control.closest("[popover]"));
+      return false;
     case "Change topic":
       if (send(action, data)) closePopover();
       return true;
@@ -92,8 +99,9 @@ hooks.before = ({ fragment, selector }) => {
   // A notice without a key is not about a message, but about a change of room or a search, for example.
   if (!isNotice || fragment.querySelector("[data-key]")) return;
   stopAwaitingMessages();
-  const reason = find(`${SMALL_FORMS} [role=alert]`);
+  const reason = sentForm?.matches(":popover-open") && sentForm.querySelector("[role=alert]");
   const words = fragment.querySelector(".notice__text");
+  sentForm = null;
   if (reason && words) {
     reason.textContent = words.textContent;
     fragment.replaceChildren();
@@ -120,7 +128,10 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   }
   if (selector.startsWith("[data-quotes")) keepOriginal();
   if (selector === "#rooms-found") choose();
-  if (selector === "#new-group" || selector === "#name-form") find(SMALL_FORMS)?.hidePopover();
+  if (selector === "#new-group" || selector === "#name-form") {
+    sentForm?.hidePopover();
+    sentForm = null;
+  }
   if (selector === "#completions") showCompletions();
   if (selector === "#my-read") takeMyRead();
   if (selector === "#notifications") {

@@ -77,7 +77,9 @@ export function clearNotice() {
  * @returns {string} its text, or the names of its files if it has none
  */
 export function said(message) {
-  const text = message.querySelector(".message__text")?.textContent.trim();
+  // As it is shown: a quote, a list and what follows have lines of their own.
+  const shown = /** @type {HTMLElement | null} */ (message.querySelector(".message__text"));
+  const text = shown?.innerText.trim();
   const files = findAll(message, ".files__name, .files img");
   return text || files.map((file) => file.alt || file.textContent).join(", ");
 }

@@ -139,3 +139,18 @@ async fn a_refused_reply_comes_back_with_what_it_replies_to() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_reply_to_a_message_that_quotes_names_its_first_line() {
+    let server = Server::start(&["--unlimited"]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/")).await;
+        let a = anna.name().await;
+        anna.sends("> so they say\nI doubt it").await;
+        bob.sees(".message blockquote").await;
+        bob.hovers(".message").await;
+        bob.click("#quick [data-reply]").await;
+        shows(&bob, BAR, &format!("{a} so they say")).await;
+    })
+    .await;
+}
