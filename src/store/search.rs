@@ -20,6 +20,8 @@ use crate::search::{Found, In, Indexed, Query, Sought, Unknown, marks};
 pub(super) const SEARCHES: usize = 2;
 /// How many messages are indexed in one transaction. The writer's queue waits for it.
 const INDEXED_AT_ONCE: usize = 200;
+/// From this many bytes of text on, the other messages are for the next transaction.
+const INDEXED_BYTES: usize = 32 * 1024;
 /// How many of the newest changes of a room are compared one by one if they are not indexed yet.
 const COMPARED: u64 = 1_000;
 /// How often the index is asked for more in one search, if what it finds has changed or is too new or old.
@@ -96,10 +98,11 @@ impl Store {
                  order by m.worded limit $3"
             );
             let values = [&room as _, &mark.version as _, &INDEXED_AT_ONCE as _];
-            let messages: Vec<Message> = tx.all(&next, &values).await?;
-            let version = match (messages.len(), messages.last()) {
-                (INDEXED_AT_ONCE, Some(last)) => last.worded,
-                (_, last) => last.map_or(reached, |last| last.worded.max(reached)),
+            let mut messages: Vec<Message> = tx.all(&next, &values).await?;
+            let is_cut = cut(&mut messages);
+            let version = match messages.last() {
+                Some(last) if is_cut => last.worded,
+                last => last.map_or(reached, |last| last.worded.max(reached)),
             };
             let next = Mark { version, ..mark };
             unindexed(tx, room, mark, next, messages).await.map(Some)
@@ -121,8 +124,9 @@ impl Store {
             );
             let values = [&room as _, &mark.since as _, &INDEXED_AT_ONCE as _];
             let mut messages: Vec<Message> = tx.all(&before, &values).await?;
-            let since = match (messages.len(), messages.last()) {
-                (INDEXED_AT_ONCE, Some(last)) => last.worded - 1,
+            let is_cut = cut(&mut messages);
+            let since = match messages.last() {
+                Some(last) if is_cut => last.worded - 1,
                 _ => 0,
             };
             // SQLite's index gets ids in ascending order.
@@ -157,6 +161,19 @@ impl Store {
         })
         .await
     }
+}
+
+/// Keeps as many messages as are indexed at once. Returns whether there may be others.
+fn cut(messages: &mut Vec<Message>) -> bool {
+    let mut bytes = 0;
+    let fits = messages.iter().take_while(|message| {
+        let fits = bytes < INDEXED_BYTES;
+        bytes += message.text.len();
+        fits
+    });
+    let (fits, all) = (fits.count(), messages.len());
+    messages.truncate(fits);
+    fits < all || all == INDEXED_AT_ONCE
 }
 
 from_row! {
