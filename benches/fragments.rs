@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use overwire::hub::{Hub, Line, Outbox, Step};
@@ -18,10 +19,13 @@ use overwire::store::{self, Access, Actor, Arrival, Arrived, Post, Posted, Store
 use overwire::text::Draft;
 use overwire::views::Views;
 use overwire::websocket::{self, Decoder};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 const ROOM: RoomId = RoomId(7);
 const ELSEWHERE: RoomId = RoomId(3);
+/// A message that has not reached all tabs by then is lost.
+const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 const TEXT: &str = "Shall we meet at the station at eight, or is that too early?";
 
 fn version(number: u64) -> Version {
@@ -190,6 +194,7 @@ fn hand_out(criterion: &mut Criterion) {
         for outbox in &outboxes {
             outbox.connect(Counter(Arc::clone(&handed_out)));
             while !outbox.take(usize::MAX).frames.is_empty() {}
+            outbox.rest();
         }
         let (mut number, mut expected) = (0, 0);
         group.throughput(Throughput::Elements(tabs.cast_unsigned()));
@@ -198,12 +203,14 @@ fn hand_out(criterion: &mut Criterion) {
                 number += 1;
                 expected += outboxes.len();
                 let step = Step::new(number - 1, version(number), vec![frame.clone()]);
-                runtime.block_on(async {
+                let shown = async {
                     hub.show(step);
                     while handed_out.load(Ordering::Acquire) < expected {
                         tokio::task::yield_now().await;
                     }
-                });
+                };
+                let shown = runtime.block_on(async { timeout(SHOWN_WITHIN, shown).await });
+                shown.expect("every tab is shown the message");
             });
         });
     }
