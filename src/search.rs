@@ -283,6 +283,8 @@ pub struct Query {
     pub until: Option<Millis>,
     /// Only messages with a web address.
     pub has_link: bool,
+    /// Only messages with a file.
+    pub has_file: bool,
 }
 
 impl Query {
@@ -326,9 +328,11 @@ impl Query {
             "in" => self.place = Some(In::Group(name())),
             "with" => self.place = Some(In::Private(name())),
             "from" => self.from = Some(name()),
-            "has" if value.eq_ignore_ascii_case("link") || value.eq_ignore_ascii_case("links") => {
-                self.has_link = true;
-            }
+            "has" => match &value.to_lowercase()[..] {
+                "link" | "links" => self.has_link = true,
+                "file" | "files" => self.has_file = true,
+                _ => return false,
+            },
             _ => match (operator, Millis::of_day(value)) {
                 ("before", Some(day)) => self.until = Some(day),
                 ("after", Some(day)) => self.since = Some(day.after(DAY)),
@@ -344,13 +348,14 @@ impl Query {
         *self == Self::default()
     }
 
-    /// Whether a text matches, written at that moment.
-    pub fn matches(&self, text: &str, written: Millis) -> bool {
-        let text: String = text.nfc().collect();
-        let words = words(&text);
+    /// Whether a message matches, whoever wrote it and wherever it is.
+    pub fn matches(&self, message: &Message) -> bool {
+        let text: String = message.text.nfc().collect();
+        let (words, written) = (words(&text), message.created_at);
         self.since.is_none_or(|since| written >= since)
             && self.until.is_none_or(|until| written < until)
             && (!self.has_link || has_link(&text))
+            && (!self.has_file || !message.files.is_empty())
             && self
                 .terms
                 .iter()
@@ -359,11 +364,9 @@ impl Query {
 
     /// What an index is asked for: messages with all the words and marks.
     pub fn sought(&self) -> Sought {
-        let mut marks: Vec<_> = self
-            .has_link
-            .then(|| vec![LINK.to_owned()])
-            .into_iter()
-            .collect();
+        let asked = [(self.has_link, LINK), (self.has_file, marks::FILE)].into_iter();
+        let asked = asked.filter(|(is_asked, _)| *is_asked);
+        let mut marks: Vec<_> = asked.map(|(_, mark)| vec![mark.to_owned()]).collect();
         let mut terms = Vec::new();
         for term in &self.terms {
             match term.head() {
@@ -507,6 +510,9 @@ impl Sought {
 pub mod marks {
     use crate::model::{MessageId, RoomId, UserId};
 
+    /// Of the messages with a file.
+    pub const FILE: &str = "=file";
+
     /// Of the messages in a room.
     pub fn room(room: RoomId) -> String {
         format!("=r{}", room.0)
@@ -623,12 +629,13 @@ mod tests {
             },
         );
         check(
-            "before:2026-11-29 after:2026-11-29 has:link",
+            "before:2026-11-29 after:2026-11-29 has:link has:Files",
             "",
             &Query {
                 until: Some(day),
                 since: Some(day.after(DAY)),
                 has_link: true,
+                has_file: true,
                 ..nothing()
             },
         );

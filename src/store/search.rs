@@ -199,6 +199,7 @@ async fn unindexed(
     let entry = |message: &Message| {
         let mut of = vec![marks::room(room), marks::author(message.author.id)];
         of.extend(pair.iter().flatten().cloned());
+        of.extend((!message.files.is_empty()).then(|| marks::FILE.to_owned()));
         (!message.deleted).then(|| Indexed::of(&message.text, of))
     };
     let entries = messages.iter().map(|message| (message.id, entry(message)));
@@ -241,7 +242,7 @@ async fn search(
         let authors = scope.authors.as_ref();
         !message.deleted
             && authors.is_none_or(|authors| authors.contains(&message.author.id))
-            && query.matches(&message.text, message.created_at)
+            && query.matches(message)
     };
     let mut messages = not_indexed(tx, me, &scope).await?;
     let compared: HashSet<_> = messages.iter().map(|message| message.id).collect();

@@ -26,7 +26,7 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{History, Millis};
 
-const MIGRATIONS: [&str; 19] = [
+const MIGRATIONS: [&str; 20] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -49,6 +49,7 @@ const MIGRATIONS: [&str; 19] = [
     include_str!("migrations/sqlite/0017_browsers.sql"),
     include_str!("migrations/sqlite/0018_replies.sql"),
     include_str!("migrations/sqlite/0019_files.sql"),
+    include_str!("migrations/sqlite/0020_search_files.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;

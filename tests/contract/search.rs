@@ -7,7 +7,7 @@ use overwire::search::{Found, Query, Unknown};
 use overwire::store::Store;
 
 use crate::people::{
-    Somebody, amend, arrive, enter_room, hi, make_group, moderate, post, private, promote,
+    Somebody, amend, arrive, enter_room, hi, make_group, moderate, picture, post, private, promote,
 };
 use crate::store::Backend;
 
@@ -18,6 +18,7 @@ macro_rules! every_promise {
             a_message_is_found_by_its_present_text
             only_what_one_may_read_is_found
             older_results_reach_the_beginning
+            messages_with_files_are_found
             what_was_there_before_the_index_is_indexed_in_parts
             of_two_that_index_the_same_one_does
         }
@@ -343,6 +344,32 @@ pub(crate) async fn older_results_reach_the_beginning(backend: &impl Backend) {
             }
         }
         assert_eq!(ids, expected, "{limit}");
+    }
+}
+
+async fn messages_with_files_are_found(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = arrive(&store, "anna").await;
+    let hi = hi(&store).await;
+    post(&store, &anna, hi, "a picture, but not here").await;
+    let file = picture("large");
+    let added = store.add_file(anna.user.id, hi, file.clone());
+    assert!(added.await.unwrap());
+    let with_file = overwire::store::Post {
+        by: anna.here(),
+        room: hi,
+        text: MessageText::new("a picture", 100).unwrap().into(),
+        key: None,
+        reply_to: None,
+        files: vec![file.file.id],
+    };
+    store.post(with_file).await.unwrap();
+    for _ in 0..2 {
+        for typed in ["has:file", "has:FILES picture"] {
+            assert_eq!(found(&store, &anna, typed).await, ["a picture"], "{typed}");
+        }
+        assert!(found(&store, &anna, "has:file not").await.is_empty());
+        index(&store).await;
     }
 }
 
