@@ -489,6 +489,11 @@ impl Sought {
         self.joined(term, mark, " & ", " | ")
     }
 
+    /// Whether it is any message.
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty() && self.marks.is_empty()
+    }
+
     fn joined(
         &self,
         term: impl Fn(&Term) -> String,

@@ -1,4 +1,5 @@
-//! Search in a large chat, in both databases, for somebody in 5 busy groups and somebody in 200 quiet ones.
+//! Search in a large chat, in both databases, for somebody in 5 busy groups, somebody in 200 groups, and
+//! somebody in 200 groups in which next to nothing of all that is written there is.
 //! Each tenth answer is compared with a scan of all messages.
 
 use std::time::Instant;
@@ -16,8 +17,10 @@ use crate::postgres::Database;
 use crate::posts::{arrives, newcomer};
 use crate::table::{self, milliseconds, quantile};
 
-/// The groups of the two people who search: half of the messages are in the first, the others in the second.
-const GROUPS: [usize; 2] = [5, 200];
+/// How many groups each of the people who search has.
+const GROUPS: [usize; 3] = [5, 200, 200];
+/// How many of a hundred messages are in the groups of each of them.
+const SHARES: [usize; 3] = [50, 49, 1];
 const AUTHORS: usize = 100;
 /// How many words the language of the messages has. The n-th is n times as rare as the first.
 const WORDS: usize = 50_000;
@@ -48,6 +51,8 @@ const KINDS: [(&str, &str); 10] = [
 /// A message as the scan sees it.
 struct Written {
     id: MessageId,
+    /// In whose groups it is, and in which of them.
+    searcher: usize,
     group: usize,
     author: usize,
     /// Its words, with a space before and behind each.
@@ -56,8 +61,8 @@ struct Written {
 
 struct Chat {
     /// Those of each searcher.
-    groups: [Vec<(String, RoomId)>; 2],
-    searchers: [UserId; 2],
+    groups: [Vec<(String, RoomId)>; 3],
+    searchers: [UserId; 3],
     authors: Vec<(String, UserId)>,
     messages: Vec<Written>,
 }
@@ -95,11 +100,9 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
                     let shares = [0.5, 0.99].map(|share| quantile(&mut times, share));
                     let [half, most] = shares.map(table::shown);
                     let head = [*what, database].map(str::to_owned);
-                    rows.push(
-                        head.into_iter()
-                            .chain([groups.to_string(), half, most])
-                            .collect(),
-                    );
+                    let whose = [groups.to_string(), format!("{} %", SHARES[searcher])];
+                    let cells = head.into_iter().chain(whose).chain([half, most]);
+                    rows.push(cells.collect());
                 }
             }
             store.close().await;
@@ -111,7 +114,14 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
             "Searching {} messages",
             table::counted(options.messages() as usize)
         ),
-        &["", "database", "groups", "p50, ms", "p99, ms"],
+        &[
+            "",
+            "database",
+            "groups",
+            "messages there",
+            "p50, ms",
+            "p99, ms",
+        ],
         &rows,
     );
     let [sqlite, postgres] = &indexing[..] else {
@@ -140,8 +150,11 @@ fn word(number: usize) -> String {
 /// Adds people, groups and messages.
 async fn fill(store: &Store, length: usize) -> anyhow::Result<Chat> {
     let node = NodeId::random();
-    let searchers = [arrives(store, node).await?.1, arrives(store, node).await?.1];
-    let (mut authors, mut groups) = (Vec::new(), [Vec::new(), Vec::new()]);
+    let mut searchers = [UserId(0); 3];
+    for searcher in &mut searchers {
+        *searcher = arrives(store, node).await?.1;
+    }
+    let (mut authors, mut groups) = (Vec::new(), [const { Vec::new() }; 3]);
     for _ in 0..AUTHORS {
         let user = newcomer(store, node).await?.1;
         authors.push((user.name, user.id));
@@ -193,7 +206,11 @@ async fn fill(store: &Store, length: usize) -> anyhow::Result<Chat> {
     while chat.messages.len() < length {
         let mut old = Vec::new();
         for _ in 0..ADDED_AT_ONCE.min(length - chat.messages.len()) {
-            let searcher = random.random_range(0..2);
+            let hundredth = random.random_range(0..100);
+            let searcher = match hundredth < SHARES[0] {
+                true => 0,
+                false => 1 + usize::from(hundredth >= SHARES[0] + SHARES[1]),
+            };
             let of = random.random_range(0..GROUPS[searcher]);
             let author = random.random_range(0..AUTHORS);
             let words = (0..random.random_range(3..22)).map(|_| {
@@ -209,10 +226,10 @@ async fn fill(store: &Store, length: usize) -> anyhow::Result<Chat> {
                 at: Millis::now(),
             });
             let text = format!(" {text} ");
-            let group = searcher * GROUPS[0] + of;
             chat.messages.push(Written {
                 id: MessageId(0),
-                group,
+                searcher,
+                group: of,
                 author,
                 text,
             });
@@ -281,11 +298,10 @@ async fn search(
         .iter()
         .map(|(message, _)| message.id)
         .collect();
-    let is_mine = |group: usize| (group < GROUPS[0]) == (searcher == 0);
     let expected = chat.messages.iter().rev().filter(|message| {
-        let is_there = !typed.contains(" in:") || message.group == searcher * GROUPS[0] + group;
+        let is_there = !typed.contains(" in:") || message.group == group;
         let is_by = !typed.contains(" from:") || message.author == author;
-        is_mine(message.group) && is_there && is_by && has(message, &typed)
+        message.searcher == searcher && is_there && is_by && has(message, &typed)
     });
     let expected: Vec<_> = expected.map(|message| message.id).take(RESULTS).collect();
     ensure!(

@@ -26,6 +26,12 @@ const INDEXED_BYTES: usize = 32 * 1024;
 const COMPARED: u64 = 1_000;
 /// How often the index is asked for more in one search, if what it finds has changed or is too new or old.
 const ROUNDS: usize = 20;
+/// An index finds the messages of one room as slowly as another word of the query, and the messages of many
+/// rooms as slowly as so many words. With more rooms than these, it is first asked for the words alone.
+const MANY_ROOMS: usize = 16;
+/// How many messages of all rooms these rounds look at. What is so rare in somebody's rooms that it is not
+/// among them is sought with the rooms.
+const OF_ALL_ROOMS: [usize; 3] = [100, 1_000, 4_000];
 /// The ids of messages follow their times, but the clocks of nodes and transactions differ a little.
 const DISORDER: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -250,7 +256,16 @@ async fn search(
     messages.sort_by_key(|message| std::cmp::Reverse(message.id));
     messages.truncate(limit + 1);
 
-    let sought = scope.sought(me, query);
+    let of_all_rooms = scope.sought(query);
+    let sought = scope.in_rooms(me, of_all_rooms.clone());
+    let by_id = format!(
+        "select {MESSAGE} where m.id {} and m.room_id in ({})",
+        tx.among(1),
+        scope.readable(tx, 2)
+    );
+    let of_scope: Vec<i64> = scope.rooms.iter().map(|room| room.0).collect();
+    let is_wide = of_scope.len() > MANY_ROOMS;
+    let mut wide = OF_ALL_ROOMS.iter().filter(|_| is_wide);
     let until = match query.until {
         Some(until) => first_since(tx, until.after(DISORDER)).await?.min(before),
         None => before,
@@ -261,12 +276,15 @@ async fn search(
     };
     let (mut last, mut enough) = (until, false);
     for _ in 0..ROUNDS {
-        let ids = tx.found(&sought, since, last, limit + 1).await?;
-        enough = ids.len() <= limit;
+        let (sought, most) = match wide.next() {
+            Some(most) => (&of_all_rooms, *most),
+            None => (&sought, limit + 1),
+        };
+        let ids = tx.found(sought, since, last, most).await?;
+        enough = ids.len() < most;
         last = ids.last().copied().unwrap_or(since);
-        let by_id = format!("select {MESSAGE} where m.id {}", tx.among(1));
         let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
-        let indexed: Vec<Message> = tx.all(&by_id, &[&ids]).await?;
+        let indexed: Vec<Message> = tx.all(&by_id, &[&ids, &of_scope, &me]).await?;
         let indexed = indexed
             .into_iter()
             .filter(|message| !compared.contains(&message.id));
@@ -344,14 +362,33 @@ async fn scope(tx: &Tx<'_>, me: UserId, query: &Query) -> Sql<std::result::Resul
 }
 
 impl Scope {
-    fn sought(&self, me: UserId, query: &Query) -> Sought {
+    /// What an index is asked for in all rooms, also in those that the person may not read.
+    fn sought(&self, query: &Query) -> Sought {
+        match &self.authors {
+            Some(authors) => {
+                let authors = authors.iter().copied().map(marks::author);
+                query.sought().with(authors.collect())
+            }
+            None => query.sought(),
+        }
+    }
+
+    fn in_rooms(&self, me: UserId, sought: Sought) -> Sought {
         let rooms = self.rooms.iter().copied().map(marks::room);
         let private = self.private.then(|| marks::private(me));
-        let sought = query.sought().with(rooms.chain(private).collect());
-        match &self.authors {
-            Some(authors) => sought.with(authors.iter().copied().map(marks::author).collect()),
-            None => sought,
-        }
+        sought.with(rooms.chain(private).collect())
+    }
+
+    /// A query for the ids of the rooms. This parameter is [`Self::rooms`], and the next one the person.
+    fn readable(&self, tx: &Tx<'_>, parameter: usize) -> String {
+        format!(
+            "select id from rooms where id {}
+            union select room_id from users_subscribed
+            where user_id = ${} and with_id is not null and {}",
+            tx.among(parameter),
+            parameter + 1,
+            self.private
+        )
     }
 }
 
@@ -390,12 +427,9 @@ async fn not_indexed(tx: &Tx<'_>, me: UserId, scope: &Scope) -> Sql<Vec<Message>
     let newest = format!(
         "select {MESSAGE} join rooms r on r.id = m.room_id
          left join searchable s on s.room_id = r.id
-         where r.id in (select id from rooms where id {}
-            union select room_id from users_subscribed
-            where user_id = $2 and with_id is not null and {})
+         where r.id in ({})
          and m.worded > coalesce(s.version, 0) and m.worded > r.version - $3",
-        tx.among(1),
-        scope.private
+        scope.readable(tx, 1)
     );
     let rooms: Vec<i64> = scope.rooms.iter().map(|room| room.0).collect();
     tx.all(&newest, &[&rooms, &me, &COMPARED]).await

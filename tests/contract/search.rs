@@ -18,6 +18,7 @@ macro_rules! every_promise {
             a_message_is_found_by_its_present_text
             only_what_one_may_read_is_found
             older_results_reach_the_beginning
+            in_many_groups_what_is_rare_there_is_found
             messages_with_files_are_found
             what_was_there_before_the_index_is_indexed_in_parts
             of_two_that_index_the_same_one_does
@@ -345,6 +346,63 @@ pub(crate) async fn older_results_reach_the_beginning(backend: &impl Backend) {
         }
         assert_eq!(ids, expected, "{limit}");
     }
+}
+
+async fn in_many_groups_what_is_rare_there_is_found(backend: &impl Backend) {
+    let store = backend.open().await;
+    let [anna, bob] = ["anna", "bob"];
+    let (anna, bob) = (arrive(&store, anna).await, arrive(&store, bob).await);
+    let mut groups = Vec::new();
+    for n in 0..20 {
+        groups.push(make_group(&store, &anna, &format!("quiet{n}")).await);
+    }
+    let private = private(&store, &anna, &bob).await;
+    let busy = make_group(&store, &bob, "busy").await;
+    let mut expected = Vec::new();
+    // In most of what is found, she may not read.
+    for n in 0..1_300_usize {
+        let room = match n {
+            500 => private,
+            _ if n % 100 == 0 => groups[n / 100],
+            _ => busy,
+        };
+        let post = overwire::store::Post {
+            by: if room == busy {
+                bob.here()
+            } else {
+                anna.here()
+            },
+            room,
+            text: MessageText::new(&format!("apples {n}"), 100)
+                .unwrap()
+                .into(),
+            key: None,
+            reply_to: None,
+            files: Vec::new(),
+        };
+        store.post(post).await.unwrap();
+        if room != busy {
+            expected.insert(0, format!("apples {n}"));
+        }
+    }
+    index(&store).await;
+    assert_eq!(found(&store, &anna, "apples").await, expected);
+    assert_eq!(found(&store, &anna, "apples from:me").await, expected);
+    let dated = format!("after:{}", day(-2));
+    assert_eq!(found(&store, &anna, &dated).await, expected);
+    assert_eq!(found(&store, &anna, "\"apples 500\"").await, ["apples 500"]);
+    assert!(found(&store, &anna, "\"apples 501\"").await.is_empty());
+    let (mut texts, mut before) = (Vec::new(), None);
+    loop {
+        let page = store.search(anna.user.id, Query::of("app*"), before, 3);
+        let page = page.await.unwrap();
+        texts.extend(page.messages.into_iter().map(|(message, _)| message.text));
+        before = page.before;
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(texts, expected);
 }
 
 async fn messages_with_files_are_found(backend: &impl Backend) {

@@ -477,6 +477,11 @@ impl<'a> Tx<'a> {
         before: MessageId,
         limit: usize,
     ) -> Sql<Vec<MessageId>> {
+        if sought.is_empty() {
+            let sql =
+                "select id from messages where id >= $1 and id < $2 order by id desc limit $3";
+            return self.all(sql, &[&since, &before, &limit]).await;
+        }
         if self.is_shared() {
             return postgres::found(self, sought, since, before, limit).await;
         }
