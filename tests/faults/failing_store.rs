@@ -2,7 +2,7 @@
 //! notice, and afterwards everything continues.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use overwire::chat::{Chat, Client};
@@ -14,6 +14,7 @@ use overwire::store::{
     self, Access, Arrival, Faults, NewSession, Result, Store, StoreError, Synchronous,
 };
 use tokio::sync::{Barrier, Notify};
+use tokio::task::JoinSet;
 
 use crate::support::list::List;
 use crate::support::parts::start_chat;
@@ -42,6 +43,8 @@ pub(crate) struct Failing {
     two: Barrier,
     /// Somebody waits for the answer.
     waiting: Notify,
+    /// How many have waited.
+    waited: AtomicUsize,
     answered: Notify,
 }
 
@@ -51,6 +54,7 @@ impl Default for Failing {
             how: AtomicU8::new(FINE),
             two: Barrier::new(2),
             waiting: Notify::default(),
+            waited: AtomicUsize::default(),
             answered: Notify::default(),
         }
     }
@@ -62,6 +66,7 @@ impl Failing {
     }
 
     async fn waits(&self) {
+        self.waited.fetch_add(1, Ordering::SeqCst);
         self.waiting.notify_one();
         self.answered.notified().await;
     }
@@ -372,6 +377,34 @@ async fn nobody_is_half_connected() {
         anna.writes("hello").await;
         assert!(anna.list.notices.is_empty());
     }
+}
+
+#[tokio::test]
+async fn of_hundreds_who_arrive_at_once_few_are_admitted_at_a_time() {
+    const ARRIVING: usize = 200;
+    let place = place().await;
+    let mut anna = Tab::open(&place, Dialect::V1).await;
+    place.faults.is(SLOW);
+    let mut arriving = JoinSet::new();
+    for _ in 0..ARRIVING {
+        let (chat, list) = (Arc::clone(&place.chat), List::new(Dialect::V1));
+        arriving.spawn(async move { chat.connect(list.hello()).await.map(drop) });
+    }
+    soon("the first of them", place.faults.waiting.notified()).await;
+    // Whoever is in the queue before this message is through it afterwards.
+    anna.writes("hello").await;
+    anna.shows(1).await;
+    let admitted = place.faults.waited.load(Ordering::SeqCst);
+    assert!((1..=32).contains(&admitted), "{admitted} at once");
+
+    place.faults.is(FINE);
+    while let Some(arrived) = {
+        place.faults.answered.notify_waiters();
+        soon("all of them", arriving.join_next()).await
+    } {
+        arrived.unwrap().unwrap();
+    }
+    assert_eq!(place.store.census().await.unwrap().messages, 1);
 }
 
 #[tokio::test]
