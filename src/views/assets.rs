@@ -44,8 +44,8 @@ impl Static {
         }
     }
 
-    /// The content of a file as it is sent. The doc comments of scripts, the comments of style sheets and the
-    /// empty lines of both are for those who read the code, so they are left out.
+    /// The content of a file as it is sent. The doc comments and types of scripts, the comments of style sheets
+    /// and the empty lines of both are for those who read the code, so they are left out.
     pub fn sent(path: &str) -> Option<Cow<'static, [u8]>> {
         let data = Self::get(path)?.data;
         let mark = match path.rsplit_once('.') {
@@ -63,18 +63,29 @@ impl Static {
     }
 }
 
-/// A text without empty lines and the comments that begin with this mark and have lines of their own.
+/// A text without empty lines, the comments that begin with this mark and have lines of their own, and those
+/// that say of which type a value is.
 fn without_comments(text: &str, mark: &str) -> String {
     let mut is_within = false;
     let lines = text.lines().filter(|line| {
         let ends = line.contains("*/");
-        // In front of code, such a comment only says of which type a value is.
+        // In front of code, it may say of which type a value is.
         let begins = line.trim_start().starts_with(mark) && (!ends || line.ends_with("*/"));
         let is_doc = is_within || begins;
         is_within = is_doc && !ends;
         !is_doc && !line.is_empty()
     });
-    lines.flat_map(|line| [line, "\n"]).collect()
+    lines.map(|line| without_types(line) + "\n").collect()
+}
+
+/// A line without `/** @type {…} */` in front of values.
+fn without_types(line: &str) -> String {
+    let mut parts = line.split("/** @type {");
+    let code = parts.next().unwrap_or_default().to_owned();
+    parts.fold(code, |code, part| match part.split_once("} */ ") {
+        Some((_, value)) => code + value,
+        None => code + "/** @type {" + part,
+    })
 }
 
 /// The first eight bytes of a hash.
@@ -104,10 +115,11 @@ mod tests {
             "function b() {\n  // A reason.\n}\n",
         );
         check(
-            "  /** @type {Node} */ (c).click();\n",
-            "  /** @type {Node} */ (c).click();\n",
+            "  /** @type {Node} */ (c).click(/** @type {{ a: b }} */ (d));\n",
+            "  (c).click((d));\n",
         );
         check("const d = \"/**\";\n", "const d = \"/**\";\n");
+        check("e(\"/** @type {\");\n", "e(\"/** @type {\");\n");
         let style = "/* A\n   reason. */\n\na { b: c; } /* d */\n";
         assert_eq!(without_comments(style, "/*"), "a { b: c; } /* d */\n");
     }
