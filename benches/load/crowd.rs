@@ -248,8 +248,8 @@ impl Watch {
             }
             return Ok(false);
         }
-        let id = between(&payload, r#"id=\"message-"#, '\\').and_then(|id| id.parse().ok());
-        let number = between(&payload, r#"message__text\">"#, ' ').and_then(|n| n.parse().ok());
+        let id = between(&payload, "id='message-", '\'').and_then(|id| id.parse().ok());
+        let number = between(&payload, "<p>", ' ').and_then(|n| n.parse().ok());
         let (Some(id), Some(number)) = (id, number) else {
             bail!("not a message of this run: {payload}");
         };

@@ -354,7 +354,7 @@ pub(crate) fn new_message(room: &str, number: usize) -> String {
 /// A frame of the same size as a message's.
 fn like_a_message(number: usize, frame_bytes: usize) -> Vec<u8> {
     let begun = format!(
-        r##"{{"selector":"#messages-list","html":"<article id=\"message-{number}\"><p class=\"message__text\">{number} "##
+        r##"{{"selector":"#messages-list","html":"<article id='message-{number}'><p>{number} "##
     );
     let mut payload = format!("{begun:.<0$}", frame_bytes.saturating_sub(4));
     payload.truncate(frame_bytes.saturating_sub(4).max(begun.len()));

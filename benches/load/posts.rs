@@ -146,7 +146,7 @@ fn by_socket(
                 !payload.contains("#notice"),
                 "a post was refused: {payload}"
             );
-            if let Some(key) = between(&payload, r#"data-key=\""#, '\\') {
+            if let Some(key) = between(&payload, "data-key='", '\'') {
                 let (posted, at) = under_way[writer].context("an answer to no post")?;
                 ensure!(posted == key.parse::<Uuid>()?, "an answer to another post");
                 acknowledged.keys.push(posted);

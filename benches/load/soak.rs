@@ -108,7 +108,7 @@ fn visit(server: &Process, done: &mut Done) -> anyhow::Result<()> {
                 entered.push(visitor);
             }
             if payload.contains(&format!("visitor {visitor} ")) && payload.contains("data-key") {
-                own[visitor] = between(&payload, r#"id=\"message-"#, '\\').map(str::to_owned);
+                own[visitor] = between(&payload, "id='message-", '\'').map(str::to_owned);
             }
             Ok(())
         })?;

@@ -16,7 +16,7 @@ export function announce(fragment) {
   for (const message of findAll(fragment, ".message[data-user]")) {
     if (message.dataset.user === me) continue;
     const words = document.createElement("p");
-    words.textContent = `${message.querySelector(".message__name").textContent.trim()}: ${said(message)}`;
+    words.textContent = `${message.querySelector("b").textContent.trim()}: ${said(message)}`;
     announcements.append(words);
   }
   for (const old of [...announcements.children].slice(0, -KEPT)) old.remove();

@@ -8,11 +8,11 @@ import "./formatting.js";
 import { mark } from "./marks.js";
 import "./copying.js";
 import { choose } from "./keyboard.js";
-import { joinMessages, localiseTimes, passMidnight } from "./messages.js";
+import { joinMessages, localiseTimes, messageNumber, passMidnight } from "./messages.js";
 import { completeSetting, forgetView, notify, reportView, subscribe } from "./notifications.js";
 import { post, resend, sendDue, settle } from "./outbox.js";
 import { closePopover, find, messageBox, messageList, roomId } from "./page.js";
-import { completeReaction, keepQuickBar } from "./reactions.js";
+import { keepQuickBar } from "./reactions.js";
 import { askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom, restoreEdit } from "./rooms.js";
 import { hooks, on, send } from "./runtime.js";
 import { askForNewer, askForOlder, noteView, openPart, restoreView, stopAwaitingMessages, takePage } from "./scroll.js";
@@ -52,6 +52,8 @@ hooks.tick = () => {
 
 hooks.action = (action, data, control) => {
   if (control.closest("[data-room]")) data.room = roomId();
+  const message = control.closest(".message");
+  if (message) data.message = messageNumber(message);
   switch (action) {
     case "New message":
       post();
@@ -72,7 +74,7 @@ hooks.action = (action, data, control) => {
       search(data.text);
       return true;
     case "React":
-      completeReaction(data, control);
+      data.on ??= control.ariaPressed !== "true";
       return false;
     case "Change name":
     case "New group":

@@ -88,14 +88,14 @@ function showOriginal({ id, name, line }) {
 }
 
 /**
- * @param {Element | null} message
+ * @param {HTMLElement | null} message
  * @returns {void}
  */
 export function reply(message) {
-  // One that was deleted or could not be drawn has no actions.
-  if (!message?.querySelector(".change")) return;
+  // One that was deleted or could not be drawn has no author.
+  if (!message?.dataset.user) return;
   const [line] = said(message).split("\n");
-  const name = message.querySelector(".message__name").firstChild.textContent.trim();
+  const name = message.querySelector("b").firstChild.textContent.trim();
   replyTo({ id: messageNumber(message), name, line });
   messageForm.replaceChildren();
   messageBox.focus();

@@ -10,8 +10,8 @@ import { on } from "./runtime.js";
  */
 function copied(message) {
   const words = (selector) => message.querySelector(selector)?.innerText.trim();
-  const head = [words(".message__name"), words("time")].filter(Boolean).join(", ");
-  return [head, words(".message__text") ?? said(message)].filter(Boolean).join("\n");
+  const head = [words("b"), words("time")].filter(Boolean).join(", ");
+  return [head, said(message)].filter(Boolean).join("\n");
 }
 
 on("copy", (event) => {

@@ -1,7 +1,10 @@
-/** Fragments are the same for everybody. This marks what is mine in them. */
+/** Fragments are the same for everybody. This marks what is mine in them, and adds what need not be sent with each. */
 
 import { find, findAll, messageForm, messageList } from "./page.js";
 import { me, place, recall } from "./session.js";
+
+/** The menu of a message, which follows its time. A message that was deleted or could not be drawn has neither. */
+const change = /** @type {HTMLTemplateElement} */ (find("#change"));
 
 /**
  * @param {ParentNode} parent
@@ -29,6 +32,7 @@ export function mark(parent) {
     // The arrow keys move through the messages. The Tab key does not.
     message.tabIndex = -1;
   }
+  for (const time of findAll(parent, ".message > b + a:not(:has(+ .change))")) time.after(change.content.cloneNode(true));
   for (const name of findAll(parent, ".mention, .quote[data-user]")) {
     const { user = me } = name.dataset;
     name.toggleAttribute("data-me", user === me && !name.closest("[data-mine]"));

@@ -78,7 +78,7 @@ export function clearNotice() {
  */
 export function said(message) {
   // As it is shown: a quote, a list and what follows have lines of their own.
-  const shown = /** @type {HTMLElement | null} */ (message.querySelector(".message__text"));
+  const shown = /** @type {HTMLElement | null} */ (message.querySelector(".message > p, .message__text"));
   const text = shown?.innerText.trim();
   const files = findAll(message, ".files__name, .files img");
   return text || files.map((file) => file.alt || file.textContent).join(", ");

@@ -236,7 +236,7 @@ on("click", (event) => {
 });
 
 on("click", (event) => {
-  const link = event.target.closest("a[data-group-name], .message__text a[href^='/chat/'], a[href^='/search/']");
+  const link = event.target.closest("a[data-group-name], .message a[href^='/chat/'], a[href^='/search/']");
   if (!link || !isPlain(event)) return;
   event.preventDefault();
   enter(link.getAttribute("href"), false);

@@ -8,11 +8,8 @@ use crate::support::{Server, Tab};
 
 /// The text of the message that a tab shows last.
 fn last(tab: &Tab) -> &Element {
-    let texts = tab
-        .page
-        .root()
-        .all()
-        .filter(|one| one.has_class("message__text"));
+    let list = tab.page.the("messages-list");
+    let texts = list.elements().filter_map(Element::said);
     texts.last().expect("a message")
 }
 

@@ -131,7 +131,7 @@ async fn nothing_is_lost_at_four_hundred_per_cent() {
         );
         for part in [
             ".room",
-            ".message__text",
+            ".message > p",
             "#message-text",
             "#send",
             "#aside-open",

@@ -485,8 +485,7 @@ impl Tab<'_> {
 }
 
 /// The texts of the messages in the list, as an expression.
-pub(crate) const TEXTS: &str =
-    "[...document.querySelectorAll('#messages-list .message__text')].map((p) => p.textContent)";
+pub(crate) const TEXTS: &str = "[...document.querySelectorAll('#messages-list :is(.message > p, .message__text)')].map((p) => p.textContent)";
 
 /// Whether such an element is visible, as an expression.
 pub(crate) fn visible(selector: &str) -> String {

@@ -133,7 +133,7 @@ async fn losses(tab: &Tab<'_>) -> usize {
 /// Waits until a tab shows exactly these texts and nothing of its own is pending.
 async fn shows_all(tab: &Tab<'_>, texts: &[String]) {
     tab.is_settled().await;
-    let count = "document.querySelectorAll('#messages-list .message__text').length";
+    let count = "document.querySelectorAll('.message > p').length";
     tab.until(&format!("{count} >= {}", texts.len())).await;
     let mut shown = tab.texts().await;
     shown.sort();
@@ -169,7 +169,7 @@ async fn two_people_talk_across_nodes_and_one_node_dies() {
         anna.sends("").await;
         bob.hears("half a thought").await;
         bob.sends("").await;
-        anna.until("document.querySelectorAll('.message__text').length === 2")
+        anna.until("document.querySelectorAll('.message > p').length === 2")
             .await;
         anna.is_settled().await;
         bob.is_settled().await;

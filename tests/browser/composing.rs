@@ -121,7 +121,7 @@ async fn several_messages_are_copied_as_names_times_and_texts() {
         bob.says("three").await;
         anna.hears("three").await;
         anna.run(
-            "const [first, last] = document.querySelectorAll('.message__text');
+            "const [first, last] = document.querySelectorAll('.message > p');
              getSelection().setBaseAndExtent(first, 0, last, last.childNodes.length);
              window.copied = null;
              addEventListener('copy', ({ clipboardData }) => { copied = clipboardData.getData('text/plain'); });

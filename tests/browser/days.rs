@@ -37,7 +37,7 @@ async fn three_days() -> Server {
 fn date(text: &str) -> String {
     format!(
         "[...document.querySelectorAll('.message')]
-            .find((one) => one.querySelector('.message__text').textContent === '{text}')
+            .find((one) => one.querySelector('.message > p').textContent === '{text}')
             .querySelector('time').title"
     )
 }
@@ -47,7 +47,7 @@ impl Tab<'_> {
     async fn scrolls_to_message(&self, text: &str) {
         self.run(&format!(
             "[...document.querySelectorAll('.message')]
-                .find((one) => one.querySelector('.message__text').textContent === '{text}')
+                .find((one) => one.querySelector('.message > p').textContent === '{text}')
                 .scrollIntoView({{ block: 'start' }})"
         ))
         .await;
@@ -78,7 +78,7 @@ async fn a_line_shows_where_each_day_begins_and_the_current_one_stays_at_the_top
         for (text, line) in [("m240", "Yesterday"), ("m280", "Today")] {
             anna.until(&format!(
                 "[...document.querySelectorAll('.day')].find((one) => one.textContent === '{line}')
-                    .nextElementSibling.querySelector('.message__text').textContent === '{text}'"
+                    .nextElementSibling.querySelector('.message > p').textContent === '{text}'"
             ))
             .await;
         }
@@ -164,7 +164,7 @@ async fn the_place_is_kept_while_messages_above_it_change() {
         anna.hears("m39").await;
         anna.scrolls_to_message("m20").await;
         let top = "[...document.querySelectorAll('.message')]
-            .find((one) => one.querySelector('.message__text').textContent === 'm20')
+            .find((one) => one.querySelector('.message > p').textContent === 'm20')
             .getBoundingClientRect().top";
         let before: f64 = anna.get(top).await;
         let ids: Vec<String> = anna

@@ -79,7 +79,7 @@ async fn a_listing_is_copied_and_emojis_alone_are_large() {
         anna.until("window.copied === 'let a = 1;'").await;
         anna.until("document.querySelector('.listing__copy').dataset.copied === ''").await;
         anna.says("🎉").await;
-        let size = "parseFloat(getComputedStyle(document.querySelector('.message__text .emoji')).fontSize)";
+        let size = "parseFloat(getComputedStyle(document.querySelector('.message > p .emoji')).fontSize)";
         assert!(anna.get::<f64>(size).await > 30.0);
     })
     .await;

@@ -315,7 +315,7 @@ async fn in_colours(browser: &Browser, server: &mut Server, scheme: &str) {
         Vec::<String>::new(),
         "{scheme}, refused"
     );
-    let colour = "getComputedStyle(document.querySelector('.message__text')).color";
+    let colour = "getComputedStyle(document.querySelector('.message > p')).color";
     anna.run(&format!("document.body.style.background = {colour}"))
         .await;
     let faint: Vec<String> = anna.get(FAINT).await;

@@ -80,21 +80,26 @@ async fn arrows_move_through_the_messages_and_keys_act_on_them() {
         anna.says("mine").await;
         bob.says("his").await;
         anna.hears("his").await;
-        let focused = "document.activeElement.closest('.message')?.querySelector('.message__text').textContent";
-        let focused = async |tab: &crate::browser::Tab<'_>| tab.get::<Option<String>>(focused).await;
-        anna.run("document.querySelector('#scroller').focus()").await;
+        let focused =
+            "document.activeElement.closest('.message')?.querySelector('.message > p').textContent";
+        let focused =
+            async |tab: &crate::browser::Tab<'_>| tab.get::<Option<String>>(focused).await;
+        anna.run("document.querySelector('#scroller').focus()")
+            .await;
         anna.presses(Key::Up).await;
         assert_eq!(focused(&anna).await.as_deref(), Some("his"));
         assert!(anna.shows(".message:focus .quick").await);
         // A push does not take the focus away.
-        bob.run("document.querySelector('.message:last-child .change').click()").await;
+        bob.run("document.querySelector('.message:last-child .change').click()")
+            .await;
         bob.click("#message-form .chip").await;
         anna.sees(".reactions .chip").await;
         assert_eq!(focused(&anna).await.as_deref(), Some("his"));
         anna.presses(Key::Up).await;
         assert_eq!(focused(&anna).await.as_deref(), Some("mine"));
         anna.types("e").await;
-        anna.until("document.activeElement.matches('#message-form textarea')").await;
+        anna.until("document.activeElement.matches('#message-form textarea')")
+            .await;
         // It holds what editing needs, and the message has a mark.
         anna.sees(".message[data-mine][data-open]").await;
         assert!(!anna.shows("#message-form .edit__react").await);
@@ -102,17 +107,22 @@ async fn arrows_move_through_the_messages_and_keys_act_on_them() {
         anna.presses(Key::Escape).await;
         anna.sees_no("#message-form > *").await;
         anna.sees_no("[data-open]").await;
-        anna.run("document.querySelector('#scroller').focus()").await;
+        anna.run("document.querySelector('#scroller').focus()")
+            .await;
         anna.presses(Key::Up).await;
         anna.types("+").await;
-        anna.until("document.activeElement.matches('#message-form input')").await;
+        anna.until("document.activeElement.matches('#message-form input')")
+            .await;
         assert!(anna.shows("#message-form .edit__more").await);
         anna.presses(Key::Escape).await;
-        anna.run("document.querySelector('#scroller').focus()").await;
+        anna.run("document.querySelector('#scroller').focus()")
+            .await;
         anna.presses(Key::Up).await;
         anna.presses(Key::Escape).await;
-        anna.until("document.activeElement.id === 'message-text'").await;
-        anna.run("document.querySelector('#scroller').focus()").await;
+        anna.until("document.activeElement.id === 'message-text'")
+            .await;
+        anna.run("document.querySelector('#scroller').focus()")
+            .await;
         anna.types("?").await;
         anna.sees("#keys").await;
     })

@@ -29,7 +29,7 @@ impl Tab<'_> {
         self.run(&format!(
             "const {{ send }} = await import(document.querySelector('[href*=\"js/runtime\"]').href); \
              const all = [...document.querySelectorAll('.message')]; \
-             const it = all.find((one) => one.querySelector('.message__text').textContent.trim() === '{text}'); \
+             const it = all.find((one) => one.querySelector('.message > p').textContent.trim() === '{text}'); \
              send('{action}', {{ message: Number(it.id.slice(8)), text: '{new}' }})"
         ))
         .await;
@@ -223,7 +223,7 @@ async fn links_in_a_text_lead_to_rooms_and_messages_without_a_reload() {
         anna.sends(&format!("{address} and #events and @{name}")).await;
         bob.run("window.kept = true").await;
         let link = |text: &str| {
-            format!("[...document.querySelectorAll('.message__text a')].find((a) => a.textContent.startsWith('{text}'))")
+            format!("[...document.querySelectorAll('.message > p a')].find((a) => a.textContent.startsWith('{text}'))")
         };
         bob.until(&link("#python ·")).await;
         bob.run(&format!("{}.click()", link("#python ·"))).await;

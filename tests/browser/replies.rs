@@ -100,19 +100,23 @@ async fn a_reply_quotes_its_original_and_leads_there() {
         anna.run("document.querySelector('.message .quote').scrollIntoView({ block: 'center' })")
             .await;
         anna.click(".message .quote").await;
-        anna.until("document.querySelector('.message[data-at] .message__text')?.textContent === 'Who has tea?'")
-            .await;
+        anna.until(
+            "document.querySelector('.message[data-at] > p')?.textContent === 'Who has tea?'",
+        )
+        .await;
         assert!(anna.get::<bool>("location.search.startsWith('?at=')").await);
         anna.sees(".message[data-at]").await;
         anna.run("document.querySelector('.message[data-at] .change').click()")
             .await;
         anna.click("#message-form summary").await;
-        anna.click("#message-form [data-action='Delete message']").await;
+        anna.click("#message-form [data-action='Delete message']")
+            .await;
         for tab in [&anna, &bob] {
             shows(tab, QUOTE, "Message deleted").await;
         }
         // A push and a page have the same elements.
-        let html = "document.querySelector('.message .quote').outerHTML.replace(' data-me=\"\"', '')";
+        let html =
+            "document.querySelector('.message .quote').outerHTML.replace(' data-me=\"\"', '')";
         let pushed: String = bob.get(html).await;
         anna.reload().await;
         anna.is_somebody().await;

@@ -41,7 +41,7 @@ async fn without_scripts_people_read_page_post_and_are_renamed() {
         anna.run("document.querySelector('noscript .older__more').scrollIntoView()")
             .await;
         anna.click("noscript .older__more").await;
-        anna.until("document.querySelector('.message__text').textContent === '0'")
+        anna.until("document.querySelector('.message > p').textContent === '0'")
             .await;
         anna.click("#message-text").await;
         anna.types("without scripts").await;
@@ -57,8 +57,7 @@ async fn without_scripts_people_read_page_post_and_are_renamed() {
         anna.click("#message-text").await;
         anna.types("x").await;
         anna.click("#send").await;
-        bob.sees(".message:last-child .message__name .user-name")
-            .await;
+        bob.sees(".message:last-child > b > .user-name").await;
         // A refused text is not lost.
         anna.click("#message-text").await;
         anna.types("/nonsense").await;

@@ -43,9 +43,14 @@ async fn a_message_appears_for_everyone_with_its_author_and_local_time() {
         anna.says("first\n  second").await;
         bob.hears("first\n  second").await;
         for (tab, minutes) in [(&anna, -300), (&bob, 330)] {
-            assert_eq!(tab.text(".message__name").await, a);
+            assert_eq!(tab.text(".message > b").await, a);
             let initials = a[..1].to_uppercase() + &a[1..2];
-            assert_eq!(tab.text(".message .face").await, initials);
+            let face =
+                "getComputedStyle(document.querySelector('.message > b'), '::before').content";
+            assert_eq!(
+                tab.get::<String>(face).await,
+                format!("\"{initials}\" / \"\"")
+            );
             let utc: String = tab
                 .get("document.querySelector('.message time').dateTime")
                 .await;
@@ -57,7 +62,7 @@ async fn a_message_appears_for_everyone_with_its_author_and_local_time() {
                 json!(utc)
             );
             assert!(tab.get::<bool>(&shown).await, "local time");
-            let height = "document.querySelector('.message__text').clientHeight >= 40";
+            let height = "document.querySelector('.message > p').clientHeight >= 40";
             assert!(tab.get::<bool>(height).await, "two lines");
         }
         // The same in the page as it is rendered after a reload.
@@ -212,7 +217,7 @@ async fn typing_selection_and_place_survive_new_messages() {
         assert_eq!(state, json!(["message-text", "half a thought", 2, 6]));
         assert!(anna.get::<bool>("node.isConnected").await);
 
-        anna.run("getSelection().selectAllChildren(node.querySelector('.message__text'))")
+        anna.run("getSelection().selectAllChildren(node.querySelector('.message > p'))")
             .await;
         let carl = browser.person(&server.url("/")).await;
         let c = carl.name().await;

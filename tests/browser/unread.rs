@@ -61,14 +61,14 @@ async fn a_group_with_news_has_a_dot_until_its_end_was_seen() {
         anna.sees(&entry("hi", NO_NEWS)).await;
 
         bob.enters("python").await;
-        bob.until("document.querySelector('[data-new] .message__text')?.textContent === 'news'")
+        bob.until("document.querySelector('[data-new] > p')?.textContent === 'news'")
             .await;
         bob.sees(&entry("python", NO_NEWS)).await;
         bob.until(&format!("!{WAITING}")).await;
         // The line stays until the next visit, also when more is written.
         anna.says("more").await;
         bob.hears("more").await;
-        bob.until("document.querySelector('[data-new] .message__text')?.textContent === 'news'")
+        bob.until("document.querySelector('[data-new] > p')?.textContent === 'news'")
             .await;
         bob.enters("hi").await;
         bob.enters("python").await;
@@ -98,7 +98,7 @@ async fn a_room_that_is_loaded_has_the_line_where_i_left_off() {
         anna.says("news").await;
         bob.sees(&entry("python", HAS_NEWS)).await;
         bob.goto(&url).await;
-        bob.until("document.querySelector('[data-new] .message__text')?.textContent === 'news'")
+        bob.until("document.querySelector('[data-new] > p')?.textContent === 'news'")
             .await;
         bob.sees(&entry("python", NO_NEWS)).await;
         // Neither another socket nor a reload brings a line for what was on the screen.
@@ -119,12 +119,10 @@ async fn a_room_that_is_loaded_has_the_line_where_i_left_off() {
         for n in 0..12 {
             anna.says(&format!("line {n}\n\n\nend of {n}")).await;
         }
-        let link = "[...document.querySelectorAll('.message__time')].at(-5).href";
+        let link = "[...document.querySelectorAll('.message > b + a')].at(-5).href";
         bob.goto(&anna.get::<String>(link).await).await;
-        bob.until(
-            "document.querySelector('[data-new] .message__text')?.textContent.startsWith('line 0')",
-        )
-        .await;
+        bob.until("document.querySelector('[data-new] > p')?.textContent.startsWith('line 0')")
+            .await;
         let place = "document.querySelector('.message[data-at]').getBoundingClientRect()";
         bob.until(&format!("{place}.top > 0 && {place}.bottom < innerHeight"))
             .await;
@@ -142,7 +140,7 @@ async fn the_line_stays_when_the_message_under_it_is_edited_or_deleted() {
         anna.says("news").await;
         bob.sees(&entry("python", HAS_NEWS)).await;
         bob.enters("python").await;
-        bob.until("document.querySelector('[data-new] .message__text')?.textContent === 'news'")
+        bob.until("document.querySelector('[data-new] > p')?.textContent === 'news'")
             .await;
         bob.sees(&entry("python", NO_NEWS)).await;
         let changes = async |action: &str| {
@@ -155,7 +153,7 @@ async fn the_line_stays_when_the_message_under_it_is_edited_or_deleted() {
         };
         changes("Edit message").await;
         bob.hears("other news").await;
-        bob.until("document.querySelector('[data-new] .message__text')?.textContent === 'other news'")
+        bob.until("document.querySelector('[data-new] > p')?.textContent === 'other news'")
             .await;
         changes("Delete message").await;
         bob.sees("[data-new].message--deleted").await;
@@ -230,7 +228,7 @@ async fn a_room_is_marked_unread_by_hand_and_all_are_marked_read_with_two_keys()
         bob.run("document.querySelectorAll('.message .change')[1].click()")
             .await;
         bob.click("#message-form [data-action='Mark unread']").await;
-        bob.until("document.querySelector('[data-new] .message__text')?.textContent === 'two'")
+        bob.until("document.querySelector('[data-new] > p')?.textContent === 'two'")
             .await;
         bob.sees(&entry("python", HAS_NEWS)).await;
         // It stays unread although I see its end, until I come back.
@@ -306,7 +304,7 @@ async fn three_hundred_unread_messages_are_read_from_the_first_on() {
         .await;
         anna.hears("line 299").await;
         bob.enters("python").await;
-        bob.until("document.querySelector('[data-new] .message__text')?.textContent === 'line 0'")
+        bob.until("document.querySelector('[data-new] > p')?.textContent === 'line 0'")
             .await;
         bob.sees("#messages-newer").await;
         bob.sees(&entry("python", HAS_NEWS)).await;
@@ -335,13 +333,11 @@ async fn the_time_of_a_message_is_its_address() {
             anna.says(&format!("line {n}")).await;
         }
         bob.hears("line 69").await;
-        let link = "document.querySelectorAll('.message__time')[20]";
+        let link = "document.querySelectorAll('.message > b + a')[20]";
         let href: String = anna.get(&format!("{link}.href")).await;
         anna.run(&format!("{link}.click()")).await;
-        anna.until(
-            "document.querySelector('.message[data-at] .message__text')?.textContent === 'line 20'",
-        )
-        .await;
+        anna.until("document.querySelector('.message[data-at] > p')?.textContent === 'line 20'")
+            .await;
         assert_eq!(anna.get::<String>("location.href").await, href);
         // A change of the message does not take its mark away.
         anna.run("document.querySelector('.message[data-at] .change').click()")
@@ -350,10 +346,8 @@ async fn the_time_of_a_message_is_its_address() {
         anna.sees(".message[data-at] .reactions").await;
         bob.goto(&href).await;
         bob.is_somebody().await;
-        bob.until(
-            "document.querySelector('.message[data-at] .message__text')?.textContent === 'line 20'",
-        )
-        .await;
+        bob.until("document.querySelector('.message[data-at] > p')?.textContent === 'line 20'")
+            .await;
         let place = "document.querySelector('.message[data-at]').getBoundingClientRect()";
         bob.until(&format!("{place}.top > 0 && {place}.bottom < innerHeight"))
             .await;

@@ -362,7 +362,7 @@ impl Crowd {
         for (id, article) in all.iter().flat_map(|writer| &writer.list.saw) {
             let message = stored.get(id);
             let message = message.unwrap_or_else(|| panic!("{article} was seen"));
-            let text = format!("<p class=\"message__text\">{}</p>", message.text);
+            let text = format!(">{}</p>", message.text);
             assert!(article.contains(&text), "{article} is {text}");
         }
         let written: usize = all.iter().map(|writer| writer.written.len()).sum();

@@ -28,11 +28,16 @@ pub(crate) struct List {
     plain: bool,
 }
 
-/// The text between `before` and the next quotation mark, at each place.
-fn quoted<'a>(html: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
-    html.split(before)
-        .skip(1)
-        .filter_map(|rest| rest.split('"').next())
+/// The values of an attribute, each up to its quotation mark of either kind.
+fn values<'a>(html: &'a str, attribute: &'a str) -> impl Iterator<Item = &'a str> {
+    let values = html.split(attribute).skip(1);
+    values.filter_map(|rest| rest.strip_prefix('=')?[1..].split(['"', '\'']).next())
+}
+
+/// The ids of messages.
+fn ids(html: &str) -> impl Iterator<Item = i64> {
+    let ids = values(html, " id").filter_map(|id| id.strip_prefix("message-"));
+    ids.map(|id| id.parse().unwrap())
 }
 
 fn number(version: &str) -> u64 {
@@ -40,7 +45,11 @@ fn number(version: &str) -> u64 {
 }
 
 fn text_of(article: &str) -> &str {
-    let (_, text) = article.split_once("<p class=\"message__text\">").unwrap();
+    let (_, text) = article
+        .split_once("<p>")
+        // In the plain dialect.
+        .or_else(|| article.split_once("<p class=\"message__text\">"))
+        .unwrap();
     text.split_once("</p>").unwrap().0
 }
 
@@ -136,20 +145,20 @@ impl List {
             text("html").unwrap(),
             text("swap"),
         );
-        for key in quoted(html, "data-key=\"") {
+        for key in values(html, "data-key") {
             self.unsettled.remove(&key.parse().unwrap());
         }
         match selector {
             "#logged-user" => {
                 let name = match self.plain {
                     true => Some(html),
-                    false => quoted(html, "data-user=\"").next(),
+                    false => values(html, "data-user").next(),
                 };
                 self.name = name.unwrap().to_owned();
-                self.resume = quoted(html, "data-resume=\"").next().map(str::to_owned);
+                self.resume = values(html, "data-resume").next().map(str::to_owned);
             }
             "#group-name" => {
-                let address = quoted(html, "data-address=\"").next().unwrap();
+                let address = values(html, "data-address").next().unwrap();
                 self.title = address.replace("&#x2f;", "/");
             }
             "#notice" => self.notices.push(html.to_owned()),
@@ -159,8 +168,7 @@ impl List {
         let changed = changed.and_then(|id| id.parse::<i64>().ok());
         // A push for another room matches nothing.
         if changed.is_some_and(|id| self.ids.contains(&id)) || selector == "#messages-list" {
-            let ids = quoted(html, "id=\"message-").map(|id| id.parse().unwrap());
-            for (id, article) in ids.zip(html.split("<article").skip(1)) {
+            for (id, article) in ids(html).zip(html.split("<article").skip(1)) {
                 let article = article.split("</article>").next().unwrap();
                 self.saw.insert(id, article.to_owned());
             }
@@ -175,14 +183,12 @@ impl List {
         if selector != "#messages-list" {
             return;
         }
-        let listed: Vec<i64> = quoted(html, "id=\"message-")
-            .map(|id| id.parse().unwrap())
-            .collect();
+        let listed: Vec<i64> = ids(html).collect();
         match swap {
             // The whole newest page.
             Some("outer") => {
-                let room = quoted(html, "data-room=\"").next().unwrap();
-                let version = quoted(html, "data-version=\"").next().unwrap();
+                let room = values(html, "data-room").next().unwrap();
+                let version = values(html, "data-version").next().unwrap();
                 assert_eq!(text("version"), Some(version));
                 if self.room.as_deref() == Some(room)
                     && let Some(had) = &self.version
@@ -233,17 +239,17 @@ impl List {
 
     /// One's own messages that are on show and can be changed, with their texts.
     pub(crate) fn own(&self) -> Vec<(i64, &str)> {
-        let mine = format!("data-user=\"{}\"", self.name);
+        let mine = |article| values(article, "data-user").next() == Some(&self.name);
         let shown = self.ids.iter().map(|id| (*id, self.saw[id].as_str()));
         shown
-            .filter(|(_, article)| article.contains(&mine))
+            .filter(|(_, article)| mine(article))
             .map(|(id, article)| (id, text_of(article)))
             .collect()
     }
 
     /// The key under which a message was sent that it has shown.
     pub(crate) fn key(&self, id: i64) -> Uuid {
-        let key = quoted(&self.saw[&id], "data-key=\"").next();
+        let key = values(&self.saw[&id], "data-key").next();
         key.unwrap().parse().unwrap()
     }
 
@@ -258,13 +264,15 @@ impl List {
 
     /// The reactions it shows for a message: the code points of each emoji, and the count.
     pub(crate) fn reactions(&self, id: i64) -> Vec<(String, u64)> {
-        let chips = self.saw[&id].split("id=\"reaction-").skip(1);
-        let chips = chips.map(|chip| {
-            let (of, rest) = chip.split_once('"').unwrap();
+        let chips = self.saw[&id].split(" id=").skip(1);
+        let chips = chips.filter_map(|chip| {
+            let (of, rest) = chip[1..]
+                .strip_prefix("reaction-")?
+                .split_once(['"', '\''])?;
             let label = rest.split_once('>').unwrap().1.split('<').next().unwrap();
             let count = label.rsplit(' ').next().unwrap();
             let (_, code) = of.split_once('-').unwrap();
-            (code.to_owned(), count.parse().unwrap())
+            Some((code.to_owned(), count.parse().unwrap()))
         });
         chips.collect()
     }

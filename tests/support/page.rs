@@ -169,6 +169,15 @@ impl Element {
             .collect()
     }
 
+    /// The text in a message. It has no class if it is a paragraph, except in a plain tab.
+    pub(crate) fn said(&self) -> Option<&Self> {
+        let is_text = |part: &&Self| match part.attribute("class") {
+            Some(class) => class == "message__text",
+            None => part.name == "p",
+        };
+        self.elements().find(is_text)
+    }
+
     fn get_mut(&mut self, id: &str) -> Option<&mut Self> {
         if self.id() == Some(id) {
             return Some(self);
@@ -255,12 +264,13 @@ impl Shown {
             let mut parts = message.all().filter(|part| part.has_class(class));
             parts.next().map(Element::text).unwrap_or_default()
         };
+        let name = message.elements().find(|part| part.name == "b");
         let time = message.with("datetime").next();
         Self {
             id: id.and_then(|id| id.parse().ok()).expect("#message-<id>"),
-            // The second is a plain tab's.
-            author: [part("message__name"), part("message__title")].concat(),
-            text: part("message__text"),
+            // A plain tab's is in a heading.
+            author: name.map_or_else(|| part("message__title"), Element::text),
+            text: message.said().map(Element::text).unwrap_or_default(),
             key: message.attribute("data-key").map(str::to_owned),
             time: time
                 .and_then(|time| time.attribute("datetime"))

@@ -336,9 +336,10 @@ impl Tab {
 
     /// Waits until a push settles that key.
     pub(crate) async fn is_settled(&mut self, key: &str) {
-        let mark = format!("data-key=\"{key}\"");
+        let marks = ['"', '\''].map(|quote| format!("data-key={quote}{key}{quote}"));
+        let settles = |html: &str| marks.iter().any(|mark| html.contains(mark));
         self.until(&format!("the fate of {key}"), |tab| {
-            tab.pushes.iter().any(|push| push.html.contains(&mark))
+            tab.pushes.iter().any(|push| settles(&push.html))
         })
         .await;
     }
