@@ -73,7 +73,8 @@ fn without_comments(text: &str, mark: &str) -> String {
         let begins = line.trim_start().starts_with(mark) && (!ends || line.ends_with("*/"));
         let is_doc = is_within || begins;
         is_within = is_doc && !ends;
-        !is_doc && !line.is_empty()
+        let is_note = line.trim_start().starts_with("//");
+        !is_doc && !is_note && !line.is_empty()
     });
     lines.map(|line| without_types(line) + "\n").collect()
 }
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scripts_are_sent_without_doc_comments() {
+    fn scripts_are_sent_without_comments() {
         #[track_caller]
         fn check(script: &str, expected: &str) {
             assert_eq!(without_comments(script, "/**"), expected);
@@ -112,8 +113,9 @@ mod tests {
         check("/** One line. */\nlet a;\n", "let a;\n");
         check(
             "/**\n * @returns {void}\n */\nfunction b() {\n  // A reason.\n}\n",
-            "function b() {\n  // A reason.\n}\n",
+            "function b() {\n}\n",
         );
+        check("e(\"//\"); // f\n", "e(\"//\"); // f\n");
         check(
             "  /** @type {Node} */ (c).click(/** @type {{ a: b }} */ (d));\n",
             "  (c).click((d));\n",
