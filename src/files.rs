@@ -189,8 +189,8 @@ pub(crate) async fn read(
         }
     };
     set(header::CONTENT_LENGTH, length.to_string());
+    set(header::CONTENT_DISPOSITION, disposition(&file, &media_type));
     set(header::CONTENT_TYPE, media_type);
-    set(header::CONTENT_DISPOSITION, disposition(&file));
     if let Some(range) = range {
         let part = format!("bytes {}-{}/{size}", range.start, range.end - 1);
         set(header::CONTENT_RANGE, part);
@@ -203,14 +203,17 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// A picture is shown, anything else is downloaded.
-fn disposition(file: &File) -> String {
-    let how = match file.picture {
-        Some(_) => "inline",
-        None => "attachment",
+/// A picture is shown, anything else is downloaded. The first of the two names is for programs that do not
+/// read the second.
+fn disposition(file: &File, media_type: &str) -> String {
+    let (how, name) = match file.picture {
+        Some(_) => ("inline", pictures::name_as(&file.name, media_type)),
+        None => ("attachment", file.name.clone()),
     };
-    let name = utf8_percent_encode(&file.name, ATTRIBUTE);
-    format!("{how}; filename*=UTF-8''{name}")
+    let is_plain = |c: char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\' | '%');
+    let plain = name.replace(|c| !is_plain(c), "_");
+    let name = utf8_percent_encode(&name, ATTRIBUTE);
+    format!("{how}; filename=\"{plain}\"; filename*=UTF-8''{name}")
 }
 
 /// The one part of a file that a request asks for, if it does; an error if the file has no such part. A
@@ -240,6 +243,7 @@ fn part_of(headers: &HeaderMap, etag: &str, size: u64) -> Result<Option<Range<u6
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Picture;
 
     #[test]
     fn a_part_of_a_file_is_read() {
@@ -270,30 +274,69 @@ mod tests {
         }
     }
 
+    #[track_caller]
+    fn check_name(file: &File, media_type: &str, plain: &str, name: &str) {
+        let how = match file.picture {
+            Some(_) => "inline",
+            None => "attachment",
+        };
+        let expected = format!("{how}; filename=\"{plain}\"; filename*=UTF-8''{name}");
+        assert_eq!(disposition(file, media_type), expected);
+    }
+
+    fn file(name: &str) -> File {
+        File {
+            id: FileId(1),
+            name: File::name_of(name),
+            media_type: File::ANY_BYTES.to_owned(),
+            bytes: 1,
+            picture: None,
+        }
+    }
+
     #[test]
     fn no_name_leaves_its_place_in_the_header() {
         #[track_caller]
-        fn check(name: &str, expected: &str) {
-            let file = File {
-                id: FileId(1),
-                name: File::name_of(name),
-                media_type: File::ANY_BYTES.to_owned(),
-                bytes: 1,
-                picture: None,
-            };
-            let expected = format!("attachment; filename*=UTF-8''{expected}");
-            assert_eq!(disposition(&file), expected);
+        fn check(name: &str, plain: &str, expected: &str) {
+            check_name(&file(name), File::ANY_BYTES, plain, expected);
         }
-        check("report.pdf", "report.pdf");
-        check("../../etc/passwd", "passwd");
-        check("..\\..\\a b.txt", "a%20b.txt");
-        check("a\r\nSet-Cookie: b=c", "aSet-Cookie%3A%20b%3Dc");
-        check("\u{202e}gpj.exe", "gpj.exe");
-        check("\"; a=\"b", "%22%3B%20a%3D%22b");
-        check("...", "file");
-        check("", "file");
+        check("report.pdf", "report.pdf", "report.pdf");
+        check(
+            "Übersicht 50%.pdf",
+            "_bersicht 50_.pdf",
+            "%C3%9Cbersicht%2050%25.pdf",
+        );
+        check("../../etc/passwd", "passwd", "passwd");
+        check("..\\..\\a b.txt", "a b.txt", "a%20b.txt");
+        let cookie = "aSet-Cookie%3A%20b%3Dc";
+        check("a\r\nSet-Cookie: b=c", "aSet-Cookie: b=c", cookie);
+        check("\u{202e}gpj.exe", "gpj.exe", "gpj.exe");
+        check("\"; a=\"b", "_; a=_b", "%22%3B%20a%3D%22b");
+        check("...", "file", "file");
+        check("", "file", "file");
         let long = format!("{}.pdf", "x".repeat(200));
         assert_eq!(File::name_of(&long).chars().count(), File::NAME_CHARACTERS);
         assert!(File::name_of(&long).ends_with("xxx.pdf"));
+    }
+
+    #[test]
+    fn a_picture_is_saved_under_a_name_that_opens_it() {
+        for (name, media_type, expected) in [
+            ("cat.png", "image/png", "cat.png"),
+            ("CAT.JPEG", "image/jpeg", "CAT.JPEG"),
+            // The smaller copy.
+            ("cat.png", "image/jpeg", "cat.jpg"),
+            ("page.html", "image/png", "page.html.png"),
+            ("v1.2", "image/webp", "v1.2.webp"),
+            ("cat", "image/gif", "cat.gif"),
+        ] {
+            let mut file = file(name);
+            file.picture = Some(Picture {
+                width: 1,
+                height: 1,
+                thumbnail: true,
+            });
+            check_name(&file, media_type, expected, expected);
+        }
     }
 }

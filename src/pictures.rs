@@ -67,6 +67,22 @@ pub fn type_of(name: &str) -> &'static str {
     }
 }
 
+/// The name of a picture of that type. It ends as such pictures do, since that decides what opens it once it
+/// is saved.
+pub fn name_as(name: &str, media_type: &str) -> String {
+    let endings = ImageFormat::from_mime_type(media_type).map(ImageFormat::extensions_str);
+    let Some(endings @ [usual, ..]) = endings else {
+        return name.to_owned();
+    };
+    let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
+    let ending = ending.to_lowercase();
+    match ImageFormat::from_extension(&ending) {
+        _ if endings.contains(&&*ending) => name.to_owned(),
+        Some(_) => format!("{stem}.{usual}"),
+        None => format!("{name}.{usual}"),
+    }
+}
+
 /// Decodes a picture; `None` if that is not possible within the limits. Takes a while, and memory.
 pub fn decode(bytes: Bytes) -> Option<Kept> {
     let format = format_of(&bytes)?;

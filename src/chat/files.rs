@@ -376,6 +376,7 @@ async fn make(files: &Files, received: &Received, name: &str) -> Result<Made> {
         return Ok(Made { file, objects });
     };
     file.media_type = kept.media_type.to_owned();
+    file.name = File::name_of(&pictures::name_as(&file.name, kept.media_type));
     file.bytes = kept.bytes.len() as u64;
     file.picture = Some(Picture {
         width: kept.width,

@@ -91,6 +91,8 @@ async fn a_picture_has_its_place_before_it_is_there_and_runs_nothing() {
     let small = bob.fetches(shown("src"), &[]).await;
     assert_eq!(small.status, 200);
     assert_eq!(small.header("Content-Type"), Some("image/jpeg"));
+    let saved = small.header("Content-Disposition").unwrap();
+    assert!(saved.ends_with("our%20cat.jpg"), "{saved}");
     let small = image::load_from_memory(&small.bytes).unwrap();
     assert_eq!((small.width(), small.height()), (720, 540));
 
@@ -102,7 +104,7 @@ async fn a_picture_has_its_place_before_it_is_there_and_runs_nothing() {
         ("Cross-Origin-Resource-Policy", "same-origin"),
         (
             "Content-Disposition",
-            "inline; filename*=UTF-8''our%20cat.png",
+            "inline; filename=\"our cat.png\"; filename*=UTF-8''our%20cat.png",
         ),
         ("Cache-Control", "private, max-age=31536000, immutable"),
     ] {
@@ -138,7 +140,7 @@ async fn any_other_file_is_a_card_and_is_downloaded_whole_or_in_part() {
         whole.header("Content-Type"),
         Some("application/octet-stream")
     );
-    let saved = "attachment; filename*=UTF-8''report.pdf";
+    let saved = "attachment; filename=\"report.pdf\"; filename*=UTF-8''report.pdf";
     assert_eq!(whole.header("Content-Disposition"), Some(saved));
     let part = bob.fetches(address, &[("Range", "bytes=100-199")]).await;
     assert_eq!((part.status, &*part.bytes), (206, &bytes[100..200]));
@@ -170,6 +172,8 @@ async fn what_a_file_is_its_bytes_decide() {
     sends(&mut anna, "", &[&file]).await;
     let read = anna.fetches(&format!("/files/{file}/x"), &[]).await;
     assert_eq!(read.header("Content-Type"), Some("image/png"));
+    let shown = links(&anna).pop().unwrap().attribute("href");
+    assert_eq!(shown, Some(&*format!("/files/{file}/page.html.png")));
 
     // No name leads to another folder, hides how it ends, or breaks a header or the page.
     for (name, shown) in [
@@ -250,7 +254,10 @@ async fn only_ones_own_files_of_the_room_that_wait_are_sent() {
     assert_eq!(try_to_send(&mut bob, &file).await, gone);
     // Before it is sent, nobody reads it.
     let address = format!("/files/{file}/a.txt");
-    assert_eq!(anna.fetches(&address, &[]).await.status, 404);
+    for (reader, status) in [(&anna, 200), (&bob, 404)] {
+        assert_eq!(reader.fetches(&address, &[]).await.status, status);
+    }
+    assert_eq!(server.get(&address).await.status, 404);
     anna.enters_group("python").await;
     assert_eq!(try_to_send(&mut anna, &file).await, gone);
     anna.enters_group("hi").await;
