@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 use thirtyfour::Key;
 
-use crate::browser::{Tab, story};
+use crate::browser::{Tab, story, story_with};
 use crate::moderation::becomes_moderator;
 use crate::server::Server;
 
@@ -38,6 +38,39 @@ async fn is_open_to_all(tab: &Tab<'_>, view: &str) {
         }
     }
     tab.sized(1280, 800).await;
+}
+
+/// The visible buttons and links of lists that are too small for a finger.
+const SMALL: &str =
+    "[...document.querySelectorAll('button, summary, .nav__link')].filter((one) => {
+    const { width, height } = one.getBoundingClientRect();
+    return one.checkVisibility({ visibilityProperty: true, opacityProperty: true })
+        && (width < 44 || height < 44);
+}).map((one) => one.outerHTML)";
+
+#[tokio::test]
+async fn every_control_is_large_enough_for_a_finger() {
+    let server = Server::start(&[]);
+    let touch = "--blink-settings=primaryHoverType=1,availableHoverTypes=1,\
+        primaryPointerType=2,availablePointerTypes=2";
+    story_with(&[touch], async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.sized(360, 740).await;
+        for (control, shown) in [
+            ("#room-menu > button", "#room-menu .menu__item"),
+            ("#aside-open", ".add"),
+            (".add", ".new-group button"),
+        ] {
+            anna.click(control).await;
+            anna.sees(shown).await;
+            assert_eq!(anna.get::<Vec<String>>(SMALL).await, [""; 0], "{shown}");
+            if control == "#room-menu > button" {
+                anna.presses(Key::Escape).await;
+                anna.sees_no(shown).await;
+            }
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
