@@ -13,7 +13,7 @@ import { completeSetting, forgetView, notify, reportView, subscribe } from "./no
 import { post, resend, sendDue, settle } from "./outbox.js";
 import { closePopover, find, messageBox, messageList, roomId } from "./page.js";
 import { keepQuickBar } from "./reactions.js";
-import { askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom, restoreEdit } from "./rooms.js";
+import { askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom, restoreEdit, showTopic } from "./rooms.js";
 import { hooks, on, send } from "./runtime.js";
 import { askForNewer, askForOlder, noteView, openPart, restoreView, stopAwaitingMessages, takePage } from "./scroll.js";
 import { search, showTyped } from "./search.js";
@@ -128,6 +128,7 @@ hooks.after = ({ selector, swap, version, fragment }) => {
     restoreEdit();
     focusMessageForm();
   }
+  if (selector === "#room-topic" || selector === "#room-menu") showTopic();
   if (selector.startsWith("[data-quotes")) keepOriginal();
   if (selector === "#rooms-found") choose();
   if (selector === "#new-group" || selector === "#name-form") {

@@ -218,6 +218,15 @@ function followAddress() {
 }
 
 /**
+ * Shows the whole topic in the menu, as the head shows one line of it.
+ * @returns {void}
+ */
+export function showTopic() {
+  const words = find(".menu > .aside__words");
+  if (words) words.textContent = find("#room-topic").textContent.trim();
+}
+
+/**
  * @param {string} address of a room or of a message in it
  * @returns {void}
  */

@@ -272,6 +272,9 @@ async fn a_group_has_a_topic_and_a_menu_to_leave_it() {
         bob.until("document.querySelector('#room-topic').textContent === 'All about apes'")
             .await;
         bob.click("#room-menu > button").await;
+        bob.sees(".menu > .aside__words").await;
+        let topic = bob.text(".menu > .aside__words").await;
+        assert_eq!(topic, "All about apes");
         bob.click("#room-menu [data-action='Leave group']").await;
         bob.until("location.pathname === '/chat/' && document.title === 'All groups · Overwire'")
             .await;
