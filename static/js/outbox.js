@@ -134,6 +134,7 @@ export function settle(fragment, refused) {
     if (!refused) {
       drop(one);
       clearNotice();
+      find("#room-welcome").replaceChildren();
     } else if (messageBox.value || one.to !== place()) {
       one.state = "refused";
       one.reason = fragment.querySelector(".notice__text").textContent;

@@ -168,3 +168,21 @@ async fn the_address_of_a_missing_room_leads_to_hi_with_a_notice() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_welcome_goes_with_my_first_message() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.sees("#room-welcome .welcome").await;
+        anna.says("hello").await;
+        anna.sees_no("#room-welcome .welcome").await;
+        anna.enters("python").await;
+        anna.sees("#room-welcome .welcome").await;
+        anna.enters("hi").await;
+        anna.reload().await;
+        anna.says("again").await;
+        assert!(!anna.shows("#room-welcome .welcome").await);
+    })
+    .await;
+}
