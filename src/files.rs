@@ -74,8 +74,12 @@ pub(crate) async fn take(
     match taken.await {
         Ok(file) => {
             METRICS.uploaded("stored");
-            let File { id, name, .. } = file;
-            let answer = json!({ "id": id.to_string(), "name": name });
+            let answer = json!({
+                "id": file.id.to_string(),
+                "name": file.name,
+                "url": protocol::file_address(&file),
+                "preview": protocol::picture_address(&file),
+            });
             (StatusCode::OK, JSON, answer.to_string()).into_response()
         }
         Err(error) => {

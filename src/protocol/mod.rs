@@ -74,6 +74,15 @@ pub fn file_address(file: &File) -> String {
     format!("{FILES_PATH}{}/{name}", file.id)
 }
 
+/// What a page shows of a picture: its smaller copy if there is one. `None` for other files.
+pub fn picture_address(file: &File) -> Option<String> {
+    let address = file_address(file);
+    Some(match file.picture?.thumbnail {
+        true => format!("{address}?{THUMBNAIL}"),
+        false => address,
+    })
+}
+
 /// Parses an address as in the browser's address bar, still percent-encoded.
 pub fn read_address(address: &str) -> Option<Target> {
     let segment = address.strip_prefix("/chat/")?;

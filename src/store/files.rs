@@ -130,17 +130,22 @@ impl Store {
         .await
     }
 
-    /// A file that was sent, if everybody or one of these people may read its room.
+    /// A file that was sent, if everybody or one of these people may read its room; or one that is about to be
+    /// sent by one of them.
     pub async fn file(&self, id: FileId, people: Vec<User>) -> Result<Option<StoredFile>> {
         self.read("file", async move |tx| {
             let file = format!(
-                "select room_id, {FILE} from files where id = $1 and message_id is not null"
+                "select room_id, case when message_id is null then user_id end, {FILE}
+                 from files where id = $1"
             );
-            let found: Option<(RoomId, StoredFile)> = tx.one(&file, &[&id]).await?;
-            let Some((at, file)) = found else {
+            let found: Option<(RoomId, Option<UserId>, StoredFile)> = tx.one(&file, &[&id]).await?;
+            let Some((at, waits_for, file)) = found else {
                 return Ok(None);
             };
-            let people = people.iter().map(|user| user.id);
+            let mut people = people.iter().map(|user| user.id);
+            if let Some(sender) = waits_for {
+                return Ok(people.any(|user| user == sender).then_some(file));
+            }
             for reader in [UserId::NOBODY].into_iter().chain(people) {
                 if room(tx, reader, at).await?.is_some() {
                     return Ok(Some(file));

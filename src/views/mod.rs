@@ -1067,10 +1067,7 @@ fn file_context(file: &File) -> Value {
             .min(f64::from(most_height) / height)
             .min(1.0);
         let scaled = |side: f64| (side * scale).round().max(1.0);
-        let source = match picture.thumbnail {
-            true => format!("{address}?{}", protocol::THUMBNAIL),
-            false => address.clone(),
-        };
+        let source = protocol::picture_address(file);
         context! { width => scaled(width) as u32, height => scaled(height) as u32, source }
     });
     let ending = file.name.rsplit_once('.').map_or("", |(_, ending)| ending);

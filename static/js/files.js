@@ -1,17 +1,27 @@
 /** Files that I attach to a message: by button, drop or paste. They are uploaded before it is sent. */
 
-import { find, findAll, messageBox, roomId } from "./page.js";
+import { find, messageBox, roomId } from "./page.js";
 import { on } from "./runtime.js";
-import { recall } from "./session.js";
+import { recall, remember } from "./session.js";
 
 const MOST = 10;
+
+/**
+ * A file on the server.
+ * @typedef {object} Stored
+ * @property {string} id
+ * @property {string} name
+ * @property {string} url
+ * @property {string} [preview] the address of a picture that shows it
+ */
 
 /**
  * @typedef {object} Upload
  * @property {string} name
  * @property {string} [room] the room it is meant for
- * @property {File} [file] missing for one that came back with a refused message
- * @property {string} [id] its id on the server, once it is there
+ * @property {File} [file] missing for one that came back, with a refused message or after a reload
+ * @property {Stored} [stored] once it is on the server
+ * @property {boolean} [gone] whether it did not come back after a reload
  * @property {string} [error]
  * @property {XMLHttpRequest} [request] while it is under way
  * @property {HTMLElement} node
@@ -41,29 +51,28 @@ function here() {
 /**
  * The files of a message that is about to be posted, which the composer then no longer has.
  * @param {() => void} post posts it later, if they are still under way
- * @returns {{ id: string, name: string }[] | null} null if it cannot be posted yet
+ * @returns {Stored[] | null} null if it cannot be posted yet
  */
 export function takeFiles(post) {
-  const mine = here();
+  const mine = here().filter(({ gone }) => !gone);
   sendLater = undefined;
-  if (mine.some(({ id }) => !id)) {
+  if (mine.some(({ stored }) => !stored)) {
     if (!mine.some(({ error }) => error)) sendLater = { post, room: roomId(), text: messageBox.value };
     showUploads();
     return null;
   }
-  for (const { node } of mine) node.remove();
-  uploads = uploads.filter((one) => !mine.includes(one));
-  return mine.map(({ id, name }) => ({ id, name }));
+  here().forEach(remove);
+  return mine.map(({ stored }) => stored);
 }
 
 /**
  * Attaches the files of a message again that was not sent.
- * @param {{ id: string, name: string }[]} [files]
+ * @param {Stored[]} [files]
  * @param {string} [room]
  * @returns {void}
  */
 export function giveBack(files = [], room = roomId()) {
-  for (const { id, name } of files) add({ id, name, room, node: blank() });
+  for (const stored of files) add({ name: stored.name, stored, room, node: blank() });
 }
 
 /**
@@ -74,18 +83,23 @@ function isTooLarge(file) {
   return file?.size > limit;
 }
 
-/** Shows the uploads of the room on show. */
+/** Shows the uploads of the room on show, and saves those of all rooms. */
 export function showUploads() {
-  for (const { node, room, name, file, id, error = "" } of uploads) {
+  const kept = uploads.filter(({ error }) => !error);
+  remember("files", kept.map(({ name, room, stored }) => ({ name, room, stored })));
+  for (const { node, room, name, file, stored, gone, error = "" } of uploads) {
     node.hidden = room !== roomId();
     node.toggleAttribute("data-final", isTooLarge(file));
-    node.dataset.state = id ? "done" : error ? "failed" : "sending";
+    node.dataset.state = gone ? "gone" : stored ? "done" : error ? "failed" : "sending";
+    const picture = node.querySelector("img");
+    picture.hidden = gone || !stored?.preview;
+    if (!picture.hidden) picture.src ||= stored.preview;
     node.querySelector(".upload__name").textContent = name;
     node.querySelector(".upload__error").textContent = error;
     node.querySelector("progress").setAttribute("aria-label", name);
     node.querySelector("[data-upload=remove]").setAttribute("aria-label", `Remove ${name}`);
   }
-  messageBox.form.toggleAttribute("data-sending", sendLater?.room === roomId() && here().some(({ id }) => !id));
+  messageBox.form.toggleAttribute("data-sending", sendLater?.room === roomId() && here().some(({ stored }) => !stored));
 }
 
 /** @returns {HTMLElement} */
@@ -100,6 +114,30 @@ function blank() {
 function add(one) {
   uploads.push(one);
   list.append(one.node);
+  showUploads();
+}
+
+/**
+ * @param {Upload} one
+ * @returns {void}
+ */
+function remove(one) {
+  one.node.remove();
+  uploads = uploads.filter((other) => other !== one);
+  showUploads();
+}
+
+/**
+ * Attaches a file again after a reload, if the server still has it. It had none that was under way.
+ * @param {Upload} one
+ * @returns {Promise<void>}
+ */
+async function restore(one) {
+  add(one);
+  const asked = one.stored && fetch(one.stored.url, { method: "HEAD", cache: "no-store" });
+  // Without an answer, sending it tells.
+  one.gone = !asked || await asked.then(({ status }) => status === 404, () => false);
+  if (one.gone) one.error = "Not available any more. Please attach it again.";
   showUploads();
 }
 
@@ -129,7 +167,7 @@ function upload(one) {
     one.error = error;
     if (error) sendLater = undefined;
     showUploads();
-    if (sendLater?.room !== roomId() || !here().every(({ id }) => id)) return;
+    if (sendLater?.room !== roomId() || !here().every(({ stored }) => stored)) return;
     const { post, text } = sendLater;
     sendLater = undefined;
     if (messageBox.value === text) post();
@@ -153,9 +191,9 @@ function upload(one) {
     one.node.querySelector("progress").value = loaded / total;
   };
   request.onload = () => {
-    const { id, error = "The server did not take the file." } = request.response ?? {};
-    one.id = id;
-    done(id ? undefined : error);
+    const { error = "The server did not take the file.", ...stored } = request.response ?? {};
+    if (stored.id) one.stored = stored;
+    done(stored.id ? undefined : error);
   };
   request.onerror = () => done("The connection was lost.");
   request.send(file);
@@ -163,6 +201,8 @@ function upload(one) {
 }
 
 if (list) {
+  for (const one of recall("files") ?? []) void restore({ ...one, node: blank() });
+
   on("click", () => picker.click(), find("#attach"));
 
   on("change", () => {
@@ -176,10 +216,8 @@ if (list) {
     if (target.dataset.upload === "retry") upload(one);
     if (target.dataset.upload === "remove") {
       one.request?.abort();
-      one.node.remove();
-      uploads = uploads.filter((other) => other !== one);
       sendLater = undefined;
-      showUploads();
+      remove(one);
       messageBox.focus();
     }
   }, list);

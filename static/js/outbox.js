@@ -19,7 +19,7 @@ const MOST = 9;
  * @typedef {object} Unsettled
  * @property {string} key makes sending it again harmless
  * @property {string} message
- * @property {{ id: string, name: string }[]} files
+ * @property {import("./files.js").Stored[]} files
  * @property {string} [room] the id of its room, once known
  * @property {string} to the address of its room
  * @property {string} title the title of its room

@@ -252,7 +252,7 @@ async fn only_ones_own_files_of_the_room_that_wait_are_sent() {
     };
     let file = anna.attaches("a.txt", b"text").await;
     assert_eq!(try_to_send(&mut bob, &file).await, gone);
-    // Before it is sent, nobody reads it.
+    // Before it is sent, nobody else reads it.
     let address = format!("/files/{file}/a.txt");
     for (reader, status) in [(&anna, 200), (&bob, 404)] {
         assert_eq!(reader.fetches(&address, &[]).await.status, status);

@@ -49,6 +49,9 @@ async fn a_chosen_picture_is_sent_and_keeps_its_place() {
         chooses(&anna, PICTURE).await;
         anna.sees(".upload[data-state=done]").await;
         assert_eq!(anna.text(".upload__name").await, "cat.png");
+        anna.sees(".upload__picture").await;
+        anna.until("document.querySelector('.upload__picture').naturalWidth > 0")
+            .await;
         anna.click("#send").await;
         anna.sees_no(".upload").await;
         bob.sees(".files__picture img").await;
@@ -163,6 +166,60 @@ async fn files_are_dropped_and_pasted_and_taken_back() {
         assert_eq!(bob.get::<Vec<String>>(names).await, ["a.txt", "c.txt"]);
         bob.until("document.querySelector('.files__file small').textContent === 'TXT, 4 bytes'")
             .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_a_reload_files_are_still_attached_unless_they_are_gone() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/")).await;
+        let states = async |tab: &Tab<'_>, expected: &[&str]| {
+            let shown = "[...document.querySelectorAll('.upload:not([hidden])')].map((one) =>
+                one.querySelector('.upload__name').textContent + ' ' + one.dataset.state).join()";
+            let expected = expected.join(",");
+            tab.until(&format!("{shown} === '{expected}'")).await;
+        };
+        chooses(&anna, PICTURE).await;
+        chooses(&anna, &texts(&["a.txt", "b.txt"])).await;
+        states(&anna, &["cat.png done", "a.txt done", "b.txt done"]).await;
+        anna.writes("half a sentence").await;
+        anna.enters("python").await;
+        chooses(&anna, &texts(&["python.txt"])).await;
+        states(&anna, &["python.txt done"]).await;
+        let slow = serde_json::json!({ "patterns": [{ "urlPattern": "*name=slow.txt" }] });
+        anna.devtools("Fetch.enable", slow).await;
+        chooses(&anna, &texts(&["slow.txt"])).await;
+        states(&anna, &["python.txt done", "slow.txt sending"]).await;
+        server.change("delete from files where name = 'b.txt'");
+
+        anna.reload().await;
+        anna.is_somebody().await;
+        states(&anna, &["python.txt done", "slow.txt gone"]).await;
+        anna.click("[aria-label='Remove slow.txt']").await;
+        anna.enters("hi").await;
+        states(&anna, &["cat.png done", "a.txt done", "b.txt gone"]).await;
+        let words = "Not available any more. Please attach it again.";
+        assert_eq!(
+            anna.text(".upload[data-state=gone] .upload__error").await,
+            words
+        );
+        anna.until("document.querySelector('.upload__picture').naturalWidth > 0")
+            .await;
+        assert_eq!(anna.written().await, "half a sentence");
+        anna.sends(", and the rest").await;
+        bob.hears("half a sentence, and the rest").await;
+        bob.sees(".files__picture").await;
+        let names =
+            "[...document.querySelectorAll('.files__name')].map((name) => name.textContent)";
+        assert_eq!(bob.get::<Vec<String>>(names).await, ["a.txt"]);
+        states(&anna, &[]).await;
+        anna.reload().await;
+        anna.hears("half a sentence, and the rest").await;
+        states(&anna, &[]).await;
+        anna.enters("python").await;
+        states(&anna, &["python.txt done"]).await;
     })
     .await;
 }

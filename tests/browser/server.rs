@@ -102,6 +102,12 @@ impl Server {
         String::from_utf8(said.stdout).unwrap().trim().to_owned()
     }
 
+    /// Changes what is stored.
+    pub(crate) fn change(&self, sql: &str) {
+        let database = rusqlite::Connection::open(self.database()).unwrap();
+        database.execute_batch(sql).unwrap();
+    }
+
     /// How often a text is stored.
     pub(crate) fn stored(&self, text: &str) -> u64 {
         let database = rusqlite::Connection::open(self.database()).unwrap();
