@@ -2,6 +2,7 @@
 
 use crate::browser::{Tab, story};
 use crate::server::Server;
+use crate::support::until;
 
 /// Makes a picture of that size in the page, as a file.
 const PICTURE: &str = "const canvas = document.createElement('canvas');
@@ -220,6 +221,31 @@ async fn after_a_reload_files_are_still_attached_unless_they_are_gone() {
         states(&anna, &[]).await;
         anna.enters("python").await;
         states(&anna, &["python.txt done"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_stored_of_an_upload_that_is_cancelled() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let slow = serde_json::json!({
+            "offline": false, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 2_000_000,
+        });
+        anna.devtools("Network.enable", serde_json::json!({})).await;
+        anna.devtools("Network.emulateNetworkConditions", slow)
+            .await;
+        let large = "const files = new DataTransfer();
+            files.items.add(new File([new Uint8Array(24_000_000)], 'large.bin'));";
+        chooses(&anna, large).await;
+        until("a part to be stored", async || !server.files().is_empty()).await;
+        anna.click("[aria-label='Remove large.bin']").await;
+        anna.sees_no(".upload").await;
+        until("nothing to be left", async || server.files().is_empty()).await;
+        chooses(&anna, &texts(&["a.txt"])).await;
+        anna.sees(".upload[data-state=done]").await;
+        assert_eq!(server.files().len(), 1);
     })
     .await;
 }

@@ -10,6 +10,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use crate::support::program;
+use crate::support::server::names_in;
 
 /// A server, with a database that outlives it.
 pub(crate) struct Server {
@@ -100,6 +101,12 @@ impl Server {
         let said = command.arg(&self.database).output().unwrap();
         assert!(said.status.success(), "{said:?}");
         String::from_utf8(said.stdout).unwrap().trim().to_owned()
+    }
+
+    /// The names of the objects of its files, and of the parts that it receives.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let folder = PathBuf::from(format!("{}.files", self.database));
+        names_in(&folder)
     }
 
     /// Changes what is stored.
