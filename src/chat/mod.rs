@@ -224,13 +224,27 @@ impl Client {
     async fn queue<T>(&self, posting: impl Future<Output = T>) -> T {
         let mut posting = pin!(posting);
         let first = poll_fn(|context| Poll::Ready(posting.as_mut().poll(context))).await;
-        self.queued.fetch_add(1, Ordering::Relaxed);
-        let posted = match first {
+        let _queued = Queued::one_more(&self.queued);
+        match first {
             Poll::Ready(posted) => posted,
             Poll::Pending => posting.await,
-        };
-        self.queued.fetch_sub(1, Ordering::Relaxed);
-        posted
+        }
+    }
+}
+
+/// A message that is counted until this is dropped, also if nobody waits for its answer any more.
+struct Queued<'a>(&'a AtomicUsize);
+
+impl<'a> Queued<'a> {
+    fn one_more(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

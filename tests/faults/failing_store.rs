@@ -242,6 +242,21 @@ async fn a_message_stored_without_an_answer_is_shown_once_and_settles_when_sent_
 }
 
 #[tokio::test]
+async fn a_sender_who_does_not_wait_for_the_answer_is_not_counted_as_waiting() {
+    let place = place().await;
+    let mut anna = Tab::open(&place, Dialect::V1).await;
+    // Another one would have to come first.
+    place.faults.is(TOGETHER);
+    let action = anna.list.write("hello".to_owned());
+    let request = place.chat.read(&anna.client, &action);
+    let mut posting = Box::pin(place.chat.handle(&anna.client, request));
+    assert!(futures_util::poll!(&mut posting).is_pending());
+    assert_eq!(anna.client.queued(), 1);
+    drop(posting);
+    assert_eq!(anna.client.queued(), 0);
+}
+
+#[tokio::test]
 async fn messages_do_not_wait_for_a_comparison_with_the_store() {
     let place = place().await;
     let mut anna = Tab::open(&place, Dialect::V1).await;
