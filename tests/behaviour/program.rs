@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use overwire::objects;
 use regex::Regex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -182,6 +183,51 @@ async fn a_file_of_another_program_is_refused_and_not_touched() {
             assert_eq!(files(&folder), names, "{arguments:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_examination_finds_objects_that_are_missing_or_too_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, files, elsewhere] =
+        ["overwire.db", "files", "elsewhere"].map(|name| folder.path().join(name));
+    let places = [&file, &files, &elsewhere].map(|path| path.to_str().unwrap());
+    let [database, here, elsewhere] = places;
+    let server = Program::start(&file, &["--files", here]).await;
+    let mut tab = server.tab().await;
+    let mut files_of_message = Vec::new();
+    for text in ["a text", "another text"] {
+        files_of_message.push(tab.attaches("a.txt", text.as_bytes()).await);
+    }
+    let data = json!({ "message": "two", "files": files_of_message, "room": tab.room() });
+    tab.sends("New message", data);
+    tab.sees("two").await;
+    server.signal("TERM");
+    assert!(server.ends().await.0.success());
+    let check = async |place: &str| {
+        let output = run(&["check", "--database", database, "--files", place]).await;
+        let words = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), words)
+    };
+    let (code, words) = check(here).await;
+    assert!(
+        code == Some(0) && words.contains("has no problems"),
+        "{words}"
+    );
+    let (code, words) = check(elsewhere).await;
+    assert!(
+        code == Some(0) && words.starts_with("The files were not checked"),
+        "{words}"
+    );
+
+    let name = objects::name_of(b"a text");
+    let object = files.join(&name[..2]).join(&name);
+    let other = objects::name_of(b"nobody's");
+    std::fs::rename(object, files.join(&name[..2]).join(&other)).unwrap();
+    let (code, words) = check(here).await;
+    assert_eq!(code, Some(1));
+    let missing = format!("the object {name} of a file is missing");
+    let unknown = format!("the object {other} belongs to no file");
+    assert_eq!(words.lines().collect::<Vec<_>>(), [missing, unknown]);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 use crate::support::program::{command_after, ending};
 use crate::support::rows::Rows;
+use crate::support::server::names_in;
 use crate::support::{Crowd, Door, Program, long, until};
 
 /// How many messages are stored before, during and after.
@@ -149,16 +150,43 @@ impl Rows for OnItsDisk<'_> {
 async fn no_file_may_grow_for_a_while() {
     // The signal would end the process.
     let scene = Scene::after("trap '' XFSZ").await;
-    let limit = |bytes: &str| {
-        let process = scene.program.process().to_string();
-        let mut prlimit = Command::new("prlimit");
-        prlimit.args(["--pid", &process, &format!("--fsize={bytes}:")]);
-        assert!(prlimit.status().unwrap().success());
-    };
+    let limit = |bytes| limit_files(&scene.program, bytes);
     scene
         .suffers_from_a_full_disk(|| limit("4096"), || limit("unlimited"))
         .await;
     scene.ends().await;
+}
+
+/// No file of the program may grow beyond this.
+fn limit_files(program: &Program, bytes: &str) {
+    let process = program.process().to_string();
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args(["--pid", &process, &format!("--fsize={bytes}:")]);
+    assert!(prlimit.status().unwrap().success());
+}
+
+#[tokio::test]
+async fn an_upload_that_finds_no_space_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, files] = ["overwire.db", "files"].map(|name| folder.path().join(name));
+    let arguments = ["--files", files.to_str().unwrap()];
+    let program = Program::start_after("trap '' XFSZ", &file, &arguments).await;
+    let mut tab = program.tab().await;
+    // The database has space enough.
+    limit_files(&program, "4000000");
+    // Small files are written at once, large ones in parts.
+    for bytes in [4_500_000, 12_000_000] {
+        let refused = tab.uploads("large.bin", &vec![7; bytes]).await;
+        assert_eq!(refused.status, 503, "{}", refused.body);
+        let words = "The server could not store the file. Please try again.";
+        assert!(refused.body.contains(words), "{}", refused.body);
+        until("nothing to be left", async || names_in(&files).is_empty()).await;
+    }
+    assert_eq!(file.rows("select count(*) from files"), ["0"]);
+    limit_files(&program, "unlimited");
+    tab.attaches("large.bin", &[7; 4_500_000]).await;
+    assert_eq!(names_in(&files).len(), 1);
+    tab.says("and on").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
