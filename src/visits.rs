@@ -1,7 +1,7 @@
 //! Browsers that run no script: the clients that stand for their forms.
 //!
-//! A form does what an action of a socket does. Whoever sends one is online for some minutes after their
-//! last request. Nothing here knows what an action does.
+//! A form does what an action of a socket does. Whoever sends one is online for a while after their last
+//! request. Nothing here knows what an action does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::chat::{Chat, Client, NotLetIn};
 use crate::model::{ResumeToken, TokenHash};
 use crate::protocol::Hello;
 
-/// How long somebody stays online after their last request.
-const STAYS: Duration = Duration::from_secs(300);
-
-/// The clients of browsers, by their tokens.
-#[derive(Default)]
-pub(crate) struct Visits(Mutex<HashMap<TokenHash, Arc<Visit>>>);
+/// The clients of browsers.
+pub(crate) struct Visits {
+    /// How long somebody stays online after their last request.
+    stay: Duration,
+    by_token: Mutex<HashMap<TokenHash, Arc<Visit>>>,
+}
 
 struct Visit {
     /// The client while it is connected. Held while a form is handled: one at a time.
@@ -41,6 +41,13 @@ impl Turn {
 }
 
 impl Visits {
+    pub(crate) fn new(stay: Duration) -> Self {
+        Self {
+            stay,
+            by_token: Mutex::default(),
+        }
+    }
+
     /// The client of these forms, which connects if it has left. `None` if `admit` says no; what it
     /// returns is kept until the client leaves.
     pub(crate) async fn turn<T: Send + 'static>(
@@ -51,14 +58,14 @@ impl Visits {
         admit: impl FnOnce() -> Option<T>,
     ) -> Result<Option<Turn>, NotLetIn> {
         let key = token.hash();
-        let visit = Arc::clone(self.0.lock().entry(key).or_insert_with(|| {
+        let visit = Arc::clone(self.by_token.lock().entry(key).or_insert_with(|| {
             Arc::new(Visit {
                 client: Arc::default(),
                 until: Mutex::new(Instant::now()),
             })
         }));
         let mut connected = Arc::clone(&visit.client).lock_owned().await;
-        *visit.until.lock() = Instant::now() + STAYS;
+        *visit.until.lock() = Instant::now() + self.stay;
         let is_here = |client: &&Arc<Client>| client.outbox.closing().is_none();
         if let Some(client) = connected.as_ref().filter(is_here).cloned() {
             let _held = connected;
@@ -67,11 +74,12 @@ impl Visits {
         let admitted = match admit() {
             Some(admitted) => chat.connect(hello).await.map(|client| (admitted, client)),
             None => {
-                self.0.lock().remove(&key);
+                self.by_token.lock().remove(&key);
                 return Ok(None);
             }
         };
-        let (admitted, client) = admitted.inspect_err(|_| drop(self.0.lock().remove(&key)))?;
+        let (admitted, client) =
+            admitted.inspect_err(|_| drop(self.by_token.lock().remove(&key)))?;
         let client = Arc::new(client);
         *connected = Some(Arc::clone(&client));
         let (visits, chat, stays) = (Arc::clone(self), Arc::clone(chat), Arc::clone(&client));
@@ -85,7 +93,7 @@ impl Visits {
                 .is_some_and(|now| Arc::ptr_eq(now, &stays))
             {
                 *connected = None;
-                visits.0.lock().remove(&key);
+                visits.by_token.lock().remove(&key);
             }
         });
         let _held = connected;
@@ -94,8 +102,8 @@ impl Visits {
 
     /// Somebody has asked for a page, and stays online if they were.
     pub(crate) fn renew(&self, token: &ResumeToken) {
-        if let Some(visit) = self.0.lock().get(&token.hash()) {
-            *visit.until.lock() = Instant::now() + STAYS;
+        if let Some(visit) = self.by_token.lock().get(&token.hash()) {
+            *visit.until.lock() = Instant::now() + self.stay;
         }
     }
 }

@@ -57,6 +57,8 @@ const BACKLOG: u32 = 4096;
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a response may wait for its reader by default.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
+/// How long somebody who sends forms stays online by default.
+const FORMS_STAY: Duration = Duration::from_secs(300);
 /// How many connections an address may have in addition to twice its sockets: for pages and files, and
 /// for sockets that are being rejected.
 const SPARE_CONNECTIONS: usize = 16;
@@ -80,6 +82,8 @@ pub struct Access {
     pub connections_per_address: Option<usize>,
     /// A response is abandoned when nothing of it could be sent for this long.
     pub stalled_after: Duration,
+    /// How long somebody who sends forms stays online after their last request.
+    pub forms_stay: Duration,
 }
 
 impl Default for Access {
@@ -89,6 +93,7 @@ impl Default for Access {
             trusted_proxies: Vec::new(),
             connections_per_address: None,
             stalled_after: STALLED_AFTER,
+            forms_stay: FORMS_STAY,
         }
     }
 }
@@ -128,10 +133,10 @@ impl Web {
     pub fn new(chat: Arc<Chat>, access: Access, socket_limits: socket::Limits) -> Arc<Self> {
         Arc::new(Self {
             chat,
-            access,
             socket_limits,
             connected: Mutex::default(),
-            visits: Arc::default(),
+            visits: Arc::new(Visits::new(access.forms_stay)),
+            access,
         })
     }
 

@@ -1,10 +1,12 @@
 //! Without scripts: pages and forms alone, as a browser sends them that runs no script.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::moderation::moderator;
 use crate::support::page::{Page, Shown};
-use crate::support::{Answer, Door, Server, until};
+use crate::support::{Answer, Device, Door, Server, until};
 
 /// A browser that runs no script.
 struct Browser {
@@ -256,4 +258,49 @@ async fn groups_are_created_and_left_with_forms_and_moderators_are_obeyed() {
     }
     anna.says("calm").await;
     assert_eq!(anna.texts(), ["calm"]);
+}
+
+#[tokio::test]
+async fn somebody_who_has_signed_in_posts_with_a_form_as_themselves() {
+    let server = Server::start().await;
+    let mut bob = server.tab().await;
+    let (mut device, anna) = Device::of_somebody(&server).await;
+    let mut browser = Browser::new(&server);
+    let session = device.cookie.clone().unwrap();
+    let known = anna.browser.clone().unwrap();
+    browser.cookie = Some(format!("{session}; {known}"));
+    browser.says("/chat/hi/", "with a form").await;
+    bob.sees("with a form").await;
+    assert_eq!(bob.messages()[0].author.trim(), anna.name());
+    // The tab and the forms are one person.
+    bob.until("two people", |tab| {
+        tab.page.the("room-count").text().trim() == "2"
+    })
+    .await;
+    device.sends("/sign-out/", &[]).await;
+    browser.says("/chat/hi/", "signed out").await;
+    bob.sees("signed out").await;
+    assert_ne!(bob.messages()[1].author.trim(), anna.name());
+}
+
+#[tokio::test]
+async fn who_sends_forms_is_online_for_a_while_after_their_last_request() {
+    let server = Server::with(|setup| setup.access.forms_stay = Duration::from_millis(300)).await;
+    let mut bob = server.tab().await;
+    let mut browser = Browser::new(&server);
+    browser.says("/chat/hi/", "here").await;
+    bob.sees("here").await;
+    server
+        .has_noticed_leaving(&[bob.messages()[0].author.trim()])
+        .await;
+    assert_eq!(server.people_here(), [bob.name()]);
+    bob.until("to be alone", |tab| {
+        tab.page.the("room-count").text().trim() == "1"
+    })
+    .await;
+    // Their next form is from the same person.
+    browser.says("/chat/hi/", "again").await;
+    bob.sees("again").await;
+    let authors = bob.messages().into_iter().map(|message| message.author);
+    assert_eq!(authors.collect::<std::collections::HashSet<_>>().len(), 1);
 }
