@@ -917,9 +917,11 @@ fn upgrade(
     let session = forms::session_of(headers, outside.is_secure());
     let browser = forms::browser_of(headers, outside.is_secure());
     let origin = format!("{}://{}", outside.scheme, outside.host);
+    let forms = browser.as_ref().map(|browser| browser.of_forms(None));
     let hello = hello.map(|hello| Hello {
         session,
         browser,
+        forms: forms.filter(|_| hello.dialect == Dialect::V1),
         origin,
         ..hello
     });

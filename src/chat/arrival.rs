@@ -137,7 +137,10 @@ impl Chat {
         hello: &Hello,
         turn: &mut Turn<'_>,
     ) -> std::result::Result<(ClientRef, User, Option<SessionId>, ResumeToken), NotLetIn> {
-        let (node, resume) = (self.node, hello.resume.clone());
+        let (node, mut resume) = (self.node, hello.resume.clone());
+        // Its form was sent before its script had loaded.
+        let sent_form = resume.is_none() && hello.forms.is_some();
+        resume = resume.or_else(|| hello.forms.clone());
         let session = hello.session.as_ref().map(SessionToken::hash);
         let browser = hello.browser.as_ref().map(BrowserToken::hash);
         // A browser is known by its cookie, a tab only by what it is given now.
@@ -158,6 +161,9 @@ impl Chat {
             while let Some((client_ref, at)) =
                 self.store.client_by_token(token.hash(), session).await?
             {
+                if sent_form && at.is_none() {
+                    break;
+                }
                 let elsewhere = at.is_some_and(|at| at != self.node);
                 let must_ask = elsewhere && self.relay.has_others(self.node)
                     || self.hub.of_client(client_ref.client).is_some();
@@ -166,6 +172,15 @@ impl Chat {
                 }
                 let arrival = arrival(Some(client_ref), &token, None);
                 match self.store.arrive(arrival).await? {
+                    Arrived::As {
+                        client,
+                        user,
+                        session,
+                    } if sent_form => {
+                        // The next form of the browser is somebody else's.
+                        self.store.change_token(client, fresh.hash()).await?;
+                        return Ok((client, user, session, fresh));
+                    }
                     Arrived::As {
                         client,
                         user,

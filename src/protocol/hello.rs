@@ -114,6 +114,8 @@ pub struct Hello {
     pub browser: Option<BrowserToken>,
     /// The token of the client that it resumes.
     pub resume: Option<ResumeToken>,
+    /// The token of the forms of its browser. A tab that resumes nobody is whoever has just sent one.
+    pub forms: Option<ResumeToken>,
     /// The room it shows.
     pub room: Option<RoomId>,
     /// The version it has of that room.

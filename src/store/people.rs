@@ -227,6 +227,16 @@ impl Store {
         .await
     }
 
+    /// From now on, the client comes back with another token.
+    pub async fn change_token(&self, client: ClientRef, token: TokenHash) -> Result<()> {
+        self.write("change_token", Locks::none(), async move |tx| {
+            let changed = "update clients set token_hash = $1 where id = $2 and visit = $3";
+            tx.run(changed, &[&token, &client.client, &client.visit])
+                .await
+        })
+        .await
+    }
+
     /// Ends a node: its clients have left, but may reconnect soon; its lease ends.
     pub async fn end(&self, node: NodeId) -> Result<Vec<Left>> {
         self.write("end", Locks::none(), async move |tx| {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::moderation::moderator;
 use crate::support::page::{Page, Shown};
-use crate::support::{Answer, Device, Door, Server, until};
+use crate::support::{Answer, Device, Door, Server, Tab, until};
 
 /// A browser that runs no script.
 struct Browser {
@@ -258,6 +258,33 @@ async fn groups_are_created_and_left_with_forms_and_moderators_are_obeyed() {
     }
     anna.says("calm").await;
     assert_eq!(anna.texts(), ["calm"]);
+}
+
+#[tokio::test]
+async fn a_form_sent_before_the_script_has_loaded_is_the_tabs_own() {
+    let server = Server::start().await;
+    let mut bob = server.tab().await;
+    let mut browser = Browser::new(&server);
+    browser.says("/chat/hi/", "too early").await;
+    bob.sees("too early").await;
+    let author = bob.messages()[0].author.clone();
+    let mut tab = Tab::load(server.door, "/chat/hi/").await;
+    tab.browser.clone_from(&browser.cookie);
+    tab.connects().await;
+    tab.says("in time").await;
+    bob.sees("in time").await;
+    assert_eq!(bob.messages()[1].author, author);
+    // A second tab is a second person, and so is the next form.
+    let mut other = Tab::load(server.door, "/chat/hi/").await;
+    other.browser.clone_from(&browser.cookie);
+    other.connects().await;
+    assert_ne!(other.name(), tab.name());
+    browser.says("/chat/hi/", "without a script").await;
+    bob.sees("without a script").await;
+    assert_ne!(bob.messages()[2].author, author);
+    let name = tab.name();
+    tab.reloads().await;
+    assert_eq!(tab.name(), name);
 }
 
 #[tokio::test]
