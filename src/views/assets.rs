@@ -44,7 +44,7 @@ impl Static {
         }
     }
 
-    /// The content of a file as it is sent. The doc comments and types of scripts, the comments of style sheets
+    /// The content of a file as it is sent. The comments and types of scripts, the comments of style sheets
     /// and the empty lines of both are for those who read the code, so they are left out.
     pub fn sent(path: &str) -> Option<Cow<'static, [u8]>> {
         let data = Self::get(path)?.data;
