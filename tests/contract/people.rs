@@ -209,7 +209,7 @@ pub(crate) fn message_by(
     Post {
         by: author.on(node),
         room,
-        text: MessageText::new(text, 100).unwrap().into(),
+        text: MessageText::new(text, 4_000).unwrap().into(),
         key,
         reply_to: None,
         files: Vec::new(),
@@ -267,7 +267,7 @@ pub(crate) async fn amend(
     message: MessageId,
     text: Option<&str>,
 ) -> Result<Message, Refused> {
-    let text = text.map(|text| MessageText::new(text, 100).unwrap().into());
+    let text = text.map(|text| MessageText::new(text, 4_000).unwrap().into());
     settled(store.amend(author.here(), room, message, text).await)
 }
 

@@ -20,6 +20,7 @@ macro_rules! every_promise {
             older_results_reach_the_beginning
             in_many_groups_what_is_rare_there_is_found
             messages_with_files_are_found
+            long_messages_are_indexed_few_at_a_time
             what_was_there_before_the_index_is_indexed_in_parts
             of_two_that_index_the_same_one_does
         }
@@ -429,6 +430,28 @@ async fn messages_with_files_are_found(backend: &impl Backend) {
         assert!(found(&store, &anna, "has:file not").await.is_empty());
         index(&store).await;
     }
+}
+
+async fn long_messages_are_indexed_few_at_a_time(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = arrive(&store, "anna").await;
+    let hi = hi(&store).await;
+    for n in 0..16 {
+        post(
+            &store,
+            &anna,
+            hi,
+            &format!("apples {n} {}", "long ".repeat(790)),
+        )
+        .await;
+    }
+    let mut parts = 0;
+    while let Some(next) = store.unindexed(hi).await.unwrap() {
+        store.index(next).await.unwrap();
+        parts += 1;
+    }
+    assert_eq!(parts, 2, "32 KiB of text at a time");
+    assert_eq!(found(&store, &anna, "apples").await.len(), 16);
 }
 
 async fn what_was_there_before_the_index_is_indexed_in_parts(backend: &impl Backend) {
