@@ -489,6 +489,11 @@ impl Sought {
         self.joined(term, mark, " & ", " | ")
     }
 
+    /// How many marks the longest of the lists has.
+    pub fn breadth(&self) -> usize {
+        self.marks.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
     /// Whether it is any message.
     pub fn is_empty(&self) -> bool {
         self.terms.is_empty() && self.marks.is_empty()

@@ -26,11 +26,8 @@ const INDEXED_BYTES: usize = 32 * 1024;
 const COMPARED: u64 = 1_000;
 /// How often the index is asked for more in one search, if what it finds has changed or is too new or old.
 const ROUNDS: usize = 20;
-/// PostgreSQL's index compares each message of somebody's rooms with the marks of all of them. With more rooms
-/// than these, an index is first asked for the words alone.
-const MANY_ROOMS: usize = 16;
-/// How many messages of all rooms these rounds look at. What is so rare in somebody's rooms that it is not
-/// among them is sought with the rooms.
+/// How many messages of all rooms a search looks at, one number after the other, before it looks for the marks of
+/// somebody's rooms if these are many for the index. What is then sought is rare there.
 const OF_ALL_ROOMS: [usize; 3] = [100, 1_000, 4_000];
 /// The ids of messages follow their times, but the clocks of nodes and transactions differ a little.
 const DISORDER: std::time::Duration = std::time::Duration::from_secs(60);
@@ -264,8 +261,8 @@ async fn search(
         scope.readable(tx, 2)
     );
     let of_scope: Vec<i64> = scope.rooms.iter().map(|room| room.0).collect();
-    let is_wide = of_scope.len() > MANY_ROOMS;
-    let mut wide = OF_ALL_ROOMS.iter().filter(|_| is_wide);
+    let is_broad = tx.is_broad(&sought);
+    let mut wide = OF_ALL_ROOMS.iter().filter(|_| is_broad);
     let until = match query.until {
         Some(until) => first_since(tx, until.after(DISORDER)).await?.min(before),
         None => before,

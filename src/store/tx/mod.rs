@@ -469,6 +469,12 @@ impl<'a> Tx<'a> {
         }
     }
 
+    /// Whether the index takes long to find this: PostgreSQL's compares each message that has one of the marks
+    /// with all of them.
+    pub(super) fn is_broad(&self, sought: &Sought) -> bool {
+        self.is_shared() && postgres::is_broad(sought)
+    }
+
     /// The newest indexed messages from `since` to before another that have the words, newest first.
     pub(super) async fn found(
         &self,

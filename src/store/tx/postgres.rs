@@ -21,6 +21,14 @@ pub(super) async fn lock_names(tx: &Tx<'_>) -> Sql<()> {
 /// The sizes of the windows of messages in which a search looks first, as powers of two. PostgreSQL's index
 /// finds all messages with a word, and not the newest first.
 const WINDOWS: [u32; 3] = [12, 16, 20];
+/// With more marks of which a message must have one, a search looks everywhere at once: a window would spare it
+/// nothing, since the index compares the messages with these marks first.
+const BROAD: usize = 16;
+
+/// Whether the index compares each message with so many marks that this takes long.
+pub(super) fn is_broad(sought: &Sought) -> bool {
+    sought.breadth() > BROAD
+}
 
 /// Sets the words of a message.
 pub(super) async fn index(tx: &Tx<'_>, id: MessageId, words: Option<&Indexed>) -> Sql<()> {
@@ -53,7 +61,8 @@ pub(super) async fn found(
     // The planner does not know what comparing a row with the marks of many rooms costs, and would read all rows.
     tx.run("set local enable_seqscan = off", &[]).await?;
     let mut found: Vec<MessageId> = Vec::new();
-    for size in WINDOWS.map(Some).into_iter().chain([None]) {
+    let windows = WINDOWS.into_iter().filter(|_| !is_broad(sought));
+    for size in windows.map(Some).chain([None]) {
         let (from, query) = match size {
             Some(size) => {
                 let window = vec![marks::window(last, size)];
