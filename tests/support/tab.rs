@@ -467,6 +467,9 @@ impl Tab {
                 };
                 let event = wire.next().await;
                 self.take(event);
+                // A long page takes long to change, and the server runs on this thread too: without a turn for
+                // five seconds, PostgreSQL ends its transactions.
+                tokio::task::yield_now().await;
             }
         };
         let done = tokio::time::timeout(deadline, waiting).await;
