@@ -15,7 +15,7 @@ use thirtyfour::prelude::*;
 use thirtyfour::{BrowserLogEntry, ChromeCapabilities, LoggingPrefsLogLevel, WindowHandle};
 
 /// Far more than anything takes; a test that waits this long has failed.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 /// How often a condition is checked.
 const LOOK: Duration = Duration::from_millis(20);
 
