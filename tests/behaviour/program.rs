@@ -527,7 +527,8 @@ async fn after_kill_every_message_that_was_seen_is_there_once() {
     }
     for tab in &mut tabs {
         tab.until("the last message", |tab| {
-            tab.version().is_some_and(|version| version.ends_with(".205"))
+            tab.version()
+                .is_some_and(|version| version.ends_with(".205"))
         })
         .await;
         tab.hears_all().await;
