@@ -72,18 +72,34 @@ fn page() -> Page {
 
 fn render(criterion: &mut Criterion) {
     let views = Views::new().expect("the templates are valid");
-    let (message, page) = (message(1), page());
+    let page = page();
+    // What was rendered before is not rendered again.
+    let mut number = 0;
+    let mut next = || {
+        number += 1;
+        message(number)
+    };
     let mut group = criterion.benchmark_group("render");
     group.bench_function("a message", |bench| {
-        bench.iter(|| views.new_message(black_box(&message)));
+        let render = |message| views.new_message(black_box(&message));
+        bench.iter_batched(&mut next, render, BatchSize::SmallInput);
     });
     group.bench_function("a message, encoded", |bench| {
-        bench.iter(|| {
+        let render = |message| {
             views
                 .new_message(black_box(&message))
                 .at(version(1))
                 .encode()
-        });
+        };
+        bench.iter_batched(&mut next, render, BatchSize::SmallInput);
+    });
+    group.bench_function("a page of 50 new messages", |bench| {
+        let fresh = || Page {
+            messages: (0..50).map(|_| next()).collect(),
+            ..page.clone()
+        };
+        let render = |page| views.messages_list(black_box(&page), None);
+        bench.iter_batched(fresh, render, BatchSize::SmallInput);
     });
     group.bench_function("the newest page of 50", |bench| {
         bench.iter(|| {

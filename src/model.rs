@@ -181,7 +181,7 @@ impl FromStr for Version {
 }
 
 /// A moment, in milliseconds since 1970-01-01 UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Millis(pub i64);
 
 impl Millis {
@@ -411,7 +411,7 @@ impl Topic {
 }
 
 /// Who wrote a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Author {
     /// The user's id.
     pub id: UserId,
@@ -422,7 +422,7 @@ pub struct Author {
 }
 
 /// One stored message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Message {
     /// Its id, which orders the room.
     pub id: MessageId,
@@ -459,7 +459,7 @@ pub struct Message {
 }
 
 /// A message that another one replies to, as far as the reply shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Original {
     /// Its id.
     pub id: MessageId,
@@ -499,7 +499,7 @@ impl Message {
 }
 
 /// A file that somebody uploaded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct File {
     /// Its id.
     pub id: FileId,
@@ -514,7 +514,7 @@ pub struct File {
 }
 
 /// What a page needs of a picture before it has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Picture {
     /// Its width as it is shown, in pixels.
     pub width: u32,
@@ -550,7 +550,7 @@ impl File {
 }
 
 /// An emoji that people reacted to a message with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reaction {
     /// The emoji.
     pub emoji: Emoji,
@@ -568,7 +568,7 @@ impl Reaction {
 }
 
 /// One of the emojis that Unicode recommends for interchange, with the recommended variation selectors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Emoji(&'static str);
 
 impl Emoji {

@@ -6,11 +6,14 @@ mod assets;
 mod moderation;
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use parking_lot::RwLock;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use rust_embed::RustEmbed;
 use serde_json::json;
 use uuid::Uuid;
@@ -149,28 +152,108 @@ impl<'a> AccountPage<'a> {
 
 /// The templates, all parsed when the program starts.
 pub struct Views {
-    environment: RwLock<Arc<Environment<'static>>>,
+    templates: RwLock<Arc<Parsed>>,
+}
+
+/// The templates, and the messages that were rendered with them.
+struct Parsed {
+    environment: Environment<'static>,
+    fragments: Cache<Fragment, Value, FragmentBytes>,
+    hasher: RandomState,
+}
+
+/// The most bytes that rendered messages take in memory.
+const FRAGMENTS_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How many messages of common length have room in it.
+const FRAGMENTS: usize = FRAGMENTS_BYTES as usize / 512;
+
+/// A message as a client of that kind is shown it. The hash is of all that is known of the message, so what
+/// has changed is never found under it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Fragment {
+    plain: bool,
+    id: MessageId,
+    hash: u64,
+}
+
+#[derive(Clone)]
+struct FragmentBytes;
+
+impl Weighter<Fragment, Value> for FragmentBytes {
+    fn weight(&self, key: &Fragment, html: &Value) -> u64 {
+        (size_of_val(key) + size_of_val(html) + html.as_str().map_or(0, str::len)) as u64
+    }
+}
+
+impl Parsed {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            environment: environment()?,
+            fragments: Cache::with_weighter(FRAGMENTS, FRAGMENTS_BYTES, FragmentBytes),
+            hasher: RandomState::new(),
+        })
+    }
+
+    fn render(&self, name: &str, context: Value) -> Result<String> {
+        Ok(self.environment.get_template(name)?.render(context)?)
+    }
+
+    /// One message. If it cannot be rendered, it becomes a placeholder and the rest of the list stays.
+    fn message(&self, dialect: Dialect, message: &Message) -> Value {
+        let fragment = Fragment {
+            plain: dialect == Dialect::Plain,
+            id: message.id,
+            hash: self.hasher.hash_one(message),
+        };
+        if let Some(html) = self.fragments.get(&fragment) {
+            return html;
+        }
+        let prefix = prefix(dialect);
+        let name = match (dialect, message.deleted) {
+            (Dialect::Plain, _) | (_, false) => "message",
+            (_, true) => "message_deleted",
+        };
+        let context = message_context(dialect, message);
+        match self.render(&format!("{prefix}{name}.html"), context) {
+            Ok(html) => {
+                let html = Value::from_safe_string(html);
+                self.fragments.insert(fragment, html.clone());
+                html
+            }
+            Err(error) => {
+                let id = message.id.0;
+                tracing::error!("could not render message {id}: {}", Chain(&error));
+                let context = context! { message => context! { id } };
+                let html = self.render(&format!("{prefix}message_broken.html"), context);
+                Value::from_safe_string(html.unwrap_or_default())
+            }
+        }
+    }
 }
 
 impl Views {
     /// Parses all templates, so that a broken one is found at the start and not by a person.
     pub fn new() -> Result<Self> {
         Ok(Self {
-            environment: RwLock::new(Arc::new(environment()?)),
+            templates: RwLock::new(Arc::new(Parsed::new()?)),
         })
     }
 
     /// Parses all templates again. Where they are on disk, changes are shown without a rebuild. If a
     /// template is broken, the previous ones stay.
     pub fn reload(&self) -> Result<()> {
-        let environment = Arc::new(environment()?);
-        *self.environment.write() = environment;
+        let templates = Arc::new(Parsed::new()?);
+        *self.templates.write() = templates;
         Ok(())
     }
 
+    fn templates(&self) -> Arc<Parsed> {
+        Arc::clone(&self.templates.read())
+    }
+
     fn render(&self, name: &str, context: Value) -> Result<String> {
-        let environment = Arc::clone(&self.environment.read());
-        Ok(environment.get_template(name)?.render(context)?)
+        self.templates().render(name, context)
     }
 
     /// Renders a template that replaces an element.
@@ -335,7 +418,7 @@ impl Views {
     pub fn plain_messages_list(&self, page: &Page) -> Result<Push> {
         let last = page.messages.len().saturating_sub(1);
         let (messages, ..) = self.page_messages(Dialect::Plain, page, last);
-        let context = context! { messages => rendered(messages) };
+        let context = context! { messages };
         self.fragment_in(Dialect::Plain, Selector::MESSAGES_LIST, context)
     }
 
@@ -350,7 +433,7 @@ impl Views {
     /// A newer page, which goes before the gap. If there are no more, the gap is closed.
     pub fn newer_messages(&self, page: &Page) -> Result<Vec<Push>> {
         let (messages, _, newer) = self.page_messages(Dialect::V1, page, 0);
-        let html = messages.concat();
+        let html = messages.iter().filter_map(Value::as_str).collect();
         let mut pushes = vec![Push::inner(Selector::MESSAGES_NEWER, html).swapped(Swap::Before)];
         if !newer {
             pushes.push(Push::removal(Selector::MESSAGES_NEWER));
@@ -372,7 +455,7 @@ impl Views {
             version => page.version.to_string(),
             at => match at { Some(Place::At(at)) => Some(at.0), _ => None },
             after => match at { Some(Place::After(at)) => Some(at.0), _ => None },
-            messages => rendered(messages),
+            messages,
             older,
             newer,
         }
@@ -385,22 +468,20 @@ impl Views {
         dialect: Dialect,
         page: &Page,
         place: usize,
-    ) -> (Vec<String>, bool, bool) {
+    ) -> (Vec<Value>, bool, bool) {
+        let templates = self.templates();
         let mut space = PAGE_BYTES;
         let mut messages = VecDeque::new();
         let (mut first, mut end) = (place, place);
-        let fits = |html: &String, space: &mut usize| {
-            let fits = html.len() <= *space || *space == PAGE_BYTES;
-            *space = if fits {
-                space.saturating_sub(html.len())
-            } else {
-                0
-            };
+        let fits = |html: &Value, space: &mut usize| {
+            let bytes = html.as_str().map_or(0, str::len);
+            let fits = bytes <= *space || *space == PAGE_BYTES;
+            *space = if fits { space.saturating_sub(bytes) } else { 0 };
             fits
         };
         while space > 0 && (first > 0 || end < page.messages.len()) {
             if let Some(message) = page.messages.get(end) {
-                let html = self.message(dialect, message);
+                let html = templates.message(dialect, message);
                 if !fits(&html, &mut space) {
                     break;
                 }
@@ -408,7 +489,7 @@ impl Views {
                 end += 1;
             }
             if first > 0 {
-                let html = self.message(dialect, &page.messages[first - 1]);
+                let html = templates.message(dialect, &page.messages[first - 1]);
                 if !fits(&html, &mut space) {
                     break;
                 }
@@ -423,33 +504,15 @@ impl Views {
         (messages.into(), older, newer)
     }
 
-    /// One message. If it cannot be rendered, it becomes a placeholder and the rest of the list stays.
-    fn message(&self, dialect: Dialect, message: &Message) -> String {
-        let prefix = prefix(dialect);
-        let name = match (dialect, message.deleted) {
-            (Dialect::Plain, _) | (_, false) => "message",
-            (_, true) => "message_deleted",
-        };
-        let context = message_context(dialect, message);
-        let html = self.render(&format!("{prefix}{name}.html"), context);
-        html.unwrap_or_else(|error| {
-            let id = message.id.0;
-            tracing::error!("could not render message {id}: {}", Chain(&error));
-            let context = context! { message => context! { id } };
-            let html = self.render(&format!("{prefix}message_broken.html"), context);
-            html.unwrap_or_default()
-        })
-    }
-
     /// A new message, which is added at the end.
     pub fn new_message(&self, message: &Message) -> Push {
-        let html = self.message(Dialect::V1, message);
+        let html = self.templates().message(Dialect::V1, message).to_string();
         Push::inner(Selector::MESSAGES_LIST, html).swapped(Swap::Append)
     }
 
     /// The current state of a message, which replaces it if the tab shows it.
     pub fn changed_message(&self, message: &Message) -> Push {
-        let html = self.message(Dialect::V1, message);
+        let html = self.templates().message(Dialect::V1, message).to_string();
         Push::inner(Selector::message(message.id), html).swapped(Swap::Outer)
     }
 
@@ -1286,6 +1349,50 @@ mod tests {
             (push.selector, push.swap),
             (Selector::MESSAGES_LIST, Some(Swap::Append))
         );
+    }
+
+    #[test]
+    fn a_message_is_rendered_once_until_it_changes() {
+        let views = Views::new().unwrap();
+        let fresh = |message: &Message| Views::new().unwrap().new_message(message).html;
+        let mut changing = message(1, "brenda82");
+        assert_eq!(views.new_message(&changing).html, fresh(&changing));
+        assert_eq!(views.changed_message(&changing).html, fresh(&changing));
+        assert_eq!(views.templates().fragments.len(), 1);
+        let changes: [fn(&mut Message); 6] = [
+            |message| message.author.name = "Brenda".to_owned(),
+            |message| message.html = Some("<em>brenda82</em>".to_owned()),
+            |message| message.reactions[0].count += 1,
+            |message| message.reply_to.as_mut().unwrap().text = None,
+            |message| message.edited = true,
+            |message| message.deleted = true,
+        ];
+        for change in changes {
+            let before = views.new_message(&changing).html;
+            change(&mut changing);
+            let after = views.new_message(&changing).html;
+            assert_eq!(after, fresh(&changing));
+            assert_ne!(after, before);
+        }
+        assert_eq!(views.templates().fragments.len(), 7);
+        views.reload().unwrap();
+        assert_eq!(views.templates().fragments.len(), 0);
+    }
+
+    #[test]
+    fn rendered_messages_take_limited_memory() {
+        let views = Views::new().unwrap();
+        let long = "word ".repeat(1_000);
+        for id in 0..3_000 {
+            let message = Message {
+                html: Some(long.clone()),
+                ..message(id, "brenda82")
+            };
+            views.new_message(&message);
+        }
+        let kept = views.templates().fragments.weight();
+        assert!(kept <= FRAGMENTS_BYTES, "{kept}");
+        assert!(kept > FRAGMENTS_BYTES / 2, "{kept}");
     }
 
     /// What a message costs each tab, and so most of what is sent. Whoever needs more bytes raises the limit here.
