@@ -2,8 +2,6 @@
 //! hundred thousand users, ten thousand groups. The cost of a message, a newcomer or a key press must not grow with the
 //! messages written before or with the size of the rest of the chat.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -15,6 +13,7 @@ use rusqlite::{Connection, named_params};
 use uuid::Uuid;
 
 use crate::machine::Machine;
+use crate::pages::Reader;
 use crate::server::Process;
 use crate::table::{self, Figure, milliseconds, quantile};
 use crate::{Options, posts};
@@ -250,37 +249,11 @@ fn fill(database: &Path, room: RoomId, author: i64, length: u32) -> anyhow::Resu
 fn over_http(options: &Options, database: &Path, times: &mut Vec<f64>) -> anyhow::Result<()> {
     let command = Command::new(&options.server);
     let server = Process::server(command, database, "full")?;
-    let mut stream = TcpStream::connect(server.address)?;
-    stream.set_nodelay(true)?;
-    let request = format!("GET /chat/hi/ HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
-    let mut buffer = vec![0; 256 * 1024];
+    let mut reader = Reader::new(server.address)?;
     for _ in 0..options.size().rounds.min(500) {
         let began = Instant::now();
-        stream.write_all(request.as_bytes())?;
-        let mut read = 0;
-        loop {
-            let came = stream.read(&mut buffer[read..])?;
-            ensure!(came > 0, "the server closed the connection");
-            read += came;
-            if whole(&buffer[..read])? {
-                break;
-            }
-        }
+        reader.page()?;
         times.push(milliseconds(began.elapsed()));
     }
     Ok(())
-}
-
-/// Whether a response is complete.
-fn whole(answer: &[u8]) -> anyhow::Result<bool> {
-    let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return Ok(false);
-    };
-    let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
-    ensure!(head.starts_with("http/1.1 200 "), "{head}");
-    let size = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "))
-        .context("a response without its length")?;
-    Ok(answer.len() >= end + 4 + size.parse::<usize>()?)
 }

@@ -1,4 +1,4 @@
-//! Load on the real server over real sockets: fan-out, memory, storms, durable posts, long histories, search, long times.
+//! Load on the real server over real sockets: fan-out, memory, storms, durable posts, pages, long histories, search, long times.
 //!
 //! `scripts/bench` builds the server and runs this. The server is a separate process, on its own
 //! processor if there are two. Every delivery and every stored row is checked. Small parts on their own
@@ -10,6 +10,7 @@ mod crowd;
 mod fan_out;
 mod history;
 mod machine;
+mod pages;
 #[allow(dead_code, clippy::unwrap_used, reason = "it serves the tests too")]
 #[path = "../../tests/support/postgres.rs"]
 mod postgres;
@@ -48,7 +49,7 @@ struct Options {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "fan-out,storm,posts,history,search,cluster"
+        default_value = "fan-out,storm,posts,pages,history,search,cluster"
     )]
     only: Vec<Part>,
 
@@ -105,6 +106,8 @@ enum Part {
     Storm,
     /// Durable posts over sockets and directly to the store
     Posts,
+    /// Pages over HTTP while messages are written: processor time and delay
+    Pages,
     /// A small chat and a large one, which make_fake_users fills
     History,
     /// Search in a large chat, in SQLite and PostgreSQL, which it starts
@@ -236,6 +239,7 @@ fn main() -> anyhow::Result<()> {
             Part::FanOut => fan_out::measure(&options, &machine)?,
             Part::Storm => storm::measure(&options, &machine)?,
             Part::Posts => posts::measure(&options, &machine)?,
+            Part::Pages => pages::measure(&options, &machine)?,
             Part::History => history::measure(&options, &machine)?,
             Part::Search => search::measure(&options, &machine)?,
             Part::Cluster => cluster::measure(&options, &machine)?,
