@@ -78,7 +78,7 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
         eprintln!("search in {length} messages, {database}");
         runtime.block_on(async {
             let folder = tempfile::tempdir_in(&options.folder)?;
-            let (address, _held) = match database {
+            let (address, postgres) = match database {
                 "SQLite" => (folder.path().join("search.db").display().to_string(), None),
                 _ => {
                     let database = Database::fresh().await;
@@ -88,6 +88,12 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
             let store = store::open(&address, Synchronous::Normal, Access::Server).await?;
             let chat = fill(&store, options.messages() as usize).await?;
             indexing.push(index(&store).await? / chat.messages.len() as f64);
+            // PostgreSQL does this by itself, some time after so many rows were added, and would do it meanwhile.
+            if let Some(postgres) = &postgres {
+                for upkeep in ["vacuum analyze", "checkpoint"] {
+                    postgres.look().await.batch_execute(upkeep).await?;
+                }
+            }
             for (searcher, groups) in GROUPS.iter().enumerate() {
                 for (kind, (what, _)) in KINDS.iter().enumerate() {
                     let mut times = Vec::new();

@@ -6,12 +6,13 @@
 //! has: whatever the index finds is compared with the stored text.
 
 use std::collections::{HashMap, HashSet};
+use std::iter::repeat;
 
 use futures_util::future::try_join_all;
 
 use super::messages::{MESSAGE, WHOLE_MESSAGE};
 use super::rooms::{VISIBLE, group, rooms};
-use super::tx::{Hold, Locks, Sql, Tx, from_row, sought};
+use super::tx::{Hold, Locks, Sql, Tx, from_row, is_broad, sought};
 use super::{Result, Store, StoreError};
 use crate::model::{DisplayName, Message, MessageId, Millis, RoomId, UserId};
 use crate::search::{Found, In, Indexed, Query, Sought, Unknown, marks};
@@ -26,9 +27,6 @@ const INDEXED_BYTES: usize = 32 * 1024;
 const COMPARED: u64 = 1_000;
 /// How often the index is asked for more in one search, if what it finds has changed or is too new or old.
 const ROUNDS: usize = 20;
-/// How many messages of all rooms a search looks at, one number after the other, before it looks for the marks of
-/// somebody's rooms if these are many for the index. What is then sought is rare there.
-const OF_ALL_ROOMS: [usize; 3] = [100, 1_000, 4_000];
 /// The ids of messages follow their times, but the clocks of nodes and transactions differ a little.
 const DISORDER: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -214,12 +212,22 @@ async fn unindexed(
     })
 }
 
+/// Where a search looks for messages with the words.
+#[derive(Clone, Copy)]
+enum Look {
+    /// Among so many of the newest in all rooms. Those in other rooms are left out afterwards.
+    Everywhere(usize),
+    /// Among the newest of each of the person's rooms.
+    Newest,
+    /// Among those with the mark of one of the person's rooms.
+    Marked,
+}
+
 /// What a query means for a person.
 struct Scope {
-    /// The groups and, if they are not meant by [`Sought`] as a whole, the private rooms.
-    rooms: Vec<RoomId>,
-    /// Whether all private rooms belong to it.
-    private: bool,
+    rooms: Vec<i64>,
+    /// Each message in one of the rooms has one of these marks.
+    marks: Vec<String>,
     authors: Option<Vec<UserId>>,
 }
 
@@ -247,41 +255,40 @@ async fn search(
             && authors.is_none_or(|authors| authors.contains(&message.author.id))
             && query.matches(message)
     };
-    let mut messages = not_indexed(tx, me, &scope).await?;
+    let mut messages = not_indexed(tx, &scope).await?;
     let compared: HashSet<_> = messages.iter().map(|message| message.id).collect();
     messages.retain(|message| message.id < before && fits(message));
     messages.sort_by_key(|message| std::cmp::Reverse(message.id));
     messages.truncate(limit + 1);
 
-    let of_all_rooms = scope.sought(query);
-    let sought = scope.in_rooms(me, of_all_rooms.clone());
     let by_id = format!(
-        "select {MESSAGE} where m.id {} and m.room_id in ({})",
+        "select {MESSAGE} where m.id {} and m.room_id {}",
         tx.among(1),
-        scope.readable(tx, 2)
+        tx.among(2)
     );
-    let of_scope: Vec<i64> = scope.rooms.iter().map(|room| room.0).collect();
-    let is_broad = tx.is_broad(&sought);
-    let mut wide = OF_ALL_ROOMS.iter().filter(|_| is_broad);
     let until = match query.until {
         Some(until) => first_since(tx, until.after(DISORDER)).await?.min(before),
         None => before,
     };
-    let since = match query.since {
-        Some(since) => first_since(tx, since.before(DISORDER)).await?,
-        None => MessageId(0),
+    let everywhere = scope.sought(query);
+    let index = Index {
+        tx,
+        marked: everywhere.clone().with(scope.marks.clone()),
+        everywhere,
+        rooms: &scope.rooms,
+        since: match query.since {
+            Some(since) => first_since(tx, since.before(DISORDER)).await?,
+            None => MessageId(0),
+        },
+        most: limit + 1,
     };
     let (mut last, mut enough) = (until, false);
-    for _ in 0..ROUNDS {
-        let (sought, most) = match wide.next() {
-            Some(most) => (&of_all_rooms, *most),
-            None => (&sought, limit + 1),
-        };
-        let ids = tx.found(sought, since, last, most).await?;
-        enough = ids.len() < most;
-        last = ids.last().copied().unwrap_or(since);
-        let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
-        let indexed: Vec<Message> = tx.all(&by_id, &[&ids, &of_scope, &me]).await?;
+    let looks = index.looks().into_iter().chain(repeat(Look::Marked));
+    for look in looks.take(ROUNDS) {
+        let part = index.look(look, last).await?;
+        (last, enough) = (part.first, part.is_all);
+        let ids: Vec<i64> = part.ids.iter().map(|id| id.0).collect();
+        let indexed: Vec<Message> = tx.all(&by_id, &[&ids, &scope.rooms]).await?;
         let indexed = indexed
             .into_iter()
             .filter(|message| !compared.contains(&message.id));
@@ -316,10 +323,9 @@ async fn search(
 /// Where a person may look for what they ask, or why nothing can be found.
 async fn scope(tx: &Tx<'_>, me: UserId, query: &Query) -> Sql<std::result::Result<Scope, Unknown>> {
     let mut rooms = groups_of(tx, me).await?;
-    let mut private = true;
+    let mut marks: Vec<String> = Vec::new();
     match &query.place {
         Some(In::Group(name)) => {
-            private = false;
             let group = group(tx, Some(me), name).await?;
             rooms.retain(|room| group.as_ref().is_some_and(|group| group.id == *room));
             if rooms.is_empty() {
@@ -327,7 +333,6 @@ async fn scope(tx: &Tx<'_>, me: UserId, query: &Query) -> Sql<std::result::Resul
             }
         }
         Some(In::Private(name)) => {
-            private = false;
             let ids = people(tx, me, name).await?;
             let ids: Vec<i64> = ids.iter().map(|user| user.0).collect();
             let with = format!(
@@ -339,7 +344,13 @@ async fn scope(tx: &Tx<'_>, me: UserId, query: &Query) -> Sql<std::result::Resul
                 return Ok(Err(Unknown::Room(format!("@{name}"))));
             }
         }
-        None => {}
+        None => marks.push(marks::private(me)),
+    }
+    marks.extend(rooms.iter().copied().map(marks::room));
+    if query.place.is_none() {
+        let private =
+            "select room_id from users_subscribed where user_id = $1 and with_id is not null";
+        rooms.extend(tx.all::<RoomId>(private, &[&me]).await?);
     }
     let authors = match &query.from {
         Some(name) => {
@@ -352,8 +363,8 @@ async fn scope(tx: &Tx<'_>, me: UserId, query: &Query) -> Sql<std::result::Resul
         None => None,
     };
     Ok(Ok(Scope {
-        rooms,
-        private,
+        rooms: rooms.into_iter().map(|room| room.0).collect(),
+        marks,
         authors,
     }))
 }
@@ -369,23 +380,85 @@ impl Scope {
             None => query.sought(),
         }
     }
+}
 
-    fn in_rooms(&self, me: UserId, sought: Sought) -> Sought {
-        let rooms = self.rooms.iter().copied().map(marks::room);
-        let private = self.private.then(|| marks::private(me));
-        sought.with(rooms.chain(private).collect())
+/// A search of the index.
+struct Index<'a, 'b> {
+    tx: &'a Tx<'b>,
+    /// What messages in whatever room must have, and those in the rooms.
+    everywhere: Sought,
+    marked: Sought,
+    rooms: &'a Vec<i64>,
+    since: MessageId,
+    /// How many messages are wanted.
+    most: usize,
+}
+
+/// The newest messages that a look has found, newest first.
+struct Part {
+    ids: Vec<MessageId>,
+    /// From this one on, these are all.
+    first: MessageId,
+    /// Whether there are no older ones.
+    is_all: bool,
+}
+
+impl Index<'_, '_> {
+    /// Where to look before [`Look::Marked`]. What is then still sought is rare in these rooms.
+    fn looks(&self) -> Vec<Look> {
+        match (is_broad(&self.marked), self.tx.is_shared()) {
+            (false, _) => Vec::new(),
+            (true, true) => vec![
+                Look::Everywhere(100),
+                Look::Newest,
+                Look::Everywhere(1_000),
+                Look::Everywhere(4_000),
+            ],
+            (true, false) => [100, 1_000, 4_000].map(Look::Everywhere).into(),
+        }
     }
 
-    /// A query for the ids of the rooms. This parameter is [`Self::rooms`], and the next one the person.
-    fn readable(&self, tx: &Tx<'_>, parameter: usize) -> String {
-        format!(
-            "select id from rooms where id {}
-            union select room_id from users_subscribed
-            where user_id = ${} and with_id is not null and {}",
-            tx.among(parameter),
-            parameter + 1,
-            self.private
-        )
+    async fn look(&self, look: Look, before: MessageId) -> Sql<Part> {
+        let (tx, since) = (self.tx, self.since);
+        let part = |ids: Vec<MessageId>, first: Option<MessageId>, is_all| Part {
+            first: first.unwrap_or(since),
+            ids,
+            is_all,
+        };
+        match look {
+            Look::Everywhere(looked_at) => {
+                let all = tx.found(&self.everywhere, since, before, looked_at).await?;
+                let readable = format!(
+                    "select id from messages where id {} and room_id {} order by id desc limit $3",
+                    tx.among(1),
+                    tx.among(2)
+                );
+                let ids: Vec<i64> = all.iter().map(|id| id.0).collect();
+                let values = [&ids as _, self.rooms as _, &self.most as _];
+                let ids: Vec<MessageId> = tx.all(&readable, &values).await?;
+                let is_cut = ids.len() == self.most;
+                let oldest = if is_cut { ids.last() } else { all.last() }.copied();
+                Ok(part(ids, oldest, !is_cut && all.len() < looked_at))
+            }
+            Look::Newest => {
+                let (ids, first) = tx
+                    .found_newest(&self.everywhere, self.rooms, since, before, self.most)
+                    .await?;
+                let is_cut = ids.len() == self.most;
+                let oldest = if is_cut {
+                    ids.last().copied()
+                } else {
+                    Some(first)
+                };
+                Ok(part(ids, oldest, !is_cut && first <= since))
+            }
+            Look::Marked => {
+                let ids = tx.found(&self.marked, since, before, self.most).await?;
+                let oldest = ids.last().copied();
+                let is_all = ids.len() < self.most;
+                Ok(part(ids, oldest, is_all))
+            }
+        }
     }
 }
 
@@ -420,15 +493,14 @@ async fn people(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Vec<UserId>> {
 }
 
 /// The newest changes of the rooms that are not indexed yet.
-async fn not_indexed(tx: &Tx<'_>, me: UserId, scope: &Scope) -> Sql<Vec<Message>> {
+async fn not_indexed(tx: &Tx<'_>, scope: &Scope) -> Sql<Vec<Message>> {
     let behind = format!(
         "select r.id, r.version, coalesce(s.version, 0) from rooms r
          left join searchable s on s.room_id = r.id
-         where r.id in ({}) and r.version > coalesce(s.version, 0)",
-        scope.readable(tx, 1)
+         where r.id {} and r.version > coalesce(s.version, 0)",
+        tx.among(1)
     );
-    let rooms: Vec<i64> = scope.rooms.iter().map(|room| room.0).collect();
-    let behind: Vec<(RoomId, u64, u64)> = tx.all(&behind, &[&rooms, &me]).await?;
+    let behind: Vec<(RoomId, u64, u64)> = tx.all(&behind, &[&scope.rooms]).await?;
     // Usually none is: they are indexed within a moment.
     let newest = format!("select {MESSAGE} where m.room_id = $1 and m.worded > $2");
     let mut messages = Vec::new();

@@ -469,12 +469,6 @@ impl<'a> Tx<'a> {
         }
     }
 
-    /// Whether the index takes long to find this: PostgreSQL's compares each message that has one of the marks
-    /// with all of them.
-    pub(super) fn is_broad(&self, sought: &Sought) -> bool {
-        self.is_shared() && postgres::is_broad(sought)
-    }
-
     /// The newest indexed messages from `since` to before another that have the words, newest first.
     pub(super) async fn found(
         &self,
@@ -498,6 +492,19 @@ impl<'a> Tx<'a> {
         self.all(sql, &values).await
     }
 
+    /// The same among the newest messages of each of these rooms, and the first message from which on none is
+    /// missing. For PostgreSQL, whose index finds all messages with a word at once.
+    pub(super) async fn found_newest(
+        &self,
+        sought: &Sought,
+        rooms: &Vec<i64>,
+        since: MessageId,
+        before: MessageId,
+        limit: usize,
+    ) -> Sql<(Vec<MessageId>, MessageId)> {
+        postgres::found_newest(self, sought, rooms, since, before, limit).await
+    }
+
     /// Adds a change to deliver after the commit.
     pub(super) fn push_change(&self, node: NodeId, change: Change) {
         self.changes.lock().push((node, change));
@@ -515,6 +522,15 @@ impl<'a> Tx<'a> {
     pub(super) fn into_changes(self) -> Vec<(NodeId, Change)> {
         self.changes.into_inner()
     }
+}
+
+/// With more marks of which a message must have one, an index takes long: both compare each message that has one of
+/// them with all.
+const BROAD: usize = 16;
+
+/// Whether an index takes long to find this.
+pub(super) fn is_broad(sought: &Sought) -> bool {
+    sought.breadth() > BROAD
 }
 
 /// A search text for PostgreSQL, which does not accept NUL. No name contains control characters.

@@ -4,7 +4,7 @@ use deadpool_postgres::GenericClient;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
-use super::{Param, Row, Sql, Tx, Values};
+use super::{Param, Row, Sql, Tx, Values, is_broad};
 use crate::model::MessageId;
 use crate::search::{Indexed, Sought, marks};
 
@@ -21,14 +21,8 @@ pub(super) async fn lock_names(tx: &Tx<'_>) -> Sql<()> {
 /// The sizes of the windows of messages in which a search looks first, as powers of two. PostgreSQL's index
 /// finds all messages with a word, and not the newest first.
 const WINDOWS: [u32; 3] = [12, 16, 20];
-/// With more marks of which a message must have one, a search looks everywhere at once: a window would spare it
-/// nothing, since the index compares the messages with these marks first.
-const BROAD: usize = 16;
-
-/// Whether the index compares each message with so many marks that this takes long.
-pub(super) fn is_broad(sought: &Sought) -> bool {
-    sought.breadth() > BROAD
-}
+/// How many messages are looked at among the newest of somebody's rooms.
+const NEWEST: usize = 16_000;
 
 /// Sets the words of a message.
 pub(super) async fn index(tx: &Tx<'_>, id: MessageId, words: Option<&Indexed>) -> Sql<()> {
@@ -61,6 +55,7 @@ pub(super) async fn found(
     // The planner does not know what comparing a row with the marks of many rooms costs, and would read all rows.
     tx.run("set local enable_seqscan = off", &[]).await?;
     let mut found: Vec<MessageId> = Vec::new();
+    // With many marks, a window would spare nothing: the index compares the messages with the marks first.
     let windows = WINDOWS.into_iter().filter(|_| !is_broad(sought));
     for size in windows.map(Some).chain([None]) {
         let (from, query) = match size {
@@ -80,6 +75,51 @@ pub(super) async fn found(
         }
     }
     Ok(found)
+}
+
+/// The newest messages with these words among the newest of each of the rooms, and from which message on none is
+/// missing.
+pub(super) async fn found_newest(
+    tx: &Tx<'_>,
+    sought: &Sought,
+    rooms: &Vec<i64>,
+    since: MessageId,
+    before: MessageId,
+    limit: usize,
+) -> Sql<(Vec<MessageId>, MessageId)> {
+    // `coalesce` keeps the planner from asking the index of words, which would find far more than these messages.
+    let sql = "with newest as materialized (
+            select r.id as room_id, m.id from unnest(cast($1 as bigint[])) r (id)
+            cross join lateral (select id from messages where room_id = r.id and id >= $2 and id < $3
+                order by id desc limit $4) m),
+        reached as materialized (select coalesce(max(oldest), $2) as id from (
+            select min(id) as oldest from newest group by room_id having count(*) = $4) as cut),
+        found as (select n.id from newest n
+            join message_words w on w.message_id = n.id
+            where n.id >= (select id from reached)
+            and coalesce(w.words @@ cast(cast($5 as text) as tsquery), false)
+            order by n.id desc limit $6)
+        select id, true from reached union all select id, false from found";
+    let each = (NEWEST / rooms.len().max(1)).max(1);
+    // An empty query finds nothing, and what no message has is missing in each.
+    let query = match sought.is_empty() {
+        true => "!'='".to_owned(),
+        false => sought.tsquery(),
+    };
+    let values = [
+        rooms as _,
+        &since as _,
+        &before as _,
+        &each as _,
+        &query as _,
+        &limit as _,
+    ];
+    tx.run("set local enable_seqscan = off", &[]).await?;
+    let rows: Vec<(MessageId, bool)> = tx.all(sql, &values).await?;
+    let (reached, found): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, reached)| *reached);
+    let mut found: Vec<MessageId> = found.into_iter().map(|(id, _)| id).collect();
+    found.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
+    Ok((found, reached.first().map_or(since, |(id, _)| *id)))
 }
 
 /// All rows of a statement, which is prepared once on each connection.
