@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
@@ -337,6 +338,8 @@ fn prepare(db: &Connection) -> rusqlite::Result<()> {
     tests::note_statements(db);
     db.busy_timeout(BUSY_TIMEOUT)?;
     db.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Otherwise SQLite plans a statement anew whenever its values change, if they might have mattered to the plan.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     db.create_scalar_function("millis", 0, FunctionFlags::SQLITE_UTF8, |_| {
         Ok(Millis::now().0)
     })
