@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::protocol::{self, Dialect, Frame, LOBBY_PATH, Push, Refusal, Selector, Swap, Tone};
 use crate::relay::To;
-use crate::store::{Moved, RESTRICTED, StoreError};
+use crate::store::{Moved, StoreError, Wanted};
 use crate::views::{self, ChatPage, Place, Reader};
 
 /// For this long after a start, people who come back are not announced: they were here before.
@@ -424,60 +424,26 @@ impl Chat {
         let id = |name| protocol::read_id(query, name);
         let (at, search) = (id("at"), protocol::read_search(address, query));
         let me = asked.reader.map(|reader| reader.user.id);
-        let groups = self.store.groups(me, GROUPS_LISTED).await?;
-        let (mut room, mut topic, mut lobby, mut notice) = (None, None, None, None);
         let target = protocol::read_address(address);
-        let found = match &target {
-            Some(Target::Group(name)) => {
-                // A restricted group is looked up with the rights of the person.
-                let me = me.filter(|_| name.starts_with(RESTRICTED));
-                let group = self.store.group(name, me).await?;
-                if group.is_none() {
-                    notice = Some(actions::no_such_group(name));
-                }
-                group
-            }
-            // The answer is the same whether that person exists or not.
-            Some(Target::Private(name)) => match me {
-                Some(me) => self.store.private_room_of(me, name).await?,
-                None => None,
-            },
-            _ => {
-                if address == LOBBY_PATH {
-                    lobby = Some(self.store.busiest_groups(people::LISTED_IN_ROOM).await?);
-                } else if search.is_none() {
-                    notice = Some(Refusal::new("This address does not exist."));
-                }
-                None
-            }
+        let wanted = Wanted {
+            me,
+            target: target.clone(),
+            lobby: address == LOBBY_PATH,
+            at,
+            before: id("before"),
+            after: id("after"),
+            groups: GROUPS_LISTED,
+            people: people::LISTED,
+            busiest: people::LISTED_IN_ROOM,
         };
-        if let Some(found) = found {
-            let page = match (at, id("before"), id("after")) {
-                (Some(at), ..) => self.store.around(found.id, at).await?,
-                (_, Some(before), _) => {
-                    let page = self.store.older(found.id, before).await?;
-                    Page {
-                        newer: true,
-                        ..page
-                    }
-                }
-                (_, _, Some(after)) => {
-                    let page = self.store.newer(found.id, after, None).await?;
-                    Page {
-                        older: true,
-                        ..page
-                    }
-                }
-                _ => self.store.newest(found.id).await?,
-            };
-            if matches!(found.kind, RoomKind::Group(_)) {
-                (topic, _) = self.store.topic(UserId::NOBODY, found.id).await?;
+        let shown = self.store.first_page(wanted).await?;
+        let room = shown.room;
+        let notice = match &target {
+            Some(Target::Group(name)) if room.is_none() => Some(actions::no_such_group(name)),
+            None if shown.lobby.is_none() && search.is_none() => {
+                Some(Refusal::new("This address does not exist."))
             }
-            room = Some((found, page));
-        }
-        let people = match me {
-            Some(me) => self.store.people_of(me, people::LISTED).await?,
-            None => Vec::new(),
+            _ => None,
         };
         let is_private = matches!(target, Some(Target::Private(_)));
         let to = target.filter(|_| room.is_some() || is_private);
@@ -485,17 +451,17 @@ impl Chat {
         let html = self.views.chat_page(&ChatPage {
             host: asked.host,
             scheme: asked.scheme,
-            groups: &groups,
+            groups: &shown.groups,
             room: room.as_ref().map(|(room, page)| (room, page)),
             at,
-            topic: topic.as_deref(),
-            lobby: lobby.as_deref(),
+            topic: shown.topic.as_deref(),
+            lobby: shown.lobby.as_deref(),
             limit: self.limits.message_characters,
             file_limit: self.file_limit(),
             search: search.as_deref(),
             notice: notice.as_ref(),
             reader: asked.reader,
-            people: &people,
+            people: &shown.people,
             to: to.as_deref(),
             refused: asked.refused,
         })?;

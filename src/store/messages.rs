@@ -371,7 +371,7 @@ impl Store {
     /// The newest page of a room. The caller has checked that the reader may see it.
     pub async fn newest(&self, room: RoomId) -> Result<Page> {
         self.read("newest", async move |tx| {
-            page(tx, room, MessageId(i64::MAX), PAGE_MESSAGES).await
+            page_at(tx, room, PageAt::End).await
         })
         .await
     }
@@ -379,7 +379,7 @@ impl Store {
     /// The page before a message of a room.
     pub async fn older(&self, room: RoomId, before: MessageId) -> Result<Page> {
         self.read("older", async move |tx| {
-            page(tx, room, before, PAGE_MESSAGES).await
+            page_at(tx, room, PageAt::Before(before)).await
         })
         .await
     }
@@ -387,12 +387,7 @@ impl Store {
     /// A page around a place in a room: the messages up to that id, and those after it.
     pub async fn around(&self, room: RoomId, at: MessageId) -> Result<Page> {
         self.read("around", async move |tx| {
-            let half = PAGE_MESSAGES / 2;
-            let mut page = page(tx, room, MessageId(at.0.saturating_add(1)), half).await?;
-            let newer = page_after(tx, room, at, None, PAGE_MESSAGES - half).await?;
-            page.messages.extend(newer.messages);
-            page.newer = newer.newer;
-            Ok(page)
+            page_at(tx, room, PageAt::Around(at)).await
         })
         .await
     }
@@ -626,6 +621,32 @@ fn files_in(json: Option<String>) -> Vec<File> {
 }
 
 /// At most `limit` of the newest messages before one, oldest first, and whether there are older ones.
+/// Which messages of a room a page has.
+#[derive(Clone, Copy)]
+pub(super) enum PageAt {
+    End,
+    Before(MessageId),
+    After(MessageId),
+    /// Those up to that one, and those after it.
+    Around(MessageId),
+}
+
+pub(super) async fn page_at(tx: &Tx<'_>, room: RoomId, place: PageAt) -> Sql<Page> {
+    match place {
+        PageAt::End => page(tx, room, MessageId(i64::MAX), PAGE_MESSAGES).await,
+        PageAt::Before(before) => page(tx, room, before, PAGE_MESSAGES).await,
+        PageAt::After(after) => page_after(tx, room, after, None, PAGE_MESSAGES).await,
+        PageAt::Around(at) => {
+            let half = PAGE_MESSAGES / 2;
+            let mut page = page(tx, room, MessageId(at.0.saturating_add(1)), half).await?;
+            let newer = page_after(tx, room, at, None, PAGE_MESSAGES - half).await?;
+            page.messages.extend(newer.messages);
+            page.newer = newer.newer;
+            Ok(page)
+        }
+    }
+}
+
 async fn page(tx: &Tx<'_>, room: RoomId, before: MessageId, limit: usize) -> Sql<Page> {
     let version = version(tx, room).await?;
     let sql =

@@ -354,13 +354,7 @@ impl Store {
     /// talked with.
     pub async fn people_of(&self, user: UserId, limit: usize) -> Result<Vec<Person>> {
         self.ask("people_of", async move |tx| {
-            let people = format!(
-                "select {USER}, {ONLINE}, s.unread
-                 from users_subscribed s join users u on u.id = s.with_id
-                 where s.user_id = $1 and s.with_id is not null
-                 order by (s.unread > 0) desc, s.last_message_id desc limit $2"
-            );
-            tx.all(&people, &[&user, &limit]).await
+            people_of(tx, user, limit).await
         })
         .await
     }
@@ -452,6 +446,16 @@ impl Store {
         })
         .await
     }
+}
+
+pub(super) async fn people_of(tx: &Tx<'_>, user: UserId, limit: usize) -> Sql<Vec<Person>> {
+    let people = format!(
+        "select {USER}, {ONLINE}, s.unread
+                 from users_subscribed s join users u on u.id = s.with_id
+                 where s.user_id = $1 and s.with_id is not null
+                 order by (s.unread > 0) desc, s.last_message_id desc limit $2"
+    );
+    tx.all(&people, &[&user, &limit]).await
 }
 
 from_row! {

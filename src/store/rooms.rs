@@ -65,22 +65,6 @@ impl Store {
         .await
     }
 
-    /// The private room of a user with the person of that name, if it exists.
-    pub async fn private_room_of(&self, me: UserId, name: &str) -> Result<Option<Room>> {
-        let name = name.to_owned();
-        self.read("private_room_of", async move |tx| {
-            let Some(with) = person(tx, &name).await? else {
-                return Ok(None);
-            };
-            let (low, high) = (me.min(with.id), me.max(with.id));
-            let sql = "select id from rooms where user_low = $1 and user_high = $2";
-            let id: Option<RoomId> = tx.one(sql, &[&low, &high]).await?;
-            let kind = RoomKind::Private { with };
-            Ok(id.map(|id| Room { id, kind }))
-        })
-        .await
-    }
-
     /// The two people of a private room.
     pub async fn pair(&self, room: RoomId) -> Result<Option<[User; 2]>> {
         self.ask("pair", async move |tx| {
@@ -121,35 +105,8 @@ impl Store {
     /// At most `limit` groups: the default groups in their order; then, for a user, the groups they
     /// joined last, by name. The groups that a user has left are not listed.
     pub async fn groups(&self, user: Option<UserId>, limit: usize) -> Result<Vec<Listed>> {
-        self.read("groups", async move |tx| {
-            let default = format!(
-                "select {LISTED} and s.left_at is null and r.restricted_at is null
-                 and r.position is not null order by r.position limit $2"
-            );
-            let mut groups: Vec<Listed> = tx.all(&default, &[&user, &limit]).await?;
-            let Some(me) = user else { return Ok(groups) };
-            let mine = format!(
-                "select {LISTED} and s.left_at is null and s.user_id = $1 and s.with_id is null
-                 and r.restricted_at is null and r.position is null
-                 order by s.since desc limit $2"
-            );
-            let left = limit - groups.len();
-            let mut mine: Vec<Listed> = tx.all(&mine, &[&me, &left]).await?;
-            if standing(tx, me).await?.moderator {
-                let restricted = format!(
-                    "select {LISTED} and r.restricted_at is not null order by r.name_key limit $2"
-                );
-                let left = left - mine.len();
-                mine.extend(tx.all::<Listed>(&restricted, &[&me, &left]).await?);
-            }
-            mine.sort_by_cached_key(|listed| match &listed.group.kind {
-                RoomKind::Group(name) => GroupName::key_of(name),
-                RoomKind::Private { .. } => String::new(),
-            });
-            groups.extend(mine);
-            Ok(groups)
-        })
-        .await
+        self.read("groups", async move |tx| groups(tx, user, limit).await)
+            .await
     }
 
     /// The user leaves the group: it is no longer in their list. Repeating it changes nothing.
@@ -176,14 +133,8 @@ impl Store {
     /// What a group is about, and whether the user may change that. The caller has checked that they may
     /// see the group.
     pub async fn topic(&self, user: UserId, group: RoomId) -> Result<(Option<String>, bool)> {
-        self.ask("topic", async move |tx| {
-            let topic = "select topic, made_by is not distinct from $1 or exists
-                    (select 1 from users me where me.id = $1 and me.moderator_at is not null)
-                from rooms where kind = 'group' and id = $2";
-            let found = tx.one(topic, &[&user, &group]).await?;
-            Ok(found.unwrap_or((None, false)))
-        })
-        .await
+        self.ask("topic", async move |tx| topic(tx, user, group).await)
+            .await
     }
 
     /// Whether the user has turned the news of a group off.
@@ -226,12 +177,7 @@ impl Store {
     /// At most `limit` groups, those with the most people in them first.
     pub async fn busiest_groups(&self, limit: usize) -> Result<Vec<Busy>> {
         self.ask("busiest_groups", async move |tx| {
-            let groups = format!(
-                "select {BUSY} where r.kind = 'group'
-                 and r.restricted_at is null and r.removed_at is null
-                 order by r.people desc, r.name_key limit $1"
-            );
-            tx.all(&groups, &[&limit]).await
+            busiest_groups(tx, limit).await
         })
         .await
     }
@@ -341,6 +287,63 @@ const LISTED: &str = "r.id, case when r.restricted_at is null then r.name else '
 const BUSY: &str = "r.id, r.name, r.people, r.topic,
         (select m.created_at from messages m where m.room_id = r.id order by m.id desc limit 1)
     from rooms r";
+
+pub(super) async fn groups(tx: &Tx<'_>, user: Option<UserId>, limit: usize) -> Sql<Vec<Listed>> {
+    let default = format!(
+        "select {LISTED} and s.left_at is null and r.restricted_at is null
+                 and r.position is not null order by r.position limit $2"
+    );
+    let mut groups: Vec<Listed> = tx.all(&default, &[&user, &limit]).await?;
+    let Some(me) = user else { return Ok(groups) };
+    let mine = format!(
+        "select {LISTED} and s.left_at is null and s.user_id = $1 and s.with_id is null
+                 and r.restricted_at is null and r.position is null
+                 order by s.since desc limit $2"
+    );
+    let left = limit - groups.len();
+    let mut mine: Vec<Listed> = tx.all(&mine, &[&me, &left]).await?;
+    if standing(tx, me).await?.moderator {
+        let restricted =
+            format!("select {LISTED} and r.restricted_at is not null order by r.name_key limit $2");
+        let left = left - mine.len();
+        mine.extend(tx.all::<Listed>(&restricted, &[&me, &left]).await?);
+    }
+    mine.sort_by_cached_key(|listed| match &listed.group.kind {
+        RoomKind::Group(name) => GroupName::key_of(name),
+        RoomKind::Private { .. } => String::new(),
+    });
+    groups.extend(mine);
+    Ok(groups)
+}
+
+/// The private room of a user with the person of that name, if it exists.
+pub(super) async fn private_room_of(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<Option<Room>> {
+    let Some(with) = person(tx, name).await? else {
+        return Ok(None);
+    };
+    let (low, high) = (me.min(with.id), me.max(with.id));
+    let sql = "select id from rooms where user_low = $1 and user_high = $2";
+    let id: Option<RoomId> = tx.one(sql, &[&low, &high]).await?;
+    let kind = RoomKind::Private { with };
+    Ok(id.map(|id| Room { id, kind }))
+}
+
+pub(super) async fn topic(tx: &Tx<'_>, user: UserId, group: RoomId) -> Sql<(Option<String>, bool)> {
+    let topic = "select topic, made_by is not distinct from $1 or exists
+                    (select 1 from users me where me.id = $1 and me.moderator_at is not null)
+                from rooms where kind = 'group' and id = $2";
+    let found = tx.one(topic, &[&user, &group]).await?;
+    Ok(found.unwrap_or((None, false)))
+}
+
+pub(super) async fn busiest_groups(tx: &Tx<'_>, limit: usize) -> Sql<Vec<Busy>> {
+    let groups = format!(
+        "select {BUSY} where r.kind = 'group'
+                 and r.restricted_at is null and r.removed_at is null
+                 order by r.people desc, r.name_key limit $1"
+    );
+    tx.all(&groups, &[&limit]).await
+}
 
 /// A room as `me` sees it, if they can see it.
 pub(super) async fn room(tx: &Tx<'_>, me: UserId, id: RoomId) -> Sql<Option<Room>> {

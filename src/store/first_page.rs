@@ -1,0 +1,106 @@
+//! All that a page shows before its tab has connected, read at once.
+
+use super::messages::{PageAt, page_at};
+use super::people::people_of;
+use super::rooms::{busiest_groups, group, groups, private_room_of, topic};
+use super::tx::{Sql, Tx};
+use super::{RESTRICTED, Result, Store};
+use crate::model::{Busy, Listed, MessageId, Page, Person, Room, RoomKind, Target, UserId};
+
+/// What a page is to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Who reads it, if that is known.
+    pub me: Option<UserId>,
+    /// The room at its address.
+    pub target: Option<Target>,
+    /// Whether it shows the directory of groups.
+    pub lobby: bool,
+    /// The messages around this one,
+    pub at: Option<MessageId>,
+    /// or before this one,
+    pub before: Option<MessageId>,
+    /// or after this one; otherwise the newest.
+    pub after: Option<MessageId>,
+    /// How many groups it lists at most.
+    pub groups: usize,
+    /// How many people it lists at most.
+    pub people: usize,
+    /// How many groups the directory lists at most.
+    pub busiest: usize,
+}
+
+/// What a page shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The groups in the reader's list.
+    pub groups: Vec<Listed>,
+    /// The people they talk with.
+    pub people: Vec<Person>,
+    /// The room, if they can see it, and its messages.
+    pub room: Option<(Room, Page)>,
+    /// What the group is about.
+    pub topic: Option<String>,
+    /// The directory.
+    pub lobby: Option<Vec<Busy>>,
+}
+
+impl Store {
+    /// All that a page shows, in one snapshot.
+    pub async fn first_page(&self, wanted: Wanted) -> Result<Shown> {
+        self.read("first_page", async move |tx| first_page(tx, &wanted).await)
+            .await
+    }
+}
+
+async fn first_page(tx: &Tx<'_>, wanted: &Wanted) -> Sql<Shown> {
+    let Wanted { me, at, .. } = *wanted;
+    let room = match &wanted.target {
+        // A restricted group is looked up with the rights of the person.
+        Some(Target::Group(name)) => {
+            let me = me.filter(|_| name.starts_with(RESTRICTED));
+            group(tx, me, name).await?
+        }
+        // The answer is the same whether that person exists or not.
+        Some(Target::Private(name)) => match me {
+            Some(me) => private_room_of(tx, me, name).await?,
+            None => None,
+        },
+        _ => None,
+    };
+    let room = match room {
+        Some(room) => {
+            let place = match (at, wanted.before, wanted.after) {
+                (Some(at), ..) => PageAt::Around(at),
+                (_, Some(before), _) => PageAt::Before(before),
+                (_, _, Some(after)) => PageAt::After(after),
+                _ => PageAt::End,
+            };
+            let mut page = page_at(tx, room.id, place).await?;
+            // There is at least the message that it was asked for by.
+            page.newer |= matches!(place, PageAt::Before(_));
+            page.older |= matches!(place, PageAt::After(_));
+            Some((room, page))
+        }
+        None => None,
+    };
+    let topic = match &room {
+        Some((room, _)) if matches!(room.kind, RoomKind::Group(_)) => {
+            topic(tx, UserId::NOBODY, room.id).await?.0
+        }
+        _ => None,
+    };
+    Ok(Shown {
+        groups: groups(tx, me, wanted.groups).await?,
+        people: match me {
+            Some(me) => people_of(tx, me, wanted.people).await?,
+            None => Vec::new(),
+        },
+        room,
+        topic,
+        lobby: match wanted.lobby {
+            true => Some(busiest_groups(tx, wanted.busiest).await?),
+            false => None,
+        },
+    })
+}
