@@ -69,6 +69,19 @@ async fn every_control_is_large_enough_for_a_finger() {
                 anna.sees_no(shown).await;
             }
         }
+        anna.presses(Key::Escape).await;
+        anna.sees_no(".add").await;
+        anna.says("one").await;
+        anna.sees(".message .change").await;
+        // The dots look smaller than they are.
+        let dots: Vec<String> = anna.get(SMALL).await;
+        assert_eq!(dots.len(), 1, "{dots:?}");
+        let reached = "(() => {
+            const { x, y, width, height } = document.querySelector('.message .change').getBoundingClientRect();
+            return [[-21, 0], [21, 0], [0, -21], [0, 21]].filter(([right, down]) =>
+                document.elementFromPoint(x + width / 2 + right, y + height / 2 + down)?.closest('.change'));
+        })()";
+        assert_eq!(anna.get::<Vec<(i32, i32)>>(reached).await.len(), 4);
     })
     .await;
 }
