@@ -5,8 +5,7 @@
 //! same snapshot. So a search finds a message from its commit on, and never by a text that it no longer
 //! has: whatever the index finds is compared with the stored text.
 
-use std::collections::{HashMap, HashSet};
-use std::iter::repeat;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use futures_util::future::try_join_all;
 
@@ -217,11 +216,23 @@ async fn unindexed(
 enum Look {
     /// Among so many of the newest in all rooms. Those in other rooms are left out afterwards.
     Everywhere(usize),
-    /// Among the newest of each of the person's rooms.
-    Newest,
+    /// Among so many messages, the newest of each of the person's rooms.
+    Newest(usize),
     /// Among those with the mark of one of the person's rooms.
     Marked,
 }
+
+/// Where a search looks first if there are too many marks for the index. This shows how many of the messages with
+/// the words are in the person's rooms.
+const FIRST: usize = 100;
+/// Where it looks then if these are less than a tenth, and otherwise. What is still sought after that is rare.
+const IF_FEW: [Look; 4] = [
+    Look::Newest(4_000),
+    Look::Newest(16_000),
+    Look::Everywhere(1_000),
+    Look::Everywhere(4_000),
+];
+const IF_MANY: [Look; 2] = [Look::Everywhere(1_000), Look::Everywhere(4_000)];
 
 /// What a query means for a person.
 struct Scope {
@@ -280,13 +291,24 @@ async fn search(
             Some(since) => first_since(tx, since.before(DISORDER)).await?,
             None => MessageId(0),
         },
-        most: limit + 1,
     };
+    let is_broad = is_broad(&index.marked);
+    let first = is_broad.then_some(Look::Everywhere(FIRST));
+    let mut looks: VecDeque<Look> = first.into_iter().collect();
     let (mut last, mut enough) = (until, false);
-    let looks = index.looks().into_iter().chain(repeat(Look::Marked));
-    for look in looks.take(ROUNDS) {
-        let part = index.look(look, last).await?;
+    for round in 0..ROUNDS {
+        let look = looks.pop_front().unwrap_or(Look::Marked);
+        let found = messages.iter().filter(|message| message.id >= last).count();
+        let part = index.look(look, last, limit + 1 - found).await?;
         (last, enough) = (part.first, part.is_all);
+        if round == 0 && is_broad {
+            looks = match (part.ids.len() < FIRST / 10, tx.is_shared()) {
+                (true, true) => IF_FEW.into(),
+                // SQLite's index finds the newest first, whatever it looks for.
+                (true, false) => VecDeque::new(),
+                (false, _) => IF_MANY.into(),
+            };
+        }
         let ids: Vec<i64> = part.ids.iter().map(|id| id.0).collect();
         let indexed: Vec<Message> = tx.all(&by_id, &[&ids, &scope.rooms]).await?;
         let indexed = indexed
@@ -390,8 +412,6 @@ struct Index<'a, 'b> {
     marked: Sought,
     rooms: &'a Vec<i64>,
     since: MessageId,
-    /// How many messages are wanted.
-    most: usize,
 }
 
 /// The newest messages that a look has found, newest first.
@@ -404,21 +424,8 @@ struct Part {
 }
 
 impl Index<'_, '_> {
-    /// Where to look before [`Look::Marked`]. What is then still sought is rare in these rooms.
-    fn looks(&self) -> Vec<Look> {
-        match (is_broad(&self.marked), self.tx.is_shared()) {
-            (false, _) => Vec::new(),
-            (true, true) => vec![
-                Look::Everywhere(100),
-                Look::Newest,
-                Look::Everywhere(1_000),
-                Look::Everywhere(4_000),
-            ],
-            (true, false) => [100, 1_000, 4_000].map(Look::Everywhere).into(),
-        }
-    }
-
-    async fn look(&self, look: Look, before: MessageId) -> Sql<Part> {
+    /// At most `most` messages before that one.
+    async fn look(&self, look: Look, before: MessageId, most: usize) -> Sql<Part> {
         let (tx, since) = (self.tx, self.since);
         let part = |ids: Vec<MessageId>, first: Option<MessageId>, is_all| Part {
             first: first.unwrap_or(since),
@@ -434,17 +441,18 @@ impl Index<'_, '_> {
                     tx.among(2)
                 );
                 let ids: Vec<i64> = all.iter().map(|id| id.0).collect();
-                let values = [&ids as _, self.rooms as _, &self.most as _];
+                let values = [&ids as _, self.rooms as _, &most as _];
                 let ids: Vec<MessageId> = tx.all(&readable, &values).await?;
-                let is_cut = ids.len() == self.most;
+                let is_cut = ids.len() == most;
                 let oldest = if is_cut { ids.last() } else { all.last() }.copied();
                 Ok(part(ids, oldest, !is_cut && all.len() < looked_at))
             }
-            Look::Newest => {
-                let (ids, first) = tx
-                    .found_newest(&self.everywhere, self.rooms, since, before, self.most)
-                    .await?;
-                let is_cut = ids.len() == self.most;
+            Look::Newest(looked_at) => {
+                let each = (looked_at / self.rooms.len()).max(1);
+                let newest =
+                    tx.found_newest(&self.everywhere, self.rooms, each, since, before, most);
+                let (ids, first) = newest.await?;
+                let is_cut = ids.len() == most;
                 let oldest = if is_cut {
                     ids.last().copied()
                 } else {
@@ -453,9 +461,9 @@ impl Index<'_, '_> {
                 Ok(part(ids, oldest, !is_cut && first <= since))
             }
             Look::Marked => {
-                let ids = tx.found(&self.marked, since, before, self.most).await?;
+                let ids = tx.found(&self.marked, since, before, most).await?;
                 let oldest = ids.last().copied();
-                let is_all = ids.len() < self.most;
+                let is_all = ids.len() < most;
                 Ok(part(ids, oldest, is_all))
             }
         }

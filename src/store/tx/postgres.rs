@@ -21,9 +21,8 @@ pub(super) async fn lock_names(tx: &Tx<'_>) -> Sql<()> {
 /// The sizes of the windows of messages in which a search looks first, as powers of two. PostgreSQL's index
 /// finds all messages with a word, and not the newest first.
 const WINDOWS: [u32; 3] = [12, 16, 20];
-/// How many messages are looked at among the newest of somebody's rooms.
-const NEWEST: usize = 16_000;
-
+/// How many windows of each size a search looks in at once, one after the other.
+const TOGETHER: [i64; 2] = [1, 4];
 /// Sets the words of a message.
 pub(super) async fn index(tx: &Tx<'_>, id: MessageId, words: Option<&Indexed>) -> Sql<()> {
     let Some(words) = words else {
@@ -56,13 +55,17 @@ pub(super) async fn found(
     tx.run("set local enable_seqscan = off", &[]).await?;
     let mut found: Vec<MessageId> = Vec::new();
     // With many marks, a window would spare nothing: the index compares the messages with the marks first.
-    let windows = WINDOWS.into_iter().filter(|_| !is_broad(sought));
-    for size in windows.map(Some).chain([None]) {
-        let (from, query) = match size {
-            Some(size) => {
-                let window = vec![marks::window(last, size)];
-                let first = MessageId(last.0 >> size << size).max(since);
-                (first, sought.clone().with(window))
+    let sizes = WINDOWS.into_iter().filter(|_| !is_broad(sought));
+    let windows = sizes.flat_map(|size| TOGETHER.map(|together| Some((size, together))));
+    for windows in windows.chain([None]) {
+        let (from, query) = match windows {
+            Some((size, together)) => {
+                let windows = (0..together).map(|n| MessageId(last.0 - (n << size)));
+                let windows = windows.filter(|within| within.0 >= 0);
+                let marks = windows.clone().map(|within| marks::window(within, size));
+                let first = windows.map(|within| within.0 >> size << size).min();
+                let first = MessageId(first.unwrap_or(0)).max(since);
+                (first, sought.clone().with(marks.collect()))
             }
             None => (since, sought.clone()),
         };
@@ -77,12 +80,13 @@ pub(super) async fn found(
     Ok(found)
 }
 
-/// The newest messages with these words among the newest of each of the rooms, and from which message on none is
-/// missing.
+/// The newest messages with these words among the `each` newest of each of the rooms, and from which message on none
+/// is missing.
 pub(super) async fn found_newest(
     tx: &Tx<'_>,
     sought: &Sought,
     rooms: &Vec<i64>,
+    each: usize,
     since: MessageId,
     before: MessageId,
     limit: usize,
@@ -100,7 +104,6 @@ pub(super) async fn found_newest(
             and coalesce(w.words @@ cast(cast($5 as text) as tsquery), false)
             order by n.id desc limit $6)
         select id, true from reached union all select id, false from found";
-    let each = (NEWEST / rooms.len().max(1)).max(1);
     // An empty query finds nothing, and what no message has is missing in each.
     let query = match sought.is_empty() {
         true => "!'='".to_owned(),
