@@ -139,11 +139,6 @@ impl Chat {
         let heading = rendered(Selector::GROUP_NAME, &|| {
             self.views.group_name(dialect, room)
         })?;
-        let groups = self.groups(client, Some(room)).await?;
-        let menu = match dialect.has(&Selector::ROOM_MENU) {
-            true => Some(self.room_menu(client, room).await?),
-            false => None,
-        };
         let my_read = rendered(Selector::MY_READ, &|| {
             self.views.my_read(room.id, moved.read, false)
         })?;
@@ -156,15 +151,19 @@ impl Chat {
         self.relay.follow(self.node, To::Room(room.id));
         let read = async {
             self.look_again_at(client, room).await?;
-            let mine = match dialect.has(&Selector::MY_REACTIONS) {
-                true => Some(self.own_reactions(client.user.id, room.id).await?),
-                false => None,
+            let own = match dialect {
+                Dialect::V1 => Some(self.own_in(client, room).await?),
+                _ => None,
             };
             let (rest, version) = self.rest(dialect, room.id, after).await?;
-            Ok((mine, rest, version))
+            Ok((own, rest, version))
         };
         match read.await {
-            Ok((mine, rest, version)) => {
+            Ok((own, rest, version)) => {
+                let (groups, menu, mine) = own
+                    .map_or((None, None, None), |[groups, menu, mine]| {
+                        (Some(groups), Some(menu), Some(mine))
+                    });
                 let settled = unsettled.iter();
                 let settled = settled.map(|message| self.views.changed_message(message));
                 if let Some(heading) = &heading {
@@ -252,12 +251,30 @@ impl Chat {
         }
     }
 
-    /// A person's own reactions in a room. If there are very many, only the newest are pushed, and the
-    /// tab keeps the others that it knows.
+    /// What a tab shows in a room that is its user's own: their groups, what they can do with the room, and their
+    /// reactions.
+    async fn own_in(&self, client: &Client, room: &Room) -> Result<[Frame; 3]> {
+        client.outbox.begin_list();
+        let user = client.user.id;
+        let own = self
+            .store
+            .own(user, room.id, GROUPS_LISTED, REACTIONS_AT_ONCE);
+        let own = own.await?;
+        let groups = self.list_groups(client, Some(room), own.groups)?;
+        let menu = self.menu(room, own.topic, own.muted)?;
+        Ok([groups, menu, self.mine(&own.reactions)?])
+    }
+
+    /// A person's own reactions in a room.
     pub(super) async fn own_reactions(&self, user: UserId, room: RoomId) -> Result<Frame> {
         let (first, last) = (MessageId(0), MessageId(i64::MAX));
         let mine = self.reactions_among(user, room, first, last).await?;
-        let push = self.views.my_reactions(&mine)?;
+        self.mine(&mine)
+    }
+
+    /// If there are very many reactions, only the newest are pushed, and the tab keeps the others that it knows.
+    fn mine(&self, mine: &[(MessageId, Emoji)]) -> Result<Frame> {
+        let push = self.views.my_reactions(mine)?;
         let push = match mine.len() < REACTIONS_AT_ONCE {
             true => push,
             false => push.swapped(Swap::Append),
@@ -300,8 +317,16 @@ impl Chat {
             return Ok(None);
         }
         client.outbox.begin_list();
-        let me = Some(client.user.id);
-        let mut groups = self.store.groups(me, GROUPS_LISTED).await?;
+        let groups = self.store.groups(Some(client.user.id), GROUPS_LISTED);
+        self.list_groups(client, room, groups.await?).map(Some)
+    }
+
+    fn list_groups(
+        &self,
+        client: &Client,
+        room: Option<&Room>,
+        mut groups: Vec<Listed>,
+    ) -> Result<Frame> {
         if let Some(room) = room
             && matches!(room.kind, RoomKind::Group(_))
             && !groups.iter().any(|listed| listed.group.id == room.id)
@@ -325,18 +350,26 @@ impl Chat {
             self.relay.follow(self.node, To::Listing(*room));
         }
         client.outbox.list(with_news);
-        Ok(Some(self.views.groups_list(&groups)?.encode()))
+        Ok(self.views.groups_list(&groups)?.encode())
     }
 
     /// What a person can do with the room they are in.
     pub(super) async fn room_menu(&self, client: &Client, room: &Room) -> Result<Frame> {
+        let user = client.user.id;
+        let topic = self.store.topic(user, room.id).await?;
+        self.menu(room, topic, self.store.is_muted(user, room.id).await?)
+    }
+
+    fn menu(
+        &self,
+        room: &Room,
+        (topic, may_change): (Option<String>, bool),
+        muted: bool,
+    ) -> Result<Frame> {
         if matches!(room.kind, RoomKind::Private { .. }) {
             return Ok(Push::empty(Selector::ROOM_MENU).encode());
         }
-        let user = client.user.id;
-        let (topic, may_change) = self.store.topic(user, room.id).await?;
         let topic = may_change.then(|| topic.unwrap_or_default());
-        let muted = self.store.is_muted(user, room.id).await?;
         let menu = self.views.room_menu(room, muted, topic.as_deref())?;
         Ok(menu.encode())
     }

@@ -298,19 +298,9 @@ impl Store {
         last: MessageId,
         limit: usize,
     ) -> Result<Vec<(MessageId, Emoji)>> {
+        let between = (first, last);
         self.ask("reactions_of", async move |tx| {
-            let found: Vec<(MessageId, KnownEmoji)> = tx
-                .all(
-                    "select message_id, emoji from reactions
-                     where user_id = $1 and room_id = $2 and message_id between $3 and $4
-                     order by message_id desc limit $5",
-                    &[&user, &room, &first, &last, &limit],
-                )
-                .await?;
-            let known = found
-                .into_iter()
-                .filter_map(|(id, emoji)| Some((id, emoji.0?)));
-            Ok(known.collect())
+            reactions_of(tx, user, room, between, limit).await
         })
         .await
     }
@@ -621,6 +611,24 @@ fn files_in(json: Option<String>) -> Vec<File> {
 }
 
 /// At most `limit` of the newest messages before one, oldest first, and whether there are older ones.
+pub(super) async fn reactions_of(
+    tx: &Tx<'_>,
+    user: UserId,
+    room: RoomId,
+    (first, last): (MessageId, MessageId),
+    limit: usize,
+) -> Sql<Vec<(MessageId, Emoji)>> {
+    let sql = "select message_id, emoji from reactions
+        where user_id = $1 and room_id = $2 and message_id between $3 and $4
+        order by message_id desc limit $5";
+    let values = [&user as _, &room as _, &first as _, &last as _, &limit as _];
+    let found: Vec<(MessageId, KnownEmoji)> = tx.all(sql, &values).await?;
+    let known = found
+        .into_iter()
+        .filter_map(|(id, emoji)| Some((id, emoji.0?)));
+    Ok(known.collect())
+}
+
 /// Which messages of a room a page has.
 #[derive(Clone, Copy)]
 pub(super) enum PageAt {

@@ -139,12 +139,8 @@ impl Store {
 
     /// Whether the user has turned the news of a group off.
     pub async fn is_muted(&self, user: UserId, group: RoomId) -> Result<bool> {
-        self.ask("is_muted", async move |tx| {
-            let muted = "select exists (select 1 from users_subscribed
-                where user_id = $1 and room_id = $2 and muted)";
-            tx.the(muted, &[&user, &group]).await
-        })
-        .await
+        self.ask("is_muted", async move |tx| is_muted(tx, user, group).await)
+            .await
     }
 
     /// Sets the topic of a group. Its creator and moderators may do that.
@@ -326,6 +322,12 @@ pub(super) async fn private_room_of(tx: &Tx<'_>, me: UserId, name: &str) -> Sql<
     let id: Option<RoomId> = tx.one(sql, &[&low, &high]).await?;
     let kind = RoomKind::Private { with };
     Ok(id.map(|id| Room { id, kind }))
+}
+
+pub(super) async fn is_muted(tx: &Tx<'_>, user: UserId, group: RoomId) -> Sql<bool> {
+    let muted = "select exists (select 1 from users_subscribed
+                where user_id = $1 and room_id = $2 and muted)";
+    tx.the(muted, &[&user, &group]).await
 }
 
 pub(super) async fn topic(tx: &Tx<'_>, user: UserId, group: RoomId) -> Sql<(Option<String>, bool)> {

@@ -1,11 +1,13 @@
-//! All that a page shows before its tab has connected, read at once.
+//! What pages show, read at once: all of it before the tab has connected, and what is its own when it enters a room.
 
-use super::messages::{PageAt, page_at};
+use super::messages::{PageAt, page_at, reactions_of};
 use super::people::people_of;
-use super::rooms::{busiest_groups, group, groups, private_room_of, topic};
+use super::rooms::{busiest_groups, group, groups, is_muted, private_room_of, topic};
 use super::tx::{Sql, Tx};
 use super::{RESTRICTED, Result, Store};
-use crate::model::{Busy, Listed, MessageId, Page, Person, Room, RoomKind, Target, UserId};
+use crate::model::{
+    Busy, Emoji, Listed, MessageId, Page, Person, Room, RoomId, RoomKind, Target, UserId,
+};
 
 /// What a page is to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +16,7 @@ pub struct Wanted {
     pub me: Option<UserId>,
     /// The room at its address.
     pub target: Option<Target>,
-    /// Whether it shows the directory of groups.
+    /// Whether it shows the directory of groups, as it does in place of a group that there is not.
     pub lobby: bool,
     /// The messages around this one,
     pub at: Option<MessageId>,
@@ -45,7 +47,40 @@ pub struct Shown {
     pub lobby: Option<Vec<Busy>>,
 }
 
+/// What a tab in a room shows that is its user's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// The groups in their list.
+    pub groups: Vec<Listed>,
+    /// What the room is about, and whether they may change that.
+    pub topic: (Option<String>, bool),
+    /// Whether they have turned its news off.
+    pub muted: bool,
+    /// Their reactions there, those to the newest messages first.
+    pub reactions: Vec<(MessageId, Emoji)>,
+}
+
 impl Store {
+    /// What is the user's own in a room, in one snapshot: at most so many groups and reactions.
+    pub async fn own(
+        &self,
+        user: UserId,
+        room: RoomId,
+        most_groups: usize,
+        most_reactions: usize,
+    ) -> Result<Own> {
+        let all = (MessageId(0), MessageId(i64::MAX));
+        self.read("own", async move |tx| {
+            Ok(Own {
+                groups: groups(tx, Some(user), most_groups).await?,
+                topic: topic(tx, user, room).await?,
+                muted: is_muted(tx, user, room).await?,
+                reactions: reactions_of(tx, user, room, all, most_reactions).await?,
+            })
+        })
+        .await
+    }
+
     /// All that a page shows, in one snapshot.
     pub async fn first_page(&self, wanted: Wanted) -> Result<Shown> {
         self.read("first_page", async move |tx| first_page(tx, &wanted).await)
@@ -90,6 +125,7 @@ async fn first_page(tx: &Tx<'_>, wanted: &Wanted) -> Sql<Shown> {
         }
         _ => None,
     };
+    let is_missing = room.is_none() && matches!(wanted.target, Some(Target::Group(_)));
     Ok(Shown {
         groups: groups(tx, me, wanted.groups).await?,
         people: match me {
@@ -98,7 +134,7 @@ async fn first_page(tx: &Tx<'_>, wanted: &Wanted) -> Sql<Shown> {
         },
         room,
         topic,
-        lobby: match wanted.lobby {
+        lobby: match wanted.lobby || is_missing {
             true => Some(busiest_groups(tx, wanted.busiest).await?),
             false => None,
         },
