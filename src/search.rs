@@ -401,6 +401,10 @@ impl Query {
         let before = text[..first].char_indices().rev().nth(EXCERPT_BEFORE - 1);
         let is_long = text.chars().nth(EXCERPT).is_some();
         let from = before.filter(|_| is_long).map_or(0, |(at, _)| at);
+        // It begins with a whole word, where words have spaces between them.
+        let words = text[from..first].split_once(char::is_whitespace);
+        let words = words.filter(|_| from > 0);
+        let from = words.map_or(from, |(_, words)| first - words.len());
         let until = text[from..].char_indices().nth(EXCERPT);
         let until = until.map_or(text.len(), |(at, _)| from + at);
         let mut parts = Vec::new();
@@ -703,6 +707,7 @@ mod tests {
         let long = format!("{} needle {}", "before ".repeat(100), "after ".repeat(100));
         let parts = Query::of("needle").excerpt(&long);
         assert!(parts[0].0 == "…" && parts[2] == ("needle".to_owned(), true));
+        assert!(parts[1].0.starts_with("before "));
         assert_eq!(parts.last().unwrap().0, "…");
         let shown: usize = parts.iter().map(|(text, _)| text.chars().count()).sum();
         assert!(shown <= EXCERPT + 2);
