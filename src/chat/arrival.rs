@@ -321,8 +321,13 @@ impl Chat {
                 refused = Some(actions::no_such_room(&target, client));
             }
         }
-        let first = Target::Group(FIRST_GROUP.to_owned());
-        actions::change_group(self, client, &first).await?;
+        // Whoever has followed a wrong link chooses where to go.
+        if refused.is_some() && dialect.has(&Selector::LOBBY) {
+            self.show_lobby(client).await?;
+        } else {
+            let first = Target::Group(FIRST_GROUP.to_owned());
+            actions::change_group(self, client, &first).await?;
+        }
         if let Some(refusal) = refused {
             self.tell(client, refusal.into());
         }

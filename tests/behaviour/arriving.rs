@@ -259,15 +259,17 @@ async fn a_malformed_query_does_not_fail_the_upgrade() {
 }
 
 #[tokio::test]
-async fn an_unknown_group_in_the_address_leads_to_the_first_group_with_a_notice() {
+async fn an_unknown_group_in_the_address_leads_to_the_directory_with_a_notice() {
     let server = Server::start().await;
     let answer = server.get("/chat/nowhere/").await;
     assert_eq!(answer.status, 404);
+    assert!(answer.body.contains("All groups · Overwire"));
     let mut anna = server.tab_at("/chat/nowhere/").await;
     anna.hears_all().await;
-    assert_eq!(anna.title(), "#hi");
-    assert_eq!(anna.location, "/chat/hi/");
+    assert_eq!(anna.title(), "All groups");
+    assert_eq!(anna.location, "/chat/");
     assert_eq!(anna.notice(), "There is no group #nowhere.");
+    anna.enters_group("hi").await;
     anna.says("here then").await;
 }
 

@@ -175,7 +175,7 @@ async fn the_address_of_a_missing_group_offers_to_create_it() {
         tab.notice().contains("There is no group #café.")
     })
     .await;
-    assert_eq!(anna.title(), "#hi");
+    assert_eq!(anna.title(), "All groups");
     assert_eq!(server.count("rooms"), 4);
     let offer = anna.page.the("notice").with("data-payload").next().unwrap();
     assert_eq!(offer.attribute("data-action"), Some("New group"));

@@ -444,7 +444,7 @@ async fn a_former_moderator_is_moved_out_of_moderator_rooms() {
         assert_eq!(tab.is_closed().await, Some(1000));
     }
     anna.reconnects().await;
-    assert_eq!(anna.title(), "#hi");
+    assert_eq!(anna.title(), "All groups");
 }
 
 #[tokio::test]
@@ -807,7 +807,7 @@ async fn a_moderators_group_cannot_be_seen_or_probed() {
         tab.notice() == "There is no group #python."
     })
     .await;
-    assert_eq!(bob.title(), "#hi");
+    assert_eq!(bob.title(), "All groups");
     anna.enters_group("!python").await;
     anna.says("among us").await;
 
@@ -993,7 +993,7 @@ async fn a_group_is_renamed_while_people_are_in_it_and_then_removed() {
     .await;
     assert_eq!(bob.is_closed().await, Some(1000));
     bob.reconnects().await;
-    assert_eq!(bob.title(), "#hi");
+    assert_eq!(bob.title(), "All groups");
     assert_eq!(server.get("/chat/Snakes/").await.status, 404);
     desk.until("both on record", |desk| {
         let log = desk.text("moderation-log");

@@ -356,8 +356,8 @@ async fn nobody_has_a_private_room_with_themselves() {
     anna.location = format!("/chat/@{}/", anna.name());
     anna.reloads().await;
     anna.hears_all().await;
-    assert_eq!(anna.title(), "#hi");
-    assert_eq!(anna.location, "/chat/hi/");
+    assert_eq!(anna.title(), "All groups");
+    assert_eq!(anna.location, "/chat/");
     assert!(
         anna.notice().starts_with("That is you."),
         "{}",
@@ -379,7 +379,7 @@ async fn an_unused_fake_user_is_treated_like_a_missing_one() {
         bob.location = format!("/chat/@{name}/");
         bob.reloads().await;
         bob.hears_all().await;
-        assert_eq!(bob.title(), "#hi");
+        assert_eq!(bob.title(), "All groups");
         assert_eq!(bob.notice(), words);
     }
     assert_eq!(server.count("rooms where kind = 'private'"), 0);

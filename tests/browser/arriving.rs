@@ -152,17 +152,19 @@ async fn nothing_is_fetched_from_other_sites() {
 }
 
 #[tokio::test]
-async fn the_address_of_a_missing_room_leads_to_hi_with_a_notice() {
+async fn the_address_of_a_missing_room_leads_to_the_directory_with_a_notice() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/chat/nowhere/")).await;
-        anna.is_in("#hi", "/chat/hi/").await;
+        anna.is_in("All groups", "/chat/").await;
+        anna.sees("#lobby-rooms [data-group]").await;
         assert_eq!(
             anna.text("#notice .notice__text").await,
             "There is no group #nowhere."
         );
         anna.click("#notice [data-dismiss]").await;
         anna.sees_no("#notice .notice").await;
+        anna.enters("hi").await;
         anna.says("still here").await;
         assert!(anna.get::<bool>(&format!("{TEXTS}.length === 1")).await);
     })
