@@ -1337,10 +1337,10 @@ mod tests {
     fn a_message_is_rendered() {
         let push = Views::new().unwrap().new_message(&message(1, "brenda82"));
         let html = "<article class='message hue-3' id='message-1' data-user='brenda82' \
-            data-key='00000000-0000-0000-0000-000000000000'><a class='quote' \
+            data-key='00000000-0000-0000-0000-000000000000'><b data-face='Br'>brenda82</b> <a href='?at=1'>\
+            <time datetime='2026-11-21T07:30:00Z'>07:30</time></a><a class='quote' \
             href='?at=7' data-quotes='7' data-user='brenda82'><span class='quote__name'>brenda82\
-            </span> brenda82</a><b data-face='Br'>brenda82</b> <a href='?at=1'>\
-            <time datetime='2026-11-21T07:30:00Z'>07:30</time></a><p>brenda82</p>\
+            </span> brenda82</a><p>brenda82</p>\
             <div class='reactions'><button class='chip' id='reaction-1-1f44d' data-action='React' \
             data-payload='{\"emoji\":\"👍\"}' title='brenda82, bob and 10 more'>👍 12</button></div>\
             </article>";

@@ -131,18 +131,27 @@ export function takeIdleFocus() {
 }
 
 /**
- * Focuses the form of a message when it opens, and the box when it closes. Whoever only edits sees no more than the
- * text.
+ * Focuses the form of a message when it opens, and the box when it closes.
  * @returns {void}
  */
 export function focusMessageForm() {
   /** @type {HTMLElement} */
-  const { focus = "textarea, .chip" } = messageForm.dataset;
+  const { focus = ".chip" } = messageForm.dataset;
   const field = messageForm.querySelector(focus) ?? messageBox;
   delete messageForm.dataset.focus;
-  messageForm.firstElementChild?.toggleAttribute("data-edits", focus === "textarea");
+  if (field instanceof HTMLTextAreaElement && field !== messageBox) editText(field);
+  else field.focus();
+}
+
+/**
+ * Whoever edits sees no more than the text.
+ * @param {HTMLTextAreaElement} field
+ * @returns {void}
+ */
+function editText(field) {
+  messageForm.firstElementChild.toggleAttribute("data-edits", true);
   field.focus();
-  if (field instanceof HTMLTextAreaElement) field.selectionStart = field.textLength;
+  field.selectionStart = field.textLength;
 }
 
 /** @returns {void} */
@@ -164,6 +173,7 @@ on("input", () => {
 }, messageBox);
 
 on("click", ({ target }) => {
+  if (target.id === "edit-text") editText(messageForm.querySelector("textarea"));
   const { reply: address } = target.dataset;
   if (address !== undefined) reply(address ? find(address) : target.closest(".message"));
 });

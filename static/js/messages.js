@@ -87,13 +87,13 @@ export function joinMessages() {
     // A message that could not be drawn has no time.
     const day = time?.title ?? previous.day;
     const at = Date.parse(time?.dateTime);
-    // A deleted message has no author and ends the block.
-    const author = message.querySelector("b")?.textContent ?? "";
+    // A deleted message has no author, and the block goes on after it.
+    const author = message.querySelector("b")?.textContent;
     const sameDay = day === previous.day;
     const continues = sameDay && author === previous.author && at - previous.at < LONGEST_PAUSE
       && !message.querySelector(".quote");
     if (!sameDay) showDay(message, day);
-    message.toggleAttribute("data-joined", author !== "" && continues);
-    previous = { author, day, at };
+    message.toggleAttribute("data-joined", continues);
+    previous = author === undefined && sameDay ? previous : { author, day, at };
   }
 }

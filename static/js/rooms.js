@@ -173,7 +173,8 @@ export function openRoom() {
  * @returns {void}
  */
 function changeEdit() {
-  const box = messageForm.querySelector("textarea");
+  /** @type {HTMLTextAreaElement} */
+  const box = messageForm.querySelector("[data-edits] textarea");
   if (editedAt) remember(`edit.${editedAt}`, box && { id: box.id, text: box.value });
   editedAt = shownAddress;
   messageForm.replaceChildren();

@@ -124,7 +124,7 @@ async fn any_emoji_can_be_given_by_keyboard_and_lists_who_reacted() {
         anna.run("document.querySelector('.message .change').focus()")
             .await;
         anna.presses(Key::Enter).await;
-        anna.sees("#message-form textarea").await;
+        anna.sees("#message-form .edit__more").await;
         anna.click("#message-form [data-action=React]:not(form)")
             .await;
         anna.sees_no("#message-form > *").await;

@@ -88,9 +88,11 @@ async fn a_reply_quotes_its_original_and_leads_there() {
         bob.click("#quick [data-reply]").await;
         bob.run("document.querySelector('.message:last-child .change').click()")
             .await;
-        bob.sees("#message-form textarea").await;
+        assert!(!bob.shows("#message-form textarea").await);
+        bob.click("#edit-text").await;
+        bob.sees("#message-form textarea:focus").await;
         assert!(!bob.shows("#replying").await);
-        bob.click("#message-form [data-dismiss]").await;
+        bob.click("#message-form .edit__text [data-dismiss]").await;
         bob.sees("#replying").await;
 
         for number in 0..60 {
