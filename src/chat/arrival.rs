@@ -323,7 +323,7 @@ impl Chat {
         }
         // Whoever has followed a wrong link chooses where to go.
         if refused.is_some() && dialect.has(&Selector::LOBBY) {
-            self.show_lobby(client).await?;
+            self.show_lobby_instead(client).await?;
         } else {
             let first = Target::Group(FIRST_GROUP.to_owned());
             actions::change_group(self, client, &first).await?;

@@ -156,8 +156,8 @@ async fn the_address_of_a_missing_room_leads_to_the_directory_with_a_notice() {
     let server = Server::start(&[]);
     story(async |browser| {
         let anna = browser.person(&server.url("/chat/nowhere/")).await;
-        anna.is_in("All groups", "/chat/").await;
-        anna.sees("#lobby-rooms [data-group]").await;
+        anna.is_in_the_lobby().await;
+        assert!(!anna.shows("#message-text").await);
         assert_eq!(
             anna.text("#notice .notice__text").await,
             "There is no group #nowhere."

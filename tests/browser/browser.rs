@@ -464,6 +464,15 @@ impl Tab<'_> {
         self.until(&here).await;
     }
 
+    /// Waits until the page shows all groups.
+    pub(crate) async fn is_in_the_lobby(&self) {
+        self.until(
+            "location.pathname === '/chat/' && document.title === 'All groups · Overwire' \
+             && document.querySelector('#lobby-rooms [data-group]')",
+        )
+        .await;
+    }
+
     /// Enters a group by its link.
     pub(crate) async fn enters(&self, group: &str) {
         self.click(&format!("#groups-list [data-group-name='{group}']"))

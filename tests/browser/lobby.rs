@@ -40,8 +40,7 @@ async fn all_groups_are_one_click_away_and_back_returns_to_the_lobby() {
 
         // Others see it in the lobby, live.
         bob.click(".nav__all").await;
-        bob.until("location.pathname === '/chat/' && document.title === 'All groups · Overwire'")
-            .await;
+        bob.is_in_the_lobby().await;
         bob.is_somebody().await;
         let quick = "#lobby-rooms [data-group-name='Quick one']";
         bob.sees(&format!("{quick} .here-count")).await;

@@ -68,7 +68,8 @@ async fn a_moderator_looks_after_groups_people_and_messages() {
         // group.
         let restrict = format!("{rename} [data-action='Restrict group']");
         desk.click(&restrict).await;
-        carl.is_in("#hi", "/chat/hi/").await;
+        carl.is_in_the_lobby().await;
+        carl.enters("hi").await;
         assert_eq!(carl.written().await, "");
         carl.sees_no("#groups-list [data-group-name='Snakes']").await;
         desk.click(&restrict).await;

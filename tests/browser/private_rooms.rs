@@ -107,11 +107,11 @@ async fn a_private_room_with_oneself_is_refused_kindly() {
         let anna = browser.person(&server.url("/")).await;
         anna.goto(&server.url(&format!("/chat/@{}/", anna.name().await)))
             .await;
-        anna.is_in("#hi", "/chat/hi/").await;
+        anna.is_in_the_lobby().await;
         let words = "That is you. Open a second tab to try a conversation.";
         assert_eq!(anna.text("#notice .notice__text").await, words);
         anna.goto(&server.url("/chat/@nobody0/")).await;
-        anna.is_in("#hi", "/chat/hi/").await;
+        anna.is_in_the_lobby().await;
         let words = "There is nobody named “nobody0”.";
         assert_eq!(anna.text("#notice .notice__text").await, words);
     })

@@ -157,7 +157,7 @@ async fn a_group_is_created_in_the_sidebar_or_at_the_address_of_a_missing_one() 
         anna.hears("mine").await;
 
         let bob = browser.person(&server.url("/chat/caf%C3%A9/")).await;
-        bob.is_in("#hi", "/chat/hi/").await;
+        bob.is_in_the_lobby().await;
         bob.click("#notice [data-action]").await;
         bob.is_in("#café", "/chat/caf%C3%A9/").await;
         bob.sees_no("#notice .notice").await;
