@@ -299,7 +299,8 @@ async fn search(
     for round in 0..ROUNDS {
         let look = looks.pop_front().unwrap_or(Look::Marked);
         let found = messages.iter().filter(|message| message.id >= last).count();
-        let part = index.look(look, last, limit + 1 - found).await?;
+        let most = (limit + 1).saturating_sub(found).max(1);
+        let part = index.look(look, last, most).await?;
         (last, enough) = (part.first, part.is_all);
         if round == 0 && is_broad {
             looks = match (part.ids.len() < FIRST / 10, tx.is_shared()) {
@@ -448,7 +449,7 @@ impl Index<'_, '_> {
                 Ok(part(ids, oldest, !is_cut && all.len() < looked_at))
             }
             Look::Newest(looked_at) => {
-                let each = (looked_at / self.rooms.len()).max(1);
+                let each = (looked_at / self.rooms.len().max(1)).max(1);
                 let newest =
                     tx.found_newest(&self.everywhere, self.rooms, each, since, before, most);
                 let (ids, first) = newest.await?;
