@@ -135,12 +135,15 @@ fn is_unspaced(c: char) -> bool {
         | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
 }
 
-/// How long the beginnings of words are that the index contains, so that short ones are found quickly.
+/// Longer beginnings of words are those of so few words that the index compares all of these, in letters.
+const LONGEST_HEAD: usize = 4;
+
+/// Whether the index contains the beginnings of words of this length, so that short ones are found quickly.
 fn is_head(beginning: &str) -> bool {
     let letters = beginning.chars().count();
     match beginning.starts_with(is_unspaced) {
         true => letters == 1,
-        false => letters == 2 || letters == 3,
+        false => (2..=LONGEST_HEAD).contains(&letters),
     }
 }
 
@@ -160,7 +163,7 @@ impl Indexed {
         let words: Vec<String> = words.collect();
         let mut heads = BTreeSet::new();
         for word in &words {
-            for (at, c) in word.char_indices().take(3) {
+            for (at, c) in word.char_indices().take(LONGEST_HEAD) {
                 let head = &word[..at + c.len_utf8()];
                 if is_head(head) {
                     heads.insert(format!("+{head}"));
@@ -185,12 +188,13 @@ impl Indexed {
         all.join(" ")
     }
 
-    /// As a literal of PostgreSQL's `tsvector`.
+    /// As a literal of PostgreSQL's `tsvector`. Its index does not know where in a text a word is, so that it
+    /// would read all messages with the words of a phrase. Therefore it has each word with the next one, too.
     pub fn tsvector(&self) -> String {
-        let marks = self.marks.iter().map(|mark| format!("'{mark}'"));
-        let words = self.words.iter().zip(1..);
-        let words = words.map(|(word, at)| format!("'{word}':{at}"));
-        marks.chain(words).collect::<Vec<_>>().join(" ")
+        let pairs = self.words.windows(2).map(|pair| pair.join(" "));
+        let all = self.marks.iter().chain(&self.words).cloned().chain(pairs);
+        let all = all.map(|word| format!("'{word}'"));
+        all.collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -485,9 +489,13 @@ impl Sought {
     /// As a literal of PostgreSQL's `tsquery`.
     pub fn tsquery(&self) -> String {
         let term = |term: &Term| {
-            let words: Vec<_> = term.words.iter().map(|word| format!("'{word}'")).collect();
+            let pairs: Vec<_> = match &term.words[..] {
+                [word] => vec![word.clone()],
+                words => words.windows(2).map(|pair| pair.join(" ")).collect(),
+            };
+            let pairs: Vec<_> = pairs.iter().map(|words| format!("'{words}'")).collect();
             let star = if term.is_open { ":*" } else { "" };
-            format!("({}{star})", words.join(" <-> "))
+            format!("({}{star})", pairs.join(" & "))
         };
         let mark = |mark: &String| format!("'{mark}'");
         self.joined(term, mark, " & ", " | ")
@@ -668,22 +676,20 @@ mod tests {
     #[test]
     fn indexes_get_the_same_words() {
         let indexed = Indexed::of("Hi 東京 http://a.com", vec!["=r7".into()]);
-        let spaced = "=r7 +co +com +hi +ht +htt +京 +東 =link hi 東京 京 http a com";
+        let spaced = "=r7 +co +com +hi +ht +htt +http +京 +東 =link hi 東京 京 http a com";
         assert_eq!(indexed.spaced(), spaced);
-        assert!(
-            indexed
-                .tsvector()
-                .ends_with("'=link' 'hi':1 '東京':2 '京':3 'http':4 'a':5 'com':6")
-        );
-        let query = Query::of("ht* \"a b\" xyzz* has:link");
+        let words = "'=link' 'hi' '東京' '京' 'http' 'a' 'com'";
+        let pairs = "'hi 東京' '東京 京' '京 http' 'http a' 'a com'";
+        assert!(indexed.tsvector().ends_with(&format!("{words} {pairs}")));
+        let query = Query::of("ht* \"a b c\" d.xyz* uvxyz* has:link");
         let sought = query.sought().with(vec!["=r1".into(), "=r2".into()]);
         assert_eq!(
             sought.fts5(),
-            r#""a b" AND "xyzz" * AND ("=link") AND ("+ht") AND ("=r1" OR "=r2")"#
+            r#""a b c" AND "d xyz" * AND "uvxyz" * AND ("=link") AND ("+ht") AND ("=r1" OR "=r2")"#
         );
         assert_eq!(
             sought.tsquery(),
-            "('a' <-> 'b') & ('xyzz':*) & ('=link') & ('+ht') & ('=r1' | '=r2')"
+            "('a b' & 'b c') & ('d xyz':*) & ('uvxyz':*) & ('=link') & ('+ht') & ('=r1' | '=r2')"
         );
     }
 

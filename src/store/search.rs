@@ -225,14 +225,13 @@ enum Look {
 /// Where a search looks first if there are too many marks for the index. This shows how many of the messages with
 /// the words are in the person's rooms.
 const FIRST: usize = 100;
-/// Where it looks then if these are less than a tenth, and otherwise. What is still sought after that is rare.
-const IF_FEW: [Look; 4] = [
-    Look::Newest(4_000),
-    Look::Newest(16_000),
-    Look::Everywhere(1_000),
-    Look::Everywhere(4_000),
-];
+/// Where it looks then if these are less than a tenth, and in PostgreSQL. SQLite's index finds the newest first,
+/// whatever it looks for.
+const IF_FEW: [Look; 2] = [Look::Newest(4_000), Look::Newest(16_000)];
+/// Where it looks otherwise, and if no more have the words. What is still sought after that is rare.
 const IF_MANY: [Look; 2] = [Look::Everywhere(1_000), Look::Everywhere(4_000)];
+/// How many are many, if those with the words are as frequent everywhere as among the first.
+const MANY: i64 = 2_000;
 
 /// What a query means for a person.
 struct Scope {
@@ -304,10 +303,9 @@ async fn search(
         (last, enough) = (part.first, part.is_all);
         if round == 0 && is_broad {
             looks = match (part.ids.len() < FIRST / 10, tx.is_shared()) {
-                (true, true) => IF_FEW.into(),
-                // SQLite's index finds the newest first, whatever it looks for.
                 (true, false) => VecDeque::new(),
-                (false, _) => IF_MANY.into(),
+                (true, true) if part.older > MANY => IF_FEW.into_iter().chain(IF_MANY).collect(),
+                (true, true) | (false, _) => IF_MANY.into(),
             };
         }
         let ids: Vec<i64> = part.ids.iter().map(|id| id.0).collect();
@@ -422,6 +420,8 @@ struct Part {
     first: MessageId,
     /// Whether there are no older ones.
     is_all: bool,
+    /// About how many older ones there are in all rooms.
+    older: i64,
 }
 
 impl Index<'_, '_> {
@@ -432,6 +432,7 @@ impl Index<'_, '_> {
             first: first.unwrap_or(since),
             ids,
             is_all,
+            older: 0,
         };
         match look {
             Look::Everywhere(looked_at) => {
@@ -446,7 +447,18 @@ impl Index<'_, '_> {
                 let ids: Vec<MessageId> = tx.all(&readable, &values).await?;
                 let is_cut = ids.len() == most;
                 let oldest = if is_cut { ids.last() } else { all.last() }.copied();
-                Ok(part(ids, oldest, !is_cut && all.len() < looked_at))
+                let is_all = !is_cut && all.len() < looked_at;
+                let older = match &all[..] {
+                    [newest, .., last] => {
+                        let per_message = all.len() as f64 / (newest.0 - last.0) as f64;
+                        ((last.0 - since.0) as f64 * per_message) as i64
+                    }
+                    _ => 0,
+                };
+                Ok(Part {
+                    older,
+                    ..part(ids, oldest, is_all)
+                })
             }
             Look::Newest(looked_at) => {
                 let each = (looked_at / self.rooms.len().max(1)).max(1);

@@ -44,9 +44,17 @@ pub(crate) trait Backend: Send + Sync {
     /// A copy of this place, while the store is closed.
     async fn copy(&self) -> Self;
 
+    /// The last migration that has everything indexed again.
+    const REINDEXING: &str;
+
+    /// Runs these statements beside the store, in one transaction.
+    async fn run(&self, statements: &str);
+
     /// Changes a message like an edit: a new version of its room, which becomes the message's last
     /// change.
-    async fn change(&self, message: MessageId, text: &str);
+    async fn change(&self, message: MessageId, text: &str) {
+        self.run(&change_of(message, text)).await;
+    }
 }
 
 /// The statements of an edit: a new version of the room, and the new text with it.
@@ -92,11 +100,13 @@ impl Backend for Sqlite {
         copy
     }
 
-    async fn change(&self, message: MessageId, text: &str) {
+    const REINDEXING: &str =
+        include_str!("../../src/store/migrations/sqlite/0021_search_heads.sql");
+
+    async fn run(&self, statements: &str) {
         let db = rusqlite::Connection::open(self.path()).unwrap();
         db.busy_timeout(Duration::from_secs(5)).unwrap();
-        let change = change_of(message, text);
-        db.execute_batch(&format!("begin immediate; {change} commit;"))
+        db.execute_batch(&format!("begin immediate; {statements} commit;"))
             .unwrap();
     }
 }
@@ -127,10 +137,12 @@ impl Backend for Postgres {
         Self { database }
     }
 
-    async fn change(&self, message: MessageId, text: &str) {
+    const REINDEXING: &str =
+        include_str!("../../src/store/migrations/postgres/0014_search_phrases.sql");
+
+    async fn run(&self, statements: &str) {
         let db = self.database.look().await;
-        let change = change_of(message, text);
-        db.batch_execute(&format!("begin; {change} commit;"))
+        db.batch_execute(&format!("begin; {statements} commit;"))
             .await
             .unwrap();
     }
