@@ -162,7 +162,7 @@ impl Chat {
                 self.notify_partners(change);
                 self.note_news(change);
                 self.note_notable(change);
-                self.unsearchable.note(change);
+                self.indexer.note(change);
             }
         }
         changes.clear();

@@ -9,6 +9,7 @@ mod arrival;
 mod commands;
 mod delivery;
 mod files;
+mod indexing;
 mod moderation;
 mod pace;
 mod people;
@@ -54,10 +55,10 @@ pub use accounts::{Denied, Visitor};
 pub use arrival::NotLetIn;
 use delivery::Delivery;
 pub use files::{Files, Kinds, NotTaken, SweepFailed};
+pub use indexing::Indexer;
 use pace::{Pace, Paces};
 use people::People;
 pub use rooms::{Asked, FirstPage};
-use search::Unsearchable;
 pub use welcome::Welcome;
 
 /// The tab reconnects. The server then finds out who it is, and admits it where it still may be.
@@ -174,7 +175,7 @@ pub struct Chat {
     groups_changed: mpsc::Sender<()>,
     /// The messages that people may have to be notified of.
     notable: mpsc::Sender<people::Notable>,
-    unsearchable: Unsearchable,
+    indexer: Indexer,
     /// Notifies browsers that show no page, unless that is turned off.
     pusher: OnceLock<Arc<Pusher>>,
     /// The files that people send, unless that is turned off.
@@ -262,7 +263,7 @@ impl Chat {
         let heard = relay.listen(node).await;
         let (groups_changed, groups_have_changed) = mpsc::channel(1);
         let (notable, notables) = mpsc::channel(people::NOTABLES_WAITING);
-        let (unsearchable, changed) = Unsearchable::new();
+        let indexer = Indexer::start(&store);
         let chat = Arc::new(Self {
             node,
             store,
@@ -285,7 +286,7 @@ impl Chat {
             outdated: Arc::default(),
             groups_changed,
             notable,
-            unsearchable,
+            indexer,
             pusher: OnceLock::new(),
             files: OnceLock::new(),
         });
@@ -294,7 +295,6 @@ impl Chat {
         tokio::spawn(people::run(Arc::clone(&people), Weak::clone(&weak)));
         tokio::spawn(people::keep_lease(people, Weak::clone(&weak)));
         tokio::spawn(people::notify(Weak::clone(&weak), notables));
-        tokio::spawn(search::keep_index(Weak::clone(&weak), changed));
         tokio::spawn(moderation::outdate_groups(weak, groups_have_changed));
         Ok(chat)
     }
