@@ -25,10 +25,10 @@ const TEXT: &str = "Shall we meet at the station at eight, or is that too early?
 
 /// Acknowledged posts, and how long each took.
 #[derive(Default)]
-struct Acknowledged {
-    keys: Vec<Uuid>,
-    milliseconds: Vec<f64>,
-    elapsed: Duration,
+pub(crate) struct Acknowledged {
+    pub(crate) keys: Vec<Uuid>,
+    pub(crate) milliseconds: Vec<f64>,
+    pub(crate) elapsed: Duration,
 }
 
 /// Measures and prints.
@@ -184,37 +184,47 @@ fn on_the_store(
         for _ in 0..writers {
             authors.push(arrives(&store, node).await?);
         }
-        let began = Instant::now();
-        let each = options.each();
-        let least = options.size().least_posts.div_ceil(writers);
-        let writing: Vec<_> = authors
-            .into_iter()
-            .map(|author| {
-                let store = Arc::clone(&store);
-                tokio::spawn(async move {
-                    let mut done = Acknowledged::default();
-                    while began.elapsed() < each || done.keys.len() < least {
-                        let (key, at) = (Uuid::new_v4(), Instant::now());
-                        let posted = store.post(post(node, author, room, Some(key))?).await?;
-                        ensure!(matches!(posted, Posted::New(_)), "{posted:?}");
-                        done.milliseconds.push(milliseconds(at.elapsed()));
-                        done.keys.push(key);
-                    }
-                    anyhow::Ok(done)
-                })
-            })
-            .collect();
-        let mut all = Acknowledged::default();
-        for writer in writing {
-            let done = writer.await??;
-            all.keys.extend(done.keys);
-            all.milliseconds.extend(done.milliseconds);
-        }
-        all.elapsed = began.elapsed();
+        let least = options.size().least_posts;
+        let all = write(&store, node, authors, room, options.each(), least).await?;
         store.close().await;
         listening.await?;
         Ok(all)
     })
+}
+
+/// Each author posts, and again when the post is committed, until the time is over and there are so many posts.
+pub(crate) async fn write(
+    store: &Arc<Store>,
+    node: NodeId,
+    authors: Vec<(ClientRef, UserId)>,
+    room: RoomId,
+    each: Duration,
+    least: usize,
+) -> anyhow::Result<Acknowledged> {
+    let (began, least) = (Instant::now(), least.div_ceil(authors.len()));
+    let writing = authors.into_iter().map(|author| {
+        let store = Arc::clone(store);
+        tokio::spawn(async move {
+            let mut done = Acknowledged::default();
+            while began.elapsed() < each || done.keys.len() < least {
+                let (key, at) = (Uuid::new_v4(), Instant::now());
+                let posted = store.post(post(node, author, room, Some(key))?).await?;
+                ensure!(matches!(posted, Posted::New(_)), "{posted:?}");
+                done.milliseconds.push(milliseconds(at.elapsed()));
+                done.keys.push(key);
+            }
+            anyhow::Ok(done)
+        })
+    });
+    let writing: Vec<_> = writing.collect();
+    let mut all = Acknowledged::default();
+    for writer in writing {
+        let done = writer.await??;
+        all.keys.extend(done.keys);
+        all.milliseconds.extend(done.milliseconds);
+    }
+    all.elapsed = began.elapsed();
+    Ok(all)
 }
 
 /// A message for the store.

@@ -1,10 +1,14 @@
 //! Search in a large chat, in both databases, for somebody in 5 busy groups, somebody in 200 groups, and
 //! somebody in 200 groups in which next to nothing of all that is written there is.
 //! Each tenth answer is compared with a scan of all messages.
+//!
+//! Afterwards, in the same chat: what it costs posts that they are indexed.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
+use overwire::chat::Indexer;
 use overwire::model::{GroupName, MessageId, MessageText, Millis, NodeId, RoomId, UserId};
 use overwire::search::Query;
 use overwire::store::{self, Access, Member, NewRoom, OldMessage, Store, Synchronous};
@@ -14,8 +18,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::Options;
 use crate::machine::Machine;
 use crate::postgres::Database;
-use crate::posts::{arrives, newcomer};
-use crate::table::{self, milliseconds, quantile};
+use crate::posts::{arrives, newcomer, write};
+use crate::table::{self, Figure, milliseconds, quantile};
 
 /// How many groups each of the people who search has.
 const GROUPS: [usize; 3] = [5, 200, 200];
@@ -30,6 +34,8 @@ const ADDED_AT_ONCE: usize = 5_000;
 const MOST_ROUNDS: usize = 200;
 /// Each answer of so many is compared with a scan, which takes far longer than the search.
 const COMPARED: usize = 10;
+/// How many people post at a time.
+const WRITERS: [usize; 2] = [1, 16];
 /// How many results a search returns at most.
 const RESULTS: usize = 50;
 
@@ -71,7 +77,7 @@ struct Chat {
 pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()> {
     machine.step_back();
     let runtime = tokio::runtime::Runtime::new()?;
-    let (mut rows, mut indexing) = (Vec::new(), Vec::new());
+    let (mut rows, mut indexing, mut costs) = (Vec::new(), Vec::new(), Vec::new());
     // Filling takes minutes, so it is done once, however often the other parts are measured.
     for database in ["SQLite", "PostgreSQL"] {
         let length = table::counted(options.messages() as usize);
@@ -111,6 +117,14 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
                     rows.push(cells.collect());
                 }
             }
+            for &writers in &WRITERS {
+                for (is_indexed, figures) in posts(options, &store, &chat, writers).await? {
+                    let indexed = if is_indexed { "yes" } else { "no" };
+                    let head = [database, indexed, &writers.to_string()].map(str::to_owned);
+                    let shown = figures.iter().map(Figure::show);
+                    costs.push(head.into_iter().chain(shown).collect());
+                }
+            }
             store.close().await;
             anyhow::Ok(())
         })?;
@@ -130,6 +144,19 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
         ],
         &rows,
     );
+    let head = [
+        "database",
+        "indexed",
+        "writers",
+        "posts per second",
+        "p50, ms",
+        "p99, ms",
+    ];
+    table::print(
+        "Posts directly to the store, indexed and not",
+        &head,
+        &costs,
+    );
     let [sqlite, postgres] = &indexing[..] else {
         anyhow::bail!("two databases are measured");
     };
@@ -140,6 +167,43 @@ pub(crate) fn measure(options: &Options, machine: &Machine) -> anyhow::Result<()
         table::shown(*postgres)
     );
     Ok(())
+}
+
+/// Posts, in turns with the index growing meanwhile and without. All are indexed before the next turn.
+async fn posts(
+    options: &Options,
+    store: &Arc<Store>,
+    chat: &Chat,
+    writers: usize,
+) -> anyhow::Result<[(bool, [Figure; 3]); 2]> {
+    let node = NodeId::random();
+    let room = chat.groups[0][0].1;
+    let mut authors = Vec::new();
+    for _ in 0..writers {
+        authors.push(arrives(store, node).await?);
+    }
+    let mut costs = [false, true].map(|is_indexed| (is_indexed, <[Figure; 3]>::default()));
+    for _ in 0..options.size().runs {
+        for (is_indexed, [per_second, half, most]) in &mut costs {
+            let mut changes = store.join(node).await?;
+            let indexer = is_indexed.then(|| Indexer::start(store));
+            let noting = tokio::spawn(async move {
+                while let Some(change) = changes.recv().await {
+                    if let Some(indexer) = &indexer {
+                        indexer.note(&change);
+                    }
+                }
+            });
+            let (each, least) = (options.each(), options.size().least_posts);
+            let mut done = write(store, node, authors.clone(), room, each, least).await?;
+            noting.abort();
+            per_second.add(done.keys.len() as f64 / done.elapsed.as_secs_f64());
+            half.add(quantile(&mut done.milliseconds, 0.5));
+            most.add(quantile(&mut done.milliseconds, 0.99));
+            index(store).await?;
+        }
+    }
+    Ok(costs)
 }
 
 /// A word of the language, of four letters or more.
