@@ -366,9 +366,6 @@ impl Chat {
         (topic, may_change): (Option<String>, bool),
         muted: bool,
     ) -> Result<Frame> {
-        if matches!(room.kind, RoomKind::Private { .. }) {
-            return Ok(Push::empty(Selector::ROOM_MENU).encode());
-        }
         let topic = may_change.then(|| topic.unwrap_or_default());
         let menu = self.views.room_menu(room, muted, topic.as_deref())?;
         Ok(menu.encode())

@@ -62,7 +62,7 @@ async fn everything_works_by_keyboard() {
             "people-search",
             "bob",
             "2 online: show people",
-            "Group menu",
+            "Menu of this room",
             "scroller",
             "Dismiss",
             "attach",
