@@ -7,7 +7,7 @@ import { showUploads } from "./files.js";
 import "./formatting.js";
 import { mark } from "./marks.js";
 import "./copying.js";
-import { choose } from "./keyboard.js";
+import { offer } from "./keyboard.js";
 import { joinMessages, localiseTimes, messageNumber, passMidnight } from "./messages.js";
 import { completeSetting, forgetView, notify, reportView, subscribe } from "./notifications.js";
 import { post, resend, sendDue, settle } from "./outbox.js";
@@ -130,7 +130,7 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   }
   if (selector === "#room-topic" || selector === "#room-menu") showTopic();
   if (selector.startsWith("[data-quotes")) keepOriginal();
-  if (selector === "#rooms-found") choose();
+  if (selector === "#rooms-found") offer();
   if (selector === "#new-group" || selector === "#name-form") {
     sentForm?.hidePopover();
     sentForm = null;

@@ -8,19 +8,37 @@ import { on } from "./runtime.js";
 const switcher = find("#switcher");
 const switcherField = /** @type {HTMLInputElement} */ (find("#switcher-text"));
 
-/** @returns {HTMLElement[]} the rooms that the switcher offers */
+/** A room in my lists with unread messages. */
+const UNREAD = "[data-news]:not([data-muted]), [data-unread], [data-mentions]";
+
+/** @returns {HTMLAnchorElement[]} the rooms that the switcher offers */
 function offers() {
-  return findAll(switcher, "[role=option]");
+  return /** @type {HTMLAnchorElement[]} */ (findAll(switcher, "[role=option]"));
 }
 
 /**
  * @param {HTMLElement} [chosen] the first offer, unless the person has moved on
  * @returns {void}
  */
-export function choose(chosen = offers()[0]) {
+function choose(chosen = offers()[0]) {
   for (const offer of offers()) offer.ariaSelected = String(offer === chosen);
   switcherField.setAttribute("aria-activedescendant", chosen?.id ?? "");
   chosen?.scrollIntoView({ block: "nearest" });
+}
+
+/**
+ * Shows what is unread beside the offers, and offers it first while nothing is typed.
+ * @returns {void}
+ */
+export function offer() {
+  for (const link of findAll(document, `:is(${UNREAD}) > a`).reverse()) {
+    const offered = offers().find((one) => one.pathname === link.pathname);
+    if (!offered) continue;
+    offered.dataset.news = "";
+    for (const sign of findAll(link, ".news, .badge")) offered.append(sign.cloneNode(true));
+    if (!switcherField.value) offered.parentElement.prepend(offered);
+  }
+  choose();
 }
 
 /** @returns {void} */
@@ -42,7 +60,7 @@ function changeRoom(step, unread) {
   const here = links.findIndex(({ ariaCurrent }) => ariaCurrent);
   const ordered = [...links.slice(here + 1), ...links.slice(0, Math.max(here, 0))];
   if (step < 0) ordered.reverse();
-  ordered.find((link) => !unread || link.closest("[data-news]:not([data-muted]), [data-unread], [data-mentions]"))?.click();
+  ordered.find((link) => !unread || link.closest(UNREAD))?.click();
 }
 
 /**

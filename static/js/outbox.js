@@ -206,9 +206,14 @@ function names({ files = [] }) {
   return files.map(({ name }) => name).join(", ");
 }
 
-/** @returns {HTMLElement} */
+/** @returns {HTMLElement} a message of mine without its text */
 function blank() {
-  return /** @type {HTMLElement} */ (waitingTemplate.content.firstElementChild.cloneNode(true));
+  const node = /** @type {HTMLElement} */ (waitingTemplate.content.firstElementChild.cloneNode(true));
+  const { className, textContent } = find("#logged-user .face");
+  node.firstElementChild.className = className.replace("face ", "");
+  node.firstElementChild.setAttribute("data-face", textContent);
+  node.firstElementChild.textContent = find("#logged-user .who__name").textContent;
+  return node;
 }
 
 on("click", ({ target }) => {

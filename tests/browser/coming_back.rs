@@ -47,6 +47,27 @@ async fn the_server_dies_and_comes_back_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn a_waiting_message_has_a_name_unless_it_continues_my_last_one() {
+    let mut server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
+        anna.says("before").await;
+        bob.hears("before").await;
+        server.dies();
+        for tab in [&anna, &bob] {
+            tab.sends("one").await;
+            tab.sends("two").await;
+            tab.sees(".waiting:nth-child(2)").await;
+            assert!(!tab.shows(".waiting:nth-child(2) > b").await);
+        }
+        assert!(!anna.shows(".waiting > b").await);
+        assert_eq!(bob.text(".waiting > b").await, bob.name().await);
+        assert!(bob.shows(".waiting > b[data-face][class*=hue-]").await);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_message_goes_to_the_room_it_was_written_for() {
     let mut server = Server::start(&[]);
     story(async |browser| {

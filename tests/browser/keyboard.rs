@@ -50,6 +50,38 @@ async fn the_switcher_leads_to_groups_and_people() {
 }
 
 #[tokio::test]
+async fn the_switcher_offers_unread_rooms_first() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/chat/events/")).await;
+        let bob = browser.person(&server.url("/chat/events/")).await;
+        let b = bob.name().await;
+        anna.enters("hi").await;
+        bob.says("news").await;
+        anna.sees("#groups-list [data-news] > [data-group-name=events]")
+            .await;
+        bob.meets(&anna.name().await).await;
+        bob.says("psst").await;
+        anna.sees("#users-mine [data-unread]").await;
+        let offers = "[...document.querySelectorAll('#rooms-found [role=option]')]\
+            .map(({ dataset }) => dataset.groupName)";
+        anna.presses_with(Key::Control, 'k').await;
+        anna.sees("#rooms-found .badge").await;
+        let offered: Vec<String> = anna.get(offers).await;
+        assert_eq!(offered[..3], ["events", &b, "hi"]);
+        assert!(
+            anna.shows("#rooms-found [aria-selected=true][data-group-name=events] .news")
+                .await
+        );
+        assert!(!anna.shows("#rooms-found [data-group-name=hi] .news").await);
+        // What is typed decides, and they have their marks there too.
+        anna.types("h").await;
+        anna.until(&format!("{offers}[0] === 'hi'")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn alt_and_an_arrow_change_the_room() {
     let server = Server::start(&[]);
     story(async |browser| {
