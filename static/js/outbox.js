@@ -192,6 +192,7 @@ export function showUnsettled() {
     const node = document.getElementById(key) ?? waitingList.appendChild(blank());
     node.id = key;
     node.dataset.state = state;
+    sign(node.querySelector("b"));
     // A waiting message is shown only in its room, a refused one everywhere.
     node.hidden = Boolean(room) && state === "waiting" && to !== place();
     for (const slot of findAll(node, "[data-slot]")) slot.textContent = one[slot.dataset.slot] || names(one);
@@ -206,14 +207,22 @@ function names({ files = [] }) {
   return files.map(({ name }) => name).join(", ");
 }
 
-/** @returns {HTMLElement} a message of mine without its text */
+/** @returns {HTMLElement} */
 function blank() {
-  const node = /** @type {HTMLElement} */ (waitingTemplate.content.firstElementChild.cloneNode(true));
-  const { className, textContent } = find("#logged-user .face");
-  node.firstElementChild.className = className.replace("face ", "");
-  node.firstElementChild.setAttribute("data-face", textContent);
-  node.firstElementChild.textContent = find("#logged-user .who__name").textContent;
-  return node;
+  return /** @type {HTMLElement} */ (waitingTemplate.content.firstElementChild.cloneNode(true));
+}
+
+/**
+ * Shows above a message who I am, once that is known.
+ * @param {HTMLElement} name
+ * @returns {void}
+ */
+function sign(name) {
+  const face = find("#logged-user .face");
+  if (!face) return;
+  name.className = face.className.replace("face ", "");
+  name.dataset.face = face.textContent;
+  name.textContent = find("#logged-user .who__name").textContent;
 }
 
 on("click", ({ target }) => {

@@ -51,6 +51,7 @@ async fn a_waiting_message_has_a_name_unless_it_continues_my_last_one() {
     let mut server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/chat/python/")).await;
+        let b = bob.name().await;
         anna.says("before").await;
         bob.hears("before").await;
         server.dies();
@@ -61,7 +62,7 @@ async fn a_waiting_message_has_a_name_unless_it_continues_my_last_one() {
             assert!(!tab.shows(".waiting:nth-child(2) > b").await);
         }
         assert!(!anna.shows(".waiting > b").await);
-        assert_eq!(bob.text(".waiting > b").await, bob.name().await);
+        assert_eq!(bob.text(".waiting > b").await, b);
         assert!(bob.shows(".waiting > b[data-face][class*=hue-]").await);
     })
     .await;

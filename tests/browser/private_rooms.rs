@@ -1,5 +1,7 @@
 //! Private rooms: what the other person sees of them, and what nobody else does.
 
+use thirtyfour::Key;
+
 use crate::browser::story;
 use crate::server::Server;
 
@@ -76,10 +78,18 @@ async fn a_private_message_waits_for_somebody_offline() {
         let [anna, bob] = browser.people(&server.url("/")).await;
         let (a, b) = (anna.name().await, bob.name().await);
         anna.meets(&b).await;
+        // A dot at his name says that he is online, and in the room one can jump to a day.
+        let dot = "getComputedStyle(document.querySelector('.room__title'), '::before').content";
+        anna.until(&format!("{dot} !== 'none'")).await;
+        anna.click("#room-menu > button").await;
+        anna.sees("#room-menu [name=day]").await;
+        assert!(!anna.shows("#room-menu .menu__item").await);
+        anna.presses(Key::Escape).await;
         bob.goto("about:blank").await;
         anna.says("for when you are back").await;
         anna.sees_no(&format!("#users-mine [data-user='{b}'] .here"))
             .await;
+        anna.until(&format!("{dot} === 'none'")).await;
         bob.goto(&server.url("/chat/hi/")).await;
         assert_eq!(bob.name().await, b);
         bob.sees(&format!("#users-mine [data-user='{a}'][data-unread='1']"))
