@@ -182,6 +182,7 @@ async fn posts(
     for _ in 0..writers {
         authors.push(arrives(store, node).await?);
     }
+    let (before, mut posted) = (store.census().await?.messages, 0);
     let mut costs = [false, true].map(|is_indexed| (is_indexed, <[Figure; 3]>::default()));
     for _ in 0..options.size().runs {
         for (is_indexed, [per_second, half, most]) in &mut costs {
@@ -197,12 +198,18 @@ async fn posts(
             let (each, least) = (options.each(), options.size().least_posts);
             let mut done = write(store, node, authors.clone(), room, each, least).await?;
             noting.abort();
+            posted += done.keys.len();
             per_second.add(done.keys.len() as f64 / done.elapsed.as_secs_f64());
             half.add(quantile(&mut done.milliseconds, 0.5));
             most.add(quantile(&mut done.milliseconds, 0.99));
             index(store).await?;
         }
     }
+    let stored = store.census().await?.messages - before;
+    ensure!(
+        usize::try_from(stored)? == posted,
+        "{posted} posts were acknowledged, {stored} are stored"
+    );
     Ok(costs)
 }
 

@@ -36,7 +36,7 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{ClientRef, History, Millis, UserId};
 
-const MIGRATIONS: [&str; 14] = [
+const MIGRATIONS: [&str; 15] = [
     concat!(
         include_str!("migrations/postgres/0001_chat.sql"),
         include_str!("migrations/postgres/default_groups.sql"),
@@ -53,7 +53,8 @@ const MIGRATIONS: [&str; 14] = [
     include_str!("migrations/postgres/0011_replies.sql"),
     include_str!("migrations/postgres/0012_files.sql"),
     include_str!("migrations/postgres/0013_search_files.sql"),
-    include_str!("migrations/postgres/0014_search_phrases.sql"),
+    include_str!("migrations/postgres/0014_search_form.sql"),
+    include_str!("migrations/postgres/0015_search_phrases.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;

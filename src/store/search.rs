@@ -20,6 +20,8 @@ use crate::search::{Found, In, Indexed, Query, Sought, Unknown, marks};
 pub(super) const SEARCHES: usize = 2;
 /// How many messages are indexed in one transaction. The writer's queue waits for it.
 const INDEXED_AT_ONCE: usize = 200;
+/// The form of the entries. Builds before the second one cannot write `searchable`, which has this since.
+const FORM: u8 = 2;
 /// From this many bytes of text on, the other messages are for the next transaction.
 const INDEXED_BYTES: usize = 32 * 1024;
 /// How many of the newest changes of a room are compared one by one if they are not indexed yet.
@@ -70,11 +72,13 @@ impl Store {
     /// [`Self::unindexed_before`].
     pub async fn begin_indexing(&self) -> Result<Vec<RoomId>> {
         self.write("begin_indexing", Locks::none(), async |tx| {
-            let long = "insert into searchable (room_id, since, version)
-                select id, version, version from rooms r where version > $1
-                and not exists (select 1 from searchable s where s.room_id = r.id)
-                on conflict do nothing";
-            tx.run(long, &[&COMPARED]).await?;
+            let long = format!(
+                "insert into searchable (room_id, since, version, form)
+                 select id, version, version, {FORM} from rooms r where version > $1
+                 and not exists (select 1 from searchable s where s.room_id = r.id)
+                 on conflict do nothing"
+            );
+            tx.run(&long, &[&COMPARED]).await?;
             let rooms = "select r.id from rooms r left join searchable s on s.room_id = r.id
                 where r.version > coalesce(s.version, 0)";
             tx.all(rooms, &[]).await
@@ -141,9 +145,11 @@ impl Store {
     pub async fn index(&self, read: Unindexed) -> Result<()> {
         self.write("index", Locks::none(), async move |tx| {
             let Mark { since, version } = Mark::default();
-            let first = "insert into searchable (room_id, since, version) values ($1, $2, $3)
-                on conflict do nothing";
-            tx.run(first, &[&read.room, &since, &version]).await?;
+            let first = format!(
+                "insert into searchable (room_id, since, version, form) values ($1, $2, $3, {FORM})
+                 on conflict do nothing"
+            );
+            tx.run(&first, &[&read.room, &since, &version]).await?;
             let mark = tx.hold(MARK, Hold::Change);
             if tx.the::<Mark>(&mark, &[&read.room]).await? != read.mark {
                 return Ok(());
@@ -225,12 +231,13 @@ enum Look {
 /// Where a search looks first if there are too many marks for the index. This shows how many of the messages with
 /// the words are in the person's rooms.
 const FIRST: usize = 100;
-/// Where it looks then if these are less than a tenth, and in PostgreSQL. SQLite's index finds the newest first,
-/// whatever it looks for.
+/// Where it looks then in PostgreSQL, if less than a tenth of these are and many others have the words. SQLite's
+/// index finds the newest first, whatever it looks for.
 const IF_FEW: [Look; 2] = [Look::Newest(4_000), Look::Newest(16_000)];
-/// Where it looks otherwise, and if no more have the words. What is still sought after that is rare.
+/// Where it looks otherwise, and after that. What is still sought then is rare.
 const IF_MANY: [Look; 2] = [Look::Everywhere(1_000), Look::Everywhere(4_000)];
-/// How many are many, if those with the words are as frequent everywhere as among the first.
+/// More than so many others are many. Their number is estimated: the words are taken to be as frequent among them as
+/// among the first.
 const MANY: i64 = 2_000;
 
 /// What a query means for a person.
@@ -305,7 +312,7 @@ async fn search(
             looks = match (part.ids.len() < FIRST / 10, tx.is_shared()) {
                 (true, false) => VecDeque::new(),
                 (true, true) if part.older > MANY => IF_FEW.into_iter().chain(IF_MANY).collect(),
-                (true, true) | (false, _) => IF_MANY.into(),
+                _ => IF_MANY.into(),
             };
         }
         let ids: Vec<i64> = part.ids.iter().map(|id| id.0).collect();

@@ -27,7 +27,7 @@ use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{History, Millis};
 
-const MIGRATIONS: [&str; 21] = [
+const MIGRATIONS: [&str; 22] = [
     concat!(
         include_str!("migrations/sqlite/0001_chat.sql"),
         include_str!("migrations/sqlite/default_groups.sql"),
@@ -51,7 +51,8 @@ const MIGRATIONS: [&str; 21] = [
     include_str!("migrations/sqlite/0018_replies.sql"),
     include_str!("migrations/sqlite/0019_files.sql"),
     include_str!("migrations/sqlite/0020_search_files.sql"),
-    include_str!("migrations/sqlite/0021_search_heads.sql"),
+    include_str!("migrations/sqlite/0021_search_form.sql"),
+    include_str!("migrations/sqlite/0022_search_heads.sql"),
 ];
 /// The schema version of this program.
 pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;

@@ -78,6 +78,9 @@ async fn a_message_goes_to_the_room_it_was_written_for() {
         anna.meets(&b).await;
         server.dies();
         anna.sees(".state__lost").await;
+        // Nobody is shown as online now.
+        let dot = "getComputedStyle(document.querySelector('.room__title'), '::before').content";
+        assert_eq!(anna.get::<String>(dot).await, "none");
         anna.sends("for bob alone").await;
         anna.sees(".waiting").await;
         anna.click("#groups-list [data-group-name=events]").await;

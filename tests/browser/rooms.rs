@@ -103,6 +103,7 @@ async fn a_message_for_a_missing_room_goes_back_to_the_box() {
         anna.sees(".waiting[data-state=waiting]").await;
         server.signal("CONT");
         anna.sees(".waiting[data-state=refused]").await;
+        assert!(!anna.shows(".waiting > b").await);
         anna.is_in("#hi", "/chat/hi/").await;
         anna.click(".waiting [data-back=edit]").await;
         assert_eq!(anna.written().await, "to nobody");

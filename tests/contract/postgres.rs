@@ -37,6 +37,24 @@ fn hello(node: NodeId, author: &Somebody, room: RoomId) -> Post {
     message_by(node, author, room, "hello", Some(Uuid::new_v4()))
 }
 
+#[tokio::test]
+async fn a_node_of_a_build_with_another_form_of_index_adds_nothing_to_it() {
+    let (database, [store, _]) = two_nodes().await;
+    let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
+    // Its first statement, whether the room is indexed already or not.
+    let former = format!(
+        "insert into searchable (room_id, since, version) values ({}, 0, 0) on conflict do nothing",
+        room.0
+    );
+    for _ in 0..2 {
+        assert!(database.look().await.execute(&former, &[]).await.is_err());
+        post(&store, &anna, room, "red apples").await;
+        while let Some(part) = store.unindexed(room).await.unwrap() {
+            store.index(part).await.unwrap();
+        }
+    }
+}
+
 async fn online(store: &Store) -> Vec<String> {
     let people = store.people_online(9).await.unwrap().0;
     names(&people).into_iter().map(str::to_owned).collect()

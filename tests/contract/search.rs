@@ -405,6 +405,18 @@ async fn in_many_groups_what_is_rare_there_is_found(backend: &impl Backend) {
         }
     }
     assert_eq!(texts, expected);
+    // Many more are found elsewhere, so that the newest messages of her rooms are looked at.
+    let old = (0..2_300).map(|n| overwire::store::OldMessage {
+        room: busy,
+        author: bob.user.id,
+        text: MessageText::new(&format!("more apples {n}"), 100)
+            .unwrap()
+            .into(),
+        at: Millis::now(),
+    });
+    store.add_messages(old.collect()).await.unwrap();
+    index(&store).await;
+    assert_eq!(found(&store, &anna, "apples").await, expected);
 }
 
 async fn messages_with_files_are_found(backend: &impl Backend) {

@@ -101,7 +101,7 @@ impl Backend for Sqlite {
     }
 
     const REINDEXING: &str =
-        include_str!("../../src/store/migrations/sqlite/0021_search_heads.sql");
+        include_str!("../../src/store/migrations/sqlite/0022_search_heads.sql");
 
     async fn run(&self, statements: &str) {
         let db = rusqlite::Connection::open(self.path()).unwrap();
@@ -138,7 +138,7 @@ impl Backend for Postgres {
     }
 
     const REINDEXING: &str =
-        include_str!("../../src/store/migrations/postgres/0014_search_phrases.sql");
+        include_str!("../../src/store/migrations/postgres/0015_search_phrases.sql");
 
     async fn run(&self, statements: &str) {
         let db = self.database.look().await;
