@@ -147,6 +147,14 @@ fn is_head(beginning: &str) -> bool {
     }
 }
 
+/// The mark of the longest beginning of a word that the index contains.
+fn longest_head(word: &str) -> Option<String> {
+    let ends = word.char_indices().take(LONGEST_HEAD);
+    let heads = ends.map(|(at, c)| &word[..at + c.len_utf8()]);
+    let longest = heads.filter(|head| is_head(head)).last();
+    longest.map(|head| format!("+{head}"))
+}
+
 /// What an index contains of a message: its words in their order, and marks. A mark is a word too, with a
 /// first character that no word of a text has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -501,6 +509,32 @@ impl Sought {
         self.joined(term, mark, " & ", " | ")
     }
 
+    /// One `tsquery` for each mark of the longest of the lists. Some messages that one of them finds may not match: a
+    /// beginning of a word is cut to what the index contains, so that it does not collect all words that begin like
+    /// this each time.
+    pub fn tsqueries(&self) -> Vec<String> {
+        let mut bounded = Self {
+            terms: Vec::new(),
+            marks: self.marks.clone(),
+        };
+        let longest = (0..bounded.marks.len()).max_by_key(|n| bounded.marks[*n].len());
+        let each = longest.map(|n| bounded.marks.swap_remove(n));
+        for term in &self.terms {
+            let mut term = term.clone();
+            if std::mem::take(&mut term.is_open) {
+                let last = term.words.pop();
+                let head = last.and_then(|last| longest_head(&last));
+                bounded.marks.extend(head.map(|head| vec![head]));
+            }
+            bounded
+                .terms
+                .extend((!term.words.is_empty()).then_some(term));
+        }
+        let each = each.into_iter().flatten();
+        let each = each.map(|mark| bounded.clone().with(vec![mark]).tsquery());
+        each.collect()
+    }
+
     /// How many marks the longest of the lists has.
     pub fn breadth(&self) -> usize {
         self.marks.iter().map(Vec::len).max().unwrap_or(0)
@@ -691,6 +725,12 @@ mod tests {
             sought.tsquery(),
             "('a b' & 'b c') & ('d xyz':*) & ('uvxyz':*) & ('=link') & ('+ht') & ('=r1' | '=r2')"
         );
+        let of = |mark: &str| {
+            format!(
+                "('a b' & 'b c') & ('d') & ('=link') & ('+ht') & ('+xyz') & ('+uvxy') & ('{mark}')"
+            )
+        };
+        assert_eq!(sought.tsqueries(), ["=r1", "=r2"].map(of));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! same snapshot. So a search finds a message from its commit on, and never by a text that it no longer
 //! has: whatever the index finds is compared with the stored text.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 
 use futures_util::future::try_join_all;
 
@@ -222,8 +222,6 @@ async fn unindexed(
 enum Look {
     /// Among so many of the newest in all rooms. Those in other rooms are left out afterwards.
     Everywhere(usize),
-    /// Among so many messages, the newest of each of the person's rooms.
-    Newest(usize),
     /// Among those with the mark of one of the person's rooms.
     Marked,
 }
@@ -231,14 +229,12 @@ enum Look {
 /// Where a search looks first if there are too many marks for the index. This shows how many of the messages with
 /// the words are in the person's rooms.
 const FIRST: usize = 100;
-/// Where it looks then in PostgreSQL, if less than a tenth of these are and many others have the words. SQLite's
-/// index finds the newest first, whatever it looks for.
-const IF_FEW: [Look; 2] = [Look::Newest(4_000), Look::Newest(16_000)];
-/// Where it looks otherwise, and after that. What is still sought then is rare.
-const IF_MANY: [Look; 2] = [Look::Everywhere(1_000), Look::Everywhere(4_000)];
-/// More than so many others are many. Their number is estimated: the words are taken to be as frequent among them as
-/// among the first.
-const MANY: i64 = 2_000;
+/// SQLite looks there again if at least this part of these are.
+const OFTEN: f64 = 0.1;
+/// PostgreSQL does if it reads fewer rows for that: one of the index and one of the message for each that it looks at.
+/// While it looks up a mark, it could read so many rows.
+const READ_TWICE: f64 = 2.0;
+const PER_MARK: f64 = 4.0;
 
 /// What a query means for a person.
 struct Scope {
@@ -300,21 +296,17 @@ async fn search(
     };
     let is_broad = is_broad(&index.marked);
     let first = is_broad.then_some(Look::Everywhere(FIRST));
-    let mut looks: VecDeque<Look> = first.into_iter().collect();
+    let mut look = first.unwrap_or(Look::Marked);
     let (mut last, mut enough) = (until, false);
     for round in 0..ROUNDS {
-        let look = looks.pop_front().unwrap_or(Look::Marked);
         let found = messages.iter().filter(|message| message.id >= last).count();
         let most = (limit + 1).saturating_sub(found).max(1);
         let part = index.look(look, last, most).await?;
         (last, enough) = (part.first, part.is_all);
-        if round == 0 && is_broad {
-            looks = match (part.ids.len() < FIRST / 10, tx.is_shared()) {
-                (true, false) => VecDeque::new(),
-                (true, true) if part.older > MANY => IF_FEW.into_iter().chain(IF_MANY).collect(),
-                _ => IF_MANY.into(),
-            };
-        }
+        look = match round == 0 && is_broad {
+            true => index.next_look(&part, most),
+            false => Look::Marked,
+        };
         let ids: Vec<i64> = part.ids.iter().map(|id| id.0).collect();
         let indexed: Vec<Message> = tx.all(&by_id, &[&ids, &scope.rooms]).await?;
         let indexed = indexed
@@ -427,11 +419,32 @@ struct Part {
     first: MessageId,
     /// Whether there are no older ones.
     is_all: bool,
-    /// About how many older ones there are in all rooms.
-    older: i64,
+    /// How many messages in all rooms it has looked at, and about how many older ones have the words.
+    looked_at: usize,
+    older: f64,
 }
 
 impl Index<'_, '_> {
+    /// Where to look after the first part. The words are taken to be as frequent before it as in it, and the person's
+    /// rooms as well.
+    fn next_look(&self, first: &Part, most: usize) -> Look {
+        let share = (first.ids.len() as f64).max(0.5) / first.looked_at as f64;
+        // Twice as far as is probably enough.
+        let enough = (2.0 * most as f64 / share).min(2.0 * first.older);
+        let is_fast = match self.tx.is_shared() {
+            true => {
+                let read = READ_TWICE * enough.min(first.older);
+                read < first.older * share + PER_MARK * self.marked.breadth() as f64
+            }
+            // SQLite's index finds the newest first, whatever it looks for.
+            false => share >= OFTEN,
+        };
+        match is_fast {
+            true => Look::Everywhere((enough as usize).max(FIRST)),
+            false => Look::Marked,
+        }
+    }
+
     /// At most `most` messages before that one.
     async fn look(&self, look: Look, before: MessageId, most: usize) -> Sql<Part> {
         let (tx, since) = (self.tx, self.since);
@@ -439,7 +452,8 @@ impl Index<'_, '_> {
             first: first.unwrap_or(since),
             ids,
             is_all,
-            older: 0,
+            looked_at: 0,
+            older: 0.0,
         };
         match look {
             Look::Everywhere(looked_at) => {
@@ -458,27 +472,15 @@ impl Index<'_, '_> {
                 let older = match &all[..] {
                     [newest, .., last] => {
                         let per_message = all.len() as f64 / (newest.0 - last.0) as f64;
-                        ((last.0 - since.0) as f64 * per_message) as i64
+                        (last.0 - since.0) as f64 * per_message
                     }
-                    _ => 0,
+                    _ => 0.0,
                 };
                 Ok(Part {
+                    looked_at: all.len(),
                     older,
                     ..part(ids, oldest, is_all)
                 })
-            }
-            Look::Newest(looked_at) => {
-                let each = (looked_at / self.rooms.len().max(1)).max(1);
-                let newest =
-                    tx.found_newest(&self.everywhere, self.rooms, each, since, before, most);
-                let (ids, first) = newest.await?;
-                let is_cut = ids.len() == most;
-                let oldest = if is_cut {
-                    ids.last().copied()
-                } else {
-                    Some(first)
-                };
-                Ok(part(ids, oldest, !is_cut && first <= since))
             }
             Look::Marked => {
                 let ids = tx.found(&self.marked, since, before, most).await?;

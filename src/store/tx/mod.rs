@@ -492,20 +492,6 @@ impl<'a> Tx<'a> {
         self.all(sql, &values).await
     }
 
-    /// The same among the `each` newest messages of each of these rooms, and the first message from which on none is
-    /// missing. For PostgreSQL, whose index finds all messages with a word at once.
-    pub(super) async fn found_newest(
-        &self,
-        sought: &Sought,
-        rooms: &Vec<i64>,
-        each: usize,
-        since: MessageId,
-        before: MessageId,
-        limit: usize,
-    ) -> Sql<(Vec<MessageId>, MessageId)> {
-        postgres::found_newest(self, sought, rooms, each, since, before, limit).await
-    }
-
     /// Adds a change to deliver after the commit.
     pub(super) fn push_change(&self, node: NodeId, change: Change) {
         self.changes.lock().push((node, change));

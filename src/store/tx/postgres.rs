@@ -23,6 +23,9 @@ pub(super) async fn lock_names(tx: &Tx<'_>) -> Sql<()> {
 const WINDOWS: [u32; 3] = [12, 16, 20];
 /// How many windows of each size a search looks in at once, one after the other.
 const TOGETHER: [i64; 2] = [1, 4];
+/// How much further a search looks if it has found nothing.
+const FURTHER: i64 = 16;
+
 /// Sets the words of a message.
 pub(super) async fn index(tx: &Tx<'_>, id: MessageId, words: Option<&Indexed>) -> Sql<()> {
     let Some(words) = words else {
@@ -49,16 +52,22 @@ pub(super) async fn found(
     let sql = "select message_id from message_words
         where words @@ cast(cast($1 as text) as tsquery)
         and message_id + 0 >= $2 and message_id + 0 < $3 order by message_id + 0 desc limit $4";
+    // The planner knows little of what this costs. It would read all rows, or compile the statement first.
+    let plan = "select set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)";
+    tx.run(plan, &[]).await?;
+    if is_broad(sought) {
+        return found_by_mark(tx, sought, since, before, limit).await;
+    }
     let last = "select coalesce(max(message_id), 0) from message_words where message_id < $1";
     let mut last: MessageId = tx.the(last, &[&before]).await?;
-    // The planner does not know what comparing a row with the marks of many rooms costs, and would read all rows.
-    tx.run("set local enable_seqscan = off", &[]).await?;
+    let newest = last;
     let mut found: Vec<MessageId> = Vec::new();
-    // With many marks, a window would spare nothing: the index compares the messages with the marks first.
-    let sizes = WINDOWS.into_iter().filter(|_| !is_broad(sought));
-    let windows = sizes.flat_map(|size| TOGETHER.map(|together| Some((size, together))));
-    for windows in windows.chain([None]) {
-        let (from, query) = match windows {
+    let mut reach = 1 << WINDOWS[0];
+    while found.len() < limit && last >= since {
+        let windows = WINDOWS.into_iter();
+        let mut windows = windows.flat_map(|size| TOGETHER.map(|together| (size, together)));
+        let windows = windows.find(|(size, together)| together << size >= reach);
+        let (from, query) = match windows.filter(|_| reach <= last.0 - since.0) {
             Some((size, together)) => {
                 let windows = (0..together).map(|n| MessageId(last.0 - (n << size)));
                 let windows = windows.filter(|within| within.0 >= 0);
@@ -73,56 +82,35 @@ pub(super) async fn found(
         let values = [&query.tsquery() as _, &from as _, &before as _, &left as _];
         found.extend(tx.all::<MessageId>(sql, &values).await?);
         last = MessageId(from.0 - 1);
-        if found.len() >= limit || last < since {
-            break;
-        }
+        // Where the others probably are, if the words are as frequent there.
+        let seen = newest.0 - last.0;
+        let left = limit.saturating_sub(found.len());
+        reach = match found.len() {
+            0 => FURTHER * seen,
+            found => seen.saturating_mul(3 * left as i64) / (2 * found as i64),
+        };
     }
     Ok(found)
 }
 
-/// The newest messages with these words among the `each` newest of each of the rooms, and from which message on none
-/// is missing.
-pub(super) async fn found_newest(
+/// The same with each of many marks by itself. Asked for all at once, the index compares each message that has one of
+/// the marks with every mark.
+async fn found_by_mark(
     tx: &Tx<'_>,
     sought: &Sought,
-    rooms: &Vec<i64>,
-    each: usize,
     since: MessageId,
     before: MessageId,
     limit: usize,
-) -> Sql<(Vec<MessageId>, MessageId)> {
-    // `coalesce` keeps the planner from asking the index of words, which would find far more than these messages.
-    let sql = "with newest as materialized (
-            select r.id as room_id, m.id from unnest(cast($1 as bigint[])) r (id)
-            cross join lateral (select id from messages where room_id = r.id and id >= $2 and id < $3
-                order by id desc limit $4) m),
-        reached as materialized (select coalesce(max(oldest), $2) as id from (
-            select min(id) as oldest from newest group by room_id having count(*) = $4) as cut),
-        found as (select n.id from newest n
-            join message_words w on w.message_id = n.id
-            where n.id >= (select id from reached)
-            and coalesce(w.words @@ cast(cast($5 as text) as tsquery), false)
-            order by n.id desc limit $6)
-        select id, true from reached union all select id, false from found";
-    // An empty query finds nothing, and what no message has is missing in each.
-    let query = match sought.is_empty() {
-        true => "!'='".to_owned(),
-        false => sought.tsquery(),
-    };
-    let values = [
-        rooms as _,
-        &since as _,
-        &before as _,
-        &each as _,
-        &query as _,
-        &limit as _,
-    ];
-    tx.run("set local enable_seqscan = off", &[]).await?;
-    let rows: Vec<(MessageId, bool)> = tx.all(sql, &values).await?;
-    let (reached, found): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, reached)| *reached);
-    let mut found: Vec<MessageId> = found.into_iter().map(|(id, _)| id).collect();
-    found.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
-    Ok((found, reached.first().map_or(since, |(id, _)| *id)))
+) -> Sql<Vec<MessageId>> {
+    let sql = "select found.id from unnest(cast($1 as text[])) as mark (sought)
+        cross join lateral (select message_id as id from message_words
+            where words @@ cast(mark.sought as tsquery)
+            and message_id + 0 >= $2 and message_id + 0 < $3
+            order by message_id + 0 desc limit $4) as found
+        order by found.id desc limit $4";
+    let each = sought.tsqueries();
+    tx.all(sql, &[&each as _, &since as _, &before as _, &limit as _])
+        .await
 }
 
 /// All rows of a statement, which is prepared once on each connection.
