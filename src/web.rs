@@ -16,6 +16,8 @@ use axum::extract::{OriginalUri, Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
@@ -1007,7 +1009,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     deadline: Duration,
 ) {
-    let routes = web.routes();
+    let routes = TowerToHyperService::new(web.routes());
     let (stopping, stopped) = watch::channel(());
     // Every connection holds a sender. The channel closes when the last one ends.
     let (under_way, mut ended) = mpsc::channel::<()>(1);
@@ -1032,7 +1034,12 @@ pub async fn serve(
         };
         // Frames are joined in the outbox, so the system must not delay them.
         let _ = stream.set_nodelay(true);
-        let routes = routes.clone().layer(axum::Extension(peer));
+        let routes = routes.clone();
+        // A layer with the peer would build all routes anew for each connection.
+        let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            routes.call(request)
+        });
         let stream = TimedStream {
             stream,
             patience: web.access.stalled_after,
@@ -1041,7 +1048,7 @@ pub async fn serve(
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_DEADLINE)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes))
+            .serve_connection(TokioIo::new(stream), answer)
             .with_upgrades();
         let (mut stopped, under_way) = (stopped.clone(), under_way.clone());
         tokio::spawn(async move {
