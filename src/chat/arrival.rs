@@ -296,7 +296,7 @@ impl Chat {
         if dialect.has(&Selector::NOTIFICATIONS)
             && (client.outbox.is_kept() || client.client_ref.visit > 0)
         {
-            self.show_notifications(vec![client.user.id]).await?;
+            self.people.outdate_notifications(client.user.id);
         }
         if dialect == Dialect::Moderation {
             return self.show_moderation(client).await;

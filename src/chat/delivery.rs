@@ -576,11 +576,22 @@ impl Chat {
             let (page, version) = self.newest_plain(room).await?;
             return Ok((vec![page], version));
         }
+        let caught_up = self.store.catch_up(room, after).await?;
+        self.rest_of(room, after, caught_up).await
+    }
+
+    /// The same for a page, after the catch-up was read.
+    pub(super) async fn rest_of(
+        &self,
+        room: RoomId,
+        after: Option<Version>,
+        caught_up: CatchUp,
+    ) -> Result<(Vec<Frame>, Version)> {
         let list = |page: &Page| {
             let list = self.views.messages_list(page, None)?;
             Ok((vec![list.encode()], page.version))
         };
-        match (self.store.catch_up(room, after).await?, after) {
+        match (caught_up, after) {
             (CatchUp::UpToDate, Some(after)) => return Ok((Vec::new(), after)),
             (CatchUp::UpToDate, None) => {}
             (CatchUp::Newest(page), _) => return list(&page),

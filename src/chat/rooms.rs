@@ -151,12 +151,11 @@ impl Chat {
         self.relay.follow(self.node, To::Room(room.id));
         let read = async {
             self.look_again_at(client, room).await?;
-            let own = match dialect {
-                Dialect::V1 => Some(self.own_in(client, room).await?),
-                _ => None,
-            };
+            if dialect == Dialect::V1 {
+                return self.own_in(client, room, after).await;
+            }
             let (rest, version) = self.rest(dialect, room.id, after).await?;
-            Ok((own, rest, version))
+            Ok((None, rest, version))
         };
         match read.await {
             Ok((own, rest, version)) => {
@@ -252,17 +251,24 @@ impl Chat {
     }
 
     /// What a tab shows in a room that is its user's own: their groups, what they can do with the room, and their
-    /// reactions.
-    async fn own_in(&self, client: &Client, room: &Room) -> Result<[Frame; 3]> {
+    /// reactions; and the changes since `after`, or the newest page.
+    async fn own_in(
+        &self,
+        client: &Client,
+        room: &Room,
+        after: Option<Version>,
+    ) -> Result<(Option<[Frame; 3]>, Vec<Frame>, Version)> {
         client.outbox.begin_list();
-        let user = client.user.id;
+        let (user, place) = (client.user.id, (room.id, after));
         let own = self
             .store
-            .own(user, room.id, GROUPS_LISTED, REACTIONS_AT_ONCE);
-        let own = own.await?;
+            .own(user, place, GROUPS_LISTED, REACTIONS_AT_ONCE);
+        let (own, caught_up) = own.await?;
         let groups = self.list_groups(client, Some(room), own.groups)?;
         let menu = self.menu(room, own.topic, own.muted)?;
-        Ok([groups, menu, self.mine(&own.reactions)?])
+        let own = [groups, menu, self.mine(&own.reactions)?];
+        let (rest, version) = self.rest_of(room.id, after, caught_up).await?;
+        Ok((Some(own), rest, version))
     }
 
     /// A person's own reactions in a room.

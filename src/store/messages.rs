@@ -471,38 +471,39 @@ impl Store {
 
     /// The catch-up of a reader who has version `after`; without it, the newest page.
     pub async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp> {
-        self.read("catch_up", async move |tx| {
-            let newest = async || {
-                let page = page(tx, room, MessageId(i64::MAX), PAGE_MESSAGES).await?;
-                Ok(CatchUp::Newest(page))
-            };
-            let Some(after) = after.filter(|after| after.room == room) else {
-                return newest().await;
-            };
-            let version = version(tx, room).await?;
-            if !has_been(tx, after).await? {
-                return newest().await;
-            }
-            if after.number == version.number {
-                return Ok(CatchUp::UpToDate);
-            }
-            let changed = "select count(*) from
-                (select 1 from messages where room_id = $1 and changed > $2 limit $3) changed";
-            let values = [&room as _, &after.number as _, &(PAGE_MESSAGES + 1) as _];
-            if tx.the::<u64>(changed, &values).await? > PAGE_MESSAGES as u64 {
-                return newest().await;
-            }
-            let sql =
-                format!("select {MESSAGE} where m.room_id = $1 and m.changed > $2 order by m.id");
-            let messages = tx.all(&sql, &[&room, &after.number]).await?;
-            Ok(CatchUp::Changes {
-                after,
-                version,
-                messages,
-            })
-        })
-        .await
+        self.read("catch_up", async move |tx| catch_up(tx, room, after).await)
+            .await
     }
+}
+
+pub(super) async fn catch_up(tx: &Tx<'_>, room: RoomId, after: Option<Version>) -> Sql<CatchUp> {
+    let newest = async || {
+        let page = page(tx, room, MessageId(i64::MAX), PAGE_MESSAGES).await?;
+        Ok(CatchUp::Newest(page))
+    };
+    let Some(after) = after.filter(|after| after.room == room) else {
+        return newest().await;
+    };
+    let version = version(tx, room).await?;
+    if !has_been(tx, after).await? {
+        return newest().await;
+    }
+    if after.number == version.number {
+        return Ok(CatchUp::UpToDate);
+    }
+    let changed = "select count(*) from
+        (select 1 from messages where room_id = $1 and changed > $2 limit $3) changed";
+    let values = [&room as _, &after.number as _, &(PAGE_MESSAGES + 1) as _];
+    if tx.the::<u64>(changed, &values).await? > PAGE_MESSAGES as u64 {
+        return newest().await;
+    }
+    let sql = format!("select {MESSAGE} where m.room_id = $1 and m.changed > $2 order by m.id");
+    let messages = tx.all(&sql, &[&room, &after.number]).await?;
+    Ok(CatchUp::Changes {
+        after,
+        version,
+        messages,
+    })
 }
 
 from_row! {

@@ -1,12 +1,12 @@
 //! What pages show, read at once: all of it before the tab has connected, and what is its own when it enters a room.
 
-use super::messages::{PageAt, page_at, reactions_of};
+use super::messages::{CatchUp, PageAt, catch_up, page_at, reactions_of};
 use super::people::people_of;
 use super::rooms::{busiest_groups, group, groups, is_muted, private_room_of, topic};
 use super::tx::{Sql, Tx};
 use super::{RESTRICTED, Result, Store};
 use crate::model::{
-    Busy, Emoji, Listed, MessageId, Page, Person, Room, RoomId, RoomKind, Target, UserId,
+    Busy, Emoji, Listed, MessageId, Page, Person, Room, RoomId, RoomKind, Target, UserId, Version,
 };
 
 /// What a page is to show.
@@ -61,22 +61,24 @@ pub struct Own {
 }
 
 impl Store {
-    /// What is the user's own in a room, in one snapshot: at most so many groups and reactions.
+    /// What is the user's own in a room, at most so many groups and reactions, and the catch-up of a reader who has
+    /// version `after`, in one snapshot.
     pub async fn own(
         &self,
         user: UserId,
-        room: RoomId,
+        (room, after): (RoomId, Option<Version>),
         most_groups: usize,
         most_reactions: usize,
-    ) -> Result<Own> {
+    ) -> Result<(Own, CatchUp)> {
         let all = (MessageId(0), MessageId(i64::MAX));
         self.read("own", async move |tx| {
-            Ok(Own {
+            let own = Own {
                 groups: groups(tx, Some(user), most_groups).await?,
                 topic: topic(tx, user, room).await?,
                 muted: is_muted(tx, user, room).await?,
                 reactions: reactions_of(tx, user, room, all, most_reactions).await?,
-            })
+            };
+            Ok((own, catch_up(tx, room, after).await?))
         })
         .await
     }

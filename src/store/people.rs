@@ -359,6 +359,22 @@ impl Store {
         .await
     }
 
+    /// The same for several users.
+    pub async fn people_of_each(
+        &self,
+        users: Vec<UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, Vec<Person>)>> {
+        self.ask("people_of_each", async move |tx| {
+            let mut lists = Vec::new();
+            for user in &users {
+                lists.push((*user, people_of(tx, *user, limit).await?));
+            }
+            Ok(lists)
+        })
+        .await
+    }
+
     /// At most `limit` people: those whose user names begin with this text, by name, then those whose
     /// display names do.
     pub async fn find_people(&self, beginning: &str, limit: usize) -> Result<Vec<Person>> {

@@ -80,7 +80,9 @@ fn failure() -> Result<()> {
 impl Faults for Failing {
     async fn before(&self, act: &'static str) -> Result<()> {
         match (self.how.load(Ordering::SeqCst), act) {
-            (BROKEN, _) | (UNREADABLE, "newest" | "catch_up") | (NO_GROUPS, "groups") => failure(),
+            (BROKEN, _) | (UNREADABLE, "newest" | "catch_up" | "own") | (NO_GROUPS, "groups") => {
+                failure()
+            }
             (LATE, "catch_up") | (STUCK, "versions") => {
                 self.waits().await;
                 Ok(())

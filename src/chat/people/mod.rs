@@ -208,6 +208,11 @@ impl People {
         self.note(|due| due.missed = true);
     }
 
+    /// Somebody's tabs show settings for notifications that are, or may be, out of date.
+    pub(super) fn outdate_notifications(&self, user: UserId) {
+        self.note(|due| due.notifications.insert(user));
+    }
+
     /// Settings with the end of “do not disturb” are out of date once it has come.
     fn end_quiet(&self) {
         let (due, now) = (&mut *self.due(), Millis::now());
@@ -360,9 +365,7 @@ impl Chat {
             News::Online => people.online_changed(),
             News::Mine(user) => people.refresh(*user),
             News::Groups(user) => self.take_groups(*user),
-            News::Notifications(user) => {
-                people.note(|due| due.notifications.insert(*user));
-            }
+            News::Notifications(user) => people.outdate_notifications(*user),
             News::Notify { user, frame } => self.take_notification(*user, frame),
             News::Posted {
                 room,

@@ -229,7 +229,7 @@ impl Chat {
     }
 
     /// Shows these people how they are notified, unless their tabs show it already.
-    pub(in crate::chat) async fn show_notifications(&self, users: Vec<UserId>) -> Result<()> {
+    async fn show_notifications(&self, users: Vec<UserId>) -> Result<()> {
         if users.is_empty() {
             return Ok(());
         }

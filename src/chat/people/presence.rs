@@ -7,23 +7,19 @@ use super::{LISTED, LISTED_IN_ROOM, LISTED_TO_PROGRAMS, MINE_EVERY, ROOM_EVERY};
 use crate::chat::{Chat, Failure, Result};
 use crate::hub::Region;
 use crate::json;
-use crate::model::{Person, Room, RoomId, RoomKind, User, UserId};
+use crate::model::{Room, RoomId, RoomKind, User, UserId};
 use crate::protocol::{Dialect, Selector};
 use crate::relay::News;
+
+/// How many people's lists are read together, so that nobody waits long for a list or a reader.
+const LISTS_TOGETHER: usize = 50;
 
 impl Chat {
     pub(super) async fn render_moved(&self) -> Result<()> {
         let moved = std::mem::take(&mut self.people.due().moved);
-        let mut done = Ok(());
-        for user in moved {
-            match self.render_own(user).await {
-                Ok(people) => {
-                    for partner in people {
-                        self.spread(News::Mine(partner.user.id));
-                    }
-                }
-                failed => done = failed.map(|_| ()),
-            }
+        let (partners, done) = self.render_own(moved.into_iter().collect()).await;
+        for partner in partners {
+            self.spread(News::Mine(partner));
         }
         done
     }
@@ -44,33 +40,34 @@ impl Chat {
             due.rendered.extend(mine.iter().map(|user| (*user, now)));
             mine
         };
-        let mut done = Ok(());
-        for user in mine {
-            if let Err(failure) = self.render_own(user).await {
+        self.render_own(mine.into_iter().collect()).await.1
+    }
+
+    /// Renders people's own lists for their tabs on this node. Returns who is on them. After a failure, lists are
+    /// rendered again later.
+    async fn render_own(&self, users: Vec<UserId>) -> (HashSet<UserId>, Result<()>) {
+        let (mut listed, mut done) = (HashSet::new(), Ok(()));
+        for part in users.chunks(LISTS_TOGETHER) {
+            let rendering = async {
+                for (user, people) in self.store.people_of_each(part.to_vec(), LISTED).await? {
+                    listed.extend(people.iter().map(|person| person.user.id));
+                    let mut tabs = self.hub.of_user(user);
+                    tabs.retain(|tab| tab.dialect.has(&Selector::USERS_MINE));
+                    if !tabs.is_empty() {
+                        let frame = self.views.users_mine(&people)?.encode();
+                        tabs.iter()
+                            .for_each(|tab| tab.show_new(Region::Mine, &frame));
+                    }
+                }
+                Ok(())
+            };
+            if let Err(failure) = rendering.await {
+                let (due, at) = (&mut *self.people.due(), Instant::now() + MINE_EVERY);
+                due.later.extend(part.iter().map(|user| (*user, at)));
                 done = Err(failure);
             }
         }
-        done
-    }
-
-    /// Renders a person's own list for their tabs on this node. After a failure it is rendered again
-    /// later.
-    pub(super) async fn render_own(&self, user: UserId) -> Result<Vec<Person>> {
-        let rendering = async {
-            let people = self.store.people_of(user, LISTED).await?;
-            let mut tabs = self.hub.of_user(user);
-            tabs.retain(|tab| tab.dialect.has(&Selector::USERS_MINE));
-            if !tabs.is_empty() {
-                let frame = self.views.users_mine(&people)?.encode();
-                tabs.iter()
-                    .for_each(|tab| tab.show_new(Region::Mine, &frame));
-            }
-            Ok(people)
-        };
-        rendering.await.inspect_err(|_| {
-            let at = Instant::now() + MINE_EVERY;
-            self.people.due().later.insert(user, at);
-        })
+        (listed, done)
     }
 
     /// Renders the people in rooms that somebody has joined or left, and who that was.
