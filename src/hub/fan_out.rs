@@ -4,7 +4,6 @@
 //! others after every few tabs. Steps that come meanwhile wait, and are then shown together. So each tab gets the
 //! steps in their order, all processors share the work, and nobody waits behind a large room.
 
-use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 use std::thread::available_parallelism;
 
@@ -157,23 +156,36 @@ pub(super) fn run(room: Arc<Mutex<ActiveRoom>>) {
 async fn run_large(room: Arc<Mutex<ActiveRoom>>, first: Round) {
     let mut next = Some(first);
     while let Some(Round { steps, tabs }) = next {
-        let shares = (tabs.len() / SHARE).clamp(1, *PROCESSORS);
-        let size = tabs.len().div_ceil(shares).max(1);
-        let mut tasks = JoinSet::new();
-        for from in (0..tabs.len()).step_by(size) {
-            let share = from..tabs.len().min(from + size);
-            tasks.spawn(serve_share(Arc::clone(&tabs), Arc::clone(&steps), share));
-        }
         // The next steps follow these in every tab.
-        while tasks.join_next().await.is_some() {}
+        for_each(tabs, move |tab| tab.offer(&steps)).await;
         next = room.lock().next_round();
     }
 }
 
-async fn serve_share(tabs: Arc<Vec<Arc<Outbox>>>, steps: Arc<[Step]>, share: Range<usize>) {
-    for some in tabs[share].chunks(AT_ONCE) {
-        serve(some, &steps);
-        yield_now().await;
+/// Does something for each tab. Others have turns meanwhile.
+async fn for_each(tabs: Arc<Vec<Arc<Outbox>>>, act: impl Fn(&Outbox) + Clone + Send + 'static) {
+    let shares = (tabs.len() / SHARE).clamp(1, *PROCESSORS);
+    let size = tabs.len().div_ceil(shares).max(1);
+    let mut tasks = JoinSet::new();
+    for from in (0..tabs.len()).step_by(size) {
+        let (tabs, act) = (Arc::clone(&tabs), act.clone());
+        tasks.spawn(async move {
+            let share = from..tabs.len().min(from + size);
+            for some in tabs[share].chunks(AT_ONCE) {
+                some.iter().for_each(|tab| act(tab));
+                yield_now().await;
+            }
+        });
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Sends what was put into these outboxes. If each of thousands of sockets were woken for that, everything else would
+/// wait for all of them.
+pub(super) fn flush(tabs: Vec<Arc<Outbox>>) {
+    match tabs.len() > INLINE {
+        true => drop(tokio::spawn(for_each(Arc::new(tabs), Outbox::flush))),
+        false => tabs.iter().for_each(|tab| tab.flush()),
     }
 }
 

@@ -80,7 +80,14 @@ struct ActiveRoom {
 }
 
 impl ActiveRoom {
-    fn show(&mut self, dialect: Dialect, region: Region, frame: &Frame, but: &[(UserId, Frame)]) {
+    /// Returns the tabs to flush.
+    fn show(
+        &mut self,
+        dialect: Dialect,
+        region: Region,
+        frame: &Frame,
+        but: &[(UserId, Frame)],
+    ) -> Vec<Arc<Outbox>> {
         let same = |one: &Frame, other: &Frame| one.payloads().eq(other.payloads());
         let is_it = |other: &(Dialect, Region, Frame)| (other.0, other.1) == (dialect, region);
         let at = self.soft.iter().position(is_it);
@@ -91,21 +98,24 @@ impl ActiveRoom {
             && shown_own.is_empty()
             && shown.as_ref().is_some_and(|shown| same(shown, frame))
         {
-            return;
+            return Vec::new();
         }
+        let mut tabs = Vec::new();
         for outbox in self.speaking(dialect) {
             let own = but.iter().find(|(user, _)| *user == outbox.user);
             let frame = own.map_or(frame, |(_, own)| own);
             let had = shown_own.iter().find(|own| own.1 == outbox.user);
             let had = had.map(|(.., own)| own).or(shown.as_ref());
             if !had.is_some_and(|had| same(had, frame)) {
-                outbox.show(region, frame.clone());
+                outbox.put(region, frame.clone());
+                tabs.push(Arc::clone(outbox));
             }
         }
         let own = but
             .iter()
             .map(|(user, frame)| (region, *user, frame.clone()));
         self.own.extend(own);
+        tabs
     }
 
     fn speaking(&self, dialect: Dialect) -> impl Iterator<Item = &Arc<Outbox>> {
@@ -411,7 +421,8 @@ impl Hub {
         frame: &Frame,
         but: &[(UserId, Frame)],
     ) {
-        self.with(room, |active| active.show(dialect, region, frame, but));
+        let tabs = self.with(room, |active| active.show(dialect, region, frame, but));
+        fan_out::flush(tabs.unwrap_or_default());
     }
 
     /// Gives the tabs of these people that use this dialect the name of a room as they see it, if it
@@ -438,13 +449,13 @@ impl Hub {
             return;
         }
         clients.online = Some((listed, frame.clone()));
-        for outbox in clients
-            .connected
-            .values()
-            .filter(|tab| tab.dialect.has(&Selector::USERS_ONLINE))
-        {
-            outbox.show(Region::Online, frame.clone());
-        }
+        let tabs = clients.connected.values();
+        let tabs = tabs.filter(|tab| tab.dialect.has(&Selector::USERS_ONLINE));
+        let tabs: Vec<_> = tabs.cloned().collect();
+        tabs.iter()
+            .for_each(|tab| tab.put(Region::Online, frame.clone()));
+        drop(clients);
+        fan_out::flush(tabs);
     }
 
     /// Gives a new tab the latest list of people online. A list that says “nobody else is online” is
@@ -478,7 +489,8 @@ impl Hub {
     pub fn show_news(&self, news: &HashMap<RoomId, Frame>) {
         // Most tabs list the same groups.
         let mut joined: HashMap<Vec<RoomId>, Frame> = HashMap::new();
-        for outbox in self.all() {
+        let tabs = self.all();
+        for outbox in &tabs {
             outbox.show_news(|mut listed| {
                 listed.retain(|room| news.contains_key(room));
                 if listed.is_empty() {
@@ -490,6 +502,7 @@ impl Hub {
                 Some(frame.clone())
             });
         }
+        fan_out::flush(tabs);
     }
 
     /// Closes every socket, and every new one.

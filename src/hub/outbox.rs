@@ -231,6 +231,19 @@ impl Waiting {
         self.soft.push((region, frame));
     }
 
+    /// The regions that are sent now. Those of a room are sent after the room itself.
+    fn take_soft(&mut self) -> Vec<Frame> {
+        let entering = self.seen.is_none();
+        let now = |(region, _): &mut (Region, _)| !(entering && region.is_of_room());
+        let now = self.soft.extract_if(.., now);
+        now.map(|(_, frame)| frame).collect()
+    }
+
+    /// Whether the socket has something to send or to ask for.
+    fn has_more(&self) -> bool {
+        self.behind || self.groups_changed || !self.queue.is_empty()
+    }
+
     /// The hash of the list that the tab was last given.
     fn given(&mut self, region: Region) -> &mut Option<u64> {
         match region {
@@ -328,7 +341,7 @@ impl Outbox {
         }
         waiting.flush();
         // A socket whose own messages have come back may go on with the next.
-        if waiting.behind || !waiting.queue.is_empty() || waiting.unsettled.len() < unsettled {
+        if waiting.has_more() || waiting.unsettled.len() < unsettled {
             wake(waiting);
         }
     }
@@ -456,6 +469,7 @@ impl Outbox {
     }
 
     /// Shows news of groups, made of the groups that the tab lists but does not show.
+    /// It is sent when the outbox is flushed.
     pub(super) fn show_news(&self, frame: impl FnOnce(Vec<RoomId>) -> Option<Frame>) {
         let mut waiting = self.state.lock();
         waiting.groups_changed |= waiting.listing;
@@ -471,7 +485,6 @@ impl Outbox {
         }
         // The list no longer is what the tab was last given.
         waiting.groups = None;
-        wake(waiting);
     }
 
     /// The tab has changed a list by itself, so that it may need the same one again.
@@ -486,11 +499,29 @@ impl Outbox {
 
     /// Shows a region. It replaces a frame of the region that is still waiting.
     pub fn show(&self, region: Region, frame: Frame) {
+        self.put(region, frame);
+        wake(self.state.lock());
+    }
+
+    /// The same, but it is sent when the outbox is flushed.
+    pub(super) fn put(&self, region: Region, frame: Frame) {
         let mut waiting = self.state.lock();
         if waiting.closing.is_none() {
             waiting.replace(region, frame);
         }
-        wake(waiting);
+    }
+
+    /// Sends what waits. What the connection does not take, the socket sends.
+    pub(super) fn flush(&self) {
+        let mut waiting = self.state.lock();
+        if waiting.idle && waiting.queue.is_empty() && waiting.line.is_some() {
+            let soft = waiting.take_soft();
+            soft.into_iter().for_each(|frame| waiting.push(frame));
+        }
+        waiting.flush();
+        if waiting.has_more() || !waiting.soft.is_empty() {
+            wake(waiting);
+        }
     }
 
     /// Where the tab is.
@@ -633,15 +664,7 @@ impl Outbox {
         if waiting.queue.is_empty() {
             // An idle socket keeps no large buffer.
             waiting.queue.shrink_to(IDLE_FRAMES);
-            if !waiting.soft.is_empty() {
-                // The regions of a room are sent after the room itself.
-                let entering = waiting.seen.is_none();
-                let soft = std::mem::take(&mut waiting.soft).into_iter();
-                let (later, now): (Vec<_>, Vec<_>) =
-                    soft.partition(|(region, _)| entering && region.is_of_room());
-                waiting.soft = later;
-                frames.extend(now.into_iter().map(|(_, frame)| frame));
-            }
+            frames.extend(waiting.take_soft());
         }
         Taken {
             frames,
