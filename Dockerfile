@@ -2,6 +2,8 @@
 
 # The same version as `rust-version` in Cargo.toml.
 FROM rust:1.95-slim-trixie AS build
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
 # The two caches are kept between builds, so that a change of the code does not recompile every dependency. They are not part

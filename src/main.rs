@@ -22,11 +22,16 @@ use overwire::scrape;
 use overwire::store::{self, Store, moving};
 use overwire::views::Views;
 use overwire::web::{self, Access, Web};
+use tikv_jemallocator::Jemalloc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+/// When thousands of tabs come at once, the system's allocator keeps the memory that their arrival took.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// How many fake users a new database gets.
 const FIRST_USERS: usize = 30;
