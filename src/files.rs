@@ -23,6 +23,8 @@ use crate::store::StoredFile;
 const POLICY: &str = "default-src 'none'; sandbox";
 /// The file at an address never changes.
 const CACHE: &str = "private, max-age=31536000, immutable";
+/// The answer to a request that stands for nobody.
+const NOBODY: &str = "You are not signed in. Programs need an account to send files.";
 const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
 /// The characters that RFC 8187 allows in a name.
 const ATTRIBUTE: &AsciiSet = &NON_ALPHANUMERIC
@@ -90,7 +92,12 @@ pub(crate) async fn take(
             } else {
                 METRICS.uploaded("refused");
             }
-            let answer = json!({ "error": error.to_string() });
+            let is_nobody = tab.is_none() && visitor.session.is_none();
+            let words = match error {
+                NotTaken::Stranger if is_nobody => NOBODY.to_owned(),
+                error => error.to_string(),
+            };
+            let answer = json!({ "error": words });
             (status, JSON, answer.to_string()).into_response()
         }
     }

@@ -6,14 +6,15 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::net::Ipv6Addr;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use ammonia::{Builder, UrlRelative};
+use ammonia::{Builder, Url, UrlRelative};
 use linkify::{LinkFinder, LinkKind};
 use pulldown_cmark::{CodeBlockKind, Event, LinkType, OffsetIter, Options, Parser, Tag, TagEnd};
 use unicode_normalization::UnicodeNormalization as _;
-use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
+use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory as _};
 
 use crate::code;
 use crate::model::{DisplayName, Found, GroupName, MessageText, Sought, Target, UserId, Wording};
@@ -220,6 +221,12 @@ impl Draft {
     }
 }
 
+/// The lines up to the last that has something in it.
+fn without_blank_end(text: &str) -> &str {
+    let end = text.trim_end().len();
+    &text[..text[end..].find('\n').map_or(text.len(), |at| end + at)]
+}
+
 /// The first line after a quote that is not marked as one ends it. In CommonMark, it would belong to the last
 /// paragraph of the quote.
 fn end_quotes(text: &str) -> Cow<'_, str> {
@@ -272,8 +279,8 @@ struct Open {
 
 impl<'a> Reader<'a> {
     fn read(text: &str) -> Vec<Node> {
-        let text = &*end_quotes(text);
-        let addresses = finder().links(text).map(|link| link.start()..link.end());
+        let text = &*end_quotes(without_blank_end(text));
+        let addresses = addresses(text).into_iter().map(|(range, _)| range);
         let mut reader = Reader {
             text,
             at: 0,
@@ -505,10 +512,38 @@ fn after_mark(source: &str, mark: usize) -> usize {
     source.len() - content.map_or(0, |content| content.trim_start_matches(space).len())
 }
 
-fn finder() -> LinkFinder {
+/// What may be an address, and whether it is that of a mailbox. The finder does not know all hosts, so it is
+/// shown a simple one of the same length after each scheme.
+fn addresses(text: &str) -> Vec<(Range<usize>, bool)> {
+    let mut simple = text.to_owned();
+    for (at, scheme_end) in text.match_indices("://") {
+        let host = at + scheme_end.len();
+        let length = host_length(&text[host..]);
+        simple.replace_range(host..host + length, &"a".repeat(length));
+    }
     let mut finder = LinkFinder::new();
     finder.url_must_have_scheme(false);
-    finder
+    let links = finder.links(&simple);
+    links
+        .map(|link| (link.start()..link.end(), *link.kind() == LinkKind::Email))
+        .collect()
+}
+
+/// The length of the host that a text begins with.
+fn host_length(text: &str) -> usize {
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    if let Some((address, _)) = bracketed
+        && address.parse::<Ipv6Addr>().is_ok()
+    {
+        return address.len() + 2;
+    }
+    let is_part = |c: char| {
+        c.is_alphanumeric()
+            || matches!(c, '-' | '.' | '_')
+            || c.general_category_group() == GeneralCategoryGroup::Mark
+    };
+    let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
+    text[..end].trim_end_matches(['-', '.', '_']).len()
 }
 
 /// The address of a link, if it leads to a page or a mailbox, and everything that was typed stays.
@@ -526,11 +561,13 @@ fn web_address(typed: &str) -> Option<String> {
         let beginning = typed.get(..with.len());
         beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(with))
     };
-    match () {
-        () if ["http://", "https://", "mailto:"].into_iter().any(begins) => Some(typed.to_owned()),
-        () if begins("www.") => Some(format!("https://{typed}")),
-        () => None,
-    }
+    let address = match () {
+        () if ["http://", "https://", "mailto:"].into_iter().any(begins) => typed.to_owned(),
+        () if begins("www.") => format!("https://{typed}"),
+        () => return None,
+    };
+    // What no browser can open stays text.
+    Url::parse(&address).is_ok().then_some(address)
 }
 
 /// Whether a link shows a mention, or another address than it leads to.
@@ -549,8 +586,8 @@ fn is_disguise(shown: &str, href: &str) -> bool {
     let parts = seen.split('@');
     let mut before_mentions = parts.rev().skip(1);
     before_mentions.any(|before| !before.ends_with(char::is_alphanumeric))
-        || finder().links(&seen).any(|link| {
-            let shown = link.as_str();
+        || addresses(&seen).into_iter().any(|(range, _)| {
+            let shown = &seen[range];
             !leads_there(shown) && !is_file(shown)
         })
 }
@@ -684,15 +721,15 @@ impl Writer<'_> {
     /// A text with the addresses and names in it.
     fn text(&mut self, text: &str) {
         let mut from = 0;
-        for link in finder().links(text) {
-            let typed = link.as_str();
-            let href = match link.kind() {
-                LinkKind::Email => Some(format!("mailto:{typed}")),
-                _ => web_address(typed),
+        for (range, is_mailbox) in addresses(text) {
+            let typed = &text[range.clone()];
+            let href = match is_mailbox {
+                true => Some(format!("mailto:{typed}")),
+                false => web_address(typed),
             };
             let Some(href) = href else { continue };
-            self.names(&text[from..link.start()]);
-            from = link.end();
+            self.names(&text[from..range.start]);
+            from = range.end;
             let message = self.message(typed);
             match self.may_link() {
                 true => {
@@ -908,6 +945,8 @@ mod tests {
         );
         check("***a***", "<em><strong>a</strong></em>");
         check("a\nb  c\n\n\nd", "a\nb  c\n\n\nd");
+        check("\n a\n\nb \n \n\n", "\n a\n\nb ");
+        check("\n", "");
         check(
             "```rust\nlet *a* = 1;\n\n```\nb",
             &format!("<pre data-language=\"rust\">{COPY}<code>let *a* = 1;</code></pre>b"),
@@ -937,7 +976,7 @@ mod tests {
 
     #[test]
     fn a_few_emojis_alone_are_large() {
-        for text in ["🎉", " 👍🏽 ❤️\n", "👩‍👩‍👧‍👦🇩🇪", "🎉🎉🎉🎉🎉🎉🎉🎉🎉🎉"]
+        for text in ["🎉", " 👍🏽 ❤️ ", "👩‍👩‍👧‍👦🇩🇪", "🎉🎉🎉🎉🎉🎉🎉🎉🎉🎉"]
         {
             check(text, &format!("<span class=\"emoji\">{text}</span>"));
         }
@@ -1032,6 +1071,18 @@ mod tests {
             &format!("<em>{}</em>", to("https://a.example/b")),
         );
         check("HTTP://a.example", &to("HTTP://a.example"));
+        for address in [
+            "https://пример.рф",
+            "https://उदाहरण.परीक्षा/b",
+            "http://[::1]/",
+            "http://[::1]:8080/b?c",
+            "http://a.b/?c=d",
+            "http://a_b.example/",
+            "http://localhost:8080",
+            "https://a.example:65535/",
+        ] {
+            check(&format!("({address})."), &format!("({}).", to(address)));
+        }
         check(
             "www.a.example/b, c",
             &format!("{}, c", link("https://www.a.example/b", "www.a.example/b")),
@@ -1068,9 +1119,16 @@ mod tests {
             "a@b",
             "javascript:a",
             "`https://a.example`",
+            "https://a.example:99999/_b_",
+            "[a](https://a.example:99999/)",
+            "<https://a.example:99999/>",
+            "www.a.example:99999",
+            "http://[::z]/",
+            "https://...",
         ] {
             assert!(!render(text).contains("<a"), "{text}");
         }
+        check("https://a.example:99999/_b_", "https://a.example:99999/_b_");
     }
 
     fn found() -> Found {
@@ -1163,6 +1221,8 @@ mod tests {
             "[good.example/login](https://evil.example/login)",
             "[see good.example](https://evil.example)",
             "[https://good.example](https://good.example.evil.example)",
+            "[https://пример.рф](https://evil.example)",
+            "[http://[::1]/](https://evil.example)",
             "[good.example](https://good.example@evil.example)",
             "[good.example](https://good.example:1@evil.example)",
             "[anna@good.example](https://evil.example)",
@@ -1284,6 +1344,8 @@ mod tests {
             let name = element.name();
             let known = ALLOWED.clone_tags().contains(name) || ["html", "body"].contains(&name);
             assert!(known, "{name} of {text:?} {html}");
+            let leads = name != "a" || element.attr("href").is_some();
+            assert!(leads, "{text:?} {html}");
             for (attribute, value) in element.attrs() {
                 let known = match (name, attribute) {
                     ("a", "href") => ["http://", "https://", "mailto:"]

@@ -1118,6 +1118,8 @@ fn quote_context(original: &Original) -> Value {
     }
 }
 
+/// How the names of pictures end. What is named like one but is none is just a file.
+const PICTURES: [&str; 5] = ["png", "jpg", "jpeg", "gif", "webp"];
 /// The most that a picture takes on the page, in pixels. It is never enlarged.
 const SHOWN: (u32, u32) = (480, 360);
 
@@ -1135,7 +1137,8 @@ fn file_context(file: &File) -> Value {
     });
     let ending = file.name.rsplit_once('.').map_or("", |(_, ending)| ending);
     let is_short = (1..=5).contains(&ending.chars().count());
-    let kind = match is_short {
+    let is_wrong = PICTURES.contains(&&*ending.to_lowercase());
+    let kind = match is_short && !is_wrong {
         true => ending.to_uppercase(),
         false => "File".to_owned(),
     };
@@ -1147,6 +1150,7 @@ fn file_context(file: &File) -> Value {
 /// `17 KB`, `1.2 MB`.
 fn size_in_words(bytes: u64) -> String {
     match bytes {
+        1 => "1 byte".to_owned(),
         0..1_000 => format!("{bytes} bytes"),
         1_000..1_000_000 => format!("{} KB", bytes / 1_000),
         _ => format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10),

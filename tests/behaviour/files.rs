@@ -133,6 +133,10 @@ async fn any_other_file_is_a_card_and_is_downloaded_whole_or_in_part() {
     assert_eq!(bob.texts(), ["Here it is"]);
     let cards: Vec<_> = links(&bob).iter().map(|link| link.text()).collect();
     assert_eq!(cards, ["report.pdf PDF, 20 KB", "notes File, 9 bytes"]);
+    let three = anna.attaches("html.PNG", b"<").await;
+    sends(&mut anna, "", &[&three]).await;
+    shows_links(&mut bob, 3).await;
+    assert_eq!(links(&bob)[2].text(), "html.PNG File, 1 byte");
     let address = &addresses(&bob)[0];
     let whole = bob.fetches(address, &[]).await;
     assert_eq!((whole.status, &whole.bytes), (200, &bytes));
@@ -314,10 +318,14 @@ async fn only_those_who_may_read_the_room_read_its_files() {
     let token = carl
         .resume
         .replace("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned());
-    assert_eq!(carl.uploads("a", b"text").await.status, 401);
+    let refused = carl.uploads("a", b"text").await;
+    let expired = r#"{"error":"Your session has expired. Reload the page and try again."}"#;
+    assert_eq!((refused.status, &*refused.body), (401, expired));
     carl.resume = token;
     let path = format!("/files/?room={room}&name=a");
-    assert_eq!(server.send_file(&path, &[], b"text").await.status, 401);
+    let refused = server.send_file(&path, &[], b"text").await;
+    let nobody = r#"{"error":"You are not signed in. Programs need an account to send files."}"#;
+    assert_eq!((refused.status, &*refused.body), (401, nobody));
     let elsewhere = [("Origin", "https://evil.example")];
     let refused = server.post(&path, &[], &elsewhere).await;
     assert_eq!(refused.status, 403);

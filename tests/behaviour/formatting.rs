@@ -71,7 +71,7 @@ async fn a_formatted_text_looks_the_same_on_every_road() {
     let room = anna.room();
     anna.sends(
         "Edit message",
-        json!({ "message": id, "text": "*a*\nb", "room": room }),
+        json!({ "message": id, "text": "*a*\nb\n\n\n", "room": room }),
     );
     for tab in [&mut anna, &mut bob, &mut carl] {
         tab.sees_exactly(&["a\nb"]).await;
