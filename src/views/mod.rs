@@ -7,7 +7,9 @@ mod moderation;
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
@@ -20,8 +22,9 @@ use uuid::Uuid;
 
 use crate::log::Chain;
 use crate::model::{
-    Busy, Emoji, File, GroupName, Listed, Message, MessageId, Millis, Notifications, Original,
-    Page, Person, Reaction, ResumeToken, Room, RoomId, RoomKind, Target, User, UserId, Version,
+    Author, Busy, Emoji, File, GroupName, Listed, Message, MessageId, Millis, Notifications,
+    Original, Page, Person, Reaction, ResumeToken, Room, RoomId, RoomKind, Target, User, UserId,
+    Version,
 };
 use crate::protocol::{
     self, Dialect, LOBBY_PATH, MENTIONS, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap,
@@ -296,7 +299,7 @@ impl Views {
         };
         let lobby = page.lobby.map(busy_context);
         let list = match page.room {
-            Some((_, messages)) => self.list_context(messages, page.at.map(Place::At)),
+            Some((_, messages)) => self.list_context(messages, page.at.map(Place::At), in_blocks),
             None => no_messages(),
         };
         let ends = page.room.and_then(|(_, page)| {
@@ -409,7 +412,7 @@ impl Views {
 
     /// The list of messages with a page of a room: the newest, or that around a message.
     pub fn messages_list(&self, page: &Page, at: Option<Place>) -> Result<Push> {
-        let context = context! { page => self.list_context(page, at) };
+        let context = context! { page => self.list_context(page, at, |_, html| html) };
         let push = self.fragment(Selector::MESSAGES_LIST, context)?;
         Ok(push.swapped(Swap::Outer).at(page.version))
     }
@@ -417,14 +420,14 @@ impl Views {
     /// The newest page of a room for a plain client, which has no older pages.
     pub fn plain_messages_list(&self, page: &Page) -> Result<Push> {
         let last = page.messages.len().saturating_sub(1);
-        let (messages, ..) = self.page_messages(Dialect::Plain, page, last);
+        let (messages, _) = self.page_messages(Dialect::Plain, page, last);
         let context = context! { messages };
         self.fragment_in(Dialect::Plain, Selector::MESSAGES_LIST, context)
     }
 
     /// An older page. It replaces the control that loaded it, and has a new one if there are more.
     pub fn older_messages(&self, page: &Page) -> Result<[Push; 2]> {
-        let context = context! { page => self.list_context(page, None) };
+        let context = context! { page => self.list_context(page, None, |_, html| html) };
         let html = self.render("_messages.html", context)?;
         let older = Push::inner(Selector::MESSAGES_LIST, html).swapped(Swap::Prepend);
         Ok([Push::removal(Selector::MESSAGES_OLDER), older])
@@ -432,7 +435,8 @@ impl Views {
 
     /// A newer page, which goes before the gap. If there are no more, the gap is closed.
     pub fn newer_messages(&self, page: &Page) -> Result<Vec<Push>> {
-        let (messages, _, newer) = self.page_messages(Dialect::V1, page, 0);
+        let (messages, shown) = self.page_messages(Dialect::V1, page, 0);
+        let newer = page.newer || shown.end < page.messages.len();
         let html = messages.iter().filter_map(Value::as_str).collect();
         let mut pushes = vec![Push::inner(Selector::MESSAGES_NEWER, html).swapped(Swap::Before)];
         if !newer {
@@ -441,7 +445,13 @@ impl Views {
         Ok(pushes)
     }
 
-    fn list_context(&self, page: &Page, at: Option<Place>) -> Value {
+    /// A list of messages, after `arrange` has been given them and their HTML.
+    fn list_context(
+        &self,
+        page: &Page,
+        at: Option<Place>,
+        arrange: impl FnOnce(&[Message], Vec<Value>) -> Vec<Value>,
+    ) -> Value {
         let place = match at {
             Some(Place::At(at) | Place::After(at)) => {
                 page.messages.partition_point(|message| message.id <= at)
@@ -449,26 +459,25 @@ impl Views {
             None => page.messages.len(),
         };
         let place = place.saturating_sub(1);
-        let (messages, older, newer) = self.page_messages(Dialect::V1, page, place);
+        let (messages, shown) = self.page_messages(Dialect::V1, page, place);
         context! {
             room => page.version.room.to_string(),
             version => page.version.to_string(),
             at => match at { Some(Place::At(at)) => Some(at.0), _ => None },
             after => match at { Some(Place::After(at)) => Some(at.0), _ => None },
-            messages,
-            older,
-            newer,
+            older => page.older || shown.start > 0,
+            newer => page.newer || shown.end < page.messages.len(),
+            messages => arrange(&page.messages[shown], messages),
         }
     }
 
-    /// The messages of the page around a place in it that fit [`PAGE_BYTES`], and whether there are older
-    /// and newer ones.
+    /// The messages of the page around a place in it that fit [`PAGE_BYTES`], and which these are.
     fn page_messages(
         &self,
         dialect: Dialect,
         page: &Page,
         place: usize,
-    ) -> (Vec<Value>, bool, bool) {
+    ) -> (Vec<Value>, Range<usize>) {
         let templates = self.templates();
         let mut space = PAGE_BYTES;
         let mut messages = VecDeque::new();
@@ -497,11 +506,7 @@ impl Views {
                 first -= 1;
             }
         }
-        let (older, newer) = (
-            page.older || first > 0,
-            page.newer || end < page.messages.len(),
-        );
-        (messages.into(), older, newer)
+        (messages.into(), first..end)
     }
 
     /// A new message, which is added at the end.
@@ -1069,6 +1074,42 @@ fn people_context(people: &[Person]) -> Vec<Value> {
         }
     };
     people.iter().map(person).collect()
+}
+
+/// Messages of one person with less than this between them form one block, as in the script.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// Messages with a line where each day begins (UTC), and with a mark on those that continue the block of the one
+/// before. The script does the same with local time, so that next to nothing moves when it has loaded.
+fn in_blocks(messages: &[Message], html: Vec<Value>) -> Vec<Value> {
+    let mut arranged = Vec::new();
+    let mut block: Option<(String, Option<&Author>, Millis)> = None;
+    for (message, html) in messages.iter().zip(html) {
+        let at = message.created_at;
+        let day = at.to_rfc3339()[..10].to_owned();
+        let former = block.take().filter(|(former, ..)| *former == day);
+        if former.is_none() {
+            let line = format!("<p class='day' id='day-{}'>{day}</p>", message.id);
+            arranged.push(Value::from_safe_string(line));
+        }
+        let continues = former.as_ref().is_some_and(|(_, author, last)| {
+            *author == Some(&message.author)
+                && at < last.after(LONGEST_PAUSE)
+                && message.reply_to.is_none()
+        });
+        let article = html.as_str().and_then(|html| html.strip_prefix("<article"));
+        let joined = article.filter(|_| continues && !message.deleted);
+        arranged.push(match joined {
+            Some(rest) => Value::from_safe_string(format!("<article data-joined{rest}")),
+            None => html.clone(),
+        });
+        block = match (former, message.deleted) {
+            // The block goes on after a deleted message.
+            (Some(former), true) => Some(former),
+            (_, deleted) => Some((day, (!deleted).then_some(&message.author), at)),
+        };
+    }
+    arranged
 }
 
 fn message_context(dialect: Dialect, message: &Message) -> Value {

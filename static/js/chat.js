@@ -13,7 +13,9 @@ import { completeSetting, forgetView, notify, reportView, subscribe } from "./no
 import { post, resend, sendDue, settle } from "./outbox.js";
 import { closePopover, find, messageBox, messageList, roomId } from "./page.js";
 import { keepQuickBar } from "./reactions.js";
-import { askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom, restoreEdit, showTopic } from "./rooms.js";
+import {
+  askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom, reopenEdit, restoreEdit, showTopic,
+} from "./rooms.js";
 import { hooks, on, send } from "./runtime.js";
 import { askForNewer, askForOlder, noteView, openPart, restoreView, stopAwaitingMessages, takePage } from "./scroll.js";
 import { search, showTyped } from "./search.js";
@@ -111,6 +113,7 @@ hooks.before = ({ fragment, selector }) => {
   }
   closePopover();
   giveUpDestination();
+  if (words) restoreEdit();
 };
 
 hooks.after = ({ selector, swap, version, fragment }) => {
@@ -123,6 +126,7 @@ hooks.after = ({ selector, swap, version, fragment }) => {
     arrive();
     sendDue({ arrived: true });
     askForRoom();
+    reopenEdit();
   }
   if (selector === "#message-form") {
     restoreEdit();
@@ -181,6 +185,7 @@ on("click", async ({ target }) => {
   target.dataset.copied = "";
 });
 
+document.documentElement.dataset.scripted = "";
 localiseTimes(document);
 joinMessages();
 openRoom();

@@ -4,7 +4,7 @@ import { replyTo, takeOriginal, write } from "./composer.js";
 import { giveBack, takeFiles } from "./files.js";
 import { clearNotice, find, findAll, messageBox, roomId, roomTitle } from "./page.js";
 import { on, root, send } from "./runtime.js";
-import { scrollToEnd } from "./scroll.js";
+import { showEnd } from "./scroll.js";
 import { destination, me, place, present, recall, remember } from "./session.js";
 
 /** A message without an answer is sent again after this time. */
@@ -59,7 +59,7 @@ export function post() {
   });
   write("");
   sendDue();
-  scrollToEnd();
+  showEnd();
 }
 
 /**

@@ -68,6 +68,12 @@ export function scrollToEnd() {
   scroller.scrollTop = rangeAtEnd;
 }
 
+/** @returns {void} */
+export function showEnd() {
+  if (gap()) showPart();
+  scrollToEnd();
+}
+
 /**
  * Shows a message near the top of the view, if it is above it.
  * @param {Element} message
@@ -213,8 +219,7 @@ on("scroll", () => {
 }, scroller);
 
 on("click", () => {
-  if (gap()) showPart();
-  scrollToEnd();
+  showEnd();
   messageBox.focus();
 }, newMessages);
 

@@ -16,7 +16,8 @@ fn id_of(tab: &Tab, text: &str) -> i64 {
 
 fn edited(tab: &Tab, id: i64) -> bool {
     let message = tab.page.the(&format!("message-{id}"));
-    message.all().any(|part| part.has_class("message__edited"))
+    let is_marked = message.all().any(|part| part.has_class("message__edited"));
+    is_marked || message.attribute("data-edited").is_some()
 }
 
 fn edit(tab: &mut Tab, id: i64, text: &str) {

@@ -45,6 +45,7 @@ async fn the_newest_messages_are_in_the_page_before_scripts_run() {
     let newest: Vec<_> = (11..=60).map(|number| format!("number {number}")).collect();
     story(async |browser| {
         let anna = browser.window().await;
+        anna.sized(1280, 800).await;
         anna.devtools(
             "Emulation.setScriptExecutionDisabled",
             json!({ "value": true }),
@@ -62,15 +63,24 @@ async fn the_newest_messages_are_in_the_page_before_scripts_run() {
             "a page load is nobody"
         );
         anna.sees("noscript .scriptless").await;
+        let count = |what| format!("document.querySelectorAll('{what}').length");
+        let blocks = format!("[{}, {}]", count(".message[data-joined]"), count(".day"));
+        assert_eq!(anna.get::<[usize; 2]>(&blocks).await, [49, 1]);
+        let last = "[...document.querySelectorAll('.message')].at(-1).getBoundingClientRect()";
+        let is_in_view = format!("{last}.top > 0 && {last}.bottom < innerHeight");
+        assert!(anna.get::<bool>(&is_in_view).await);
 
-        // With scripts, the same nodes stay when the socket connects.
+        // With scripts, the same nodes stay when the socket connects, and next to nothing moves.
         anna.devtools(
             "Emulation.setScriptExecutionDisabled",
             json!({ "value": false }),
         )
         .await;
         let first = "addEventListener('DOMContentLoaded', () => \
-                     window.first = [...document.querySelectorAll('.message')])";
+                     window.first = [...document.querySelectorAll('.message')]); window.moved = 0;
+                     new PerformanceObserver((list) => {
+                       for (const { value } of list.getEntries()) moved += value;
+                     }).observe({ type: 'layout-shift', buffered: true });";
         anna.devtools(
             "Page.addScriptToEvaluateOnNewDocument",
             json!({ "source": first }),
@@ -78,6 +88,11 @@ async fn the_newest_messages_are_in_the_page_before_scripts_run() {
         .await;
         anna.goto(&server.url("/chat/python/")).await;
         anna.is_somebody().await;
+        anna.sees(".welcome").await;
+        assert_eq!(anna.get::<[usize; 2]>(&blocks).await, [49, 1]);
+        // The welcome moves the end of the conversation up.
+        let moved: f64 = anna.get("moved").await;
+        assert!(moved < 0.03, "{moved}");
         carl.says(["one more".to_owned()]).await;
         anna.hears("one more").await;
         let kept = "first.length === 50 && first.every((node) => node.isConnected)";

@@ -56,7 +56,7 @@ async fn arrow_up_edits_my_last_message_and_everybody_sees_it() {
             tab.hears("my last\nin two lines").await;
             let texts = ["my first", "my last\nin two lines", "not hers", "meanwhile"];
             assert_eq!(tab.texts().await, texts);
-            tab.sees(".message__edited").await;
+            tab.sees(".message[data-edited]").await;
         }
         anna.sees_no(FORM).await;
         is_focused(&anna, "#message-text").await;

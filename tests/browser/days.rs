@@ -60,6 +60,27 @@ impl Tab<'_> {
 }
 
 #[tokio::test]
+async fn what_i_write_at_an_older_place_is_shown_at_the_end() {
+    let server = three_days().await;
+    story(async |browser| {
+        let anna = browser.person(&server.url("/chat/hi/")).await;
+        anna.hears("m299").await;
+        anna.run(
+            "const { send } = await import(document.querySelector('[href*=\"js/runtime\"]').href);
+             const at = document.querySelector('.message').id.slice('message-'.length);
+             send('Show messages', { at: Number(at) - 100 });",
+        )
+        .await;
+        anna.sees("#messages-newer").await;
+        anna.sends("from long ago").await;
+        anna.sees_no("#messages-newer").await;
+        anna.hears("from long ago").await;
+        anna.hears("m299").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_line_shows_where_each_day_begins_and_the_current_one_stays_at_the_top() {
     let server = three_days().await;
     story(async |browser| {
@@ -179,7 +200,7 @@ async fn the_place_is_kept_while_messages_above_it_change() {
                 json!({ "message": ids[2].parse::<i64>().unwrap(), "emoji": "🎉", "on": true }),
             ),
         ];
-        let shown = [".message__edited", ".message--deleted", ".reactions .chip"];
+        let shown = [".message[data-edited]", ".message--deleted", ".reactions .chip"];
         for ((action, data), shown) in changes.into_iter().zip(shown) {
             bob.run(&format!(
                 "const {{ send }} = await import(document.querySelector('[href*=\"js/runtime\"]').href);

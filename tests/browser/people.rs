@@ -141,10 +141,15 @@ async fn people_in_the_room_are_listed_and_one_click_away() {
         anna.presses(Key::Enter).await;
         anna.sees(&format!("#room-people [data-user='{b}'] a"))
             .await;
+        anna.run("window.line = document.querySelector('.moves__line')")
+            .await;
         let carl = browser.person(&server.url("/")).await;
         let c = carl.name().await;
         anna.sees(&format!("#room-people [data-user='{c}'] a"))
             .await;
+        // The line with both is a new one, which is shown for some time again.
+        anna.until(&joined.replace(&*b, &c)).await;
+        assert!(!anna.get::<bool>("line.isConnected").await);
         anna.presses(Key::Escape).await;
         anna.sees_no("#room-people li").await;
 

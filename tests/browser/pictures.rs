@@ -206,7 +206,7 @@ async fn the_pictures_in_the_docs_are_taken() {
         pictures(&anna, &folder, "editing").await;
         anna.sized(1280, 800).await;
         anna.presses(Key::Enter).await;
-        anna.sees(".message__edited").await;
+        anna.sees(".message[data-edited]").await;
         bob.enters("python").await;
         bob.says("Forget that").await;
         bob.run("document.querySelector('.message:last-child .change').click()").await;
