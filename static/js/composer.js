@@ -31,6 +31,12 @@ let original = null;
 const replying = find("#replying");
 
 /**
+ * The message that had the focus when its form was opened.
+ * @type {HTMLElement | null}
+ */
+let opener = null;
+
+/**
  * Puts a text into the box and saves it as the draft of this room.
  * @param {string} text
  * @returns {void}
@@ -139,6 +145,7 @@ export function focusMessageForm() {
   const { focus = ".chip" } = messageForm.dataset;
   const field = messageForm.querySelector(focus) ?? messageBox;
   delete messageForm.dataset.focus;
+  opener = find(".message:focus");
   if (field instanceof HTMLTextAreaElement && field !== messageBox) editText(field);
   else field.focus();
 }
@@ -189,8 +196,10 @@ on("keydown", (event) => {
   if (key === "Escape") {
     /** @type {HTMLElement | null} */
     const close = messageForm.querySelector("[data-dismiss]");
-    if (close) close.click();
-    else if (target === messageBox) replyTo();
+    if (close) {
+      close.click();
+      opener?.focus();
+    } else if (target === messageBox) replyTo();
     takeIdleFocus();
   }
   if (key === "ArrowUp" && target === messageBox && !messageBox.value) editMyLastMessage();

@@ -6,6 +6,9 @@ import { recall, remember } from "./session.js";
 
 const MOST = 10;
 
+/** The server refuses a file for what it is: too large, of the wrong type, empty. */
+const FINAL = [413, 415, 422];
+
 /**
  * A file on the server.
  * @typedef {object} Stored
@@ -75,21 +78,12 @@ export function giveBack(files = [], room = roomId()) {
   for (const stored of files) add({ name: stored.name, stored, room, node: blank() });
 }
 
-/**
- * @param {File} [file]
- * @returns {boolean} whether it can never be uploaded
- */
-function isTooLarge(file) {
-  return file?.size > limit;
-}
-
 /** Shows the uploads of the room on show, and saves those of all rooms. */
 export function showUploads() {
   const kept = uploads.filter(({ error }) => !error);
   remember("files", kept.map(({ name, room, stored }) => ({ name, room, stored })));
-  for (const { node, room, name, file, stored, gone, error = "" } of uploads) {
+  for (const { node, room, name, stored, gone, error = "" } of uploads) {
     node.hidden = room !== roomId();
-    node.toggleAttribute("data-final", isTooLarge(file));
     node.dataset.state = gone ? "gone" : stored ? "done" : error ? "failed" : "sending";
     const picture = node.querySelector("img");
     picture.hidden = gone || !stored?.preview;
@@ -161,7 +155,7 @@ function attach(files) {
  * @returns {void}
  */
 function upload(one) {
-  const { file, name, room } = one;
+  const { file, name, room, node } = one;
   const done = (error) => {
     one.request = undefined;
     one.error = error;
@@ -176,7 +170,8 @@ function upload(one) {
     done(`A message can have at most ${MOST} files.`);
     return;
   }
-  if (isTooLarge(file)) {
+  if (file.size > limit) {
+    node.dataset.final = "";
     done(`The file is too large. The limit is ${Math.floor(limit / 2 ** 20)} MiB.`);
     return;
   }
@@ -188,11 +183,12 @@ function upload(one) {
   if (token) request.setRequestHeader("Authorization", `Bearer ${token}`);
   request.responseType = "json";
   request.upload.onprogress = ({ loaded, total }) => {
-    one.node.querySelector("progress").value = loaded / total;
+    node.querySelector("progress").value = loaded / total;
   };
   request.onload = () => {
     const { error = "The server did not take the file.", ...stored } = request.response ?? {};
     if (stored.id) one.stored = stored;
+    node.toggleAttribute("data-final", FINAL.includes(request.status));
     done(stored.id ? undefined : error);
   };
   request.onerror = () => done("The connection was lost.");
@@ -224,7 +220,9 @@ if (list) {
 
   on("paste", (event) => {
     const { files } = event.clipboardData;
-    if (!files.length) return;
+    const text = event.clipboardData.getData("text/plain").trim();
+    // With cells of a spreadsheet comes a picture of them. With a file from a folder comes its name.
+    if (!files.length || (text && !text.includes(files[0].name))) return;
     event.preventDefault();
     attach(files);
   }, messageBox);

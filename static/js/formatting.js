@@ -12,6 +12,12 @@ const MARKS = { b: "**", i: "*", e: "`" };
 /** How a line of a list or a quote begins. */
 const ITEM = /^( *)(?:[-*+>]|(\d{1,9})([.)])) +/;
 
+/** The first or last line of a listing. */
+const FENCE = /^ *`{3,}[^`\n]*$/gm;
+
+/** What cannot be the text of a link: a mention, an address, or what would end the text. */
+const UNLINKED = /[@[\]\n]|:\/\/|[\p{L}\d]\.\p{L}{2}/u;
+
 /**
  * Replaces the selection, so that it can be undone.
  * @param {string} text
@@ -51,9 +57,11 @@ function surround(box, mark) {
  */
 function continueList(box) {
   const { value, selectionStart: at } = box;
-  const line = value.slice(value.lastIndexOf("\n", at - 1) + 1, at);
+  const start = value.lastIndexOf("\n", at - 1) + 1;
+  const line = value.slice(start, at);
   const [beginning, , number] = line.match(ITEM) ?? [];
-  if (!beginning) return false;
+  const isListing = (value.slice(0, start).match(FENCE)?.length ?? 0) % 2;
+  if (!beginning || isListing) return false;
   if (beginning === line) {
     box.setSelectionRange(at - line.length, at);
     insert("");
@@ -77,8 +85,8 @@ on("paste", (event) => {
   if (!target.matches("textarea")) return;
   const selected = target.value.slice(target.selectionStart, target.selectionEnd);
   const address = event.clipboardData.getData("text/plain").trim();
-  const isAddress = (text) => /^https?:\/\/[^\s<>]+$/i.test(text);
-  if (!isAddress(address) || !selected.trim() || isAddress(selected.trim()) || /[\n[\]]/.test(selected)) return;
+  const isAddress = /^(https?:\/\/|www\.)[^\s<>]+$/i.test(address);
+  if (!isAddress || !selected.trim() || UNLINKED.test(selected)) return;
   event.preventDefault();
   insert(`[${selected}](${/[()]/.test(address) ? `<${address}>` : address})`);
 });

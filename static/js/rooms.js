@@ -18,9 +18,6 @@ const controls = /** @type {HTMLButtonElement[]} */ (findAll(document, "#message
 /** The id of the room that is shown. */
 let shownRoom;
 
-/** The address of the room that the form of a message belongs to. */
-let editedAt;
-
 /** The address in the heading. */
 let shownAddress = roomAddress();
 
@@ -152,10 +149,12 @@ function showPlace() {
  */
 export function openRoom() {
   if (roomId() === shownRoom) return false;
+  keepEdit();
   shownRoom = roomId();
   stopAwaitingMessages();
   closePopover();
-  changeEdit();
+  messageForm.replaceChildren();
+  reopenEdit();
   for (const control of controls) control.disabled = !shownRoom;
   assignRoom(roomAddress(), shownRoom);
   showPlace();
@@ -169,29 +168,34 @@ export function openRoom() {
 }
 
 /**
- * Keeps the edit in progress of the room that I have left, and opens again that of the room I have entered.
+ * Keeps the edit in progress of the room that I leave.
  * @returns {void}
  */
-function changeEdit() {
+function keepEdit() {
   /** @type {HTMLTextAreaElement} */
   const box = messageForm.querySelector("[data-edits] textarea");
-  if (editedAt) remember(`edit.${editedAt}`, box && { id: box.id, text: box.value });
-  editedAt = shownAddress;
-  messageForm.replaceChildren();
-  const { id } = recall(`edit.${editedAt}`) ?? {};
-  if (!id) return;
-  messageForm.dataset.focus = "textarea";
-  send("Open message", { message: Number(id.slice("edit-".length)), room: shownRoom });
+  if (box) remember(`edit.${shownRoom}`, { id: box.id, text: box.value });
 }
 
 /**
- * The form of a message has been opened. If I was editing that message, it has the text I had typed.
+ * Opens the edit in progress of this room again, unless I am only passing through.
+ * @returns {void}
+ */
+export function reopenEdit() {
+  const { id } = recall(`edit.${shownRoom}`) ?? {};
+  if (!id || destination || messageForm.firstElementChild) return;
+  const data = { message: Number(id.slice("edit-".length)), room: shownRoom };
+  if (send("Open message", data)) messageForm.dataset.focus = "textarea";
+}
+
+/**
+ * The form of a message has been opened, or was refused. If I was editing that message, it has the text I had typed.
  * @returns {void}
  */
 export function restoreEdit() {
-  const { id, text } = recall(`edit.${editedAt}`) ?? {};
+  const { id, text } = recall(`edit.${shownRoom}`) ?? {};
   const box = messageForm.querySelector("textarea");
-  remember(`edit.${editedAt}`, null);
+  remember(`edit.${shownRoom}`, null);
   if (!box || box.id !== id) return;
   box.value = text;
   count(box);
@@ -237,6 +241,7 @@ export function visit(address) {
 }
 
 on("popstate", followAddress, window);
+on("pagehide", keepEdit, window);
 
 on("click", (event) => {
   const link = event.target.closest("a[href^='?at=']");

@@ -89,6 +89,82 @@ async fn drafts_and_edits_wait_in_their_rooms() {
 }
 
 #[tokio::test]
+async fn an_edit_waits_while_i_look_elsewhere_and_reload() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.says("first").await;
+        anna.presses(Key::Up).await;
+        anna.sees("#message-form [data-edits]").await;
+        anna.types(" and").await;
+        let goes_on = async |word: &str, text: &str| {
+            anna.until(&format!(
+                "document.querySelector('#message-form [data-edits] textarea:focus')?.value === '{text}'"
+            ))
+            .await;
+            anna.types(word).await;
+        };
+
+        anna.click(".nav__all").await;
+        anna.is_in_the_lobby().await;
+        anna.back().await;
+        goes_on(" more", "first and").await;
+
+        anna.click("#search").await;
+        anna.types("first").await;
+        anna.presses(Key::Enter).await;
+        anna.sees(".found").await;
+        anna.back().await;
+        goes_on(" than", "first and more").await;
+        assert!(!anna.shows("#notice .notice").await);
+
+        anna.reload().await;
+        goes_on(" that", "first and more than").await;
+        anna.presses(Key::Enter).await;
+        anna.hears("first and more than that").await;
+        anna.sees_no("#message-form > *").await;
+        anna.reload().await;
+        anna.hears("first and more than that").await;
+        anna.enters("python").await;
+        anna.enters("hi").await;
+        assert!(!anna.shows("#message-form > *").await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_edit_of_a_message_that_is_gone_is_asked_for_once() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.says("first").await;
+        anna.says("second").await;
+        anna.presses(Key::Up).await;
+        anna.sees("#message-form [data-edits]").await;
+        anna.types(" and more").await;
+        anna.run(
+            "const { send } = await import(document.querySelector('[href*=\"js/runtime\"]').href);
+             const { room } = document.querySelector('#messages-list').dataset;
+             const message = Number(document.querySelector('[data-open]').id.slice(8));
+             document.querySelector('[data-group-name=python]').click();
+             send('Delete message', { message, room })",
+        )
+        .await;
+        anna.is_in("#python", "/chat/python/").await;
+        anna.enters("hi").await;
+        anna.sees("#notice [data-tone=refusal]").await;
+        anna.enters("python").await;
+        anna.sees_no("#notice .notice").await;
+        anna.enters("hi").await;
+        // This is answered after whatever was asked on entering.
+        anna.presses(Key::Up).await;
+        anna.sees("#message-form textarea").await;
+        assert!(!anna.shows("#notice .notice").await);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_private_command_in_an_edit_changes_nothing() {
     let server = Server::start(&[]);
     story(async |browser| {

@@ -172,6 +172,30 @@ async fn files_are_dropped_and_pasted_and_taken_back() {
 }
 
 #[tokio::test]
+async fn text_with_a_picture_of_it_is_pasted_as_text() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        // Whether the page takes the paste, instead of the browser.
+        let taken = async |text: &str| {
+            let paste = "new ClipboardEvent('paste', { clipboardData: files, bubbles: true, cancelable: true })";
+            let text = format!("files.setData('text/plain', '{text}');");
+            let files = texts(&["image.png"]);
+            let taken = format!("(() => {{ {files} {text} return !document.querySelector('#message-text').dispatchEvent({paste}) }})()");
+            anna.get::<bool>(&taken).await
+        };
+        assert!(!taken("one cell").await);
+        assert!(!anna.shows(".upload").await);
+        assert!(taken("").await);
+        // This is how folders copy a file.
+        assert!(taken("image.png").await);
+        anna.until("document.querySelectorAll('.upload[data-state=done]').length === 2")
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn after_a_reload_files_are_still_attached_unless_they_are_gone() {
     let server = Server::start(&[]);
     story(async |browser| {
@@ -286,6 +310,15 @@ async fn a_failed_upload_keeps_the_text_and_can_be_tried_again() {
             "it would stay too large"
         );
         anna.click("[aria-label='Remove large.bin']").await;
+        let empty = "const files = new DataTransfer(); files.items.add(new File([], 'empty.txt'));";
+        chooses(&anna, empty).await;
+        anna.sees(".upload[data-state=failed]").await;
+        assert_eq!(anna.text(".upload__error").await, "The file is empty.");
+        assert!(
+            !anna.shows("[data-upload=retry]").await,
+            "it would stay empty"
+        );
+        anna.click("[aria-label='Remove empty.txt']").await;
 
         // Without a network nothing is sent; with it, the message goes once the file is there.
         let offline = |on: bool| {

@@ -1,6 +1,7 @@
 //! Writing with format: keys, links, lists that go on; and how it looks.
 
 use serde_json::json;
+use thirtyfour::Key;
 
 use crate::browser::{Tab, story};
 use crate::server::Server;
@@ -18,6 +19,15 @@ impl Tab<'_> {
     async fn selects(&self, from: u32, to: u32) {
         self.run(&format!(
             "document.querySelector('#message-text').setSelectionRange({from}, {to})"
+        ))
+        .await;
+    }
+
+    async fn pastes(&self, text: &str) {
+        self.run(&format!(
+            "const data = new DataTransfer(); data.setData('text/plain', '{text}'); \
+             document.activeElement.dispatchEvent(new ClipboardEvent('paste', \
+             {{ clipboardData: data, bubbles: true, cancelable: true }}))"
         ))
         .await;
     }
@@ -51,17 +61,63 @@ async fn keys_format_the_selection_and_lists_go_on() {
         anna.run("document.execCommand('undo')").await;
         anna.has_written("see this").await;
         anna.selects(4, 8).await;
-        let paste = "const data = new DataTransfer(); data.setData('text/plain', 'https://a.example/b'); \
-            document.activeElement.dispatchEvent(new ClipboardEvent('paste', \
-            { clipboardData: data, bubbles: true, cancelable: true }))";
-        anna.run(paste).await;
+        anna.pastes("https://a.example/b").await;
         anna.has_written("see [this](https://a.example/b)").await;
-        anna.run("document.querySelector('#message-text').select()").await;
+        anna.run("document.querySelector('#message-text').select()")
+            .await;
         anna.writes("9. one").await;
         anna.hits("Enter", "shiftKey").await;
         anna.has_written("9. one\n10. ").await;
         anna.hits("Enter", "shiftKey").await;
         anna.has_written("9. one\n").await;
+        // In a listing it is code.
+        anna.run("document.querySelector('#message-text').select()")
+            .await;
+        anna.writes("```\n- one").await;
+        anna.hits("Enter", "shiftKey").await;
+        anna.has_written("```\n- one").await;
+        anna.presses_with(Key::Shift, Key::Enter).await;
+        anna.types("```").await;
+        anna.presses_with(Key::Shift, Key::Enter).await;
+        anna.types("- two").await;
+        anna.hits("Enter", "shiftKey").await;
+        anna.has_written("```\n- one\n```\n- two\n- ").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_pasted_makes_the_selection_a_link_unless_it_is_one() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna] = browser.people(&server.url("/chat/hi/")).await;
+        let check = async |selected: &str, address: &str, expected: Option<&str>| {
+            anna.run("document.querySelector('#message-text').select()")
+                .await;
+            anna.writes(selected).await;
+            anna.run("document.querySelector('#message-text').select()")
+                .await;
+            anna.pastes(address).await;
+            // The browser replaces the selection itself, but not for an event from a script.
+            anna.has_written(expected.unwrap_or(selected)).await;
+        };
+        let to = "https://a.example/b";
+        check("this", "www.example.org", Some("[this](www.example.org)")).await;
+        check(
+            "at 9.30, e.g. here",
+            to,
+            Some("[at 9.30, e.g. here](https://a.example/b)"),
+        )
+        .await;
+        for selected in [
+            "example.org",
+            "http://localhost",
+            "ask @anna ",
+            "a@b.example",
+        ] {
+            check(selected, to, None).await;
+        }
+        check("this", "wwwhat", None).await;
     })
     .await;
 }

@@ -141,17 +141,14 @@ async fn arrows_move_through_the_messages_and_keys_act_on_them() {
         anna.presses(Key::Escape).await;
         anna.sees_no("#message-form > *").await;
         anna.sees_no("[data-open]").await;
-        anna.run("document.querySelector('#scroller').focus()")
-            .await;
-        anna.presses(Key::Up).await;
+        // It leads back to the message.
+        assert_eq!(focused(&anna).await.as_deref(), Some("mine"));
         anna.types("+").await;
         anna.until("document.activeElement.matches('#message-form input')")
             .await;
         assert!(anna.shows("#message-form .edit__more").await);
         anna.presses(Key::Escape).await;
-        anna.run("document.querySelector('#scroller').focus()")
-            .await;
-        anna.presses(Key::Up).await;
+        assert_eq!(focused(&anna).await.as_deref(), Some("mine"));
         anna.presses(Key::Escape).await;
         anna.until("document.activeElement.id === 'message-text'")
             .await;
