@@ -300,7 +300,13 @@ async fn in_colours(browser: &Browser, server: &mut Server, scheme: &str) {
     );
     server.dies();
     anna.sees(".state__lost").await;
-    anna.sends("!").await;
+    // What was refused is in the box again.
+    anna.run(
+        "document.querySelector('#notice').replaceChildren();
+         document.querySelector('#message-text').value = '';",
+    )
+    .await;
+    anna.sends("/nonsense again").await;
     anna.sees(".waiting[data-state=waiting]").await;
     assert_eq!(
         anna.get::<Vec<String>>(FAINT).await,
@@ -308,8 +314,7 @@ async fn in_colours(browser: &Browser, server: &mut Server, scheme: &str) {
         "{scheme}, offline"
     );
     server.starts_again();
-    anna.sees(".waiting[data-state=refused], #notice .notice")
-        .await;
+    anna.sees("#notice [data-tone=refusal]").await;
     assert_eq!(
         anna.get::<Vec<String>>(FAINT).await,
         Vec::<String>::new(),
