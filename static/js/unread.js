@@ -65,6 +65,7 @@ export function reportRead() {
       unreported.set(roomId(), messageNumber(last));
       remember("read", { room: roomId(), message: messageNumber(last) });
     }
+    showTitle();
   }
   if (unreported.size && present && Date.now() - reportedAt >= INTERVAL) sendReport();
 }
