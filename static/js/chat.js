@@ -21,7 +21,7 @@ import { askForNewer, askForOlder, noteView, openPart, restoreView, stopAwaiting
 import { search, showTyped } from "./search.js";
 import { arrive, identify, leave } from "./session.js";
 import {
-  countOfOthers, forgetSeen, reportRead, showNewLine, showTitle, takeMessages, takeMyRead, takeNews,
+  forgetSeen, ofOthers, reportRead, showNewLine, showTitle, takeMessages, takeMyRead, takeNews,
 } from "./unread.js";
 
 /**
@@ -158,7 +158,7 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   showNewLine(entered);
   showTitle();
   takePage(swap);
-  restoreView(swap === "append" ? countOfOthers(fragment) : 0);
+  restoreView(swap === "append" ? ofOthers(fragment) : []);
   keepQuickBar();
   checkWord();
   if (focused !== document.activeElement) takeIdleFocus();

@@ -21,8 +21,8 @@ const newMessages = find("#new-messages");
 /** Whether new messages move the view. */
 let following = true;
 
-/** How many messages of others have arrived below the view. */
-let arrived = 0;
+/** The ids of the messages of others that have arrived below the view. */
+const arrived = new Set();
 
 /** Whether older messages have been requested and have not arrived. */
 let awaitsOlder = false;
@@ -61,7 +61,7 @@ function gap() {
 export function scrollToEnd() {
   if (gap()) return;
   following = true;
-  arrived = 0;
+  arrived.clear();
   showButton();
   if (!awaitsOlder) dropOldest();
   rangeAtEnd = range();
@@ -99,8 +99,9 @@ function dropOldest() {
 
 /** @returns {void} */
 function showButton() {
-  newMessages.hidden = !arrived && !gap();
-  newMessages.textContent = `${arrived ? `${arrived} new message${arrived > 1 ? "s" : ""}` : "Newest messages"} ↓`;
+  const count = [...arrived].filter((id) => !find(`#${id}`)?.matches(".message--deleted")).length;
+  newMessages.hidden = !count && !gap();
+  newMessages.textContent = `${count ? `${count} new message${count > 1 ? "s" : ""}` : "Newest messages"} ↓`;
 }
 
 /**
@@ -180,11 +181,11 @@ export function noteView() {
 
 /**
  * After the page has changed, keeps what the reader sees, or follows the end.
- * @param {number} appended how many messages of others are new at the end
+ * @param {Element[]} appended the messages of others that are new at the end
  * @returns {void}
  */
 export function restoreView(appended) {
-  arrived += appended;
+  for (const { id } of appended) arrived.add(id);
   if (following) scrollToEnd();
   else showButton();
   if (anchor?.isConnected) scroller.scrollTop += top(anchor) - anchorTop;
@@ -212,7 +213,7 @@ on("scroll", () => {
   if (following && range() !== rangeAtEnd) scrollToEnd();
   const below = range() - scroller.scrollTop;
   following = below < NEAR_END && !gap();
-  if (following) arrived = 0;
+  if (following) arrived.clear();
   else if (scroller.scrollTop < NEAR_START) askForOlder();
   if (below < NEAR_START) askForNewer();
   showButton();

@@ -170,10 +170,10 @@ function countMentions(item, here, named = ids(item, "named")) {
 
 /**
  * @param {DocumentFragment} fragment
- * @returns {number} how many messages of other people it contains
+ * @returns {HTMLElement[]} the messages of other people in it
  */
-export function countOfOthers(fragment) {
-  return findAll(fragment, ".message[data-user]").filter(({ dataset }) => dataset.user !== me).length;
+export function ofOthers(fragment) {
+  return findAll(fragment, ".message[data-user]").filter(({ dataset }) => dataset.user !== me);
 }
 
 /**
@@ -186,7 +186,7 @@ export function takeMessages(fragment, isAppended) {
   const item = currentItem();
   if (!item) return;
   const isSeen = isWatching();
-  if (isAppended && !isSeen && countOfOthers(fragment)) item.setAttribute("data-news", "");
+  if (isAppended && !isSeen && ofOthers(fragment).length) item.setAttribute("data-news", "");
   // A private room counts nothing here.
   if (!item.dataset.read) return;
   const [here, named] = [ids(item, "here"), ids(item, "named")];

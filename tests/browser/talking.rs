@@ -263,6 +263,25 @@ async fn the_list_scrolls_along_only_for_readers_at_its_end() {
             "message-text"
         );
 
+        // Those that are deleted meanwhile are no longer counted.
+        scrolls_to(&anna, 300).await;
+        carl.says(["kept".to_owned(), "deleted".to_owned()]).await;
+        let button = "document.querySelector('#new-messages').textContent";
+        anna.until(&format!("{button} === '2 new messages ↓'"))
+            .await;
+        let last = "[...document.querySelectorAll('.message')].at(-1).id.slice('message-'.length)";
+        let last: String = anna.get(last).await;
+        let room: String = anna
+            .get("document.querySelector('#messages-list').dataset.room")
+            .await;
+        let message: i64 = last.parse().unwrap();
+        carl.does(
+            "Delete message",
+            &json!({ "message": message, "room": room }),
+        );
+        anna.until(&format!("{button} === '1 new message ↓'")).await;
+        anna.click("#new-messages").await;
+
         // Scrolling to the end has the same effect as the button.
         scrolls_to(&anna, 300).await;
         carl.says(["again".to_owned()]).await;

@@ -1,6 +1,7 @@
 //! Somebody at a socket without a browser, for what would take too long by hand.
 
 use overwire::protocol::Dialect;
+use serde_json::{Value, json};
 
 use crate::server::Server;
 use crate::support::list::List;
@@ -35,6 +36,12 @@ impl Wire {
             list.unsettled.is_empty()
         })
         .await;
+    }
+
+    /// Sends another action.
+    pub(crate) fn does(&self, action: &str, data: &Value) {
+        let action = json!({ "action": action, "data": data });
+        self.socket.text(action.to_string());
     }
 
     async fn until(&mut self, what: &str, is_so: impl Fn(&List) -> bool) {
