@@ -220,12 +220,16 @@ impl Chat {
     pub(super) async fn render_notifications(&self) -> Result<()> {
         let users = std::mem::take(&mut self.people.due().notifications);
         let users: Vec<_> = users.into_iter().collect();
+        let mut done = Ok(());
         for part in users.chunks(PEOPLE_TOGETHER) {
-            let part = part.iter().copied();
-            let here = part.filter(|user| self.hub.has_user(*user)).collect();
-            self.show_notifications(here).await?;
+            let here = part.iter().copied();
+            let here = here.filter(|user| self.hub.has_user(*user)).collect();
+            if let Err(failure) = self.show_notifications(here).await {
+                self.people.due().notifications.extend(part);
+                done = Err(failure);
+            }
         }
-        Ok(())
+        done
     }
 
     /// Shows these people how they are notified, unless their tabs show it already.
