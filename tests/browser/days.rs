@@ -53,6 +53,17 @@ impl Tab<'_> {
         .await;
     }
 
+    /// Shows a part of the room around a message before those that are shown.
+    async fn shows_an_older_part(&self) {
+        self.run(
+            "const { send } = await import(document.querySelector('[href*=\"js/runtime\"]').href);
+             const at = document.querySelector('.message').id.slice('message-'.length);
+             send('Show messages', { at: Number(at) - 100 });",
+        )
+        .await;
+        self.sees("#messages-newer").await;
+    }
+
     async fn has_lines(&self, lines: &[&str]) {
         self.until(&format!("{LINES} === {}", json!(json!(lines).to_string())))
             .await;
@@ -65,13 +76,7 @@ async fn what_i_write_at_an_older_place_is_shown_at_the_end() {
     story(async |browser| {
         let anna = browser.person(&server.url("/chat/hi/")).await;
         anna.hears("m299").await;
-        anna.run(
-            "const { send } = await import(document.querySelector('[href*=\"js/runtime\"]').href);
-             const at = document.querySelector('.message').id.slice('message-'.length);
-             send('Show messages', { at: Number(at) - 100 });",
-        )
-        .await;
-        anna.sees("#messages-newer").await;
+        anna.shows_an_older_part().await;
         anna.sends("from long ago").await;
         anna.sees_no("#messages-newer").await;
         anna.hears("from long ago").await;
@@ -107,13 +112,7 @@ async fn a_line_shows_where_each_day_begins_and_the_current_one_stays_at_the_top
         anna.until(&format!("{AT_TOP} === {}", json!(first))).await;
 
         // A part of the room around a day. What arrives after the gap has no line yet.
-        anna.run(
-            "const { send } = await import(document.querySelector('[href*=\"js/runtime\"]').href);
-             const at = document.querySelector('.message').id.slice('message-'.length);
-             send('Show messages', { at: Number(at) - 100 });",
-        )
-        .await;
-        anna.sees("#messages-newer").await;
+        anna.shows_an_older_part().await;
         anna.has_lines(&[&first]).await;
         let mut bob = Wire::connect(&server, "/chat/hi/").await;
         bob.says(["m300".to_owned()]).await;
