@@ -10,7 +10,7 @@ import "./copying.js";
 import { offer } from "./keyboard.js";
 import { joinMessages, localiseTimes, messageNumber, passMidnight } from "./messages.js";
 import { completeSetting, forgetView, notify, reportView, subscribe } from "./notifications.js";
-import { post, resend, sendDue, settle } from "./outbox.js";
+import { becomeAnother, post, resend, sendDue, settle } from "./outbox.js";
 import { closePopover, find, messageBox, messageList, roomId } from "./page.js";
 import { keepQuickBar } from "./reactions.js";
 import {
@@ -123,7 +123,8 @@ hooks.after = ({ selector, swap, version, fragment }) => {
     showTyped();
   }
   if (selector === "#logged-user") {
-    arrive();
+    const former = arrive();
+    if (former) becomeAnother(former);
     sendDue({ arrived: true });
     askForRoom();
     reopenEdit();

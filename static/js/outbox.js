@@ -46,6 +46,18 @@ export function post() {
   // What is attached and quoted belongs to the room on show.
   const files = destination ? [] : takeFiles(post);
   if (!files || !message.trim() && !files.length) return;
+  add(message, files, me);
+  sendDue();
+  showEnd();
+}
+
+/**
+ * @param {string} message the text in the box, which is emptied
+ * @param {import("./files.js").Stored[]} files
+ * @param {string} user
+ * @returns {void}
+ */
+function add(message, files, user) {
   unsettled.push({
     key: nextKey(),
     message,
@@ -54,12 +66,25 @@ export function post() {
     room: destination ? undefined : roomId(),
     to: place(),
     title: destination?.address ?? roomTitle(),
-    user: me,
+    user,
     original: destination ? null : takeOriginal(),
   });
   write("");
-  sendDue();
-  showEnd();
+}
+
+/**
+ * I am somebody else now, and am told so. The text in the box is not sent under my new name unless I ask for that.
+ * @param {string} former who I was
+ * @returns {void}
+ */
+export function becomeAnother(former) {
+  if (messageBox.value.trim()) add(messageBox.value, [], former);
+  const { content } = /** @type {HTMLTemplateElement} */ (find("#another-user"));
+  const notice = find("#notice");
+  notice.replaceChildren(content.cloneNode(true));
+  const words = notice.querySelector(".notice__text");
+  const name = find("#logged-user .who__name").textContent;
+  words.textContent = words.textContent.replace("{former}", former).replace("{me}", name);
 }
 
 /**

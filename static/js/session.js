@@ -34,6 +34,9 @@ export let me = recall("user") ?? "";
 /** Whether the server has pushed `#logged-user` on this socket. Messages and rooms wait for that. */
 export let present = false;
 
+/** Whether it has pushed that since the page was loaded. */
+let met = false;
+
 /**
  * A room that I am about to enter.
  * @typedef {object} Destination
@@ -87,15 +90,18 @@ export function identify(query, protocols) {
 
 /**
  * The server has pushed `#logged-user`.
- * @returns {void}
+ * @returns {string} who I was until now, if this page has made me somebody else: I was signed out in another tab, say
  */
 export function arrive() {
   const { user, resume } = find("#logged-user [data-user]").dataset;
+  const former = met && user !== me ? me : "";
+  met = true;
   me = user;
   remember("user", user);
   // A signed-in person gets no token.
   if (resume) remember("resume", resume);
   present = true;
+  return former;
 }
 
 /** @returns {void} */

@@ -99,6 +99,8 @@ async fn a_person_registers_and_signs_in_from_a_second_window() {
         away.is_in("#off-topic", "/chat/off-topic/").await;
 
         // Signing out affects one device with all its tabs.
+        beside.click("#message-text").await;
+        beside.types("a draft").await;
         anna.click("#account .me__change").await;
         anna.click("#sign-out-form button").await;
         anna.until("document.querySelector('#account #keep-form')")
@@ -109,6 +111,19 @@ async fn a_person_registers_and_signs_in_from_a_second_window() {
         let guests = [anna.name().await, beside.name().await];
         assert!(!guests.contains(&a));
         assert_ne!(guests[0], guests[1]);
+        // What was in the box of the other tab is not sent under another name.
+        beside.sees("#waiting .waiting__refused").await;
+        let told = format!(
+            "You are no longer {a}. What you write now is by {}.",
+            guests[1]
+        );
+        assert_eq!(beside.text("#notice .notice__text").await.trim(), told);
+        assert_eq!(beside.text("#waiting .waiting__text").await, "a draft");
+        assert_eq!(beside.written().await, "");
+        beside.says("as somebody else").await;
+        assert!(!beside.texts().await.contains(&"a draft".to_owned()));
+        beside.click("#waiting [data-back=edit]").await;
+        assert_eq!(beside.written().await, "a draft");
         away.says("still here").await;
         assert_eq!(away.name().await, a);
 
