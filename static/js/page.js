@@ -74,12 +74,19 @@ export function clearNotice() {
 
 /**
  * @param {Element} message
+ * @returns {HTMLElement | null} its text
+ */
+export function wordsOf(message) {
+  return message.querySelector(".message > p, .message__text");
+}
+
+/**
+ * @param {Element} message
  * @returns {string} its text, or the names of its files if it has none
  */
 export function said(message) {
   // As it is shown: a quote, a list and what follows have lines of their own.
-  const shown = /** @type {HTMLElement | null} */ (message.querySelector(".message > p, .message__text"));
-  const text = shown?.innerText.trim();
+  const text = wordsOf(message)?.innerText.trim();
   const files = findAll(message, ".files__name, .files img");
   return text || files.map((file) => file.alt || file.textContent).join(", ");
 }

@@ -197,7 +197,7 @@ async fn several_messages_are_copied_as_names_times_and_texts() {
         bob.says("three").await;
         anna.hears("three").await;
         anna.run(
-            "const [first, last] = document.querySelectorAll('.message > p');
+            "[window.first, window.last] = document.querySelectorAll('.message > p');
              getSelection().setBaseAndExtent(first, 0, last, last.childNodes.length);
              window.copied = null;
              addEventListener('copy', ({ clipboardData }) => { copied = clipboardData.getData('text/plain'); });
@@ -210,6 +210,16 @@ async fn several_messages_are_copied_as_names_times_and_texts() {
         assert_eq!(
             anna.get::<String>("copied").await,
             format!("{a}, {first}\none\ntwo\n\n{b}, {second}\nthree")
+        );
+        // From the middle of one to the middle of another.
+        anna.run(
+            "getSelection().setBaseAndExtent(first.lastChild, 1, last.firstChild, 3);
+             document.execCommand('copy')",
+        )
+        .await;
+        assert_eq!(
+            anna.get::<String>("copied").await,
+            format!("{a}, {first}\nne\ntwo\n\n{b}, {second}\nthr")
         );
     })
     .await;
