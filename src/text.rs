@@ -221,8 +221,10 @@ impl Draft {
     }
 }
 
-/// The lines up to the last that has something in it.
-fn without_blank_end(text: &str) -> &str {
+/// The lines from the first to the last that have something in them.
+fn without_blank_ends(text: &str) -> &str {
+    let start = text.len() - text.trim_start().len();
+    let text = &text[text[..start].rfind('\n').map_or(0, |at| at + 1)..];
     let end = text.trim_end().len();
     &text[..text[end..].find('\n').map_or(text.len(), |at| end + at)]
 }
@@ -279,7 +281,7 @@ struct Open {
 
 impl<'a> Reader<'a> {
     fn read(text: &str) -> Vec<Node> {
-        let text = &*end_quotes(without_blank_end(text));
+        let text = &*end_quotes(without_blank_ends(text));
         let addresses = addresses(text).into_iter().map(|(range, _)| range);
         let mut reader = Reader {
             text,

@@ -134,7 +134,6 @@ async fn text_is_shown_as_typed_and_all_html_in_it_is_inert() {
         "&lt;b&gt; &amp; &nbsp; &#60;",
         "one\ntwo\n\nfour",
         "\ttabs  and   spaces ",
-        "\n a line break first",
         "שלום עולם \u{202e}abc\u{202c} مرحبا",
         "👩‍👩‍👧‍👦 é e\u{301} \u{1f1e9}\u{1f1ea}",
         "\\ \\n \\u0041 \"quoted\" 'too'",
@@ -166,6 +165,14 @@ async fn every_kind_of_line_break_is_shown_as_one() {
     let mut anna = server.tab().await;
     anna.writes("one\r\ntwo\rthree\u{0}\u{7}");
     anna.sees("one\ntwo\nthree").await;
+}
+
+#[tokio::test]
+async fn blank_lines_before_and_after_a_text_are_not_shown() {
+    let server = Server::start().await;
+    let mut anna = server.tab().await;
+    anna.writes("\n \n one\n\ntwo \n \n");
+    anna.sees(" one\n\ntwo ").await;
 }
 
 #[tokio::test]
