@@ -139,6 +139,8 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   if (selector === "#new-group" || selector === "#name-form") {
     sentForm?.hidePopover();
     sentForm = null;
+    // Whoever has made a group writes in it next.
+    if (selector === "#new-group") find(".add:focus")?.blur();
   }
   if (selector === "#completions") showCompletions();
   if (selector === "#my-read") takeMyRead();

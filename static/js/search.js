@@ -26,6 +26,9 @@ export function showTyped() {
   field.value = isMentions ? "" : new URLSearchParams(location.search).get("q") ?? "";
 }
 
+// What was typed belongs to the page that I go back from.
+on("popstate", () => field.blur(), window);
+
 on("keydown", (event) => {
   const { target, key } = event;
   if (key === "Escape" && target === field && !event.shiftKey) {

@@ -148,6 +148,8 @@ async fn a_group_is_created_in_the_sidebar_or_at_the_address_of_a_missing_one() 
         anna.is_in("#Rust 1.0", "/chat/Rust%201.0/").await;
         assert_eq!(anna.get::<String>(typed).await, "");
         anna.sees_no("#add-group").await;
+        anna.until("document.activeElement.id === 'message-text'")
+            .await;
         assert_eq!(anna.text("[aria-current=page]").await, "#Rust 1.0");
         anna.sees_no("#notice .notice").await;
         anna.says("mine").await;

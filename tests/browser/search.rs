@@ -59,13 +59,12 @@ async fn a_search_leads_to_the_message_and_back_to_the_results() {
         anna.back().await;
         anna.until("location.search === '?q=Needle'").await;
         anna.sees(".found mark").await;
-        assert_eq!(
-            anna.get::<String>("document.querySelector('#search').value")
-                .await,
-            "Needle"
-        );
+        let typed = "document.querySelector('#search').value";
+        assert_eq!(anna.get::<String>(typed).await, "Needle");
+        anna.click("#search").await;
         anna.back().await;
         anna.is_in("#hi", "/chat/hi/").await;
+        assert_eq!(anna.get::<String>(typed).await, "");
         assert!(anna.get::<bool>("window.stays").await);
         anna.forward().await;
         anna.until("location.search === '?q=Needle'").await;
@@ -85,7 +84,6 @@ async fn a_search_leads_to_the_message_and_back_to_the_results() {
         anna.sized(1280, 800).await;
         anna.click(".nav__mentions").await;
         anna.sees(".nav__mentions[aria-current]").await;
-        let typed = "document.querySelector('#search').value";
         assert_eq!(
             anna.get::<String>(typed).await,
             "",
