@@ -35,6 +35,11 @@ async fn is_open_to_all(tab: &Tab<'_>, view: &str) {
             tab.until("window.found").await;
             let found: Vec<String> = tab.get("window.found").await;
             assert_eq!(found, Vec::<String>::new(), "{view}, {width}, {scheme}");
+            let inside = "document.documentElement.scrollWidth <= innerWidth";
+            assert!(
+                tab.get::<bool>(inside).await,
+                "{view} scrolls sideways, {width}"
+            );
         }
     }
     tab.sized(1280, 800).await;
@@ -185,6 +190,14 @@ async fn nothing_is_lost_at_four_hundred_per_cent() {
             );
             assert!(anna.get::<bool>(&fits).await, "{part}");
         }
+        anna.run(
+            "const box = document.querySelector('#message-text');
+             box.value = 'a'.repeat(4001);
+             box.dispatchEvent(new Event('input', { bubbles: true }))",
+        )
+        .await;
+        anna.sees(".composer .count").await;
+        assert_eq!(anna.text(".composer .count").await, "−1");
         anna.click("#aside-open").await;
         anna.sees("#groups-list a").await;
     })
