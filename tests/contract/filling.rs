@@ -84,7 +84,7 @@ async fn a_chat_in_use_is_not_filled() {
         assert_eq!(again.status.code(), Some(1), "{again:?}");
         let words = String::from_utf8(again.stderr).unwrap();
         assert!(
-            words.contains("already has messages; use --reset"),
+            words.contains("already has messages; --reset deletes everything in it first"),
             "{words}"
         );
         let anew = fill(&address, &["--messages", "10", "--reset", "--yes"]).await;
