@@ -22,6 +22,8 @@ const WARM_UP: Duration = Duration::from_millis(300);
 enum Subject {
     Plain,
     Deflate,
+    /// As plain, but all messages come from one tab, which does not wait for answers.
+    Alone,
     Bare,
 }
 
@@ -34,6 +36,7 @@ struct Figures {
     per_second: BTreeMap<(Place, Subject), Figure>,
     delays: BTreeMap<(Place, Subject), [Figure; 4]>,
     ratios: BTreeMap<(Place, Subject), Figure>,
+    of_single: BTreeMap<(Place, Subject), Figure>,
     bytes: BTreeMap<(Place, Subject), Figure>,
     messages: BTreeMap<(Place, Subject), Figure>,
     joined: BTreeMap<(Place, Subject), Figure>,
@@ -108,18 +111,25 @@ impl Figures {
         }
         for &under_way in options.under_way() {
             ensure!(under_way <= tabs, "more authors than tabs");
-            // Each message has its own author, spread over the tabs.
-            let post = |wire: &mut Wire, room: &str, numbers: &[usize]| {
-                numbers.iter().try_for_each(|number| {
-                    let author = number % under_way * (tabs / under_way);
-                    wire.send(author, &new_message(room, *number))
-                })
+            let mut under_load = |subject, authors: usize| {
+                // They are spread over the tabs.
+                let post = |wire: &mut Wire, room: &str, numbers: &[usize]| {
+                    numbers.iter().try_for_each(|number| {
+                        let author = number % authors * (tabs / authors);
+                        wire.send(author, &new_message(room, *number))
+                    })
+                };
+                crowd.load(under_way, WARM_UP.min(options.each()), false, post)?;
+                let before = server.processor_time()?;
+                let load = crowd.load(under_way, options.each(), false, post)?;
+                let spent = server.processor_time()? - before;
+                self.add((tabs, under_way), subject, &load, spent);
+                anyhow::Ok(())
             };
-            crowd.load(under_way, WARM_UP.min(options.each()), false, post)?;
-            let before = server.processor_time()?;
-            let load = crowd.load(under_way, options.each(), false, post)?;
-            let spent = server.processor_time()? - before;
-            self.add((tabs, under_way), subject, &load, spent);
+            under_load(subject, under_way)?;
+            if subject == Subject::Plain {
+                under_load(Subject::Alone, 1)?;
+            }
         }
         if subject == Subject::Plain {
             crowd.settle(options.size().silence)?;
@@ -199,15 +209,18 @@ impl Figures {
                     .map_or(f64::NAN, Figure::last)
             };
             let bare = last(Subject::Bare);
-            let ratios = [Subject::Plain, Subject::Deflate].map(|of| (of, last(of) / bare));
-            for (subject, ratio) in ratios {
-                self.ratios.entry((place, subject)).or_default().add(ratio);
+            let single = self.microseconds.get(&((tabs, 1), Subject::Bare));
+            let single = single.map_or(f64::NAN, Figure::last);
+            for subject in [Subject::Plain, Subject::Deflate, Subject::Alone] {
+                let (at, spent) = ((place, subject), last(subject));
+                self.ratios.entry(at).or_default().add(spent / bare);
+                self.of_single.entry(at).or_default().add(spent / single);
             }
         }
     }
 
     fn print(&self, options: &Options) {
-        use Subject::{Bare, Deflate, Plain};
+        use Subject::{Alone, Bare, Deflate, Plain};
         let places = || {
             options.tabs().iter().flat_map(|tabs| {
                 let under_way = options.under_way().iter();
@@ -234,6 +247,8 @@ impl Figures {
                         ratio(Plain),
                         cost(Deflate),
                         ratio(Deflate),
+                        cost(Alone),
+                        ratio(Alone),
                     ],
                 )
             })
@@ -248,7 +263,20 @@ impl Figures {
                 "of bare",
                 "compressed",
                 "of bare",
+                "one author",
+                "of bare",
             ],
+            &rows,
+        );
+        let rows: Vec<_> = places()
+            .map(|place| {
+                let ratio = |subject| show(&self.of_single, place, subject);
+                row(place, vec![ratio(Plain), ratio(Deflate), ratio(Alone)])
+            })
+            .collect();
+        table::print(
+            "The same, of the bare loop that sends one message at a time",
+            &["tabs", "under way", "Overwire", "compressed", "one author"],
             &rows,
         );
         let rows: Vec<_> = places()
