@@ -1,13 +1,14 @@
 /** Unread messages: reports what I have read, marks rooms with news, and shows where I left off. */
 
 import { messageNumber, messages } from "./messages.js";
-import { find, findAll, messageList, roomId, roomTitle } from "./page.js";
+import { find, findAll, messageList, roomAddress, roomId, roomTitle } from "./page.js";
 import { on, send } from "./runtime.js";
 import { isAtEnd, showAt, showPart } from "./scroll.js";
-import { me, present, recall, remember } from "./session.js";
+import { destination, me, present, recall, remember } from "./session.js";
 
-/** The shortest time between two `Read` actions. */
+/** The shortest time between two `Read` actions: in a group, which many read, and in a private room. */
 const INTERVAL = 2000;
+const PRIVATE_INTERVAL = 300;
 
 /** A report younger than this when the socket closes may be lost. */
 const UNSURE = 10_000;
@@ -32,6 +33,9 @@ const unreported = new Map();
 const reported = new Map();
 let reportedAt = 0;
 
+/** @type {number | undefined} */
+let timer;
+
 /** How many messages are waiting, as the title says. */
 let waiting = NaN;
 
@@ -44,10 +48,11 @@ function isWatching() {
 }
 
 /**
- * @returns {HTMLElement | undefined} the room that is shown, in my lists
+ * @returns {HTMLElement | null} the room that is shown, in my lists
  */
 function currentItem() {
-  return find("#aside li:has(> a[aria-current])");
+  // While I wait for another room, that one is marked in the lists.
+  return destination ? null : find("#aside li:has(> a[aria-current])");
 }
 
 /**
@@ -67,7 +72,17 @@ export function reportRead() {
     }
     showTitle();
   }
-  if (unreported.size && present && Date.now() - reportedAt >= INTERVAL) sendReport();
+  reportInTime();
+}
+
+/** @returns {void} */
+function reportInTime() {
+  clearTimeout(timer);
+  if (!unreported.size || !present) return;
+  const interval = roomAddress()?.startsWith("/chat/@") ? PRIVATE_INTERVAL : INTERVAL;
+  const wait = reportedAt + interval - Date.now();
+  if (wait > 0) timer = setTimeout(reportInTime, wait);
+  else sendReport();
 }
 
 /**

@@ -180,8 +180,10 @@ async fn a_room_is_read_only_by_somebody_who_looks_at_its_end() {
         bob.sees(&entry("python", NO_NEWS)).await;
         assert!(!bob.get::<bool>(has_news).await);
 
-        // More than a screen: the list opens where I left off, and its end is not yet seen.
+        // More than a screen: the list opens where I left off, and its end is not yet seen. The room that I
+        // leave is read meanwhile, and not that one.
         bob.enters("hi").await;
+        bob.says("the end of another room").await;
         for n in 0..30 {
             anna.says(&format!("line {n}\n\n\nend of {n}")).await;
         }
