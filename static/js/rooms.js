@@ -43,6 +43,8 @@ export function enter(link, replaces) {
   }
   const query = name ? url.search : "";
   if (address === place()) {
+    // What was found may have changed.
+    if (text !== null && !destination) send("Search", { text });
     if (query) {
       if (!replaces) history.pushState(null, "", query);
       showPart(addressedMessage());

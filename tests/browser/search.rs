@@ -59,6 +59,14 @@ async fn a_search_leads_to_the_message_and_back_to_the_results() {
         anna.back().await;
         anna.until("location.search === '?q=Needle'").await;
         anna.sees(".found mark").await;
+        // The same search finds what has been written since.
+        bob.run("document.querySelector('#message-text').select()")
+            .await;
+        bob.says("another needle").await;
+        anna.click("#search").await;
+        anna.presses(Key::Enter).await;
+        anna.until("document.querySelectorAll('.found').length === 2")
+            .await;
         let typed = "document.querySelector('#search').value";
         assert_eq!(anna.get::<String>(typed).await, "Needle");
         anna.click("#search").await;
