@@ -178,7 +178,10 @@ async fn fill(store: &Store, options: &Options, seed: u64) -> anyhow::Result<()>
     }
     // Messages are ordered by time, and these begin months ago.
     if store.census().await?.messages > 0 {
-        bail!("{} already has messages; --reset deletes everything in it first", options.database);
+        bail!(
+            "{} already has messages; --reset deletes everything in it first",
+            options.database
+        );
     }
     let now = Millis::now();
     let people = people(store, options.count * 9 / 10, now).await?;

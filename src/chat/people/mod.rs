@@ -38,15 +38,15 @@ pub(super) const LISTED_IN_ROOM: usize = 50;
 const LISTED_TO_PROGRAMS: usize = 100;
 
 /// How often due work is looked for.
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(250);
 /// The shortest time between two lists of people online.
 const ONLINE_EVERY: Duration = Duration::from_secs(1);
 /// The shortest time between two lists of one person.
-const MINE_EVERY: Duration = Duration::from_secs(1);
+const MINE_EVERY: Duration = Duration::from_millis(700);
 /// The shortest time between two lists of the people in one room.
 const ROOM_EVERY: Duration = Duration::from_secs(1);
 /// How long somebody in a room may take to see a message before it counts as unread.
-const SEEING: Duration = Duration::from_secs(3);
+const SEEING: Duration = Duration::from_millis(700);
 /// The shortest time between two full updates after news may have been lost.
 const MAKE_UP_EVERY: Duration = Duration::from_secs(10);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
