@@ -78,6 +78,31 @@ export function giveBack(files = [], room = roomId()) {
   for (const stored of files) add({ name: stored.name, stored, room, node: blank() });
 }
 
+/**
+ * I am somebody else now, who has to upload the files again.
+ * @returns {void}
+ */
+export function renewFiles() {
+  sendLater = undefined;
+  for (const one of uploads) {
+    if (one.file && (one.stored || one.request)) {
+      one.request?.abort();
+      one.stored = undefined;
+      upload(one);
+    } else if (one.stored) lose(one);
+  }
+  showUploads();
+}
+
+/**
+ * @param {Upload} one
+ * @returns {void}
+ */
+function lose(one) {
+  one.gone = true;
+  one.error = "Not available any more. Please attach it again.";
+}
+
 /** Shows the uploads of the room on show, and saves those of all rooms. */
 export function showUploads() {
   const kept = uploads.filter(({ error }) => !error);
@@ -130,8 +155,7 @@ async function restore(one) {
   add(one);
   const asked = one.stored && fetch(one.stored.url, { method: "HEAD", cache: "no-store" });
   // Without an answer, sending it tells.
-  one.gone = !asked || await asked.then(({ status }) => status === 404, () => false);
-  if (one.gone) one.error = "Not available any more. Please attach it again.";
+  if (!asked || await asked.then(({ status }) => status === 404, () => false)) lose(one);
   showUploads();
 }
 

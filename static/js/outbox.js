@@ -1,11 +1,11 @@
 /** My messages that are not settled yet: they survive a reload, are sent again, and come back if refused. */
 
 import { replyTo, takeOriginal, write } from "./composer.js";
-import { giveBack, takeFiles } from "./files.js";
+import { giveBack, renewFiles, takeFiles } from "./files.js";
 import { clearNotice, find, findAll, messageBox, roomId, roomTitle } from "./page.js";
 import { on, root, send } from "./runtime.js";
 import { showEnd } from "./scroll.js";
-import { destination, me, place, present, recall, remember } from "./session.js";
+import { destination, me, place, present, recall, recalled, remember } from "./session.js";
 
 /** A message without an answer is sent again after this time. */
 const RESEND_AFTER = 5000;
@@ -73,12 +73,20 @@ function add(message, files, user) {
 }
 
 /**
- * I am somebody else now, and am told so. The text in the box is not sent under my new name unless I ask for that.
+ * I am somebody else now, and am told so. Drafts are not sent under my new name unless I ask for that.
  * @param {string} former who I was
  * @returns {void}
  */
 export function becomeAnother(former) {
   if (messageBox.value.trim()) add(messageBox.value, [], former);
+  for (const to of recalled("draft.")) {
+    const message = recall(`draft.${to}`);
+    if (!message?.trim()) continue;
+    const title = decodeURI(to.slice("/chat/".length, -1)).replace(/^(?!@)/, "#");
+    unsettled.push({ key: freshKey(), message, files: [], to, title, user: former, state: "refused" });
+    remember(`draft.${to}`, "");
+  }
+  renewFiles();
   const { content } = /** @type {HTMLTemplateElement} */ (find("#another-user"));
   const notice = find("#notice");
   notice.replaceChildren(content.cloneNode(true));

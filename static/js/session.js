@@ -28,6 +28,20 @@ export function remember(name, value) {
   }
 }
 
+/**
+ * @param {string} prefix
+ * @returns {string[]} the names under which values are stored and that begin like this, without that
+ */
+export function recalled(prefix) {
+  try {
+    const begun = `overwire.${prefix}`;
+    return Object.keys(sessionStorage).filter((key) => key.startsWith(begun)).map((key) => key.slice(begun.length));
+  } catch {
+    // As above.
+    return [];
+  }
+}
+
 /** My user name, as of the last connection. */
 export let me = recall("user") ?? "";
 

@@ -99,8 +99,18 @@ async fn a_person_registers_and_signs_in_from_a_second_window() {
         away.is_in("#off-topic", "/chat/off-topic/").await;
 
         // Signing out affects one device with all its tabs.
-        beside.click("#message-text").await;
-        beside.types("a draft").await;
+        beside.enters("python").await;
+        beside.writes("a draft of another room").await;
+        beside.enters("hi").await;
+        beside.writes("a draft").await;
+        beside
+            .run(
+                "const data = new DataTransfer();
+                 data.items.add(new File(['mine'], 'mine.txt', { type: 'text/plain' }));
+                 document.dispatchEvent(new DragEvent('drop', { dataTransfer: data, cancelable: true }))",
+            )
+            .await;
+        beside.sees(".upload[data-state=done]").await;
         anna.click("#account .me__change").await;
         anna.click("#sign-out-form button").await;
         anna.until("document.querySelector('#account #keep-form')")
@@ -118,12 +128,22 @@ async fn a_person_registers_and_signs_in_from_a_second_window() {
             guests[1]
         );
         assert_eq!(beside.text("#notice .notice__text").await.trim(), told);
-        assert_eq!(beside.text("#waiting .waiting__text").await, "a draft");
+        let held = "[...document.querySelectorAll('#waiting > div')].map((one) => \
+            one.querySelector('.waiting__refused').innerText.trim() + ' ' + one.querySelector('.waiting__text').textContent)";
+        assert_eq!(
+            beside.get::<Vec<String>>(held).await,
+            ["Not sent to #hi. a draft", "Not sent to #python. a draft of another room"]
+        );
         assert_eq!(beside.written().await, "");
+        // The file is still attached, and belongs to the new person.
+        beside.sees(".upload[data-state=done]").await;
         beside.says("as somebody else").await;
+        beside.sees(".files").await;
         assert!(!beside.texts().await.contains(&"a draft".to_owned()));
         beside.click("#waiting [data-back=edit]").await;
         assert_eq!(beside.written().await, "a draft");
+        beside.enters("python").await;
+        assert_eq!(beside.written().await, "");
         away.says("still here").await;
         assert_eq!(away.name().await, a);
 
