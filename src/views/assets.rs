@@ -44,8 +44,9 @@ impl Static {
         }
     }
 
-    /// The content of a file as it is sent. The comments and types of scripts, the comments of style sheets
-    /// and the empty lines of both are for those who read the code, so they are left out.
+    /// The content of a file as it is sent. The comments and types of scripts, the comments of style sheets,
+    /// and the empty lines and indentation of both are for those who read the code, so they are left out. No
+    /// string in them may have several lines.
     pub fn sent(path: &str) -> Option<Cow<'static, [u8]>> {
         let data = Self::get(path)?.data;
         let mark = match path.rsplit_once('.') {
@@ -63,17 +64,17 @@ impl Static {
     }
 }
 
-/// A text without empty lines, the comments that begin with this mark and have lines of their own, and those
-/// that say of which type a value is.
+/// A text without empty lines, indentation, the comments that begin with this mark and have lines of their own,
+/// and those that say of which type a value is.
 fn without_comments(text: &str, mark: &str) -> String {
     let mut is_within = false;
-    let lines = text.lines().filter(|line| {
+    let lines = text.lines().map(str::trim_start).filter(|line| {
         let ends = line.contains("*/");
         // In front of code, it may say of which type a value is.
-        let begins = line.trim_start().starts_with(mark) && (!ends || line.ends_with("*/"));
+        let begins = line.starts_with(mark) && (!ends || line.ends_with("*/"));
         let is_doc = is_within || begins;
         is_within = is_doc && !ends;
-        let is_note = line.trim_start().starts_with("//");
+        let is_note = line.starts_with("//");
         !is_doc && !is_note && !line.is_empty()
     });
     lines.map(|line| without_types(line) + "\n").collect()
@@ -115,15 +116,29 @@ mod tests {
             "/**\n * @returns {void}\n */\nfunction b() {\n  // A reason.\n}\n",
             "function b() {\n}\n",
         );
+        check("if (a) {\n  b();\n}\n", "if (a) {\nb();\n}\n");
         check("e(\"//\"); // f\n", "e(\"//\"); // f\n");
         check(
             "  /** @type {Node} */ (c).click(/** @type {{ a: b }} */ (d));\n",
-            "  (c).click((d));\n",
+            "(c).click((d));\n",
         );
         check("const d = \"/**\";\n", "const d = \"/**\";\n");
         check("e(\"/** @type {\");\n", "e(\"/** @type {\");\n");
         let style = "/* A\n   reason. */\n\na { b: c; } /* d */\n";
         assert_eq!(without_comments(style, "/*"), "a { b: c; } /* d */\n");
+    }
+
+    #[test]
+    fn no_string_of_a_script_has_several_lines() {
+        for path in Static::iter().filter(|path| path.starts_with("js/")) {
+            let script = Static::sent(&path).unwrap().into_owned();
+            let script = String::from_utf8(script).unwrap();
+            // A quoted one is no string.
+            let script = script.replace("\"`\"", "");
+            for line in script.lines() {
+                assert_eq!(line.matches('`').count() % 2, 0, "{path}: {line}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 /** The chat: connects the topics, which have a module each, to the hooks of the socket. */
 
-import { announce } from "./announcing.js";
 import { checkWord, dropStale, showCompletions } from "./completions.js";
 import { focusMessageForm, keepOriginal, takeIdleFocus } from "./composer.js";
 import { showUploads } from "./files.js";
@@ -8,11 +7,10 @@ import "./formatting.js";
 import { mark } from "./marks.js";
 import "./copying.js";
 import { offer } from "./keyboard.js";
-import { joinMessages, localiseTimes, messageNumber, passMidnight } from "./messages.js";
+import { announce, joinMessages, keepQuickBar, localiseTimes, messageNumber, passMidnight } from "./messages.js";
 import { completeSetting, forgetView, notify, reportView, subscribe } from "./notifications.js";
 import { becomeAnother, post, resend, sendDue, settle } from "./outbox.js";
 import { closePopover, find, messageBox, messageList, roomId } from "./page.js";
-import { keepQuickBar } from "./reactions.js";
 import {
   askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom, reopenEdit, restoreEdit, showTopic,
 } from "./rooms.js";

@@ -1,10 +1,12 @@
-/** The message box: drafts, what they reply to, keys, and reporting that I am typing. */
+/** The message box: drafts, how long they are, what they reply to, keys, and reporting that I am typing. */
 
-import { count } from "./length.js";
 import { messageNumber } from "./messages.js";
 import { find, findAll, isComposed, messageBox, messageForm, messageList, roomId, said } from "./page.js";
 import { on, send } from "./runtime.js";
 import { me, place, recall, remember } from "./session.js";
+
+/** From so many characters before the limit on, their number is shown. */
+const NEAR = 200;
 
 /** The shortest time between two `Typing` actions. */
 const TYPING_INTERVAL = 2500;
@@ -35,6 +37,28 @@ const replying = find("#replying");
  * @type {HTMLElement | null}
  */
 let opener = null;
+
+/**
+ * Counts as the server does: characters, not UTF-16 units, without those that nobody can see.
+ * @param {string} text
+ * @returns {number}
+ */
+function characters(text) {
+  return [...text.replace(/[^\P{Cc}\n\t]/gu, "")].length;
+}
+
+/**
+ * Shows how many characters are left, and keeps the form from being sent if there are too many.
+ * @param {HTMLTextAreaElement} box
+ * @returns {void}
+ */
+export function count(box) {
+  const left = Number(box.dataset.limit) - characters(box.value);
+  const counter = box.form.querySelector("output");
+  counter.value = left < NEAR ? String(left).replace("-", "−") : "";
+  counter.toggleAttribute("data-over", left < 0);
+  box.setCustomValidity(left < 0 ? `The message is ${-left} characters too long.` : "");
+}
 
 /**
  * Puts a text into the box and saves it as the draft of this room.
@@ -173,6 +197,10 @@ function editMyLastMessage() {
   messageForm.dataset.focus = "textarea";
   findAll(messageList(), `[data-user="${me}"] .change`).at(-1)?.click();
 }
+
+on("input", ({ target }) => {
+  if (target.dataset.limit) count(target);
+});
 
 on("input", () => {
   write(messageBox.value);

@@ -1,9 +1,19 @@
-/** The messages on the page: their ids, their times, the lines between days, and which form a block. */
+/** The messages on the page: their ids, their times, the lines between days, which form a block, and what is said of them. */
 
-import { find, findAll, messageList } from "./page.js";
+import { find, findAll, messageList, said } from "./page.js";
+import { on } from "./runtime.js";
+import { me } from "./session.js";
 
 /** Messages of one person with less than this between them form one block. */
 const LONGEST_PAUSE = 300_000;
+
+/** How many announcements stay for those who read them later. */
+const KEPT = 20;
+
+const announcements = find("#announcements");
+
+/** The bar of emojis on the message under the mouse or with the focus. */
+const quickBar = find("#quick");
 
 const dayLine = /** @type {HTMLTemplateElement} */ (find("#day-line"));
 
@@ -96,4 +106,34 @@ export function joinMessages() {
     message.toggleAttribute("data-joined", continues);
     previous = author === undefined && sameDay ? previous : { author, day, at };
   }
+}
+
+/**
+ * For screen readers: says each new message of somebody else once, with its author.
+ * @param {DocumentFragment} fragment messages that are new at the end
+ * @returns {void}
+ */
+export function announce(fragment) {
+  for (const message of findAll(fragment, ".message[data-user]")) {
+    if (message.dataset.user === me) continue;
+    const words = document.createElement("p");
+    words.textContent = `${message.querySelector("b").textContent.trim()}: ${said(message)}`;
+    announcements.append(words);
+  }
+  for (const old of [...announcements.children].slice(0, -KEPT)) old.remove();
+}
+
+/**
+ * Puts the bar back if it was removed together with a message that was replaced.
+ * @returns {void}
+ */
+export function keepQuickBar() {
+  if (!quickBar.isConnected) find(".message:hover")?.append(quickBar);
+}
+
+for (const type of ["mouseover", "focusin"]) {
+  on(type, ({ target }) => {
+    const message = target.closest(".message");
+    if (message && message !== quickBar.parentNode) message.append(quickBar);
+  });
 }

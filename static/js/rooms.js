@@ -1,7 +1,6 @@
 /** Changing rooms without loading a page. */
 
-import { keepDraft, restoreDraft, takeIdleFocus } from "./composer.js";
-import { count } from "./length.js";
+import { count, keepDraft, restoreDraft, takeIdleFocus } from "./composer.js";
 import { mark } from "./marks.js";
 import { assignRoom, refuseWithoutRoom, sendDue, showUnsettled } from "./outbox.js";
 import {
