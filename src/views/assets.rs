@@ -77,7 +77,24 @@ fn without_comments(text: &str, mark: &str) -> String {
         let is_note = line.starts_with("//");
         !is_doc && !is_note && !line.is_empty()
     });
-    lines.map(|line| without_types(line) + "\n").collect()
+    match mark {
+        "/**" => lines.map(|line| without_types(line) + "\n").collect(),
+        _ => lines.map(without_spaces).collect(),
+    }
+}
+
+/// A line of a style sheet without the spaces and the line break that mean nothing there.
+fn without_spaces(line: &str) -> String {
+    let end = match line.ends_with(['{', '}', ';', ',']) {
+        true => "",
+        false => "\n",
+    };
+    let spaces = [": ", " {", "{ ", "; ", " }", ", "].into_iter();
+    // In a string they are part of it.
+    let spaces = spaces.filter(|_| !line.contains('"'));
+    spaces.fold(line.to_owned(), |line, with| {
+        line.replace(with, with.trim())
+    }) + end
 }
 
 /// A line without `/** @type {…} */` in front of values.
@@ -124,8 +141,11 @@ mod tests {
         );
         check("const d = \"/**\";\n", "const d = \"/**\";\n");
         check("e(\"/** @type {\");\n", "e(\"/** @type {\");\n");
-        let style = "/* A\n   reason. */\n\na { b: c; } /* d */\n";
-        assert_eq!(without_comments(style, "/*"), "a { b: c; } /* d */\n");
+        let style = "/* A\n   reason. */\n\na { b: c; } /* d */\ne,\nf {\n  g:\n    h;\n}\ni { j: \", \"; }\n";
+        assert_eq!(
+            without_comments(style, "/*"),
+            "a{b:c;} /* d */\ne,f{g:\nh;}i { j: \", \"; }"
+        );
     }
 
     #[test]
