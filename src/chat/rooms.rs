@@ -481,9 +481,14 @@ impl Chat {
             }
             _ => None,
         };
-        let is_private = matches!(target, Some(Target::Private(_)));
-        let to = target.filter(|_| room.is_some() || is_private);
-        let to = to.as_ref().and_then(protocol::address);
+        let addressee = match &target {
+            Some(Target::Private(name)) => Some(name.as_str()),
+            _ => None,
+        };
+        let to = target
+            .as_ref()
+            .filter(|_| room.is_some() || addressee.is_some());
+        let to = to.and_then(protocol::address);
         let html = self.views.chat_page(&ChatPage {
             host: asked.host,
             scheme: asked.scheme,
@@ -499,6 +504,7 @@ impl Chat {
             reader: asked.reader,
             people: &shown.people,
             to: to.as_deref(),
+            addressee,
             refused: asked.refused,
         })?;
         let found = notice.is_none();

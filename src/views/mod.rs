@@ -101,6 +101,8 @@ pub struct ChatPage<'a> {
     pub people: &'a [Person],
     /// The address of the room that messages are sent to.
     pub to: Option<&'a str>,
+    /// The user name in the address of a private room. Whether there is such a person is not told.
+    pub addressee: Option<&'a str>,
     /// The answer to a form, as a fragment, and the text that was not sent.
     pub refused: Option<(&'a str, &'a str)>,
 }
@@ -321,7 +323,7 @@ impl Views {
             groups => page.groups.iter().map(listed_context).collect::<Vec<_>>(),
             mentions => protocol::search_address(MENTIONS),
             topic => page.topic, search => page.search, found => None::<Value>,
-            to => page.to, key => Uuid::new_v4().to_string(), ends, answer,
+            to => page.to, addressee => page.addressee, key => Uuid::new_v4().to_string(), ends, answer,
             draft => page.refused.map_or("", |(_, text)| text),
             me => reader.map(|reader| user_context(&reader.user)),
             guest => reader.is_none_or(|reader| reader.guest),
@@ -1352,6 +1354,7 @@ mod tests {
             notice: Some(&Refusal::new(name)),
             reader: None,
             people: &[],
+            addressee: None,
             to: Some("/chat/python/"),
             refused: Some(("", name)),
         };

@@ -207,6 +207,10 @@ async fn a_private_room_is_read_only_by_its_two_people() {
         .await;
     let room = answer.header("Location").unwrap().to_owned();
     assert_eq!(room, format!("/chat/@{}/", anna.name()));
+    // It says whom one writes to, before anything is there.
+    let blank = browser.reads(&room).await.body;
+    let name = format!("<noscript><bdi>{}</bdi></noscript>", anna.name());
+    assert!(blank.contains(&name), "{blank}");
     browser.says(&room, "psst").await;
     anna.until("the message", |tab| tab.people("users-mine").len() == 1)
         .await;
