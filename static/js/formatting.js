@@ -10,7 +10,7 @@ import { on } from "./runtime.js";
 const MARKS = { b: "**", i: "*", e: "`" };
 
 /** How a line of a list or a quote begins. */
-const ITEM = /^( *)(?:[-*+>]|(\d{1,9})([.)])) +/;
+const ITEM = /^ *(?:> *)*(?:>|[-*+]|(\d{1,9})[.)]) +/;
 
 /** The first or last line of a listing. */
 const FENCE = /^ *`{3,}[^`\n]*$/gm;
@@ -28,15 +28,33 @@ function insert(text) {
 }
 
 /**
- * Puts a mark around the selection, or removes it.
+ * Puts a mark around the selection, or removes it. Spaces at its ends stay outside, and each line has marks of
+ * its own, as else they would mean nothing.
  * @param {HTMLTextAreaElement} box
  * @param {string} mark
  * @returns {void}
  */
 function surround(box, mark) {
-  const { value, selectionStart: start, selectionEnd: end } = box;
+  const { value } = box;
+  let { selectionStart: start, selectionEnd: end } = box;
+  const chosen = value.slice(start, end);
+  if (chosen.trim()) {
+    start += chosen.length - chosen.trimStart().length;
+    end -= chosen.length - chosen.trimEnd().length;
+    box.setSelectionRange(start, end);
+  }
   const selected = value.slice(start, end);
   const { length } = mark;
+  if (selected.includes("\n")) {
+    insert(mark === "`" ? `\`\`\`\n${selected}\n\`\`\`` : selected.split("\n").map((line) => surrounded(line, mark)).join("\n"));
+    return;
+  }
+  const inner = selected.slice(length, -length);
+  if (inner && surrounded(inner, mark) === selected) {
+    insert(inner);
+    box.setSelectionRange(start, start + inner.length);
+    return;
+  }
   const before = value.slice(0, start);
   // One star of two is not a mark.
   const isHalf = mark === "*" && before.endsWith("**") && !before.endsWith("***");
@@ -46,8 +64,24 @@ function surround(box, mark) {
     box.setSelectionRange(start - length, end - length);
     return;
   }
-  insert(mark + selected + mark);
-  box.setSelectionRange(start + length, end + length);
+  const marked = surrounded(selected, mark);
+  const margin = selected ? (marked.length - selected.length) / 2 : length;
+  insert(marked || mark + mark);
+  box.setSelectionRange(start + margin, end + margin);
+}
+
+/**
+ * @param {string} line
+ * @param {string} mark
+ * @returns {string} the line with marks around what follows the beginning of an item or a quote
+ */
+function surrounded(line, mark) {
+  const beginning = line.match(ITEM)?.[0] ?? "";
+  const text = line.slice(beginning.length);
+  if (!text.trim()) return line;
+  // Code with such a mark in it needs longer ones.
+  const around = mark === "`" && text.includes(mark) ? ["`` ", " ``"] : [mark, mark];
+  return beginning + text.replace(/^(\s*)(.*?)(\s*)$/, (_, before, words, after) => before + around.join(words) + after);
 }
 
 /**
@@ -59,10 +93,10 @@ function continueList(box) {
   const { value, selectionStart: at } = box;
   const start = value.lastIndexOf("\n", at - 1) + 1;
   const line = value.slice(start, at);
-  const [beginning, , number] = line.match(ITEM) ?? [];
+  const [beginning, number] = line.match(ITEM) ?? [];
   const isListing = (value.slice(0, start).match(FENCE)?.length ?? 0) % 2;
   if (!beginning || isListing) return false;
-  if (beginning === line) {
+  if (beginning === line && /^ *(\n|$)/.test(value.slice(at))) {
     box.setSelectionRange(at - line.length, at);
     insert("");
   } else {

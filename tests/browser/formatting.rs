@@ -70,6 +70,32 @@ async fn keys_format_the_selection_and_lists_go_on() {
         anna.has_written("9. one\n10. ").await;
         anna.hits("Enter", "shiftKey").await;
         anna.has_written("9. one\n").await;
+        // Marks that touch a space, that span lines or that are there already.
+        for (typed, key, expected) in [
+            ("this  ", "b", "**this**  "),
+            ("**this**", "b", "this"),
+            ("- one\n- two", "b", "- **one**\n- **two**"),
+            ("one\n\ntwo", "i", "*one*\n\n*two*"),
+            ("one\ntwo", "e", "```\none\ntwo\n```"),
+            ("a`b", "e", "`` a`b ``"),
+        ] {
+            anna.run(&format!(
+                "document.querySelector('#message-text').value = {}; \
+                 document.querySelector('#message-text').select()",
+                json!(typed)
+            ))
+            .await;
+            anna.hits(key, "ctrlKey").await;
+            anna.has_written(expected).await;
+        }
+        for (typed, at, expected) in [("> - one", 7, "> - one\n> - "), ("- foo", 2, "- \n- foo")] {
+            anna.run("document.querySelector('#message-text').select()")
+                .await;
+            anna.writes(typed).await;
+            anna.selects(at, at).await;
+            anna.hits("Enter", "shiftKey").await;
+            anna.has_written(expected).await;
+        }
         // In a listing it is code.
         anna.run("document.querySelector('#message-text').select()")
             .await;
