@@ -1,10 +1,11 @@
 /** Copying: several messages are copied as names, times and texts, without the controls between them. */
 
 import { messages } from "./messages.js";
-import { said, wordsOf } from "./page.js";
+import { filesOf, said, wordsOf } from "./page.js";
 import { on } from "./runtime.js";
 
 /**
+ * The name, the time, the selected part of the text and the files of a message.
  * @param {HTMLElement} message
  * @param {Range} chosen what is selected
  * @returns {string} empty if that ends before the text, or begins behind it
@@ -13,7 +14,8 @@ function copied(message, chosen) {
   const words = (selector) => message.querySelector(selector)?.innerText.trim();
   const head = [words("b"), words("time")].filter(Boolean).join(", ");
   const text = part(message, chosen);
-  return text === "" && wordsOf(message) ? "" : [head, text].filter(Boolean).join("\n");
+  if (text === "" && wordsOf(message)) return "";
+  return [head, text, wordsOf(message) && filesOf(message)].filter(Boolean).join("\n");
 }
 
 /**

@@ -82,11 +82,17 @@ export function wordsOf(message) {
 
 /**
  * @param {Element} message
+ * @returns {string} the names of its files
+ */
+export function filesOf(message) {
+  return findAll(message, ".files__name, .files img").map((file) => file.alt || file.textContent).join(", ");
+}
+
+/**
+ * @param {Element} message
  * @returns {string} its text, or the names of its files if it has none
  */
 export function said(message) {
   // As it is shown: a quote, a list and what follows have lines of their own.
-  const text = wordsOf(message)?.innerText.trim();
-  const files = findAll(message, ".files__name, .files img");
-  return text || files.map((file) => file.alt || file.textContent).join(", ");
+  return wordsOf(message)?.innerText.trim() || filesOf(message);
 }
