@@ -1,7 +1,7 @@
 /** The chat: connects the topics, which have a module each, to the hooks of the socket. */
 
 import { checkWord, dropStale, showCompletions } from "./completions.js";
-import { focusMessageForm, keepOriginal, takeIdleFocus } from "./composer.js";
+import { focusMessageForm, keepDeleted, keepOriginal, saveEdit, saveUnsaved, takeIdleFocus } from "./composer.js";
 import { showUploads } from "./files.js";
 import "./formatting.js";
 import { mark } from "./marks.js";
@@ -10,7 +10,7 @@ import { offer } from "./keyboard.js";
 import { announce, joinMessages, keepQuickBar, localiseTimes, messageNumber, passMidnight } from "./messages.js";
 import { completeSetting, forgetView, notify, reportView, subscribe } from "./notifications.js";
 import { becomeAnother, post, resend, sendDue, settle } from "./outbox.js";
-import { closePopover, find, messageBox, messageList, roomId } from "./page.js";
+import { closePopover, find, findAll, messageBox, messageList, roomId } from "./page.js";
 import {
   askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom, reopenEdit, restoreEdit, showTopic,
 } from "./rooms.js";
@@ -83,6 +83,9 @@ hooks.action = (action, data, control) => {
     case "Change topic":
       if (send(action, data)) closePopover();
       return true;
+    case "Edit message":
+      saveEdit(/** @type {HTMLFormElement} */ (control), data);
+      return true;
     case "Set notifications":
       return completeSetting(data);
     default:
@@ -96,6 +99,7 @@ hooks.before = ({ fragment, selector }) => {
   localiseTimes(fragment);
   mark(fragment);
   if (selector === "#completions") dropStale(fragment);
+  if (selector.startsWith("#form-")) keepDeleted(selector);
   const isNotice = selector === "#notice";
   settle(fragment, isNotice);
   // A notice without a key is not about a message, but about a change of room or a search, for example.
@@ -124,6 +128,7 @@ hooks.after = ({ selector, swap, version, fragment }) => {
     const former = arrive();
     if (former) becomeAnother(former);
     sendDue({ arrived: true });
+    saveUnsaved();
     askForRoom();
     reopenEdit();
   }
@@ -143,6 +148,11 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   if (selector === "#completions") showCompletions();
   if (selector === "#my-read") takeMyRead();
   if (selector === "#notifications") {
+    // The button that had the focus is gone, or hidden.
+    const { activeElement } = document;
+    if (activeElement === document.body || !activeElement.checkVisibility()) {
+      findAll(document, "#my-notifications:popover-open button").find((one) => one.checkVisibility())?.focus();
+    }
     reportView();
     void subscribe();
   }

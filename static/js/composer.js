@@ -175,6 +175,43 @@ export function focusMessageForm() {
 }
 
 /**
+ * Saves an edit, now or as soon as there is a socket again.
+ * @param {HTMLFormElement} form
+ * @param {object} data
+ * @returns {void}
+ */
+export function saveEdit(form, data) {
+  form.toggleAttribute("data-unsaved", !send("Edit message", data));
+}
+
+/** @returns {void} */
+export function saveUnsaved() {
+  /** @type {HTMLFormElement | null} */
+  const form = messageForm.querySelector("[data-unsaved]");
+  form?.requestSubmit();
+}
+
+/**
+ * A message is deleted while I edit it. What I have typed becomes a draft.
+ * @param {string} form its selector
+ * @returns {void}
+ */
+export function keepDeleted(form) {
+  /** @type {HTMLTextAreaElement | null} */
+  const box = document.querySelector(`${form}[data-edits] textarea`);
+  if (box) append(box.value);
+}
+
+/**
+ * Adds a text to that in the box.
+ * @param {string} text
+ * @returns {void}
+ */
+export function append(text) {
+  write([messageBox.value, text].filter(Boolean).join("\n"));
+}
+
+/**
  * Whoever edits sees no more than the text.
  * @param {HTMLTextAreaElement} field
  * @returns {void}

@@ -1,6 +1,6 @@
 /** My messages that are not settled yet: they survive a reload, are sent again, and come back if refused. */
 
-import { replyTo, takeOriginal, write } from "./composer.js";
+import { append, replyTo, takeOriginal, write } from "./composer.js";
 import { giveBack, renewFiles, takeFiles } from "./files.js";
 import { clearNotice, find, findAll, messageBox, roomId, roomTitle } from "./page.js";
 import { on, root, send } from "./runtime.js";
@@ -265,7 +265,7 @@ on("click", ({ target }) => {
   drop(one);
   if (back === "edit") {
     if (one.to === place()) replyTo(one.original);
-    write([messageBox.value, one.message].filter(Boolean).join("\n"));
+    append(one.message);
     giveBack(one.files, one.room);
   }
   messageBox.focus();

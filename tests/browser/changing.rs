@@ -66,6 +66,42 @@ async fn arrow_up_edits_my_last_message_and_everybody_sees_it() {
 }
 
 #[tokio::test]
+async fn an_edit_waits_for_the_connection_and_is_a_draft_when_its_message_is_deleted() {
+    let mut server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/")).await;
+        anna.says("my lsat").await;
+        bob.hears("my lsat").await;
+        anna.presses(Key::Up).await;
+        is_focused(&anna, FORM).await;
+        anna.run(&format!("document.querySelector('{FORM}').select()"))
+            .await;
+        anna.types("my last").await;
+        server.dies();
+        anna.sees(".state__lost").await;
+        anna.presses(Key::Enter).await;
+        anna.sees("#message-form [data-unsaved]").await;
+        server.starts_again();
+        bob.hears("my last").await;
+        anna.sees_no(FORM).await;
+
+        anna.presses(Key::Up).await;
+        is_focused(&anna, FORM).await;
+        anna.types(", improved").await;
+        // As from another tab, or by a moderator.
+        anna.run(
+            "const { send } = await import(document.querySelector('[href*=\"js/runtime\"]').href); \
+             send('Delete message', { message: Number(document.querySelector('.message').id.slice(8)) })",
+        )
+        .await;
+        anna.sees(".message--deleted").await;
+        anna.sees_no(FORM).await;
+        assert_eq!(anna.written().await, "my last, improved");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn only_my_own_messages_can_be_deleted() {
     let server = Server::start(&[]);
     story(async |browser| {

@@ -26,6 +26,9 @@ impl Tab<'_> {
         self.click("#my-notifications [data-payload='{\"on\":true}']")
             .await;
         self.sees("#my-notifications[data-on]").await;
+        // The button that had the focus is another one now.
+        self.until("document.activeElement.matches('#my-notifications button')")
+            .await;
         self.run("document.querySelector('#my-notifications').hidePopover()")
             .await;
     }
