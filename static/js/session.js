@@ -1,6 +1,7 @@
 /** Who I am and in which room, and what this tab remembers over a reload. */
 
 import { find, messageList, roomAddress } from "./page.js";
+import { on } from "./runtime.js";
 
 /**
  * @param {string} name
@@ -47,9 +48,6 @@ export let me = recall("user") ?? "";
 
 /** Whether the server has pushed `#logged-user` on this socket. Messages and rooms wait for that. */
 export let present = false;
-
-/** Whether it has pushed that since the page was loaded. */
-let met = false;
 
 /**
  * A room that I am about to enter.
@@ -104,12 +102,11 @@ export function identify(query, protocols) {
 
 /**
  * The server has pushed `#logged-user`.
- * @returns {string} who I was until now, if this page has made me somebody else: I was signed out in another tab, say
+ * @returns {string} who I was until now, if I am somebody else without having asked for it: I was signed out in another tab, say
  */
 export function arrive() {
   const { user, resume } = find("#logged-user [data-user]").dataset;
-  const former = met && user !== me ? me : "";
-  met = true;
+  const former = user === me ? "" : me;
   me = user;
   remember("user", user);
   // A signed-in person gets no token.
@@ -122,3 +119,8 @@ export function arrive() {
 export function leave() {
   present = false;
 }
+
+// Whoever registers, signs in or signs out here knows who they are.
+on("submit", ({ target }) => {
+  if (target.closest("#account")) remember("user", "");
+});

@@ -147,6 +147,23 @@ async fn a_person_registers_and_signs_in_from_a_second_window() {
         away.says("still here").await;
         assert_eq!(away.name().await, a);
 
+        // So it is for a tab that showed another page meanwhile.
+        away.writes("a thought").await;
+        away.goto("about:blank").await;
+        let other = browser.person(&elsewhere).await;
+        assert_eq!(other.name().await, a);
+        other.click("#account .me__change").await;
+        other.click("#sign-out-form button").await;
+        other
+            .until("document.querySelector('#account #keep-form')")
+            .await;
+        // Whoever has signed out here knows it.
+        assert!(!other.shows("#notice .notice").await);
+        away.back().await;
+        away.sees("#waiting .waiting__refused").await;
+        assert_eq!(away.text("#waiting .waiting__text").await, "a thought");
+        assert_eq!(away.written().await, "");
+
         let log = server.log();
         assert!(log.contains("signed in"), "{log}");
         for secret in [PASSWORD, "a wrong one", &a] {
