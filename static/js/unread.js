@@ -64,6 +64,8 @@ export function reportRead() {
   if (last && visit.room === roomId() && isWatching() && !visit.marked) {
     const item = currentItem();
     item?.removeAttribute("data-news");
+    item?.removeAttribute("data-unread");
+    item?.querySelector("span.badge")?.remove();
     if (item) countMentions(item, new Set(), new Set());
     if (last.id !== seen) {
       seen = last.id;

@@ -47,6 +47,8 @@ const MINE_EVERY: Duration = Duration::from_millis(700);
 const ROOM_EVERY: Duration = Duration::from_secs(1);
 /// How long somebody in a room may take to see a message before it counts as unread.
 const SEEING: Duration = Duration::from_millis(700);
+/// The same for several messages, from the first one on.
+const SEEING_SEVERAL: Duration = Duration::from_secs(1);
 /// The shortest time between two full updates after news may have been lost.
 const MAKE_UP_EVERY: Duration = Duration::from_secs(10);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
@@ -66,8 +68,10 @@ struct Due {
     moved: HashSet<UserId>,
     /// Whose own list is out of date.
     mine: HashSet<UserId>,
-    /// Whose own list is rendered at that time, unless they see a message before.
+    /// Whose own list is rendered at that time.
     later: HashMap<UserId, Instant>,
+    /// Who is about to see messages: since when, and when their own list is rendered, whether they have or not.
+    seeing: HashMap<UserId, (Instant, Instant)>,
     /// When own lists were last rendered, if less than [`MINE_EVERY`] ago.
     rendered: HashMap<UserId, Instant>,
     online_changed: bool,
@@ -194,8 +198,10 @@ impl People {
 
     /// Somebody got a message in the room that their tab shows. They are about to see it.
     pub(super) fn refresh_unless_seen(&self, user: UserId) {
-        let at = Instant::now() + SEEING;
-        self.due().later.entry(user).or_insert(at);
+        let now = Instant::now();
+        let seeing = &mut self.due().seeing;
+        let (since, at) = seeing.entry(user).or_insert((now, now));
+        *at = (now + SEEING).min(*since + SEEING_SEVERAL);
     }
 
     /// Some of this person's clients may have ended.

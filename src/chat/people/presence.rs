@@ -27,10 +27,17 @@ impl Chat {
     pub(super) async fn render_mine(&self) -> Result<()> {
         let now = Instant::now();
         let mine = {
-            let mut due = self.people.due();
+            let mut guard = self.people.due();
+            let due = &mut *guard;
             due.rendered.retain(|_, at| now < *at + MINE_EVERY);
             // The first change is rendered at once. Changes that follow soon are rendered together.
+            let seen = due.seeing.extract_if(|_, (_, at)| *at <= now);
+            due.mine.extend(seen.map(|(user, _)| user));
             for user in std::mem::take(&mut due.mine) {
+                // What is about to be seen would count as unread.
+                if due.seeing.contains_key(&user) {
+                    continue;
+                }
                 let at = due.rendered.get(&user).map_or(now, |at| *at + MINE_EVERY);
                 due.later.insert(user, at);
             }
