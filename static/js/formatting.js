@@ -28,7 +28,7 @@ function insert(text) {
 }
 
 /**
- * Puts a mark around the selection, or removes it. Spaces at its ends stay outside, and each line has marks of
+ * Puts marks around the selection, or removes them. Spaces at its ends stay outside, and each line has marks of
  * its own, as else they would mean nothing.
  * @param {HTMLTextAreaElement} box
  * @param {string} mark
@@ -41,20 +41,9 @@ function surround(box, mark) {
   if (chosen.trim()) {
     start += chosen.length - chosen.trimStart().length;
     end -= chosen.length - chosen.trimEnd().length;
-    box.setSelectionRange(start, end);
   }
   const selected = value.slice(start, end);
   const { length } = mark;
-  if (selected.includes("\n")) {
-    insert(mark === "`" ? `\`\`\`\n${selected}\n\`\`\`` : selected.split("\n").map((line) => surrounded(line, mark)).join("\n"));
-    return;
-  }
-  const inner = selected.slice(length, -length);
-  if (inner && surrounded(inner, mark) === selected) {
-    insert(inner);
-    box.setSelectionRange(start, start + inner.length);
-    return;
-  }
   const before = value.slice(0, start);
   // One star of two is not a mark.
   const isHalf = mark === "*" && before.endsWith("**") && !before.endsWith("***");
@@ -64,24 +53,58 @@ function surround(box, mark) {
     box.setSelectionRange(start - length, end - length);
     return;
   }
-  const marked = surrounded(selected, mark);
-  const margin = selected ? (marked.length - selected.length) / 2 : length;
-  insert(marked || mark + mark);
-  box.setSelectionRange(start + margin, end + margin);
+  const text = toggled(selected, mark);
+  box.setSelectionRange(start, end);
+  insert(text);
+  // Inside the marks of one line, so that another mark can be added or this one removed.
+  const margin = !selected ? length : /\n/.test(text) ? 0 : Math.max(0, text.indexOf(selected));
+  box.setSelectionRange(start + margin, start + text.length - margin);
 }
 
 /**
- * @param {string} line
+ * @param {string} selected
  * @param {string} mark
- * @returns {string} the line with marks around what follows the beginning of an item or a quote
+ * @returns {string} the same with marks, or without if each line has them
  */
-function surrounded(line, mark) {
-  const beginning = line.match(ITEM)?.[0] ?? "";
-  const text = line.slice(beginning.length);
-  if (!text.trim()) return line;
-  // Code with such a mark in it needs longer ones.
-  const around = mark === "`" && text.includes(mark) ? ["`` ", " ``"] : [mark, mark];
-  return beginning + text.replace(/^(\s*)(.*?)(\s*)$/, (_, before, words, after) => before + around.join(words) + after);
+function toggled(selected, mark) {
+  if (!selected) return mark + mark;
+  if (mark === "`" && selected.includes("\n")) return selected.match(/^```\n(.*)\n```$/s)?.[1] ?? `\`\`\`\n${selected}\n\`\`\``;
+  const lines = selected.split("\n").map((line) => {
+    const beginning = line.match(ITEM)?.[0] ?? "";
+    const words = line.slice(beginning.length);
+    return { line, beginning, words, bare: bare(words, mark) };
+  });
+  const areMarked = lines.every(({ words, bare }) => !words.trim() || bare !== undefined);
+  return lines.map(({ line, beginning, words, bare }) => {
+    if (!words.trim()) return line;
+    if (areMarked) return beginning + bare;
+    return bare === undefined ? beginning + words.replace(/\S(.*\S)?/, (inner) => around(inner, mark)) : line;
+  }).join("\n");
+}
+
+/**
+ * @param {string} words
+ * @param {string} mark
+ * @returns {string} with marks around it; code needs longer ones than those in it
+ */
+function around(words, mark) {
+  const longest = mark === "`" ? Math.max(0, ...(words.match(/`+/g) ?? []).map(({ length }) => length)) : 0;
+  return longest ? `${mark.repeat(longest + 1)} ${words} ${mark.repeat(longest + 1)}` : mark + words + mark;
+}
+
+/**
+ * @param {string} words
+ * @param {string} mark
+ * @returns {string | undefined} without the marks around it, if it has them
+ */
+function bare(words, mark) {
+  if (mark === "`") {
+    const inner = words.match(/^(`+) ?(.*?) ?\1$/)?.[2];
+    return inner && around(inner, mark) === words ? inner : undefined;
+  }
+  const stars = Math.min(...[/^\**/, /\**$/].map((end) => words.match(end)[0].length));
+  const inner = words.slice(mark.length, -mark.length);
+  return inner && (stars > 2 || stars === mark.length) ? inner : undefined;
 }
 
 /**

@@ -78,6 +78,11 @@ async fn keys_format_the_selection_and_lists_go_on() {
             ("one\n\ntwo", "i", "*one*\n\n*two*"),
             ("one\ntwo", "e", "```\none\ntwo\n```"),
             ("a`b", "e", "`` a`b ``"),
+            ("`` a`b ``", "e", "a`b"),
+            ("a``b", "e", "``` a``b ```"),
+            ("**one**", "i", "***one***"),
+            ("- **one**\n- **two**", "b", "- one\n- two"),
+            ("```\none\ntwo\n```", "e", "one\ntwo"),
         ] {
             anna.run(&format!(
                 "document.querySelector('#message-text').value = {}; \
