@@ -5,7 +5,6 @@ import { focusMessageForm, keepDeleted, keepOriginal, saveEdit, saveUnsaved, tak
 import { showUploads } from "./files.js";
 import "./formatting.js";
 import { mark } from "./marks.js";
-import "./copying.js";
 import { offer } from "./keyboard.js";
 import { announce, joinMessages, keepQuickBar, localiseTimes, messageNumber, passMidnight } from "./messages.js";
 import { completeSetting, forgetView, notify, reportView, subscribe } from "./notifications.js";
