@@ -46,9 +46,9 @@ const MINE_EVERY: Duration = Duration::from_millis(700);
 /// The shortest time between two lists of the people in one room.
 const ROOM_EVERY: Duration = Duration::from_secs(1);
 /// How long somebody in a room may take to see a message before it counts as unread.
-const SEEING: Duration = Duration::from_millis(700);
+const SEEING: Duration = Duration::from_millis(600);
 /// The same for several messages, from the first one on.
-const SEEING_SEVERAL: Duration = Duration::from_secs(1);
+const SEEING_SEVERAL: Duration = Duration::from_millis(800);
 /// The shortest time between two full updates after news may have been lost.
 const MAKE_UP_EVERY: Duration = Duration::from_secs(10);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
