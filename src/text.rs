@@ -947,7 +947,7 @@ mod tests {
         );
         check("***a***", "<em><strong>a</strong></em>");
         check("a\nb  c\n\n\nd", "a\nb  c\n\n\nd");
-        check("\n a\n\nb \n \n\n", "\n a\n\nb ");
+        check("\n a\n\nb \n \n\n", " a\n\nb ");
         check("\n", "");
         check(
             "```rust\nlet *a* = 1;\n\n```\nb",
