@@ -2,6 +2,7 @@
 
 use thirtyfour::Key;
 
+use crate::accounts::keeps;
 use crate::browser::{TEXTS, Tab, story};
 use crate::server::Server;
 
@@ -85,11 +86,14 @@ async fn an_edit_waits_for_the_connection_and_is_a_draft_when_its_message_is_del
         bob.hears("my last").await;
         anna.sees_no(FORM).await;
 
+        // Deleted in another tab of mine.
+        keeps(&anna, &anna.name().await).await;
+        let beside = browser.person(&server.url("/")).await;
+        beside.hears("my last").await;
         anna.presses(Key::Up).await;
         is_focused(&anna, FORM).await;
         anna.types(", improved").await;
-        // As from another tab, or by a moderator.
-        anna.run(
+        beside.run(
             "const { send } = await import(document.querySelector('[href*=\"js/runtime\"]').href); \
              send('Delete message', { message: Number(document.querySelector('.message').id.slice(8)) })",
         )
