@@ -322,7 +322,7 @@ impl Views {
             socket => SOCKET_PATH,
             groups => page.groups.iter().map(listed_context).collect::<Vec<_>>(),
             mentions => protocol::search_address(MENTIONS),
-            topic => page.topic, search => page.search, found => None::<Value>,
+            topic => page.topic, search => page.search, seeks_mentions => page.search == Some(MENTIONS), found => None::<Value>,
             to => page.to, addressee => page.addressee, key => Uuid::new_v4().to_string(), ends, answer,
             draft => page.refused.map_or("", |(_, text)| text),
             me => reader.map(|reader| user_context(&reader.user)),
@@ -736,7 +736,9 @@ impl Views {
 
     /// What a search for messages found, for a tab that comes from a room or another search.
     pub fn search_page(&self, typed: &str, query: &Query, found: &Found) -> Result<Push> {
-        let context = context! { search => typed, found => found_context(typed, query, found) };
+        let seeks_mentions = typed == MENTIONS;
+        let found = found_context(typed, query, found);
+        let context = context! { search => typed, seeks_mentions, found };
         self.fragment(Selector::SEARCH_PAGE, context)
     }
 
@@ -1002,7 +1004,7 @@ fn found_context(typed: &str, query: &Query, found: &Found) -> Value {
     context! {
         messages => found.messages.iter().map(message).collect::<Vec<_>>(),
         older => found.before.map(payload), nobody, unknown, incomplete => found.incomplete,
-        empty => typed.is_empty(), wordless => query.is_empty(), mentions => typed == MENTIONS,
+        empty => typed.is_empty(), wordless => query.is_empty(),
     }
 }
 

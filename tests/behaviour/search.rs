@@ -98,6 +98,7 @@ async fn results_have_an_address_and_older_ones_follow() {
     let page = server.get("/search/?q=word").await;
     assert_eq!(page.status, 200);
     assert!(page.body.contains("Search · Overwire") && page.body.contains("Searching…"));
+    assert!(page.body.contains("Searching needs JavaScript."));
     let mut bob = server.tab_at("/search/?q=word").await;
     assert_eq!((bob.title(), texts(&bob).len()), ("Search".to_owned(), 50));
     bob.loses_the_network();
