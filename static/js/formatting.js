@@ -104,7 +104,9 @@ function bare(words, mark) {
   }
   const stars = Math.min(...[/^\**/, /\**$/].map((end) => words.match(end)[0].length));
   const inner = words.slice(mark.length, -mark.length);
-  return inner && (stars > 2 || stars === mark.length) ? inner : undefined;
+  // Two words with marks of their own have none around both.
+  const isOne = !words.replace(/^\*+|\*+$/g, "").includes(mark);
+  return inner && isOne && (stars > 2 || stars === mark.length) ? inner : undefined;
 }
 
 /**

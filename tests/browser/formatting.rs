@@ -81,6 +81,7 @@ async fn keys_format_the_selection_and_lists_go_on() {
             ("`` a`b ``", "e", "a`b"),
             ("a``b", "e", "``` a``b ```"),
             ("**one**", "i", "***one***"),
+            ("***one***", "i", "**one**"),
             ("- **one**\n- **two**", "b", "- one\n- two"),
             ("```\none\ntwo\n```", "e", "one\ntwo"),
         ] {
