@@ -163,6 +163,34 @@ async fn axe_finds_nothing_in_any_view() {
 }
 
 #[tokio::test]
+async fn names_of_groups_keep_their_order_from_right_to_left() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/chat/python/")).await;
+        anna.run("document.documentElement.dir = 'rtl'").await;
+        // Where the number sign is, and where the last letter is.
+        let order = |place: &str| {
+            format!(
+                "(() => {{
+                    const node = document.querySelector(\"{place}\").firstChild;
+                    const range = document.createRange();
+                    const left = (at) => {{
+                        range.setStart(node, at);
+                        range.setEnd(node, at + 1);
+                        return range.getBoundingClientRect().left;
+                    }};
+                    return left(0) < left(node.length - 1);
+                }})()"
+            )
+        };
+        for place in ["#group-name bdi", "#groups-list [aria-current] bdi"] {
+            assert!(anna.get::<bool>(&order(place)).await, "{place}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn nothing_is_lost_at_four_hundred_per_cent() {
     let server = Server::start(&[]);
     story(async |browser| {
@@ -198,6 +226,28 @@ async fn nothing_is_lost_at_four_hundred_per_cent() {
         .await;
         anna.sees(".composer .count").await;
         assert_eq!(anna.text(".composer .count").await, "−1");
+        // The menu of a message leaves the composer in view, and its last entry can be scrolled to.
+        anna.run("document.querySelector('#message-text').value = ''; document.querySelector('.message .change').click()")
+            .await;
+        anna.sees("#message-form summary").await;
+        let bottom = "document.querySelector('#send').getBoundingClientRect().bottom <= 256";
+        assert!(anna.get::<bool>(bottom).await, "the composer");
+        anna.run("document.querySelector('.edit').scrollTop = 1e6")
+            .await;
+        let entry = "(({ x, y, width, height }) => document.elementFromPoint(x + width / 2, y + height / 2))\
+            (document.querySelector('.edit summary').getBoundingClientRect()).closest('summary') !== null";
+        anna.until(entry).await;
+        // The directory, with people online.
+        let [bob, _carl] = browser.people(&server.url("/chat/python/")).await;
+        bob.says("here").await;
+        anna.goto(&server.url("/chat/")).await;
+        anna.until("document.querySelector('#lobby-rooms .here-count')?.innerText.includes('2 online')")
+            .await;
+        // As a group shows it whose last message is older.
+        anna.run("document.querySelector('#lobby-rooms time').textContent = 'November 27, 2026'")
+            .await;
+        let joins = "[...document.querySelectorAll('.lobby__enter')].every((one) => one.getBoundingClientRect().right <= 320)";
+        assert!(anna.get::<bool>(joins).await, "to join a group");
         anna.click("#aside-open").await;
         anna.sees("#groups-list a").await;
     })

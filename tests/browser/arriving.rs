@@ -185,6 +185,12 @@ async fn the_welcome_goes_with_my_first_message() {
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
         anna.sees("#room-welcome .welcome").await;
+        // Nothing makes room for it.
+        let places = "['#composer', '#messages-list'].map((part) => document.querySelector(part).getBoundingClientRect().top)";
+        let with: [f64; 2] = anna.get(places).await;
+        anna.run("document.querySelector('.welcome').style.display = 'none'")
+            .await;
+        assert_eq!(anna.get::<[f64; 2]>(places).await, with);
         anna.says("hello").await;
         anna.sees_no("#room-welcome .welcome").await;
         anna.enters("python").await;

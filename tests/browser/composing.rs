@@ -211,6 +211,16 @@ async fn several_messages_are_copied_as_names_times_and_texts() {
             anna.get::<String>("copied").await,
             format!("{a}, {first}\none\ntwo\n\n{b}, {second}\nthree")
         );
+        // A whole one is copied in the same way.
+        anna.run(
+            "getSelection().setBaseAndExtent(document.querySelector('.message > b'), 0, first, first.childNodes.length);
+             document.execCommand('copy')",
+        )
+        .await;
+        assert_eq!(
+            anna.get::<String>("copied").await,
+            format!("{a}, {first}\none\ntwo")
+        );
         // From the middle of one to the middle of another.
         anna.run(
             "getSelection().setBaseAndExtent(first.lastChild, 1, last.firstChild, 3);
