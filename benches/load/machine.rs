@@ -16,8 +16,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Reads the description of this machine.
-    pub(crate) fn look() -> Self {
+    /// Reads the description of this machine, where server and load may have to share the processors.
+    pub(crate) fn look(share: bool) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let can_pin = Command::new("taskset")
             .arg("--version")
@@ -31,7 +31,7 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease"),
             rustc: said_by(Command::new("rustc").arg("--version")),
             load: load_average(),
-            pinned: can_pin && processors > 1,
+            pinned: can_pin && processors > 1 && !share,
         }
     }
 

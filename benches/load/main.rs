@@ -81,6 +81,10 @@ struct Options {
     #[arg(long, value_name = "N")]
     messages: Option<u32>,
 
+    /// Let the server and the load share all processors, instead of giving each its own
+    #[arg(long)]
+    share: bool,
+
     /// The server to measure
     #[arg(long, value_name = "PROGRAM", default_value = env!("CARGO_BIN_EXE_overwire"))]
     server: PathBuf,
@@ -230,7 +234,7 @@ fn main() -> anyhow::Result<()> {
         return bare::run();
     }
     rlimit::increase_nofile_limit(u64::MAX)?;
-    let machine = machine::Machine::look();
+    let machine = machine::Machine::look(options.share);
     println!("{machine}");
     println!("Runs: {}. Median (least–most).\n", options.runs());
     for part in &options.only {
