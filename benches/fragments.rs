@@ -17,7 +17,7 @@ use overwire::model::{
 use overwire::protocol::{Action, Dialect, Frame};
 use overwire::store::{self, Access, Actor, Arrival, Arrived, Post, Posted, Store, Synchronous};
 use overwire::text::Draft;
-use overwire::views::Views;
+use overwire::views::{Place, Views};
 use overwire::websocket::{self, Decoder};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -26,6 +26,8 @@ const ROOM: RoomId = RoomId(7);
 const ELSEWHERE: RoomId = RoomId(3);
 /// A message that has not reached all tabs by then is lost.
 const SHOWN_WITHIN: Duration = Duration::from_secs(30);
+/// After all messages.
+const END: Place = Place::At(MessageId(i64::MAX));
 const TEXT: &str = "Shall we meet at the station at eight, or is that too early?";
 
 fn version(number: u64) -> Version {
@@ -98,23 +100,26 @@ fn render(criterion: &mut Criterion) {
             messages: (0..50).map(|_| next()).collect(),
             ..page.clone()
         };
-        let render = |page| views.messages_list(black_box(&page), None);
+        let render = |page| views.messages_list(black_box(&page), END);
         bench.iter_batched(fresh, render, BatchSize::SmallInput);
     });
-    group.bench_function("the newest page of 50", |bench| {
+    group.bench_function("a page of 50", |bench| {
         bench.iter(|| {
             views
-                .messages_list(black_box(&page), None)
+                .messages_list(black_box(&page), END)
                 .expect("it is rendered")
         });
     });
-    group.bench_function("the newest page of 50, encoded", |bench| {
+    group.bench_function("a page of 50, encoded", |bench| {
         bench.iter(|| {
             let page = views
-                .messages_list(black_box(&page), None)
+                .messages_list(black_box(&page), END)
                 .expect("it is rendered");
             page.encode()
         });
+    });
+    group.bench_function("the newest page of 50, encoded", |bench| {
+        bench.iter(|| views.newest(black_box(&page)).expect("it is rendered"));
     });
     group.finish();
 }
@@ -122,10 +127,7 @@ fn render(criterion: &mut Criterion) {
 fn frames(criterion: &mut Criterion) {
     let views = Views::new().expect("the templates are valid");
     let one = views.new_message(&message(1)).at(version(1)).encode();
-    let many = views
-        .messages_list(&page(), None)
-        .expect("it is rendered")
-        .encode();
+    let many = views.newest(&page()).expect("it is rendered");
     let mut group = criterion.benchmark_group("frame");
     for (name, frame) in [("a message", &one), ("a page", &many)] {
         let payload = frame.payloads().next().unwrap_or_default();
@@ -273,6 +275,7 @@ async fn newcomer(store: &Store, node: NodeId) -> (ClientRef, UserId) {
             token: ResumeToken::random().hash(),
             browser: None,
             spare: spares.next(),
+            group: None,
         };
         let arrived = store.arrive(arrival).await.expect("the store works");
         if let Arrived::As { client, user, .. } = arrived {

@@ -13,6 +13,8 @@ pub mod protocol;
 pub mod search;
 pub mod text;
 mod tls;
+mod unchanged;
+
 pub mod websocket;
 
 pub mod fake;

@@ -262,6 +262,7 @@ pub(crate) async fn newcomer(store: &Store, node: NodeId) -> anyhow::Result<(Cli
             token: ResumeToken::random().hash(),
             browser: None,
             spare: spares.next(),
+            group: None,
         };
         if let Arrived::As { client, user, .. } = store.arrive(arrival).await? {
             return Ok((client, user));

@@ -170,7 +170,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
 }
 
 pub(super) async fn change_group(chat: &Chat, client: &Client, target: &Target) -> Result<()> {
-    match chat.visit(client, target, None).await? {
+    match chat.visit(client, target, None, None).await? {
         true => Ok(()),
         false => Err(no_such_room(target, client).into()),
     }

@@ -9,12 +9,12 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use super::{Chat, Client, Failure, MUTED, RECONNECT, Result, actions};
 use crate::model::{
-    BrowserToken, ClientId, ClientRef, GroupName, NodeId, ResumeToken, RoomId, SessionId,
-    SessionToken, Target, User, Version,
+    BrowserToken, ClientId, ClientRef, GroupName, NodeId, ResumeToken, Room, SessionId,
+    SessionToken, Target, TokenHash, User,
 };
 use crate::protocol::{self, Dialect, FIRST_GROUP, Feed, Hello, LOBBY_PATH, Refusal, Selector};
 use crate::relay::{News, To};
-use crate::store::{Arrival, Arrived, Refused, StoreError};
+use crate::store::{Arrival, Arrived, Moved, Refused, Resume, StoreError};
 
 /// How long a socket may take to show that it is alive before another socket takes over its client.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
@@ -31,6 +31,16 @@ const TURN_DEADLINE: Duration = Duration::from_secs(15);
 pub(super) struct Turn<'a> {
     turns: &'a Semaphore,
     held: Option<SemaphorePermit<'a>>,
+}
+
+/// A client that has been connected in the store.
+struct Came {
+    client_ref: ClientRef,
+    user: User,
+    session: Option<SessionId>,
+    token: ResumeToken,
+    /// The first of the rooms it asks for, if that is a group and it may enter it.
+    entered: Option<(Room, Moved)>,
 }
 
 /// Why a client was not admitted.
@@ -85,8 +95,15 @@ impl Chat {
         hello: Hello,
         mut turn: Turn<'_>,
     ) -> std::result::Result<Client, NotLetIn> {
-        let arrived = self.arrive(&hello, &mut turn).await?;
-        let (client_ref, user, session, token) = arrived;
+        let targets = targets(&hello);
+        let came = self.arrive(&hello, targets.first(), &mut turn).await?;
+        let Came {
+            client_ref,
+            user,
+            session,
+            token,
+            entered,
+        } = came;
         let outbox = self.hub.connect(client_ref, user.id, hello.dialect);
         self.relay.follow(self.node, To::User(user.id));
         if session.is_some() {
@@ -97,20 +114,17 @@ impl Chat {
             pace: self.paces.of(user.id),
             user,
             client_ref,
-            origin: hello.origin,
+            origin: hello.origin.clone(),
             queued: AtomicUsize::new(0),
             wish: Mutex::default(),
             sought: Mutex::default(),
         };
         self.people.note_name(&client.user);
-        let Hello {
-            room, after, at, ..
-        } = hello;
-        let greeted = match hello.group {
+        let greeted = match (&hello.group, &targets[..]) {
             // It shows nothing, and enters a room with a form.
             _ if hello.dialect == Dialect::Forms => Ok(()),
-            Some(group) => self.greet_program(&client, group).await,
-            None => self.greet(&client, &token, room, after, at).await,
+            (Some(group), [target]) => self.greet_program(&client, group, target, entered).await,
+            _ => self.greet(&client, &token, &hello, targets, entered).await,
         };
         match greeted {
             Ok(()) => {}
@@ -132,87 +146,103 @@ impl Chat {
         Ok(client)
     }
 
-    pub(super) async fn arrive(
+    async fn arrive(
         &self,
         hello: &Hello,
+        first: Option<&Target>,
         turn: &mut Turn<'_>,
-    ) -> std::result::Result<(ClientRef, User, Option<SessionId>, ResumeToken), NotLetIn> {
-        let (node, mut resume) = (self.node, hello.resume.clone());
+    ) -> std::result::Result<Came, NotLetIn> {
         // Its form was sent before its script had loaded.
-        let sent_form = resume.is_none() && hello.forms.is_some();
-        resume = resume.or_else(|| hello.forms.clone());
+        let sent_form = hello.resume.is_none() && hello.forms.is_some();
+        let former = hello.resume.as_ref().or(hello.forms.as_ref());
         let session = hello.session.as_ref().map(SessionToken::hash);
-        let browser = hello.browser.as_ref().map(BrowserToken::hash);
         // A browser is known by its cookie, a tab only by what it is given now.
-        let fresh = match &resume {
+        let fresh = match former {
             Some(token) if hello.dialect == Dialect::Forms => token.clone(),
             _ => ResumeToken::random(),
         };
-        let arrival = |resume, token: &ResumeToken, spare| Arrival {
-            node,
+        let mut arrival = Arrival {
+            node: self.node,
             session,
-            resume,
-            token: token.hash(),
-            browser,
-            spare,
+            resume: None,
+            token: fresh.hash(),
+            browser: hello.browser.as_ref().map(BrowserToken::hash),
+            spare: None,
+            // Only pages are checked afterwards: the client may have ended meanwhile.
+            group: first.filter(|_| hello.dialect == Dialect::V1).cloned(),
         };
-        if let Some(token) = resume {
-            // Another socket may reconnect at the same moment; then that one is probed next.
-            while let Some((client_ref, at)) =
-                self.store.client_by_token(token.hash(), session).await?
-            {
-                if sent_form && at.is_none() {
-                    break;
-                }
-                let elsewhere = at.is_some_and(|at| at != self.node);
-                let must_ask = elsewhere && self.relay.has_others(self.node)
-                    || self.hub.of_client(client_ref.client).is_some();
-                if must_ask && turn.pause(self.is_alive(client_ref.client, at)).await? {
-                    break;
-                }
-                let arrival = arrival(Some(client_ref), &token, None);
-                match self.store.arrive(arrival).await? {
-                    Arrived::As {
-                        client,
-                        user,
-                        session,
-                    } if sent_form => {
-                        // The next form of the browser is somebody else's.
-                        self.store.change_token(client, fresh.hash()).await?;
-                        return Ok((client, user, session, fresh));
-                    }
-                    Arrived::As {
-                        client,
-                        user,
-                        session,
-                    } => return Ok((client, user, session, token)),
-                    Arrived::Banned => return Err(NotLetIn::Banned),
-                    Arrived::Overtaken | Arrived::NobodyFree => {}
-                }
-            }
+        if let Some(token) = former.map(ResumeToken::hash) {
+            arrival.resume = match sent_form {
+                false => Some(Resume::Left(token)),
+                // Once the client of its form has left, the socket is somebody else's.
+                true => match self.store.client_by_token(token, session).await? {
+                    Some((client, Some(at))) => self.claim(client, at, token, turn).await?,
+                    _ => None,
+                },
+            };
         }
-        let mut spare = None;
         loop {
-            let arrival = arrival(None, &fresh, spare);
-            if let Arrived::As {
-                client,
-                user,
-                session,
-            } = self.store.arrive(arrival).await?
-            {
-                return Ok((client, user, session, fresh));
+            match self.store.arrive(arrival.clone()).await? {
+                Arrived::As {
+                    client,
+                    user,
+                    session,
+                    entered,
+                } => {
+                    let mut token = fresh.clone();
+                    // Only a new client has the new token.
+                    if let (Some(former), true) = (former, client.visit > 0) {
+                        match sent_form {
+                            false => token = former.clone(),
+                            // The next form of the browser is somebody else's.
+                            true => self.store.change_token(client, fresh.hash()).await?,
+                        }
+                    }
+                    return Ok(Came {
+                        client_ref: client,
+                        user,
+                        session,
+                        token,
+                        entered,
+                    });
+                }
+                Arrived::Connected(client, at) => {
+                    let token = former.map(ResumeToken::hash);
+                    arrival.resume = match token {
+                        Some(token) => self.claim(client, at, token, turn).await?,
+                        None => None,
+                    };
+                }
+                // Another socket was faster; then that one is probed.
+                Arrived::Overtaken => {
+                    let token = former.map(ResumeToken::hash);
+                    arrival.resume = token.map(Resume::Left);
+                }
+                Arrived::NobodyFree => arrival.spare = self.spares.lock().next(),
+                Arrived::Banned => return Err(NotLetIn::Banned),
             }
-            spare = self.spares.lock().next();
         }
     }
 
+    /// Takes over a connected client, unless its socket is alive.
+    async fn claim(
+        &self,
+        client: ClientRef,
+        at: NodeId,
+        token: TokenHash,
+        turn: &mut Turn<'_>,
+    ) -> std::result::Result<Option<Resume>, NotLetIn> {
+        let must_ask = at != self.node && self.relay.has_others(self.node)
+            || self.hub.of_client(client.client).is_some();
+        let is_alive = must_ask && turn.pause(self.is_alive(client.client, at)).await?;
+        Ok((!is_alive).then_some(Resume::Client(client, token)))
+    }
+
     /// Whether the client has a responsive socket, on whichever node it is.
-    pub(super) async fn is_alive(&self, client: ClientId, at: Option<NodeId>) -> bool {
-        match at {
-            Some(at) if at != self.node && self.relay.has_others(self.node) => {
-                self.is_alive_at(client, at).await
-            }
-            _ => self.is_alive_here(client).await,
+    async fn is_alive(&self, client: ClientId, at: NodeId) -> bool {
+        match at != self.node && self.relay.has_others(self.node) {
+            true => self.is_alive_at(client, at).await,
+            false => self.is_alive_here(client).await,
         }
     }
 
@@ -269,13 +299,13 @@ impl Chat {
     }
 
     /// The first pushes to a new tab: its user, its room, its people.
-    pub(super) async fn greet(
+    async fn greet(
         &self,
         client: &Client,
         token: &ResumeToken,
-        room: Option<RoomId>,
-        after: Option<Version>,
-        at: Option<String>,
+        hello: &Hello,
+        targets: Vec<Target>,
+        mut entered: Option<(Room, Moved)>,
     ) -> Result<()> {
         let dialect = client.outbox.dialect;
         let resume = (dialect.feed() == Feed::Changes).then_some(token);
@@ -301,20 +331,19 @@ impl Chat {
         if dialect == Dialect::Moderation {
             return self.show_moderation(client).await;
         }
-        let to_lobby = room.is_none() && at.as_deref() == Some(LOBBY_PATH);
-        if to_lobby && dialect.has(&Selector::LOBBY) {
+        if is_for_lobby(hello) {
             return self.show_lobby(client).await;
         }
-        let at = at.as_deref().unwrap_or_default();
-        let (path, query) = at.split_once('?').unwrap_or((at, ""));
-        let typed = protocol::read_search(path, Some(query)).filter(|_| room.is_none());
-        if let (Some(typed), true) = (typed, dialect.has(&Selector::SEARCH_PAGE)) {
+        if let Some(typed) = search_of(hello) {
             return self.search(client, &typed, None).await;
         }
-        let address = protocol::read_address(path);
         let mut refused = None;
-        for target in [room.map(Target::Room), address].into_iter().flatten() {
-            if self.visit(client, &target, after).await? {
+        for target in targets {
+            let has_entered = entered.take();
+            if self
+                .visit(client, &target, hello.after, has_entered)
+                .await?
+            {
                 return Ok(());
             }
             if !matches!(target, Target::Room(_)) {
@@ -335,12 +364,21 @@ impl Chat {
     }
 
     /// A program enters the group in its address and gets the latest messages.
-    pub(super) async fn greet_program(&self, client: &Client, group: GroupName) -> Result<()> {
-        let target = Target::Group(group.as_str().to_owned());
-        if self.visit(client, &target, None).await? {
+    async fn greet_program(
+        &self,
+        client: &Client,
+        group: &GroupName,
+        target: &Target,
+        entered: Option<(Room, Moved)>,
+    ) -> Result<()> {
+        if self.visit(client, target, None, entered).await? {
             return Ok(());
         }
-        match self.store.make_group(self.actor(client), group).await {
+        match self
+            .store
+            .make_group(self.actor(client), group.clone())
+            .await
+        {
             // They may listen to other groups, but this one does not exist.
             Err(StoreError::Refused(Refused::Muted)) => {
                 self.tell(client, Refusal::new(MUTED).into());
@@ -348,6 +386,48 @@ impl Chat {
             }
             made => made?,
         }
-        actions::change_group(self, client, &target).await
+        actions::change_group(self, client, target).await
     }
+}
+
+/// The rooms that a client asks for, in the order in which they are tried.
+fn targets(hello: &Hello) -> Vec<Target> {
+    if let Some(group) = &hello.group {
+        return vec![Target::Group(group.as_str().to_owned())];
+    }
+    let has_other_page = matches!(hello.dialect, Dialect::Forms | Dialect::Moderation)
+        || is_for_lobby(hello)
+        || search_of(hello).is_some();
+    if has_other_page {
+        return Vec::new();
+    }
+    let (path, _) = address_of(hello);
+    let room = hello.room.map(Target::Room);
+    let named: Vec<_> = room
+        .into_iter()
+        .chain(protocol::read_address(path))
+        .collect();
+    match named.is_empty() {
+        true => vec![Target::Group(FIRST_GROUP.to_owned())],
+        false => named,
+    }
+}
+
+/// The path and the query of the page's address.
+fn address_of(hello: &Hello) -> (&str, &str) {
+    let at = hello.at.as_deref().unwrap_or_default();
+    at.split_once('?').unwrap_or((at, ""))
+}
+
+fn is_for_lobby(hello: &Hello) -> bool {
+    hello.room.is_none()
+        && hello.at.as_deref() == Some(LOBBY_PATH)
+        && hello.dialect.has(&Selector::LOBBY)
+}
+
+/// What the page searches for.
+fn search_of(hello: &Hello) -> Option<String> {
+    let (path, query) = address_of(hello);
+    let typed = protocol::read_search(path, Some(query))?;
+    (hello.room.is_none() && hello.dialect.has(&Selector::SEARCH_PAGE)).then_some(typed)
 }

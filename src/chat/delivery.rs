@@ -15,7 +15,7 @@ use super::{Chat, Result, log_failure};
 use crate::hub::Step;
 use crate::json;
 use crate::metrics::METRICS;
-use crate::model::{Page, RoomId, UserId, Version};
+use crate::model::{Message, Page, RoomId, UserId, Version};
 use crate::protocol::{Dialect, Feed, Frame, Push};
 use crate::relay::{Envelope, Heard, News, Own, To};
 use crate::store::{self, CatchUp, Change, OwnReaction};
@@ -547,8 +547,7 @@ impl Chat {
     /// The newest page of a room for plain tabs, and its version.
     async fn newest_plain(&self, room: RoomId) -> Result<(Frame, Version)> {
         let page = self.store.newest(room).await?;
-        let list = self.views.plain_messages_list(&page)?;
-        Ok((list.encode(), page.version))
+        Ok((self.views.plain_newest(&page)?, page.version))
     }
 
     /// The catch-up of a reader who has `after`, in their dialect, and the version it leads to.
@@ -559,18 +558,22 @@ impl Chat {
         after: Option<Version>,
     ) -> Result<(Vec<Frame>, Version)> {
         if matches!(dialect.feed(), Feed::Json | Feed::Nothing) {
-            let (messages, version) = match after {
+            let in_json = |messages: &[Message]| {
+                let messages = messages.iter();
+                let frames = messages.filter_map(|message| json::message(dialect, message));
+                frames.collect()
+            };
+            return Ok(match after {
                 // From there on nothing is left out, however much there is.
-                Some(after) => self.store.worded_since(room, after.number).await?,
+                Some(after) => {
+                    let (messages, version) = self.store.worded_since(room, after.number).await?;
+                    (in_json(&messages), version)
+                }
                 None => {
                     let page = self.store.newest(room).await?;
-                    (page.messages, page.version)
+                    (in_json(&page.messages), page.version)
                 }
-            };
-            let frames = messages
-                .iter()
-                .filter_map(|message| json::message(dialect, message));
-            return Ok((frames.collect(), version));
+            });
         }
         if dialect.feed() == Feed::Pages {
             let (page, version) = self.newest_plain(room).await?;
@@ -587,10 +590,7 @@ impl Chat {
         after: Option<Version>,
         caught_up: CatchUp,
     ) -> Result<(Vec<Frame>, Version)> {
-        let list = |page: &Page| {
-            let list = self.views.messages_list(page, None)?;
-            Ok((vec![list.encode()], page.version))
-        };
+        let list = |page: &Page| Ok((vec![self.views.newest(page)?], page.version));
         match (caught_up, after) {
             (CatchUp::UpToDate, Some(after)) => return Ok((Vec::new(), after)),
             (CatchUp::UpToDate, None) => {}
@@ -608,7 +608,8 @@ impl Chat {
                 }
             }
         }
-        list(&self.store.newest(room).await?)
+        let newest = self.store.newest(room).await?;
+        list(&newest)
     }
 }
 

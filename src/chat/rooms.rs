@@ -72,16 +72,26 @@ impl Chat {
     }
 
     /// Moves the client into a room and shows it, with the changes since `after` if that is a version of
-    /// it. Returns whether the client may enter.
+    /// it. Returns whether the client may enter. It may have `entered` the room when it connected.
     pub(super) async fn visit(
         &self,
         client: &Client,
         target: &Target,
         after: Option<Version>,
+        entered: Option<(Room, Moved)>,
     ) -> Result<bool> {
         // Where they left off, and their lists, depend on it.
-        self.write_reads_of(client.user.id).await?;
-        let Some((room, moved)) = self.enter(client, target.clone()).await? else {
+        let has_written = self.write_reads_of(client.user.id).await?;
+        let entered = match entered {
+            Some((room, moved)) if has_written => {
+                let again = self.enter(client, target.clone()).await?;
+                let read = again.map_or(moved.read, |(_, again)| again.read);
+                Some((room, Moved { read, ..moved }))
+            }
+            Some(entered) => Some(entered),
+            None => self.enter(client, target.clone()).await?,
+        };
+        let Some((room, moved)) = entered else {
             return Ok(false);
         };
         let after = after.filter(|after| after.room == room.id);
@@ -223,17 +233,24 @@ impl Chat {
         client: &Client,
         room: RoomId,
         place: Option<Place>,
-    ) -> Result<Page> {
+    ) -> Result<Arc<Page>> {
         let outbox = &client.outbox;
         // As on entering: nothing is missed while the page is read.
         let (former, unsettled) = self.hub.enter(outbox, room, None);
         let read = async {
-            let page = match place {
-                Some(Place::At(at) | Place::After(at)) => self.store.around(room, at).await?,
-                None => self.store.newest(room).await?,
-            };
-            let list = self.views.messages_list(&page, place)?.encode();
-            Ok::<_, Failure>((page, list))
+            Ok::<_, Failure>(match place {
+                Some(place) => {
+                    let (Place::At(at) | Place::After(at)) = place;
+                    let page = self.store.around(room, at).await?;
+                    let list = self.views.messages_list(&page, place)?.encode();
+                    (Arc::new(page), list)
+                }
+                None => {
+                    let page = self.store.newest(room).await?;
+                    let list = self.views.newest(&page)?;
+                    (page, list)
+                }
+            })
         };
         match read.await {
             Ok((page, list)) => {
@@ -260,9 +277,13 @@ impl Chat {
     ) -> Result<(Option<[Frame; 3]>, Vec<Frame>, Version)> {
         client.outbox.begin_list();
         let (user, place) = (client.user.id, (room.id, after));
-        let own = self
-            .store
-            .own(user, place, GROUPS_LISTED, REACTIONS_AT_ONCE);
+        let own = self.store.own(
+            client.client_ref,
+            user,
+            place,
+            GROUPS_LISTED,
+            REACTIONS_AT_ONCE,
+        );
         let (own, caught_up) = own.await?;
         let groups = self.list_groups(client, Some(room), own.groups)?;
         let menu = self.menu(room, own.topic, own.muted)?;
@@ -493,7 +514,8 @@ impl Chat {
             host: asked.host,
             scheme: asked.scheme,
             groups: &shown.groups,
-            room: room.as_ref().map(|(room, page)| (room, page)),
+            room: room.as_ref().map(|(room, page)| (room, &**page)),
+            newest: shown.newest,
             at,
             topic: shown.topic.as_deref(),
             lobby: shown.lobby.as_deref(),

@@ -1,6 +1,7 @@
 //! Messages: writing, changing and reacting to them, and reading them by page and by version.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -10,7 +11,7 @@ use super::people::connected;
 use super::rooms::{VISIBLE, may_moderate, room, subscribe};
 use super::tx::{Column, FromRow, Hold, Locks, Row, Sql, Tx, from_row};
 use super::users::{check_may_write, record, trace};
-use super::{Actor, Change, Refused, Result, Store};
+use super::{Actor, Change, Newest, Refused, Result, Store};
 use crate::model::{
     Author, ClientRef, Emoji, File, FileId, Message, MessageId, Millis, Original, Page, Reaction,
     Room, RoomId, UserId, Version, Wording,
@@ -75,7 +76,7 @@ pub enum CatchUp {
         messages: Vec<Message>,
     },
     /// More than a page has changed, or the reader's version is of another history.
-    Newest(Page),
+    Newest(Arc<Page>),
 }
 
 impl Store {
@@ -359,11 +360,10 @@ impl Store {
     }
 
     /// The newest page of a room. The caller has checked that the reader may see it.
-    pub async fn newest(&self, room: RoomId) -> Result<Page> {
-        self.read("newest", async move |tx| {
-            page_at(tx, room, PageAt::End).await
-        })
-        .await
+    pub async fn newest(&self, room: RoomId) -> Result<Arc<Page>> {
+        let known = Arc::clone(&self.newest);
+        self.read("newest", async move |tx| newest(tx, &known, room).await)
+            .await
     }
 
     /// The page before a message of a room.
@@ -471,16 +471,21 @@ impl Store {
 
     /// The catch-up of a reader who has version `after`; without it, the newest page.
     pub async fn catch_up(&self, room: RoomId, after: Option<Version>) -> Result<CatchUp> {
-        self.read("catch_up", async move |tx| catch_up(tx, room, after).await)
-            .await
+        let known = Arc::clone(&self.newest);
+        self.read("catch_up", async move |tx| {
+            catch_up(tx, &known, room, after).await
+        })
+        .await
     }
 }
 
-pub(super) async fn catch_up(tx: &Tx<'_>, room: RoomId, after: Option<Version>) -> Sql<CatchUp> {
-    let newest = async || {
-        let page = page(tx, room, MessageId(i64::MAX), PAGE_MESSAGES).await?;
-        Ok(CatchUp::Newest(page))
-    };
+pub(super) async fn catch_up(
+    tx: &Tx<'_>,
+    known: &Newest,
+    room: RoomId,
+    after: Option<Version>,
+) -> Sql<CatchUp> {
+    let newest = async || newest(tx, known, room).await.map(CatchUp::Newest);
     let Some(after) = after.filter(|after| after.room == room) else {
         return newest().await;
     };
@@ -633,7 +638,6 @@ pub(super) async fn reactions_of(
 /// Which messages of a room a page has.
 #[derive(Clone, Copy)]
 pub(super) enum PageAt {
-    End,
     Before(MessageId),
     After(MessageId),
     /// Those up to that one, and those after it.
@@ -642,12 +646,15 @@ pub(super) enum PageAt {
 
 pub(super) async fn page_at(tx: &Tx<'_>, room: RoomId, place: PageAt) -> Sql<Page> {
     match place {
-        PageAt::End => page(tx, room, MessageId(i64::MAX), PAGE_MESSAGES).await,
-        PageAt::Before(before) => page(tx, room, before, PAGE_MESSAGES).await,
+        PageAt::Before(before) => {
+            let version = version(tx, room).await?;
+            page(tx, version, before, PAGE_MESSAGES).await
+        }
         PageAt::After(after) => page_after(tx, room, after, None, PAGE_MESSAGES).await,
         PageAt::Around(at) => {
             let half = PAGE_MESSAGES / 2;
-            let mut page = page(tx, room, MessageId(at.0.saturating_add(1)), half).await?;
+            let version = version(tx, room).await?;
+            let mut page = page(tx, version, MessageId(at.0.saturating_add(1)), half).await?;
             let newer = page_after(tx, room, at, None, PAGE_MESSAGES - half).await?;
             page.messages.extend(newer.messages);
             page.newer = newer.newer;
@@ -656,11 +663,21 @@ pub(super) async fn page_at(tx: &Tx<'_>, room: RoomId, place: PageAt) -> Sql<Pag
     }
 }
 
-async fn page(tx: &Tx<'_>, room: RoomId, before: MessageId, limit: usize) -> Sql<Page> {
+/// The newest page, which is read only if the room has changed since.
+pub(super) async fn newest(tx: &Tx<'_>, known: &Newest, room: RoomId) -> Sql<Arc<Page>> {
     let version = version(tx, room).await?;
+    if let Some(page) = known.get(version) {
+        return Ok(page);
+    }
+    let page = page(tx, version, MessageId(i64::MAX), PAGE_MESSAGES).await?;
+    Ok(known.keep(version, Arc::new(page)))
+}
+
+async fn page(tx: &Tx<'_>, version: Version, before: MessageId, limit: usize) -> Sql<Page> {
     let sql =
         format!("select {MESSAGE} where m.room_id = $1 and m.id < $2 order by m.id desc limit $3");
-    let mut messages: Vec<_> = tx.all(&sql, &[&room, &before, &(limit + 1)]).await?;
+    let values = [&version.room as _, &before as _, &(limit + 1) as _];
+    let mut messages: Vec<_> = tx.all(&sql, &values).await?;
     let older = messages.len() > limit;
     messages.truncate(limit);
     messages.reverse();

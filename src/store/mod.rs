@@ -35,7 +35,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::log::{Chain, Dependency};
 use crate::metrics::METRICS;
-use crate::model::{ClientRef, Message, NodeId, UserId, Version};
+use crate::model::{ClientRef, Message, NodeId, Page, UserId, Version};
+use crate::unchanged::Unchanged;
 
 pub use accounts::{NewSession, Session, SignedIn};
 pub use files::StoredFile;
@@ -43,7 +44,7 @@ pub use filling::{Member, NewRoom, OldMessage};
 pub use mentions::Mentions;
 pub use messages::{CatchUp, OwnReaction, Post, Posted};
 pub use pages::{Own, Shown, Wanted};
-pub use people::{Arrival, Arrived, Left, Renamed};
+pub use people::{Arrival, Arrived, Left, Renamed, Resume};
 pub use rooms::Moved;
 pub use search::Unindexed;
 use tx::{Locks, Sql, Tx, Waiting, Write};
@@ -223,7 +224,15 @@ pub struct Store {
     /// Whether the database works.
     database: Arc<Dependency>,
     searches: Semaphore,
+    /// The newest pages of rooms.
+    newest: Arc<Newest>,
 }
+
+/// The newest pages of rooms, as they were last read.
+type Newest = Unchanged<Arc<Page>>;
+
+/// How much memory they take at most, in bytes.
+const NEWEST_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The parts of a database that work or fail on their own: a full disk can be read, and a deleted file
 /// even written.
@@ -350,6 +359,7 @@ impl Store {
             faults: None,
             database: Arc::new(Dependency::new("the database", 0)),
             searches: Semaphore::new(search::SEARCHES),
+            newest: Arc::new(Newest::new(NEWEST_BYTES)),
         })
     }
 

@@ -1,12 +1,15 @@
 //! What pages show, read at once: all of it before the tab has connected, and what is its own when it enters a room.
 
-use super::messages::{CatchUp, PageAt, catch_up, page_at, reactions_of};
+use std::sync::Arc;
+
+use super::messages::{CatchUp, PageAt, catch_up, newest, page_at, reactions_of};
 use super::people::people_of;
 use super::rooms::{busiest_groups, group, groups, is_muted, private_room_of, topic};
 use super::tx::{Sql, Tx};
-use super::{RESTRICTED, Result, Store};
+use super::{Newest, RESTRICTED, Result, Store, StoreError};
 use crate::model::{
-    Busy, Emoji, Listed, MessageId, Page, Person, Room, RoomId, RoomKind, Target, UserId, Version,
+    Busy, ClientRef, Emoji, Listed, MessageId, Page, Person, Room, RoomId, RoomKind, Target,
+    UserId, Version,
 };
 
 /// What a page is to show.
@@ -40,7 +43,9 @@ pub struct Shown {
     /// The people they talk with.
     pub people: Vec<Person>,
     /// The room, if they can see it, and its messages.
-    pub room: Option<(Room, Page)>,
+    pub room: Option<(Room, Arc<Page>)>,
+    /// Whether that is the newest page.
+    pub newest: bool,
     /// What the group is about.
     pub topic: Option<String>,
     /// The directory.
@@ -62,35 +67,48 @@ pub struct Own {
 
 impl Store {
     /// What is the user's own in a room, at most so many groups and reactions, and the catch-up of a reader who has
-    /// version `after`, in one snapshot.
+    /// version `after`, in one snapshot, in which the client is connected.
     pub async fn own(
         &self,
+        client: ClientRef,
         user: UserId,
         (room, after): (RoomId, Option<Version>),
         most_groups: usize,
         most_reactions: usize,
     ) -> Result<(Own, CatchUp)> {
         let all = (MessageId(0), MessageId(i64::MAX));
+        let known = Arc::clone(&self.newest);
         self.read("own", async move |tx| {
+            let connected = "select exists (
+                select 1 from clients where id = $1 and visit = $2 and left_at is null)";
+            if !tx
+                .the::<bool>(connected, &[&client.client, &client.visit])
+                .await?
+            {
+                return Err(StoreError::Gone.into());
+            }
             let own = Own {
                 groups: groups(tx, Some(user), most_groups).await?,
                 topic: topic(tx, user, room).await?,
                 muted: is_muted(tx, user, room).await?,
                 reactions: reactions_of(tx, user, room, all, most_reactions).await?,
             };
-            Ok((own, catch_up(tx, room, after).await?))
+            Ok((own, catch_up(tx, &known, room, after).await?))
         })
         .await
     }
 
     /// All that a page shows, in one snapshot.
     pub async fn first_page(&self, wanted: Wanted) -> Result<Shown> {
-        self.read("first_page", async move |tx| first_page(tx, &wanted).await)
-            .await
+        let known = Arc::clone(&self.newest);
+        self.read("first_page", async move |tx| {
+            first_page(tx, &known, &wanted).await
+        })
+        .await
     }
 }
 
-async fn first_page(tx: &Tx<'_>, wanted: &Wanted) -> Sql<Shown> {
+async fn first_page(tx: &Tx<'_>, known: &Newest, wanted: &Wanted) -> Sql<Shown> {
     let Wanted { me, at, .. } = *wanted;
     let room = match &wanted.target {
         // A restricted group is looked up with the rights of the person.
@@ -105,21 +123,24 @@ async fn first_page(tx: &Tx<'_>, wanted: &Wanted) -> Sql<Shown> {
         },
         _ => None,
     };
-    let room = match room {
-        Some(room) => {
-            let place = match (at, wanted.before, wanted.after) {
-                (Some(at), ..) => PageAt::Around(at),
-                (_, Some(before), _) => PageAt::Before(before),
-                (_, _, Some(after)) => PageAt::After(after),
-                _ => PageAt::End,
-            };
+    let place = match (at, wanted.before, wanted.after) {
+        (Some(at), ..) => Some(PageAt::Around(at)),
+        (_, Some(before), _) => Some(PageAt::Before(before)),
+        (_, _, after) => after.map(PageAt::After),
+    };
+    let room = match (room, place) {
+        (Some(room), Some(place)) => {
             let mut page = page_at(tx, room.id, place).await?;
             // There is at least the message that it was asked for by.
             page.newer |= matches!(place, PageAt::Before(_));
             page.older |= matches!(place, PageAt::After(_));
+            Some((room, Arc::new(page)))
+        }
+        (Some(room), None) => {
+            let page = newest(tx, known, room.id).await?;
             Some((room, page))
         }
-        None => None,
+        (None, _) => None,
     };
     let topic = match &room {
         Some((room, _)) if matches!(room.kind, RoomKind::Group(_)) => {
@@ -135,6 +156,7 @@ async fn first_page(tx: &Tx<'_>, wanted: &Wanted) -> Sql<Shown> {
             None => Vec::new(),
         },
         room,
+        newest: place.is_none(),
         topic,
         lobby: match wanted.lobby || is_missing {
             true => Some(busiest_groups(tx, wanted.busiest).await?),

@@ -6,14 +6,15 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 
 use super::accounts::{self, session};
+use super::rooms::{self, Moved};
 use super::tx::{Hold, Locks, Sql, Tx, end_of, from_row, sought, span};
 use super::users::{ONLINE, USER, check_may_write, person, trace, user_of, users_named};
 use super::{
     Actor, FREE_AFTER, LEASE, Refused, Result, SESSION_GOOD_FOR, Session, Store, TOKEN_GOOD_FOR,
 };
 use crate::model::{
-    ClientId, ClientRef, DisplayName, Millis, NewUser, NodeId, Person, RoomId, SessionId,
-    TokenHash, User, UserId,
+    ClientId, ClientRef, DisplayName, Millis, NewUser, NodeId, Person, Room, RoomId, SessionId,
+    Target, TokenHash, User, UserId,
 };
 
 /// How long people keep their display name after their server stopped.
@@ -39,14 +40,25 @@ pub struct Arrival {
     pub node: NodeId,
     /// The session they have signed in with. While it is valid, it decides which user they are.
     pub session: Option<TokenHash>,
-    /// The client to take over, as [`Store::client_by_token`] returned it.
-    pub resume: Option<ClientRef>,
-    /// Their resume token: the old one to take over a client, otherwise a new one.
+    /// The client to take over.
+    pub resume: Option<Resume>,
+    /// The resume token of a new client.
     pub token: TokenHash,
     /// The browser, if it sent its cookie.
     pub browser: Option<TokenHash>,
     /// The user to create for a newcomer if no user is free.
     pub spare: Option<NewUser>,
+    /// The group to enter at once.
+    pub group: Option<Target>,
+}
+
+/// The client that somebody comes back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// The client with this resume token, if it has left.
+    Left(TokenHash),
+    /// This client, as [`Store::client_by_token`] returned it for its resume token.
+    Client(ClientRef, TokenHash),
 }
 
 /// The result of an arrival.
@@ -60,7 +72,12 @@ pub enum Arrived {
         user: User,
         /// The session they signed in with; `None` for a guest.
         session: Option<SessionId>,
+        /// The group that they have entered. `None` if the room is not a group, or they may not enter it: then they
+        /// are in no other room than before.
+        entered: Option<(Room, Moved)>,
     },
+    /// The client of the token has not left: it is on this node, or was a moment ago.
+    Connected(ClientRef, NodeId),
     /// Somebody else took over that client first, or its token is no longer valid.
     Overtaken,
     /// The user of that client is banned.
@@ -156,17 +173,7 @@ impl Store {
                 Some(token) => accounts::session(tx, token).await?,
                 None => None,
             };
-            tx.one(
-                "select id, visit, case when left_at is null then node_id end from clients
-                 where token_hash = $1 and session_id is not distinct from $2
-                 and (left_at is null or left_at > (select millis()) - $3)",
-                &[
-                    &token,
-                    &session.map(|session| session.id),
-                    &span(TOKEN_GOOD_FOR),
-                ],
-            )
-            .await
+            client_by_token(tx, token, session.map(|session| session.id)).await
         })
         .await
     }
@@ -216,15 +223,20 @@ impl Store {
         .await
     }
 
-    /// Connects somebody and renews the node's lease. They are, in this order: the client they take
-    /// over, another client of the account they signed in to, a random free user, the spare user.
+    /// Connects somebody, renews the node's lease, and moves the client into the group. They are, in this order: the
+    /// client they take over, another client of the account they signed in to, a random free user, the spare user.
     /// Giving a user to a new person ends the tokens of the former one.
     pub async fn arrive(&self, arrival: Arrival) -> Result<Arrived> {
         self.works_by_this(arrival.node);
-        self.write("arrive", Locks::none(), async move |tx| {
-            arrive(tx, &arrival).await
-        })
-        .await
+        let mut locks = match &arrival.group {
+            Some(target) => rooms::locks_of(target),
+            None => Locks::none(),
+        };
+        if let Some(Resume::Client(client, _)) = arrival.resume {
+            locks.rooms_of.push(client.client);
+        }
+        self.write("arrive", locks, async move |tx| arrive(tx, &arrival).await)
+            .await
     }
 
     /// From now on, the client comes back with another token.
@@ -668,8 +680,16 @@ async fn arrive(tx: &Tx<'_>, arrival: &Arrival) -> Sql<Arrived> {
         tx.run(seen, &[&tx.now, id]).await?;
     }
     let id = session.as_ref().map(|session| session.id);
-    if let Some(client) = arrival.resume {
-        return resume(tx, arrival, client, id).await;
+    let resumed = match arrival.resume {
+        Some(Resume::Client(client, token)) => Some((client, token)),
+        Some(Resume::Left(token)) => match client_by_token(tx, token, id).await? {
+            Some((client, Some(at))) => return Ok(Arrived::Connected(client, at)),
+            left => left.map(|(client, _)| (client, token)),
+        },
+        None => None,
+    };
+    if let Some((client, token)) = resumed {
+        return resume(tx, arrival, client, token, id).await;
     }
     let user = match session {
         Some(session) => session.user,
@@ -691,11 +711,43 @@ async fn arrive(tx: &Tx<'_>, arrival: &Arrival) -> Sql<Arrived> {
         &tx.now as _,
         &arrival.browser as _,
     ];
+    let client = tx.the(client, &values).await?;
+    arrived(tx, arrival, client, user, id).await
+}
+
+/// Connected, they enter the group.
+async fn arrived(
+    tx: &Tx<'_>,
+    arrival: &Arrival,
+    client: ClientRef,
+    user: User,
+    session: Option<SessionId>,
+) -> Sql<Arrived> {
+    let entered = match &arrival.group {
+        Some(target) => rooms::enter_group(tx, client.client, user.id, target).await?,
+        None => None,
+    };
     Ok(Arrived::As {
-        client: tx.the(client, &values).await?,
+        client,
         user,
-        session: id,
+        session,
+        entered,
     })
+}
+
+/// The client that a resume token is valid for, and its node if it has not left.
+async fn client_by_token(
+    tx: &Tx<'_>,
+    token: TokenHash,
+    session: Option<SessionId>,
+) -> Sql<Option<(ClientRef, Option<NodeId>)>> {
+    tx.one(
+        "select id, visit, case when left_at is null then node_id end from clients
+         where token_hash = $1 and session_id is not distinct from $2
+         and (left_at is null or left_at > (select millis()) - $3)",
+        &[&token, &session, &span(TOKEN_GOOD_FOR)],
+    )
+    .await
 }
 
 /// Takes over a client.
@@ -703,6 +755,7 @@ async fn resume(
     tx: &Tx<'_>,
     arrival: &Arrival,
     client: ClientRef,
+    token: TokenHash,
     session: Option<SessionId>,
 ) -> Sql<Arrived> {
     let taken_over: Option<(UserId, ClientRef)> = tx
@@ -718,7 +771,7 @@ async fn resume(
                 &arrival.browser,
                 &client.client,
                 &client.visit,
-                &arrival.token,
+                &token,
                 &session,
                 &tx.now.before(TOKEN_GOOD_FOR),
             ],
@@ -737,11 +790,7 @@ async fn resume(
         tx.run(left, &[&tx.now, &client.client]).await?;
         return Ok(Arrived::Banned);
     }
-    Ok(Arrived::As {
-        client,
-        user,
-        session,
-    })
+    arrived(tx, arrival, client, user, session).await
 }
 
 /// The results for these clients, which are marked as left.

@@ -28,13 +28,11 @@ pub struct Moved {
 impl Store {
     /// Moves the client into a room, and out of any other.
     pub async fn enter(&self, by: Actor, target: Target) -> Result<(Room, Moved)> {
-        let mut locks = Locks::actor(by);
-        locks.rooms_of.push(by.client.client);
-        match &target {
-            Target::Group(name) => locks.groups.extend(keys_of(name)),
-            Target::Room(id) => locks.rooms.push(*id),
-            Target::Private(_) => {}
-        }
+        let locks = Locks {
+            client: Some((by.client, Some(by.user))),
+            rooms_of: vec![by.client.client],
+            ..locks_of(&target)
+        };
         self.write("enter", locks, async move |tx| enter(tx, by, &target).await)
             .await
     }
@@ -461,18 +459,55 @@ pub(super) async fn subscribe(tx: &Tx<'_>, user: UserId, group: RoomId) -> Sql<(
     tx.run(sql, &[&user, &group, &tx.now]).await
 }
 
+/// What a client locks that enters a room.
+pub(super) fn locks_of(target: &Target) -> Locks {
+    let mut locks = Locks::none();
+    match target {
+        Target::Group(name) => locks.groups.extend(keys_of(name)),
+        Target::Room(id) => locks.rooms.push(*id),
+        Target::Private(_) => {}
+    }
+    locks
+}
+
 async fn enter(tx: &Tx<'_>, by: Actor, target: &Target) -> Sql<(Room, Moved)> {
-    let (client, me) = (by.client.client, by.user);
     let room = match target {
-        Target::Group(name) => group(tx, Some(me), name).await?,
-        Target::Room(id) => room(tx, me, *id).await?,
-        Target::Private(name) => Some(private_room_with(tx, me, name).await?),
+        Target::Group(name) => group(tx, Some(by.user), name).await?,
+        Target::Room(id) => room(tx, by.user, *id).await?,
+        Target::Private(name) => Some(private_room_with(tx, by.user, name).await?),
     };
     let room = room.ok_or(Refused::NoSuchRoom)?;
     if let (Target::Room(_), RoomKind::Private { with }) = (target, &room.kind) {
         hold_user(tx, with.id).await?;
         reserve(tx, with.id).await?;
     }
+    let moved = enter_room(tx, by.client.client, by.user, &room).await?;
+    Ok((room, moved))
+}
+
+/// Moves the client into the room if it is a group that they may enter. A private room would have to lock the other
+/// person, whose client may be arriving too.
+pub(super) async fn enter_group(
+    tx: &Tx<'_>,
+    client: ClientId,
+    me: UserId,
+    target: &Target,
+) -> Sql<Option<(Room, Moved)>> {
+    let room = match target {
+        Target::Group(name) => group(tx, Some(me), name).await?,
+        Target::Room(id) => room(tx, me, *id).await?,
+        Target::Private(_) => None,
+    };
+    match room {
+        Some(room) if matches!(room.kind, RoomKind::Group(_)) => {
+            let moved = enter_room(tx, client, me, &room).await?;
+            Ok(Some((room, moved)))
+        }
+        _ => Ok(None),
+    }
+}
+
+async fn enter_room(tx: &Tx<'_>, client: ClientId, me: UserId, room: &Room) -> Sql<Moved> {
     let left = look_away(tx, client, Some(room.id)).await?;
     let looks = is_looked_at(tx, room.id, me).await?;
     let entered = tx
@@ -491,14 +526,12 @@ async fn enter(tx: &Tx<'_>, by: Actor, target: &Target) -> Sql<(Room, Moved)> {
         subscribe(tx, me, room.id).await?;
         found = tx.one(read, &[&me, &room.id]).await?;
     }
-    let read = found.unwrap_or(MessageId(0));
-    let moved = Moved {
+    Ok(Moved {
         joined,
         left,
-        read,
+        read: found.unwrap_or(MessageId(0)),
         is_first,
-    };
-    Ok((room, moved))
+    })
 }
 
 /// Whether any client of the user shows the room.

@@ -674,7 +674,7 @@ mod tests {
     use crate::store::people::{LOOK, hand_out, newcomer};
     use crate::store::tx::{Locks, Waiting};
     use crate::store::users::user_of;
-    use crate::store::{Actor, Arrival, Arrived, Driver, NewSession, Post, Posted, Store};
+    use crate::store::{Actor, Arrival, Arrived, Driver, NewSession, Post, Posted, Resume, Store};
 
     const NODE: NodeId = NodeId(1);
     const MUCH_LATER: Duration = Duration::from_secs(100 * 60 * 60);
@@ -743,6 +743,7 @@ mod tests {
             token,
             browser: None,
             spare: Some(new_user(name)),
+            group: None,
         };
         match store.arrive(arrival).await.unwrap() {
             Arrived::As { client, user, .. } => (client, user, token),
@@ -839,10 +840,11 @@ mod tests {
         let back = Arrival {
             node: NODE,
             session: None,
-            resume: Some(anna.0),
+            resume: Some(Resume::Client(anna.0, anna.2)),
             token: anna.2,
             browser: None,
             spare: None,
+            group: None,
         };
         store.arrive(back).await.unwrap();
         let anna = (
@@ -942,6 +944,7 @@ mod tests {
             token: token(),
             browser: None,
             spare: None,
+            group: None,
         };
         store.arrive(arrival).await.unwrap();
         store.client_by_token(token(), Some(second)).await.unwrap();

@@ -27,11 +27,12 @@ use crate::model::{
     Version,
 };
 use crate::protocol::{
-    self, Dialect, LOBBY_PATH, MENTIONS, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector, Swap,
-    Tone,
+    self, Dialect, Frame, LOBBY_PATH, MENTIONS, PAGE_BYTES, Push, Refusal, SOCKET_PATH, Selector,
+    Swap, Tone,
 };
 use crate::search::{Found, Query, Unknown};
 use crate::text;
+use crate::unchanged::Unchanged;
 
 pub use assets::Static;
 
@@ -79,8 +80,10 @@ pub struct ChatPage<'a> {
     pub scheme: &'a str,
     /// The default groups.
     pub groups: &'a [Listed],
-    /// The group shown and its newest page; a private room is rendered empty.
+    /// The group shown and a page of it; a private room is rendered empty.
     pub room: Option<(&'a Room, &'a Page)>,
+    /// Whether that is the newest page of the room.
+    pub newest: bool,
     /// The message that the address names, if it names one.
     pub at: Option<MessageId>,
     /// What the group is about.
@@ -165,7 +168,14 @@ struct Parsed {
     environment: Environment<'static>,
     fragments: Cache<Fragment, Value, FragmentBytes>,
     hasher: RandomState,
+    /// The lists of the newest pages: as a part of the whole page, as pushes, and for plain clients.
+    lists: Unchanged<Value>,
+    pushes: Unchanged<Frame>,
+    plain_pushes: Unchanged<Frame>,
 }
+
+/// The most bytes that the rendered lists of each kind take in memory.
+const LISTS_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The most bytes that rendered messages take in memory.
 const FRAGMENTS_BYTES: u64 = 8 * 1024 * 1024;
@@ -197,6 +207,9 @@ impl Parsed {
             environment: environment()?,
             fragments: Cache::with_weighter(FRAGMENTS, FRAGMENTS_BYTES, FragmentBytes),
             hasher: RandomState::new(),
+            lists: Unchanged::new(LISTS_BYTES),
+            pushes: Unchanged::new(LISTS_BYTES),
+            plain_pushes: Unchanged::new(LISTS_BYTES),
         })
     }
 
@@ -300,9 +313,24 @@ impl Views {
             None => (None, "Overwire".to_owned()),
         };
         let lobby = page.lobby.map(busy_context);
-        let list = match page.room {
-            Some((_, messages)) => self.list_context(messages, page.at.map(Place::At), in_blocks),
-            None => no_messages(),
+        let templates = self.templates();
+        let known = page.room.filter(|_| page.newest);
+        let known = known.and_then(|(_, messages)| templates.lists.get(messages.version));
+        let rendered = |list| -> Result<Value> {
+            let list = templates.render("_messages_list.html", context! { page => list })?;
+            Ok(Value::from_safe_string(list))
+        };
+        let messages_list = match (known, page.room) {
+            (Some(list), _) => list,
+            (None, Some((_, messages))) => {
+                let at = page.at.map(Place::At);
+                let list = rendered(self.list_context(messages, at, in_blocks))?;
+                match page.newest {
+                    true => templates.lists.keep(messages.version, list),
+                    false => list,
+                }
+            }
+            (None, None) => rendered(no_messages())?,
         };
         let ends = page.room.and_then(|(_, page)| {
             let ends = page.messages.first().zip(page.messages.last())?;
@@ -318,7 +346,7 @@ impl Views {
         let context = context! {
             title, room, lobby, notice, nonce => 0, quick => QUICK,
             user => None::<Value>, resume => None::<&str>, at => None::<&str>,
-            limit => page.limit, file_limit => page.file_limit, page => list, host => page.host, scheme => page.scheme,
+            limit => page.limit, file_limit => page.file_limit, messages_list, host => page.host, scheme => page.scheme,
             socket => SOCKET_PATH,
             groups => page.groups.iter().map(listed_context).collect::<Vec<_>>(),
             mentions => protocol::search_address(MENTIONS),
@@ -333,7 +361,7 @@ impl Views {
             mine => people_context(page.people),
             ..settings_context(None, None),
         };
-        self.render("chat.html", context)
+        templates.render("chat.html", context)
     }
 
     /// My user name, with the resume token where the dialect knows tokens.
@@ -412,19 +440,46 @@ impl Views {
         self.fragment_in(dialect, Selector::GROUP_NAME, context)
     }
 
-    /// The list of messages with a page of a room: the newest, or that around a message.
-    pub fn messages_list(&self, page: &Page, at: Option<Place>) -> Result<Push> {
-        let context = context! { page => self.list_context(page, at, |_, html| html) };
-        let push = self.fragment(Selector::MESSAGES_LIST, context)?;
-        Ok(push.swapped(Swap::Outer).at(page.version))
+    /// The list of messages with the page around a message.
+    pub fn messages_list(&self, page: &Page, at: Place) -> Result<Push> {
+        self.list_of(page, Some(at))
     }
 
-    /// The newest page of a room for a plain client, which has no older pages.
-    pub fn plain_messages_list(&self, page: &Page) -> Result<Push> {
+    /// The list of messages with the newest page of a room. Rendered once for each version of the room.
+    pub fn newest(&self, page: &Page) -> Result<Frame> {
+        let templates = self.templates();
+        match templates.pushes.get(page.version) {
+            Some(list) => Ok(list),
+            None => {
+                let list = self.list_of(page, None)?.encode();
+                Ok(templates.pushes.keep(page.version, list))
+            }
+        }
+    }
+
+    /// The same for a plain client, which has no older pages.
+    pub fn plain_newest(&self, page: &Page) -> Result<Frame> {
+        let templates = self.templates();
+        match templates.plain_pushes.get(page.version) {
+            Some(list) => Ok(list),
+            None => {
+                let list = self.plain_list_of(page)?.encode();
+                Ok(templates.plain_pushes.keep(page.version, list))
+            }
+        }
+    }
+
+    fn plain_list_of(&self, page: &Page) -> Result<Push> {
         let last = page.messages.len().saturating_sub(1);
         let (messages, _) = self.page_messages(Dialect::Plain, page, last);
         let context = context! { messages };
         self.fragment_in(Dialect::Plain, Selector::MESSAGES_LIST, context)
+    }
+
+    fn list_of(&self, page: &Page, at: Option<Place>) -> Result<Push> {
+        let context = context! { page => self.list_context(page, at, |_, html| html) };
+        let push = self.fragment(Selector::MESSAGES_LIST, context)?;
+        Ok(push.swapped(Swap::Outer).at(page.version))
     }
 
     /// An older page. It replaces the control that loaded it, and has a new one if there are more.
@@ -1349,6 +1404,7 @@ mod tests {
             at: None,
             topic: Some(name),
             room: Some((&room, &messages)),
+            newest: true,
             file_limit: Some(1 << 20),
             limit: 4000,
             lobby: None,
@@ -1470,7 +1526,7 @@ mod tests {
     #[test]
     fn a_plain_client_gets_cards_without_controls() {
         let views = Views::new().unwrap();
-        let list = |message| views.plain_messages_list(&page(vec![message])).unwrap();
+        let list = |message| views.plain_list_of(&page(vec![message])).unwrap();
         let push = list(Message {
             edited: true,
             ..message(1, "two\nlines")
@@ -1544,7 +1600,7 @@ mod tests {
             plain(views.logged_user(Dialect::Plain, &user(NASTY), None)),
             plain(views.group_name(Dialect::Plain, &group(NASTY))),
             plain(views.group_name(Dialect::Plain, &private(NASTY))),
-            plain(views.plain_messages_list(&nasty)),
+            plain(views.plain_list_of(&nasty)),
             plain(views.notice(Dialect::Plain, &nasty_refusal(), Tone::Refusal)),
             views.account(&user(NASTY), None, true).unwrap().html,
             views
@@ -1556,7 +1612,7 @@ mod tests {
             nasty_form(&views, Form::Password),
             views.group_name(Dialect::V1, &group(NASTY)).unwrap().html,
             views.group_name(Dialect::V1, &private(NASTY)).unwrap().html,
-            views.messages_list(&nasty, None).unwrap().html,
+            views.list_of(&nasty, None).unwrap().html,
             views.older_messages(&nasty).unwrap()[1].html.clone(),
             views.changed_message(&message(1, NASTY)).html,
             views
@@ -1671,7 +1727,7 @@ mod tests {
     fn a_page_keeps_to_its_size_and_has_the_newest_messages() {
         let views = Views::new().unwrap();
         let shown = |messages: Vec<Message>| {
-            let html = views.messages_list(&page(messages), None).unwrap().html;
+            let html = views.list_of(&page(messages), None).unwrap().html;
             let shown = html.matches("<article").count();
             assert!(
                 html.len() < PAGE_BYTES + 2048 || shown == 1,

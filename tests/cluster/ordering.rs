@@ -488,7 +488,7 @@ impl Program {
 /// All messages of a group, oldest first.
 async fn whole(store: &Store, group: &str) -> Vec<Message> {
     let room = store.group(group, None).await.unwrap().unwrap().id;
-    let mut page = store.newest(room).await.unwrap();
+    let mut page = (*store.newest(room).await.unwrap()).clone();
     let mut all = page.messages;
     while page.older {
         page = store.older(room, all[0].id).await.unwrap();

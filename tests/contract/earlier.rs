@@ -156,7 +156,7 @@ async fn opens(address: &str) {
     store.expire(OTHER_NODE, Millis::now()).await.unwrap();
 
     let hi = store.group("hi", None).await.unwrap().unwrap().id;
-    let messages = store.newest(hi).await.unwrap().messages;
+    let messages = store.newest(hi).await.unwrap().messages.clone();
     let texts: Vec<_> = messages
         .iter()
         .map(|message| (&*message.author.user_name, &*message.text))

@@ -7,7 +7,8 @@ use overwire::model::{
 use overwire::moderation::Moderated;
 use overwire::protocol::ModeratorAction;
 use overwire::store::{
-    self, Actor, Arrival, Arrived, NewSession, Post, Posted, Refused, Store, StoreError, StoredFile,
+    self, Actor, Arrival, Arrived, NewSession, Post, Posted, Refused, Resume, Store, StoreError,
+    StoredFile,
 };
 use uuid::Uuid;
 
@@ -99,14 +100,14 @@ pub(crate) fn newcomer(node: NodeId, spare: Option<&str>) -> Arrival {
         token: token(),
         browser: None,
         spare: spare.map(new_user),
+        group: None,
     }
 }
 
 /// The arrival of somebody who was this client before, and has its token.
 pub(crate) fn returning(node: NodeId, client: ClientRef, token: TokenHash) -> Arrival {
     Arrival {
-        resume: Some(client),
-        token,
+        resume: Some(Resume::Client(client, token)),
         ..newcomer(node, None)
     }
 }

@@ -15,7 +15,7 @@ use overwire::moderation::{FoundMessages, Moderated, Search, Standing};
 use overwire::protocol::{ModeratorAction, PAGE_MESSAGES};
 use overwire::store::{
     self, ADMIN_LINK_GOOD_FOR, Access, Arrival, Arrived, CatchUp, FREE_AFTER, LEASE, Left,
-    Mentions, Moved, NewSession, PASSWORD_LINK_GOOD_FOR, Post, Posted, Refused, Renamed,
+    Mentions, Moved, NewSession, PASSWORD_LINK_GOOD_FOR, Post, Posted, Refused, Renamed, Resume,
     SESSION_GOOD_FOR, SignedIn, Store, StoreError, Synchronous, TOKEN_GOOD_FOR,
 };
 use overwire::views::title;
@@ -156,6 +156,8 @@ macro_rules! every_promise {
             when_no_user_is_free_the_spare_user_is_made
             a_returning_person_keeps_their_user
             coming_back_needs_the_token
+            who_has_left_comes_back_by_the_token_alone
+            who_arrives_enters_a_group_at_once
             when_two_tabs_return_with_one_token_one_is_overtaken
             a_late_disconnect_does_not_end_the_next_connection
             an_untouched_user_is_freed_after_a_while_and_not_before
@@ -751,6 +753,112 @@ async fn a_returning_person_keeps_their_user(backend: &impl Backend) {
     );
 }
 
+async fn who_has_left_comes_back_by_the_token_alone(backend: &impl Backend) {
+    let store = backend.open().await;
+    let anna = arrive(&store, "anna").await;
+    let by_token = async |token, spare| {
+        let arrival = Arrival {
+            resume: Some(Resume::Left(token)),
+            ..newcomer(NODE, spare)
+        };
+        let fresh = arrival.token;
+        (store.arrive(arrival).await.unwrap(), fresh)
+    };
+    // While she is connected, her socket has to be asked, and nothing has changed.
+    let (arrived, _) = by_token(anna.token, Some("bob")).await;
+    assert_eq!(arrived, Arrived::Connected(anna.client, NODE));
+    assert_eq!(store.people_online(9).await.unwrap().1, 1);
+    store.leave(vec![anna.client]).await.unwrap();
+
+    let (arrived, fresh) = by_token(anna.token, None).await;
+    let back = Somebody::of(arrived, anna.token);
+    assert_eq!(back.user, anna.user);
+    assert_eq!(back.client.client, anna.client.client);
+    assert_eq!(back.client.visit, anna.client.visit + 1);
+    assert_eq!(store.client_by_token(fresh, None).await.unwrap(), None);
+    let known = store.client_by_token(anna.token, None).await.unwrap();
+    assert_eq!(known, Some((back.client, Some(NODE))));
+
+    // A token that nobody has makes a newcomer, with a token of their own.
+    let (arrived, fresh) = by_token(token(), Some("carl")).await;
+    let carl = Somebody::of(arrived, fresh);
+    assert_eq!((carl.user.name.as_str(), carl.client.visit), ("carl", 0));
+    let known = store.client_by_token(fresh, None).await.unwrap();
+    assert_eq!(known, Some((carl.client, Some(NODE))));
+}
+
+async fn who_arrives_enters_a_group_at_once(backend: &impl Backend) {
+    let store = backend.open().await;
+    let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
+    let (hi, room) = (hi(&store).await, private(&store, &anna, &bob).await);
+    let arrive_in = async |arrival: Arrival, target| {
+        let arrival = Arrival {
+            group: Some(target),
+            ..arrival
+        };
+        let token = arrival.token;
+        match store.arrive(arrival).await.unwrap() {
+            Arrived::As {
+                client,
+                user,
+                entered,
+                ..
+            } => {
+                let who = Somebody {
+                    client,
+                    user,
+                    token,
+                };
+                (who, entered)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let in_hi = Target::Group("HI".to_owned());
+    let (carl, entered) = arrive_in(newcomer(NODE, Some("carl")), in_hi).await;
+    let (entered, moved) = entered.unwrap();
+    assert_eq!(entered.id, hi);
+    assert!(moved.joined && moved.is_first && moved.left.is_none());
+    assert_eq!(names(&store.people_in(hi, 9).await.unwrap().0), ["carl"]);
+
+    // Whoever takes over a client leaves the room that it shows.
+    let python = group(&store, "python").await;
+    let taking = returning(NODE, carl.client, carl.token);
+    let (carl, entered) = arrive_in(taking, Target::Room(python)).await;
+    let (entered, moved) = entered.unwrap();
+    assert_eq!((entered.id, moved.left), (python, Some(hi)));
+    assert_eq!(
+        names(&store.people_in(python, 9).await.unwrap().0),
+        ["carl"]
+    );
+    assert!(store.people_in(hi, 9).await.unwrap().0.is_empty());
+
+    // A private room is entered in a write of its own, and so is none that does not exist.
+    store.leave(vec![anna.client]).await.unwrap();
+    for target in [
+        Target::Room(room),
+        Target::Private("bob".to_owned()),
+        Target::Room(RoomId(0)),
+        Target::Group("nowhere".to_owned()),
+    ] {
+        let known = store.client_by_token(anna.token, None).await.unwrap();
+        let (client, _) = known.unwrap();
+        let back = returning(NODE, client, anna.token);
+        let (back, entered) = arrive_in(back, target).await;
+        assert_eq!((back.user, entered), (anna.user.clone(), None));
+    }
+    assert!(
+        store
+            .people_in(room, 9)
+            .await
+            .unwrap()
+            .0
+            .iter()
+            .all(|one| one.user != anna.user)
+    );
+    drop(carl);
+}
+
 async fn coming_back_needs_the_token(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, bob) = (arrive(&store, "anna").await, arrive(&store, "bob").await);
@@ -1155,7 +1263,14 @@ async fn a_text_is_stored_as_it_is_shown(backend: &impl Backend) {
     let store = backend.open().await;
     let (anna, room) = (arrive(&store, "anna").await, hi(&store).await);
     let html = async || {
-        let message = store.newest(room).await.unwrap().messages.pop().unwrap();
+        let message = store
+            .newest(room)
+            .await
+            .unwrap()
+            .messages
+            .last()
+            .cloned()
+            .unwrap();
         message.html
     };
     let message = post_worded(&store, &anna, room, worded("*a*", "<em>a</em>", &[])).await;
@@ -1375,11 +1490,11 @@ async fn a_reply_shows_its_original_and_calls_its_author(backend: &impl Backend)
     let edited = edited.unwrap();
     // The reply is not touched, but shows the new text, and what changed is found by it.
     assert_eq!(among(version).await, std::slice::from_ref(&edited));
-    let read = store.newest(books).await.unwrap().messages;
+    let read = store.newest(books).await.unwrap().messages.clone();
     assert_eq!(read[3].reply_to, Some(Original::from(&edited)));
     assert_eq!(read[3].changed, replied.changed);
     amend(&store, &bob, books, original.id, None).await.unwrap();
-    let read = store.newest(books).await.unwrap().messages;
+    let read = store.newest(books).await.unwrap().messages.clone();
     assert_eq!(read[3].reply_to.as_ref().unwrap().text, None);
 
     let on = true;
@@ -1501,7 +1616,7 @@ async fn versions_grow_by_one_and_ids_with_them_when_many_write(backend: &impl B
 
 /// All messages of a room, read page by page, oldest first, and its version.
 pub(crate) async fn whole_room(store: &Store, room: RoomId) -> (Vec<Message>, u64) {
-    let mut page = store.newest(room).await.unwrap();
+    let mut page = (*store.newest(room).await.unwrap()).clone();
     let version = page.version.number;
     let mut all = page.messages.clone();
     while page.older {
@@ -1851,7 +1966,7 @@ async fn the_versions_of_several_rooms_are_read_at_once(backend: &impl Backend) 
 async fn written(store: &Store, count: usize) -> (Somebody, RoomId, Page) {
     let (anna, room) = (arrive(store, "anna").await, hi(store).await);
     post_many(store, &anna, room, count).await;
-    (anna, room, store.newest(room).await.unwrap())
+    (anna, room, (*store.newest(room).await.unwrap()).clone())
 }
 
 async fn catch_up_says_when_there_is_nothing_new(backend: &impl Backend) {
@@ -1874,7 +1989,7 @@ async fn catch_up_brings_what_is_missing(backend: &impl Backend) {
     let expected = CatchUp::Changes {
         after: page.version,
         version: newest.version,
-        messages: newest.messages,
+        messages: newest.messages.clone(),
     };
     assert_eq!(rest, expected);
 }
@@ -1927,7 +2042,7 @@ async fn catch_up_from_another_rooms_version_brings_the_newest_page(backend: &im
     };
     for after in [of_elsewhere, ahead, unknown, far] {
         let rest = store.catch_up(room, Some(after)).await.unwrap();
-        assert_eq!(rest, CatchUp::Newest(page.clone()), "{after:?}");
+        assert_eq!(rest, CatchUp::Newest(Arc::new(page.clone())), "{after:?}");
     }
 }
 
@@ -2933,7 +3048,7 @@ async fn arrive_by(
     let token = back.map_or_else(token, |(_, token)| token);
     let arrival = Arrival {
         session: Some(session),
-        resume: back.map(|(client, _)| client),
+        resume: back.map(|(client, token)| Resume::Client(client, token)),
         token,
         ..newcomer(NODE, Some("spare"))
     };

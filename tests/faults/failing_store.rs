@@ -438,6 +438,7 @@ async fn arriving_by_a_session_that_is_just_ending_is_closed_again() {
             name: "anna".to_owned(),
             email: "anna@example.com".to_owned(),
         }),
+        group: None,
     };
     place.store.arrive(arrival).await.unwrap();
     let new = NewSession {
