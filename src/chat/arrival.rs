@@ -23,7 +23,7 @@ const FAR_PROBE_DEADLINE: Duration = Duration::from_millis(2_500);
 
 /// How many clients are admitted at once, so that what people do does not wait behind thousands who arrive
 /// together. As many writes fit into one commit.
-pub(super) const ARRIVING_AT_ONCE: usize = 32;
+pub(super) const ARRIVING_AT_ONCE: usize = 16;
 /// How long a client may wait for its turn. After that, its tab retries by itself.
 const TURN_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -120,11 +120,11 @@ impl Chat {
             sought: Mutex::default(),
         };
         self.people.note_name(&client.user);
-        let greeted = match (&hello.group, &targets[..]) {
+        let greeted = match &hello.group {
             // It shows nothing, and enters a room with a form.
             _ if hello.dialect == Dialect::Forms => Ok(()),
-            (Some(group), [target]) => self.greet_program(&client, group, target, entered).await,
-            _ => self.greet(&client, &token, &hello, targets, entered).await,
+            Some(group) => self.greet_program(&client, group).await,
+            None => self.greet(&client, &token, &hello, targets, entered).await,
         };
         match greeted {
             Ok(()) => {}
@@ -155,6 +155,7 @@ impl Chat {
         // Its form was sent before its script had loaded.
         let sent_form = hello.resume.is_none() && hello.forms.is_some();
         let former = hello.resume.as_ref().or(hello.forms.as_ref());
+        let former_hash = former.map(ResumeToken::hash);
         let session = hello.session.as_ref().map(SessionToken::hash);
         // A browser is known by its cookie, a tab only by what it is given now.
         let fresh = match former {
@@ -171,7 +172,7 @@ impl Chat {
             // Only pages are checked afterwards: the client may have ended meanwhile.
             group: first.filter(|_| hello.dialect == Dialect::V1).cloned(),
         };
-        if let Some(token) = former.map(ResumeToken::hash) {
+        if let Some(token) = former_hash {
             arrival.resume = match sent_form {
                 false => Some(Resume::Left(token)),
                 // Once the client of its form has left, the socket is somebody else's.
@@ -207,17 +208,13 @@ impl Chat {
                     });
                 }
                 Arrived::Connected(client, at) => {
-                    let token = former.map(ResumeToken::hash);
-                    arrival.resume = match token {
+                    arrival.resume = match former_hash {
                         Some(token) => self.claim(client, at, token, turn).await?,
                         None => None,
                     };
                 }
-                // Another socket was faster; then that one is probed.
-                Arrived::Overtaken => {
-                    let token = former.map(ResumeToken::hash);
-                    arrival.resume = token.map(Resume::Left);
-                }
+                // Another socket was faster. If it is still there, it is probed.
+                Arrived::Overtaken => arrival.resume = former_hash.map(Resume::Left),
                 Arrived::NobodyFree => arrival.spare = self.spares.lock().next(),
                 Arrived::Banned => return Err(NotLetIn::Banned),
             }
@@ -364,14 +361,9 @@ impl Chat {
     }
 
     /// A program enters the group in its address and gets the latest messages.
-    async fn greet_program(
-        &self,
-        client: &Client,
-        group: &GroupName,
-        target: &Target,
-        entered: Option<(Room, Moved)>,
-    ) -> Result<()> {
-        if self.visit(client, target, None, entered).await? {
+    async fn greet_program(&self, client: &Client, group: &GroupName) -> Result<()> {
+        let target = Target::Group(group.as_str().to_owned());
+        if self.visit(client, &target, None, None).await? {
             return Ok(());
         }
         match self
@@ -386,19 +378,13 @@ impl Chat {
             }
             made => made?,
         }
-        actions::change_group(self, client, target).await
+        actions::change_group(self, client, &target).await
     }
 }
 
-/// The rooms that a client asks for, in the order in which they are tried.
+/// The rooms that a page asks for, in the order in which they are tried.
 fn targets(hello: &Hello) -> Vec<Target> {
-    if let Some(group) = &hello.group {
-        return vec![Target::Group(group.as_str().to_owned())];
-    }
-    let has_other_page = matches!(hello.dialect, Dialect::Forms | Dialect::Moderation)
-        || is_for_lobby(hello)
-        || search_of(hello).is_some();
-    if has_other_page {
+    if is_for_lobby(hello) || search_of(hello).is_some() {
         return Vec::new();
     }
     let (path, _) = address_of(hello);
