@@ -7,13 +7,14 @@ use minijinja::Value;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::model::{Page, RoomId, Version};
+use crate::model::{Message, Page, RoomId, Version};
 use crate::protocol::Frame;
 
 /// A common size of what is kept, in bytes.
 const COMMON: u64 = 16 * 1024;
-/// What a message takes in addition to its text, about, in bytes.
+/// What a message takes in addition to its texts and names, and each of those in addition to its letters, about, in bytes.
 const MESSAGE: usize = 512;
+const PART: usize = 64;
 
 /// What is kept of each room, for one of its versions.
 pub(crate) struct Unchanged<T>(Cache<RoomId, (Version, T), Sizes>);
@@ -55,11 +56,16 @@ impl<T: Shared> Unchanged<T> {
 
 impl Shared for Arc<Page> {
     fn size(&self) -> usize {
-        let texts = self
-            .messages
-            .iter()
-            .map(|message| message.text.len() + message.html.as_ref().map_or(0, String::len));
-        texts.map(|text| text + MESSAGE).sum()
+        let size = |message: &Message| {
+            let original = message.reply_to.as_ref();
+            let original = original.and_then(|original| original.text.as_ref());
+            let texts = message.html.iter().chain(original).chain([&message.text]);
+            let names = message.reactions.iter().flat_map(|one| &one.names);
+            let files = message.files.iter().map(|file| &file.name);
+            let parts = texts.chain(names).chain(files);
+            MESSAGE + parts.map(|part| PART + part.len()).sum::<usize>()
+        };
+        self.messages.iter().map(size).sum()
     }
 }
 

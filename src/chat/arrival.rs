@@ -104,6 +104,7 @@ impl Chat {
             token,
             entered,
         } = came;
+        let room_left = entered.as_ref().and_then(|(_, moved)| moved.left);
         let outbox = self.hub.connect(client_ref, user.id, hello.dialect);
         self.relay.follow(self.node, To::User(user.id));
         if session.is_some() {
@@ -132,6 +133,9 @@ impl Chat {
             Err(Failure::Store(StoreError::Gone)) => self.hang_up(&client).await,
             Err(failure) => {
                 self.tell(&client, failure);
+                if let Some(room) = room_left {
+                    self.spread(News::Presence(room));
+                }
                 self.disconnect(&client);
                 return Err(NotLetIn::NoRoom);
             }
@@ -172,17 +176,19 @@ impl Chat {
             // Only pages are checked afterwards: the client may have ended meanwhile.
             group: first.filter(|_| hello.dialect == Dialect::V1).cloned(),
         };
-        if let Some(token) = former_hash {
-            arrival.resume = match sent_form {
-                false => Some(Resume::Left(token)),
-                // Once the client of its form has left, the socket is somebody else's.
-                true => match self.store.client_by_token(token, session).await? {
-                    Some((client, Some(at))) => self.claim(client, at, token, turn).await?,
-                    _ => None,
-                },
-            };
-        }
+        let mut looks_up = true;
         loop {
+            // Another socket may come back to the client at the same moment. Then that one is probed next.
+            if let (Some(token), true) = (former_hash, std::mem::take(&mut looks_up)) {
+                arrival.resume = match sent_form {
+                    false => Some(Resume::Left(token)),
+                    // Once the client of its form has left, the socket is somebody else's.
+                    true => match self.store.client_by_token(token, session).await? {
+                        Some((client, Some(at))) => self.claim(client, at, token, turn).await?,
+                        _ => None,
+                    },
+                };
+            }
             match self.store.arrive(arrival.clone()).await? {
                 Arrived::As {
                     client,
@@ -213,8 +219,7 @@ impl Chat {
                         None => None,
                     };
                 }
-                // Another socket was faster. If it is still there, it is probed.
-                Arrived::Overtaken => arrival.resume = former_hash.map(Resume::Left),
+                Arrived::Overtaken => looks_up = true,
                 Arrived::NobodyFree => arrival.spare = self.spares.lock().next(),
                 Arrived::Banned => return Err(NotLetIn::Banned),
             }

@@ -81,13 +81,8 @@ impl Chat {
         entered: Option<(Room, Moved)>,
     ) -> Result<bool> {
         // Where they left off, and their lists, depend on it.
-        let has_written = self.write_reads_of(client.user.id).await?;
+        self.write_reads_of(client.user.id).await?;
         let entered = match entered {
-            Some((room, moved)) if has_written => {
-                let again = self.enter(client, target.clone()).await?;
-                let read = again.map_or(moved.read, |(_, again)| again.read);
-                Some((room, Moved { read, ..moved }))
-            }
             Some(entered) => Some(entered),
             None => self.enter(client, target.clone()).await?,
         };
@@ -149,9 +144,6 @@ impl Chat {
         let heading = rendered(Selector::GROUP_NAME, &|| {
             self.views.group_name(dialect, room)
         })?;
-        let my_read = rendered(Selector::MY_READ, &|| {
-            self.views.my_read(room.id, moved.read, false)
-        })?;
         let welcome = self.welcoming(dialect, room, moved.is_first)?;
         // Clears the list of people typing, which may be that of another room or out of date. The
         // people typing here are pushed later.
@@ -169,10 +161,10 @@ impl Chat {
         };
         match read.await {
             Ok((own, rest, version)) => {
-                let (groups, menu, mine) = own
-                    .map_or((None, None, None), |[groups, menu, mine]| {
-                        (Some(groups), Some(menu), Some(mine))
-                    });
+                let (groups, own) = match own {
+                    Some((groups, own)) => (Some(groups), own),
+                    None => (None, Vec::new()),
+                };
                 let settled = unsettled.iter();
                 let settled = settled.map(|message| self.views.changed_message(message));
                 if let Some(heading) = &heading {
@@ -189,9 +181,7 @@ impl Chat {
                     .into_iter()
                     .chain(settled.map(|push| push.encode()))
                     .chain(no_page)
-                    .chain(mine)
-                    .chain(menu)
-                    .chain(my_read)
+                    .chain(own)
                     .chain(heading)
                     .chain(rest)
                     .chain(welcome)
@@ -207,7 +197,8 @@ impl Chat {
                 Ok(())
             }
             Err(failure) => {
-                if let Some(former) = former {
+                let has_ended = matches!(failure, Failure::Store(StoreError::Gone));
+                if let Some(former) = former.filter(|_| !has_ended) {
                     self.hub.enter(outbox, former.room, former.seen);
                     let back = async {
                         match former.room {
@@ -267,14 +258,14 @@ impl Chat {
         }
     }
 
-    /// What a tab shows in a room that is its user's own: their groups, what they can do with the room, and their
-    /// reactions; and the changes since `after`, or the newest page.
+    /// What a tab shows in a room that is its user's own: their groups; their reactions, what they can do with the room and
+    /// how far they have read it; and the changes since `after`, or the newest page.
     async fn own_in(
         &self,
         client: &Client,
         room: &Room,
         after: Option<Version>,
-    ) -> Result<(Option<[Frame; 3]>, Vec<Frame>, Version)> {
+    ) -> Result<(Option<(Frame, Vec<Frame>)>, Vec<Frame>, Version)> {
         client.outbox.begin_list();
         let (user, place) = (client.user.id, (room.id, after));
         let own = self.store.own(
@@ -287,9 +278,10 @@ impl Chat {
         let (own, caught_up) = own.await?;
         let groups = self.list_groups(client, Some(room), own.groups)?;
         let menu = self.menu(room, own.topic, own.muted)?;
-        let own = [groups, menu, self.mine(&own.reactions)?];
+        let read = self.views.my_read(room.id, own.read, false)?.encode();
+        let own = vec![self.mine(&own.reactions)?, menu, read];
         let (rest, version) = self.rest_of(room.id, after, caught_up).await?;
-        Ok((Some(own), rest, version))
+        Ok((Some((groups, own)), rest, version))
     }
 
     /// A person's own reactions in a room.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::messages::{CatchUp, PageAt, catch_up, newest, page_at, reactions_of};
 use super::people::people_of;
-use super::rooms::{busiest_groups, group, groups, is_muted, private_room_of, topic};
+use super::rooms::{busiest_groups, group, groups, is_muted, private_room_of, read_mark, topic};
 use super::tx::{Sql, Tx};
 use super::{Newest, RESTRICTED, Result, Store, StoreError};
 use crate::model::{
@@ -61,6 +61,8 @@ pub struct Own {
     pub topic: (Option<String>, bool),
     /// Whether they have turned its news off.
     pub muted: bool,
+    /// Up to which message they have read it. For a newcomer that is the newest.
+    pub read: MessageId,
     /// Their reactions there, those to the newest messages first.
     pub reactions: Vec<(MessageId, Emoji)>,
 }
@@ -91,6 +93,7 @@ impl Store {
                 groups: groups(tx, Some(user), most_groups).await?,
                 topic: topic(tx, user, room).await?,
                 muted: is_muted(tx, user, room).await?,
+                read: read_mark(tx, user, room).await?.unwrap_or(MessageId(0)),
                 reactions: reactions_of(tx, user, room, all, most_reactions).await?,
             };
             Ok((own, catch_up(tx, &known, room, after).await?))

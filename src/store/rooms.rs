@@ -19,8 +19,6 @@ pub struct Moved {
     pub joined: bool,
     /// The room that no tab of theirs shows any longer.
     pub left: Option<RoomId>,
-    /// Up to which message they had read the room they entered. On the first visit that is the newest.
-    pub read: MessageId,
     /// Whether they did not belong to the group before.
     pub is_first: bool,
 }
@@ -518,20 +516,23 @@ async fn enter_room(tx: &Tx<'_>, client: ClientId, me: UserId, room: &Room) -> S
         )
         .await?;
     let joined = entered > 0 && !looks;
-    let read = "select read_message_id from users_subscribed
-        where user_id = $1 and room_id = $2 and left_at is null";
-    let mut found: Option<MessageId> = tx.one(read, &[&me, &room.id]).await?;
-    let is_first = found.is_none() && matches!(room.kind, RoomKind::Group(_));
+    let is_first =
+        matches!(room.kind, RoomKind::Group(_)) && read_mark(tx, me, room.id).await?.is_none();
     if is_first {
         subscribe(tx, me, room.id).await?;
-        found = tx.one(read, &[&me, &room.id]).await?;
     }
     Ok(Moved {
         joined,
         left,
-        read: found.unwrap_or(MessageId(0)),
         is_first,
     })
+}
+
+/// Up to which message the user has read the room, if they belong to it.
+pub(super) async fn read_mark(tx: &Tx<'_>, user: UserId, room: RoomId) -> Sql<Option<MessageId>> {
+    let read = "select read_message_id from users_subscribed
+        where user_id = $1 and room_id = $2 and left_at is null";
+    tx.one(read, &[&user, &room]).await
 }
 
 /// Whether any client of the user shows the room.

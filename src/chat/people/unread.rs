@@ -194,12 +194,10 @@ impl Chat {
         Ok(())
     }
 
-    /// Writes what this person has read, before lists are rendered that depend on it. Returns whether there was any.
-    pub(in crate::chat) async fn write_reads_of(&self, user: UserId) -> Result<bool> {
-        let rows: Vec<Row> = self.people.due().unread.rows_of(user).collect();
-        let has_any = !rows.is_empty();
-        self.write(rows).await?;
-        Ok(has_any)
+    /// Writes what this person has read, before lists are rendered that depend on it.
+    pub(in crate::chat) async fn write_reads_of(&self, user: UserId) -> Result<()> {
+        let rows = self.people.due().unread.rows_of(user).collect();
+        self.write(rows).await
     }
 
     /// Writes what people have read, in parts, so that no message waits for all of them.
