@@ -47,7 +47,7 @@ use crate::protocol::{
 use crate::relay;
 use crate::socket;
 use crate::store::StoreError;
-use crate::views::{Reader, Static};
+use crate::views::Static;
 use crate::visits::Visits;
 use crate::websocket;
 
@@ -476,19 +476,10 @@ async fn page(State(web): State<Arc<Web>>, request: Request) -> Response {
     let outside = web.outside(&request);
     let session = forms::session_of(request.headers(), outside.is_secure());
     let known = forms::browser_of(request.headers(), outside.is_secure());
-    let reader = web.chat.reader(session.as_ref(), known.as_ref()).await;
-    let reader = reader.unwrap_or_else(|error| {
-        log_failure("read whose page it is", &*error);
-        None
-    });
-    if let Some((browser, reader)) = known.as_ref().zip(reader.as_ref()) {
-        let session = session.as_ref().filter(|_| !reader.guest);
-        web.visits.renew(&browser.of_forms(session));
-    }
-    let browser = known.is_none().then(BrowserToken::random);
-    let asked = web.asked(&outside, request.uri(), reader.as_ref(), None);
-    web.shown(&asked, StatusCode::OK, session.as_ref(), browser.as_ref())
-        .await
+    let fresh = known.is_none().then(BrowserToken::random);
+    let cookies = (session.as_ref(), known.as_ref());
+    let asked = web.asked(&outside, request.uri(), cookies, None);
+    web.shown(&asked, StatusCode::OK, fresh.as_ref()).await
 }
 
 /// The private room that a form of the lobby asks for.
@@ -535,7 +526,7 @@ impl Web {
         &self,
         outside: &'a Outside,
         uri: &'a Uri,
-        reader: Option<&'a Reader>,
+        (session, browser): (Option<&'a SessionToken>, Option<&'a BrowserToken>),
         refused: Option<(&'a str, &'a str)>,
     ) -> Asked<'a> {
         self.read_templates();
@@ -544,7 +535,8 @@ impl Web {
             scheme: outside.scheme,
             host: &outside.host,
             query: uri.query(),
-            reader,
+            session,
+            browser,
             refused,
         }
     }
@@ -554,22 +546,26 @@ impl Web {
         &self,
         asked: &Asked<'_>,
         status: StatusCode,
-        session: Option<&SessionToken>,
-        browser: Option<&BrowserToken>,
+        fresh: Option<&BrowserToken>,
     ) -> Response {
         let page = self.chat.first_page(asked).await;
+        let reader = page.as_ref().ok().and_then(|page| page.reader.as_ref());
+        if let Some((browser, reader)) = asked.browser.zip(reader) {
+            let session = asked.session.filter(|_| !reader.guest);
+            self.visits.renew(&browser.of_forms(session));
+        }
         let status = match &page {
             Ok(page) if page.found => status,
             Ok(_) => StatusCode::NOT_FOUND,
             Err(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let session = session.filter(|_| page.is_ok());
+        let session = asked.session.filter(|_| page.is_ok());
         let secure = asked.scheme == "https";
         let notice = "The chat cannot be shown right now. Please try again in a moment.";
         let mut response = forms::rendered(page.map(|page| page.html), status, notice);
         // The cookie of a session stays the same and expires later.
         let session = session.map(|session| forms::cookie(Some(session), secure));
-        let browser = browser.map(|browser| forms::browser_cookie(browser, secure));
+        let browser = fresh.map(|browser| forms::browser_cookie(browser, secure));
         for cookie in session.into_iter().chain(browser) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -652,10 +648,9 @@ impl Web {
                 _ => StatusCode::UNPROCESSABLE_ENTITY,
             };
             let text = if tone == "done" { "" } else { &text };
-            let reader = chat.reader(session.as_ref(), Some(&browser)).await;
-            let reader = reader.ok().flatten();
-            let asked = self.asked(outside, uri, reader.as_ref(), Some((&html, text)));
-            let shown = self.shown(&asked, status, session.as_ref(), fresh);
+            let cookies = (session.as_ref(), Some(&browser));
+            let asked = self.asked(outside, uri, cookies, Some((&html, text)));
+            let shown = self.shown(&asked, status, fresh);
             return Ok(Some(shown.await));
         }
         let mut to = match name {

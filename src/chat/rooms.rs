@@ -44,8 +44,10 @@ pub struct Asked<'a> {
     pub host: &'a str,
     /// The query of the address.
     pub query: Option<&'a str>,
-    /// Who reads it, if that is known.
-    pub reader: Option<&'a Reader>,
+    /// The session, if they have one.
+    pub session: Option<&'a SessionToken>,
+    /// The browser, if it is known.
+    pub browser: Option<&'a BrowserToken>,
     /// The answer to a form, and the text that was not sent.
     pub refused: Option<(&'a str, &'a str)>,
 }
@@ -54,6 +56,8 @@ pub struct Asked<'a> {
 pub struct FirstPage {
     /// Its HTML.
     pub html: String,
+    /// For whom it is: who has signed in, or the guest of the browser's forms.
+    pub reader: Option<Reader>,
     /// Whether the address leads to a room.
     pub found: bool,
 }
@@ -450,32 +454,16 @@ impl Chat {
         }
     }
 
-    /// The person for whom a page is rendered: who has signed in, or the guest of the browser's forms.
-    pub async fn reader(
-        &self,
-        session: Option<&SessionToken>,
-        browser: Option<&BrowserToken>,
-    ) -> anyhow::Result<Option<Reader>> {
-        if let Some(user) = self.signed_in(session).await? {
-            return Ok(Some(Reader { user, guest: false }));
-        }
-        let Some(browser) = browser else {
-            return Ok(None);
-        };
-        let user = self.store.guest(browser.of_forms(None).hash()).await?;
-        Ok(user.map(|user| Reader { user, guest: true }))
-    }
-
     /// The page at an address, for a browser that has not connected yet. Writes nothing and claims no
     /// user.
     pub async fn first_page(&self, asked: &Asked<'_>) -> anyhow::Result<FirstPage> {
         let Asked { address, query, .. } = *asked;
         let id = |name| protocol::read_id(query, name);
         let (at, search) = (id("at"), protocol::read_search(address, query));
-        let me = asked.reader.map(|reader| reader.user.id);
         let target = protocol::read_address(address);
         let wanted = Wanted {
-            me,
+            session: asked.session.map(SessionToken::hash),
+            guest: asked.browser.map(|browser| browser.of_forms(None).hash()),
             target: target.clone(),
             lobby: address == LOBBY_PATH,
             at,
@@ -486,7 +474,8 @@ impl Chat {
             busiest: people::LISTED_IN_ROOM,
         };
         let shown = self.store.first_page(wanted).await?;
-        let room = shown.room;
+        let (room, reader) = (shown.room, shown.reader);
+        let reader = reader.map(|(user, guest)| Reader { user, guest });
         let notice = match &target {
             Some(Target::Group(name)) if room.is_none() => Some(actions::no_such_group(name)),
             None if shown.lobby.is_none() && search.is_none() => {
@@ -515,13 +504,17 @@ impl Chat {
             file_limit: self.file_limit(),
             search: search.as_deref(),
             notice: notice.as_ref(),
-            reader: asked.reader,
+            reader: reader.as_ref(),
             people: &shown.people,
             to: to.as_deref(),
             addressee,
             refused: asked.refused,
         })?;
         let found = notice.is_none();
-        Ok(FirstPage { html, found })
+        Ok(FirstPage {
+            html,
+            reader,
+            found,
+        })
     }
 }

@@ -2,21 +2,24 @@
 
 use std::sync::Arc;
 
+use super::accounts::session;
 use super::messages::{CatchUp, PageAt, catch_up, newest, page_at, reactions_of};
-use super::people::people_of;
+use super::people::{guest, people_of};
 use super::rooms::{busiest_groups, group, groups, is_muted, private_room_of, read_mark, topic};
 use super::tx::{Sql, Tx};
 use super::{Newest, RESTRICTED, Result, Store, StoreError};
 use crate::model::{
     Busy, ClientRef, Emoji, Listed, MessageId, Page, Person, Room, RoomId, RoomKind, Target,
-    UserId, Version,
+    TokenHash, User, UserId, Version,
 };
 
 /// What a page is to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Who reads it, if that is known.
-    pub me: Option<UserId>,
+    /// The session of who reads it,
+    pub session: Option<TokenHash>,
+    /// or without a valid one, the token of the guest of their browser's forms.
+    pub guest: Option<TokenHash>,
     /// The room at its address.
     pub target: Option<Target>,
     /// Whether it shows the directory of groups, as it does in place of a group that there is not.
@@ -38,6 +41,8 @@ pub struct Wanted {
 /// What a page shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
+    /// Who reads it, if that is known, and whether they are a guest. Nobody banned.
+    pub reader: Option<(User, bool)>,
     /// The groups in the reader's list.
     pub groups: Vec<Listed>,
     /// The people they talk with.
@@ -112,7 +117,9 @@ impl Store {
 }
 
 async fn first_page(tx: &Tx<'_>, known: &Newest, wanted: &Wanted) -> Sql<Shown> {
-    let Wanted { me, at, .. } = *wanted;
+    let Wanted { at, .. } = *wanted;
+    let reader = reader(tx, wanted).await?;
+    let me = reader.as_ref().map(|(user, _)| user.id);
     let room = match &wanted.target {
         // A restricted group is looked up with the rights of the person.
         Some(Target::Group(name)) => {
@@ -153,6 +160,7 @@ async fn first_page(tx: &Tx<'_>, known: &Newest, wanted: &Wanted) -> Sql<Shown> 
     };
     let is_missing = room.is_none() && matches!(wanted.target, Some(Target::Group(_)));
     Ok(Shown {
+        reader,
         groups: groups(tx, me, wanted.groups).await?,
         people: match me {
             Some(me) => people_of(tx, me, wanted.people).await?,
@@ -166,4 +174,16 @@ async fn first_page(tx: &Tx<'_>, known: &Newest, wanted: &Wanted) -> Sql<Shown> 
             false => None,
         },
     })
+}
+
+async fn reader(tx: &Tx<'_>, wanted: &Wanted) -> Sql<Option<(User, bool)>> {
+    if let Some(token) = wanted.session
+        && let Some(session) = session(tx, token).await?
+    {
+        return Ok(Some((session.user, false)));
+    }
+    match wanted.guest {
+        Some(token) => Ok(guest(tx, token).await?.map(|user| (user, true))),
+        None => Ok(None),
+    }
 }

@@ -210,19 +210,6 @@ impl Store {
         .await
     }
 
-    /// The guest who comes back with this token. Nobody banned.
-    pub async fn guest(&self, token: TokenHash) -> Result<Option<User>> {
-        self.read("guest", async move |tx| {
-            let guest = format!(
-                "select {USER} from clients c join users u on u.id = c.user_id
-                 where c.token_hash = $1 and c.guest and u.banned_at is null
-                 and (c.left_at is null or c.left_at > (select millis()) - $2)"
-            );
-            tx.one(&guest, &[&token, &span(TOKEN_GOOD_FOR)]).await
-        })
-        .await
-    }
-
     /// Connects somebody, renews the node's lease, and moves the client into the group. They are, in this order: the
     /// client they take over, another client of the account they signed in to, a random free user, the spare user.
     /// Giving a user to a new person ends the tokens of the former one.
@@ -733,6 +720,16 @@ async fn arrived(
         session,
         entered,
     })
+}
+
+/// The guest who comes back with this token. Nobody banned.
+pub(super) async fn guest(tx: &Tx<'_>, token: TokenHash) -> Sql<Option<User>> {
+    let guest = format!(
+        "select {USER} from clients c join users u on u.id = c.user_id
+         where c.token_hash = $1 and c.guest and u.banned_at is null
+         and (c.left_at is null or c.left_at > (select millis()) - $2)"
+    );
+    tx.one(&guest, &[&token, &span(TOKEN_GOOD_FOR)]).await
 }
 
 /// The client that a resume token is valid for, and its node if it has not left.

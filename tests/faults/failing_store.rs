@@ -380,7 +380,8 @@ async fn nobody_is_half_connected() {
         scheme: "http",
         host: "x",
         query: None,
-        reader: None,
+        session: None,
+        browser: None,
         refused: None,
     };
     for how in [BROKEN, MUTE] {
