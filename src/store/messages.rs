@@ -1,20 +1,19 @@
 //! Messages: writing, changing and reacting to them, and reading them by page and by version.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::files;
 use super::mentions::{self, Mentions};
-use super::people::connected;
 use super::rooms::{VISIBLE, may_moderate, room, subscribe};
 use super::tx::{Column, FromRow, Hold, Locks, Row, Sql, Tx, from_row};
 use super::users::{check_may_write, record, trace};
 use super::{Actor, Change, Newest, Refused, Result, Store};
 use crate::model::{
-    Author, ClientRef, Emoji, File, FileId, Message, MessageId, Millis, Original, Page, Reaction,
-    Room, RoomId, UserId, Version, Wording,
+    Author, ClientId, ClientRef, Emoji, File, FileId, Message, MessageId, Millis, Original, Page,
+    Reaction, Room, RoomId, UserId, Version, Wording,
 };
 use crate::protocol::PAGE_MESSAGES;
 
@@ -306,8 +305,9 @@ impl Store {
         .await
     }
 
-    /// Marks these rooms as read up to these messages. A mark never moves back. Clients that have left
-    /// are skipped. Returns the people who have read a private room, whose numbers have changed.
+    /// Marks these rooms as read up to these messages. A mark never moves back. Clients that are no longer that person's
+    /// are skipped; one may have left or come back since. Returns the people who have read a private room, whose numbers have
+    /// changed.
     pub async fn mark_read(
         &self,
         reads: Vec<(ClientRef, UserId, RoomId, MessageId)>,
@@ -318,11 +318,17 @@ impl Store {
             ..Locks::none()
         };
         self.write("mark_read", locks, async move |tx| {
-            let clients: Vec<_> = reads.iter().map(|read| read.0).collect();
-            let connected = connected(tx, &clients).await?;
+            let clients: Vec<i64> = reads.iter().map(|read| read.0.client.0).collect();
+            let sql = format!(
+                "select id, user_id from clients where id {} order by id",
+                tx.among(1)
+            );
+            let held = tx.hold(&sql, Hold::Change);
+            let of: Vec<(ClientId, UserId)> = tx.all(&held, &[&clients]).await?;
+            let of: HashMap<_, _> = of.into_iter().collect();
             let mut counted = HashSet::new();
             for (client, user, room, message) in &reads {
-                if connected.get(client) == Some(user)
+                if of.get(&client.client) == Some(user)
                     && mark_read(tx, *user, *room, *message).await?
                 {
                     counted.insert(*user);

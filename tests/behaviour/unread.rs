@@ -112,6 +112,24 @@ async fn a_visit_begins_where_the_last_one_ended() {
 }
 
 #[tokio::test]
+async fn what_is_read_just_before_a_reconnect_stays_read() {
+    let server = Server::start().await;
+    let [mut anna, mut bob] = server.tabs().await;
+    anna.enters_group("python").await;
+    bob.enters_group("python").await;
+    anna.says("seen").await;
+    bob.sees("seen").await;
+    bob.reads();
+    bob.hears_all().await;
+    let seen = bob.last_message();
+    bob.loses_the_network();
+    bob.connects().await;
+    assert_eq!(bob.had_read(), seen);
+    bob.enters_group("hi").await;
+    assert!(!bob.entry("python", "data-news"));
+}
+
+#[tokio::test]
 async fn all_devices_of_a_person_agree_what_is_read() {
     let server = Server::start().await;
     let mut anna = server.tab_at("/chat/python/").await;

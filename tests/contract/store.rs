@@ -518,11 +518,9 @@ async fn a_client_that_has_ended_can_do_nothing(backend: &impl Backend) {
     store.leave(vec![again.client]).await.unwrap();
     can_do_nothing(&store, &again).await;
     let read = |who: &Somebody| vec![(who.client, anna.user.id, room, MessageId(i64::MAX))];
-    for who in [&anna, &again, &borrowed] {
-        store.mark_read(read(who)).await.unwrap();
-    }
+    store.mark_read(read(&borrowed)).await.unwrap();
     assert_eq!(unread(&store, &anna).await, [1]);
-    let anna = back(&store, &again).await;
+    // What was read before is still read after the client has left or was taken over.
     store
         .mark_read([read(&bob), read(&anna)].concat())
         .await
