@@ -91,9 +91,10 @@ impl Names {
 }
 
 impl Moves {
-    /// Somebody has joined a room, or `returns` to it.
+    /// Somebody has joined a room, or `returns` to it. Who returns is announced only if they are said to have left.
     pub(super) fn joined(&mut self, room: RoomId, user: &User, returns: bool, now: Instant) {
-        if self.away.remove(&(room, user.id)).is_none() && !returns {
+        let was_away = self.away.remove(&(room, user.id)).is_some();
+        if !was_away && (!returns || self.has_left(room, user.id)) {
             self.announce(room, user.id, user.shown_name().to_owned(), true, now);
         }
     }
@@ -162,6 +163,13 @@ impl Moves {
         let room = self.rooms.get_mut(&room);
         room.map(|room| std::mem::take(&mut room.news))
             .unwrap_or_default()
+    }
+
+    /// Whether the person's last move in the room was to leave it.
+    fn has_left(&self, room: RoomId, user: UserId) -> bool {
+        let room = self.rooms.get(&room);
+        let mut recent = room.into_iter().flat_map(|room| &room.recent);
+        recent.any(|one| one.user == user && !one.joined)
     }
 
     fn announce(&mut self, room: RoomId, user: UserId, name: String, joined: bool, at: Instant) {
@@ -267,6 +275,9 @@ mod tests {
             HashSet::from([ROOM])
         );
         check(&moves, &[], &["anna"]);
+        // She is said to have left.
+        moves.joined(ROOM, &anna, true, now + 6 * GRACE);
+        check(&moves, &["anna"], &[]);
     }
 
     #[test]
