@@ -177,7 +177,7 @@ pub struct Socket {
     writer: Writer,
     chat: Arc<Chat>,
     client: Arc<Client>,
-    limits: Limits,
+    limits: Arc<Limits>,
     /// In their order. More than one are messages, and all but the last have been given to the store.
     works: VecDeque<(Work, usize)>,
     works_bytes: usize,
@@ -202,7 +202,7 @@ pub async fn arrive(
     early: &[u8],
     hello: Hello,
     deflate: bool,
-    limits: Limits,
+    limits: Arc<Limits>,
     chat: Arc<Chat>,
 ) -> Option<Box<Socket>> {
     let mut decoder = Decoder::new(limits.frame_bytes, deflate);

@@ -107,7 +107,7 @@ pub struct Web {
     /// Who may connect.
     pub access: Access,
     /// The limits of a socket.
-    pub socket_limits: socket::Limits,
+    pub socket_limits: Arc<socket::Limits>,
     connected: Mutex<HashMap<(Kind, IpAddr), usize>>,
     visits: Arc<Visits>,
 }
@@ -135,7 +135,7 @@ impl Web {
     pub fn new(chat: Arc<Chat>, access: Access, socket_limits: socket::Limits) -> Arc<Self> {
         Arc::new(Self {
             chat,
-            socket_limits,
+            socket_limits: Arc::new(socket_limits),
             connected: Mutex::default(),
             visits: Arc::new(Visits::new(access.forms_stay)),
             access,
@@ -954,13 +954,14 @@ fn upgrade(
                 // Early bytes are copied, so that the buffer they came in is freed.
                 let early = parts.read_buf.to_vec();
                 drop(parts.read_buf);
-                let limits = web.socket_limits;
+                let limits = Arc::clone(&web.socket_limits);
                 let arriving = socket::arrive(stream, &early, hello, deflate, limits, chat);
                 if let Some(socket) = arriving.await {
                     // A separate task, so that memory used up to here is freed.
                     tokio::spawn(async move {
-                        let _counted = (counted, peer);
                         socket.serve().await;
+                        // Dropped here rather than bound before, which would take their memory twice.
+                        drop((counted, peer));
                     });
                 }
                 return;

@@ -131,7 +131,9 @@ impl Hub {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let outbox = Arc::new(Outbox::new(client, user, dialect, serial));
         let mut users = self.users.lock();
-        users.entry(user).or_default().push(Arc::clone(&outbox));
+        // Most people have one socket.
+        let of_user = users.entry(user).or_insert_with(|| Vec::with_capacity(1));
+        of_user.push(Arc::clone(&outbox));
         drop(users);
         let mut clients = self.clients.lock();
         if let Some(close) = clients.closing {

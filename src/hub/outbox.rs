@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -152,10 +153,10 @@ struct Waiting {
     begun: usize,
     soft: Vec<(Region, Frame)>,
     /// Hashes of the last frames of lists that are pushed only when they differ.
-    mine: Option<u64>,
-    groups: Option<u64>,
-    heading: Option<u64>,
-    notifications: Option<u64>,
+    mine: Option<NonZeroU64>,
+    groups: Option<NonZeroU64>,
+    heading: Option<NonZeroU64>,
+    notifications: Option<NonZeroU64>,
     /// The groups whose news the tab shows.
     listed: Arc<[RoomId]>,
     /// The list of groups is being rendered. News that arrives meanwhile may be missing in it.
@@ -236,7 +237,10 @@ impl Waiting {
         let entering = self.seen.is_none();
         let now = |(region, _): &mut (Region, _)| !(entering && region.is_of_room());
         let now = self.soft.extract_if(.., now);
-        now.map(|(_, frame)| frame).collect()
+        let now = now.map(|(_, frame)| frame).collect();
+        // Most regions are shown at the beginning. An idle outbox keeps no space for them.
+        self.soft.shrink_to_fit();
+        now
     }
 
     /// Whether the socket has something to send or to ask for.
@@ -245,7 +249,7 @@ impl Waiting {
     }
 
     /// The hash of the list that the tab was last given.
-    fn given(&mut self, region: Region) -> &mut Option<u64> {
+    fn given(&mut self, region: Region) -> &mut Option<NonZeroU64> {
         match region {
             Region::Groups => &mut self.groups,
             Region::Heading => &mut self.heading,
@@ -432,6 +436,8 @@ impl Outbox {
         if region == Region::Groups {
             waiting.listing = false;
         }
+        // Zero is left for having none, which saves memory.
+        let hash = NonZeroU64::MIN.saturating_add(hash);
         waiting.given(region).replace(hash) != Some(hash)
     }
 
