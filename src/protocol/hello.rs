@@ -140,17 +140,22 @@ impl Hello {
                 hello.resume = token.parse().ok();
             }
         }
+        let mut after = None;
         for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
             let Ok(value) = percent_decode_str(value).decode_utf8() else {
                 continue;
             };
             match name {
                 "room" => hello.room = value.parse().ok(),
-                "after" => hello.after = value.parse().ok(),
+                "after" => after = Some(value),
                 "at" => hello.at = Some(value.into_owned()),
                 _ => {}
             }
         }
+        hello.after = hello
+            .room
+            .zip(after)
+            .and_then(|(room, after)| Version::read(room, &after).ok());
         hello
     }
 

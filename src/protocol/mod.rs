@@ -291,7 +291,7 @@ mod tests {
         };
         check(
             &push.swapped(Swap::Append).at(version),
-            r##"{"selector":"#notice","html":"<p>\"</p>","swap":"append","version":"AAAAAAAAAAE.AAAAAQ.3"}"##,
+            r##"{"selector":"#notice","html":"<p>\"</p>","swap":"append","version":"00000000.3"}"##,
         );
     }
 
@@ -301,12 +301,17 @@ mod tests {
         let offers = format!("overwire.v1, resume.{token}");
         let hello = Hello::read(
             [offers.as_str()].into_iter(),
-            "room=AAAAAAAAAAE&after=AAAAAAAAAAE.AAAAAQ.3&at=%2Fchat%2F%40a%2F",
+            "after=6a1f93c8.3&room=AAAAAAAAAAE&at=%2Fchat%2F%40a%2F",
         );
         assert_eq!(hello.dialect, Dialect::V1);
         assert_eq!(hello.resume, Some(token));
         assert_eq!(hello.room, Some(RoomId(1)));
-        assert_eq!(hello.after.map(|version| version.number), Some(3));
+        let after = Version {
+            room: RoomId(1),
+            history: History(0x6a1f_93c9),
+            number: 3,
+        };
+        assert_eq!(hello.after, Some(after));
         assert_eq!(hello.at.as_deref(), Some("/chat/@a/"));
 
         let hello = Hello::read(

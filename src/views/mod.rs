@@ -1520,7 +1520,7 @@ mod tests {
         let push = Views::new().unwrap().new_message(&message).at(version);
         let frame = push.encode();
         let bytes = [false, true].map(|deflate| frame.bytes(deflate).len());
-        assert!(bytes[0] <= 400 && bytes[1] <= 285, "{bytes:?}");
+        assert!(bytes[0] <= 400 && bytes[1] <= 280, "{bytes:?}");
     }
 
     #[test]

@@ -241,8 +241,9 @@ async fn a_malformed_query_does_not_fail_the_upgrade() {
         "?room=&after=&at=",
         "?at=/elsewhere/",
         "?&&=&room",
-        "?after=AAAAAAAAAAE.AAAAAQ.99999999999999999999",
-        "?room=AAAAAAAAAAE&after=AAAAAAAAAAE.AAAAAQ.-1",
+        "?after=6a1f93c8.1",
+        "?room=AAAAAAAAAAE&after=6a1f93c8.99999999999999999999",
+        "?room=AAAAAAAAAAE&after=6a1f93c8.-1",
     ] {
         let _: Uri = format!("http://a/{query}")
             .parse()

@@ -680,20 +680,17 @@ impl Tab {
         assert_eq!(self.page.doubled_ids(), [""; 0], "{}", self.sight());
     }
 
-    /// Versions belong to the room on show and only grow, unless a whole page has another history.
+    /// The versions of a room only grow, unless a whole page has another history.
     fn goes_on(&self, version: &str, is_whole: bool) {
         let split = |version: &str| {
-            let (room, number) = (version.split('.').next(), version.rsplit('.').next());
-            let number: u64 = number.unwrap().parse().expect("a number");
-            (room.unwrap().to_owned(), number)
+            let (of_room, number) = version.split_once('.').expect("two parts");
+            (of_room.to_owned(), number.parse::<u64>().expect("a number"))
         };
-        let (room, number) = split(version);
-        assert_eq!(self.room().as_ref(), Some(&room), "{}", self.sight());
+        let (of_room, number) = split(version);
         let mut before = self.pushes[self.versions_from..].iter().rev();
         if let Some(last) = before.find_map(|push| push.version.as_deref()) {
-            let history = |version: &str| version.split('.').nth(1).map(str::to_owned);
-            let is_other = history(version) != history(last);
-            let (_, last) = split(last);
+            let (of_last, last) = split(last);
+            let is_other = of_room != of_last;
             let grows = number > last || (is_whole && (number == last || is_other));
             assert!(grows, "{last} and then {number}: {}", self.sight());
         }
