@@ -12,8 +12,8 @@ use super::tx::{Column, FromRow, Hold, Locks, Row, Sql, Tx, from_row};
 use super::users::{check_may_write, record, trace};
 use super::{Actor, Change, Newest, Refused, Result, Store};
 use crate::model::{
-    Author, ClientId, ClientRef, Emoji, File, FileId, Message, MessageId, Millis, Original, Page,
-    Reaction, Room, RoomId, UserId, Version, Wording,
+    Author, ClientId, ClientRef, Emoji, File, FileId, History, Message, MessageId, Millis,
+    Original, Page, Reaction, Room, RoomId, UserId, Version, Wording,
 };
 use crate::protocol::PAGE_MESSAGES;
 
@@ -726,10 +726,10 @@ async fn version(tx: &Tx<'_>, room: RoomId) -> Sql<Version> {
 }
 
 /// Whether the room has had this version: the history is one of the room's, and it reached the number.
-/// Every room has had the version without changes.
+/// Every room has had the version without changes, which is of no history.
 async fn has_been(tx: &Tx<'_>, after: Version) -> Sql<bool> {
     if after.number == 0 {
-        return Ok(true);
+        return Ok(after.history == History(0));
     }
     tx.the(
         "select exists (

@@ -244,6 +244,7 @@ async fn a_tab_ahead_of_the_room_gets_the_newest_page() {
     for after in [
         format!("{of_room}.999"),
         "6a1f93c8.1".to_owned(),
+        "6a1f93c8.0".to_owned(),
         bob.version().unwrap(),
         String::new(),
     ] {
