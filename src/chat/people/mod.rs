@@ -264,7 +264,7 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
         }
         if ticked {
             let now = Instant::now();
-            // Read marks come first: they are only written for a client that has not ended.
+            // Read marks come first: who leaves the chat has read its messages before.
             let (reads, leaving) = (chat.write_reads(), chat.write_leaving(now));
             people.attempt("write read marks", reads).await;
             let looks = chat.write_in_view();
@@ -325,7 +325,6 @@ pub(super) async fn run(people: Arc<People>, chat: Weak<Chat>) {
 /// Writes what has not been written yet. Nothing is rendered after that.
 pub(super) async fn finish(chat: &Chat) {
     let people = &chat.people;
-    // The clients must not have ended yet, as above.
     let writing = chat.write_reads();
     people.attempt("write read marks", writing).await;
     // From here on the lease is not renewed: a renewal would bring the node back.

@@ -233,7 +233,8 @@ impl Chat {
             let is_right = |client| clients.len() == 1 && clients.contains(client);
             let others = tabs.iter().filter(|tab| !is_right(&tab.client.client));
             others.for_each(|tab| tab.outdate_groups());
-            if tabs.iter().any(|tab| tab.is_kept()) {
+            // Whoever has gone since may have come back to another node.
+            if tabs.is_empty() || tabs.iter().any(|tab| tab.is_kept()) {
                 self.tell_others(News::Groups(user));
             }
         }
