@@ -663,7 +663,7 @@ pub enum BadName {
 fn shown(c: char) -> String {
     match can_be_seen(c) {
         true => c.to_string(),
-        false => c.escape_unicode().to_string(),
+        false => format!("U+{:04X}", u32::from(c)),
     }
 }
 
@@ -1235,7 +1235,11 @@ mod tests {
             check(&format!("hi{filler}"), Err(BadName::Character(filler)));
         }
         assert!(BadName::Character('\'').to_string().contains("but not “'”"));
-        assert!(BadName::Character('\u{fe0f}').to_string().contains("fe0f"));
+        assert!(
+            BadName::Character('\u{fe0f}')
+                .to_string()
+                .contains("U+FE0F")
+        );
         check("a\u{200b}b", Err(BadName::Character('\u{200b}')));
         check("a\nb", Err(BadName::Character('\n')));
         check("👍 yes", Err(BadName::Character('👍')));
