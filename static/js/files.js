@@ -9,6 +9,9 @@ const MOST = 10;
 /** The server refuses a file for what it is: too large, of the wrong type, empty. */
 const FINAL = [413, 415, 422];
 
+/** The server did not answer. The file is sent again when the tab has connected. */
+const LOST = "The connection was lost.";
+
 /**
  * A file on the server.
  * @typedef {object} Stored
@@ -60,7 +63,7 @@ export function takeFiles(post) {
   const mine = here().filter(({ gone }) => !gone);
   sendLater = undefined;
   if (mine.some(({ stored }) => !stored)) {
-    if (!mine.some(({ error }) => error)) sendLater = { post, room: roomId(), text: messageBox.value };
+    if (!mine.some(({ error }) => error && error !== LOST)) sendLater = { post, room: roomId(), text: messageBox.value };
     showUploads();
     return null;
   }
@@ -92,6 +95,14 @@ export function renewFiles() {
     } else if (one.stored) lose(one);
   }
   showUploads();
+}
+
+/**
+ * The tab has connected.
+ * @returns {void}
+ */
+export function retryLost() {
+  for (const one of uploads) if (one.error === LOST) upload(one);
 }
 
 /**
@@ -183,7 +194,7 @@ function upload(one) {
   const done = (error) => {
     one.request = undefined;
     one.error = error;
-    if (error) sendLater = undefined;
+    if (error && error !== LOST) sendLater = undefined;
     showUploads();
     if (sendLater?.room !== roomId() || !here().every(({ stored }) => stored)) return;
     const { post, text } = sendLater;
@@ -215,7 +226,7 @@ function upload(one) {
     node.toggleAttribute("data-final", FINAL.includes(request.status));
     done(stored.id ? undefined : error);
   };
-  request.onerror = () => done("The connection was lost.");
+  request.onerror = () => done(LOST);
   request.send(file);
   showUploads();
 }

@@ -79,6 +79,25 @@ async fn a_chosen_picture_is_sent_and_keeps_its_place() {
 }
 
 #[tokio::test]
+async fn a_file_attached_without_a_connection_is_sent_with_its_message_when_it_is_back() {
+    let mut server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/")).await;
+        server.dies();
+        anna.sees(".state__lost").await;
+        chooses(&anna, &texts(&["a.txt"])).await;
+        anna.sees(".upload[data-state=failed]").await;
+        anna.sends("with a file").await;
+        server.starts_again();
+        bob.hears("with a file").await;
+        bob.sees(".files__file").await;
+        assert!(!anna.shows(".upload").await);
+        assert_eq!(anna.written().await, "");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_message_whose_file_is_under_way_stays_in_its_room() {
     let server = Server::start(&[]);
     story(async |browser| {
@@ -337,8 +356,6 @@ async fn a_failed_upload_keeps_the_text_and_can_be_tried_again() {
         anna.devtools("Network.emulateNetworkConditions", offline(false))
             .await;
         anna.click("[data-upload=retry]").await;
-        anna.sees(".upload[data-state=done]").await;
-        anna.click("#send").await;
         bob.hears("the text").await;
         bob.sees(".files__file").await;
     })
