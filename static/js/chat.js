@@ -2,19 +2,21 @@
 
 import { checkWord, dropStale, showCompletions } from "./completions.js";
 import { focusMessageForm, keepDeleted, keepOriginal, saveEdit, saveUnsaved, takeIdleFocus } from "./composer.js";
-import { showUploads } from "./files.js";
+import { retryLost, showUploads } from "./files.js";
 import "./formatting.js";
 import { mark } from "./marks.js";
 import { offer } from "./keyboard.js";
 import { announce, joinMessages, keepQuickBar, localiseTimes, messageNumber, passMidnight } from "./messages.js";
 import { completeSetting, forgetView, notify, reportView, subscribe } from "./notifications.js";
 import { becomeAnother, post, resend, sendDue, settle } from "./outbox.js";
-import { closePopover, find, findAll, messageBox, messageList, roomId } from "./page.js";
+import { closePopover, find, findAll, messageBox, messageForm, messageList, roomId } from "./page.js";
 import {
   askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom, reopenEdit, restoreEdit, showTopic,
 } from "./rooms.js";
 import { hooks, on, send } from "./runtime.js";
-import { askForNewer, askForOlder, noteView, openPart, restoreView, stopAwaitingMessages, takePage } from "./scroll.js";
+import {
+  askForNewer, askForOlder, noteView, openPart, restoreView, showAt, stopAwaitingMessages, takePage,
+} from "./scroll.js";
 import { search, showTyped } from "./search.js";
 import { arrive, identify, leave } from "./session.js";
 import {
@@ -117,6 +119,13 @@ hooks.before = ({ fragment, selector }) => {
   if (words) restoreEdit();
 };
 
+/** The form of a message takes space from the conversation, but must not hide its message. */
+function showOpened() {
+  const [form] = messageForm.children;
+  const message = form && find(form.id.replace("form-", "#message-"));
+  if (message) showAt(message);
+}
+
 hooks.after = ({ selector, swap, version, fragment }) => {
   if (version) messageList().dataset.version = version;
   if (selector === "#group-name") {
@@ -127,6 +136,7 @@ hooks.after = ({ selector, swap, version, fragment }) => {
     const former = arrive();
     if (former) becomeAnother(former);
     sendDue({ arrived: true });
+    retryLost();
     saveUnsaved();
     askForRoom();
     reopenEdit();
@@ -169,6 +179,7 @@ hooks.after = ({ selector, swap, version, fragment }) => {
   showTitle();
   takePage(swap);
   restoreView(swap === "append" ? ofOthers(fragment) : []);
+  if (selector === "#message-form") showOpened();
   keepQuickBar();
   checkWord();
   if (focused !== document.activeElement) takeIdleFocus();

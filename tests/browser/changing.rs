@@ -148,3 +148,41 @@ async fn only_my_own_messages_can_be_deleted() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_menu_of_a_message_does_not_hide_it() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        anna.sized(1000, 700).await;
+        for number in 0..25 {
+            anna.says(&number.to_string()).await;
+        }
+        // The highest that is in view while the end is.
+        anna.run(
+            "const top = document.querySelector('#scroller').getBoundingClientRect().top;
+             const opened = [...document.querySelectorAll('.message')]
+                 .find((message) => message.getBoundingClientRect().top > top + 40);
+             opened.classList.add('opened');
+             opened.querySelector('.change').click();",
+        )
+        .await;
+        anna.sees("#message-form [data-action=React]").await;
+        anna.until(
+            "(({ top, bottom }) => {
+                const list = document.querySelector('#scroller').getBoundingClientRect();
+                return top > list.top + 30 && bottom <= list.bottom;
+            })(document.querySelector('.opened').getBoundingClientRect())",
+        )
+        .await;
+        // Closed, the end is in view again.
+        anna.presses(Key::Escape).await;
+        anna.sees_no("#message-form > *").await;
+        anna.until(
+            "(({ scrollHeight, scrollTop, clientHeight }) => scrollHeight - scrollTop - clientHeight < 1)\
+             (document.querySelector('#scroller'))",
+        )
+        .await;
+    })
+    .await;
+}
