@@ -256,6 +256,8 @@ export function showNewLine(entered) {
   if (!first) return;
   // The attribute is lost whenever the message changes.
   first.setAttribute("data-new", "");
+  // What comes before the line may be read, and far up.
+  first.removeAttribute("data-joined");
   visit.hasLine = true;
   if (!entered) return;
   showAt(first);

@@ -61,15 +61,19 @@ async fn a_group_with_news_has_a_dot_until_its_end_was_seen() {
         anna.sees(&entry("hi", NO_NEWS)).await;
 
         bob.enters("python").await;
-        bob.until("document.querySelector('[data-new] > p')?.textContent === 'news'")
-            .await;
+        bob.until(
+            "document.querySelector('[data-new]:not([data-joined]) > p')?.textContent === 'news'",
+        )
+        .await;
         bob.sees(&entry("python", NO_NEWS)).await;
         bob.until(&format!("!{WAITING}")).await;
         // The line stays until the next visit, also when more is written.
         anna.says("more").await;
         bob.hears("more").await;
-        bob.until("document.querySelector('[data-new] > p')?.textContent === 'news'")
-            .await;
+        bob.until(
+            "document.querySelector('[data-new]:not([data-joined]) > p')?.textContent === 'news'",
+        )
+        .await;
         bob.enters("hi").await;
         bob.enters("python").await;
         bob.hears("more").await;
