@@ -748,7 +748,7 @@ pub enum BadDisplayName {
     #[error("A name can have at most {} characters.", DisplayName::CHARACTERS)]
     TooLong,
     /// A character is invisible.
-    #[error("A name cannot contain invisible characters such as “{}”.", .0.escape_unicode())]
+    #[error("A name cannot contain invisible characters such as “{}”.", shown(*.0))]
     Invisible(char),
     /// One letter has so many marks that they cover the text around it.
     #[error("The name has too many accents on one letter.")]

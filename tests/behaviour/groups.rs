@@ -145,7 +145,7 @@ async fn a_bad_group_name_is_refused_with_a_reason() {
         ("a/b", "but not “/”"),
         ("@brenda82", "but not “@”"),
         ("<script>", "but not “<”"),
-        ("a\u{202e}b", "but not “\\u{202e}”"),
+        ("a\u{202e}b", "but not “U+202E”"),
     ] {
         let notice = anna
             .is_refused("New group", json!({ "groupName": name }))

@@ -470,7 +470,7 @@ async fn the_lines_socket_knows_only_messages_and_senders() {
         ),
         (
             json!({ "type": "message", "text": "x", "sender": "a\u{202e}b" }),
-            "A name cannot contain invisible characters such as “\\u{202e}”.",
+            "A name cannot contain invisible characters such as “U+202E”.",
         ),
         (
             json!("x"),

@@ -171,19 +171,19 @@ async fn an_unreadable_name_is_refused_with_a_reason() {
         (&*long, "A name can have at most 32 characters."),
         (
             "\u{200b}",
-            "A name cannot contain invisible characters such as “\\u{200b}”.",
+            "A name cannot contain invisible characters such as “U+200B”.",
         ),
         (
             "An\u{202e}na",
-            "A name cannot contain invisible characters such as “\\u{202e}”.",
+            "A name cannot contain invisible characters such as “U+202E”.",
         ),
         (
             "Anna\u{7}",
-            "A name cannot contain invisible characters such as “\\u{7}”.",
+            "A name cannot contain invisible characters such as “U+0007”.",
         ),
         (
             "\u{e000}",
-            "A name cannot contain invisible characters such as “\\u{e000}”.",
+            "A name cannot contain invisible characters such as “U+E000”.",
         ),
         (
             "Z\u{323}\u{324}\u{325}\u{326}\u{327}\u{328}",
