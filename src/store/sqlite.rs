@@ -399,7 +399,7 @@ pub(super) fn lock_of(path: &Path) -> PathBuf {
 /// The advisory lock of a server. The system releases it when the process ends for any reason.
 pub(super) struct Lock {
     /// A file beside the database, since a new database has no file yet.
-    _beside: File,
+    beside: File,
     /// Whether that file is new.
     pub(super) is_new: bool,
     /// The database itself, which hard links have in common.
@@ -411,7 +411,7 @@ impl Lock {
     pub(super) fn take(path: &Path) -> Result<Self> {
         let (beside, is_new) = lock_beside(path)?;
         let mut lock = Self {
-            _beside: beside,
+            beside,
             is_new,
             file: None,
         };
@@ -445,6 +445,15 @@ impl Lock {
             self.file = Some(file);
         }
         Ok(())
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A process that is being started has copies of both files for a moment, and closing these would not end the lock.
+        for file in self.file.iter().chain([&self.beside]) {
+            let _ = file.unlock();
+        }
     }
 }
 
@@ -1348,6 +1357,20 @@ mod tests {
         }
         std::fs::remove_file(place.file()).unwrap();
         place.open().await.check().await.unwrap();
+    }
+
+    #[test]
+    fn a_lock_ends_although_a_process_that_is_being_started_has_copies_of_its_files() {
+        let place = Place::new();
+        std::fs::write(place.file(), "").unwrap();
+        let lock = Lock::take(&place.file()).unwrap();
+        let copies =
+            [&lock.beside, lock.file.as_ref().unwrap()].map(|file| file.try_clone().unwrap());
+        let refused = || matches!(Lock::take(&place.file()), Err(StoreError::InUse(_)));
+        assert!(refused());
+        drop(lock);
+        assert!(!refused());
+        drop(copies);
     }
 
     #[tokio::test]
