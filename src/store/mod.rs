@@ -47,7 +47,7 @@ pub use pages::{Own, Shown, Wanted};
 pub use people::{Arrival, Arrived, Left, Renamed, Resume};
 pub use rooms::Moved;
 pub use search::Unindexed;
-use tx::{Locks, Sql, Tx, Waiting, Write};
+use tx::{Locks, Operation, Sql, Tx, Waiting};
 
 /// The prefix of the names of restricted groups.
 pub const RESTRICTED: &str = "!";
@@ -197,7 +197,7 @@ pub struct Change {
 }
 
 type Changes = Vec<(NodeId, Change)>;
-type Writes = mpsc::UnboundedReceiver<Box<dyn Write>>;
+type Writes = mpsc::UnboundedReceiver<Box<dyn Operation>>;
 type Listeners = Arc<Mutex<HashMap<NodeId, mpsc::Sender<Change>>>>;
 
 /// How much a store contains.
@@ -216,7 +216,7 @@ pub struct Census {
 /// otherwise fails with [`StoreError::Gone`].
 pub struct Store {
     driver: Driver,
-    writer: Mutex<Option<mpsc::UnboundedSender<Box<dyn Write>>>>,
+    writer: Mutex<Option<mpsc::UnboundedSender<Box<dyn Operation>>>>,
     listeners: Listeners,
     /// The nodes that have joined through this store.
     nodes: Mutex<HashSet<NodeId>>,
@@ -246,6 +246,17 @@ const SETTLES: Duration = Duration::from_secs(1);
 enum Driver {
     Sqlite(sqlite::Sqlite),
     Postgres(postgres::Postgres),
+}
+
+/// The snapshot that a read needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Snapshot {
+    /// One statement needs none.
+    NotNeeded,
+    /// It may share one with other reads.
+    Shared,
+    /// It may take so long that no other read should share its snapshot.
+    Own,
 }
 
 /// What a driver is opened with.
@@ -406,7 +417,7 @@ impl Store {
         };
         self.interfered("census", async {
             match &self.driver {
-                Driver::Sqlite(sqlite) => sqlite.read(false, count).await,
+                Driver::Sqlite(sqlite) => sqlite.read(Snapshot::Own, count).await,
                 Driver::Postgres(postgres) => postgres.at_length(count).await,
             }
         })
@@ -493,7 +504,7 @@ impl Store {
     ) -> Result<T> {
         let writing = self.interfered(name, async {
             let (sender, answer) = oneshot::channel();
-            let waiting: Box<dyn Write> = Box::new(Waiting::new(locks, operation, sender));
+            let waiting: Box<dyn Operation> = Box::new(Waiting::new(locks, operation, sender));
             {
                 let writer = self.writer.lock();
                 let writer = writer.as_ref().ok_or(StoreError::Closed)?;
@@ -505,27 +516,36 @@ impl Store {
         self.note(READING | WRITING, writing.await)
     }
 
-    /// Runs one statement.
+    /// Runs one statement, which takes little time.
     async fn ask<T: Send + 'static>(
         &self,
         name: &'static str,
         operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
-        self.read_in(false, name, operation).await
+        self.read_in(Snapshot::NotNeeded, name, operation).await
     }
 
-    /// Runs several statements in one snapshot.
+    /// Runs several statements in one snapshot. They take little time.
     async fn read<T: Send + 'static>(
         &self,
         name: &'static str,
         operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
-        self.read_in(true, name, operation).await
+        self.read_in(Snapshot::Shared, name, operation).await
+    }
+
+    /// Runs several statements in one snapshot. They may take long, and no other read waits for them.
+    async fn read_at_length<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
+    ) -> Result<T> {
+        self.read_in(Snapshot::Own, name, operation).await
     }
 
     async fn read_in<T: Send + 'static>(
         &self,
-        snapshot: bool,
+        snapshot: Snapshot,
         name: &'static str,
         operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
@@ -598,7 +618,7 @@ impl Store {
 }
 
 /// Runs a write if its client is connected.
-async fn run_if_connected(tx: &Tx<'_>, write: &mut dyn Write) -> Sql<()> {
+async fn run_if_connected(tx: &Tx<'_>, write: &mut dyn Operation) -> Sql<()> {
     if let Some((ClientRef { client, visit }, user)) = write.locks().client {
         let owner = "select user_id from clients where id = $1 and visit = $2 and left_at is null";
         let owner: Option<UserId> = tx.one(owner, &[&client, &visit]).await?;
@@ -609,7 +629,7 @@ async fn run_if_connected(tx: &Tx<'_>, write: &mut dyn Write) -> Sql<()> {
     write.run(tx).await
 }
 
-fn fail_all(batch: Vec<Box<dyn Write>>, error: StoreError) {
+fn fail_all(batch: Vec<Box<dyn Operation>>, error: StoreError) {
     if let StoreError::Unavailable(error) = error {
         for write in batch {
             write.answer(Some(StoreError::Unavailable(Arc::clone(&error))));

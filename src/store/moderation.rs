@@ -208,7 +208,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<GroupRecord>> {
         let (beginnings, after) = (beginnings(beginning), sought(after));
-        self.read("group_records", async move |tx| {
+        self.read_at_length("group_records", async move |tx| {
             let groups = format!(
                 "select {GROUP_RECORD}
                  where name_key >= $1 and name_key < $2 and name_key > $3
@@ -251,7 +251,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<PersonRecord>> {
         let (beginning, after) = (beginning.to_owned(), sought(after));
-        self.read("person_records", async move |tx| {
+        self.read_at_length("person_records", async move |tx| {
             let mut found = Vec::new();
             let names = ("name", sought(&beginning.to_lowercase()));
             let display_names = ("display_key", sought(&DisplayName::key_of(&beginning)));
@@ -280,7 +280,7 @@ impl Store {
     /// Searches a group's messages. Returns at most a page; among very many messages, only what it
     /// found in the first part.
     pub async fn message_records(&self, search: Search) -> Result<FoundMessages> {
-        self.read("message_records", async move |tx| {
+        self.read_at_length("message_records", async move |tx| {
             message_records(tx, &search).await
         })
         .await

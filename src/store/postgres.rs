@@ -28,9 +28,10 @@ use tokio_postgres::{Client, IsolationLevel, SimpleQueryMessage};
 use address::Server;
 
 use super::rooms::{KEYED_GROUPS, SET_KEY, folded_keys};
-use super::tx::{Failure, Locks, Sql, Tx, Write};
+use super::tx::{Failure, Locks, Operation, Sql, Tx};
 use super::{
-    Access, Changes, Listeners, Opening, Result, StoreError, Synchronous, Writes, fail_all,
+    Access, Changes, Listeners, Opening, Result, Snapshot, StoreError, Synchronous, Writes,
+    fail_all,
 };
 use crate::log::Chain;
 use crate::metrics::METRICS;
@@ -85,7 +86,7 @@ pub(super) const MIGRATING: i64 = 0x6f76_6572_7769_7265;
 /// internal errors.
 const OUTAGE: [&str; 9] = ["08", "25", "28", "3D", "53", "55", "57", "58", "XX"];
 
-type Batch = Vec<Box<dyn Write>>;
+type Batch = Vec<Box<dyn Operation>>;
 
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
@@ -166,7 +167,7 @@ impl Postgres {
 
     /// The same for all nodes of a database, for as long as it exists. A copy has another oid.
     pub(super) async fn identity(&self) -> Result<String> {
-        self.read(false, async |tx| {
+        self.read(Snapshot::NotNeeded, async |tx| {
             tx.the(
                 "select concat_ws('-', life.identity, d.oid) from life, pg_database d
                  where d.datname = current_database()",
@@ -180,12 +181,12 @@ impl Postgres {
     /// Runs statements; several of them run in one snapshot.
     pub(super) async fn read<T>(
         &self,
-        snapshot: bool,
+        snapshot: Snapshot,
         operation: impl AsyncFn(&Tx<'_>) -> Sql<T>,
     ) -> Result<T> {
         let mut reader = self.readers.get().await?;
         let done = timeout(DEADLINE, async {
-            if !snapshot {
+            if snapshot == Snapshot::NotNeeded {
                 return operation(&Tx::postgres(&reader, Millis(0), History(0))).await;
             }
             let snapshot = reader
@@ -209,7 +210,9 @@ impl Postgres {
 
     /// Succeeds if the database can be read.
     pub(super) async fn check(&self) -> Result<()> {
-        let life = self.read(false, async |tx| tx.run("select 1 from life", &[]).await);
+        let life = self.read(Snapshot::NotNeeded, async |tx| {
+            tx.run("select 1 from life", &[]).await
+        });
         life.await
     }
 
@@ -476,7 +479,7 @@ impl Writer {
     }
 
     /// Writes one write, and repeats it if it collides with other nodes' writes.
-    async fn alone(&mut self, write: Box<dyn Write>) {
+    async fn alone(&mut self, write: Box<dyn Operation>) {
         let mut left = vec![write];
         let mut failure =
             StoreError::failed("the write kept colliding with those of other servers");
@@ -492,7 +495,7 @@ impl Writer {
     }
 
     /// Runs these writes in one transaction, and delivers their changes after the commit.
-    async fn transact(&mut self, batch: &mut [Box<dyn Write>]) -> Fate {
+    async fn transact(&mut self, batch: &mut [Box<dyn Operation>]) -> Fate {
         let db = match self.connection().await {
             Ok(db) => db,
             Err(error) => return Fate::Failed(error),
@@ -601,7 +604,7 @@ async fn prepare(
     db: &Object,
     writer: i64,
     number: i64,
-    batch: &mut [Box<dyn Write>],
+    batch: &mut [Box<dyn Operation>],
 ) -> Sql<(Vec<usize>, Changes)> {
     let begin = format!(
         "begin; insert into writers (id, batch, seen_at) values ({writer}, {number}, millis())
@@ -655,7 +658,7 @@ const NOW: &str = "select millis(), life.history, life.mark like '% ' || 'rooms'
 
 /// Locks the rooms of a batch, in the same order on all nodes, and then its clients. Returns the writes
 /// whose clients are connected, the time once everything was locked, and the history.
-async fn lock(db: &Object, batch: &[Box<dyn Write>]) -> Sql<(HashSet<usize>, Millis, History)> {
+async fn lock(db: &Object, batch: &[Box<dyn Operation>]) -> Sql<(HashSet<usize>, Millis, History)> {
     // A prepared statement is sent at once, so the statements are sent in this order.
     for sql in [LOCK_ROOMS, LOCK_CLIENTS, NOW] {
         db.prepare_cached(sql).await?;

@@ -61,7 +61,7 @@ impl Store {
         let turn = self.searches.acquire().await;
         let _turn = turn.map_err(|_| StoreError::Closed)?;
         let before = before.unwrap_or(MessageId(i64::MAX));
-        self.read("search", async move |tx| {
+        self.read_at_length("search", async move |tx| {
             search(tx, me, &query, before, limit).await
         })
         .await
@@ -88,7 +88,7 @@ impl Store {
 
     /// The next messages of a room to be indexed, if there are any.
     pub async fn unindexed(&self, room: RoomId) -> Result<Option<Unindexed>> {
-        self.read("unindexed", async move |tx| {
+        self.read_at_length("unindexed", async move |tx| {
             let version = "select version from rooms where id = $1";
             let Some(reached): Option<u64> = tx.one(version, &[&room]).await? else {
                 return Ok(None);
@@ -116,7 +116,7 @@ impl Store {
 
     /// The next messages to be indexed among those from before the index, newest first, if there are any.
     pub async fn unindexed_before(&self) -> Result<Option<Unindexed>> {
-        self.read("unindexed_before", async move |tx| {
+        self.read_at_length("unindexed_before", async move |tx| {
             let room = "select room_id from searchable where since > 0 order by room_id limit 1";
             let Some(room) = tx.one(room, &[]).await? else {
                 return Ok(None);

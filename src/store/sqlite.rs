@@ -4,6 +4,8 @@
 //! Each of several has a savepoint, so a failing write is undone alone. Results and changes are sent after
 //! the commit. The driver knows no operations.
 
+mod readers;
+
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -17,12 +19,13 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use readers::Readers;
+
 use super::rooms::{KEYED_GROUPS, SET_KEY, folded_keys};
-use super::tx::{Sql, Tx, Write};
-use super::{Access, Listeners, Opening, Result, StoreError, Synchronous, Writes};
+use super::tx::{Operation, Sql, Tx};
+use super::{Access, Listeners, Opening, Result, Snapshot, StoreError, Synchronous, Writes};
 use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{History, Millis};
@@ -67,8 +70,6 @@ const APPLICATION_AT: usize = 68;
 
 /// How many writes share one transaction at most.
 const GROUP_COMMIT: usize = 512;
-/// How many readers there are, and so how many reads run at a time.
-const READERS: u32 = 4;
 /// How long SQLite waits for another process's lock.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many prepared statements a connection keeps: more than all operations need.
@@ -121,9 +122,7 @@ pub(super) struct Sqlite {
     opened: Arc<Opened>,
     /// The writer and the checkpoints. Each thread returns its connection when it ends.
     threads: Mutex<Vec<std::thread::JoinHandle<Connection>>>,
-    /// `None` once the store is closed.
-    readers: Mutex<Option<Readers>>,
-    reading: Arc<Semaphore>,
+    readers: Readers,
     /// A server's lock, held while the store is open.
     lock: Mutex<Option<Lock>>,
 }
@@ -133,8 +132,6 @@ struct Opened {
     path: PathBuf,
     file: (u64, u64),
 }
-
-type Readers = r2d2::Pool<SqliteConnectionManager>;
 
 impl Sqlite {
     /// Opens the file, and creates and migrates it if needed. A server locks its store with a file
@@ -149,34 +146,13 @@ impl Sqlite {
         self.identity.to_string()
     }
 
-    /// Runs statements; several of them run in one snapshot.
+    /// Runs statements in a snapshot that begins after the call.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        snapshot: bool,
+        snapshot: Snapshot,
         operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
-        // No more blocking threads than readers. Further reads wait here, which costs nothing.
-        let reading = Arc::clone(&self.reading);
-        let permit = reading
-            .acquire_owned()
-            .await
-            .map_err(|_| StoreError::Closed)?;
-        let readers = self.readers.lock().clone().ok_or(StoreError::Closed)?;
-        let reading = tokio::task::spawn_blocking(move || {
-            // Released after the connection and the handle of the pool: `close` waits for it.
-            let _permit = permit;
-            let readers = readers;
-            let mut db = readers.get()?;
-            if snapshot {
-                db.prepare_cached("begin")?.execute([])?;
-            }
-            let found = at_once(operation(&Tx::sqlite(&mut db, Millis(0), History(0))));
-            if snapshot {
-                db.prepare_cached("commit")?.execute([])?;
-            }
-            Ok(found?)
-        });
-        reading.await.map_err(|_| StoreError::Closed)?
+        self.readers.read(snapshot, operation).await
     }
 
     /// Succeeds if the file can be read and is still the one that was opened. SQLite keeps working on a
@@ -184,9 +160,11 @@ impl Sqlite {
     /// any statement.
     pub(super) async fn check(&self) -> Result<()> {
         let opened = Arc::clone(&self.opened);
-        let is_kept = self.read(false, async move |tx| match opened.is_kept() {
-            true => tx.the::<i64>("select 1", &[]).await.map(|_| true),
-            false => Ok(false),
+        let is_kept = self.read(Snapshot::NotNeeded, async move |tx| {
+            match opened.is_kept() {
+                true => tx.the::<i64>("select 1", &[]).await.map(|_| true),
+                false => Ok(false),
+            }
         });
         match is_kept.await? {
             true => Ok(()),
@@ -199,13 +177,10 @@ impl Sqlite {
         // The last connection to close removes the write-ahead log and the shared memory, if it may
         // write and no other connection is closing. So the readers close first, then the other
         // connections one by one.
-        let read = self.reading.acquire_many(READERS).await;
-        self.reading.close();
-        drop(read);
-        let readers = self.readers.lock().take();
+        let readers = self.readers.clone();
         let threads = std::mem::take(&mut *self.threads.lock());
         let ending = tokio::task::spawn_blocking(move || {
-            drop(readers);
+            readers.close();
             let mut connections = Vec::new();
             // The writer ends first. After that nobody writes to the log.
             for thread in threads {
@@ -285,12 +260,7 @@ fn open_file(path: &Path, opening: Opening) -> Result<Sqlite> {
     let manager = SqliteConnectionManager::file(path)
         .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .with_init(|db| prepare(db));
-    let readers = r2d2::Pool::builder()
-        .max_size(READERS)
-        .test_on_check_out(false)
-        // A failure is the result of the read that waits for the connection.
-        .error_handler(Box::new(r2d2::NopErrorHandler))
-        .build(manager)?;
+    let readers = Readers::open(manager)?;
 
     let writing = Arc::new(());
     let is_writing = Arc::downgrade(&writing);
@@ -328,8 +298,7 @@ fn open_file(path: &Path, opening: Opening) -> Result<Sqlite> {
         identity: Uuid::new_v4(),
         opened: Arc::new(opened),
         threads: Mutex::new(threads),
-        readers: Mutex::new(Some(readers)),
-        reading: Arc::new(Semaphore::new(READERS as usize)),
+        readers,
         lock: Mutex::default(),
     })
 }
@@ -597,7 +566,7 @@ fn write_all(db: &mut Connection, mut writes: Writes, listeners: &Listeners, his
 /// Runs a batch in one transaction. Returns its changes.
 fn commit(
     db: &mut Connection,
-    batch: &mut [Box<dyn Write>],
+    batch: &mut [Box<dyn Operation>],
     history: History,
 ) -> rusqlite::Result<super::Changes> {
     let (writes, began) = (batch.len(), Instant::now());
@@ -634,7 +603,7 @@ fn commit(
 }
 
 /// Runs one write, so that its failure undoes it alone.
-async fn savepoint(tx: &Tx<'_>, write: &mut dyn Write) -> Sql<()> {
+async fn savepoint(tx: &Tx<'_>, write: &mut dyn Operation) -> Sql<()> {
     // A full disk ends the transaction. A savepoint would then begin and commit its own.
     if !tx.is_open() {
         return Err(StoreError::unavailable("the transaction has ended").into());
@@ -1068,7 +1037,7 @@ mod tests {
 
     fn write(
         operation: impl AsyncFn(&Tx<'_>) -> Sql<()> + Send + 'static,
-    ) -> (Box<dyn Write>, Outcome) {
+    ) -> (Box<dyn Operation>, Outcome) {
         let (sender, results) = oneshot::channel();
         (
             Box::new(Waiting::new(Locks::none(), operation, sender)),
@@ -1080,7 +1049,7 @@ mod tests {
     /// changes are delivered.
     fn in_one_batch(
         db: &mut Connection,
-        operations: Vec<(Box<dyn Write>, Outcome)>,
+        operations: Vec<(Box<dyn Operation>, Outcome)>,
     ) -> (rusqlite::Result<()>, Vec<bool>, usize) {
         let (mut batch, results): (Vec<_>, Vec<_>) = operations.into_iter().unzip();
         let committed = commit(db, &mut batch, History(7));
@@ -1094,7 +1063,7 @@ mod tests {
         (committed.map(|_| ()), results.collect(), changes)
     }
 
-    fn add(name: &'static str) -> (Box<dyn Write>, Outcome) {
+    fn add(name: &'static str) -> (Box<dyn Operation>, Outcome) {
         write(async move |tx| made(tx, name).await.map(|_| ()))
     }
 

@@ -586,12 +586,14 @@ impl Locks {
 
 pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Sql<()>> + 'a>>;
 
-/// A write that waits for the writer. It can be run again.
-pub(super) trait Write: Send {
+/// An operation that waits for the writer, or for a reader of SQLite. It can be run again.
+pub(super) trait Operation: Send {
     fn locks(&self) -> &Locks;
     /// Runs the operation and keeps its result for [`answer`](Self::answer).
     fn run<'a>(&'a mut self, tx: &'a Tx<'_>) -> Running<'a>;
-    /// Records an error that concerns this write alone.
+    /// Whether somebody waits for its result.
+    fn is_awaited(&self) -> bool;
+    /// Records an error that concerns this operation alone.
     fn fail(&mut self, error: StoreError);
     /// Sends the result to the caller: what the operation returned, or the failure of the whole batch.
     fn answer(self: Box<Self>, failure: Option<StoreError>);
@@ -616,7 +618,7 @@ impl<F, T> Waiting<F, T> {
     }
 }
 
-impl<F, T> Write for Waiting<F, T>
+impl<F, T> Operation for Waiting<F, T>
 where
     F: AsyncFn(&Tx<'_>) -> Sql<T> + Send,
     T: Send,
@@ -630,6 +632,10 @@ where
             self.done = Ok((self.operation)(tx).await?);
             Ok(())
         })
+    }
+
+    fn is_awaited(&self) -> bool {
+        !self.answer.is_closed()
     }
 
     fn fail(&mut self, error: StoreError) {
