@@ -233,7 +233,7 @@ fn open_file(path: &Path, opening: Opening) -> Result<Sqlite> {
     recognize(path)?;
     let mut db = Connection::open(path)?;
     prepare(&db)?;
-    db.pragma_update(None, "journal_mode", "wal")?;
+    write_ahead(&db)?;
     db.pragma_update(
         None,
         "synchronous",
@@ -301,6 +301,23 @@ fn open_file(path: &Path, opening: Opening) -> Result<Sqlite> {
         readers,
         lock: Mutex::default(),
     })
+}
+
+/// Gives the file a write-ahead log. If another program does so at this moment, SQLite does not wait for it, because each might wait
+/// for the other.
+fn write_ahead(db: &Connection) -> rusqlite::Result<()> {
+    let began = Instant::now();
+    loop {
+        match db.pragma_update(None, "journal_mode", "wal") {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && began.elapsed() < BUSY_TIMEOUT =>
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
+    }
 }
 
 /// The settings of every connection.
