@@ -122,7 +122,7 @@ pub(super) struct Sqlite {
     opened: Arc<Opened>,
     /// The writer and the checkpoints. Each thread returns its connection when it ends.
     threads: Mutex<Vec<std::thread::JoinHandle<Connection>>>,
-    readers: Readers,
+    readers: Arc<Readers>,
     /// A server's lock, held while the store is open.
     lock: Mutex<Option<Lock>>,
 }
@@ -177,7 +177,7 @@ impl Sqlite {
         // The last connection to close removes the write-ahead log and the shared memory, if it may
         // write and no other connection is closing. So the readers close first, then the other
         // connections one by one.
-        let readers = self.readers.clone();
+        let readers = Arc::clone(&self.readers);
         let threads = std::mem::take(&mut *self.threads.lock());
         let ending = tokio::task::spawn_blocking(move || {
             readers.close();
@@ -298,7 +298,7 @@ fn open_file(path: &Path, opening: Opening) -> Result<Sqlite> {
         identity: Uuid::new_v4(),
         opened: Arc::new(opened),
         threads: Mutex::new(threads),
-        readers,
+        readers: Arc::new(readers),
         lock: Mutex::default(),
     })
 }

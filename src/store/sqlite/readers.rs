@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 use r2d2_sqlite::SqliteConnectionManager;
@@ -20,26 +21,28 @@ use crate::store::{Result, Snapshot, StoreError, fail_all};
 /// How many readers there are, and so how many snapshots are read at a time.
 const READERS: u32 = 4;
 /// How many reads share a snapshot at most.
-const SHARED: usize = 16;
+const SHARED: usize = 32;
 
-/// Open connections for reading, until they are closed.
-#[derive(Clone)]
-pub(super) struct Readers(Arc<Shared>);
+/// Threads that read, until they are closed or dropped.
+pub(super) struct Readers {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
 
 struct Shared {
     reading: Mutex<Reading>,
-    /// No reader is at work any more.
-    idle: Condvar,
+    /// There is something to read, or nothing more.
+    changed: Condvar,
 }
 
+#[derive(Default)]
 struct Reading {
     waiting: VecDeque<Read>,
-    /// How many readers are at work.
-    at_work: u32,
-    /// One of them has not taken anything yet.
-    is_starting: bool,
-    /// `None` once they are closed.
-    connections: Option<Connections>,
+    /// How many readers have nothing to do.
+    idle: usize,
+    /// One of them has been woken and has not taken anything yet.
+    is_waking: bool,
+    is_closed: bool,
 }
 
 struct Read {
@@ -57,16 +60,23 @@ impl Readers {
             // A failure is the result of the reads that wait for the connection.
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build(connections)?;
-        let reading = Reading {
-            waiting: VecDeque::new(),
-            at_work: 0,
-            is_starting: false,
-            connections: Some(connections),
+        let shared = Arc::new(Shared {
+            reading: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let readers = Self {
+            shared,
+            threads: Mutex::default(),
         };
-        Ok(Self(Arc::new(Shared {
-            reading: Mutex::new(reading),
-            idle: Condvar::new(),
-        })))
+        for _ in 0..READERS {
+            let (shared, connections) = (Arc::clone(&readers.shared), connections.clone());
+            // Not one of the runtime's: waking those takes more switches between threads.
+            let thread = std::thread::Builder::new()
+                .name("reader".to_owned())
+                .spawn(move || shared.read_all(&connections))?;
+            readers.threads.lock().push(thread);
+        }
+        Ok(readers)
     }
 
     /// Runs statements in a snapshot that began after this was called.
@@ -78,68 +88,81 @@ impl Readers {
         let (sender, answer) = oneshot::channel();
         let operation: Box<dyn Operation> =
             Box::new(Waiting::new(Locks::none(), operation, sender));
-        {
-            let mut reading = self.0.reading.lock();
-            if reading.connections.is_none() {
+        let wakes = {
+            let mut reading = self.shared.reading.lock();
+            if reading.is_closed {
                 return Err(StoreError::Closed);
             }
             reading.waiting.push_back(Read {
                 snapshot,
                 operation,
             });
-            self.start(&mut reading);
+            reading.wakes_another()
+        };
+        if wakes {
+            self.shared.changed.notify_one();
         }
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Finishes the reads that wait, and closes the connections.
     pub(super) fn close(&self) {
-        let mut reading = self.0.reading.lock();
-        let connections = reading.connections.take();
-        while reading.at_work > 0 {
-            self.0.idle.wait(&mut reading);
+        self.end();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            let _ = thread.join();
         }
-        drop(connections);
     }
 
-    /// Starts one more reader, unless there are enough. One that is just starting takes what waits.
-    fn start(&self, reading: &mut Reading) {
-        if reading.waiting.is_empty() || reading.is_starting || reading.at_work == READERS {
-            return;
+    fn end(&self) {
+        self.shared.reading.lock().is_closed = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    fn read_all(&self, connections: &Connections) {
+        while let Some((batch, wakes)) = self.wait() {
+            if wakes {
+                self.changed.notify_one();
+            }
+            read_batch(connections, batch);
         }
-        let connections = match &reading.connections {
-            Some(connections) => connections.clone(),
-            None => return,
-        };
-        reading.at_work += 1;
-        reading.is_starting = true;
-        let readers = self.clone();
-        tokio::task::spawn_blocking(move || readers.work(connections));
     }
 
-    fn work(&self, connections: Connections) {
-        let mut begins = true;
+    /// The next batch, and whether another reader is to be woken for what remains; `None` once all is read.
+    fn wait(&self) -> Option<(Vec<Read>, bool)> {
+        let mut reading = self.reading.lock();
         loop {
-            let mut reading = self.0.reading.lock();
-            if std::mem::take(&mut begins) {
-                reading.is_starting = false;
-            }
             let batch = reading.next();
-            if batch.is_empty() {
-                // `close` closes the connections, so this is not the last handle of them.
-                drop(connections);
-                reading.at_work -= 1;
-                self.0.idle.notify_all();
-                return;
+            if !batch.is_empty() {
+                return Some((batch, reading.wakes_another()));
             }
-            self.start(&mut reading);
-            drop(reading);
-            read_all(&connections, batch);
+            if reading.is_closed {
+                return None;
+            }
+            reading.idle += 1;
+            self.changed.wait(&mut reading);
+            reading.idle -= 1;
+            reading.is_waking = false;
         }
     }
 }
 
 impl Reading {
+    /// Whether to wake an idle reader for what waits. One that is waking takes it too.
+    fn wakes_another(&mut self) -> bool {
+        let wakes = !self.waiting.is_empty() && self.idle > 0 && !self.is_waking;
+        self.is_waking |= wakes;
+        wakes
+    }
+
     /// The next reads that share a snapshot, or the next long one.
     fn next(&mut self) -> Vec<Read> {
         self.waiting.retain(|read| read.operation.is_awaited());
@@ -152,7 +175,7 @@ impl Reading {
     }
 }
 
-fn read_all(connections: &Connections, batch: Vec<Read>) {
+fn read_batch(connections: &Connections, batch: Vec<Read>) {
     let in_snapshot = match &*batch {
         [read] => read.snapshot != Snapshot::NotNeeded,
         _ => true,
@@ -199,28 +222,29 @@ fn read_in(
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use futures_util::future::join_all;
 
     use super::*;
 
-    fn open() -> (tempfile::TempDir, Connection, Readers) {
+    fn open() -> (tempfile::TempDir, Connection, Arc<Readers>) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("some.db");
         let db = Connection::open(&file).unwrap();
         let made = "pragma journal_mode = wal; create table notes (note text) -- in tests";
         db.execute_batch(made).unwrap();
         let readers = Readers::open(SqliteConnectionManager::file(&file)).unwrap();
-        (folder, db, readers)
+        (folder, db, Arc::new(readers))
     }
 
     /// Keeps every reader at work until the sender is dropped.
-    async fn all_busy(readers: &Readers) -> mpsc::Sender<()> {
+    async fn all_busy(readers: &Arc<Readers>) -> mpsc::Sender<()> {
         let (sender, until) = mpsc::channel();
         let until = Arc::new(Mutex::new(until));
         let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
         for _ in 0..READERS {
-            let (readers, until, begun) = (readers.clone(), Arc::clone(&until), begun.clone());
+            let (readers, until, begun) = (Arc::clone(readers), Arc::clone(&until), begun.clone());
             tokio::spawn(async move {
                 readers
                     .read(Snapshot::Own, async move |_| {
@@ -243,8 +267,7 @@ mod tests {
     #[test]
     fn short_reads_share_a_snapshot_and_a_long_one_has_its_own() {
         use Snapshot::{NotNeeded, Own, Shared};
-        let (_folder, _db, readers) = open();
-        let mut reading = readers.0.reading.lock();
+        let mut reading = Reading::default();
         let mut answers = Vec::new();
         let mut ask = |snapshot, is_awaited: bool| {
             let (sender, answer) = oneshot::channel::<Result<()>>();
@@ -292,6 +315,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_read_that_nobody_waits_for_any_more_holds_up_no_other() {
+        let (_folder, _db, readers) = open();
+        for _ in 0..100 {
+            // A reader has been woken for it, and finds nothing.
+            let mut given_up = Box::pin(notes(&readers));
+            let _ = futures_util::poll!(&mut given_up);
+            drop(given_up);
+            while !readers.shared.reading.lock().waiting.is_empty() {
+                std::thread::yield_now();
+            }
+            let next = tokio::time::timeout(Duration::from_secs(10), notes(&readers));
+            assert_eq!(next.await.expect("an answer").unwrap(), 0);
+        }
+    }
+
+    #[tokio::test]
     async fn a_long_read_delays_no_other() {
         let (_folder, _db, readers) = open();
         let (sender, until) = mpsc::channel::<()>();
@@ -313,12 +352,12 @@ mod tests {
         let (_folder, _db, readers) = open();
         let busy = all_busy(&readers).await;
         let closing = {
-            let readers = readers.clone();
+            let readers = Arc::clone(&readers);
             async move { tokio::task::spawn_blocking(move || readers.close()).await }
         };
         let waiting = notes(&readers);
         let free = async {
-            while readers.0.reading.lock().connections.is_some() {
+            while !readers.shared.reading.lock().is_closed {
                 tokio::task::yield_now().await;
             }
             assert!(matches!(notes(&readers).await, Err(StoreError::Closed)));
