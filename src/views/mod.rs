@@ -937,8 +937,8 @@ fn environment() -> Result<Environment<'static>> {
             minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, words)
         })
     });
-    let build = Static::build();
-    environment.add_function("scripts", move || rendered(Static::imported(&build)));
+    let scripts = rendered(Static::imported(&Static::build()));
+    environment.add_function("scripts", move || scripts.clone());
     for name in Templates::iter() {
         let text = text_of(Templates::get(&name));
         environment.add_template_owned(name, text)?;
