@@ -22,7 +22,7 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 const FAR_PROBE_DEADLINE: Duration = Duration::from_millis(2_500);
 
 /// How many clients are admitted at once, so that what people do does not wait behind thousands who arrive
-/// together. As many writes fit into one commit.
+/// together. Their writes share a commit, and their reads a snapshot: more of them would cost each hardly less.
 pub(super) const ARRIVING_AT_ONCE: usize = 32;
 /// How long a client may wait for its turn. After that, its tab retries by itself.
 const TURN_DEADLINE: Duration = Duration::from_secs(15);

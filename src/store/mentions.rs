@@ -51,7 +51,7 @@ impl Store {
         limit: usize,
     ) -> Result<search::Found> {
         let before = before.unwrap_or(MessageId(i64::MAX));
-        self.read("mentions", async move |tx| {
+        self.read_at_length("mentions", async move |tx| {
             let ids = "select message_id from mentions where user_id = $1 and message_id < $2
                 union select m.id from users_subscribed s join messages m on m.room_id = s.room_id
                 where s.user_id = $1 and s.with_id is null and s.left_at is null and not s.muted

@@ -248,15 +248,15 @@ enum Driver {
     Postgres(postgres::Postgres),
 }
 
-/// The snapshot that a read needs.
+/// How much a read does.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Snapshot {
-    /// One statement needs none.
-    NotNeeded,
-    /// It may share one with other reads.
-    Shared,
-    /// It may take so long that no other read should share its snapshot.
-    Own,
+enum Extent {
+    /// One short statement.
+    Statement,
+    /// Several short statements in one snapshot.
+    Short,
+    /// Statements in one snapshot that may take so long that no other read should wait for them.
+    Long,
 }
 
 /// What a driver is opened with.
@@ -417,7 +417,7 @@ impl Store {
         };
         self.interfered("census", async {
             match &self.driver {
-                Driver::Sqlite(sqlite) => sqlite.read(Snapshot::Own, count).await,
+                Driver::Sqlite(sqlite) => sqlite.read(Extent::Long, count).await,
                 Driver::Postgres(postgres) => postgres.at_length(count).await,
             }
         })
@@ -522,7 +522,7 @@ impl Store {
         name: &'static str,
         operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
-        self.read_in(Snapshot::NotNeeded, name, operation).await
+        self.read_in(Extent::Statement, name, operation).await
     }
 
     /// Runs several statements in one snapshot. They take little time.
@@ -531,7 +531,7 @@ impl Store {
         name: &'static str,
         operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
-        self.read_in(Snapshot::Shared, name, operation).await
+        self.read_in(Extent::Short, name, operation).await
     }
 
     /// Runs several statements in one snapshot. They may take long, and no other read waits for them.
@@ -540,20 +540,20 @@ impl Store {
         name: &'static str,
         operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
-        self.read_in(Snapshot::Own, name, operation).await
+        self.read_in(Extent::Long, name, operation).await
     }
 
     async fn read_in<T: Send + 'static>(
         &self,
-        snapshot: Snapshot,
+        extent: Extent,
         name: &'static str,
         operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
         let began = Instant::now();
         let reading = self.interfered(name, async {
             match &self.driver {
-                Driver::Sqlite(sqlite) => sqlite.read(snapshot, operation).await,
-                Driver::Postgres(postgres) => postgres.read(snapshot, operation).await,
+                Driver::Sqlite(sqlite) => sqlite.read(extent, operation).await,
+                Driver::Postgres(postgres) => postgres.read(extent, operation).await,
             }
         });
         let read = reading.await;
@@ -631,14 +631,14 @@ async fn run_if_connected(tx: &Tx<'_>, write: &mut dyn Operation) -> Sql<()> {
 
 fn fail_all(batch: Vec<Box<dyn Operation>>, error: StoreError) {
     if let StoreError::Unavailable(error) = error {
-        for write in batch {
-            write.answer(Some(StoreError::Unavailable(Arc::clone(&error))));
+        for operation in batch {
+            operation.answer(Some(StoreError::Unavailable(Arc::clone(&error))));
         }
         return;
     }
     let error = Arc::new(error);
-    for write in batch {
-        write.answer(Some(StoreError::Database(Arc::clone(&error).into())));
+    for operation in batch {
+        operation.answer(Some(StoreError::Database(Arc::clone(&error).into())));
     }
 }
 

@@ -37,7 +37,7 @@ impl Store {
     /// Those of these clients that have left, were taken over, are banned, or show a group that is
     /// closed to them.
     pub async fn stale_clients(&self, clients: Vec<ClientRef>) -> Result<Vec<ClientId>> {
-        self.ask("stale_clients", async move |tx| {
+        self.read_at_length("stale_clients", async move |tx| {
             let ids: Vec<i64> = clients.iter().map(|client| client.client.0).collect();
             let current = format!(
                 "select c.id, c.visit from clients c
@@ -60,7 +60,7 @@ impl Store {
     /// Those of these users that are banned.
     pub async fn banned(&self, users: Vec<UserId>) -> Result<Vec<UserId>> {
         let users: Vec<i64> = users.into_iter().map(|user| user.0).collect();
-        self.ask("banned", async move |tx| {
+        self.read_at_length("banned", async move |tx| {
             let banned = format!(
                 "select id from users where id {} and banned_at is not null order by id",
                 tx.among(1)

@@ -64,7 +64,7 @@ impl Store {
     /// than this one.
     pub async fn to_notify(&self, users: Vec<UserId>, node: NodeId) -> Result<Vec<UserId>> {
         let users: Vec<_> = users.iter().map(|user| user.0).collect();
-        self.ask("to_notify", async move |tx| {
+        self.read_at_length("to_notify", async move |tx| {
             let sql = format!(
                 "select n.user_id from notifications n where {} and n.user_id {}",
                 awake(1),
@@ -85,7 +85,7 @@ impl Store {
     ) -> Result<(Vec<UserId>, Option<String>)> {
         let (room, author) = (message.room, message.author.id);
         let people: Vec<_> = mentions.people.iter().map(|user| user.0).collect();
-        self.ask("to_notify_in", async move |tx| {
+        self.read_at_length("to_notify_in", async move |tx| {
             let sql = format!(
                 "select n.user_id, {SHOWN} from notifications n
                  join users_subscribed s on s.user_id = n.user_id and s.room_id = $1
@@ -146,7 +146,7 @@ impl Store {
         users: Vec<UserId>,
     ) -> Result<Vec<(UserId, PushSubscription)>> {
         let users: Vec<_> = users.iter().map(|user| user.0).collect();
-        self.ask("subscriptions", async move |tx| {
+        self.read_at_length("subscriptions", async move |tx| {
             let sql = format!(
                 "select p.user_id, p.endpoint, p.p256dh, p.auth from push_subscriptions p
                  join sessions s on s.id = p.session_id

@@ -364,7 +364,7 @@ impl Store {
         users: Vec<UserId>,
         limit: usize,
     ) -> Result<Vec<(UserId, Vec<Person>)>> {
-        self.ask("people_of_each", async move |tx| {
+        self.read_at_length("people_of_each", async move |tx| {
             let mut lists = Vec::new();
             for user in &users {
                 lists.push((*user, people_of(tx, *user, limit).await?));

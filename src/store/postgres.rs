@@ -30,8 +30,7 @@ use address::Server;
 use super::rooms::{KEYED_GROUPS, SET_KEY, folded_keys};
 use super::tx::{Failure, Locks, Operation, Sql, Tx};
 use super::{
-    Access, Changes, Listeners, Opening, Result, Snapshot, StoreError, Synchronous, Writes,
-    fail_all,
+    Access, Changes, Extent, Listeners, Opening, Result, StoreError, Synchronous, Writes, fail_all,
 };
 use crate::log::Chain;
 use crate::metrics::METRICS;
@@ -167,7 +166,7 @@ impl Postgres {
 
     /// The same for all nodes of a database, for as long as it exists. A copy has another oid.
     pub(super) async fn identity(&self) -> Result<String> {
-        self.read(Snapshot::NotNeeded, async |tx| {
+        self.read(Extent::Statement, async |tx| {
             tx.the(
                 "select concat_ws('-', life.identity, d.oid) from life, pg_database d
                  where d.datname = current_database()",
@@ -181,12 +180,12 @@ impl Postgres {
     /// Runs statements; several of them run in one snapshot.
     pub(super) async fn read<T>(
         &self,
-        snapshot: Snapshot,
+        extent: Extent,
         operation: impl AsyncFn(&Tx<'_>) -> Sql<T>,
     ) -> Result<T> {
         let mut reader = self.readers.get().await?;
         let done = timeout(DEADLINE, async {
-            if snapshot == Snapshot::NotNeeded {
+            if extent == Extent::Statement {
                 return operation(&Tx::postgres(&reader, Millis(0), History(0))).await;
             }
             let snapshot = reader
@@ -210,7 +209,7 @@ impl Postgres {
 
     /// Succeeds if the database can be read.
     pub(super) async fn check(&self) -> Result<()> {
-        let life = self.read(Snapshot::NotNeeded, async |tx| {
+        let life = self.read(Extent::Statement, async |tx| {
             tx.run("select 1 from life", &[]).await
         });
         life.await

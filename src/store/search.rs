@@ -16,7 +16,7 @@ use super::{Result, Store, StoreError};
 use crate::model::{DisplayName, Message, MessageId, Millis, RoomId, UserId};
 use crate::search::{Found, In, Indexed, Query, Sought, Unknown, marks};
 
-/// How many searches run at a time. Other reads keep the remaining readers.
+/// How many searches run at a time. Of SQLite's readers, one is left for other long reads, and one for short ones.
 pub(super) const SEARCHES: usize = 2;
 /// How many messages are indexed in one transaction. The writer's queue waits for it.
 const INDEXED_AT_ONCE: usize = 200;

@@ -1,4 +1,4 @@
-//! The SQLite driver: one file with one writer thread, a pool of readers and a thread for checkpoints.
+//! The SQLite driver: one file with one writer thread, threads that read, and a thread for checkpoints.
 //!
 //! The writer commits all waiting writes in one transaction, so that they share one wait for the disk.
 //! Each of several has a savepoint, so a failing write is undone alone. Results and changes are sent after
@@ -25,7 +25,7 @@ use readers::Readers;
 
 use super::rooms::{KEYED_GROUPS, SET_KEY, folded_keys};
 use super::tx::{Operation, Sql, Tx};
-use super::{Access, Listeners, Opening, Result, Snapshot, StoreError, Synchronous, Writes};
+use super::{Access, Extent, Listeners, Opening, Result, StoreError, Synchronous, Writes};
 use crate::log::Chain;
 use crate::metrics::METRICS;
 use crate::model::{History, Millis};
@@ -146,13 +146,13 @@ impl Sqlite {
         self.identity.to_string()
     }
 
-    /// Runs statements in a snapshot that begins after the call.
+    /// Runs an operation on what was committed before the call, and perhaps more.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        snapshot: Snapshot,
+        extent: Extent,
         operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
-        self.readers.read(snapshot, operation).await
+        self.readers.read(extent, operation).await
     }
 
     /// Succeeds if the file can be read and is still the one that was opened. SQLite keeps working on a
@@ -160,11 +160,9 @@ impl Sqlite {
     /// any statement.
     pub(super) async fn check(&self) -> Result<()> {
         let opened = Arc::clone(&self.opened);
-        let is_kept = self.read(Snapshot::NotNeeded, async move |tx| {
-            match opened.is_kept() {
-                true => tx.the::<i64>("select 1", &[]).await.map(|_| true),
-                false => Ok(false),
-            }
+        let is_kept = self.read(Extent::Statement, async move |tx| match opened.is_kept() {
+            true => tx.the::<i64>("select 1", &[]).await.map(|_| true),
+            false => Ok(false),
         });
         match is_kept.await? {
             true => Ok(()),

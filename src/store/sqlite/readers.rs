@@ -1,7 +1,8 @@
-//! The readers of a file: a pool of connections, and the reads that wait for one.
+//! The readers of a file: threads with a pool of connections, and the reads that wait for one of them.
 //!
-//! A reader takes what waits and runs it in one snapshot. Whatever was committed before a read was asked for is in it, since the
-//! snapshot begins later. Reads that come together then share the pages that SQLite would otherwise read again for each of them.
+//! A reader takes the short reads that wait and runs them in one snapshot. Whatever was committed before a read was asked for is in
+//! it, since the snapshot begins later. Reads that come together then share the pages that SQLite would otherwise read again for
+//! each of them. A long read has a snapshot of its own, and one reader is always left for the short ones.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,37 +17,42 @@ use tokio::sync::oneshot;
 use super::at_once;
 use crate::model::{History, Millis};
 use crate::store::tx::{Locks, Operation, Sql, Tx, Waiting};
-use crate::store::{Result, Snapshot, StoreError, fail_all};
+use crate::store::{Extent, Result, StoreError, fail_all};
 
 /// How many readers there are, and so how many snapshots are read at a time.
 const READERS: u32 = 4;
+/// How many of them read at length at a time.
+const AT_LENGTH: usize = 3;
 /// How many reads share a snapshot at most.
-const SHARED: usize = 32;
+const TOGETHER: usize = 32;
 
-/// Threads that read, until they are closed or dropped.
+/// Threads that read, until they are closed or dropped. Then they finish what waits.
 pub(super) struct Readers {
-    shared: Arc<Shared>,
+    queue: Arc<Queue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-struct Shared {
-    reading: Mutex<Reading>,
+struct Queue {
+    state: Mutex<State>,
     /// There is something to read, or nothing more.
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Reading {
-    waiting: VecDeque<Read>,
+struct State {
+    short: VecDeque<Read>,
+    long: VecDeque<Read>,
     /// How many readers have nothing to do.
     idle: usize,
     /// One of them has been woken and has not taken anything yet.
     is_waking: bool,
+    /// How many read at length.
+    at_length: usize,
     is_closed: bool,
 }
 
 struct Read {
-    snapshot: Snapshot,
+    extent: Extent,
     operation: Box<dyn Operation>,
 }
 
@@ -60,47 +66,40 @@ impl Readers {
             // A failure is the result of the reads that wait for the connection.
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build(connections)?;
-        let shared = Arc::new(Shared {
-            reading: Mutex::default(),
+        let queue = Arc::new(Queue {
+            state: Mutex::default(),
             changed: Condvar::new(),
         });
         let readers = Self {
-            shared,
+            queue,
             threads: Mutex::default(),
         };
         for _ in 0..READERS {
-            let (shared, connections) = (Arc::clone(&readers.shared), connections.clone());
+            let (queue, connections) = (Arc::clone(&readers.queue), connections.clone());
             // Not one of the runtime's: waking those takes more switches between threads.
             let thread = std::thread::Builder::new()
                 .name("reader".to_owned())
-                .spawn(move || shared.read_all(&connections))?;
+                .spawn(move || queue.read_all(&connections))?;
             readers.threads.lock().push(thread);
         }
         Ok(readers)
     }
 
-    /// Runs statements in a snapshot that began after this was called.
+    /// Runs an operation on what was committed before this was called, and perhaps more.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        snapshot: Snapshot,
+        extent: Extent,
         operation: impl AsyncFn(&Tx<'_>) -> Sql<T> + Send + 'static,
     ) -> Result<T> {
         let (sender, answer) = oneshot::channel();
-        let operation: Box<dyn Operation> =
-            Box::new(Waiting::new(Locks::none(), operation, sender));
-        let wakes = {
-            let mut reading = self.shared.reading.lock();
-            if reading.is_closed {
+        let operation = Box::new(Waiting::new(Locks::none(), operation, sender));
+        {
+            let mut state = self.queue.state.lock();
+            if state.is_closed {
                 return Err(StoreError::Closed);
             }
-            reading.waiting.push_back(Read {
-                snapshot,
-                operation,
-            });
-            reading.wakes_another()
-        };
-        if wakes {
-            self.shared.changed.notify_one();
+            state.push(Read { extent, operation });
+            self.queue.wake_another(&mut state);
         }
         answer.await.map_err(|_| StoreError::Closed)?
     }
@@ -115,8 +114,8 @@ impl Readers {
     }
 
     fn end(&self) {
-        self.shared.reading.lock().is_closed = true;
-        self.shared.changed.notify_all();
+        self.queue.state.lock().is_closed = true;
+        self.queue.changed.notify_all();
     }
 }
 
@@ -126,58 +125,85 @@ impl Drop for Readers {
     }
 }
 
-impl Shared {
+impl Queue {
     fn read_all(&self, connections: &Connections) {
-        while let Some((batch, wakes)) = self.wait() {
-            if wakes {
-                self.changed.notify_one();
+        while let Some(batch) = self.next() {
+            let is_long = is_long(&batch);
+            // Whoever waits for a batch that panics is told that it is closed.
+            let _ = catch_unwind(AssertUnwindSafe(|| read_batch(connections, batch)));
+            if is_long {
+                self.state.lock().at_length -= 1;
             }
-            read_batch(connections, batch);
         }
     }
 
-    /// The next batch, and whether another reader is to be woken for what remains; `None` once all is read.
-    fn wait(&self) -> Option<(Vec<Read>, bool)> {
-        let mut reading = self.reading.lock();
+    /// Waits for the next batch; `None` once all is read.
+    fn next(&self) -> Option<Vec<Read>> {
+        let mut state = self.state.lock();
         loop {
-            let batch = reading.next();
+            let batch = state.take();
             if !batch.is_empty() {
-                return Some((batch, reading.wakes_another()));
+                self.wake_another(&mut state);
+                return Some(batch);
             }
-            if reading.is_closed {
+            if state.is_closed {
                 return None;
             }
-            reading.idle += 1;
-            self.changed.wait(&mut reading);
-            reading.idle -= 1;
-            reading.is_waking = false;
+            state.idle += 1;
+            self.changed.wait(&mut state);
+            state.idle -= 1;
+            state.is_waking = false;
+        }
+    }
+
+    /// Wakes an idle reader for what waits. One that is waking takes it too.
+    fn wake_another(&self, state: &mut State) {
+        if state.has_next() && state.idle > 0 && !state.is_waking {
+            state.is_waking = true;
+            self.changed.notify_one();
         }
     }
 }
 
-impl Reading {
-    /// Whether to wake an idle reader for what waits. One that is waking takes it too.
-    fn wakes_another(&mut self) -> bool {
-        let wakes = !self.waiting.is_empty() && self.idle > 0 && !self.is_waking;
-        self.is_waking |= wakes;
-        wakes
+impl State {
+    fn push(&mut self, read: Read) {
+        match read.extent {
+            Extent::Long => self.long.push_back(read),
+            Extent::Statement | Extent::Short => self.short.push_back(read),
+        }
     }
 
-    /// The next reads that share a snapshot, or the next long one.
-    fn next(&mut self) -> Vec<Read> {
-        self.waiting.retain(|read| read.operation.is_awaited());
-        let first = self.waiting.iter().take(SHARED);
-        let short = first
-            .take_while(|read| read.snapshot != Snapshot::Own)
-            .count();
-        let taken = short.max(1).min(self.waiting.len());
-        self.waiting.drain(..taken).collect()
+    fn has_next(&self) -> bool {
+        !self.short.is_empty() || !self.long.is_empty() && self.at_length < AT_LENGTH
     }
+
+    /// The next reads that share a snapshot, or else the next long one.
+    fn take(&mut self) -> Vec<Read> {
+        let awaited = |read: &Read| read.operation.is_awaited();
+        let mut batch = Vec::new();
+        while batch.len() < TOGETHER
+            && let Some(read) = self.short.pop_front()
+        {
+            batch.extend(Some(read).filter(awaited));
+        }
+        while batch.is_empty()
+            && self.at_length < AT_LENGTH
+            && let Some(read) = self.long.pop_front()
+        {
+            batch.extend(Some(read).filter(awaited));
+        }
+        self.at_length += usize::from(is_long(&batch));
+        batch
+    }
+}
+
+fn is_long(batch: &[Read]) -> bool {
+    batch.iter().any(|read| read.extent == Extent::Long)
 }
 
 fn read_batch(connections: &Connections, batch: Vec<Read>) {
     let in_snapshot = match &*batch {
-        [read] => read.snapshot != Snapshot::NotNeeded,
+        [read] => read.extent != Extent::Statement,
         _ => true,
     };
     let mut batch: Vec<_> = batch.into_iter().map(|read| read.operation).collect();
@@ -196,23 +222,25 @@ fn read_in(
     in_snapshot: bool,
     batch: &mut [Box<dyn Operation>],
 ) -> rusqlite::Result<()> {
-    if in_snapshot {
-        db.prepare_cached("begin")?.execute([])?;
-    }
-    let tx = Tx::sqlite(db, Millis(0), History(0));
+    end_snapshot(db)?;
     for read in batch {
-        // A failure can end the snapshot. Each statement would then see another state.
-        if in_snapshot && !tx.is_open() {
-            read.fail(StoreError::unavailable("the transaction has ended"));
-            continue;
+        // A failure, such as of the disk, can end the snapshot. The next read begins another.
+        if in_snapshot && db.is_autocommit() {
+            db.prepare_cached("begin")?.execute([])?;
         }
-        // A read that panics has no answer, and fails alone.
+        let tx = Tx::sqlite(db, Millis(0), History(0));
         let done = catch_unwind(AssertUnwindSafe(|| at_once(read.run(&tx))));
-        if let Ok(Err(failure)) = done {
-            read.fail(failure.into());
+        match done {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => read.fail(failure.into()),
+            Err(_) => read.fail(StoreError::failed("the read panicked")),
         }
     }
-    drop(tx);
+    end_snapshot(db)
+}
+
+/// Also that of a former batch that panicked.
+fn end_snapshot(db: &Connection) -> rusqlite::Result<()> {
     if !db.is_autocommit() {
         db.prepare_cached("commit")?.execute([])?;
     }
@@ -238,16 +266,16 @@ mod tests {
         (folder, db, Arc::new(readers))
     }
 
-    /// Keeps every reader at work until the sender is dropped.
-    async fn all_busy(readers: &Arc<Readers>) -> mpsc::Sender<()> {
+    /// Keeps so many readers at work until the sender is dropped.
+    async fn busy(readers: &Arc<Readers>, many: usize, extent: Extent) -> mpsc::Sender<()> {
         let (sender, until) = mpsc::channel();
         let until = Arc::new(Mutex::new(until));
         let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
-        for _ in 0..READERS {
+        for _ in 0..many {
             let (readers, until, begun) = (Arc::clone(readers), Arc::clone(&until), begun.clone());
             tokio::spawn(async move {
                 readers
-                    .read(Snapshot::Own, async move |_| {
+                    .read(extent, async move |_| {
                         begun.send(()).unwrap();
                         let _ = until.lock().recv();
                         Ok(())
@@ -261,15 +289,15 @@ mod tests {
 
     async fn notes(readers: &Readers) -> Result<i64> {
         let count = async |tx: &Tx<'_>| tx.the("select count(*) from notes -- in tests", &[]).await;
-        readers.read(Snapshot::Shared, count).await
+        readers.read(Extent::Short, count).await
     }
 
     #[test]
-    fn short_reads_share_a_snapshot_and_a_long_one_has_its_own() {
-        use Snapshot::{NotNeeded, Own, Shared};
-        let mut reading = Reading::default();
+    fn short_reads_share_a_snapshot_and_come_before_long_ones() {
+        use Extent::{Long, Short, Statement};
+        let mut state = State::default();
         let mut answers = Vec::new();
-        let mut ask = |snapshot, is_awaited: bool| {
+        let mut ask = |extent, is_awaited: bool| {
             let (sender, answer) = oneshot::channel::<Result<()>>();
             answers.extend(is_awaited.then_some(answer));
             let operation = Box::new(Waiting::new(
@@ -277,40 +305,45 @@ mod tests {
                 async |_: &Tx<'_>| Ok(()),
                 sender,
             ));
-            reading.waiting.push_back(Read {
-                snapshot,
-                operation,
-            });
+            state.push(Read { extent, operation });
         };
-        for snapshot in [Shared, NotNeeded, Own, Own, Shared] {
-            ask(snapshot, true);
+        for extent in [Short, Statement, Long, Long, Short] {
+            ask(extent, true);
         }
-        ask(Own, false);
-        (0..SHARED).for_each(|_| ask(Shared, true));
-        let batches: Vec<_> = std::iter::repeat_with(|| reading.next().len())
+        ask(Long, false);
+        ask(Short, false);
+        (0..TOGETHER).for_each(|_| ask(Short, true));
+        (0..AT_LENGTH).for_each(|_| ask(Long, true));
+        let batches: Vec<_> = std::iter::repeat_with(|| state.take().len())
             .take_while(|taken| *taken > 0)
             .collect();
-        assert_eq!(batches, [2, 1, 1, SHARED, 1]);
+        assert_eq!(batches, [TOGETHER, 3, 1, 1, 1]);
+        assert!(!state.has_next());
+        state.at_length -= 1;
+        assert!(state.has_next());
     }
 
     #[tokio::test]
     async fn reads_that_wait_see_what_was_committed_before_and_fail_alone() {
         let (_folder, db, readers) = open();
-        let busy = all_busy(&readers).await;
+        let busy = busy(&readers, READERS as usize, Extent::Short).await;
         db.execute("insert into notes values ('committed')", [])
             .unwrap();
         let late = join_all((0..3).map(|_| notes(&readers)));
-        let wrong = readers.read(Snapshot::Shared, async |tx| {
+        let wrong = readers.read(Extent::Short, async |tx| {
             tx.run("select nothing", &[]).await
         });
-        let panics = readers.read(Snapshot::Shared, async |_| -> Sql<()> {
-            panic!("in tests")
-        });
+        let panics = readers.read(Extent::Short, async |_| -> Sql<()> { panic!("in tests") });
+        // Like a failure of the disk.
+        let ends = readers.read(Extent::Short, async |tx| tx.run("rollback", &[]).await);
+        let last = notes(&readers);
         let free = async { drop(busy) };
-        let (late, wrong, panicked, ()) = tokio::join!(late, wrong, panics, free);
+        let (late, wrong, panicked, ended, last, ()) =
+            tokio::join!(late, wrong, panics, ends, last, free);
         assert!(late.into_iter().all(|notes| notes.unwrap() == 1));
         assert!(matches!(wrong, Err(StoreError::Database(_))));
-        assert!(matches!(panicked, Err(StoreError::Closed)));
+        assert!(matches!(panicked, Err(StoreError::Database(_))));
+        assert_eq!((ended.unwrap(), last.unwrap()), ((), 1));
         assert_eq!(notes(&readers).await.unwrap(), 1);
     }
 
@@ -322,7 +355,7 @@ mod tests {
             let mut given_up = Box::pin(notes(&readers));
             let _ = futures_util::poll!(&mut given_up);
             drop(given_up);
-            while !readers.shared.reading.lock().waiting.is_empty() {
+            while !readers.queue.state.lock().short.is_empty() {
                 std::thread::yield_now();
             }
             let next = tokio::time::timeout(Duration::from_secs(10), notes(&readers));
@@ -331,16 +364,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_read_delays_no_other() {
+    async fn long_reads_delay_no_short_one() {
         let (_folder, _db, readers) = open();
-        let (sender, until) = mpsc::channel::<()>();
-        let long = readers.read(Snapshot::Own, async move |_| {
-            let _ = until.recv();
-            Ok(())
-        });
+        let busy = busy(&readers, AT_LENGTH, Extent::Long).await;
+        let long = readers.read(Extent::Long, async |_| Ok(()));
         let short = async {
             let notes = notes(&readers).await;
-            drop(sender);
+            drop(busy);
             notes
         };
         let (long, short) = tokio::join!(long, short);
@@ -350,14 +380,14 @@ mod tests {
     #[tokio::test]
     async fn closing_finishes_what_waits_and_refuses_the_rest() {
         let (_folder, _db, readers) = open();
-        let busy = all_busy(&readers).await;
+        let busy = busy(&readers, READERS as usize, Extent::Short).await;
         let closing = {
             let readers = Arc::clone(&readers);
             async move { tokio::task::spawn_blocking(move || readers.close()).await }
         };
         let waiting = notes(&readers);
         let free = async {
-            while !readers.shared.reading.lock().is_closed {
+            while !readers.queue.state.lock().is_closed {
                 tokio::task::yield_now().await;
             }
             assert!(matches!(notes(&readers).await, Err(StoreError::Closed)));
