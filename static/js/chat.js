@@ -15,7 +15,7 @@ import {
 } from "./rooms.js";
 import { hooks, on, send } from "./runtime.js";
 import {
-  askForNewer, askForOlder, noteView, openPart, restoreView, showAt, stopAwaitingMessages, takePage,
+  askForNewer, askForOlder, noteView, openPart, restoreView, showWhole, stopAwaitingMessages, takePage,
 } from "./scroll.js";
 import { search, showTyped } from "./search.js";
 import { arrive, identify, leave } from "./session.js";
@@ -123,7 +123,7 @@ hooks.before = ({ fragment, selector }) => {
 function showOpened() {
   const [form] = messageForm.children;
   const message = form && find(form.id.replace("form-", "#message-"));
-  if (message) showAt(message);
+  if (message) showWhole(message);
 }
 
 hooks.after = ({ selector, swap, version, fragment }) => {

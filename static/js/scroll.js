@@ -87,6 +87,17 @@ export function showAt(message) {
 }
 
 /**
+ * Moves the view no further than it takes to show a message, from its beginning.
+ * @param {Element} message
+ * @returns {void}
+ */
+export function showWhole(message) {
+  const below = message.getBoundingClientRect().bottom - scroller.getBoundingClientRect().bottom;
+  if (below > 0) scroller.scrollTop += below;
+  showAt(message);
+}
+
+/**
  * Removes the oldest messages, so that a page stays small even if it is open for a long time.
  * @returns {void}
  */

@@ -155,26 +155,29 @@ async fn the_menu_of_a_message_does_not_hide_it() {
     story(async |browser| {
         let anna = browser.person(&server.url("/")).await;
         anna.sized(1000, 700).await;
-        for number in 0..25 {
+        for number in 0..40 {
             anna.says(&number.to_string()).await;
         }
+        let opens = async |which: &str| {
+            anna.run(&format!(
+                "const list = document.querySelector('#scroller').getBoundingClientRect();
+                 const opened = [...document.querySelectorAll('.message')].{which};
+                 document.querySelector('.opened')?.classList.remove('opened');
+                 opened.classList.add('opened');
+                 opened.querySelector('.change').click();"
+            ))
+            .await;
+            anna.sees("#message-form [data-action=React]").await;
+            anna.until(
+                "(({ top, bottom }) => {
+                    const list = document.querySelector('#scroller').getBoundingClientRect();
+                    return top > list.top + 30 && bottom <= list.bottom;
+                })(document.querySelector('.opened').getBoundingClientRect())",
+            )
+            .await;
+        };
         // The highest that is in view while the end is.
-        anna.run(
-            "const top = document.querySelector('#scroller').getBoundingClientRect().top;
-             const opened = [...document.querySelectorAll('.message')]
-                 .find((message) => message.getBoundingClientRect().top > top + 40);
-             opened.classList.add('opened');
-             opened.querySelector('.change').click();",
-        )
-        .await;
-        anna.sees("#message-form [data-action=React]").await;
-        anna.until(
-            "(({ top, bottom }) => {
-                const list = document.querySelector('#scroller').getBoundingClientRect();
-                return top > list.top + 30 && bottom <= list.bottom;
-            })(document.querySelector('.opened').getBoundingClientRect())",
-        )
-        .await;
+        opens("find((message) => message.getBoundingClientRect().top > list.top + 40)").await;
         // Closed, the end is in view again.
         anna.presses(Key::Escape).await;
         anna.sees_no("#message-form > *").await;
@@ -183,6 +186,10 @@ async fn the_menu_of_a_message_does_not_hide_it() {
              (document.querySelector('#scroller'))",
         )
         .await;
+        // The lowest that is in view while the end is not.
+        anna.run("document.querySelector('#scroller').scrollTop -= 200")
+            .await;
+        opens("findLast((message) => message.getBoundingClientRect().bottom < list.bottom)").await;
     })
     .await;
 }
