@@ -1,4 +1,4 @@
-/** Files that I attach to a message: by button, drop or paste. They are uploaded before it is sent. */
+/** Files that I attach to a message: by button, drop or paste. They are uploaded at once, and the message is sent when they are there. */
 
 import { find, messageBox, roomId } from "./page.js";
 import { on } from "./runtime.js";
@@ -25,6 +25,7 @@ const LOST = "The connection was lost.";
  * @typedef {object} Upload
  * @property {string} name
  * @property {string} [room] the room it is meant for
+ * @property {string} [message] the key of the message that waits for it; without one, it is in the composer
  * @property {File} [file] missing for one that came back, with a refused message or after a reload
  * @property {Stored} [stored] once it is on the server
  * @property {boolean} [gone] whether it did not come back after a reload
@@ -37,11 +38,10 @@ const LOST = "The connection was lost.";
 let uploads = [];
 
 /**
- * The message that the person has sent while its files were still under way. It is posted when the last of them is
- * done, unless its text has changed since.
- * @type {{ post: () => void, room: string, text: string } | undefined}
+ * What to call when all files of a message are on the server, or one of them was refused.
+ * @type {(message: string, refusal?: string) => void}
  */
-let sendLater;
+let settled;
 
 const list = find("#uploads");
 const picker = /** @type {HTMLInputElement} */ (find("#attach-files"));
@@ -49,36 +49,72 @@ const template = /** @type {HTMLTemplateElement} */ (find("#upload"));
 const dropZone = find("#drop");
 const limit = Number(picker?.dataset.limit);
 
-/** @returns {Upload[]} the uploads for the room on show */
+/** @returns {Upload[]} the uploads in the composer for the room on show */
 function here() {
-  return uploads.filter(({ room }) => room === roomId());
+  return uploads.filter(({ room, message }) => room === roomId() && !message);
 }
 
 /**
- * The files of a message that is about to be posted, which the composer then no longer has.
- * @param {() => void} post posts it later, if they are still under way
- * @returns {Stored[] | null} null if it cannot be posted yet
+ * @param {string} message a key
+ * @returns {Upload[]} the uploads of that message
  */
-export function takeFiles(post) {
+function of(message) {
+  return uploads.filter((one) => one.message === message);
+}
+
+/**
+ * @returns {number | null} how many files would be sent with a message; null if one was refused, so that it cannot be sent
+ */
+export function filesToSend() {
   const mine = here().filter(({ gone }) => !gone);
-  sendLater = undefined;
-  if (mine.some(({ stored }) => !stored)) {
-    if (!mine.some(({ error }) => error && error !== LOST)) sendLater = { post, room: roomId(), text: messageBox.value };
-    showUploads();
-    return null;
+  return mine.some(({ error }) => error && error !== LOST) ? null : mine.length;
+}
+
+/**
+ * The files in the composer go with a message. It goes without those that are gone.
+ * @param {string} message its key
+ * @param {(message: string, refusal?: string) => void} call is called when all of them are on the server, or one was refused
+ * @returns {void}
+ */
+export function sendFiles(message, call) {
+  settled = call;
+  for (const one of here()) {
+    if (one.gone) remove(one);
+    else one.message = message;
   }
-  here().forEach(remove);
+  showUploads();
+  if (!isUploading(message)) call(message);
+}
+
+/**
+ * @param {string} message a key
+ * @returns {boolean} whether the message waits for one of its files
+ */
+export function isUploading(message) {
+  return of(message).some(({ stored }) => !stored);
+}
+
+/**
+ * @param {string} message a key
+ * @returns {Stored[]} its files, which the page no longer shows
+ */
+export function takeFiles(message) {
+  const mine = of(message);
+  mine.forEach(remove);
   return mine.map(({ stored }) => stored);
 }
 
 /**
  * Attaches the files of a message again that was not sent.
+ * @param {string} message its key
  * @param {Stored[]} [files]
  * @param {string} [room]
  * @returns {void}
  */
-export function giveBack(files = [], room = roomId()) {
+export function giveBack(message, files = [], room = roomId()) {
+  for (const one of of(message)) one.message = undefined;
   for (const stored of files) add({ name: stored.name, stored, room, node: blank() });
+  showUploads();
 }
 
 /**
@@ -86,7 +122,6 @@ export function giveBack(files = [], room = roomId()) {
  * @returns {void}
  */
 export function renewFiles() {
-  sendLater = undefined;
   for (const one of uploads) {
     if (one.file && (one.stored || one.request)) {
       one.request?.abort();
@@ -114,12 +149,14 @@ function lose(one) {
   one.error = "Not available any more. Please attach it again.";
 }
 
-/** Shows the uploads of the room on show, and saves those of all rooms. */
+/** Shows the uploads of the room on show, those of a message with it, and saves those of all rooms. */
 export function showUploads() {
-  const kept = uploads.filter(({ error }) => !error);
-  remember("files", kept.map(({ name, room, stored }) => ({ name, room, stored })));
-  for (const { node, room, name, stored, gone, error = "" } of uploads) {
-    node.hidden = room !== roomId();
+  const kept = uploads.filter(({ error, message }) => !error || message);
+  remember("files", kept.map(({ name, room, message, stored }) => ({ name, room, message, stored })));
+  for (const { node, room, message, name, stored, gone, error = "" } of uploads) {
+    const place = message ? document.getElementById(message)?.querySelector(".uploads") : list;
+    if (place && node.parentNode !== place) place.append(node);
+    node.hidden = !message && room !== roomId();
     node.dataset.state = gone ? "gone" : stored ? "done" : error ? "failed" : "sending";
     const picture = node.querySelector("img");
     picture.hidden = gone || !stored?.preview;
@@ -129,7 +166,6 @@ export function showUploads() {
     node.querySelector("progress").setAttribute("aria-label", name);
     node.querySelector("[data-upload=remove]").setAttribute("aria-label", `Remove ${name}`);
   }
-  messageBox.form.toggleAttribute("data-sending", sendLater?.room === roomId() && here().some(({ stored }) => !stored));
 }
 
 /** @returns {HTMLElement} */
@@ -143,7 +179,6 @@ function blank() {
  */
 function add(one) {
   uploads.push(one);
-  list.append(one.node);
   showUploads();
 }
 
@@ -152,6 +187,7 @@ function add(one) {
  * @returns {void}
  */
 function remove(one) {
+  one.request?.abort();
   one.node.remove();
   uploads = uploads.filter((other) => other !== one);
   showUploads();
@@ -194,12 +230,9 @@ function upload(one) {
   const done = (error) => {
     one.request = undefined;
     one.error = error;
-    if (error && error !== LOST) sendLater = undefined;
     showUploads();
-    if (sendLater?.room !== roomId() || !here().every(({ stored }) => stored)) return;
-    const { post, text } = sendLater;
-    sendLater = undefined;
-    if (messageBox.value === text) post();
+    if (!one.message || error === LOST) return;
+    if (error || !isUploading(one.message)) settled(one.message, error);
   };
   if (here().indexOf(one) >= MOST) {
     done(`A message can have at most ${MOST} files.`);
@@ -246,12 +279,10 @@ if (list) {
     const one = uploads.find(({ node }) => node.contains(target));
     if (target.dataset.upload === "retry") upload(one);
     if (target.dataset.upload === "remove") {
-      one.request?.abort();
-      sendLater = undefined;
       remove(one);
       messageBox.focus();
     }
-  }, list);
+  });
 
   on("paste", (event) => {
     const { files } = event.clipboardData;

@@ -1,7 +1,7 @@
 /** My messages that are not settled yet: they survive a reload, are sent again, and come back if refused. */
 
 import { append, replyTo, takeOriginal, write } from "./composer.js";
-import { giveBack, renewFiles, takeFiles } from "./files.js";
+import { filesToSend, giveBack, isUploading, renewFiles, sendFiles, showUploads, takeFiles } from "./files.js";
 import { clearNotice, find, findAll, messageBox, roomId, roomTitle } from "./page.js";
 import { on, root, send } from "./runtime.js";
 import { showEnd } from "./scroll.js";
@@ -19,7 +19,7 @@ const MOST = 9;
  * @typedef {object} Unsettled
  * @property {string} key makes sending it again harmless
  * @property {string} message
- * @property {import("./files.js").Stored[]} files
+ * @property {import("./files.js").Stored[]} files once all of them are on the server
  * @property {string} [room] the id of its room, once known
  * @property {string} to the address of its room
  * @property {string} title the title of its room
@@ -33,6 +33,11 @@ const MOST = 9;
 /** @type {Unsettled[]} */
 let unsettled = recall("unsettled") ?? [];
 
+// A file that was under way when the page was left is no longer there.
+for (const one of unsettled) {
+  if (isUploading(one.key)) one.state = "refused";
+}
+
 const waitingList = find("#waiting");
 const waitingTemplate = /** @type {HTMLTemplateElement} */ (find("#waiting-message"));
 
@@ -44,32 +49,57 @@ export function post() {
   const message = messageBox.value;
   messageBox.focus();
   // What is attached and quoted belongs to the room on show.
-  const files = destination ? [] : takeFiles(post);
-  if (!files || !message.trim() && !files.length) return;
-  add(message, files, me);
+  const files = destination ? 0 : filesToSend();
+  if (files === null || !message.trim() && !files) return;
+  const { key } = add(message, me);
+  if (!destination) sendFiles(key, settleFiles);
   sendDue();
   showEnd();
 }
 
 /**
- * @param {string} message the text in the box, which is emptied
- * @param {import("./files.js").Stored[]} files
- * @param {string} user
+ * The files of a message are on the server, or one of them was refused.
+ * @param {string} key
+ * @param {string} [refusal]
  * @returns {void}
  */
-function add(message, files, user) {
-  unsettled.push({
+function settleFiles(key, refusal) {
+  const one = withKey(key);
+  // The file says why.
+  if (refusal) takeBack(one);
+  else one.files = takeFiles(key);
+  sendDue();
+}
+
+/**
+ * @param {string} wanted
+ * @returns {Unsettled | undefined} the message with that key
+ */
+function withKey(wanted) {
+  return unsettled.find(({ key }) => key === wanted);
+}
+
+/**
+ * @param {string} message the text in the box, which is emptied
+ * @param {string} user
+ * @returns {Unsettled}
+ */
+function add(message, user) {
+  const one = {
     key: nextKey(),
     message,
-    files,
+    files: [],
     // While a change of room is under way, the new room's id is not known yet.
     room: destination ? undefined : roomId(),
     to: place(),
     title: destination?.address ?? roomTitle(),
     user,
     original: destination ? null : takeOriginal(),
-  });
+  };
+  unsettled.push(one);
   write("");
+  showUnsettled();
+  return one;
 }
 
 /**
@@ -78,7 +108,7 @@ function add(message, files, user) {
  * @returns {void}
  */
 export function becomeAnother(former) {
-  if (messageBox.value.trim()) add(messageBox.value, [], former);
+  if (messageBox.value.trim()) add(messageBox.value, former);
   for (const to of recalled("draft.")) {
     const message = recall(`draft.${to}`);
     if (!message?.trim()) continue;
@@ -126,8 +156,8 @@ function freshKey() {
  */
 export function sendDue({ arrived = false } = {}) {
   const now = Date.now();
-  const due = unsettled.filter(({ room, state, sent = 0 }) => {
-    return present && room && !state && (arrived || now - sent >= RESEND_AFTER);
+  const due = unsettled.filter(({ key, room, state, sent = 0 }) => {
+    return present && room && !state && !isUploading(key) && (arrived || now - sent >= RESEND_AFTER);
   });
   for (const one of due.slice(0, arrived ? MOST_ON_ARRIVAL : MOST)) sendOne(one);
   showUnsettled();
@@ -162,22 +192,32 @@ export function resend() {
  */
 export function settle(fragment, refused) {
   for (const { dataset } of findAll(fragment, "[data-key]:not([data-tone=wait])")) {
-    const one = unsettled.find(({ key }) => key === dataset.key);
+    const one = withKey(dataset.key);
     if (!one) continue;
     if (!refused) {
       drop(one);
       clearNotice();
       find("#room-welcome").replaceChildren();
-    } else if (messageBox.value || one.to !== place()) {
-      one.state = "refused";
-      one.reason = fragment.querySelector(".notice__text").textContent;
-      showUnsettled();
-    } else {
-      drop(one);
-      replyTo(one.original);
-      write(one.message);
-      giveBack(one.files, one.room);
-    }
+    } else takeBack(one, fragment.querySelector(".notice__text").textContent);
+  }
+}
+
+/**
+ * A message is not sent. It returns to the box, if that is empty.
+ * @param {Unsettled} one
+ * @param {string} [reason]
+ * @returns {void}
+ */
+function takeBack(one, reason) {
+  if (messageBox.value || one.to !== place()) {
+    one.state = "refused";
+    one.reason = reason;
+    showUnsettled();
+  } else {
+    giveBack(one.key, one.files, one.room);
+    drop(one);
+    replyTo(one.original);
+    write(one.message);
   }
 }
 
@@ -225,11 +265,13 @@ export function showUnsettled() {
     const node = document.getElementById(key) ?? waitingList.appendChild(blank());
     node.id = key;
     node.dataset.state = state;
+    node.toggleAttribute("data-uploading", !one.state && isUploading(key));
     sign(node.querySelector("b"));
     // A waiting message is shown only in its room, a refused one everywhere.
-    node.hidden = Boolean(room) && state === "waiting" && to !== place();
+    node.hidden = Boolean(room) && !one.state && to !== place();
     for (const slot of findAll(node, "[data-slot]")) slot.textContent = one[slot.dataset.slot] || names(one);
   }
+  showUploads();
 }
 
 /**
@@ -261,12 +303,12 @@ function sign(name) {
 on("click", ({ target }) => {
   const { back } = target.dataset;
   if (!back) return;
-  const one = unsettled.find(({ key }) => key === target.closest("[id]").id);
-  drop(one);
+  const one = withKey(target.closest("[id]").id);
   if (back === "edit") {
     if (one.to === place()) replyTo(one.original);
     append(one.message);
-    giveBack(one.files, one.room);
-  }
+    giveBack(one.key, one.files, one.room);
+  } else takeFiles(one.key);
+  drop(one);
   messageBox.focus();
 }, waitingList);

@@ -98,40 +98,113 @@ async fn a_file_attached_without_a_connection_is_sent_with_its_message_when_it_i
 }
 
 #[tokio::test]
-async fn a_message_whose_file_is_under_way_stays_in_its_room() {
+async fn a_message_whose_file_is_under_way_waits_and_is_sent_from_anywhere() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/")).await;
+        let files = serde_json::json!({ "patterns": [{ "urlPattern": "*/files/*" }] });
+        let nothing = serde_json::json!({});
+        let waits = ".waiting[data-uploading] .upload[data-state=sending]";
+        anna.devtools("Fetch.enable", files.clone()).await;
+        chooses(&anna, &texts(&["a.txt"])).await;
+        anna.sends("with a file").await;
+        anna.sees(waits).await;
+        // The box is free for what comes next, here and elsewhere.
+        assert_eq!(anna.written().await, "");
+        assert!(!anna.shows("#composer .upload").await);
+        anna.sends("before it").await;
+        bob.hears("before it").await;
+        anna.enters("python").await;
+        assert!(!anna.shows(".waiting").await);
+        anna.writes("half a sen").await;
+        anna.devtools("Fetch.disable", nothing.clone()).await;
+        bob.hears("with a file").await;
+        bob.sees(".files__file").await;
+        assert_eq!(anna.written().await, "half a sen");
+        assert_eq!(anna.texts().await, [""; 0]);
+
+        // It can be changed or discarded meanwhile.
+        anna.enters("hi").await;
+        anna.sees_no(".waiting").await;
+        anna.devtools("Fetch.enable", files).await;
+        chooses(&anna, &texts(&["b.txt"])).await;
+        anna.sends("with anoter").await;
+        anna.sees(waits).await;
+        anna.click("[data-back=edit]").await;
+        anna.sees("#composer .upload[data-state=sending]").await;
+        assert_eq!(anna.written().await, "with anoter");
+        anna.sends("").await;
+        anna.sees(waits).await;
+        anna.click("[data-back=discard]").await;
+        anna.sees_no(".waiting, .upload").await;
+        anna.devtools("Fetch.disable", nothing).await;
+        anna.sends("the end").await;
+        bob.hears("the end").await;
+        assert!(!bob.texts().await.contains(&"with anoter".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_whose_file_is_refused_or_lost_on_the_way_is_not_sent_without_it() {
     let server = Server::start(&[]);
     story(async |browser| {
         let [anna, bob] = browser.people(&server.url("/")).await;
         let files = serde_json::json!({ "patterns": [{ "urlPattern": "*/files/*" }] });
         anna.devtools("Fetch.enable", files.clone()).await;
-        // Whoever writes on after sending has not finished.
         chooses(&anna, &texts(&["a.txt"])).await;
-        anna.sends("with").await;
-        anna.until("document.querySelector('#composer[data-sending]')")
-            .await;
-        anna.writes(" a").await;
+        let empty = "const files = new DataTransfer(); files.items.add(new File([], 'empty.txt'));";
+        chooses(&anna, empty).await;
+        anna.sends("with two files").await;
+        anna.sees(".waiting[data-uploading]").await;
+        anna.writes("something else").await;
         anna.devtools("Fetch.disable", serde_json::json!({})).await;
-        anna.sees(".upload[data-state=done]").await;
-        assert_eq!(anna.written().await, "with a");
-        assert!(!anna.shows(".waiting, .message").await);
-
-        anna.devtools("Fetch.enable", files).await;
-        chooses(&anna, &texts(&["b.txt"])).await;
-        anna.sends(" file").await;
-        anna.until("document.querySelector('#composer[data-sending]')")
+        anna.sees(".waiting[data-state=refused]").await;
+        let words = anna.text(".waiting__refused").await;
+        assert_eq!(words.trim(), "Not sent to #hi.");
+        let words = anna
+            .text(".waiting .upload[data-state=failed] .upload__error")
             .await;
-        anna.enters("python").await;
-        anna.writes("half a sen").await;
-        anna.devtools("Fetch.disable", serde_json::json!({})).await;
-        anna.until("!document.querySelector('.upload:not([data-state=done])')")
-            .await;
-        assert_eq!(anna.written().await, "half a sen");
-        assert_eq!(anna.texts().await, [""; 0]);
-        anna.enters("hi").await;
-        assert_eq!(anna.written().await, "with a file");
+        assert_eq!(words, "The file is empty.");
+        anna.sees(".waiting .upload[data-state=done]").await;
+        anna.click("[data-back=edit]").await;
+        anna.sees_no(".waiting").await;
+        assert_eq!(anna.written().await, "something else\nwith two files");
+        anna.click("[aria-label='Remove empty.txt']").await;
         anna.sends("").await;
-        bob.hears("with a file").await;
+        bob.hears("something else\nwith two files").await;
         bob.sees(".files__file").await;
+
+        // An empty box gets it back at once.
+        anna.devtools("Fetch.enable", files.clone()).await;
+        chooses(&anna, empty).await;
+        anna.sends("with nothing").await;
+        anna.sees(".waiting[data-uploading]").await;
+        anna.devtools("Fetch.disable", serde_json::json!({})).await;
+        anna.sees("#composer .upload[data-state=failed]").await;
+        assert_eq!(anna.written().await, "with nothing");
+        assert!(!anna.shows(".waiting").await);
+        anna.click("[aria-label='Remove empty.txt']").await;
+        anna.sends("").await;
+        bob.hears("with nothing").await;
+
+        // A page that is loaded again no longer has the file.
+        anna.devtools("Fetch.enable", files).await;
+        chooses(&anna, &texts(&["c.txt"])).await;
+        anna.sends("with a lost one").await;
+        anna.sees(".waiting[data-uploading]").await;
+        anna.reload().await;
+        anna.is_somebody().await;
+        anna.sees(".waiting[data-state=refused] .upload[data-state=gone]")
+            .await;
+        anna.click("[data-back=edit]").await;
+        anna.sees("#composer .upload[data-state=gone]").await;
+        assert_eq!(anna.written().await, "with a lost one");
+        assert!(!anna.shows(".waiting").await);
+        assert!(!bob.texts().await.contains(&"with a lost one".to_owned()));
+        anna.sends("").await;
+        bob.hears("with a lost one").await;
+        anna.sees_no(".upload").await;
     })
     .await;
 }
@@ -352,7 +425,8 @@ async fn a_failed_upload_keeps_the_text_and_can_be_tried_again() {
         anna.sees(".upload[data-state=failed]").await;
         anna.writes("the text").await;
         anna.click("#send").await;
-        assert_eq!(anna.written().await, "the text");
+        anna.sees(".waiting[data-uploading] .upload[data-state=failed]")
+            .await;
         anna.devtools("Network.emulateNetworkConditions", offline(false))
             .await;
         anna.click("[data-upload=retry]").await;
