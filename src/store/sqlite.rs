@@ -11,6 +11,7 @@ use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
@@ -74,14 +75,20 @@ const GROUP_COMMIT: usize = 512;
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many prepared statements a connection keeps: more than all operations need.
 const STATEMENTS: usize = 160;
-/// How often the size of the write-ahead log is checked.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
-/// The size in bytes from which the write-ahead log is copied into the database.
-const WAL_WORTH_COPYING: u64 = 4 * 1024 * 1024;
-/// The size in bytes from which writers wait until the write-ahead log starts over.
-const WAL_BOUND: u64 = 64 * 1024 * 1024;
+/// How often the length of the write-ahead log is checked.
+const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
+/// How many pages make the write-ahead log worth copying into the database: 4 MiB.
+const WAL_WORTH_COPYING: i64 = 1024;
+/// The number of pages from which writers wait until the write-ahead log starts over: 64 MiB.
+const WAL_BOUND: i64 = 16 * 1024;
 /// How long they wait for readers each time. A long reader, such as a backup, then delays them little.
-const WAL_PATIENCE: Duration = Duration::from_millis(250);
+const WAL_PATIENCE: Duration = Duration::from_millis(50);
+/// How many pages the writer copies itself at most, to make the log start over: 1 MiB, which takes it one or two milliseconds.
+const LAST_PAGES: i64 = 256;
+/// How long the writer waits for readers then.
+const LAST_PATIENCE: Duration = Duration::from_millis(5);
+/// How often the log is copied in a row until so few pages remain.
+const COPIES: usize = 8;
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
@@ -260,32 +267,32 @@ fn open_file(path: &Path, opening: Opening) -> Result<Sqlite> {
         .with_init(|db| prepare(db));
     let readers = Readers::open(manager)?;
 
-    let writing = Arc::new(());
-    let is_writing = Arc::downgrade(&writing);
+    let starts_over = Arc::new(AtomicBool::new(false));
+    let is_writing = Arc::downgrade(&starts_over);
     let mut threads = vec![
         std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn(move || {
-                write_all(&mut db, writes, &listeners, History::random());
-                drop(writing);
+                write_all(&mut db, writes, &listeners, History::random(), &starts_over);
+                drop(starts_over);
                 db
             })?,
     ];
     if access == Access::Server {
-        let path = path.to_owned();
-        let checkpoints = Connection::open(&path)?;
+        let checkpoints = Connection::open(path)?;
         checkpoints.busy_timeout(WAL_PATIENCE)?;
         threads.push(
             std::thread::Builder::new()
                 .name("checkpoints".to_owned())
                 .spawn(move || {
-                    while is_writing.strong_count() > 0 {
-                        let wal = wal_of(&path);
-                        let done = checkpoint(&checkpoints, &wal, WAL_WORTH_COPYING, WAL_BOUND);
-                        if let Err(error) = done {
-                            let chain = Chain(&error);
-                            tracing::warn!("could not copy the write-ahead log: {chain}");
+                    while let Some(starts_over) = is_writing.upgrade() {
+                        match checkpoint(&checkpoints, WAL_WORTH_COPYING, WAL_BOUND) {
+                            Ok(is_nearly_copied) => {
+                                starts_over.store(is_nearly_copied, Ordering::Relaxed);
+                            }
+                            Err(error) => not_copied(&error),
                         }
+                        drop(starts_over);
                         std::thread::park_timeout(CHECKPOINT_EVERY);
                     }
                     checkpoints
@@ -554,8 +561,14 @@ fn begin(db: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-/// Runs the writer: all waiting writes become one transaction.
-fn write_all(db: &mut Connection, mut writes: Writes, listeners: &Listeners, history: History) {
+/// Runs the writer: all waiting writes become one transaction. When the write-ahead log is nearly copied, it `starts_over`.
+fn write_all(
+    db: &mut Connection,
+    mut writes: Writes,
+    listeners: &Listeners,
+    history: History,
+    starts_over: &AtomicBool,
+) {
     let mut batch = Vec::new();
     while writes.blocking_recv_many(&mut batch, GROUP_COMMIT) > 0 {
         let mut batch = std::mem::take(&mut batch);
@@ -572,10 +585,19 @@ fn write_all(db: &mut Connection, mut writes: Writes, listeners: &Listeners, his
             }
             Err(error) => super::fail_all(batch, StoreError::from(error)),
         }
+        if starts_over.swap(false, Ordering::Relaxed)
+            && let Err(error) = start_over(db)
+        {
+            not_copied(&error);
+        }
     }
     if let Err(error) = db.execute_batch("pragma wal_checkpoint(truncate)") {
-        tracing::warn!("could not copy the write-ahead log: {}", Chain(&error));
+        not_copied(&error);
     }
+}
+
+fn not_copied(error: &rusqlite::Error) {
+    tracing::warn!("could not copy the write-ahead log: {}", Chain(error));
 }
 
 /// Runs a batch in one transaction. Returns its changes.
@@ -634,24 +656,49 @@ async fn savepoint(tx: &Tx<'_>, write: &mut dyn Operation) -> Sql<()> {
     done
 }
 
-/// Copies a large write-ahead log into the database while writing continues. If it is larger than its
-/// bound, the writer waits until the log starts over.
-fn checkpoint(db: &Connection, wal: &Path, worth_copying: u64, bound: u64) -> rusqlite::Result<()> {
-    let size = || std::fs::metadata(wal).map_or(0, |wal| wal.len());
-    if size() >= worth_copying {
-        db.query_row("pragma wal_checkpoint(passive)", [], |_| Ok(()))?;
+/// Copies a long write-ahead log into the database while writing continues. If it is longer than its
+/// bound, the writer waits until the log starts over. Returns whether so little remains that the writer can
+/// make it start over itself.
+fn checkpoint(db: &Connection, worth_copying: i64, bound: i64) -> rusqlite::Result<bool> {
+    let (mut length, mut copied) = log(db, "noop")?;
+    if length < worth_copying {
+        return Ok(false);
     }
-    if size() >= bound {
-        db.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()))?;
+    for _ in 0..COPIES {
+        let before = copied;
+        (length, copied) = log(db, "passive")?;
+        // The pages that a reader does not know yet cannot be copied.
+        if length - copied <= LAST_PAGES || copied == before {
+            break;
+        }
     }
-    Ok(())
+    if length >= bound {
+        log(db, "truncate")?;
+        return Ok(false);
+    }
+    Ok(length - copied <= LAST_PAGES)
+}
+
+/// Copies the last pages of the write-ahead log, so that the next commit begins it anew: to overwrite a file costs half as much as to
+/// let it grow. If somebody reads from it for longer, it goes on.
+fn start_over(db: &Connection) -> rusqlite::Result<()> {
+    db.busy_timeout(LAST_PATIENCE)?;
+    let done = log(db, "restart");
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    done.map(|_| ())
+}
+
+/// Makes a checkpoint of this kind. Returns how many pages the write-ahead log has, and how many of them have been copied.
+fn log(db: &Connection, kind: &str) -> rusqlite::Result<(i64, i64)> {
+    db.query_row(&format!("pragma wal_checkpoint({kind})"), [], |row| {
+        Ok((row.get(1)?, row.get(2)?))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::os::unix::fs::symlink;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     use rusqlite::trace::{TraceEvent, TraceEventCodes};
     use tokio::sync::oneshot;
@@ -1427,7 +1474,8 @@ mod tests {
         db.execute_batch("create table filler (bytes)").unwrap();
         let checkpoints = place.look();
         checkpoints.busy_timeout(BUSY_TIMEOUT).unwrap();
-        let (worth_copying, bound) = (256 * 1024, 1024 * 1024);
+        let (worth_copying, bound) = (64, 256);
+        let bytes_of_bound = 1024 * 1024;
         let wal = wal_of(&place.file());
         let size = || std::fs::metadata(&wal).unwrap().len();
         let stop = Arc::new(AtomicBool::new(false));
@@ -1451,15 +1499,57 @@ mod tests {
         for _ in 0..60 {
             write(&db);
             largest = largest.max(size());
-            checkpoint(&checkpoints, &wal, worth_copying, bound).unwrap();
+            checkpoint(&checkpoints, worth_copying, bound).unwrap();
         }
         // A slow reader may delay one round.
-        assert!(largest < 2 * bound, "{largest}");
+        assert!(largest < 2 * bytes_of_bound, "{largest}");
         // Without checkpoints it would have grown.
         (0..60).for_each(|_| write(&db));
-        assert!(size() > 4 * bound);
+        assert!(size() > 4 * bytes_of_bound);
         stop.store(true, Ordering::Relaxed);
         reading.join().unwrap();
+    }
+
+    #[test]
+    fn the_writer_makes_the_log_start_over_unless_somebody_reads_from_it() {
+        let place = Place::new();
+        let mut db = place.look();
+        db.pragma_update(None, "journal_mode", "wal").unwrap();
+        migrate(&mut db).unwrap();
+        db.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+        let (checkpoints, reader) = (place.look(), place.look());
+        db.execute_batch("create table filler (bytes)").unwrap();
+        let write = || {
+            db.execute("insert into filler values (zeroblob(100000))", [])
+                .unwrap();
+        };
+        let length = || log(&checkpoints, "noop").unwrap().0;
+        let is_nearly_copied = || checkpoint(&checkpoints, 1, WAL_BOUND).unwrap();
+        let look = "begin; select count(*) from filler; -- in tests";
+
+        reader.execute_batch(look).unwrap();
+        (0..20).for_each(|_| write());
+        // What was written after the reader began cannot be copied yet.
+        assert!(!is_nearly_copied());
+        reader.execute_batch("commit").unwrap();
+        assert!(is_nearly_copied());
+
+        // All of it was copied, so this begins the log anew.
+        write();
+        let shortest = length();
+        write();
+        reader.execute_batch(look).unwrap();
+        start_over(&db).unwrap();
+        write();
+        assert!(length() > 2 * shortest);
+        reader.execute_batch("commit").unwrap();
+        start_over(&db).unwrap();
+        write();
+        assert!(length() <= shortest);
+        let timeout: i64 = db
+            .pragma_query_value(None, "busy_timeout", |row| row.get(0))
+            .unwrap();
+        assert_eq!(u128::try_from(timeout), Ok(BUSY_TIMEOUT.as_millis()));
     }
 
     #[test]
