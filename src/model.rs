@@ -637,6 +637,13 @@ pub struct Page {
     pub older: bool,
 }
 
+impl Page {
+    /// Whether it shows the message.
+    pub fn has(&self, message: MessageId) -> bool {
+        self.messages.iter().any(|shown| shown.id == message)
+    }
+}
+
 /// A group's name, without `#`: 1 to 64 letters, digits, `-`, `_`, `.` and inner spaces of any script,
 /// at least one of them a letter or a digit. Composed (Unicode NFC) and trimmed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -30,6 +30,8 @@ const REACTORS: usize = 500;
 const COMPLETIONS: usize = 10;
 
 const NO_SUCH_MESSAGE: &str = "This message does not exist.";
+/// The same for an address, which may be that of a message of another room.
+const NO_SUCH_MESSAGE_HERE: &str = "There is no such message in this room.";
 const IN_AN_EDIT: &str = "Commands do not work while a message is edited. Nothing was changed. \
     To keep a text that starts with a slash, type a space first.";
 const WITH_FILES: &str = "Files cannot be sent with a command. Nothing was sent.";
@@ -266,6 +268,10 @@ pub(super) fn no_such_room(target: &Target, me: &Client) -> Refusal {
 }
 
 /// The refusal for a group that does not exist, with the offer to create it where that is allowed.
+pub(super) fn no_such_message() -> Refusal {
+    Refusal::new(NO_SUCH_MESSAGE_HERE)
+}
+
 pub(super) fn no_such_group(name: &str) -> Refusal {
     let refusal = Refusal::new(format!("There is no group #{}.", shortened(name)));
     refusal.offering(GroupName::new(name).ok())
@@ -611,7 +617,11 @@ async fn show_messages(
         (None, None) => None,
     };
     let page = chat.show_part(client, here, place).await?;
-    show_page(chat, client, here, &page, Vec::new()).await
+    show_page(chat, client, here, &page, Vec::new()).await?;
+    match at.is_some_and(|at| !page.has(at)) {
+        true => Err(no_such_message().into()),
+        false => Ok(()),
+    }
 }
 
 /// Shows a page of messages to somebody who shows another part of the room, with their reactions.

@@ -483,6 +483,10 @@ impl Chat {
             }
             _ => None,
         };
+        let found = notice.is_none();
+        let is_missing = |(_, page): &(Room, Arc<Page>)| at.is_some_and(|at| !page.has(at));
+        let is_missing = room.as_ref().is_some_and(is_missing);
+        let notice = notice.or(is_missing.then(actions::no_such_message));
         let addressee = match &target {
             Some(Target::Private(name)) => Some(name.as_str()),
             _ => None,
@@ -510,7 +514,6 @@ impl Chat {
             addressee,
             refused: asked.refused,
         })?;
-        let found = notice.is_none();
         Ok(FirstPage {
             html,
             reader,

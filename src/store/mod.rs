@@ -70,8 +70,8 @@ const CHANGES_WAITING: usize = 4096;
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another server has this store open, which is not allowed.
-    #[error("another server is running on {0}")]
+    /// Another server has this store open, or a program that changes all of it, which is not allowed.
+    #[error("another server is running on {0}, or a program that must have it alone")]
     InUse(String),
     /// The address is not the address of a store.
     #[error("{0}")]

@@ -117,6 +117,12 @@ async fn the_address_of_a_message_opens_the_page_around_it() {
     let page = server.get(&format!("/chat/python/?at={elsewhere}")).await;
     assert_eq!(page.status, 200);
     assert!(!page.body.contains("only here"));
+    let words = "There is no such message in this room.";
+    assert!(page.body.contains(words));
+    let refused = carl.is_refused("Show messages", json!({ "at": id }));
+    assert_eq!(refused.await, words);
+    let there = server.get(&format!("/chat/python/?at={id}")).await;
+    assert!(!there.body.contains(words));
     for at in ["", "x", "-1", "99999999999999999999"] {
         let page = server.get(&format!("/chat/python/?at={at}")).await;
         assert_eq!(page.status, 200, "{at}");
