@@ -941,7 +941,9 @@ fn environment() -> Result<Environment<'static>> {
     environment.add_function("scripts", move || scripts.clone());
     for name in Templates::iter() {
         let text = text_of(Templates::get(&name));
-        environment.add_template_owned(name, text)?;
+        // Their indentation is for those who read them.
+        let lines: Vec<_> = text.lines().map(str::trim_start).collect();
+        environment.add_template_owned(name, lines.join("\n"))?;
     }
     for name in Components::iter() {
         let text = unwrapped(&text_of(Components::get(&name)));

@@ -11,13 +11,12 @@ import { completeSetting, forgetView, notify, reportView, subscribe } from "./no
 import { becomeAnother, post, resend, sendDue, settle } from "./outbox.js";
 import { closePopover, find, findAll, messageBox, messageForm, messageList, roomId } from "./page.js";
 import {
-  askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom, reopenEdit, restoreEdit, showTopic,
+  askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom, reopenEdit, restoreEdit, search, showTopic, showTyped,
 } from "./rooms.js";
 import { hooks, on, send } from "./runtime.js";
 import {
   askForNewer, askForOlder, noteView, openPart, restoreView, showWhole, stopAwaitingMessages, takePage,
 } from "./scroll.js";
-import { search, showTyped } from "./search.js";
 import { arrive, identify, leave } from "./session.js";
 import {
   forgetSeen, ofOthers, reportRead, showNewLine, showTitle, takeMessages, takeMyRead, takeNews,

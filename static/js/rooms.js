@@ -1,4 +1,4 @@
-/** Changing rooms without loading a page. */
+/** Changing rooms without loading a page, and the field to search for messages, whose results are a page with an address too. */
 
 import { count, keepDraft, restoreDraft, takeIdleFocus } from "./composer.js";
 import { mark } from "./marks.js";
@@ -13,6 +13,9 @@ import { reportAllRead } from "./unread.js";
 
 /** What needs a room to write to. Without files, the button to attach them is missing. */
 const controls = /** @type {HTMLButtonElement[]} */ (findAll(document, "#message-text, #attach, #send"));
+
+/** Where I search. */
+const field = /** @type {HTMLInputElement} */ (find("#search"));
 
 /** The id of the room that is shown. */
 let shownRoom;
@@ -241,7 +244,30 @@ export function visit(address) {
   followAddress();
 }
 
-on("popstate", followAddress, window);
+/**
+ * @param {string} text
+ * @returns {void}
+ */
+export function search(text) {
+  enter(`/search/?${new URLSearchParams({ q: text.trim() })}`, false);
+  closePopover();
+}
+
+/**
+ * The field shows what the page is about.
+ * @returns {void}
+ */
+export function showTyped() {
+  if (field === document.activeElement) return;
+  const isMentions = find(".nav__mentions[aria-current]") !== null;
+  field.value = isMentions ? "" : new URLSearchParams(location.search).get("q") ?? "";
+}
+
+on("popstate", () => {
+  // What was typed belongs to the page that I go back from.
+  field.blur();
+  followAddress();
+}, window);
 on("pagehide", keepEdit, window);
 
 on("click", (event) => {
@@ -261,4 +287,20 @@ on("click", (event) => {
   const { form } = /** @type {HTMLInputElement} */ (find("#people-search"));
   form.reset();
   form.requestSubmit();
+});
+
+on("keydown", (event) => {
+  const { target, key } = event;
+  if (key === "Escape" && target === field && !event.shiftKey) {
+    event.preventDefault();
+    field.blur();
+    closePopover();
+    takeIdleFocus();
+  }
+  const isTyping = target.matches("input, textarea, select, [contenteditable]");
+  if (key !== "/" || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  // On a narrow screen it is in the drawer.
+  if (!field.offsetParent) find("#aside").showPopover();
+  field.select();
 });
