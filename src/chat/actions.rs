@@ -267,11 +267,12 @@ pub(super) fn no_such_room(target: &Target, me: &Client) -> Refusal {
     }
 }
 
-/// The refusal for a group that does not exist, with the offer to create it where that is allowed.
+/// The refusal for an address that names a message which is not in its room.
 pub(super) fn no_such_message() -> Refusal {
     Refusal::new(NO_SUCH_MESSAGE_HERE)
 }
 
+/// The refusal for a group that does not exist, with the offer to create it where that is allowed.
 pub(super) fn no_such_group(name: &str) -> Refusal {
     let refusal = Refusal::new(format!("There is no group #{}.", shortened(name)));
     refusal.offering(GroupName::new(name).ok())
@@ -617,11 +618,7 @@ async fn show_messages(
         (None, None) => None,
     };
     let page = chat.show_part(client, here, place).await?;
-    show_page(chat, client, here, &page, Vec::new()).await?;
-    match at.is_some_and(|at| !page.has(at)) {
-        true => Err(no_such_message().into()),
-        false => Ok(()),
-    }
+    show_page(chat, client, here, &page, Vec::new()).await
 }
 
 /// Shows a page of messages to somebody who shows another part of the room, with their reactions.
