@@ -785,9 +785,7 @@ async fn service_worker(headers: HeaderMap) -> Response {
 }
 
 async fn static_file(Path((build, path)): Path<(String, String)>, headers: HeaderMap) -> Response {
-    let (Some(file), Some(content), Some(tag)) =
-        (Static::get(&path), Static::sent(&path), Static::tag(&path))
-    else {
+    let (Some(file), Some(sent)) = (Static::get(&path), Static::sent(&path)) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     // An address of this build never means anything else, so it can be cached for good. An address of
@@ -798,7 +796,7 @@ async fn static_file(Path((build, path)): Path<(String, String)>, headers: Heade
         false => "no-cache",
     };
     // Weak, since the response may be compressed.
-    let etag = format!("W/\"{tag}\"");
+    let etag = format!("W/\"{}\"", sent.tag);
     let mut known = texts(&headers, header::IF_NONE_MATCH).flat_map(|tags| tags.split(','));
     let fresh = known.any(|known| known.trim() == etag);
     let fixed = [
@@ -812,7 +810,7 @@ async fn static_file(Path((build, path)): Path<(String, String)>, headers: Heade
         text if text.starts_with("text/") => format!("{text}; charset=utf-8"),
         other => other.to_owned(),
     };
-    (fixed, [(header::CONTENT_TYPE, kind)], content).into_response()
+    (fixed, [(header::CONTENT_TYPE, kind)], sent.content).into_response()
 }
 
 /// The process is alive and serves requests.

@@ -937,8 +937,6 @@ fn environment() -> Result<Environment<'static>> {
             minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, words)
         })
     });
-    let scripts = rendered(Static::imported(&Static::build()));
-    environment.add_function("scripts", move || scripts.clone());
     for name in Templates::iter() {
         let text = text_of(Templates::get(&name));
         // Their indentation is for those who read them.
@@ -981,12 +979,6 @@ fn prefix(dialect: Dialect) -> &'static str {
             "_"
         }
     }
-}
-
-/// Fragments as values of a template that contains them.
-fn rendered(fragments: Vec<String>) -> Vec<Value> {
-    let fragments = fragments.into_iter();
-    fragments.map(Value::from_safe_string).collect()
 }
 
 /// The title of a room: `#python`, or the other person's display name with the user name, or only the

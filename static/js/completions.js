@@ -14,7 +14,7 @@ const list = find("#completions");
 const state = find("#completions-state");
 
 /** The text whose completions were requested last, or "". */
-let asked = "";
+let askedFor = "";
 
 /** Where the word begins that shall not be completed, or -1. */
 let dismissed = -1;
@@ -23,7 +23,7 @@ let dismissed = -1;
 let hurried = false;
 
 /** @type {number | undefined} */
-let timer;
+let askTimer;
 
 /** @returns {HTMLTextAreaElement | null} the focused text that can be completed */
 function box() {
@@ -53,7 +53,7 @@ function chosen() {
  * @param {HTMLElement} [option]
  * @returns {void}
  */
-function choose(option) {
+function chooseOption(option) {
   for (const one of options()) one.ariaSelected = String(one === option);
   option?.scrollIntoView({ block: "nearest" });
   box()?.setAttribute("aria-activedescendant", option?.id ?? "");
@@ -72,11 +72,11 @@ function expand(field, open) {
 
 /** @returns {void} */
 function close() {
-  clearTimeout(timer);
-  asked = "";
+  clearTimeout(askTimer);
+  askedFor = "";
   hurried = false;
   list.replaceChildren();
-  choose();
+  chooseOption();
   state.textContent = "";
   for (const field of findAll(document, "textarea")) expand(field, false);
 }
@@ -89,17 +89,17 @@ function follow() {
     close();
     return;
   }
-  if (text === asked) return;
-  asked = text;
+  if (text === askedFor) return;
+  askedFor = text;
   hurried = false;
-  choose();
-  clearTimeout(timer);
-  timer = setTimeout(() => send("Complete", { text }), DEBOUNCE);
+  chooseOption();
+  clearTimeout(askTimer);
+  askTimer = setTimeout(() => send("Complete", { text }), DEBOUNCE);
 }
 
 /** @returns {void} */
 export function checkWord() {
-  if (asked) follow();
+  if (askedFor) follow();
 }
 
 /**
@@ -116,14 +116,14 @@ function completed(parent) {
  * @returns {void}
  */
 export function dropStale(fragment) {
-  if (completed(fragment) !== asked) fragment.replaceChildren(...list.cloneNode(true).childNodes);
+  if (completed(fragment) !== askedFor) fragment.replaceChildren(...list.cloneNode(true).childNodes);
 }
 
 /** @returns {void} */
 export function showCompletions() {
   const field = box();
   const { length } = options();
-  if (!field || !asked) {
+  if (!field || !askedFor) {
     close();
     return;
   }
@@ -131,7 +131,7 @@ export function showCompletions() {
   Object.assign(list.style, { left: `${left}px`, bottom: `${innerHeight - top + 4}px` });
   expand(field, length > 0);
   state.textContent = length ? `Completions: ${length}` : "";
-  if (hurried && length && completed(list) === asked) take(options()[0]);
+  if (hurried && length && completed(list) === askedFor) take(options()[0]);
 }
 
 /**
@@ -162,9 +162,9 @@ function press({ key, shiftKey, altKey, ctrlKey, metaKey }) {
   const all = options();
   if (!all.length || shiftKey || altKey || ctrlKey || metaKey) return false;
   const at = all.indexOf(chosen());
-  if (key === "ArrowDown") choose(all[(at + 1) % all.length]);
-  else if (key === "ArrowUp") choose(all.at(at > 0 ? at - 1 : -1));
-  else if (key === "Tab" && completed(list) !== asked) hurried = true;
+  if (key === "ArrowDown") chooseOption(all[(at + 1) % all.length]);
+  else if (key === "ArrowUp") chooseOption(all.at(at > 0 ? at - 1 : -1));
+  else if (key === "Tab" && completed(list) !== askedFor) hurried = true;
   else if (key === "Tab") take(all[Math.max(at, 0)]);
   // Without a choice, the key sends the message.
   else if (key === "Enter" && at >= 0) take(all[at]);

@@ -4,7 +4,7 @@ import { find, messageBox, roomId } from "./page.js";
 import { on } from "./runtime.js";
 import { recall, remember } from "./session.js";
 
-const MOST = 10;
+const MOST_FILES = 10;
 
 /** The server refuses a file for what it is: too large, of the wrong type, empty. */
 const FINAL = [413, 415, 422];
@@ -43,7 +43,7 @@ let uploads = [];
  */
 let settled;
 
-const list = find("#uploads");
+const uploadList = find("#uploads");
 const picker = /** @type {HTMLInputElement} */ (find("#attach-files"));
 const template = /** @type {HTMLTemplateElement} */ (find("#upload"));
 const dropZone = find("#drop");
@@ -113,7 +113,7 @@ export function takeFiles(message) {
  */
 export function giveBack(message, files = [], room = roomId()) {
   for (const one of of(message)) one.message = undefined;
-  for (const stored of files) add({ name: stored.name, stored, room, node: blank() });
+  for (const stored of files) addUpload({ name: stored.name, stored, room, node: blankUpload() });
   showUploads();
 }
 
@@ -154,7 +154,7 @@ export function showUploads() {
   const kept = uploads.filter(({ error, message }) => !error || message);
   remember("files", kept.map(({ name, room, message, stored }) => ({ name, room, message, stored })));
   for (const { node, room, message, name, stored, gone, error = "" } of uploads) {
-    const place = message ? document.getElementById(message)?.querySelector(".uploads") : list;
+    const place = message ? document.getElementById(message)?.querySelector(".uploads") : uploadList;
     if (place && node.parentNode !== place) place.append(node);
     node.hidden = !message && room !== roomId();
     node.dataset.state = gone ? "gone" : stored ? "done" : error ? "failed" : "sending";
@@ -169,7 +169,7 @@ export function showUploads() {
 }
 
 /** @returns {HTMLElement} */
-function blank() {
+function blankUpload() {
   return /** @type {HTMLElement} */ (template.content.firstElementChild.cloneNode(true));
 }
 
@@ -177,7 +177,7 @@ function blank() {
  * @param {Upload} one
  * @returns {void}
  */
-function add(one) {
+function addUpload(one) {
   uploads.push(one);
   showUploads();
 }
@@ -199,7 +199,7 @@ function remove(one) {
  * @returns {Promise<void>}
  */
 async function restore(one) {
-  add(one);
+  addUpload(one);
   const asked = one.stored && fetch(one.stored.url, { method: "HEAD", cache: "no-store" });
   // Without an answer, sending it tells.
   if (!asked || await asked.then(({ status }) => status === 404, () => false)) lose(one);
@@ -213,9 +213,9 @@ async function restore(one) {
 function attach(files) {
   if (!roomId() || messageBox.disabled) return;
   // One too many is shown, and says why no more were attached.
-  for (const file of [...(files ?? [])].slice(0, Math.max(0, MOST + 1 - here().length))) {
-    const one = { name: file.name, file, room: roomId(), node: blank() };
-    add(one);
+  for (const file of [...(files ?? [])].slice(0, Math.max(0, MOST_FILES + 1 - here().length))) {
+    const one = { name: file.name, file, room: roomId(), node: blankUpload() };
+    addUpload(one);
     upload(one);
   }
   messageBox.focus();
@@ -234,8 +234,8 @@ function upload(one) {
     if (!one.message || error === LOST) return;
     if (error || !isUploading(one.message)) settled(one.message, error);
   };
-  if (here().indexOf(one) >= MOST) {
-    done(`A message can have at most ${MOST} files.`);
+  if (here().indexOf(one) >= MOST_FILES) {
+    done(`A message can have at most ${MOST_FILES} files.`);
     return;
   }
   if (file.size > limit) {
@@ -264,8 +264,8 @@ function upload(one) {
   showUploads();
 }
 
-if (list) {
-  for (const one of recall("files") ?? []) void restore({ ...one, node: blank() });
+if (uploadList) {
+  for (const one of recall("files") ?? []) void restore({ ...one, node: blankUpload() });
 
   on("click", () => picker.click(), find("#attach"));
 

@@ -1,7 +1,7 @@
 /** Notifications: says whether I look at this tab, and shows the messages that the server tells me of. */
 
 import { find } from "./page.js";
-import { visit } from "./rooms.js";
+import { goTo } from "./rooms.js";
 import { on, root, send } from "./runtime.js";
 import { present } from "./session.js";
 
@@ -14,7 +14,7 @@ const TOMORROW = 24 + 8;
 const HELD = 30_000;
 
 /** Whether the server knows that I look at this tab. */
-let reported = false;
+let reportedInView = false;
 
 /**
  * @returns {boolean} whether I see this tab and use it
@@ -26,7 +26,7 @@ function isInView() {
 /** @returns {void} */
 export function reportView() {
   const inView = isInView() && "on" in find("#my-notifications").dataset;
-  if (present && inView !== reported && send("In view", { on: inView })) reported = inView;
+  if (present && inView !== reportedInView && send("In view", { on: inView })) reportedInView = inView;
 }
 
 /**
@@ -34,7 +34,7 @@ export function reportView() {
  * @returns {void}
  */
 export function forgetView() {
-  reported = false;
+  reportedInView = false;
 }
 
 /**
@@ -131,6 +131,6 @@ on("focus", reportView, window);
 on("blur", reportView, window);
 
 // A click on a notification leads to its message.
-if (serviceWorker) serviceWorker.onmessage = ({ data }) => visit(data);
+if (serviceWorker) serviceWorker.onmessage = ({ data }) => goTo(data);
 
 showPermission();

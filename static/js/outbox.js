@@ -12,7 +12,7 @@ const RESEND_AFTER = 5000;
 
 /** The most messages sent at once: on a new socket, and otherwise. */
 const MOST_ON_ARRIVAL = 99;
-const MOST = 9;
+const MOST_LATER = 9;
 
 /**
  * A message that the server has neither confirmed nor refused.
@@ -159,7 +159,7 @@ export function sendDue({ arrived = false } = {}) {
   const due = unsettled.filter(({ key, room, state, sent = 0 }) => {
     return present && room && !state && !isUploading(key) && (arrived || now - sent >= RESEND_AFTER);
   });
-  for (const one of due.slice(0, arrived ? MOST_ON_ARRIVAL : MOST)) sendOne(one);
+  for (const one of due.slice(0, arrived ? MOST_ON_ARRIVAL : MOST_LATER)) sendOne(one);
   showUnsettled();
 }
 
@@ -262,7 +262,7 @@ export function showUnsettled() {
   root.dataset.pending = String(unsettled.filter(({ state }) => !state).length);
   for (const one of unsettled) {
     const { key, room, to, state = "waiting" } = one;
-    const node = document.getElementById(key) ?? waitingList.appendChild(blank());
+    const node = document.getElementById(key) ?? waitingList.appendChild(blankWaiting());
     node.id = key;
     node.dataset.state = state;
     node.toggleAttribute("data-uploading", !one.state && isUploading(key));
@@ -283,7 +283,7 @@ function names({ files = [] }) {
 }
 
 /** @returns {HTMLElement} */
-function blank() {
+function blankWaiting() {
   return /** @type {HTMLElement} */ (waitingTemplate.content.firstElementChild.cloneNode(true));
 }
 

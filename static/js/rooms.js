@@ -239,7 +239,7 @@ export function showTopic() {
  * @param {string} address of a room or of a message in it
  * @returns {void}
  */
-export function visit(address) {
+export function goTo(address) {
   history.pushState(null, "", address);
   followAddress();
 }
@@ -274,7 +274,7 @@ on("click", (event) => {
   const link = event.target.closest("a[href^='?at=']");
   if (!link || !isPlain(event)) return;
   event.preventDefault();
-  visit(link.getAttribute("href"));
+  goTo(link.getAttribute("href"));
 });
 
 on("click", (event) => {
