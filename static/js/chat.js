@@ -2,7 +2,7 @@
 
 import { checkWord, dropStale, showCompletions } from "./completions.js";
 import { focusMessageForm, keepDeleted, keepOriginal, saveEdit, saveUnsaved, takeIdleFocus } from "./composer.js";
-import { retryLost, showUploads } from "./files.js";
+import { retryFiles, showUploads } from "./files.js";
 import "./formatting.js";
 import { mark } from "./marks.js";
 import { offer } from "./keyboard.js";
@@ -47,6 +47,7 @@ hooks.closed = () => {
 hooks.tick = () => {
   passMidnight();
   resend();
+  retryFiles();
   reportRead();
 };
 
@@ -135,7 +136,7 @@ hooks.after = ({ selector, swap, version, fragment }) => {
     const former = arrive();
     if (former) becomeAnother(former);
     sendDue({ arrived: true });
-    retryLost();
+    retryFiles(Infinity);
     saveUnsaved();
     askForRoom();
     reopenEdit();

@@ -132,6 +132,13 @@ export function reply(message) {
 }
 
 /**
+ * @returns {boolean} whether the box has no text, and nothing that it replies to
+ */
+export function isBlank() {
+  return !messageBox.value && !original;
+}
+
+/**
  * @returns {Original | null} what the message replies to that is being sent; the next one replies to nothing
  */
 export function takeOriginal() {

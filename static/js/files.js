@@ -2,15 +2,15 @@
 
 import { find, messageBox, roomId } from "./page.js";
 import { on } from "./runtime.js";
-import { recall, remember } from "./session.js";
+import { present, recall, remember } from "./session.js";
 
 const MOST_FILES = 10;
 
 /** The server refuses a file for what it is: too large, of the wrong type, empty. */
 const FINAL = [413, 415, 422];
 
-/** The server did not answer. The file is sent again when the tab has connected. */
-const LOST = "The connection was lost.";
+/** A file that could not be taken is sent again after this time, and each time after as much more. Milliseconds. */
+const RETRY_AFTER = 5000;
 
 /**
  * A file on the server.
@@ -30,6 +30,8 @@ const LOST = "The connection was lost.";
  * @property {Stored} [stored] once it is on the server
  * @property {boolean} [gone] whether it did not come back after a reload
  * @property {string} [error]
+ * @property {number} [again] when it is sent again, if the server could not take it: the connection was lost, or it was busy
+ * @property {number} [tries] how often that has happened
  * @property {XMLHttpRequest} [request] while it is under way
  * @property {HTMLElement} node
  */
@@ -67,7 +69,15 @@ function of(message) {
  */
 export function filesToSend() {
   const mine = here().filter(({ gone }) => !gone);
-  return mine.some(({ error }) => error && error !== LOST) ? null : mine.length;
+  return mine.some(isRefused) ? null : mine.length;
+}
+
+/**
+ * @param {Upload} one
+ * @returns {boolean}
+ */
+function isRefused({ error, again }) {
+  return Boolean(error && !again);
 }
 
 /**
@@ -92,6 +102,15 @@ export function sendFiles(message, call) {
  */
 export function isUploading(message) {
   return of(message).some(({ stored }) => !stored);
+}
+
+/**
+ * The page has been loaded again.
+ * @param {string[]} messages the keys of those that are not settled. The files of others are in the composer again
+ * @returns {void}
+ */
+export function keepFiles(messages) {
+  for (const one of uploads) if (!messages.includes(one.message)) one.message = undefined;
 }
 
 /**
@@ -124,7 +143,6 @@ export function giveBack(message, files = [], room = roomId()) {
 export function renewFiles() {
   for (const one of uploads) {
     if (one.file && (one.stored || one.request)) {
-      one.request?.abort();
       one.stored = undefined;
       upload(one);
     } else if (one.stored) lose(one);
@@ -133,11 +151,12 @@ export function renewFiles() {
 }
 
 /**
- * The tab has connected.
+ * Sends the files again that are due.
+ * @param {number} [now] on a new socket, all of them are due
  * @returns {void}
  */
-export function retryLost() {
-  for (const one of uploads) if (one.error === LOST) upload(one);
+export function retryFiles(now = Date.now()) {
+  if (present) for (const one of uploads) if (one.again <= now) upload(one);
 }
 
 /**
@@ -147,11 +166,12 @@ export function retryLost() {
 function lose(one) {
   one.gone = true;
   one.error = "Not available any more. Please attach it again.";
+  if (one.message) settled?.(one.message, one.error);
 }
 
 /** Shows the uploads of the room on show, those of a message with it, and saves those of all rooms. */
 export function showUploads() {
-  const kept = uploads.filter(({ error, message }) => !error || message);
+  const kept = uploads.filter((one) => one.message || !isRefused(one));
   remember("files", kept.map(({ name, room, message, stored }) => ({ name, room, message, stored })));
   for (const { node, room, message, name, stored, gone, error = "" } of uploads) {
     const place = message ? document.getElementById(message)?.querySelector(".uploads") : uploadList;
@@ -227,12 +247,18 @@ function attach(files) {
  */
 function upload(one) {
   const { file, name, room, node } = one;
-  const done = (error) => {
+  one.request?.abort();
+  const done = (error, again) => {
     one.request = undefined;
     one.error = error;
+    one.again = again;
     showUploads();
-    if (!one.message || error === LOST) return;
+    if (!one.message || again) return;
     if (error || !isUploading(one.message)) settled(one.message, error);
+  };
+  const fail = (error) => {
+    one.tries = (one.tries ?? 0) + 1;
+    done(error, Date.now() + one.tries * RETRY_AFTER);
   };
   if (here().indexOf(one) >= MOST_FILES) {
     done(`A message can have at most ${MOST_FILES} files.`);
@@ -245,6 +271,7 @@ function upload(one) {
   }
   const request = new XMLHttpRequest();
   one.error = undefined;
+  one.again = undefined;
   one.request = request;
   request.open("POST", `/files/?${new URLSearchParams({ room, name })}`);
   const token = recall("resume");
@@ -254,12 +281,17 @@ function upload(one) {
     node.querySelector("progress").value = loaded / total;
   };
   request.onload = () => {
-    const { error = "The server did not take the file.", ...stored } = request.response ?? {};
+    const { status, response } = request;
+    const { error = "The server did not take the file.", ...stored } = response ?? {};
+    node.toggleAttribute("data-final", FINAL.includes(status));
+    if (status === 429 || status >= 500) {
+      fail(error);
+      return;
+    }
     if (stored.id) one.stored = stored;
-    node.toggleAttribute("data-final", FINAL.includes(request.status));
     done(stored.id ? undefined : error);
   };
-  request.onerror = () => done(LOST);
+  request.onerror = () => fail("The connection was lost.");
   request.send(file);
   showUploads();
 }
@@ -283,6 +315,11 @@ if (uploadList) {
       messageBox.focus();
     }
   });
+
+  on("beforeunload", (event) => {
+    // What is under way would be lost.
+    if (uploads.some((one) => one.file && !one.stored && !isRefused(one))) event.preventDefault();
+  }, window);
 
   on("paste", (event) => {
     const { files } = event.clipboardData;

@@ -1,8 +1,9 @@
 /** My messages that are not settled yet: they survive a reload, are sent again, and come back if refused. */
 
-import { append, replyTo, takeOriginal, write } from "./composer.js";
-import { filesToSend, giveBack, isUploading, renewFiles, sendFiles, showUploads, takeFiles } from "./files.js";
+import { append, isBlank, replyTo, takeOriginal, write } from "./composer.js";
+import { filesToSend, giveBack, isUploading, keepFiles, renewFiles, sendFiles, showUploads, takeFiles } from "./files.js";
 import { clearNotice, find, findAll, messageBox, roomId, roomTitle } from "./page.js";
+import { enter } from "./rooms.js";
 import { on, root, send } from "./runtime.js";
 import { showEnd } from "./scroll.js";
 import { destination, me, place, present, recall, recalled, remember } from "./session.js";
@@ -37,6 +38,7 @@ let unsettled = recall("unsettled") ?? [];
 for (const one of unsettled) {
   if (isUploading(one.key)) one.state = "refused";
 }
+keepFiles(unsettled.map(({ key }) => key));
 
 const waitingList = find("#waiting");
 const waitingTemplate = /** @type {HTMLTemplateElement} */ (find("#waiting-message"));
@@ -65,9 +67,9 @@ export function post() {
  */
 function settleFiles(key, refusal) {
   const one = withKey(key);
-  // The file says why.
-  if (refusal) takeBack(one);
-  else one.files = takeFiles(key);
+  // The file says why. Another one may have been refused before it.
+  if (!refusal) one.files = takeFiles(key);
+  else if (!one.state) takeBack(one);
   sendDue();
 }
 
@@ -203,22 +205,35 @@ export function settle(fragment, refused) {
 }
 
 /**
- * A message is not sent. It returns to the box, if that is empty.
+ * A message is not sent. It returns to the composer, if that is empty.
  * @param {Unsettled} one
  * @param {string} [reason]
  * @returns {void}
  */
 function takeBack(one, reason) {
-  if (messageBox.value || one.to !== place()) {
-    one.state = "refused";
-    one.reason = reason;
-    showUnsettled();
-  } else {
-    giveBack(one.key, one.files, one.room);
-    drop(one);
-    replyTo(one.original);
-    write(one.message);
+  if (one.to === place() && isBlank() && filesToSend() === 0) {
+    edit(one);
+    return;
   }
+  one.state = "refused";
+  one.reason = reason;
+  showUnsettled();
+}
+
+/**
+ * A message returns to the composer.
+ * @param {Unsettled} one
+ * @returns {void}
+ */
+function edit(one) {
+  const { key, message, files = [], room, to, original } = one;
+  const hasFiles = files.length || document.getElementById(key).querySelector(".upload");
+  // Its files can only be sent there.
+  if (hasFiles && to !== place()) enter(to, false);
+  drop(one);
+  if (to === place()) replyTo(original);
+  append(message);
+  giveBack(key, files, room);
 }
 
 /**
@@ -304,11 +319,10 @@ on("click", ({ target }) => {
   const { back } = target.dataset;
   if (!back) return;
   const one = withKey(target.closest("[id]").id);
-  if (back === "edit") {
-    if (one.to === place()) replyTo(one.original);
-    append(one.message);
-    giveBack(one.key, one.files, one.room);
-  } else takeFiles(one.key);
-  drop(one);
+  if (back === "edit") edit(one);
+  else {
+    takeFiles(one.key);
+    drop(one);
+  }
   messageBox.focus();
 }, waitingList);

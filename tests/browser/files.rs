@@ -412,6 +412,14 @@ async fn a_failed_upload_keeps_the_text_and_can_be_tried_again() {
         );
         anna.click("[aria-label='Remove empty.txt']").await;
 
+        // Refused for what may change, it can be sent again.
+        server.change("update users set muted_at = 1");
+        chooses(&anna, &texts(&["a.txt"])).await;
+        anna.sees(".upload[data-state=failed]").await;
+        server.change("update users set muted_at = null");
+        anna.click("[data-upload=retry]").await;
+        anna.sees(".upload[data-state=done]").await;
+
         // Without a network nothing is sent; with it, the message goes once the file is there.
         let offline = |on: bool| {
             serde_json::json!({
@@ -421,7 +429,7 @@ async fn a_failed_upload_keeps_the_text_and_can_be_tried_again() {
         anna.devtools("Network.enable", serde_json::json!({})).await;
         anna.devtools("Network.emulateNetworkConditions", offline(true))
             .await;
-        chooses(&anna, &texts(&["a.txt"])).await;
+        chooses(&anna, &texts(&["b.txt"])).await;
         anna.sees(".upload[data-state=failed]").await;
         anna.writes("the text").await;
         anna.click("#send").await;
@@ -429,9 +437,114 @@ async fn a_failed_upload_keeps_the_text_and_can_be_tried_again() {
             .await;
         anna.devtools("Network.emulateNetworkConditions", offline(false))
             .await;
-        anna.click("[data-upload=retry]").await;
         bob.hears("the text").await;
+        bob.sees(".files__file + .files__file").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_the_server_cannot_take_now_is_sent_again() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/")).await;
+        // Somebody has moved the folder.
+        let folder = format!("{}.files", server.database().display());
+        let moved = format!("{folder}.moved");
+        std::fs::rename(&folder, &moved).unwrap();
+        std::fs::write(&folder, "").unwrap();
+        chooses(&anna, &texts(&["a.txt"])).await;
+        anna.sees("#composer .upload[data-state=failed]").await;
+        let words = "The server could not store the file. Please try again.";
+        assert_eq!(anna.text(".upload__error").await, words);
+        anna.sends("with a file").await;
+        anna.sees(".waiting[data-uploading] .upload[data-state=failed]")
+            .await;
+        anna.enters("python").await;
+        std::fs::remove_file(&folder).unwrap();
+        std::fs::rename(&moved, &folder).unwrap();
+        bob.hears("with a file").await;
         bob.sees(".files__file").await;
+        assert_eq!(anna.texts().await, [""; 0]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_with_files_is_edited_in_its_room() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/")).await;
+        let files = serde_json::json!({ "patterns": [{ "urlPattern": "*/files/*" }] });
+        anna.devtools("Fetch.enable", files).await;
+        let empty = "const files = new DataTransfer(); files.items.add(new File([], 'empty.txt'));";
+        chooses(&anna, empty).await;
+        chooses(&anna, &texts(&["a.txt"])).await;
+        anna.sends("with two files").await;
+        anna.sees(".waiting[data-uploading]").await;
+        anna.enters("python").await;
+        anna.writes("about Python").await;
+        anna.devtools("Fetch.disable", serde_json::json!({})).await;
+        anna.sees(".waiting[data-state=refused] .upload[data-state=done]")
+            .await;
+        anna.click("[data-back=edit]").await;
+        anna.is_in("#hi", "/chat/hi/").await;
+        anna.sees("#composer .upload[data-state=failed]").await;
+        assert_eq!(anna.written().await, "with two files");
+        anna.click("[aria-label='Remove empty.txt']").await;
+        anna.sends("").await;
+        bob.hears("with two files").await;
+        bob.sees(".files__file").await;
+        anna.enters("python").await;
+        assert_eq!(anna.written().await, "about Python");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_message_does_not_mix_with_what_is_in_the_composer() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let files = serde_json::json!({ "patterns": [{ "urlPattern": "*/files/*" }] });
+        let nothing = serde_json::json!({});
+        anna.devtools("Fetch.enable", files).await;
+        let empty = "const files = new DataTransfer();
+            for (const name of ['a.txt', 'b.txt']) files.items.add(new File([], name));";
+        chooses(&anna, empty).await;
+        anna.sends("with two").await;
+        anna.sees(".waiting[data-uploading]").await;
+        chooses(&anna, &texts(&["next.txt"])).await;
+        anna.devtools("Fetch.disable", nothing).await;
+        anna.sees(
+            ".waiting[data-state=refused] .upload[data-state=failed] + .upload[data-state=failed]",
+        )
+        .await;
+        anna.sees("#composer .upload[data-state=done]").await;
+        assert_eq!(anna.written().await, "");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_leaves_while_a_file_is_under_way_is_asked() {
+    let server = Server::start(&[]);
+    story(async |browser| {
+        let anna = browser.person(&server.url("/")).await;
+        let asks = "(() => {
+            const event = new Event('beforeunload', { cancelable: true });
+            return !dispatchEvent(event);
+        })()";
+        assert!(!anna.get::<bool>(asks).await);
+        let files = serde_json::json!({ "patterns": [{ "urlPattern": "*/files/*" }] });
+        anna.devtools("Fetch.enable", files).await;
+        chooses(&anna, &texts(&["a.txt"])).await;
+        anna.sees(".upload[data-state=sending]").await;
+        assert!(anna.get::<bool>(asks).await);
+        anna.devtools("Fetch.disable", serde_json::json!({})).await;
+        anna.sees(".upload[data-state=done]").await;
+        // It is attached again after a reload.
+        assert!(!anna.get::<bool>(asks).await);
     })
     .await;
 }
