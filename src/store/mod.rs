@@ -71,7 +71,7 @@ const CHANGES_WAITING: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another server has this store open, or a program that changes all of it, which is not allowed.
-    #[error("another server is running on {0}, or a program that must have it alone")]
+    #[error("another server is running on {0}, or a program that needs it to itself")]
     InUse(String),
     /// The address is not the address of a store.
     #[error("{0}")]

@@ -83,12 +83,14 @@ const WAL_WORTH_COPYING: i64 = 1024;
 const WAL_BOUND: i64 = 16 * 1024;
 /// How long they wait for readers each time. A long reader, such as a backup, then delays them little.
 const WAL_PATIENCE: Duration = Duration::from_millis(50);
-/// How many pages the writer copies itself at most, to make the log start over: 1 MiB, which takes it one or two milliseconds.
+/// With so few pages left, the writer copies the rest itself, to make the log start over: 1 MiB, which takes one or two milliseconds.
 const LAST_PAGES: i64 = 256;
 /// How long the writer waits for readers then.
 const LAST_PATIENCE: Duration = Duration::from_millis(5);
 /// How often the log is copied in a row until so few pages remain.
 const COPIES: usize = 8;
+/// How often a log that cannot be copied is reported at most: on a full disk, each attempt fails.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
@@ -285,12 +287,18 @@ fn open_file(path: &Path, opening: Opening) -> Result<Sqlite> {
             std::thread::Builder::new()
                 .name("checkpoints".to_owned())
                 .spawn(move || {
+                    let mut reported: Option<Instant> = None;
                     while let Some(starts_over) = is_writing.upgrade() {
                         match checkpoint(&checkpoints, WAL_WORTH_COPYING, WAL_BOUND) {
                             Ok(is_nearly_copied) => {
                                 starts_over.store(is_nearly_copied, Ordering::Relaxed);
                             }
-                            Err(error) => not_copied(&error),
+                            Err(error) => {
+                                if reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
+                                    not_copied(&error);
+                                    reported = Some(Instant::now());
+                                }
+                            }
                         }
                         drop(starts_over);
                         std::thread::park_timeout(CHECKPOINT_EVERY);
@@ -661,7 +669,8 @@ async fn savepoint(tx: &Tx<'_>, write: &mut dyn Operation) -> Sql<()> {
 /// make it start over itself.
 fn checkpoint(db: &Connection, worth_copying: i64, bound: i64) -> rusqlite::Result<bool> {
     let (mut length, mut copied) = log(db, "noop")?;
-    if length < worth_copying {
+    // The next commit begins a log anew that is copied whole.
+    if length < worth_copying || length == copied {
         return Ok(false);
     }
     for _ in 0..COPIES {
@@ -676,7 +685,8 @@ fn checkpoint(db: &Connection, worth_copying: i64, bound: i64) -> rusqlite::Resu
         log(db, "truncate")?;
         return Ok(false);
     }
-    Ok(length - copied <= LAST_PAGES)
+    // While another program makes a checkpoint, nothing is known of the log.
+    Ok(length >= 0 && length - copied <= LAST_PAGES)
 }
 
 /// Copies the last pages of the write-ahead log, so that the next commit begins it anew: to overwrite a file costs half as much as to
@@ -1534,7 +1544,8 @@ mod tests {
         reader.execute_batch("commit").unwrap();
         assert!(is_nearly_copied());
 
-        // All of it was copied, so this begins the log anew.
+        // All of it was copied, so the next write begins the log anew by itself.
+        assert!(!is_nearly_copied());
         write();
         let shortest = length();
         write();
