@@ -8,16 +8,17 @@ import { mark } from "./marks.js";
 import { offer } from "./keyboard.js";
 import { announce, joinMessages, keepQuickBar, localiseTimes, messageNumber, passMidnight } from "./messages.js";
 import { completeSetting, forgetView, notify, reportView, subscribe } from "./notifications.js";
-import { becomeAnother, post, resend, sendDue, settle } from "./outbox.js";
+import { becomeAnother, discard, edit, post, resend, roomToEdit, sendDue, settle } from "./outbox.js";
 import { closePopover, find, findAll, messageBox, messageForm, messageList, roomId } from "./page.js";
 import {
-  askForRoom, followHeading, forgetAsked, giveUpDestination, openRoom, reopenEdit, restoreEdit, search, showTopic, showTyped,
+  askForRoom, enter, followHeading, forgetAsked, giveUpDestination, openRoom, reopenEdit, restoreEdit, search, showTopic,
+  showTyped,
 } from "./rooms.js";
 import { hooks, on, send } from "./runtime.js";
 import {
   askForNewer, askForOlder, noteView, openPart, restoreView, showWhole, stopAwaitingMessages, takePage,
 } from "./scroll.js";
-import { arrive, identify, leave } from "./session.js";
+import { arrive, identify, leave, place } from "./session.js";
 import {
   forgetSeen, ofOthers, reportRead, showNewLine, showTitle, takeMessages, takeMyRead, takeNews,
 } from "./unread.js";
@@ -192,6 +193,17 @@ on("click", ({ target }) => {
   find(dismiss).replaceChildren();
   messageBox.focus();
 });
+
+on("click", ({ target }) => {
+  const { back } = target.dataset;
+  if (!back) return;
+  const { id } = target.closest("[id]");
+  if (back === "edit") {
+    if (roomToEdit(id) !== place()) enter(roomToEdit(id), false);
+    edit(id);
+  } else discard(id);
+  messageBox.focus();
+}, find("#waiting"));
 
 on("click", async ({ target }) => {
   const { copy } = target.dataset;

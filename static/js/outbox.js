@@ -3,8 +3,7 @@
 import { append, isBlank, replyTo, takeOriginal, write } from "./composer.js";
 import { filesToSend, giveBack, isUploading, keepFiles, renewFiles, sendFiles, showUploads, takeFiles } from "./files.js";
 import { clearNotice, find, findAll, messageBox, roomId, roomTitle } from "./page.js";
-import { enter } from "./rooms.js";
-import { on, root, send } from "./runtime.js";
+import { root, send } from "./runtime.js";
 import { showEnd } from "./scroll.js";
 import { destination, me, place, present, recall, recalled, remember } from "./session.js";
 
@@ -212,7 +211,7 @@ export function settle(fragment, refused) {
  */
 function takeBack(one, reason) {
   if (one.to === place() && isBlank() && filesToSend() === 0) {
-    edit(one);
+    edit(one.key);
     return;
   }
   one.state = "refused";
@@ -221,19 +220,35 @@ function takeBack(one, reason) {
 }
 
 /**
+ * @param {string} key
+ * @returns {string} the address of the room that the message has to be edited in: its own if it has files, which can only be sent there
+ */
+export function roomToEdit(key) {
+  const { to, files } = withKey(key);
+  return files?.length || document.getElementById(key).querySelector(".upload") ? to : place();
+}
+
+/**
  * A message returns to the composer.
- * @param {Unsettled} one
+ * @param {string} key
  * @returns {void}
  */
-function edit(one) {
-  const { key, message, files = [], room, to, original } = one;
-  const hasFiles = files.length || document.getElementById(key).querySelector(".upload");
-  // Its files can only be sent there.
-  if (hasFiles && to !== place()) enter(to, false);
+export function edit(key) {
+  const one = withKey(key);
   drop(one);
-  if (to === place()) replyTo(original);
-  append(message);
-  giveBack(key, files, room);
+  if (one.to === place()) replyTo(one.original);
+  append(one.message);
+  giveBack(key, one.files, one.room);
+}
+
+/**
+ * A message is not sent.
+ * @param {string} key
+ * @returns {void}
+ */
+export function discard(key) {
+  takeFiles(key);
+  drop(withKey(key));
 }
 
 /**
@@ -314,15 +329,3 @@ function sign(name) {
   name.dataset.face = face.textContent;
   name.textContent = find("#logged-user .who__name").textContent;
 }
-
-on("click", ({ target }) => {
-  const { back } = target.dataset;
-  if (!back) return;
-  const one = withKey(target.closest("[id]").id);
-  if (back === "edit") edit(one);
-  else {
-    takeFiles(one.key);
-    drop(one);
-  }
-  messageBox.focus();
-}, waitingList);

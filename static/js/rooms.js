@@ -6,7 +6,7 @@ import { assignRoom, refuseWithoutRoom, sendDue, showUnsettled } from "./outbox.
 import {
   clearNotice, closePopover, find, findAll, messageBox, messageForm, messageList, roomAddress, roomId,
 } from "./page.js";
-import { on, send } from "./runtime.js";
+import { on, root, send } from "./runtime.js";
 import { scrollToEnd, showPart, stopAwaitingMessages } from "./scroll.js";
 import { addressOf, destination, place, present, recall, remember, setDestination } from "./session.js";
 import { reportAllRead } from "./unread.js";
@@ -142,6 +142,7 @@ function settleAt(replaces, query = "") {
  * @returns {void}
  */
 function showPlace() {
+  root.toggleAttribute("data-entering", destination !== null);
   restoreDraft();
   showUnsettled();
   mark(document);

@@ -68,10 +68,14 @@ async fn a_message_for_a_room_clicked_while_offline_arrives_there_once() {
         anna.sees(".state__lost").await;
         anna.sends("also in hi").await;
         anna.click("#groups-list [data-group-name=python]").await;
+        // What is still shown is of another room, and looks like it.
+        let opacity = "getComputedStyle(document.querySelector('#messages-list')).opacity";
+        anna.until(&format!("{opacity} === '0.4'")).await;
         anna.sends("in python").await;
         anna.sees(".waiting[data-state=waiting]").await;
         server.starts_again();
         anna.is_in("#python", "/chat/python/").await;
+        anna.until(&format!("{opacity} === '1'")).await;
         for tab in [&anna, &bob] {
             tab.hears("in python").await;
             assert_eq!(tab.texts().await, ["in python"]);
