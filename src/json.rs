@@ -54,7 +54,7 @@ pub fn read(dialect: Dialect, text: &str) -> Result<Action, Refusal> {
     };
     Ok(Action::NewMessage {
         text,
-        room: None,
+        to: None,
         key: None,
         reply_to: reply_to.map(MessageId),
         files,
@@ -206,7 +206,7 @@ mod tests {
             let expected = match expected {
                 Ok((text, sender)) => Ok(Action::NewMessage {
                     text: text.to_owned(),
-                    room: None,
+                    to: None,
                     key: None,
                     reply_to: None,
                     files: Vec::new(),

@@ -61,7 +61,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
         }
         Action::NewMessage {
             text,
-            room,
+            to,
             key,
             reply_to,
             files,
@@ -78,7 +78,7 @@ pub(super) async fn act(chat: &Chat, client: &Client, action: Action) -> Result<
                 use_sender_name(chat, client, sender).await?;
             }
             let with = With { reply_to, files };
-            return new_message(chat, client, &text, room, key, with).await;
+            return new_message(chat, client, &text, to, key, with).await;
         }
         _ => chat.spend(client)?,
     }
@@ -293,13 +293,19 @@ async fn new_message(
     chat: &Chat,
     client: &Client,
     text: &str,
-    room: Option<RoomId>,
+    to: Option<Target>,
     key: Option<Uuid>,
     with: With,
 ) -> Result<()> {
     match commands::read(text) {
         None => {
-            let room = meant(client, room)?;
+            let room = match to {
+                None => meant(client, None)?,
+                Some(Target::Room(room)) => room,
+                // What the name stood for then may be gone.
+                Some(_) if settle_known(chat, client, key).await? => return Ok(()),
+                Some(target) => named(chat, client, &target).await?.id,
+            };
             post(chat, client, text, room, key, with).await.map(|_| ())
         }
         Some(_) if !with.files.is_empty() => Err(Refusal::new(WITH_FILES).into()),
@@ -337,11 +343,7 @@ async fn private_message(
         return Err(Refusal::new(words).into());
     }
     let name = found.map_or_else(|| name.to_owned(), |(_, user)| user.name);
-    let target = Target::Private(name.clone());
-    let room = match chat.store.private_room(chat.actor(client), &name).await {
-        Err(StoreError::Refused(_)) => return Err(no_such_room(&target, client).into()),
-        room => room?,
-    };
+    let room = named(chat, client, &Target::Private(name)).await?;
     if post(chat, client, text, room.id, key, With::default()).await? {
         let to = title(&room);
         match client.outbox.dialect {
@@ -353,6 +355,19 @@ async fn private_message(
         }
     }
     Ok(())
+}
+
+/// The room of that name, which the client does not enter. Two people who have none get theirs.
+async fn named(chat: &Chat, client: &Client, target: &Target) -> Result<Room> {
+    let room = match target {
+        Target::Group(name) => chat.store.group(name, Some(client.user.id)).await?,
+        Target::Private(name) => match chat.store.private_room(chat.actor(client), name).await {
+            Err(StoreError::Refused(_)) => None,
+            room => Some(room?),
+        },
+        Target::Room(_) => None,
+    };
+    room.ok_or_else(|| no_such_room(target, client).into())
 }
 
 fn sent_to(room: &Room) -> Refusal {

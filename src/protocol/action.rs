@@ -82,7 +82,7 @@ actions! {
             /// The text.
             text: String = data.get("message")?,
             /// The room; if missing, the room of the tab.
-            room: Option<RoomId> = data.get("room")?,
+            to: Option<Target> = data.meant()?,
             /// Created by the browser. A message with a known key is not stored again.
             key: Option<Uuid> = data.get("key")?,
             /// The message that it replies to.
@@ -460,6 +460,15 @@ impl Data {
             true => Target::Group(name),
             false => Target::Private(name),
         })
+    }
+
+    /// The room that is named by its id or, as in `Change group`, by its name.
+    fn meant(&self) -> Result<Option<Target>, Refusal> {
+        let room: Option<RoomId> = self.get("room")?;
+        match room {
+            None if self.0.contains_key("groupName") => self.target().map(Some),
+            room => Ok(room.map(Target::Room)),
+        }
     }
 
     fn subscription(&self) -> Result<PushSubscription, Refusal> {

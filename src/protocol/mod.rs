@@ -159,7 +159,7 @@ mod tests {
                 files: Vec::new(),
                 sender: None,
                 text: "a".into(),
-                room: None,
+                to: None,
                 key: None,
                 reply_to: None,
             }),

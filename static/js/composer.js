@@ -3,7 +3,7 @@
 import { messageNumber } from "./messages.js";
 import { find, findAll, isComposed, messageBox, messageForm, messageList, roomId, said } from "./page.js";
 import { on, send } from "./runtime.js";
-import { me, place, recall, remember } from "./session.js";
+import { destination, me, place, recall, remember } from "./session.js";
 
 /** From so many characters before the limit on, their number is shown. */
 const NEAR = 200;
@@ -122,8 +122,8 @@ function showOriginal({ id, name, line }) {
  * @returns {void}
  */
 export function reply(message) {
-  // One that was deleted or could not be drawn has no author.
-  if (!message?.dataset.user) return;
+  // One that was deleted or could not be drawn has no author. While I enter another room, this one is left.
+  if (!message?.dataset.user || destination) return;
   const [line] = said(message).split("\n");
   const name = message.querySelector("b").firstChild.textContent.trim();
   replyTo({ id: messageNumber(message), name, line });

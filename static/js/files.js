@@ -1,13 +1,15 @@
 /** Files that I attach to a message: by button, drop or paste. They are uploaded at once, and the message is sent when they are there. */
 
-import { find, messageBox, roomId } from "./page.js";
+import { find, messageBox, roomAddress, roomId } from "./page.js";
 import { on } from "./runtime.js";
-import { present, recall, remember } from "./session.js";
+import { destination, place, present, recall, remember, roomNamed } from "./session.js";
 
 const MOST_FILES = 10;
 
 /** The server refuses a file for what it is: too large, of the wrong type, empty. */
 const FINAL = [413, 415, 422];
+
+const LOST = "The connection was lost.";
 
 /** A file that could not be taken is sent again after this time, and each time after as much more. Milliseconds. */
 const RETRY_AFTER = 5000;
@@ -24,7 +26,8 @@ const RETRY_AFTER = 5000;
 /**
  * @typedef {object} Upload
  * @property {string} name
- * @property {string} [room] the room it is meant for
+ * @property {string} [room] the id of the room that it is meant for, once I am in it
+ * @property {string} to the address of that room
  * @property {string} [message] the key of the message that waits for it; without one, it is in the composer
  * @property {File} [file] missing for one that came back, with a refused message or after a reload
  * @property {Stored} [stored] once it is on the server
@@ -51,9 +54,17 @@ const template = /** @type {HTMLTemplateElement} */ (find("#upload"));
 const dropZone = find("#drop");
 const limit = Number(picker?.dataset.limit);
 
-/** @returns {Upload[]} the uploads in the composer for the room on show */
+/**
+ * @param {Upload} one
+ * @returns {boolean} whether it is in the composer, which is for the room that I am in or about to enter
+ */
+function isHere({ room, to, message }) {
+  return !message && (to === place() || !destination && room !== undefined && room === roomId());
+}
+
+/** @returns {Upload[]} */
 function here() {
-  return uploads.filter(({ room, message }) => room === roomId() && !message);
+  return uploads.filter(isHere);
 }
 
 /**
@@ -126,13 +137,13 @@ export function takeFiles(message) {
 /**
  * Attaches the files of a message again that was not sent.
  * @param {string} message its key
- * @param {Stored[]} [files]
- * @param {string} [room]
+ * @param {Stored[] | undefined} files
+ * @param {{ room?: string, to: string }} place
  * @returns {void}
  */
-export function giveBack(message, files = [], room = roomId()) {
+export function giveBack(message, files = [], { room, to }) {
   for (const one of of(message)) one.message = undefined;
-  for (const stored of files) addUpload({ name: stored.name, stored, room, node: blankUpload() });
+  for (const stored of files) addUpload({ name: stored.name, stored, room, to, node: blankUpload() });
   showUploads();
 }
 
@@ -172,11 +183,12 @@ function lose(one) {
 /** Shows the uploads of the room on show, those of a message with it, and saves those of all rooms. */
 export function showUploads() {
   const kept = uploads.filter((one) => one.message || !isRefused(one));
-  remember("files", kept.map(({ name, room, message, stored }) => ({ name, room, message, stored })));
-  for (const { node, room, message, name, stored, gone, error = "" } of uploads) {
-    const place = message ? document.getElementById(message)?.querySelector(".uploads") : uploadList;
-    if (place && node.parentNode !== place) place.append(node);
-    node.hidden = !message && room !== roomId();
+  remember("files", kept.map(({ name, room, to, message, stored }) => ({ name, room, to, message, stored })));
+  for (const one of uploads) {
+    const { node, message, name, stored, gone, error = "" } = one;
+    const parent = message ? document.getElementById(message)?.querySelector(".uploads") : uploadList;
+    if (parent && node.parentNode !== parent) parent.append(node);
+    node.hidden = !message && !isHere(one);
     node.dataset.state = gone ? "gone" : stored ? "done" : error ? "failed" : "sending";
     const picture = node.querySelector("img");
     picture.hidden = gone || !stored?.preview;
@@ -231,10 +243,10 @@ async function restore(one) {
  * @returns {void}
  */
 function attach(files) {
-  if (!roomId() || messageBox.disabled) return;
+  if (messageBox.disabled || !roomNamed(place())) return;
   // One too many is shown, and says why no more were attached.
   for (const file of [...(files ?? [])].slice(0, Math.max(0, MOST_FILES + 1 - here().length))) {
-    const one = { name: file.name, file, room: roomId(), node: blankUpload() };
+    const one = { name: file.name, file, to: place(), node: blankUpload() };
     addUpload(one);
     upload(one);
   }
@@ -246,7 +258,7 @@ function attach(files) {
  * @returns {void}
  */
 function upload(one) {
-  const { file, name, room, node } = one;
+  const { file, name, to, node } = one;
   one.request?.abort();
   const done = (error, again) => {
     one.request = undefined;
@@ -269,11 +281,19 @@ function upload(one) {
     done(`The file is too large. The limit is ${Math.floor(limit / 2 ** 20)} MiB.`);
     return;
   }
+  if (to === roomAddress() && !destination) one.room ??= roomId();
+  const { groupName, isGroup } = roomNamed(to) ?? {};
+  if (!one.room && !isGroup) {
+    // Only a group takes files by its name. A private room gets them when I am in it.
+    done(LOST, Date.now());
+    return;
+  }
+  const where = one.room ? { room: one.room } : { group: groupName };
   const request = new XMLHttpRequest();
   one.error = undefined;
   one.again = undefined;
   one.request = request;
-  request.open("POST", `/files/?${new URLSearchParams({ room, name })}`);
+  request.open("POST", `/files/?${new URLSearchParams({ ...where, name })}`);
   const token = recall("resume");
   if (token) request.setRequestHeader("Authorization", `Bearer ${token}`);
   request.responseType = "json";
@@ -291,7 +311,7 @@ function upload(one) {
     if (stored.id) one.stored = stored;
     done(stored.id ? undefined : error);
   };
-  request.onerror = () => fail("The connection was lost.");
+  request.onerror = () => fail(LOST);
   request.send(file);
   showUploads();
 }

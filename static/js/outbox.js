@@ -5,7 +5,7 @@ import { filesToSend, giveBack, isUploading, keepFiles, renewFiles, sendFiles, s
 import { clearNotice, find, findAll, messageBox, roomId, roomTitle } from "./page.js";
 import { root, send } from "./runtime.js";
 import { showEnd } from "./scroll.js";
-import { destination, me, place, present, recall, recalled, remember } from "./session.js";
+import { destination, me, place, present, recall, recalled, remember, roomNamed, titleOf } from "./session.js";
 
 /** A message without an answer is sent again after this time. */
 const RESEND_AFTER = 5000;
@@ -20,7 +20,7 @@ const MOST_LATER = 9;
  * @property {string} key makes sending it again harmless
  * @property {string} message
  * @property {import("./files.js").Stored[]} files once all of them are on the server
- * @property {string} [room] the id of its room, once known
+ * @property {string} [room] the id of its room, if I was in it
  * @property {string} to the address of its room
  * @property {string} title the title of its room
  * @property {string} user my user name when I wrote it
@@ -49,11 +49,10 @@ const waitingTemplate = /** @type {HTMLTemplateElement} */ (find("#waiting-messa
 export function post() {
   const message = messageBox.value;
   messageBox.focus();
-  // What is attached and quoted belongs to the room on show.
-  const files = destination ? 0 : filesToSend();
-  if (files === null || !message.trim() && !files) return;
+  const files = filesToSend();
+  if (files === null || !message.trim() && !files || !roomNamed(place())) return;
   const { key } = add(message, me);
-  if (!destination) sendFiles(key, settleFiles);
+  sendFiles(key, settleFiles);
   sendDue();
   showEnd();
 }
@@ -93,9 +92,9 @@ function add(message, user) {
     // While a change of room is under way, the new room's id is not known yet.
     room: destination ? undefined : roomId(),
     to: place(),
-    title: destination?.address ?? roomTitle(),
+    title: destination ? titleOf(place()) : roomTitle(),
     user,
-    original: destination ? null : takeOriginal(),
+    original: takeOriginal(),
   };
   unsettled.push(one);
   write("");
@@ -113,8 +112,7 @@ export function becomeAnother(former) {
   for (const to of recalled("draft.")) {
     const message = recall(`draft.${to}`);
     if (!message?.trim()) continue;
-    const title = decodeURI(to.slice("/chat/".length, -1)).replace(/^(?!@)/, "#");
-    unsettled.push({ key: freshKey(), message, files: [], to, title, user: former, state: "refused" });
+    unsettled.push({ key: freshKey(), message, files: [], to, title: titleOf(to), user: former, state: "refused" });
     remember(`draft.${to}`, "");
   }
   renewFiles();
@@ -157,8 +155,8 @@ function freshKey() {
  */
 export function sendDue({ arrived = false } = {}) {
   const now = Date.now();
-  const due = unsettled.filter(({ key, room, state, sent = 0 }) => {
-    return present && room && !state && !isUploading(key) && (arrived || now - sent >= RESEND_AFTER);
+  const due = unsettled.filter(({ key, state, sent = 0 }) => {
+    return present && !state && !isUploading(key) && (arrived || now - sent >= RESEND_AFTER);
   });
   for (const one of due.slice(0, arrived ? MOST_ON_ARRIVAL : MOST_LATER)) sendOne(one);
   showUnsettled();
@@ -169,15 +167,17 @@ export function sendDue({ arrived = false } = {}) {
  * @returns {void}
  */
 function sendOne(one) {
-  const { key, message, room, original, files = [] } = one;
+  const { key, message, room, to, original, files = [] } = one;
   // It was written before the server assigned a user.
   one.user ||= me;
   if (one.user !== me) {
     // I am another user now, so it is not sent under this name.
     one.state = one.sent ? "unsure" : "refused";
-  } else if (send("New message", { message, room, key, reply_to: original?.id, files: files.map(({ id }) => id) })) {
-    one.sent = Date.now();
+    return;
   }
+  const where = room ? { room } : roomNamed(to);
+  const ids = files.map(({ id }) => id);
+  if (send("New message", { message, ...where, key, reply_to: original?.id, files: ids })) one.sent = Date.now();
 }
 
 /** @returns {void} */
@@ -238,7 +238,7 @@ export function edit(key) {
   drop(one);
   if (one.to === place()) replyTo(one.original);
   append(one.message);
-  giveBack(key, one.files, one.room);
+  giveBack(key, one.files, one);
 }
 
 /**
@@ -249,28 +249,6 @@ export function edit(key) {
 export function discard(key) {
   takeFiles(key);
   drop(withKey(key));
-}
-
-/**
- * Sets the room of messages that were written while I was entering it.
- * @param {string} address
- * @param {string} room
- * @returns {void}
- */
-export function assignRoom(address, room) {
-  for (const one of unsettled) {
-    if (one.to === address) one.room ||= room;
-  }
-}
-
-/**
- * Marks messages as refused if they were written for a room that cannot be entered.
- * @returns {void}
- */
-export function refuseWithoutRoom() {
-  for (const one of unsettled) {
-    if (!one.room) one.state = "refused";
-  }
 }
 
 /**
@@ -291,14 +269,14 @@ export function showUnsettled() {
   remember("unsettled", unsettled);
   root.dataset.pending = String(unsettled.filter(({ state }) => !state).length);
   for (const one of unsettled) {
-    const { key, room, to, state = "waiting" } = one;
+    const { key, to, state = "waiting" } = one;
     const node = document.getElementById(key) ?? waitingList.appendChild(blankWaiting());
     node.id = key;
     node.dataset.state = state;
-    node.toggleAttribute("data-uploading", !one.state && isUploading(key));
+    node.toggleAttribute("data-unsent", !one.state && !one.sent);
     sign(node.querySelector("b"));
     // A waiting message is shown only in its room, a refused one everywhere.
-    node.hidden = Boolean(room) && !one.state && to !== place();
+    node.hidden = !one.state && to !== place();
     for (const slot of findAll(node, "[data-slot]")) slot.textContent = one[slot.dataset.slot] || names(one);
   }
   showUploads();

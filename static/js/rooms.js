@@ -2,17 +2,24 @@
 
 import { count, keepDraft, restoreDraft, takeIdleFocus } from "./composer.js";
 import { mark } from "./marks.js";
-import { assignRoom, refuseWithoutRoom, sendDue, showUnsettled } from "./outbox.js";
+import { sendDue, showUnsettled } from "./outbox.js";
 import {
   clearNotice, closePopover, find, findAll, messageBox, messageForm, messageList, roomAddress, roomId,
 } from "./page.js";
-import { on, root, send } from "./runtime.js";
+import { on, send } from "./runtime.js";
 import { scrollToEnd, showPart, stopAwaitingMessages } from "./scroll.js";
-import { addressOf, destination, place, present, recall, remember, setDestination } from "./session.js";
+import {
+  addressOf, destination, place, present, recall, remember, roomNamed, setDestination, titleOf,
+} from "./session.js";
 import { reportAllRead } from "./unread.js";
 
 /** What needs a room to write to. Without files, the button to attach them is missing. */
 const controls = /** @type {HTMLButtonElement[]} */ (findAll(document, "#message-text, #attach, #send"));
+
+/** After this time the heading names a room that has not arrived, in place of the one before. Milliseconds. */
+const SLOW = 500;
+
+let slow;
 
 /** Where I search. */
 const field = /** @type {HTMLInputElement} */ (find("#search"));
@@ -37,13 +44,19 @@ let asked = [];
 export function enter(link, replaces) {
   const url = new URL(link, location.href);
   const address = addressOf(url);
-  const [, person, name] = address.match(/^\/chat\/(@?)([^/]+)\/$/) ?? [];
   const text = url.searchParams.get("q");
-  if (!name && text === null) {
+  let room;
+  try {
+    room = roomNamed(address);
+  } catch {
+    stayHere();
+    return;
+  }
+  if (!room && text === null) {
     location.reload();
     return;
   }
-  const query = name ? url.search : "";
+  const query = room ? url.search : "";
   if (address === place()) {
     // What was found may have changed.
     if (text !== null && !destination) send("Search", { text });
@@ -54,20 +67,7 @@ export function enter(link, replaces) {
     return;
   }
   if (!destination) asked = [];
-  let action = "Search";
-  let data = {};
-  if (name) {
-    action = "Change group";
-    try {
-      data = { groupName: decodeURIComponent(name), isGroup: !person };
-    } catch {
-      stayHere();
-      return;
-    }
-  } else {
-    data = { text };
-  }
-  setDestination({ address, query, replaces, action, data });
+  setDestination({ address, query, replaces, action: room ? "Change group" : "Search", data: room ?? { text } });
   clearNotice();
   askForRoom();
   showPlace();
@@ -114,7 +114,6 @@ export function followHeading() {
  */
 export function giveUpDestination() {
   if (!destination) return;
-  refuseWithoutRoom();
   stayHere();
 }
 
@@ -142,7 +141,10 @@ function settleAt(replaces, query = "") {
  * @returns {void}
  */
 function showPlace() {
-  root.toggleAttribute("data-entering", destination !== null);
+  clearTimeout(slow);
+  const { dataset } = find("#group-name");
+  if (destination) slow = setTimeout(() => { dataset.entering = titleOf(place()); }, dataset.entering ? 0 : SLOW);
+  else delete dataset.entering;
   restoreDraft();
   showUnsettled();
   mark(document);
@@ -161,7 +163,6 @@ export function openRoom() {
   messageForm.replaceChildren();
   reopenEdit();
   for (const control of controls) control.disabled = !shownRoom;
-  assignRoom(roomAddress(), shownRoom);
   showPlace();
   sendDue();
   scrollToEnd();

@@ -79,6 +79,25 @@ export function addressOf({ pathname, search }) {
 }
 
 /**
+ * @param {string} address
+ * @returns {{ groupName: string, isGroup: boolean } | null} what names the room with that address in an action; null if it is
+ *   that of no room
+ */
+export function roomNamed(address) {
+  const [, person, name] = address.match(/^\/chat\/(@?)([^/]+)\/$/) ?? [];
+  return name ? { groupName: decodeURIComponent(name), isGroup: !person } : null;
+}
+
+/**
+ * @param {string} address
+ * @returns {string} what to call the room with that address, as long as only that is known of it
+ */
+export function titleOf(address) {
+  const room = roomNamed(address);
+  return room ? (room.isGroup ? "#" : "@") + room.groupName : "Search";
+}
+
+/**
  * The address of the room that the message box writes to: the destination, or else the current room.
  * @returns {string}
  */

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::support::tab::all;
 use crate::support::{Server, Tab};
@@ -357,4 +358,47 @@ async fn entering_the_current_room_again_changes_nothing() {
     anna.enters_group("hi").await;
     anna.says("b").await;
     assert_eq!(anna.texts(), ["a", "b"]);
+}
+
+/// A browser that has lost its connection does not know the ids of the rooms that people choose meanwhile.
+#[tokio::test]
+async fn a_message_goes_into_the_room_that_it_names() {
+    let server = Server::start().await;
+    let mut anna = server.tab().await;
+    let [mut bob, mut cleo] = [server.tab().await, server.tab().await];
+    bob.enters_group("python").await;
+    let sends = |tab: &mut Tab, text: &str, name: &str, is_group: bool| {
+        let key = Uuid::new_v4().to_string();
+        let data = json!({ "message": text, "groupName": name, "isGroup": is_group, "key": key });
+        tab.sends("New message", data.clone());
+        (key, data)
+    };
+    let (key, _) = sends(&mut anna, "for all", "python", true);
+    anna.is_settled(&key).await;
+    bob.sees("for all").await;
+    assert_eq!(anna.texts(), [""; 0], "she has not entered it");
+    // Nobody enters the pair's room, which did not exist.
+    let (key, data) = sends(&mut anna, "for one", &cleo.name(), false);
+    anna.is_settled(&key).await;
+    let name = anna.name();
+    cleo.until("a badge", |tab| tab.unread_from(&name) == 1)
+        .await;
+    cleo.opens_private(&name).await;
+    cleo.sees_exactly(&["for one"]).await;
+    // It may be sent again when nobody has the name any more.
+    server.change(&format!(
+        "update users set name = 'other' where name = '{}'",
+        cleo.name()
+    ));
+    anna.sends("New message", data);
+    anna.hears_all().await;
+    assert_eq!(anna.notice(), "Sent privately to other.");
+
+    let data = |name: &str| json!({ "message": "a", "groupName": name, "isGroup": true });
+    let words = anna.is_refused("New message", data("nowhere")).await;
+    assert_eq!(words, "There is no group #nowhere.");
+    let words = anna
+        .is_refused("New message", json!({ "message": "a", "groupName": "hi" }))
+        .await;
+    assert_eq!(words, "“isGroup” is missing.");
 }

@@ -104,7 +104,7 @@ async fn a_message_whose_file_is_under_way_waits_and_is_sent_from_anywhere() {
         let [anna, bob] = browser.people(&server.url("/")).await;
         let files = serde_json::json!({ "patterns": [{ "urlPattern": "*/files/*" }] });
         let nothing = serde_json::json!({});
-        let waits = ".waiting[data-uploading] .upload[data-state=sending]";
+        let waits = ".waiting[data-unsent] .upload[data-state=sending]";
         anna.devtools("Fetch.enable", files.clone()).await;
         chooses(&anna, &texts(&["a.txt"])).await;
         anna.sends("with a file").await;
@@ -156,7 +156,7 @@ async fn a_message_whose_file_is_refused_or_lost_on_the_way_is_not_sent_without_
         let empty = "const files = new DataTransfer(); files.items.add(new File([], 'empty.txt'));";
         chooses(&anna, empty).await;
         anna.sends("with two files").await;
-        anna.sees(".waiting[data-uploading]").await;
+        anna.sees(".waiting[data-unsent]").await;
         anna.writes("something else").await;
         anna.devtools("Fetch.disable", serde_json::json!({})).await;
         anna.sees(".waiting[data-state=refused]").await;
@@ -179,7 +179,7 @@ async fn a_message_whose_file_is_refused_or_lost_on_the_way_is_not_sent_without_
         anna.devtools("Fetch.enable", files.clone()).await;
         chooses(&anna, empty).await;
         anna.sends("with nothing").await;
-        anna.sees(".waiting[data-uploading]").await;
+        anna.sees(".waiting[data-unsent]").await;
         anna.devtools("Fetch.disable", serde_json::json!({})).await;
         anna.sees("#composer .upload[data-state=failed]").await;
         assert_eq!(anna.written().await, "with nothing");
@@ -192,7 +192,7 @@ async fn a_message_whose_file_is_refused_or_lost_on_the_way_is_not_sent_without_
         anna.devtools("Fetch.enable", files).await;
         chooses(&anna, &texts(&["c.txt"])).await;
         anna.sends("with a lost one").await;
-        anna.sees(".waiting[data-uploading]").await;
+        anna.sees(".waiting[data-unsent]").await;
         anna.reload().await;
         anna.is_somebody().await;
         anna.sees(".waiting[data-state=refused] .upload[data-state=gone]")
@@ -433,7 +433,7 @@ async fn a_failed_upload_keeps_the_text_and_can_be_tried_again() {
         anna.sees(".upload[data-state=failed]").await;
         anna.writes("the text").await;
         anna.click("#send").await;
-        anna.sees(".waiting[data-uploading] .upload[data-state=failed]")
+        anna.sees(".waiting[data-unsent] .upload[data-state=failed]")
             .await;
         anna.devtools("Network.emulateNetworkConditions", offline(false))
             .await;
@@ -458,7 +458,7 @@ async fn a_file_that_the_server_cannot_take_now_is_sent_again() {
         let words = "The server could not store the file. Please try again.";
         assert_eq!(anna.text(".upload__error").await, words);
         anna.sends("with a file").await;
-        anna.sees(".waiting[data-uploading] .upload[data-state=failed]")
+        anna.sees(".waiting[data-unsent] .upload[data-state=failed]")
             .await;
         anna.enters("python").await;
         std::fs::remove_file(&folder).unwrap();
@@ -481,7 +481,7 @@ async fn a_message_with_files_is_edited_in_its_room() {
         chooses(&anna, empty).await;
         chooses(&anna, &texts(&["a.txt"])).await;
         anna.sends("with two files").await;
-        anna.sees(".waiting[data-uploading]").await;
+        anna.sees(".waiting[data-unsent]").await;
         anna.enters("python").await;
         anna.writes("about Python").await;
         anna.devtools("Fetch.disable", serde_json::json!({})).await;
@@ -513,7 +513,7 @@ async fn a_refused_message_does_not_mix_with_what_is_in_the_composer() {
             for (const name of ['a.txt', 'b.txt']) files.items.add(new File([], name));";
         chooses(&anna, empty).await;
         anna.sends("with two").await;
-        anna.sees(".waiting[data-uploading]").await;
+        anna.sees(".waiting[data-unsent]").await;
         chooses(&anna, &texts(&["next.txt"])).await;
         anna.devtools("Fetch.disable", nothing).await;
         anna.sees(

@@ -68,14 +68,14 @@ async fn a_message_for_a_room_clicked_while_offline_arrives_there_once() {
         anna.sees(".state__lost").await;
         anna.sends("also in hi").await;
         anna.click("#groups-list [data-group-name=python]").await;
-        // What is still shown is of another room, and looks like it.
-        let opacity = "getComputedStyle(document.querySelector('#messages-list')).opacity";
-        anna.until(&format!("{opacity} === '0.4'")).await;
+        // Nothing is shown of the room before.
+        anna.until("document.querySelector('#group-name').dataset.entering === '#python'")
+            .await;
+        anna.sees_no("#messages-list > *, #group-name > *").await;
         anna.sends("in python").await;
         anna.sees(".waiting[data-state=waiting]").await;
         server.starts_again();
         anna.is_in("#python", "/chat/python/").await;
-        anna.until(&format!("{opacity} === '1'")).await;
         for tab in [&anna, &bob] {
             tab.hears("in python").await;
             assert_eq!(tab.texts().await, ["in python"]);
@@ -88,6 +88,59 @@ async fn a_message_for_a_room_clicked_while_offline_arrives_there_once() {
     .await;
     assert_eq!(server.stored("in python"), 1);
     assert_eq!(server.stored("also in hi"), 1);
+}
+
+#[tokio::test]
+async fn what_is_written_offline_in_several_rooms_arrives_wherever_i_am_then() {
+    let mut server = Server::start(&[]);
+    story(async |browser| {
+        let [anna, bob] = browser.people(&server.url("/")).await;
+        let python = browser.person(&server.url("/chat/python/")).await;
+        anna.says("the last of mine").await;
+        bob.hears("the last of mine").await;
+        let person = bob.name().await;
+        server.dies();
+        anna.sees(".state__lost").await;
+        anna.click("#groups-list [data-group-name=python]").await;
+        anna.run(
+            "const files = new DataTransfer();
+            files.items.add(new File(['text'], 'a.txt'));
+            const picker = document.querySelector('#attach-files');
+            picker.files = files.files;
+            picker.dispatchEvent(new Event('change'));",
+        )
+        .await;
+        anna.sees("#composer .upload").await;
+        anna.sends("for python").await;
+        anna.sees(".waiting[data-unsent] .upload__name").await;
+        anna.sees(".waiting[data-unsent] [data-back=edit]").await;
+        anna.click(&format!("#aside [href='/chat/@{person}/']"))
+            .await;
+        anna.until(&format!(
+            "document.querySelector('#group-name').dataset.entering === '@{person}'"
+        ))
+        .await;
+        anna.sees_no(".waiting").await;
+        anna.sends("for one person").await;
+        anna.sees(".waiting").await;
+        anna.click("#groups-list [data-group-name=hi]").await;
+        anna.sees_no(".waiting").await;
+        anna.sends("back in hi").await;
+        server.starts_again();
+        bob.hears("back in hi").await;
+        python.hears("for python").await;
+        python.sees(".files__file").await;
+        anna.is_in("#hi", "/chat/hi/").await;
+        anna.is_settled().await;
+        assert_eq!(anna.texts().await, ["the last of mine", "back in hi"]);
+        bob.sees("#users-mine .badge").await;
+        bob.click("#users-mine a").await;
+        bob.hears("for one person").await;
+    })
+    .await;
+    for text in ["for python", "for one person", "back in hi"] {
+        assert_eq!(server.stored(text), 1, "{text}");
+    }
 }
 
 #[tokio::test]
