@@ -3,9 +3,13 @@
 //! A room of a few tabs is served at once. The tabs of a larger one are divided among tasks, which give way to
 //! others after every few tabs. Steps that come meanwhile wait, and are then shown together. So each tab gets the
 //! steps in their order, all processors share the work, and nobody waits behind a large room.
+//!
+//! A write of several steps costs hardly more than one of a single step. So where people write faster than all tabs
+//! can be served, each round waits a little for what they write next.
 
 use std::sync::{Arc, LazyLock};
 use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::task::{JoinSet, yield_now};
@@ -22,6 +26,9 @@ const AT_ONCE: usize = 64;
 const SHARE: usize = 256;
 /// If more steps wait than these bytes, the tabs catch up on their own.
 const WAITING_BYTES: usize = 1 << 20;
+
+/// How long the next round waits at most after one of several steps. People do not notice it.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 static PROCESSORS: LazyLock<usize> =
     LazyLock::new(|| available_parallelism().map_or(1, |processors| processors.get()));
@@ -156,8 +163,13 @@ pub(super) fn run(room: Arc<Mutex<ActiveRoom>>) {
 async fn run_large(room: Arc<Mutex<ActiveRoom>>, first: Round) {
     let mut next = Some(first);
     while let Some(Round { steps, tabs }) = next {
+        let began = Instant::now();
+        let shown = steps.iter().filter(|step| !step.frames.is_empty()).count();
         // The next steps follow these in every tab.
         for_each(tabs, move |tab| tab.offer(&steps)).await;
+        if shown > 1 {
+            tokio::time::sleep(LONGEST_PAUSE.min(began.elapsed() / 2)).await;
+        }
         next = room.lock().next_round();
     }
 }

@@ -533,6 +533,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::task::{Context, Waker};
 
+    use super::fan_out::LONGEST_PAUSE;
     use super::*;
     use crate::model::{Author, History, MessageId, Millis};
     use crate::protocol::Push;
@@ -1169,6 +1170,40 @@ mod tests {
             assert!(*sent.lock() == all);
         }
         assert!(all.starts_with(&sent[0].lock()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_several_steps_at_once_a_large_room_waits_for_the_next() {
+        let hub = Hub::default();
+        let tabs: Vec<_> = (0..100)
+            .map(|client| tab(&hub, client, Dialect::V1, 0))
+            .collect();
+        let sent: Vec<_> = tabs.iter().map(|outbox| connected(outbox, MUCH)).collect();
+        // While the test has something to do, no time passes.
+        let others_run = async || {
+            for _ in 0..1_000 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let are_shown = |number| sent.iter().all(|sent| *sent.lock() == bytes(1..=number));
+        // One at a time is shown at once.
+        for number in 1..=2 {
+            step(&hub, ROOM, number);
+            others_run().await;
+            assert!(are_shown(number));
+        }
+        // The first of these is under way when the others come, so they are shown together.
+        (3..=5).for_each(|number| step(&hub, ROOM, number));
+        others_run().await;
+        assert!(are_shown(5));
+        step(&hub, ROOM, 6);
+        others_run().await;
+        assert!(are_shown(5));
+        tokio::time::sleep(LONGEST_PAUSE).await;
+        assert!(are_shown(6));
+        step(&hub, ROOM, 7);
+        others_run().await;
+        assert!(are_shown(7), "the last round had one step");
     }
 
     #[tokio::test]
