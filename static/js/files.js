@@ -1,6 +1,6 @@
 /** Files that I attach to a message: by button, drop or paste. They are uploaded at once, and the message is sent when they are there. */
 
-import { find, messageBox, roomAddress, roomId } from "./page.js";
+import { find, messageBox, roomAt, roomId } from "./page.js";
 import { on } from "./runtime.js";
 import { destination, place, present, recall, remember, roomNamed } from "./session.js";
 
@@ -26,7 +26,7 @@ const RETRY_AFTER = 5000;
 /**
  * @typedef {object} Upload
  * @property {string} name
- * @property {string} [room] the id of the room that it is meant for, once I am in it
+ * @property {string} [room] the id of the room that it is meant for, once known
  * @property {string} to the address of that room
  * @property {string} [message] the key of the message that waits for it; without one, it is in the composer
  * @property {File} [file] missing for one that came back, with a refused message or after a reload
@@ -281,7 +281,7 @@ function upload(one) {
     done(`The file is too large. The limit is ${Math.floor(limit / 2 ** 20)} MiB.`);
     return;
   }
-  if (to === roomAddress() && !destination) one.room ??= roomId();
+  one.room ??= roomAt(to);
   const { groupName, isGroup } = roomNamed(to) ?? {};
   if (!one.room && !isGroup) {
     // Only a group takes files by its name. A private room gets them when I am in it.

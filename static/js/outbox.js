@@ -2,7 +2,7 @@
 
 import { append, isBlank, replyTo, takeOriginal, write } from "./composer.js";
 import { filesToSend, giveBack, isUploading, keepFiles, renewFiles, sendFiles, showUploads, takeFiles } from "./files.js";
-import { clearNotice, find, findAll, messageBox, roomId, roomTitle } from "./page.js";
+import { clearNotice, find, findAll, messageBox, roomAt, roomTitle } from "./page.js";
 import { root, send } from "./runtime.js";
 import { showEnd } from "./scroll.js";
 import { destination, me, place, present, recall, recalled, remember, roomNamed, titleOf } from "./session.js";
@@ -20,7 +20,7 @@ const MOST_LATER = 9;
  * @property {string} key makes sending it again harmless
  * @property {string} message
  * @property {import("./files.js").Stored[]} files once all of them are on the server
- * @property {string} [room] the id of its room, if I was in it
+ * @property {string} [room] the id of its room; missing if that had not arrived, so that only its address is known
  * @property {string} to the address of its room
  * @property {string} title the title of its room
  * @property {string} user my user name when I wrote it
@@ -89,8 +89,7 @@ function add(message, user) {
     key: nextKey(),
     message,
     files: [],
-    // While a change of room is under way, the new room's id is not known yet.
-    room: destination ? undefined : roomId(),
+    room: roomAt(place()),
     to: place(),
     title: destination ? titleOf(place()) : roomTitle(),
     user,

@@ -62,6 +62,16 @@ export function roomAddress() {
   return find("#group-name [data-address]")?.dataset.address;
 }
 
+/**
+ * @param {string} address
+ * @returns {string | undefined} the id of the room with that address, if it is the one in the heading. The list may still be that of
+ *   the room before
+ */
+export function roomAt(address) {
+  const heading = find("#group-name [data-address]");
+  return heading?.dataset.address === address ? heading.dataset.room : undefined;
+}
+
 /** @returns {void} */
 export function closePopover() {
   find(":popover-open")?.hidePopover();
