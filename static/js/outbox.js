@@ -169,12 +169,12 @@ function sendOne(one) {
   const { key, message, room, to, original, files = [] } = one;
   // It was written before the server assigned a user.
   one.user ||= me;
-  if (one.user !== me) {
-    // I am another user now, so it is not sent under this name.
+  const where = room ? { room } : roomNamed(to);
+  if (one.user !== me || !where) {
+    // I am another user now, so it is not sent under this name. Or its address is not that of a room.
     one.state = one.sent ? "unsure" : "refused";
     return;
   }
-  const where = room ? { room } : roomNamed(to);
   const ids = files.map(({ id }) => id);
   if (send("New message", { message, ...where, key, reply_to: original?.id, files: ids })) one.sent = Date.now();
 }
