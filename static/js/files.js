@@ -92,6 +92,15 @@ function isRefused({ error, again }) {
 }
 
 /**
+ * Shows which file keeps the message from being sent.
+ * @returns {void}
+ */
+export function focusRefused() {
+  const button = /** @type {HTMLElement} */ (here().find(isRefused).node.querySelector("[data-upload=remove]"));
+  button.focus();
+}
+
+/**
  * The files in the composer go with a message. It goes without those that are gone.
  * @param {string} message its key
  * @param {(message: string, refusal?: string) => void} call is called when all of them are on the server, or one was refused

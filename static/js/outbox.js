@@ -1,7 +1,9 @@
 /** My messages that are not settled yet: they survive a reload, are sent again, and come back if refused. */
 
 import { append, isBlank, replyTo, takeOriginal, write } from "./composer.js";
-import { filesToSend, giveBack, isUploading, keepFiles, renewFiles, sendFiles, showUploads, takeFiles } from "./files.js";
+import {
+  filesToSend, focusRefused, giveBack, isUploading, keepFiles, renewFiles, sendFiles, showUploads, takeFiles,
+} from "./files.js";
 import { clearNotice, find, findAll, messageBox, roomAt, roomTitle } from "./page.js";
 import { root, send } from "./runtime.js";
 import { showEnd } from "./scroll.js";
@@ -50,6 +52,7 @@ export function post() {
   const message = messageBox.value;
   messageBox.focus();
   const files = filesToSend();
+  if (files === null) focusRefused();
   if (files === null || !message.trim() && !files || !roomNamed(place())) return;
   const { key } = add(message, me);
   sendFiles(key, settleFiles);

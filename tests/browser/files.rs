@@ -406,6 +406,10 @@ async fn a_failed_upload_keeps_the_text_and_can_be_tried_again() {
         chooses(&anna, empty).await;
         anna.sees(".upload[data-state=failed]").await;
         assert_eq!(anna.text(".upload__error").await, "The file is empty.");
+        anna.sends("the text").await;
+        anna.until("document.activeElement.ariaLabel === 'Remove empty.txt'")
+            .await;
+        assert_eq!(anna.written().await, "the text");
         assert!(
             !anna.shows("[data-upload=retry]").await,
             "it would stay empty"
@@ -431,7 +435,6 @@ async fn a_failed_upload_keeps_the_text_and_can_be_tried_again() {
             .await;
         chooses(&anna, &texts(&["b.txt"])).await;
         anna.sees(".upload[data-state=failed]").await;
-        anna.writes("the text").await;
         anna.click("#send").await;
         anna.sees(".waiting[data-unsent] .upload[data-state=failed]")
             .await;
